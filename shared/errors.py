@@ -1,0 +1,74 @@
+"""Every error FedVault raises on purpose, grouped by whose turn it is to act.
+
+    FedVaultError
+    ├── SettingsError     2  the operator: a study, scenario or option is wrong
+    ├── DataError         3  the operator: a data source cannot be used as declared
+    ├── PeerError         4  the other side broke the protocol
+    ├── PolicyRefusal     5  the node's own rules say no
+    ├── BudgetError       6  the privacy budget does not allow it
+    ├── ExactnessError    7  exact per-example gradients cannot be shown for this model and adapter
+    └── RunError          8  a run cannot go on; its folder is intact
+
+The number is the process exit code.
+"""
+
+from typing import ClassVar
+
+
+class FedVaultError(Exception):
+    """An expected failure: one line that says what was expected and what came, and a hint that says what to do."""
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), str(self), self.hint))
+
+
+class SettingsError(FedVaultError):
+    """A study, scenario or command-line option is wrong."""
+
+    exit_code = 2
+
+
+class DataError(FedVaultError):
+    """A data source cannot be read as declared."""
+
+    exit_code = 3
+
+
+class PeerError(FedVaultError):
+    """A message from the other side breaks the protocol."""
+
+    exit_code = 4
+
+
+class PolicyRefusal(FedVaultError):  # noqa: N818 - a refusal is the node working, not failing
+    """The node's own rules forbid what was asked."""
+
+    exit_code = 5
+
+
+class BudgetError(FedVaultError):
+    """No noise level, or no remaining budget, satisfies the privacy that was asked for."""
+
+    exit_code = 6
+
+
+class ExactnessError(FedVaultError):
+    """Per-example gradients are not exact, so clipping would bound nothing."""
+
+    exit_code = 7
+
+
+class RunError(FedVaultError):
+    """A run stopped before its end; its folder can be resumed."""
+
+    exit_code = 8
+
+
+def _rebuild(kind: type[FedVaultError], message: str, hint: str) -> FedVaultError:
+    return kind(message, hint=hint)

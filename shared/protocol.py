@@ -1,0 +1,157 @@
+"""What travels between server and node, as typed messages on both sides of Flower's records.
+
+The trainable state is ONE float32 array: every array costs Flower several HTTP requests. A reply names the digest of
+the adapter it started from, so a stale one can be told. Every reply of a study has the same length, also a failed
+one (zeros), so that its size says nothing about the data.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from numpy.typing import NDArray
+
+from shared.errors import PeerError
+
+PROTOCOL_VERSION = 1
+Vector = NDArray[np.float32]
+
+
+class Status(IntEnum):
+    """How a node answers. One code for every failure after training began: the cause is data and stays at home."""
+
+    TRAINED = 0
+    FAILED = 1
+    REFUSED_STUDY = 2
+    REFUSED_VERSION = 3
+    REFUSED_SIZE = 4
+    REFUSED_EXACTNESS = 5
+    REFUSED_REAL_DATA = 6
+
+
+@dataclass(frozen=True)
+class TrainTask:
+    """The server asks a node for one round of one study run."""
+
+    study_sha256: str
+    study_run: str
+    round: int
+    adapter: Vector
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """The node's answer: the change of the packed adapter, or a code and zeros."""
+
+    study_sha256: str
+    study_run: str
+    round: int
+    base_sha256: str
+    status: Status
+    update: Vector
+
+
+def digest(vector: Vector) -> str:
+    """Hex SHA-256 of a packed adapter's little-endian float32 bytes."""
+    return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").tobytes()).hexdigest()
+
+
+def encode_task(task: TrainTask) -> RecordDict:
+    """Turn a task into Flower records."""
+    config = {
+        "protocol-version": PROTOCOL_VERSION,
+        "study-sha256": task.study_sha256,
+        "study-run": task.study_run,
+        "round": task.round,
+        "adapter-sha256": digest(task.adapter),
+    }
+    return RecordDict({"task": ConfigRecord(config), "adapter": _pack(task.adapter)})
+
+
+def decode_task(records: RecordDict) -> TrainTask:
+    """Read a task.
+
+    Raises:
+        PeerError: a record is missing or mistyped, or the adapter does not match its digest.
+    """
+    config = _config(records, "task")
+    adapter = _unpack(records, "adapter")
+    if digest(adapter) != _text(config, "adapter-sha256"):
+        raise PeerError("Expected an adapter that matches its digest, got other bytes.")
+    return TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter)
+
+
+def encode_reply(reply: TrainReply) -> RecordDict:
+    """Turn a reply into Flower records."""
+    config = {
+        "protocol-version": PROTOCOL_VERSION,
+        "study-sha256": reply.study_sha256,
+        "study-run": reply.study_run,
+        "round": reply.round,
+        "base-sha256": reply.base_sha256,
+        "status": int(reply.status),
+    }
+    return RecordDict({"reply": ConfigRecord(config), "update": _pack(reply.update)})
+
+
+def decode_reply(records: RecordDict) -> TrainReply:
+    """Read a reply.
+
+    Raises:
+        PeerError: a record is missing or mistyped.
+    """
+    config = _config(records, "reply")
+    status = _number(config, "status")
+    if status not in set(Status):
+        raise PeerError(f"Expected a known status, got status={status}.")
+    return TrainReply(
+        _text(config, "study-sha256"),
+        _text(config, "study-run"),
+        _number(config, "round"),
+        _text(config, "base-sha256"),
+        Status(status),
+        _unpack(records, "update"),
+    )
+
+
+def _pack(vector: Vector) -> ArrayRecord:
+    return ArrayRecord({"packed": Array(np.ascontiguousarray(vector, dtype="<f4"))})
+
+
+def _unpack(records: RecordDict, name: str) -> Vector:
+    record = records.get(name)
+    if not isinstance(record, ArrayRecord) or list(record) != ["packed"]:
+        raise PeerError(f"Expected one packed array in record {name!r}, got something else.")
+    try:
+        vector = record["packed"].numpy()
+    except (ValueError, TypeError, EOFError, OSError):
+        raise PeerError(f"Expected a readable array in record {name!r}, got bytes that are none.") from None
+    if vector.dtype != np.float32 or vector.ndim != 1:
+        raise PeerError(f"Expected a flat float32 array, got {vector.dtype} of {vector.ndim} dimensions.")
+    return vector.astype(np.float32, copy=False)
+
+
+def _config(records: RecordDict, name: str) -> ConfigRecord:
+    record = records.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise PeerError(f"Expected a config record {name!r}, got none.")
+    version = record.get("protocol-version")
+    if version != PROTOCOL_VERSION:
+        raise PeerError(f"Expected protocol version {PROTOCOL_VERSION}, got {version!r}. Update the older side.")
+    return record
+
+
+def _text(config: ConfigRecord, key: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
+    return value
+
+
+def _number(config: ConfigRecord, key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise PeerError(f"Expected a whole number under {key!r}, got {type(value).__name__}.")
+    return value

@@ -1,0 +1,224 @@
+"""The study: one declaration of what is trained, under which privacy, by how many rounds.
+
+A study travels as data, never as code. Its canonical JSON (sorted keys, defaults filled in) and the SHA-256 of that
+identify it everywhere. Performance settings are left out of the identity: by definition they cannot change what is
+computed, only how fast, so each machine may choose its own.
+"""
+
+import hashlib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from shared.errors import SettingsError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Declared = TypeVar("Declared", bound=BaseModel)
+
+
+class Section(BaseModel):
+    """A part of a declaration: immutable, and no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Identity(Section):
+    """[study]: what people call it."""
+
+    name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .-]+$")
+    """Shown in tables and reports."""
+    description: str = Field(default="", max_length=2000)
+    """What the study is for, in words that a data-protection officer can judge."""
+
+
+class Model(Section):
+    """[model]: the shared pretrained foundation model."""
+
+    source: str = Field(min_length=1)
+    """`embedded:minilm`, a local directory (`./models/bert`), or a hub id (`org/name`)."""
+    revision: str | None = None
+    """Commit of a hub model. Required for a hub id: a name alone can change under you."""
+    fingerprint: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    """SHA-256 over the weight files; a model with other weights is refused. Default: taken as found."""
+
+
+class Task(Section):
+    """[task]: what the model is taught."""
+
+    kind: Literal["sequence-classification"]
+    """The task kind; each is one file in `shared/tasks/`."""
+    labels: tuple[str, ...] = Field(min_length=2)
+    """Every label there is, in order. From the study, never from private data: a label set is data too."""
+    max_length: int = Field(default=128, ge=8, le=8192)
+    """Tokens kept per record; the rest is cut off."""
+
+    @field_validator("labels")
+    @classmethod
+    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(labels)) != len(labels) or any(not label.strip() for label in labels):
+            raise ValueError("labels must be distinct and not empty")
+        return labels
+
+
+class Adapter(Section):
+    """[adapter]: the few parameters that are trained and sent."""
+
+    method: Literal["ffa-lora", "head-only"] = "ffa-lora"
+    """`ffa-lora`: LoRA with A fixed from a public seed, B and a linear head trained. `head-only`: the head alone."""
+    rank: int = Field(default=8, ge=1, le=256)
+    """LoRA rank r."""
+    alpha: Positive | None = None
+    """LoRA scale is alpha / rank. Default: alpha = rank, so the scale is 1."""
+    target_modules: Literal["auto"] | tuple[str, ...] = "auto"
+    """Names of the linear layers that get LoRA. `auto`: PEFT's own table, attention query and value for BERT."""
+    layers: str = Field(default="last:2", pattern=r"^(all|last:[1-9]\d*)$")
+    """`all`, or `last:k` for the top k layers. Below them nothing is trained, so those activations can be kept."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Public seed of A. It hides nothing; everyone derives the same A from it instead of sending it."""
+
+
+class Privacy(Section):
+    """[privacy]: the promise made to every record. Nothing here can be changed by a performance setting."""
+
+    epsilon: float = Field(default=3.0, gt=0, le=100, allow_inf_nan=False)
+    """Total cost of the whole study to one record, at the stated delta."""
+    delta: float = Field(default=1e-5, gt=0, lt=0.1)
+    """Should lie well below 1 / (number of records of the largest site)."""
+    unit: Literal["record"] = "record"
+    """Whose presence is hidden: one record is one row."""
+    sampling_rate: float = Field(default=0.1, gt=0, le=1)
+    """q: each record joins each step independently with this probability (Poisson sampling)."""
+    clipping: Literal["automatic", "flat"] = "automatic"
+    """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to length below 1; `flat` cuts at `clip_norm`."""
+    clip_norm: Positive = 1.0
+    """Largest length of one record's gradient, in gradient units. With `automatic` it only rescales learning rates."""
+
+
+class Training(Section):
+    """[training]: local SGD without momentum, linear decay over the whole study."""
+
+    local_steps: int = Field(default=10, ge=1, le=10_000)
+    """Noisy steps per round and node."""
+    learning_rate: Positive = 8.0
+    """Of the head, at the first step. High because clipped gradients are short."""
+    adapter_learning_rate: Positive = 16.0
+    """Of LoRA's B, at the first step."""
+
+
+class Federation(Section):
+    """[federation]: who takes part, and how long the server waits."""
+
+    rounds: int = Field(default=8, ge=1, le=10_000)
+    """Rounds of the study. Privacy depends on rounds x local_steps, not on how it is cut."""
+    aggregation: Literal["ffa"] = "ffa"
+    """`ffa`: the plain mean of what is sent, exact because A is the same everywhere."""
+    quorum: int = Field(default=2, ge=1)
+    """Fewest accepted updates that make a round; with fewer the global adapter stays as it was."""
+    deadline_s: Positive = 1800.0
+    """Longest wait for the replies of one round, in seconds."""
+    smallest_declared_size: int = Field(default=50, ge=1)
+    """Sites that declare fewer records are left out: under noise they would add nothing but noise."""
+
+
+class Performance(Section):
+    """[performance]: how fast, never what. No value here changes noise, sampling, steps or clipping."""
+
+    micro_batch_tokens: int = Field(default=2048, ge=64)
+    """Tokens in one physical batch, padding included."""
+    threads: int = Field(default=0, ge=0)
+    """Threads per training process; 0 = the cores of the machine shared out fairly."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`auto` takes a GPU if there is one."""
+    prefix_cache: bool = True
+    """Keep the activations below the lowest adapted layer on disk for the length of the study."""
+    prefix_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)
+    """A dataset whose activations would be larger is trained without the cache."""
+
+
+class Study(Section):
+    """The whole declaration, and its identity."""
+
+    study: Identity
+    model: Model
+    task: Task
+    adapter: Adapter = Adapter()
+    privacy: Privacy = Privacy()
+    training: Training = Training()
+    federation: Federation = Federation()
+    performance: Performance = Performance()
+
+    @model_validator(mode="after")
+    def _no_contradictions(self) -> Self:
+        source, revision = self.model.source, self.model.revision
+        if is_hub_id(source) and revision is None:
+            raise ValueError(f"model.source {source!r} is a hub id, so model.revision (a commit) is needed beside it")
+        if not is_hub_id(source) and revision is not None:
+            raise ValueError("model.revision only goes with a hub id; for other sources set model.fingerprint")
+        return self
+
+    @property
+    def total_steps(self) -> int:
+        """Noisy steps of a node that joins every round: the worst case, and the one that is accounted."""
+        return self.federation.rounds * self.training.local_steps
+
+    def canonical_json(self) -> str:
+        """One byte sequence per study: sorted keys, no spaces, defaults filled in, performance left out."""
+        declared = self.model_dump(mode="json", exclude={"performance"})
+        return json.dumps(declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @property
+    def sha256(self) -> str:
+        """Hex SHA-256 of the canonical JSON."""
+        return hashlib.sha256(self.canonical_json().encode()).hexdigest()
+
+
+def is_hub_id(source: str) -> bool:
+    """Tell a hub id (`org/name`) from an embedded model or a local directory."""
+    return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) is not None and not Path(source).is_dir()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file, or say where it breaks."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SettingsError(f"Expected a TOML file, got {path}, which is not there.", hint="Check the path.") from None
+    except IsADirectoryError:
+        raise SettingsError(f"Expected a TOML file, got {path}, which is a folder.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid TOML: {error}.") from None
+
+
+def parse(kind: type[Declared], declared: dict[str, Any], *, where: str) -> Declared:
+    """Validate a declaration; every problem becomes one line with the key's path, what was expected and what came."""
+    try:
+        return kind.model_validate(declared)
+    except ValidationError as error:
+        lines = [_one_line(problem) for problem in error.errors()]
+        raise SettingsError(f"{where} is not a valid {kind.__name__.lower()}:\n  " + "\n  ".join(lines)) from None
+
+
+def load_study(path: Path) -> Study:
+    """Read a study from TOML.
+
+    Raises:
+        SettingsError: unreadable file, unknown keys, impossible values or contradictions, each with the key's path.
+    """
+    return parse(Study, read_toml(path), where=str(path))
+
+
+def _one_line(problem: Any) -> str:
+    path = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: no such key."
+    if problem["type"] == "missing":
+        return f"{path}: missing."
+    message = problem["msg"].removeprefix("Value error, ")
+    if not path:
+        return f"{message}."
+    shown = repr(problem["input"])
+    return f"{path}: {message}, got {shown if len(shown) <= 60 else shown[:57] + '...'}."
