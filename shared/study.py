@@ -43,7 +43,7 @@ class Model(Section):
     revision: str | None = None
     """Commit of a hub model. Required for a hub id: a name alone can change under you."""
     fingerprint: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 over the weight files; a model with other weights is refused. Default: taken as found."""
+    """SHA-256 over weights, configuration and tokenizer files; another model is refused. Default: taken as found."""
 
 
 class Task(Section):
