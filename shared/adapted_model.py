@@ -1,7 +1,5 @@
 """The model that is trained: a frozen encoder with its adapter, and a head; cut where training begins."""
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -12,15 +10,6 @@ from shared import adapters, layers
 from shared.foundation import Foundation, find, load_encoder
 from shared.study import Study
 from shared.tasks.kinds import TaskKind, task_kind
-
-
-class Frozen(NamedTuple):
-    """What the frozen part yields for one padded batch."""
-
-    states: Tensor
-    """(records, tokens, width), or (records, 1, width) features if only the head is trained."""
-    mask: Tensor
-    """(records, tokens)"""
 
 
 class AdaptedModel(nn.Module):
@@ -35,27 +24,28 @@ class AdaptedModel(nn.Module):
         self.head = self.kind.head(int(base.config.hidden_size))
         self.vocabulary_size = int(base.config.vocab_size)
         self.layout = adapters.layout_of(self)
-        self._head_only = study.adapter.method == "head-only"
+        self.head_only = study.adapter.method == "head-only" and bool(self.cut)
+        self.prefix_id = f"{foundation.fingerprint[:16]}-{'pooled' if self.head_only else self.cut}"
         # a tuple hides the views from nn.Module: they share their parameters with `encoder`
-        self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut is not None else None
+        self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
         self.eval()
 
     @property
     def frozen_prefix(self) -> bool:
-        """Whether something below the first trained tensor is worth computing once."""
-        return bool(self.cut)
+        """Whether whole layers lie below the first trained tensor."""
+        return self._parts is not None
 
     def prefix(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Everything below the lowest trained layer; no gradient ever flows here."""
+        """Everything below the lowest trained layer; no gradient ever flows here. Uncut, the ids themselves."""
         if self._parts is None:
             return ids
         with torch.no_grad():
             states = layers.run(self._parts[0], mask, input_ids=ids)
-            return self.kind.features(states, mask).unsqueeze(1) if self._head_only else states
+            return self.kind.features(states, mask).unsqueeze(1) if self.head_only else states
 
     def outputs(self, below: Tensor, mask: Tensor) -> Tensor:
         """Logits (records, labels) from what `prefix` gave."""
-        if self._head_only and self._parts is not None:
+        if self.head_only:
             return self._logits(below.squeeze(1))
         if self._parts is None:
             return self._logits(self.kind.features(layers.run(self.encoder, mask, input_ids=below), mask))

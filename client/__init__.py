@@ -1,0 +1,1 @@
+"""The node's side: `vault` holds data and trains, `app` is the Flower ClientApp of simulations."""

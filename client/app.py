@@ -1,0 +1,52 @@
+"""The Flower ClientApp: message to vault to reply, for simulations.
+
+On a stock SuperNode this app refuses: there the server's code could run beside the data. Real nodes run the vault in
+a process of its own.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from client.vault.vault import Trains
+from shared.errors import PeerError
+from shared.protocol import Status, TrainReply, TrainTask, decode_task, digest, encode_reply
+
+
+def build_client_app(open_vault: Callable[[Context, TrainTask], Trains]) -> ClientApp:
+    """Wire a ClientApp to whatever answers a task."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        try:
+            task = decode_task(message.content)
+        except PeerError:
+            return Message(encode_reply(_unreadable()), reply_to=message)
+        reply = open_vault(context, task).train(task)
+        return Message(encode_reply(reply), reply_to=message)
+
+    return app
+
+
+class RefuseRealData:
+    """Answers every task with a refusal.
+
+    Guarantee: no dataset is ever opened by this app on a stock SuperNode.
+    """
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Refuse."""
+        zeros = np.zeros_like(task.adapter)
+        return TrainReply(
+            task.study_sha256, task.study_run, task.round, digest(task.adapter), Status.REFUSED_REAL_DATA, zeros
+        )
+
+
+def _unreadable() -> TrainReply:
+    return TrainReply("", "", 0, "", Status.REFUSED_VERSION, np.zeros(0, np.float32))
+
+
+app = build_client_app(lambda _context, _task: RefuseRealData())

@@ -1,0 +1,126 @@
+"""Clip per record, sum, add noise once, divide by a public number: one step of DP-SGD on Opacus' optimizer.
+
+| edge case | what happens |
+|---|---|
+| a record's gradient is NaN or infinite | it counts as zero, the step goes on |
+| the Poisson batch is empty | the step is pure noise; it is never skipped |
+| a record cannot be used (unknown label, empty text) | its gradient is zero by its loss |
+| the batch is larger than memory | `accumulate` any number of physical parts, then one `step` with one noise draw |
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from opacus.optimizers import DPOptimizer
+from torch import Tensor, nn
+
+from client.vault.randomness import StepRandomness
+from shared.errors import ExactnessError
+
+AUTOMATIC_STABILITY = 0.01  # gamma of AUTO-S, as a fraction of clip_norm
+
+
+class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no types
+    """SGD on the noisy sum of clipped per-example gradients, in float64 until the final rounding.
+
+    Guarantee: adding or removing one record moves the sum that the noise is added to by at most `clip_norm`.
+    Guarantee: every step adds exactly one draw of Gaussian noise with standard deviation noise_multiplier x clip_norm.
+
+    Args:
+        parameter_groups: dicts with `params` and `lr`, as torch.optim.SGD takes them.
+        noise_multiplier: sigma; >= 0.
+        clip_norm: C, in gradient units.
+        divisor: L = sampling rate x declared size; public, never the true batch size.
+        clipping: `flat` min(1, C/|g|), or `automatic` C/(|g| + 0.01 C) (Bu et al. 2023, arXiv:2206.07136, AUTO-S).
+    """
+
+    def __init__(
+        self,
+        parameter_groups: list[dict[str, Any]],
+        *,
+        noise_multiplier: float,
+        clip_norm: float,
+        divisor: float,
+        clipping: Literal["automatic", "flat"],
+    ) -> None:
+        super().__init__(
+            torch.optim.SGD(parameter_groups),
+            noise_multiplier=noise_multiplier,
+            max_grad_norm=clip_norm,
+            expected_batch_size=None,
+            loss_reduction="sum",
+        )
+        self.divisor = divisor
+        self.clipping = clipping
+        self._randomness: StepRandomness | None = None
+
+    def accumulate(self, records: int) -> None:
+        """Clip and add the per-example gradients that the last backward pass left on the parameters.
+
+        Raises:
+            ExactnessError: a trainable parameter has no gradient, or not one per record.
+        """
+        for parameter in self.params:
+            found = getattr(parameter, "grad_sample", None)
+            if found is None or found.shape != (records, *parameter.shape):
+                shape = None if found is None else tuple(found.shape)
+                raise ExactnessError(f"Expected one gradient per record for {records} records, got {shape}.")
+        self.clip_and_accumulate()
+        for parameter in self.params:
+            parameter.grad_sample = None
+
+    def clip_and_accumulate(self) -> None:
+        """Add the clipped gradients to `summed_grad` in float64, with a factor of 0 for anything that is not finite."""
+        gradients = [parameter.grad_sample.double() for parameter in self.params]
+        factors = clip_factors(gradients, clip_norm=self.max_grad_norm, clipping=self.clipping)
+        for parameter, gradient in zip(self.params, gradients, strict=True):
+            clipped = torch.tensordot(factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
+            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
+
+    def noisy_step(self, randomness: StepRandomness) -> None:
+        """Finish one logical batch: noise, division, descent. An empty batch is pure noise."""
+        for parameter in self.params:
+            if parameter.summed_grad is None:
+                parameter.summed_grad = torch.zeros(parameter.shape, dtype=torch.float64, device=parameter.device)
+        self._randomness = randomness
+        self.add_noise()
+        self._randomness = None
+        self.original_optimizer.step()
+        for parameter in self.params:
+            parameter.summed_grad, parameter.grad = None, None
+
+    def add_noise(self) -> None:
+        """Leave (sum + noise) / divisor in `grad`, rounded to the parameter's type after the division."""
+        if self._randomness is None:
+            raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
+        scale = self.noise_multiplier * self.max_grad_norm
+        noise = scale * self._randomness.gaussian(sum(parameter.numel() for parameter in self.params))
+        for parameter, part in zip(self.params, split_like(self.params, noise), strict=True):
+            total = parameter.summed_grad + part.to(parameter.device)
+            parameter.grad = (total / self.divisor).to(parameter.dtype)
+
+    def step(self, closure: Any = None) -> None:
+        """Refuse: a bare step would use whatever gradient lies around."""
+        del closure
+        raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
+
+
+def clip_factors(gradients: list[Tensor], *, clip_norm: float, clipping: Literal["automatic", "flat"]) -> Tensor:
+    """One factor per record such that factor x |gradient over all tensors| <= clip_norm; 0 where it is not finite.
+
+    Guarantee: a record whose gradient is NaN or infinite contributes nothing and reveals nothing.
+    """
+    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
+    if clipping == "automatic":
+        factors = clip_norm / (norms + AUTOMATIC_STABILITY * clip_norm)
+    else:
+        factors = (clip_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
+    return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
+
+
+def split_like(parameters: list[nn.Parameter], flat: np.ndarray[Any, np.dtype[np.float64]]) -> list[Tensor]:
+    """Cut one flat vector into tensors shaped like the parameters, in their order."""
+    sizes = [parameter.numel() for parameter in parameters]
+    parts = torch.from_numpy(flat).split(sizes)
+    return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]

@@ -1,0 +1,153 @@
+"""The private training loop: Poisson batch, exact per-example gradients, clip, sum, noise, step.
+
+Rules
+1. Each record joins each step independently with probability q; the batch may be empty, and then the step is noise.
+2. The divisor is L = q x declared size, a public number, never the true one.
+3. A logical batch is cut into physical ones of like length. That changes no record's gradient and adds no noise.
+4. The number of steps is fixed in advance; nothing seen in the data ends training early.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from client.vault.per_example import Batch, make_per_example
+from client.vault.prefix import Prefix, padded_length
+from client.vault.private_optimizer import PrivateOptimizer
+from client.vault.randomness import Randomness
+from shared.adapted_model import AdaptedModel
+from shared.errors import ExactnessError
+from shared.layers import mask_of, pad
+from shared.privacy.planning import PrivacyPlan
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """At the first step of the study; public."""
+
+    head: float
+    adapter: float
+
+
+class PrivateTrainer:
+    """Trains one model on one dataset under one privacy plan.
+
+    Guarantee: what `train_round` returns depends on a record only through noisy sums that the plan accounts for.
+
+    Args:
+        model: made per-example in place.
+        prefix: where activations of the dataset's records come from.
+        plan: noise multiplier, sampling rate and clipping; from the study alone.
+        declared_size: the site's public size; the divisor is sampling rate x this.
+        learning_rates: of the first step.
+        micro_batch_tokens: size of a physical batch; performance only.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        prefix: Prefix,
+        plan: PrivacyPlan,
+        *,
+        declared_size: int,
+        learning_rates: LearningRates,
+        micro_batch_tokens: int,
+    ) -> None:
+        self.model, self.prefix, self.plan = model, prefix, plan
+        self.divisor = plan.sampling_rate * declared_size
+        self.learning_rates = learning_rates
+        self.micro_batch_tokens = micro_batch_tokens
+        self.batch: Batch = make_per_example(model)
+
+    def train_round(
+        self,
+        received: NDArray[np.float32],
+        *,
+        factors: Sequence[float],
+        randomness: Randomness,
+        on_step: Callable[[int], None] = lambda _step: None,
+    ) -> NDArray[np.float32]:
+        """Take `len(factors)` noisy steps from the received adapter; returns new minus received, packed float32.
+
+        Raises:
+            ExactnessError: a trainable tensor has no exact gradient, or did not move.
+        """
+        self.model.load(received)
+        optimizer = self.optimizer()
+        for number, factor in enumerate(factors):
+            self._step(optimizer, factor, randomness)
+            on_step(number + 1)
+        update: NDArray[np.float32] = self.model.packed() - received
+        self._check_movement(update)
+        return update
+
+    def optimizer(self) -> PrivateOptimizer:
+        """A fresh optimizer over what is trained: head and adapter at their own rates, clipped as one vector."""
+        head = [p for p in self.model.head.parameters() if p.requires_grad]
+        adapter = [p for p in self.model.encoder.parameters() if p.requires_grad]
+        groups = [{"params": head, "lr": self.learning_rates.head, "initial_lr": self.learning_rates.head}]
+        if adapter:
+            rate = self.learning_rates.adapter
+            groups.append({"params": adapter, "lr": rate, "initial_lr": rate})
+        return PrivateOptimizer(
+            groups,
+            noise_multiplier=self.plan.noise_multiplier,
+            clip_norm=self.plan.clip_norm,
+            divisor=self.divisor,
+            clipping=self.plan.clipping,
+        )
+
+    def per_example_gradients(self, indices: Sequence[int]) -> None:
+        """Leave the gradients of these records, one per record, in `grad_sample` of every trainable parameter."""
+        self.batch.records = len(indices)
+        self.losses(indices).sum().backward()  # type: ignore[no-untyped-call]
+
+    def losses(self, indices: Sequence[int]) -> Tensor:
+        """One loss per record (records,) for a physical batch."""
+        dataset = self.prefix.dataset
+        lengths = [int(dataset.lengths[i]) for i in indices]
+        length, device = padded_length(max(lengths)), self.prefix.device
+        below, mask = stack(self.prefix.states(indices), length), mask_of(lengths, length).to(device)
+        targets = torch.from_numpy(dataset.targets[list(indices)]).to(device)
+        return self.model.kind.losses(self.model.outputs(below, mask), targets)
+
+    def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+        drawn = randomness.step()
+        chosen = drawn.poisson_batch(len(self.prefix.dataset), self.plan.sampling_rate)
+        for part in micro_batches(self.prefix.dataset.lengths, chosen, tokens=self.micro_batch_tokens):
+            self.per_example_gradients(part)
+            optimizer.accumulate(len(part))
+        optimizer.noisy_step(drawn)
+
+    def _check_movement(self, update: NDArray[np.float32]) -> None:
+        start = 0
+        for name, shape in self.model.layout.tensors:
+            size = int(np.prod(shape))
+            part = update[start : start + size]
+            if not np.isfinite(part).all() or not part.any():
+                raise ExactnessError(f"Expected every trained tensor to move to finite values, {name} did not.")
+            start += size
+
+
+def micro_batches(lengths: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int) -> Iterator[list[int]]:
+    """Cut a logical batch into physical ones of equal padded length, shortest first, at most `tokens` each."""
+    by_length: dict[int, list[int]] = {}
+    for index in chosen.tolist():
+        by_length.setdefault(padded_length(int(lengths[index])), []).append(index)
+    for length in sorted(by_length):
+        group, size = by_length[length], max(1, tokens // length)
+        for start in range(0, len(group), size):
+            yield group[start : start + size]
+
+
+def stack(states: list[Tensor], length: int) -> Tensor:
+    """Stack activations (tokens, width), pooled features (1, width) or token ids (tokens,) into one padded batch."""
+    if states[0].dim() == 1:
+        return nn.utils.rnn.pad_sequence([*states, states[0].new_zeros(length)], batch_first=True)[:-1]
+    return torch.stack(states) if len({len(s) for s in states}) == 1 else pad(states, length)

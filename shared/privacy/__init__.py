@@ -1,0 +1,5 @@
+"""What a release costs: pure mathematics, no training and no network.
+
+Reading order: `releases` (what was released), `accounting` (what it cost), `calibration` (how much noise a budget
+needs), `planning` (one study's plan, a function of the study alone).
+"""

@@ -1,0 +1,51 @@
+"""How much noise a budget needs: the inverse of accounting."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+
+from shared.checks import positive, probability
+from shared.errors import BudgetError
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import Release, SubsampledGaussian
+
+LARGEST_NOISE = 10_000.0
+DECIMALS = 4
+
+
+def noise_multiplier(
+    *, epsilon: float, delta: float, sampling_rate: float, steps: int, history: Sequence[Release] = ()
+) -> float:
+    """Smallest sigma, to four decimals, with which `steps` more releases keep the whole history within the budget.
+
+    Guarantee: rounded up, so the history with these steps never costs more than `epsilon` at `delta`.
+
+    Raises:
+        BudgetError: the history alone costs more, or no practical noise is enough.
+    """
+    positive(epsilon=epsilon, steps=steps)
+    probability(delta=delta, sampling_rate=sampling_rate)
+    return _calibrated(epsilon, delta, sampling_rate, steps, tuple(history))
+
+
+@lru_cache(maxsize=128)
+def _calibrated(epsilon: float, delta: float, rate: float, steps: int, history: tuple[Release, ...]) -> float:
+    def cost(sigma: float) -> float:
+        return epsilon_rdp([*history, SubsampledGaussian(sigma, rate, steps)], delta)
+
+    spent = epsilon_rdp(history, delta)
+    if spent >= epsilon:
+        raise BudgetError(f"Expected a history below epsilon={epsilon:g}, got one that costs {spent:.3f} already.")
+    low, high = 0.0, 1.0
+    while cost(high) > epsilon:
+        low, high = high, 2 * high
+        if high > LARGEST_NOISE:
+            raise BudgetError(
+                f"Expected a noise multiplier below {LARGEST_NOISE:g}, none keeps {steps} steps within {epsilon:g}.",
+                hint="Raise privacy.epsilon or privacy.delta, or lower rounds, local_steps or privacy.sampling_rate.",
+            )
+    while high - low > 10**-DECIMALS / 4:
+        middle = (low + high) / 2
+        low, high = (low, middle) if cost(middle) <= epsilon else (middle, high)
+    rounded = math.ceil(high * 10**DECIMALS) / 10**DECIMALS
+    return rounded if cost(rounded) <= epsilon else rounded + 10**-DECIMALS
