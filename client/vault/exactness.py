@@ -154,8 +154,8 @@ def _compare(found: Gradients, expected: Gradients) -> float:
         error = float((found[name] - reference).abs().max() / reference.abs().max())
         if not error <= TOLERANCE:
             raise ExactnessError(
-                f"Expected per-example gradients within {TOLERANCE:g} of a loop over records, {name} is off by {error:.1e}.",
-                hint="This model or adapter cannot be trained privately here; choose another adapter or target_modules.",
+                f"Expected gradients within {TOLERANCE:g} of a loop over single records, {name} is off by {error:.1e}.",
+                hint="This model cannot be trained privately with this adapter; choose another adapter.",
             )
         worst = max(worst, error)
     return worst
@@ -168,5 +168,5 @@ def _check_uncoupled(trainer: PrivateTrainer, found: Gradients, cache: Path | No
         change = float((gradient[1:] - other[name][1:]).abs().max() / gradient[1:].abs().max())
         if not change <= TOLERANCE:
             raise ExactnessError(
-                f"Expected a record's gradient to depend on that record alone, {name} moved by {change:.1e} with another."
+                f"Expected a record's gradient to depend on it alone, {name} moved by {change:.1e} with another record."
             )

@@ -5,7 +5,7 @@ canonical batches: a fixed number of rows, lengths rounded up to a multiple of 8
 depend on shapes, so with fixed shapes a record's activations are the same bits whoever shares its batch, and whether
 they come from the cache or are computed anew.
 
-Guarantee: a record's activations depend on that record alone, to the last bit, and so do the updates computed from them.
+Guarantee: a record's activations depend on that record alone, to the last bit; the cache changes no update.
 """
 
 import os

@@ -1,0 +1,29 @@
+"""FFA-LoRA: the plain mean of what was sent (Sun et al. 2024, arXiv:2403.12313).
+
+With A the same everywhere, mean(B_k) A is exactly the mean of B_k A. Weights are uniform: the number of a site's
+records is private, and unequal weights would have to be.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+
+from server.aggregation.fixed_point import FixedPointSum
+from shared.protocol import Vector
+
+
+class FfaMean:
+    """Uniform mean of the changes, added to the current adapter."""
+
+    linear: ClassVar[bool] = True
+
+    def __init__(self, length: int) -> None:
+        self._sum = FixedPointSum(length)
+
+    def add(self, update: Vector) -> None:
+        """Fold one change in."""
+        self._sum.add(update)
+
+    def result(self, current: Vector) -> Vector:
+        """Current adapter plus mean change, rounded to float32 once."""
+        return (current.astype(np.float64) + self._sum.mean()).astype(np.float32)

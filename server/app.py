@@ -1,0 +1,78 @@
+"""The Flower ServerApp: wiring only."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from server.aggregation.method import start
+from server.checkpoints import Checkpoints, State
+from server.coordinator import Coordinator, Evaluate, Observer, Terms
+from server.intake import largest_plausible_norm
+from shared.privacy.planning import plan
+from shared.protocol import Vector
+from shared.schedule import learning_rate_factors
+from shared.study import Study
+
+
+def build_server_app(
+    study: Study,
+    study_run: str,
+    folder: Path,
+    *,
+    initial: Vector,
+    on_done: Callable[[State], None],
+    largest_norm: Callable[[int], float],
+    evaluate: Evaluate | None = None,
+    observer: Observer | None = None,
+) -> ServerApp:
+    """Wire a ServerApp that runs one study to its end and hands over the final state.
+
+    Args:
+        study: as declared.
+        study_run: names this run of it.
+        folder: for checkpoints; a run found there is resumed.
+        initial: packed adapter before round 1.
+        on_done: receives the final state; Flower's own engines return nothing.
+        largest_norm: bound on an honest update by round number; `norm_bound` for a study.
+        evaluate: on data that the server's operator owns.
+        observer: told of progress.
+    """
+    app = ServerApp()
+    terms = Terms(
+        study.sha256, study_run, study.federation.rounds, study.federation.quorum, study.federation.deadline_s
+    )
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        del context  # the declaration says it all
+        coordinator = Coordinator(
+            grid,
+            terms,
+            initial=initial,
+            largest_norm=largest_norm,
+            aggregation=lambda length: start(study.federation.aggregation, length),
+            checkpoints=Checkpoints(folder),
+            evaluate=evaluate,
+            observer=observer,
+        )
+        on_done(coordinator.run())
+
+    return app
+
+
+def norm_bound(study: Study, round_number: int, *, dimension: int) -> float:
+    """The largest norm of an honest update in this round, at the smallest site the study admits."""
+    training, federation = study.training, study.federation
+    planned = plan(study.privacy, steps=study.total_steps)
+    return largest_plausible_norm(
+        rate=max(training.learning_rate, training.adapter_learning_rate),
+        factors=learning_rate_factors(
+            round_number=round_number, local_steps=training.local_steps, rounds=federation.rounds
+        ),
+        clip_norm=planned.clip_norm,
+        noise_multiplier=planned.noise_multiplier,
+        expected_batch=planned.sampling_rate * federation.smallest_declared_size,
+        dimension=dimension,
+    )

@@ -1,0 +1,183 @@
+"""Drives the rounds of one study run over a Flower Grid."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flwr.app import ArrayRecord, Message
+from flwr.serverapp import Grid
+
+from server.aggregation.method import Aggregation
+from server.checkpoints import Checkpoints, State
+from server.intake import Accepted, Refused, inspect
+from server.rounds import Round, RoundRecord
+from shared.errors import RunError
+from shared.protocol import TrainTask, Vector, encode_task
+
+FIRST_POLL_S = 0.01
+LONGEST_POLL_S = 0.5
+Evaluate = Callable[[int, Vector], dict[str, Any]]
+
+
+class Observer(Protocol):
+    """Told what happens, while it happens."""
+
+    def answered(self, number: int, answered: int, asked: int) -> None:
+        """One more node has answered in this round."""
+        ...
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """A round is over and durable; None is the state before the first."""
+        ...
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the coordinator takes from a study; public."""
+
+    study_sha256: str
+    study_run: str
+    rounds: int
+    quorum: int
+    deadline_s: float
+
+
+class Coordinator:
+    """Asks, folds replies in as they come, aggregates, writes a checkpoint, evaluates; round after round.
+
+    Guarantee: a checkpoint is durable before the next round's first message leaves.
+
+    Args:
+        grid: Flower's Grid, real or simulated.
+        terms: of the study run.
+        initial: the adapter before round 1.
+        largest_norm: bound on an honest update's norm, by round number.
+        aggregation: starts one round's collection for vectors of a length.
+        checkpoints: where state is kept, and resumed from.
+        evaluate: on data the server's operator owns, if any.
+        observer: told of progress.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        terms: Terms,
+        *,
+        initial: Vector,
+        largest_norm: Callable[[int], float],
+        aggregation: Callable[[int], Aggregation],
+        checkpoints: Checkpoints,
+        evaluate: Evaluate | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        self.grid, self.terms = grid, terms
+        self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
+        self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
+
+    def run(self) -> State:
+        """Run, or go on with, every round; returns the final state."""
+        state = self._resumed()
+        for number in range(state.round + 1, self.terms.rounds + 1):
+            adapter, record = self._round(number, state.adapter)
+            state = self._close(state, number, adapter, record)
+        return state
+
+    def _resumed(self) -> State:
+        terms = self.terms
+        found = self._checkpoints.latest(study_sha256=terms.study_sha256, study_run=terms.study_run)
+        if found is not None:
+            return found
+        start = State(terms.study_sha256, terms.study_run, 0, self._initial)
+        return self._close(start, 0, self._initial, None)
+
+    def _close(self, state: State, number: int, adapter: Vector, record: RoundRecord | None) -> State:
+        evaluations, records = dict(state.evaluations), list(state.records)
+        evaluation = None
+        if self._evaluate is not None:
+            started = time.monotonic()
+            evaluation = self._evaluate(number, adapter)
+            evaluations[str(number)] = evaluation
+            if record is not None:
+                record.seconds["evaluate"] = time.monotonic() - started
+        if record is not None:
+            records.append(record.as_dict())
+        closed = State(state.study_sha256, state.study_run, number, adapter, records, evaluations)
+        self._checkpoints.save(closed)
+        if self._observer is not None:
+            self._observer.finished(record, evaluation)
+        return closed
+
+    def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
+        task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter)
+        nodes = self._wait_for_nodes()
+        started = time.monotonic()
+        current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
+        collected = self._aggregation(len(adapter))
+        content = encode_task(task)
+        asked = [self._message(task, content, node) for node in nodes]
+        bytes_up = 0
+        for node, reply in self._replies(asked, current):
+            bytes_up = max(bytes_up, self._take_in(current, collected, task, node, reply))
+        trained = time.monotonic()
+        result = collected.result(adapter) if current.reached_quorum else adapter
+        seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
+        record = current.record(bytes_up=bytes_up, bytes_down=payload_bytes(asked[0]), seconds=seconds)
+        return result, record
+
+    def _message(self, task: TrainTask, content: Any, node: int) -> Message:
+        return Message(content, node, "train", group_id=f"{task.study_run}/{task.round}", ttl=2 * self.terms.deadline_s)
+
+    def _take_in(self, current: Round, collected: Aggregation, task: TrainTask, node: int, reply: Message) -> int:
+        if not current.admits(node):
+            return 0
+        verdict = inspect(reply, task, largest_norm=self._largest_norm(task.round))
+        size = 0
+        if isinstance(verdict, Accepted):
+            collected.add(verdict.update)
+            current.accept(node)
+            size = payload_bytes(reply)
+        elif isinstance(verdict, Refused):
+            current.refuse(node, verdict.status.name.lower())
+        else:
+            current.quarantine(node, str(verdict.reason))
+        if self._observer is not None:
+            answered = len(current.accepted) + len(current.refused) + len(current.quarantined)
+            self._observer.answered(task.round, answered, len(current.asked))
+        return size
+
+    def _replies(self, asked: list[Message], current: Round) -> Iterable[tuple[int, Message]]:
+        # an error reply may come from the server's own address, so a reply is matched to the question, not the sender
+        questions = {
+            message_id: message.metadata.dst_node_id
+            for message_id, message in zip(self.grid.push_messages(asked), asked, strict=True)
+            if message_id
+        }
+        pause = FIRST_POLL_S
+        while questions and not current.closed(time.monotonic()):
+            replies = list(self.grid.pull_messages(list(questions)))
+            for reply in replies:
+                node = questions.pop(reply.metadata.reply_to_message_id, None)
+                yield (reply.metadata.src_node_id if node is None else node), reply
+            pause = FIRST_POLL_S if replies else min(2 * pause, LONGEST_POLL_S)
+            if not replies:
+                time.sleep(pause)
+
+    def _wait_for_nodes(self) -> list[int]:
+        deadline = time.monotonic() + self.terms.deadline_s
+        while len(nodes := sorted(self.grid.get_node_ids())) < self.terms.quorum:
+            if time.monotonic() >= deadline:
+                raise RunError(
+                    f"Expected at least {self.terms.quorum} nodes, got {len(nodes)} in {self.terms.deadline_s:g} s.",
+                    hint="The run can be resumed when they are back.",
+                )
+            time.sleep(LONGEST_POLL_S)
+        return nodes
+
+
+def payload_bytes(message: Message) -> int:
+    """Bytes of the arrays in a message."""
+    if not message.has_content():
+        return 0
+    records = (record for record in message.content.values() if isinstance(record, ArrayRecord))
+    return sum(len(array.data) for record in records for array in record.values())

@@ -1,0 +1,124 @@
+"""The update firewall: a reply is let in, or kept out with a reason. Nothing a node sends can end a run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from flwr.app import Message
+
+from shared.errors import PeerError
+from shared.protocol import Status, TrainReply, TrainTask, Vector, decode_reply, digest
+
+LARGEST_NORM = 1000.0
+
+
+class Reason(StrEnum):
+    """Why a reply was kept out."""
+
+    NODE_ERROR = "node-error"
+    MALFORMED = "malformed"
+    WRONG_STUDY = "wrong-study"
+    STALE = "stale"
+    SHAPE = "shape"
+    NOT_FINITE = "not-finite"
+    NO_MOVEMENT = "no-movement"
+    NORM = "norm"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An update that may be aggregated."""
+
+    update: Vector
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The node answered with a code."""
+
+    status: Status
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """The reply is kept out."""
+
+    reason: Reason
+
+
+def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Refused | Quarantined:
+    """Judge one reply to one task.
+
+    Args:
+        message: as it came from Flower; may hold an error, or anything.
+        task: what the node was asked.
+        largest_norm: bound on the update's l2 norm, from `largest_plausible_norm`.
+    """
+    if not message.has_content():
+        return Quarantined(Reason.NODE_ERROR)
+    try:
+        reply = decode_reply(message.content)
+    except PeerError:
+        return Quarantined(Reason.MALFORMED)
+    reason = _mismatch(reply, task)
+    if reason is not None:
+        return Quarantined(reason)
+    if reply.status is not Status.TRAINED:
+        return Refused(reply.status)
+    reason = _implausible(reply.update, task, largest_norm)
+    return Quarantined(reason) if reason is not None else Accepted(reply.update)
+
+
+def largest_plausible_norm(
+    *,
+    rate: float,
+    factors: Sequence[float],
+    clip_norm: float,
+    noise_multiplier: float,
+    expected_batch: float,
+    dimension: int,
+) -> float:
+    """Bound the norm of an honest update of one round from public numbers.
+
+    One step moves by rate x factor x (sum of clipped gradients + noise) / L. The sum is at most clip_norm times the
+    batch, and a Poisson batch of mean L exceeds L + 10 sqrt(L) + 10 practically never (Chernoff: below e^-30). The
+    noise vector's length is at most sigma C (sqrt(d) + 6) (Gaussian concentration: above with probability e^-18).
+    Signals may point the same way in every step and add up; independent noise adds in quadrature.
+
+    Args:
+        rate: largest learning rate of any trained tensor.
+        factors: learning-rate factor of every step of the round.
+        clip_norm: C.
+        noise_multiplier: sigma.
+        expected_batch: L of the smallest site that may take part.
+        dimension: floats in the update.
+    """
+    per_batch = 1 + (10 * math.sqrt(expected_batch) + 10) / expected_batch
+    signal = rate * clip_norm * per_batch * sum(factors)
+    noise_length = noise_multiplier * clip_norm * (math.sqrt(dimension) + 6) / expected_batch
+    return signal + rate * noise_length * math.sqrt(sum(factor**2 for factor in factors))
+
+
+def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:
+    if reply.status is Status.REFUSED_VERSION:
+        return Reason.MALFORMED
+    if (reply.study_sha256, reply.study_run) != (task.study_sha256, task.study_run):
+        return Reason.WRONG_STUDY
+    if reply.round != task.round or reply.base_sha256 != digest(task.adapter):
+        return Reason.STALE
+    return None
+
+
+def _implausible(update: Vector, task: TrainTask, largest_norm: float) -> Reason | None:
+    if update.shape != task.adapter.shape:
+        return Reason.SHAPE
+    if not np.isfinite(update).all():
+        return Reason.NOT_FINITE
+    if not update.any():
+        return Reason.NO_MOVEMENT
+    # the absolute bound keeps the fixed-point sum of a million nodes from overflowing whatever a study declares
+    if float(np.linalg.norm(update.astype(np.float64))) > min(largest_norm, LARGEST_NORM):
+        return Reason.NORM
+    return None

@@ -1,0 +1,90 @@
+"""The arms of a scenario: the study itself, and what an honest reader compares it with."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import SettingsError
+from shared.files import write_atomically
+from shared.study import Study
+from simulations.prepare import Site
+from simulations.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One trained arm."""
+
+    name: str
+    title: str
+    study: Study
+    site_indices: tuple[int, ...]
+    protected: bool
+    seed: int
+
+
+def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
+    """The arms that are trained, the study itself last but for the reference without privacy."""
+    study, simulation = scenario.as_study(), scenario.simulation
+    everyone = tuple(site.index for site in sites)
+    arms = []
+    if "head-federated" in simulation.arms and study.adapter.method != "head-only":
+        head_only = changed(study, adapter={"method": "head-only"})
+        arms.append(Arm("head-federated", "linear head alone, federated", head_only, everyone, True, simulation.seed))
+    if "site-alone" in simulation.arms:
+        alone = changed(study, federation={"quorum": 1})
+        arms += [
+            Arm(f"site-alone:{site.name}", f"{site.name} alone", alone, (site.index,), True, simulation.seed)
+            for site in _alone(simulation.alone, sites)
+        ]
+    arms.append(Arm("federated", "federated (the study)", study, everyone, True, simulation.seed))
+    if "without-privacy" in simulation.arms:
+        rates = {
+            "learning_rate": simulation.reference_learning_rate,
+            "adapter_learning_rate": simulation.reference_adapter_learning_rate,
+        }
+        title = "WITHOUT PRIVACY (reference, no protection)"
+        reference = changed(study, training=rates)
+        arms.append(Arm("without-privacy", title, reference, everyone, False, simulation.seed))
+    return arms
+
+
+def changed(study: Study, **sections: dict[str, object]) -> Study:
+    """A study with some values replaced, validated anew."""
+    declared = study.model_dump()
+    for name, values in sections.items():
+        declared[name] |= values
+    return Study.model_validate(declared)
+
+
+def write_arm(arm: Arm, folder: Path) -> None:
+    """Leave an arm where workers read it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    plain = {
+        "name": arm.name,
+        "title": arm.title,
+        "study": arm.study.model_dump(mode="json"),
+        "site_indices": arm.site_indices,
+        "protected": arm.protected,
+        "seed": arm.seed,
+    }
+    write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())
+
+
+def read_arm(folder: Path) -> Arm:
+    """Read what `write_arm` left."""
+    plain = json.loads((folder / "arm.json").read_text())
+    study, indices = Study.model_validate(plain.pop("study")), tuple(plain.pop("site_indices"))
+    return Arm(study=study, site_indices=indices, **plain)
+
+
+def _alone(which: str, sites: tuple[Site, ...]) -> list[Site]:
+    if which == "every":
+        return list(sites)
+    if which == "largest":
+        return [max(sites, key=lambda site: site.train)]
+    named = [site for site in sites if site.name == which]
+    if not named:
+        names = ", ".join(site.name for site in sites[:20])
+        raise SettingsError(f"Expected simulation.alone to be 'largest', 'every' or one of {names}, got {which!r}.")
+    return named

@@ -1,0 +1,189 @@
+"""The local engine: Flower's Grid in memory, over a pool of warm worker processes.
+
+The same ServerApp and ClientApp run as in a deployment. Messages go to whichever worker is free, longest first; a
+worker keeps models and data between rounds. A worker that dies becomes an error reply, as a node's death would.
+"""
+
+import multiprocessing
+import os
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Protocol
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.app.metadata import Metadata
+from flwr.serverapp import Grid, ServerApp
+from flwr.supercore.task_identity import TaskIdentity
+
+NODE_DIED = 8  # the code Flower itself uses for a ClientApp that stopped responding
+RUN_ID = 1
+Handle = Callable[[Message, int, int], Message]
+
+
+class Engine(Protocol):
+    """Runs a ServerApp against simulated nodes, and plain functions in the same workers."""
+
+    def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
+        """Run a ServerApp to its end with one node per size; the sizes only decide who starts first."""
+        ...
+
+    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a function in the workers, in the given order, and return the results in that order."""
+        ...
+
+    def close(self) -> None:
+        """Stop the workers."""
+        ...
+
+
+class LocalEngine:
+    """A pool of worker processes that share the machine's cores fairly.
+
+    Args:
+        folder: run folder that the workers read.
+        processes: number of workers; 0 = one per core.
+        threads: per worker; 0 = cores divided by workers.
+    """
+
+    def __init__(self, folder: Path, *, processes: int = 0, threads: int = 0) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self.processes = processes or cores
+        self._threads = threads or max(1, cores // self.processes)
+        self._folder = folder
+        self._pool = self._start()
+
+    def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
+        """Run a ServerApp over a grid of `len(sizes)` nodes."""
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 0
+        grid = LocalGrid(self.submit, sizes)
+        context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
+        try:
+            app(grid, context)
+        finally:
+            grid.cancel()
+
+    def submit(self, message: Message, partition: int, nodes: int) -> Future[Message]:
+        """Hand a message to a worker; a pool that broke is replaced first."""
+        try:
+            return self._pool.submit(answer, message, partition, nodes)
+        except BrokenProcessPool:
+            self._pool = self._start()
+            return self._pool.submit(answer, message, partition, nodes)
+
+    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Call a function in the workers."""
+        futures = [self._pool.submit(function, *call) for call in calls]
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Stop at once, also in the middle of work."""
+        for process in list((self._pool._processes or {}).values()):
+            process.terminate()
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _start(self) -> ProcessPoolExecutor:
+        from simulations.worker import start_worker
+
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["simulations.worker"])
+        return ProcessPoolExecutor(self.processes, context, start_worker, (str(self._folder), self._threads))
+
+
+class LocalGrid(Grid):
+    """Flower's Grid over futures.
+
+    Args:
+        submit: starts the work for a message, partition and node count.
+        sizes: one node per entry; larger ones start first.
+    """
+
+    def __init__(self, submit: Callable[[Message, int, int], "Future[Message]"], sizes: Sequence[int]) -> None:
+        self._submit, self._sizes = submit, list(sizes)
+        self._pending: dict[str, tuple[Message, Future[Message]]] = {}
+
+    def set_run(self, run: Any) -> None:
+        """Nothing to set: one grid serves one run."""
+
+    @property
+    def run(self) -> Any:
+        """There is no record of a run outside a SuperLink."""
+        raise LookupError("A simulated grid has no run record.")
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message as Flower builds it."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Nodes 1 to n; node i has partition i - 1."""
+        return range(1, len(self._sizes) + 1)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Start the work, longest first; returns ids in the order of the messages."""
+        numbered = [_with_id(message) for message in messages]
+        for message in sorted(numbered, key=lambda m: -self._sizes[m.metadata.dst_node_id - 1]):
+            future = self._submit(message, message.metadata.dst_node_id - 1, len(self._sizes))
+            self._pending[message.metadata.message_id] = (message, future)
+        return [message.metadata.message_id for message in numbered]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Replies that are ready; waits up to a moment for the first."""
+        wanted = {i: self._pending[i] for i in message_ids if i in self._pending}
+        wait([future for _, future in wanted.values()], timeout=0.2, return_when="FIRST_COMPLETED")
+        ready = [i for i, (_, future) in wanted.items() if future.done()]
+        return [_result(*self._pending.pop(i)) for i in ready]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Push, wait, pull."""
+        ids = list(self.push_messages(messages))
+        wait([self._pending[i][1] for i in ids], timeout=timeout)
+        return self.pull_messages(ids)
+
+    def cancel(self) -> None:
+        """Drop what has not started."""
+        for _, future in self._pending.values():
+            future.cancel()
+
+
+def answer(message: Message, partition: int, nodes: int) -> Message:
+    """Run the simulated sites' ClientApp on one message, in a worker."""
+    from simulations.worker import app
+
+    config: dict[str, Any] = {"partition-id": partition, "num-partitions": nodes}
+    node = message.metadata.dst_node_id
+    context = Context(run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={})
+    return app(message, context)
+
+
+def in_process(executor: Executor, handle: Handle) -> Callable[[Message, int, int], "Future[Message]"]:
+    """A submit function for `LocalGrid` that runs a handler on an executor of this process."""
+    return lambda message, partition, nodes: executor.submit(handle, message, partition, nodes)
+
+
+def _with_id(message: Message) -> Message:
+    old = message.metadata
+    metadata = Metadata(
+        run_id=old.run_id,
+        message_id=uuid.uuid4().hex,
+        src_node_id=old.src_node_id,
+        dst_node_id=old.dst_node_id,
+        reply_to_message_id="",
+        group_id=old.group_id,
+        created_at=old.created_at,
+        ttl=old.ttl,
+        message_type=old.message_type,
+        src_task_id=old.src_task_id,
+        dst_task_id=old.dst_task_id,
+    )
+    return Message(metadata=metadata, content=message.content)  # type: ignore[call-overload, no-any-return]
+
+
+def _result(question: Message, future: "Future[Message]") -> Message:
+    failure = future.exception()
+    if failure is None:
+        return future.result()
+    return Message(Error(code=NODE_DIED, reason=type(failure).__name__), reply_to=question)

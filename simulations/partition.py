@@ -1,0 +1,87 @@
+"""Split one table into sites, through the partitioners of flwr-datasets."""
+
+from typing import Annotated, Any, Literal
+
+import pandas as pd
+from pydantic import Field
+
+from shared.errors import DataError
+from shared.study import Positive, Section
+
+
+class ByColumn(Section):
+    """One site per value of a column: the natural split."""
+
+    by: Literal["column"]
+    column: str
+
+
+class Iid(Section):
+    """Rows dealt out evenly at random."""
+
+    by: Literal["iid"]
+    sites: int = Field(ge=1, le=100_000)
+
+
+class Dirichlet(Section):
+    """Label proportions drawn per site: small alpha, unlike sites."""
+
+    by: Literal["dirichlet"]
+    sites: int = Field(ge=1, le=100_000)
+    alpha: Positive = 0.5
+
+
+Partition = Annotated[ByColumn | Iid | Dirichlet, Field(discriminator="by")]
+
+
+def split(
+    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, *, label_column: str, seed: int
+) -> dict[str, pd.DataFrame]:
+    """Give each site its rows, sites in a stable order.
+
+    Rows with an empty cell in the site column belong to no site and are left out; callers compare counts.
+
+    Raises:
+        DataError: no row names a site, or there are more sites than rows.
+    """
+    if isinstance(how, ByColumn):
+        table = table[table[how.column].str.strip() != ""].reset_index(drop=True)
+        if table.empty:
+            raise DataError(f"Expected site names in column {how.column!r}, got only empty cells.")
+    elif how.sites > len(table):
+        raise DataError(f"Expected at most {len(table)} sites for {len(table)} rows, got sites={how.sites}.")
+    return _partitioned(table, how, label_column, seed)
+
+
+def _partitioned(
+    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, label_column: str, seed: int
+) -> dict[str, pd.DataFrame]:
+    from datasets import Dataset
+
+    partitioner = _partitioner(how, label_column, seed)
+    shuffled = table if isinstance(how, ByColumn) else table.sample(frac=1, random_state=seed).reset_index(drop=True)
+    partitioner.dataset = Dataset.from_pandas(shuffled, preserve_index=False)
+    try:
+        parts = {i: partitioner.load_partition(i).to_pandas() for i in range(partitioner.num_partitions)}
+    except ValueError as error:
+        raise DataError("Expected a partition that the data allows, got none.", hint=str(error)) from None
+    if isinstance(how, ByColumn):
+        named = {str(part[how.column].iloc[0]): part for part in parts.values()}
+        return {name: named[name] for name in sorted(named)}
+    digits = len(str(len(parts) - 1))
+    return {f"site-{i:0{digits}d}": part for i, part in parts.items()}
+
+
+def _partitioner(how: ByColumn | Iid | Dirichlet, label_column: str, seed: int) -> Any:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the package imports optional plotting code that warns about itself
+        from flwr_datasets import partitioner as kinds
+    if isinstance(how, ByColumn):
+        return kinds.NaturalIdPartitioner(partition_by=how.column)
+    if isinstance(how, Iid):
+        return kinds.IidPartitioner(num_partitions=how.sites)
+    return kinds.DirichletPartitioner(
+        num_partitions=how.sites, partition_by=label_column, alpha=how.alpha, min_partition_size=0, seed=seed
+    )

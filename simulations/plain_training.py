@@ -1,0 +1,73 @@
+"""Federated training WITHOUT PRIVACY: no clipping, no noise. A reference for simulations, never for real data.
+
+It lives in `simulations`, which a node never imports, and it warns whenever it runs.
+"""
+
+import logging
+from collections.abc import Callable
+
+import torch
+
+from client.vault.prefix import Prefix
+from client.vault.private_training import LearningRates, PrivateTrainer, micro_batches
+from client.vault.randomness import Randomness
+from shared.adapted_model import AdaptedModel
+from shared.privacy.planning import plan
+from shared.protocol import Status, TrainReply, TrainTask, digest
+from shared.schedule import learning_rate_factors
+from shared.study import Study
+
+log = logging.getLogger(__name__)
+
+
+class SiteWithoutPrivacy:
+    """Answers train tasks with an UNPROTECTED update: the same batches and steps, plain gradients."""
+
+    def __init__(
+        self,
+        study: Study,
+        model: AdaptedModel,
+        prefix: Prefix,
+        *,
+        declared_size: int,
+        randomness: Callable[[int], Randomness],
+    ) -> None:
+        self._study, self._model, self._randomness = study, model, randomness
+        rates = LearningRates(study.training.learning_rate, study.training.adapter_learning_rate)
+        self._trainer = PrivateTrainer(
+            model,
+            prefix,
+            plan(study.privacy, steps=study.total_steps),
+            declared_size=declared_size,
+            learning_rates=rates,
+            micro_batch_tokens=study.performance.micro_batch_tokens,
+        )
+        log.warning("Training WITHOUT PRIVACY: nothing this arm releases is protected.")
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Train without clipping or noise."""
+        training, federation = self._study.training, self._study.federation
+        self._model.load(task.adapter)
+        randomness = self._randomness(task.round)
+        for factor in learning_rate_factors(
+            round_number=task.round, local_steps=training.local_steps, rounds=federation.rounds
+        ):
+            self._step(factor, randomness)
+        update = self._model.packed() - task.adapter
+        return TrainReply(task.study_sha256, task.study_run, task.round, digest(task.adapter), Status.TRAINED, update)
+
+    def _step(self, factor: float, randomness: Randomness) -> None:
+        trainer, dataset = self._trainer, self._trainer.prefix.dataset
+        chosen = randomness.step().poisson_batch(len(dataset), trainer.plan.sampling_rate)
+        named = [p for p in self._model.parameters() if p.requires_grad]
+        sums = [torch.zeros_like(p) for p in named]
+        for part in micro_batches(dataset.lengths, chosen, tokens=trainer.micro_batch_tokens):
+            trainer.per_example_gradients(part)
+            for total, parameter in zip(sums, named, strict=True):
+                total += parameter.grad_sample.sum(0)  # type: ignore[attr-defined]
+                parameter.grad_sample = None  # type: ignore[attr-defined]
+        head = set(self._model.head.parameters())
+        with torch.no_grad():
+            for total, parameter in zip(sums, named, strict=True):
+                rate = trainer.learning_rates.head if parameter in head else trainer.learning_rates.adapter
+                parameter -= factor * rate * total / trainer.divisor

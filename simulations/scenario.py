@@ -1,0 +1,129 @@
+"""A scenario: a study, and the simulated world it runs in, from one TOML file."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from shared.errors import SettingsError
+from shared.study import Positive, Section, Study, parse, read_toml
+from simulations.partition import Iid, Partition
+
+ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
+DATA_FOLDER = Path("data")
+
+
+class SimulationData(Section):
+    """[simulation.data]: one table, split into sites."""
+
+    source: str
+    """A CSV, TSV, JSONL or Parquet file, a dataset folder (relative to the scenario, else to the current folder), or
+    `dataset:NAME` for one that `fedvault-sim data fetch NAME` brings."""
+    text_column: str = "text"
+    """Column with the text."""
+    label_column: str = "label"
+    """Column with the label, spelled as in task.labels."""
+    partition: Partition = Iid(by="iid", sites=4)
+    """How rows become sites."""
+    holdout: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction of every site that is never trained on; chosen record by record by a keyed hash."""
+    used: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of every site that is used at all; chosen the same way."""
+
+
+class Simulation(Section):
+    """[simulation]: what only a simulation has."""
+
+    seed: int = Field(default=0, ge=0)
+    """Repeats the run to the last bit, noise included. That is why a simulation's releases are not private."""
+    data: SimulationData
+    engine: Literal["local", "ray"] = "local"
+    """`local`: our process pool. `ray`: Flower's simulation engine."""
+    processes: int = Field(default=0, ge=0, le=1024)
+    """Worker processes; 0 = one per core."""
+    arms: tuple[str, ...] = ARMS
+    """What is run: the study itself (`federated`) and what it is compared with."""
+    alone: str = "largest"
+    """Which site the arm `site-alone` takes: its name, `largest`, or `every` for one arm per site."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Rounds between evaluations of the federated arm; the last round is always evaluated."""
+    reference_learning_rate: Positive = 1.0
+    """Head learning rate of the arm without privacy, whose gradients are not clipped."""
+    reference_adapter_learning_rate: Positive = 1.0
+    """Adapter learning rate of that arm."""
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [arm for arm in arms if arm not in ARMS]
+        if unknown or "federated" not in arms:
+            raise ValueError(f"arms are some of {', '.join(ARMS)}, 'federated' among them")
+        return tuple(arm for arm in ARMS if arm in arms)
+
+
+class Scenario(Study):
+    """The whole file."""
+
+    simulation: Simulation
+
+    def as_study(self) -> Study:
+        """The declaration alone: what its hash identifies, and what nodes and server see."""
+        return Study.model_validate(self.model_dump(exclude={"simulation"}))
+
+
+def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
+    """Read a scenario and apply `section.key=value` changes, each value as TOML writes it, or bare text.
+
+    Raises:
+        SettingsError: as `shared.study.load_study`; or a change that names no key.
+    """
+    declared = read_toml(path)
+    for change in changes:
+        _apply(declared, change)
+    return parse(Scenario, declared, where=str(path))
+
+
+def data_path(scenario: Scenario, scenario_file: Path) -> Path:
+    """Where the scenario's table is.
+
+    Raises:
+        SettingsError: it is in neither place.
+    """
+    source = scenario.simulation.data.source
+    if source.startswith("dataset:"):
+        name = source.removeprefix("dataset:")
+        found = DATA_FOLDER / name / f"{name}.csv"
+        if not found.exists():
+            raise SettingsError(f"Expected {found}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
+        return found
+    for folder in (scenario_file.parent, Path()):
+        if (folder / source).exists():
+            return folder / source
+    raise SettingsError(
+        f"Expected simulation.data.source to be a file or folder, got {source!r}, which is not there.",
+        hint=f"Looked in {scenario_file.parent.resolve()} and {Path().resolve()}.",
+    )
+
+
+def _apply(declared: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    path = key.strip().split(".")
+    if not equals or len(path) < 2 or not all(re.fullmatch(r"[\w-]+", part) for part in path):
+        raise SettingsError(f"Expected --set section.key=value, got {change!r}.", hint="For example privacy.epsilon=1")
+    section = declared
+    for part in path[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise SettingsError(f"Expected a section at {part!r} in --set {change!r}, got a value.")
+    section[path[-1]] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

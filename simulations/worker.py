@@ -1,0 +1,156 @@
+"""What runs in a worker process: the simulated sites' ClientApp, evaluation and cache building, all kept warm.
+
+A run folder named by the environment says which arms and sites there are; Flower passes nothing else to clients of
+its own engine.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from flwr.app import Context
+from numpy.typing import NDArray
+
+from client.app import build_client_app
+from client.vault.datasets import load
+from client.vault.prefix import Prefix, open_prefix
+from client.vault.private_training import micro_batches, stack
+from client.vault.vault import Trains, Vault, device_for
+from shared.adapted_model import AdaptedModel, build
+from shared.layers import mask_of
+from shared.protocol import TrainTask, Vector
+from simulations.arms import Arm, read_arm
+from simulations.plain_training import SiteWithoutPrivacy
+from simulations.prepare import Prepared, Site, reopen
+from simulations.seeded_randomness import SeededRandomnessForSimulation
+
+RUN_FOLDER = "FEDVAULT_SIMULATION"
+THREADS = "FEDVAULT_THREADS"
+
+
+class Predicted(NamedTuple):
+    """A site's held-out records: what was predicted and what is true."""
+
+    site: str
+    predicted: NDArray[np.int64]
+    targets: NDArray[np.int64]
+
+
+def start_worker(folder: str, threads: int) -> None:
+    """Prepare this process."""
+    import signal
+
+    from flwr.supercore.task_identity import TaskIdentity
+    from transformers.utils import logging as transformers_logging
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ[RUN_FOLDER], os.environ[THREADS] = folder, str(threads)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    torch.set_num_threads(threads)
+
+
+def evaluate(arm_name: str, site_index: int, adapter: Vector) -> Predicted:
+    """Predict a site's held-out records with a global adapter. Exists in simulations only."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    arm, site = _arm(arm_name), _site(site_index)
+    model = _model(arm_name)
+    model.load(adapter)
+    prefix = _prefix(arm, model, _prepared().holdout_path(site))
+    return Predicted(
+        site.name, predictions(model, prefix, arm.study.performance.micro_batch_tokens), prefix.dataset.targets
+    )
+
+
+def build_cache(arm_name: str, site_index: int) -> None:
+    """Compute the frozen activations of a site's records once, before anything is timed as training."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    arm, site = _arm(arm_name), _site(site_index)
+    for path in (_prepared().train_path(site), _prepared().holdout_path(site)):
+        _prefix(arm, _model(arm_name), path)
+
+
+def predictions(model: AdaptedModel, prefix: Prefix, tokens: int) -> NDArray[np.int64]:
+    """Most likely label of every record of a dataset."""
+    lengths = prefix.dataset.lengths
+    predicted = np.zeros(len(prefix.dataset), dtype=np.int64)
+    with torch.no_grad():
+        for part in micro_batches(lengths, np.arange(len(lengths)), tokens=tokens):
+            states = prefix.states(part)
+            of_part = [int(lengths[i]) for i in part]
+            length = -(-max(of_part) // 8) * 8
+            outputs = model.outputs(stack(states, length), mask_of(of_part, length).to(prefix.device))
+            predicted[part] = outputs.argmax(dim=1).cpu().numpy()
+    return predicted
+
+
+def open_site(context: Context, task: TrainTask) -> Trains:
+    """The simulated site that a task is for; `study_run` names the arm."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    arm = _arm(task.study_run)
+    return _trains(task.study_run, arm.site_indices[int(context.node_config["partition-id"])])
+
+
+@lru_cache(maxsize=4096)
+def _trains(arm_name: str, site_index: int) -> Trains:
+    arm, site, prepared = _arm(arm_name), _site(site_index), _prepared()
+    model = _model(arm_name)
+
+    def seeded(round_number: int) -> SeededRandomnessForSimulation:
+        return SeededRandomnessForSimulation(arm.seed, arm.name, site.name, round_number)
+
+    if not arm.protected:
+        prefix = _prefix(arm, model, prepared.train_path(site))
+        return SiteWithoutPrivacy(arm.study, model, prefix, declared_size=site.declared_size, randomness=seeded)
+    return Vault(
+        arm.study,
+        model,
+        load(prepared.train_path(site)),
+        declared_size=site.declared_size,
+        randomness=seeded,
+        cache=_folder() / "cache",
+        verdicts=_folder() / "cache" / "verdicts",
+    )
+
+
+def _prefix(arm: Arm, model: AdaptedModel, records: Path) -> Prefix:
+    performance = arm.study.performance
+    return open_prefix(
+        model,
+        load(records),
+        next(model.parameters()).device,
+        folder=_folder() / "cache" if performance.prefix_cache else None,
+        limit_bytes=performance.prefix_cache_limit_bytes,
+    )
+
+
+@lru_cache(maxsize=2)
+def _model(arm_name: str) -> AdaptedModel:
+    study = _arm(arm_name).study
+    return build(study).to(device_for(study.performance.device))
+
+
+@lru_cache(maxsize=64)
+def _arm(name: str) -> Arm:
+    return read_arm(_folder() / "arms" / name.replace(":", "-"))
+
+
+@lru_cache(maxsize=1)
+def _prepared() -> Prepared:
+    return reopen(_folder() / "prepared")
+
+
+@lru_cache(maxsize=4096)
+def _site(index: int) -> Site:
+    return next(site for site in _prepared().sites if site.index == index)
+
+
+def _folder() -> Path:
+    return Path(os.environ[RUN_FOLDER])
+
+
+app = build_client_app(open_site)
