@@ -25,7 +25,7 @@ class AdaptedModel(nn.Module):
         self.vocabulary_size = int(base.config.vocab_size)
         self.layout = adapters.layout_of(self)
         self.head_only = study.adapter.method == "head-only" and bool(self.cut)
-        self.prefix_id = f"{foundation.fingerprint[:16]}-{'pooled' if self.head_only else self.cut}"
+        self._fingerprint = foundation.fingerprint
         # a tuple hides the views from nn.Module: they share their parameters with `encoder`
         self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
         self.eval()
@@ -34,6 +34,20 @@ class AdaptedModel(nn.Module):
     def frozen_prefix(self) -> bool:
         """Whether whole layers lie below the first trained tensor."""
         return self._parts is not None
+
+    @property
+    def prefix_id(self) -> str:
+        """Names what `prefix` computes: the base model, and where it is cut."""
+        return f"{self._fingerprint[:16]}-pooled" if self.head_only else self.prefix_id_at(self.cut or 0)
+
+    def prefix_id_at(self, cut: int) -> str:
+        """The name for a cut elsewhere in the same base model."""
+        return f"{self._fingerprint[:16]}-{cut}"
+
+    def pooled_from(self, cut: int, states: Tensor, mask: Tensor) -> Tensor:
+        """Pooled features (records, width) of the frozen encoder, from the states at a lower cut."""
+        with torch.no_grad():
+            return self.kind.features(layers.run(layers.above(self.encoder, cut), mask, inputs_embeds=states), mask)
 
     def prefix(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Everything below the lowest trained layer; no gradient ever flows here. Uncut, the ids themselves."""

@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from client.app import build_client_app
 from client.vault.datasets import load
 from client.vault.prefix import Prefix, open_prefix
-from client.vault.private_training import micro_batches, stack
+from client.vault.private_training import micro_batches
 from client.vault.vault import Trains, Vault, device_for
 from shared.adapted_model import AdaptedModel, build
-from shared.layers import mask_of
 from shared.protocol import TrainTask, Vector
 from simulations.arms import Arm, read_arm
 from simulations.plain_training import SiteWithoutPrivacy
@@ -80,11 +79,7 @@ def predictions(model: AdaptedModel, prefix: Prefix, tokens: int) -> NDArray[np.
     predicted = np.zeros(len(prefix.dataset), dtype=np.int64)
     with torch.no_grad():
         for part in micro_batches(lengths, np.arange(len(lengths)), tokens=tokens):
-            states = prefix.states(part)
-            of_part = [int(lengths[i]) for i in part]
-            length = -(-max(of_part) // 8) * 8
-            outputs = model.outputs(stack(states, length), mask_of(of_part, length).to(prefix.device))
-            predicted[part] = outputs.argmax(dim=1).cpu().numpy()
+            predicted[part] = model.outputs(*prefix.batch(part)).argmax(dim=1).cpu().numpy()
     return predicted
 
 

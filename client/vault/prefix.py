@@ -20,7 +20,7 @@ from torch import Tensor
 
 from client.vault.datasets import TokenizedDataset
 from shared.adapted_model import AdaptedModel
-from shared.layers import mask_of
+from shared.layers import mask_of, pad
 
 CANONICAL_ROWS = 16
 LENGTH_STEP = 8
@@ -45,6 +45,17 @@ class Prefix:
         for batch in canonical_batches(self.dataset, indices):
             found |= zip(batch, canonical_states(self.model, self.dataset, batch, self.device), strict=True)
         return [found[i] for i in indices]
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """What the trained part of the model takes for a physical batch: padded activations, and the mask."""
+        lengths = [int(self.dataset.lengths[i]) for i in indices]
+        length, states = padded_length(max(lengths)), self.states(indices)
+        mask = mask_of(lengths, length).to(self.device)
+        if self.model.head_only:
+            return torch.stack(states), mask
+        if not self.model.frozen_prefix:
+            return pad([ids[:, None] for ids in states], length).squeeze(-1), mask
+        return pad(states, length), mask
 
 
 class CachedPrefix(Prefix):
@@ -71,7 +82,7 @@ def open_prefix(
         return Prefix(model, dataset, device)
     size_bytes = int(row_offsets(model, dataset)[-1]) * _width(model) * 4
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = folder / f"{dataset.digest}-{model.prefix_id}.f32"
+    path = _cache_path(folder, dataset, model.prefix_id)
     if not path.exists() and size_bytes > min(limit_bytes, shutil.disk_usage(folder).free // 2):
         return Prefix(model, dataset, device)
     return CachedPrefix(model, dataset, device, path)
@@ -116,8 +127,48 @@ def _build(prefix: CachedPrefix, path: Path, *, shape: tuple[int, int]) -> None:
     stored = np.memmap(unfinished, dtype=np.float32, mode="w+", shape=shape)
     unfinished.chmod(0o600)
     rows, dataset = row_offsets(prefix.model, prefix.dataset), prefix.dataset
+    below = _shallower_cache(prefix, path.parent)
     for batch in canonical_batches(dataset, range(len(dataset))):
-        for index, states in zip(batch, canonical_states(prefix.model, dataset, batch, prefix.device), strict=True):
+        if below is None:
+            found = canonical_states(prefix.model, dataset, batch, prefix.device)
+        else:
+            found = _pooled_from(prefix.model, *below, dataset, batch, prefix.device)
+        for index, states in zip(batch, found, strict=True):
             stored[rows[index] : rows[index + 1]] = states.cpu().numpy()
     stored.flush()
     unfinished.replace(path)
+
+
+def _cache_path(folder: Path, dataset: TokenizedDataset, prefix_id: str) -> Path:
+    return folder / f"{dataset.digest}-{prefix_id}.f32"
+
+
+def _shallower_cache(prefix: CachedPrefix, folder: Path) -> tuple[int, NDArray[np.float32]] | None:
+    """Activations of a lower cut of the same model and dataset, from which pooled features are soon computed."""
+    if not prefix.model.head_only:
+        return None
+    dataset, width = prefix.dataset, _width(prefix.model)
+    for cut in range(int(prefix.model.cut or 0) - 1, 0, -1):
+        path = _cache_path(folder, dataset, prefix.model.prefix_id_at(cut))
+        if path.exists():
+            return cut, np.memmap(path, dtype=np.float32, mode="r", shape=(int(dataset.offsets[-1]), width))
+    return None
+
+
+def _pooled_from(
+    model: AdaptedModel,
+    cut: int,
+    stored: NDArray[np.float32],
+    dataset: TokenizedDataset,
+    batch: Sequence[int],
+    device: torch.device,
+) -> list[Tensor]:
+    lengths = [int(dataset.lengths[i]) for i in batch] + [1] * (CANONICAL_ROWS - len(batch))
+    length = padded_length(max(lengths))
+    states = torch.zeros(CANONICAL_ROWS, length, stored.shape[1])
+    for row, index in enumerate(batch):
+        states[row, : lengths[row]] = torch.from_numpy(
+            np.array(stored[dataset.offsets[index] : dataset.offsets[index + 1]])
+        )
+    pooled = model.pooled_from(cut, states.to(device), mask_of(lengths, length).to(device))
+    return [pooled[row : row + 1].clone() for row in range(len(batch))]

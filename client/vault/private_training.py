@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from client.vault.per_example import Batch, make_per_example
 from client.vault.prefix import Prefix, padded_length
@@ -21,7 +21,6 @@ from client.vault.private_optimizer import PrivateOptimizer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.errors import ExactnessError
-from shared.layers import mask_of, pad
 from shared.privacy.planning import PrivacyPlan
 
 
@@ -108,11 +107,8 @@ class PrivateTrainer:
 
     def losses(self, indices: Sequence[int]) -> Tensor:
         """One loss per record (records,) for a physical batch."""
-        dataset = self.prefix.dataset
-        lengths = [int(dataset.lengths[i]) for i in indices]
-        length, device = padded_length(max(lengths)), self.prefix.device
-        below, mask = stack(self.prefix.states(indices), length), mask_of(lengths, length).to(device)
-        targets = torch.from_numpy(dataset.targets[list(indices)]).to(device)
+        below, mask = self.prefix.batch(indices)
+        targets = torch.from_numpy(self.prefix.dataset.targets[list(indices)]).to(self.prefix.device)
         return self.model.kind.losses(self.model.outputs(below, mask), targets)
 
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
@@ -144,10 +140,3 @@ def micro_batches(lengths: NDArray[np.int64], chosen: NDArray[np.int64], *, toke
         group, size = by_length[length], max(1, tokens // length)
         for start in range(0, len(group), size):
             yield group[start : start + size]
-
-
-def stack(states: list[Tensor], length: int) -> Tensor:
-    """Stack activations (tokens, width), pooled features (1, width) or token ids (tokens,) into one padded batch."""
-    if states[0].dim() == 1:
-        return nn.utils.rnn.pad_sequence([*states, states[0].new_zeros(length)], batch_first=True)[:-1]
-    return torch.stack(states) if len({len(s) for s in states}) == 1 else pad(states, length)

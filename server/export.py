@@ -1,0 +1,84 @@
+"""Hand out a finished adapter: PEFT's own format for the encoder, safetensors for the head, and the study beside it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from shared.adapted_model import AdaptedModel, build
+from shared.errors import SettingsError
+from shared.files import write_atomically
+from shared.foundation import find, load_tokenizer
+from shared.protocol import Vector, digest
+from shared.study import Study, parse
+
+HEAD_FILE, STUDY_FILE, PACKED_FILE = "head.safetensors", "fedvault.json", "packed.safetensors"
+
+
+def export(study: Study, adapter: Vector, folder: Path) -> None:
+    """Write the adapter so that `PeftModel.from_pretrained(base, folder)` and `load_finished(folder)` both load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model = build(study)
+    model.load(adapter)
+    peft = model.peft_model()
+    if peft is not None:
+        # the base model's folder on this machine is nobody's business; the study names it for everyone
+        peft.peft_config["default"].base_model_name_or_path = study.model.source
+        peft.save_pretrained(folder, save_embedding_layers=False)
+    save_file({name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}, folder / HEAD_FILE)
+    save_file({"adapter": torch.from_numpy(adapter)}, folder / PACKED_FILE)
+    facts = {
+        "study": study.model_dump(mode="json"),
+        "study_sha256": study.sha256,
+        "adapter_sha256": digest(adapter),
+        "base_fingerprint": find(study.model).fingerprint,
+    }
+    write_atomically(folder / STUDY_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+
+
+class FinishedModel:
+    """A trained model that classifies texts."""
+
+    def __init__(self, study: Study, model: AdaptedModel) -> None:
+        self.study, self._model = study, model
+        self._tokenizer = load_tokenizer(find(study.model))
+
+    def classify(self, texts: list[str], *, batch_size: int = 64) -> list[str]:
+        """The most likely label of each text."""
+        labels = self.study.task.labels
+        parts = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
+        return [labels[int(i)] for part in parts for i in self._outputs(part).argmax(axis=1)]
+
+    def _outputs(self, texts: list[str]) -> NDArray[np.float32]:
+        records = self._model.kind.tokens(texts, self._tokenizer)
+        length = max(len(record) for record in records)
+        ids = torch.tensor([record + [0] * (length - len(record)) for record in records])
+        mask = torch.tensor([[1] * len(record) + [0] * (length - len(record)) for record in records])
+        with torch.no_grad():
+            outputs: NDArray[np.float32] = self._model(ids, mask).numpy()
+        return outputs
+
+
+def load_finished(folder: str | Path) -> FinishedModel:
+    """Load what `export` wrote, in one line: `load_finished("runs/demo/adapter").classify(["What a day!"])`.
+
+    Raises:
+        SettingsError: not such a folder, a damaged adapter, or another base model than it was trained on.
+    """
+    folder = Path(folder)
+    try:
+        facts = json.loads((folder / STUDY_FILE).read_text())
+        packed = load_file(folder / PACKED_FILE)["adapter"].numpy()
+    except (OSError, ValueError, KeyError) as error:
+        raise SettingsError(f"Expected an exported adapter in {folder}, got none.", hint=str(error)) from None
+    if digest(packed) != facts["adapter_sha256"]:
+        raise SettingsError(f"Expected the adapter of {folder} as exported, got a damaged file.")
+    study = parse(Study, facts["study"], where=str(folder / STUDY_FILE))
+    pinned = study.model.model_copy(update={"fingerprint": facts["base_fingerprint"]})
+    find(pinned)
+    model = build(study)
+    model.load(packed)
+    return FinishedModel(study, model)

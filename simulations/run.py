@@ -1,0 +1,353 @@
+"""Run a scenario: prepare the data, train every arm, compare, and leave a folder that explains itself.
+
+A run can be cut at any moment and resumed: arms that are done are not run again, and the one in progress goes on from
+its last round.
+"""
+
+import importlib.metadata
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from client.vault.datasets import load
+from server.app import build_server_app, norm_bound
+from server.checkpoints import State
+from server.export import export
+from server.rounds import RoundRecord
+from shared.adapted_model import layout_of
+from shared.adapters import Layout
+from shared.errors import RunError, SettingsError
+from shared.files import write_atomically
+from shared.privacy.accounting import epsilon_prv, epsilon_rdp
+from shared.privacy.planning import plan
+from shared.protocol import Vector
+from shared.study import Study
+from shared.tasks.kinds import task_kind
+from simulations import worker
+from simulations.arms import Arm, trained_arms, write_arm
+from simulations.engine import Engine, LocalEngine
+from simulations.prepare import Prepared, Site, prepare, reopen
+from simulations.result import (
+    ArmResult,
+    Bytes,
+    Quality,
+    Result,
+    RoundResult,
+    SiteData,
+    SitePrivacy,
+    WorstSite,
+    write_result,
+)
+from simulations.scenario import Scenario
+from simulations.sizes import full_lora_bytes, full_model_bytes
+
+
+class Progress(Protocol):
+    """Told how far a run is."""
+
+    def phase(self, name: str) -> None:
+        """A phase begins."""
+        ...
+
+    def arm(self, title: str, rounds: int, done: int) -> None:
+        """An arm begins, or goes on after `done` rounds."""
+        ...
+
+    def answered(self, number: int, answered: int, asked: int) -> None:
+        """One more site has answered."""
+        ...
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """A round is over."""
+        ...
+
+
+class Run:
+    """One run of one scenario in one folder.
+
+    Args:
+        scenario: what to run.
+        source: the table.
+        folder: for everything that is written.
+        progress: told how far the run is.
+    """
+
+    def __init__(self, scenario: Scenario, source: Path, folder: Path, progress: Progress) -> None:
+        self.scenario, self.source, self.folder, self.progress = scenario, source, folder, progress
+        self.study = scenario.as_study()
+        self.timing: dict[str, float] = {}
+
+    def open(self, *, resume: bool) -> None:
+        """Claim the folder.
+
+        Raises:
+            SettingsError: it holds a run and `resume` was not asked for, or a run of another scenario.
+        """
+        declared = self.scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
+        kept = self.folder / "scenario.json"
+        if kept.exists() and not resume:
+            raise SettingsError(
+                f"Expected a new folder, {self.folder} holds a run.", hint="--resume, or another --out."
+            )
+        if kept.exists() and kept.read_bytes() != declared:
+            raise SettingsError(
+                f"Expected the scenario that {self.folder} was started with, got a changed one.",
+                hint="Choose another --out, or undo the change.",
+            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, declared)
+
+    def execute(self) -> Result:
+        """Run everything that is not done yet; returns the result after writing it."""
+        prepared = self._prepare()
+        arms = trained_arms(self.scenario, prepared.sites)
+        for arm in arms:
+            write_arm(arm, self._arm_folder(arm))
+        engine = self._engine()
+        try:
+            self._build_caches(engine, arms, prepared)
+            results, states = self._run_arms(engine, arms, prepared)
+        finally:
+            engine.close()
+        with self._timed("export"):
+            export(self.study, states["federated"].adapter, self.folder / "adapter")
+        result = self._result(prepared, results, states["federated"])
+        write_result(self.folder / "result.json", result)
+        shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        return result
+
+    def _prepare(self) -> Prepared:
+        self.progress.phase("prepare")
+        folder = self.folder / "prepared"
+        with self._timed("prepare"):
+            if (folder / "warnings.json").exists():
+                return reopen(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            return prepare(self.scenario, self.source, folder)
+
+    def _engine(self) -> Engine:
+        simulation, threads = self.scenario.simulation, self.scenario.performance.threads
+        if simulation.engine == "ray":
+            from simulations.ray import RayEngine
+
+            return RayEngine(self.folder.resolve(), processes=simulation.processes, threads=threads)
+        return LocalEngine(self.folder.resolve(), processes=simulation.processes, threads=threads)
+
+    def _build_caches(self, engine: Engine, arms: list[Arm], prepared: Prepared) -> None:
+        if not self.scenario.performance.prefix_cache:
+            return
+        self.progress.phase("frozen layers, once per record")
+        (self.folder / "cache").mkdir(mode=0o700, exist_ok=True)
+        ordered = sorted(prepared.sites, key=lambda site: -site.train)
+        with self._timed("cache"):
+            # the deepest cut is built from the others' activations, so the study's own cache comes first
+            for name in ("federated", "head-federated"):
+                if any(arm.name == name for arm in arms):
+                    engine.map(worker.build_cache, [(name, site.index) for site in ordered])
+
+    def _run_arms(
+        self, engine: Engine, arms: list[Arm], prepared: Prepared
+    ) -> tuple[dict[str, ArmResult], dict[str, State]]:
+        results: dict[str, ArmResult] = {}
+        states: dict[str, State] = {}
+        wanted = self.scenario.simulation.arms
+        if "majority" in wanted:
+            results["majority"] = self._majority(prepared)
+        if "untrained-head" in wanted:
+            results["untrained-head"] = self._untrained(engine, prepared)
+        for arm in arms:
+            started = time.monotonic()
+            states[arm.name] = self._train(engine, arm, prepared)
+            self.timing[arm.name] = time.monotonic() - started
+            results[arm.name] = self._arm_result(arm, prepared, states[arm.name])
+        return results, states
+
+    def _train(self, engine: Engine, arm: Arm, prepared: Prepared) -> State:
+        rounds = arm.study.federation.rounds
+        layout, done = layout_of(arm.study), list[State]()
+
+        def evaluate(number: int, adapter: Vector) -> dict[str, Any]:
+            every = self.scenario.simulation.evaluate_every if arm.name == "federated" else rounds
+            if number != rounds and (number == 0 or number % every):
+                return {}
+            return self._evaluate(engine, arm.name, adapter, prepared).model_dump()
+
+        app = build_server_app(
+            arm.study,
+            arm.name,
+            self._arm_folder(arm) / "checkpoints",
+            initial=np.zeros(layout.length, np.float32),
+            on_done=done.append,
+            largest_norm=self._bound(arm, layout),
+            evaluate=evaluate,
+            observer=self.progress,
+        )
+        already = len(list((self._arm_folder(arm) / "checkpoints").glob("round-*.json")))
+        self.progress.arm(arm.title, rounds, already)
+        sizes = {site.index: site.train for site in prepared.sites}
+        engine.serve(app, [sizes[index] for index in arm.site_indices])
+        if not done or not any(record["outcome"] == "aggregated" for record in done[0].records):
+            raise RunError(
+                f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
+                hint=f"See the records in {self._arm_folder(arm) / 'checkpoints'}.",
+            )
+        return done[0]
+
+    @staticmethod
+    def _bound(arm: Arm, layout: Layout) -> Callable[[int], float]:
+        if not arm.protected:
+            return lambda _number: float("inf")
+        return lambda number: norm_bound(arm.study, number, dimension=layout.length)
+
+    def _evaluate(self, engine: Engine, arm: str, adapter: Vector, prepared: Prepared) -> Quality:
+        ordered = sorted(prepared.sites, key=lambda site: -site.holdout)
+        found: list[worker.Predicted] = engine.map(worker.evaluate, [(arm, site.index, adapter) for site in ordered])
+        return quality(self.study, found)
+
+    def _majority(self, prepared: Prepared) -> ArmResult:
+        targets = np.concatenate([load(prepared.train_path(site)).targets for site in prepared.sites])
+        counts = np.bincount(targets[targets >= 0], minlength=len(self.study.task.labels))
+        held = {site.name: load(prepared.holdout_path(site)).targets for site in prepared.sites}
+        found = [worker.Predicted(name, np.full(len(t), counts.argmax()), t) for name, t in held.items()]
+        return _untrained_arm("majority class", quality(self.study, found), 0.0)
+
+    def _untrained(self, engine: Engine, prepared: Prepared) -> ArmResult:
+        started, generator = time.monotonic(), np.random.default_rng(self.scenario.simulation.seed)
+        layout = layout_of(self.study)
+        parts = [
+            generator.standard_normal(shape).ravel() if name == "head.weight" else np.zeros(int(np.prod(shape)))
+            for name, shape in layout.tensors
+        ]
+        found = self._evaluate(engine, "federated", np.concatenate(parts).astype(np.float32), prepared)
+        return _untrained_arm("untrained head", found, time.monotonic() - started)
+
+    def _arm_result(self, arm: Arm, prepared: Prepared, state: State) -> ArmResult:
+        last = state.evaluations[str(state.round)]
+        sites = [site for site in prepared.sites if site.index in arm.site_indices]
+        released = arm.study.total_steps
+        spent = epsilon_rdp([plan(arm.study.privacy, steps=released).release(released)], arm.study.privacy.delta)
+        return ArmResult(
+            title=arm.title,
+            private=arm.protected,
+            epsilon=spent if arm.protected else None,
+            rows=sum(site.train for site in sites),
+            sampling_rate=arm.study.privacy.sampling_rate,
+            steps=released,
+            seconds=sum(sum(record["seconds"].values()) for record in state.records),
+            quality=Quality.model_validate(last),
+        )
+
+    def _result(self, prepared: Prepared, arms: dict[str, ArmResult], state: State) -> Result:
+        sites = dict(enumerate(prepared.sites, start=1))
+        records = state.records
+        return Result(
+            fedvault_version=importlib.metadata.version("fedvault"),
+            study_sha256=self.study.sha256,
+            scenario=self.scenario.model_dump(mode="json"),
+            rounds=[_round_result(record, sites, state.evaluations) for record in records],
+            final=arms["federated"].quality,
+            arms=arms,
+            baselines={name: arm for name, arm in arms.items() if name != "federated"},
+            privacy={site.name: self._spent(number, site, records) for number, site in sites.items()},
+            bytes=Bytes(
+                up_per_node_round=max(record["bytes_up_per_node"] for record in records),
+                down_per_node_round=max(record["bytes_down_per_node"] for record in records),
+                full_lora_up=full_lora_bytes(self.study),
+                full_model_up=full_model_bytes(self.study),
+            ),
+            timing=self.timing,
+            data={s.name: _site_data(s) for s in prepared.sites},
+            warnings=list(prepared.warnings),
+        )
+
+    def _spent(self, number: int, site: Site, records: Sequence[dict[str, Any]]) -> SitePrivacy:
+        privacy, planned = self.study.privacy, plan(self.study.privacy, steps=self.study.total_steps)
+        # a node that was asked may have trained even if its answer was lost: that round counts as spent
+        refused = {
+            (r["round"], entry["node"]) for r in records for entry in r["refused"] if entry["status"] != "failed"
+        }
+        joined = sum(number in r["asked"] and (r["round"], number) not in refused for r in records)
+        steps = joined * self.study.training.local_steps
+        history = [planned.release(steps)] if steps else []
+        return SitePrivacy(
+            epsilon_rdp=epsilon_rdp(history, privacy.delta),
+            epsilon_prv=epsilon_prv(history, privacy.delta),
+            delta=privacy.delta,
+            noise_multiplier=planned.noise_multiplier,
+            sampling_rate=planned.sampling_rate,
+            steps=steps,
+            unit=planned.unit,
+            adjacency="add or remove one",
+            sampling="Poisson",
+            accountant="RDP",
+            clipping=planned.clipping,
+            clip_norm=planned.clip_norm,
+            declared_size=site.declared_size,
+            seeded_noise=True,
+        )
+
+    def _arm_folder(self, arm: Arm) -> Path:
+        return self.folder / "arms" / arm.name.replace(":", "-")
+
+    @contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
+
+
+def quality(study: Study, found: Sequence[worker.Predicted]) -> Quality:
+    """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
+    kind = task_kind(study.task)
+    by_site = {
+        p.site: kind.metrics(p.predicted, p.targets)["accuracy"] for p in sorted(found) if (p.targets >= 0).any()
+    }
+    overall = kind.metrics(np.concatenate([p.predicted for p in found]), np.concatenate([p.targets for p in found]))
+    worst = min(by_site, key=lambda site: by_site[site])
+    return Quality(
+        accuracy=overall["accuracy"],
+        macro_f1=overall["macro_f1"],
+        per_site=by_site,
+        worst_site=WorstSite(site=worst, accuracy=by_site[worst]),
+    )
+
+
+def _untrained_arm(title: str, found: Quality, seconds: float) -> ArmResult:
+    return ArmResult(
+        title=title, private=True, epsilon=None, rows=0, sampling_rate=None, steps=0, seconds=seconds, quality=found
+    )
+
+
+def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: dict[str, Any]) -> RoundResult:
+    def name(node: int) -> str:
+        return sites[node].name if node in sites else f"node {node}"
+
+    evaluation = evaluations.get(str(record["round"]))
+    return RoundResult(
+        round=record["round"],
+        outcome=record["outcome"],
+        seconds=sum(record["seconds"].values()),
+        accepted=len(record["accepted"]),
+        quarantined=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["quarantined"]],
+        refused=[{"site": name(e["node"]), "status": e["status"]} for e in record["refused"]],
+        missing=[name(node) for node in record["missing"]],
+        evaluation=Quality.model_validate(evaluation) if evaluation else None,
+    )
+
+
+def _site_data(site: Site) -> SiteData:
+    return SiteData(
+        rows=site.rows, train=site.train, holdout=site.holdout, dropped=site.dropped, unusable=site.unusable
+    )
+
+
+def read_scenario_json(folder: Path) -> dict[str, Any]:
+    """The scenario a folder was started with."""
+    plain: dict[str, Any] = json.loads((folder / "scenario.json").read_text())
+    return plain
