@@ -5,6 +5,7 @@ sent; only B and the head are trained. The mean of the Bs is then exactly the me
 """
 
 import hashlib
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +51,9 @@ def attach(encoder: PreTrainedModel, adapter: Adapter) -> nn.Module:
         layers_to_transform=_layer_numbers(encoder, adapter),
     )
     try:
-        adapted: PeftModel = get_peft_model(encoder, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
+            adapted: PeftModel = get_peft_model(encoder, config)
     except ValueError as error:
         raise SettingsError(
             f"Expected adapter.target_modules that name linear layers, got {targets}.", hint=str(error)

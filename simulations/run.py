@@ -5,7 +5,6 @@ its last round.
 """
 
 import importlib.metadata
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -345,9 +344,3 @@ def _site_data(site: Site) -> SiteData:
     return SiteData(
         rows=site.rows, train=site.train, holdout=site.holdout, dropped=site.dropped, unusable=site.unusable
     )
-
-
-def read_scenario_json(folder: Path) -> dict[str, Any]:
-    """The scenario a folder was started with."""
-    plain: dict[str, Any] = json.loads((folder / "scenario.json").read_text())
-    return plain

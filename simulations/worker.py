@@ -40,6 +40,7 @@ class Predicted(NamedTuple):
 
 def start_worker(folder: str, threads: int) -> None:
     """Prepare this process."""
+    import logging
     import signal
 
     from flwr.supercore.task_identity import TaskIdentity
@@ -50,6 +51,7 @@ def start_worker(folder: str, threads: int) -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    logging.getLogger("simulations").setLevel(logging.ERROR)  # the report says seeded and unprotected; once is enough
     torch.set_num_threads(threads)
 
 

@@ -62,7 +62,7 @@ def _delimited(delimiter: str) -> Callable[[Path], pd.DataFrame]:
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, lines=True, dtype=False, convert_dates=False, encoding="utf-8")
+    return pd.read_json(path, lines=True, dtype=False, encoding="utf-8")
 
 
 def _dataset_folder(path: Path) -> pd.DataFrame:

@@ -4,6 +4,7 @@ RDP is the gate: additive, monotone, and sound for adaptively chosen releases as
 tighter figure for one fixed schedule. Both are Opacus' own; it is imported at first use because it brings torch along.
 """
 
+import warnings
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -34,7 +35,10 @@ def epsilon_rdp(history: Iterable[Release], delta: float) -> float:
     total = np.zeros(len(ORDERS))
     for (noise_multiplier, sampling_rate), count in counts.items():
         total += count * np.asarray(_one_step(noise_multiplier, sampling_rate))
-    epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=total, delta=delta)
+    with warnings.catch_warnings():
+        # "the optimal order is the largest": the bound is then valid and a little loose
+        warnings.simplefilter("ignore", UserWarning)
+        epsilon, _ = rdp.get_privacy_spent(orders=ORDERS, rdp=total, delta=delta)
     return max(0.0, float(epsilon))
 
 
@@ -52,7 +56,9 @@ def epsilon_prv(history: Iterable[Release], delta: float) -> float | None:
     accountant = PRVAccountant()
     accountant.history = [(sigma, rate, count) for (sigma, rate), count in sorted(counts.items())]
     try:
-        epsilon = float(accountant.get_epsilon(delta=delta))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # it sizes its grid by RDP, which may warn as above
+            epsilon = float(accountant.get_epsilon(delta=delta))
     except (ValueError, RuntimeError):
         return None
     return epsilon if np.isfinite(epsilon) else None

@@ -1,0 +1,166 @@
+"""`fedvault-sim`: run scenarios, read their results, fetch what they need."""
+
+import json
+import logging
+import os
+import sys
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from shared.errors import FedVaultError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from simulations.progress import SilentProgress, TerminalProgress
+
+SCENARIOS = Path(__file__).parent / "scenarios"
+INTERRUPTED = 130
+QUIET = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+cli = typer.Typer(
+    help="Simulate private federated fine-tuning on this machine: the same study, server and client code as in a "
+    "deployment, with results that may be shown because nothing in them is anybody's secret.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+data = typer.Typer(help="Models and data sets that install from the package registry.", no_args_is_help=True)
+cli.add_typer(data, name="data")
+
+
+@cli.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks and every log line.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    os.environ["FEDVAULT_VERBOSE"] = "1" if verbose else ""
+
+
+@cli.command()
+def run(
+    scenario: Annotated[Path, typer.Argument(help="A TOML file; `fedvault-sim scenarios` lists the ones that ship.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change one value; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Result folder. Default: runs/<name of the file>.")] = None,
+    engine: Annotated[str | None, typer.Option(help="local (our process pool) or ray (Flower's engine).")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the result folder.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
+) -> None:
+    """Run a scenario: every arm, live progress, then tables, result.json, report.html and the adapter.
+
+    Example: fedvault-sim run simulations/scenarios/vader.toml --set privacy.epsilon=1 --out runs/strict
+    """
+    from rich.console import Console
+
+    from simulations.report import write_report
+    from simulations.result import as_json as to_json
+    from simulations.run import Run
+    from simulations.scenario import data_path, load
+    from simulations.tables import render
+
+    _quiet_libraries()
+    wanted = [*(changes or []), *([f'simulation.engine="{engine}"'] if engine else [])]
+    declared = load(scenario, wanted)
+    folder = out or Path("runs") / scenario.stem
+    console = Console(stderr=as_json)
+    running = Run(declared, data_path(declared, scenario), folder, progress := _progress(as_json, console))
+    running.open(resume=resume)
+    try:
+        with progress:
+            result = running.execute()
+    except KeyboardInterrupt:
+        again = f"fedvault-sim run {scenario} --out {folder} --resume" + "".join(f" --set {c}" for c in wanted)
+        console.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    write_report(result, folder / "report.html")
+    if as_json:
+        typer.echo(to_json(result))
+    else:
+        render(result, console)
+        console.print(f"\n{folder / 'report.html'}   {folder / 'result.json'}   {folder / 'adapter'}", highlight=False)
+
+
+@cli.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="A result folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
+) -> None:
+    """Show a finished run again, and write its report.html anew."""
+    from rich.console import Console
+
+    from simulations.report import write_report
+    from simulations.result import as_json as to_json
+    from simulations.result import read_result
+    from simulations.tables import render
+
+    result = read_result(folder / "result.json")
+    write_report(result, folder / "report.html")
+    if as_json:
+        typer.echo(to_json(result))
+    else:
+        render(result, Console())
+
+
+@cli.command()
+def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """List the scenarios that ship, with what each one shows."""
+    rows = []
+    for path in sorted(SCENARIOS.glob("*.toml")):
+        study = tomllib.loads(path.read_text())["study"]
+        rows.append({"file": str(path), "name": study["name"], "shows": study.get("description", "")})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['file']}\n  {row['name']}: {row['shows']}")
+
+
+@data.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="vader (four real sites of rated text) or minilm (the base model).")],
+    folder: Annotated[Path, typer.Option(help="Where data sets go.")] = Path("data"),
+) -> None:
+    """Fetch a model or data set, pinned by hash. Does nothing if it is there."""
+    from simulations.datasets.fetch import fetch as fetch_named
+
+    typer.echo(str(fetch_named(name, folder, lambda line: typer.echo(line, err=True))))
+
+
+def main() -> None:
+    """Entry point: expected failures are two lines and an exit code, never a traceback."""
+    os.environ |= QUIET
+    try:
+        cli(standalone_mode=True)
+    except FedVaultError as error:
+        if os.environ.get("FEDVAULT_VERBOSE"):
+            logging.exception("The failure in full:")
+        typer.echo(f"error: {error}", err=True)
+        if error.hint:
+            typer.echo(f"hint:  {error.hint}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalProgress":
+    from simulations.progress import SilentProgress, TerminalProgress
+
+    return SilentProgress() if silent else TerminalProgress(console)
+
+
+def _quiet_libraries() -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("flwr").setLevel(logging.ERROR)

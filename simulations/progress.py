@@ -1,0 +1,100 @@
+"""Live progress of a run in a terminal."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from server.rounds import RoundRecord
+
+
+class TerminalProgress:
+    """One bar per arm, one line per round of the study itself."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description:<44}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("rounds"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+        )
+        self._task: TaskID | None = None
+        self._done = 0.0
+
+    def __enter__(self) -> "TerminalProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish_phase()
+        self._bars.stop()
+
+    def phase(self, name: str) -> None:
+        """A phase without rounds begins."""
+        self._finish_phase()
+        self._task, self._done = self._bars.add_task(name, total=1, note=""), 1.0
+
+    def arm(self, title: str, rounds: int, done: int) -> None:
+        """An arm begins."""
+        self._finish_phase()
+        self._done = float(max(0, done - 1))
+        self._task = self._bars.add_task(title, total=rounds, completed=self._done, note="")
+
+    def answered(self, number: int, answered: int, asked: int) -> None:
+        """Move within a round."""
+        if self._task is not None:
+            self._bars.update(self._task, completed=number - 1 + answered / asked)
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """Say what a round gave."""
+        if record is None or self._task is None:
+            return
+        self._done = float(record.round)
+        note = f"accuracy {evaluation['accuracy']:.3f}" if evaluation else ""
+        self._bars.update(self._task, completed=record.round, note=note)
+        for entry in [*record.quarantined, *record.refused, *({"node": n, "silent": ""} for n in record.missing)]:
+            self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow")
+        if evaluation:
+            worst = evaluation["worst_site"]
+            line = f"round {record.round:>3}  accuracy {evaluation['accuracy']:.3f}"
+            line += f"  worst {worst['site']} {worst['accuracy']:.3f}"
+            self._bars.console.print(line, style="dim", highlight=False)
+
+    def _finish_phase(self) -> None:
+        if self._task is not None:
+            self._bars.update(self._task, completed=self._done)
+            self._bars.stop_task(self._task)
+
+
+class SilentProgress:
+    """Says nothing: for --json and tests."""
+
+    def __enter__(self) -> "SilentProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+    def phase(self, name: str) -> None:
+        """Nothing."""
+
+    def arm(self, title: str, rounds: int, done: int) -> None:
+        """Nothing."""
+
+    def answered(self, number: int, answered: int, asked: int) -> None:
+        """Nothing."""
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """Nothing."""

@@ -1,0 +1,85 @@
+"""Shared fixtures: a tiny BERT on disk, a study over it, records, and the Flower identity every process needs."""
+
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "FLWR_TELEMETRY_ENABLED": "0"}
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # third-party imports warn about themselves
+    import flwr.app
+    import opacus
+    import peft
+    import torch
+    import transformers
+    from flwr.supercore.task_identity import TaskIdentity
+
+from client.vault.datasets import TokenizedDataset, from_records
+from shared.study import Study, parse
+
+__all__ = ["flwr", "opacus", "peft", "transformers"]
+WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "fine", "poor"]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _identity() -> None:
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BERT of three layers with random weights and a word-level vocabulary."""
+    folder = tmp_path_factory.mktemp("tiny-bert")
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def make_study(tiny_bert: Path) -> Callable[..., Study]:
+    """Builds a study over the tiny BERT; sections are given as keywords."""
+
+    def make(**sections: dict[str, Any]) -> Study:
+        declared: dict[str, Any] = {
+            "study": {"name": "test"},
+            "model": {"source": str(tiny_bert)},
+            "task": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": 24},
+            "federation": {"rounds": 3, "smallest_declared_size": 10},
+            "training": {"local_steps": 3},
+        }
+        for name, values in sections.items():
+            declared[name] = declared.get(name, {}) | values
+        return parse(Study, declared, where="test")
+
+    return make
+
+
+@pytest.fixture
+def make_records() -> Callable[..., TokenizedDataset]:
+    """Builds token records of many lengths with labels that their tokens decide."""
+
+    def make(count: int, seed: int = 0) -> TokenizedDataset:
+        generator = np.random.default_rng(seed)
+        lengths = generator.integers(3, 20, count)
+        records = [generator.integers(5, 60, length).tolist() for length in lengths]
+        return from_records(records, np.array([record[0] % 2 for record in records]))
+
+    return make

@@ -1,0 +1,93 @@
+"""Base models, adapters and their export."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModel
+
+from server.export import export, load_finished
+from shared.adapted_model import build, layout_of
+from shared.adapters import orthonormal_rows
+from shared.errors import SettingsError
+from shared.foundation import find
+from shared.study import Adapter, Model, Study
+
+Studies = Callable[..., Study]
+
+
+@pytest.mark.parametrize("adapter", [{"layers": "all"}, {"layers": "last:2"}, {"method": "head-only"}])
+def test_cut_model_computes_what_the_whole_one_does(make_study: Studies, adapter: dict[str, str]) -> None:
+    study = make_study(adapter=adapter)
+    model = build(study)
+    model.load(np.random.default_rng(0).standard_normal(model.layout.length).astype(np.float32))
+    ids = torch.randint(5, 60, (3, 8), generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3, [1] + [0] * 7])
+    torch.testing.assert_close(model.outputs(model.prefix(ids, mask), mask), model(ids, mask))
+    assert layout_of(study) == model.layout
+
+
+def test_a_has_orthonormal_rows_and_follows_from_the_public_seed() -> None:
+    a = orthonormal_rows(4, 32, seed=1, name="x")
+    np.testing.assert_allclose(a @ a.T, np.eye(4), atol=1e-6)
+    assert np.array_equal(a, orthonormal_rows(4, 32, seed=1, name="x"))
+    assert not np.array_equal(a, orthonormal_rows(4, 32, seed=2, name="x"))
+    with pytest.raises(SettingsError, match="rank=33"):
+        orthonormal_rows(33, 32, seed=1, name="x")
+
+
+def test_only_b_and_the_head_are_trained(make_study: Studies) -> None:
+    names = [name for name, _ in layout_of(make_study(adapter={"layers": "last:1"})).tensors]
+    assert len(names) == 4 and all(".layer.2." in name or name.startswith("head.") for name in names)
+    assert not any("lora_A" in name for name in names)
+
+
+def test_wrong_models_are_refused(tmp_path: Path, tiny_bert: Path) -> None:
+    cases = {
+        "not there": Model(source=str(tmp_path / "absent")),
+        "safetensors": Model(source=str(tmp_path)),
+        "fingerprint": Model(source=str(tiny_bert), fingerprint="0" * 64),
+        "embedded:minilm": Model(source="embedded:nothing"),
+        "hub": Model(source="org/name", revision="abc"),
+    }
+    for words, model in cases.items():
+        with pytest.raises(SettingsError, match=words):
+            find(model)
+
+
+def test_targets_and_layers_that_do_not_exist_are_refused(make_study: Studies) -> None:
+    for adapter, words in (
+        (Adapter(target_modules=("nothing",)), "target_modules"),
+        (Adapter(layers="last:9"), "last:3"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            build(make_study(adapter=adapter.model_dump()))
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers for it
+def test_export_loads_in_peft_and_in_one_line(make_study: Studies, tmp_path: Path, tiny_bert: Path) -> None:
+    study = make_study()
+    model = build(study)
+    model.load(np.random.default_rng(1).standard_normal(model.layout.length).astype(np.float32))
+    export(study, model.packed(), tmp_path)
+    ids, mask = torch.tensor([[7, 8, 9]]), torch.ones(1, 3, dtype=torch.long)
+    plain = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_bert, add_pooling_layer=False), tmp_path).eval()
+    expected = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    torch.testing.assert_close(plain(input_ids=ids, attention_mask=mask).last_hidden_state, expected)
+    texts = ["good word1", "bad word2 word3", ""]
+    assert load_finished(tmp_path).classify(texts) == [load_finished(tmp_path).classify([t])[0] for t in texts]
+
+
+def test_damaged_export_is_refused(make_study: Studies, tmp_path: Path) -> None:
+    study = make_study(adapter={"method": "head-only"})
+    export(study, np.ones(layout_of(study).length, np.float32), tmp_path)
+    facts = json.loads((tmp_path / "fedvault.json").read_text())
+    (tmp_path / "fedvault.json").write_text(json.dumps(facts | {"adapter_sha256": "0" * 64}))
+    with pytest.raises(SettingsError, match="damaged"):
+        load_finished(tmp_path)
+    with pytest.raises(SettingsError, match="exported adapter"):
+        load_finished(tmp_path / "absent")

@@ -1,0 +1,50 @@
+"""The declaration: what is refused, and what identifies it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.study import Study, load_study, parse
+
+MINIMAL: dict[str, Any] = {
+    "study": {"name": "s"},
+    "model": {"source": "embedded:minilm"},
+    "task": {"kind": "sequence-classification", "labels": ["no", "yes"]},
+}
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown key": ({"privacy": {"epsilonn": 1}}, "privacy.epsilonn: no such key"),
+    "unknown section": ({"privcy": {}}, "privcy: no such key"),
+    "missing name": ({"study": {}}, "study.name: missing"),
+    "negative epsilon": ({"privacy": {"epsilon": -1}}, "privacy.epsilon: .*greater than 0, got -1"),
+    "epsilon is NaN": ({"privacy": {"epsilon": float("nan")}}, "privacy.epsilon"),
+    "rate above one": ({"privacy": {"sampling_rate": 1.5}}, "privacy.sampling_rate"),
+    "one label": ({"task": {"kind": "sequence-classification", "labels": ["no"]}}, "task.labels"),
+    "doubled label": ({"task": {"kind": "sequence-classification", "labels": ["a", "a"]}}, "distinct"),
+    "bad layers": ({"adapter": {"layers": "top"}}, "adapter.layers"),
+    "hub id without revision": ({"model": {"source": "org/name"}}, "model.revision"),
+    "revision of a folder": ({"model": {"source": "embedded:minilm", "revision": "x"}}, "model.revision"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_declaration_names_the_key(case: str) -> None:
+    changes, words = REFUSED[case]
+    with pytest.raises(SettingsError, match=words):
+        parse(Study, MINIMAL | changes, where="study.toml")
+
+
+def test_toml_that_is_none_and_files_that_are_not_there_get_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("[study\n")
+    for name, words in (("broken.toml", "not valid TOML"), ("absent.toml", "not there"), (".", "folder")):
+        with pytest.raises(SettingsError, match=words):
+            load_study(tmp_path / name)
+
+
+def test_identity_does_not_depend_on_spelling_and_changes_with_meaning(make_study: Callable[..., Study]) -> None:
+    spelled_out = make_study(privacy={"epsilon": 3.0, "delta": 1e-5}, adapter={"rank": 8})
+    assert spelled_out.sha256 == make_study().sha256
+    assert make_study(privacy={"epsilon": 2.9}).sha256 != make_study().sha256
+    assert make_study().canonical_json() == Study.model_validate_json(make_study().model_dump_json()).canonical_json()

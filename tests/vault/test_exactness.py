@@ -1,0 +1,109 @@
+"""The probe passes what is exact and refuses what is not, by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from client.vault.datasets import TokenizedDataset
+from client.vault.exactness import ensure_exact, probe, verdict_key
+from client.vault.per_example import make_per_example
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer
+from shared.adapted_model import build
+from shared.errors import ExactnessError
+from shared.privacy.planning import plan
+from shared.study import Study
+
+Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+
+
+def trainer(study: Study, records: TokenizedDataset) -> PrivateTrainer:
+    model = build(study)
+    prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
+    return PrivateTrainer(
+        model,
+        prefix,
+        plan(study.privacy, steps=9),
+        declared_size=60,
+        learning_rates=LearningRates(1.0, 1.0),
+        micro_batch_tokens=512,
+    )
+
+
+@pytest.mark.parametrize("adapter", [{"layers": "all"}, {"layers": "last:1"}, {"method": "head-only"}])
+@pytest.mark.parametrize("cached", [True, False])
+def test_bert_with_lora_is_exact(
+    make_study: Studies, make_records: Records, tmp_path: Path, adapter: dict[str, str], cached: bool
+) -> None:
+    tested = trainer(make_study(adapter=adapter), make_records(5))
+    before = tested.model.packed()
+    assert probe(tested, cache=tmp_path if cached else None) < 1e-5
+    assert np.array_equal(tested.model.packed(), before)
+    assert list(tmp_path.iterdir()) == []
+
+
+def coupled(kind: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss that is averaged over the batch, as Hugging Face's own language-model loss is over tokens."""
+    losses = kind.losses
+    return lambda outputs, targets: losses(outputs, targets) * losses(outputs, targets).detach().mean()
+
+
+def flattened(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A head that sees the records in another order, as layers that permute tokens do."""
+    return lambda features: type(module).forward(module, features.flip(0)).flip(0)
+
+
+@pytest.mark.guarantee(
+    "a model or adapter for which per-example gradients are not exact is refused before any private step."
+)
+@pytest.mark.parametrize("fault", ["loss coupled over the batch", "records permuted", "gradient scaled", "frozen part"])
+def test_inexact_gradients_are_refused(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    tested = trainer(make_study(adapter={"layers": "last:1"}), make_records(5))
+    head = tested.model.head
+    if fault == "loss coupled over the batch":
+        monkeypatch.setattr(tested.model.kind, "losses", coupled(tested.model.kind))
+    elif fault == "records permuted":
+        monkeypatch.setattr(head, "forward", flattened(head))
+    elif fault == "gradient scaled":
+        honest = tested.losses
+        monkeypatch.setattr(tested, "losses", lambda indices: 1.001 * honest(indices))
+    else:
+        monkeypatch.setattr(tested.model, "outputs", lambda below, _mask: head(below.mean(1)))
+    with pytest.raises(ExactnessError, match="Expected"):
+        probe(tested, cache=None)
+
+
+@pytest.mark.guarantee("no parameter is trained whose per-example gradient is not computed.")
+def test_trainable_parameters_outside_linear_layers_are_refused_by_name() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.LayerNorm(3))
+    with pytest.raises(ExactnessError, match=r"1 \(LayerNorm\)"):
+        make_per_example(model)
+
+
+def test_verdict_is_remembered_for_this_configuration_only(
+    make_study: Studies, make_records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer(make_study(), make_records(5))
+    ensure_exact(tested, cache=None, verdicts=tmp_path)
+    monkeypatch.setattr("client.vault.exactness.probe", lambda *_, **__: pytest.fail("probed again"))
+    ensure_exact(tested, cache=None, verdicts=tmp_path)
+    key = verdict_key(tested, cached=False)
+    tested.micro_batch_tokens = 64
+    assert verdict_key(tested, cached=False) != key != verdict_key(tested, cached=True)
+
+
+def test_a_layer_that_is_used_twice_accumulates_both_uses() -> None:
+    layer, x = nn.Linear(4, 4), torch.randn(3, 5, 4, generator=torch.Generator().manual_seed(0))
+    batch = make_per_example(layer)
+    batch.records = 3
+    layer(layer(x)).square().sum().backward()
+    loss = nn.functional.linear(nn.functional.linear(x[1], layer.weight, layer.bias), layer.weight, layer.bias)
+    expected = torch.autograd.grad(loss.square().sum(), layer.weight)[0]
+    torch.testing.assert_close(layer.weight.grad_sample[1], expected, rtol=1e-5, atol=1e-5)

@@ -1,0 +1,117 @@
+"""Clipping, summing and noise, without a model."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from scipy import stats
+from torch import nn
+
+from client.vault.private_optimizer import PrivateOptimizer, clip_factors
+from client.vault.randomness import OsRandomness
+from shared.errors import ExactnessError
+
+
+class Noise:
+    """A step whose noise is given."""
+
+    def __init__(self, value: float = 0.0) -> None:
+        self.value, self.draws = value, 0
+
+    def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
+        raise AssertionError((count, sampling_rate))
+
+    def gaussian(self, count: int) -> NDArray[np.float64]:
+        self.draws += 1
+        return np.full(count, self.value)
+
+
+def optimizer(parameter: nn.Parameter, *, sigma: float = 1.0, clip: float = 1.0, flat: bool = True) -> PrivateOptimizer:
+    return PrivateOptimizer(
+        [{"params": [parameter], "lr": 1.0}],
+        noise_multiplier=sigma,
+        clip_norm=clip,
+        divisor=4.0,
+        clipping="flat" if flat else "automatic",
+    )
+
+
+def accumulate(opt: PrivateOptimizer, gradients: torch.Tensor) -> None:
+    opt.params[0].grad_sample = gradients
+    opt.accumulate(len(gradients))
+
+
+@pytest.mark.guarantee("adding or removing one record moves the sum that the noise is added to by at most `clip_norm`.")
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(1e-8, 1e8), st.floats(1e-3, 10), st.booleans())
+def test_one_record_moves_the_sum_by_at_most_clip_norm(seed: int, scale: float, clip: float, flat: bool) -> None:
+    gradients = scale * torch.from_numpy(np.random.default_rng(seed).standard_normal((5, 7))).float()
+    with_it, without = (optimizer(nn.Parameter(torch.zeros(7)), clip=clip, flat=flat) for _ in range(2))
+    accumulate(with_it, gradients)
+    accumulate(without, gradients[1:])
+    moved = (with_it.params[0].summed_grad - without.params[0].summed_grad).norm()
+    assert moved <= clip * (1 + 1e-9)
+
+
+@pytest.mark.guarantee("a record whose gradient is NaN or infinite contributes nothing and reveals nothing.")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
+@pytest.mark.parametrize("flat", [True, False])
+def test_record_without_a_finite_gradient_counts_as_zero(bad: float, flat: bool) -> None:
+    good = torch.tensor([[0.3, 0.4], [0.1, 0.0]])
+    spoiled = torch.cat([good, torch.tensor([[bad, 1.0]])])
+    mixed, clean = (optimizer(nn.Parameter(torch.zeros(2)), flat=flat) for _ in range(2))
+    accumulate(mixed, spoiled)
+    accumulate(clean, good)
+    moved = (mixed.params[0].summed_grad - clean.params[0].summed_grad).norm()
+    assert moved <= 1.0  # a huge finite gradient is clipped, anything else adds exactly nothing
+    assert np.isfinite(bad) or moved == 0
+
+
+@pytest.mark.guarantee(
+    "every step adds exactly one draw of Gaussian noise with standard deviation noise_multiplier x clip_norm."
+)
+def test_noise_has_the_stated_scale_and_a_wrong_one_would_be_seen() -> None:
+    parameter, sigma, clip = nn.Parameter(torch.zeros(20_000)), 1.7, 0.3
+    optimizer(parameter, sigma=sigma, clip=clip).noisy_step(OsRandomness().step())
+    draws = -4.0 * parameter.detach().double().numpy()  # learning rate 1, divisor 4
+    low, high = stats.chi2.ppf([5e-7, 1 - 5e-7], len(draws))  # false alarm 1e-6
+    for factor, expected in ((1.0, True), (2 / 3, False), (3 / 2, False), (0.0, False)):
+        assert bool(low <= np.sum((factor * draws / (sigma * clip)) ** 2) <= high) is expected
+
+
+def test_any_number_of_physical_parts_gets_one_draw() -> None:
+    opt, noise = optimizer(nn.Parameter(torch.zeros(2)), sigma=2.0), Noise(1.0)
+    for _ in range(3):
+        accumulate(opt, torch.tensor([[0.3, 0.4]]))
+    opt.noisy_step(noise)
+    assert noise.draws == 1
+    np.testing.assert_allclose(opt.params[0].detach(), [-(0.9 + 2) / 4, -(1.2 + 2) / 4], rtol=1e-6)
+
+
+def test_empty_batch_is_a_step_of_pure_noise() -> None:
+    opt = optimizer(nn.Parameter(torch.zeros(3)), sigma=2.0)
+    opt.noisy_step(Noise(1.0))
+    np.testing.assert_allclose(opt.params[0].detach(), -0.5)
+
+
+def test_automatic_clipping_matches_its_formula() -> None:
+    gradients = torch.tensor([[3.0, 4.0], [0.0, 0.01]], dtype=torch.float64)
+    factors = clip_factors([gradients], clip_norm=2.0, clipping="automatic")
+    np.testing.assert_allclose(factors, [2 / (5 + 0.02), 2 / (0.01 + 0.02)], rtol=1e-12)
+
+
+def test_missing_or_misshapen_gradients_are_refused() -> None:
+    opt = optimizer(nn.Parameter(torch.zeros(2)))
+    for gradients in (None, torch.zeros(6, 2), torch.zeros(3, 4)):
+        opt.params[0].grad_sample = gradients
+        with pytest.raises(ExactnessError, match="one gradient per record"):
+            opt.accumulate(3)
+
+
+def test_bare_step_is_refused() -> None:
+    opt = optimizer(nn.Parameter(torch.zeros(2)))
+    for step in (opt.step, opt.add_noise):
+        with pytest.raises(ExactnessError, match="noisy_step"):
+            step()

@@ -1,0 +1,165 @@
+"""The private round on a tiny BERT: what depends on the data, and what does not."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from client.vault.datasets import TokenizedDataset, from_records
+from client.vault.prefix import open_prefix
+from client.vault.private_training import micro_batches
+from client.vault.vault import Vault
+from shared.adapted_model import build
+from shared.errors import ExactnessError
+from shared.protocol import Status, TrainReply, TrainTask, encode_reply
+from shared.study import Study
+from simulations.seeded_randomness import SeededRandomnessForSimulation
+
+Records = Callable[..., TokenizedDataset]
+Studies = Callable[..., Study]
+
+
+def vault(study: Study, records: TokenizedDataset, cache: Path | None = None, declared: int = 60) -> Vault:
+    def seeded(number: int) -> SeededRandomnessForSimulation:
+        return SeededRandomnessForSimulation(1, number)
+
+    return Vault(study, build(study), records, declared_size=declared, randomness=seeded, cache=cache)
+
+
+def task(vault: Vault, number: int = 1) -> TrainTask:
+    return TrainTask(vault.study.sha256, "run", number, np.zeros(vault.model.layout.length, np.float32))
+
+
+def trained(vault: Vault) -> TrainReply:
+    reply = vault.train(task(vault))
+    assert reply.status is Status.TRAINED
+    return reply
+
+
+@pytest.mark.guarantee(
+    "a record's activations depend on that record alone, to the last bit; the cache changes no update."
+)
+@pytest.mark.parametrize("adapter", [{"layers": "last:1"}, {"layers": "last:2"}, {"method": "head-only"}])
+def test_update_with_the_cache_is_the_same_to_the_last_bit(
+    make_study: Studies, make_records: Records, tmp_path: Path, adapter: dict[str, str]
+) -> None:
+    cached, computed = (
+        make_study(adapter=adapter, performance={"prefix_cache": kept, "micro_batch_tokens": 128})
+        for kept in (True, False)
+    )
+    records = make_records(60)
+    with_cache = trained(vault(cached, records, tmp_path / "cache"))
+    assert list((tmp_path / "cache").glob("*.f32"))
+    assert with_cache.update.tobytes() == trained(vault(computed, records)).update.tobytes()
+
+
+def test_activations_are_the_same_bits_whoever_shares_the_batch(make_study: Studies, make_records: Records) -> None:
+    records, model = make_records(40), build(make_study(adapter={"layers": "last:1"}))
+    prefix = open_prefix(model, records, next(model.parameters()).device, folder=None, limit_bytes=0)
+    together = prefix.states(range(40))
+    alone = [prefix.states([index])[0] for index in range(40)]
+    assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(together, alone, strict=True))
+
+
+def test_pooled_features_from_a_lower_cache_are_the_same_bits(
+    make_study: Studies, make_records: Records, tmp_path: Path
+) -> None:
+    records, lower = make_records(40), build(make_study(adapter={"layers": "last:1"}))
+    head = build(make_study(adapter={"method": "head-only"}))
+    device = next(head.parameters()).device
+    open_prefix(lower, records, device, folder=tmp_path / "both", limit_bytes=2**30)
+    folders = [tmp_path / "both", tmp_path / "alone"]
+    states = [open_prefix(head, records, device, folder=f, limit_bytes=2**30).states(range(40)) for f in folders]
+    assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(*states, strict=True))
+
+
+def test_too_large_a_cache_is_not_made(make_study: Studies, make_records: Records, tmp_path: Path) -> None:
+    study = make_study(performance={"prefix_cache_limit_bytes": 100})
+    trained(vault(study, make_records(60), tmp_path))
+    assert not list(tmp_path.glob("*.f32"))
+
+
+def test_adding_or_removing_a_record_changes_no_public_number(make_study: Studies, make_records: Records) -> None:
+    study, records = make_study(), make_records(60)
+    fewer = from_records([records.record(i).tolist() for i in range(59)], records.targets[:59])
+    vaults = [vault(study, records), vault(study, fewer)]
+    trainers = [v.trainer() for v in vaults]
+    replies = [v.train(task(v)) for v in vaults]
+    assert trainers[0].plan == trainers[1].plan
+    assert trainers[0].divisor == trainers[1].divisor == pytest.approx(0.1 * 60)
+    assert len({sum(len(a.data) for a in encode_reply(r)["update"].values()) for r in replies}) == 1
+    assert replies[0].update.tobytes() != replies[1].update.tobytes()
+
+
+def test_physical_batch_size_changes_the_update_by_rounding_only(make_study: Studies, make_records: Records) -> None:
+    updates = [
+        trained(vault(make_study(performance={"micro_batch_tokens": tokens}), make_records(60))).update
+        for tokens in (64, 4096)
+    ]
+    np.testing.assert_allclose(updates[0], updates[1], atol=1e-5 * float(np.abs(updates[1]).max()))
+
+
+def test_unusable_records_contribute_nothing(make_study: Studies, make_records: Records) -> None:
+    records = make_records(60)
+    spoiled = TokenizedDataset(records.ids, records.offsets, np.full(60, -1, np.int64))
+    empty = from_records([], np.zeros(0, np.int64))
+    study = make_study(adapter={"method": "head-only"})
+    noise_only = [trained(vault(study, found)).update for found in (spoiled, empty)]
+    assert noise_only[0].tobytes() == noise_only[1].tobytes()
+
+
+@pytest.mark.guarantee(
+    "what `train_round` returns depends on a record only through noisy sums that the plan accounts for."
+)
+def test_number_of_draws_and_noise_do_not_depend_on_the_records(make_study: Studies, make_records: Records) -> None:
+    class Counting(SeededRandomnessForSimulation):
+        steps = 0
+
+        def step(self):  # type: ignore[no-untyped-def]
+            Counting.steps += 1
+            return super().step()
+
+    counts = []
+    for records in (make_records(60), from_records([], np.zeros(0, np.int64))):
+        Counting.steps = 0
+        counted = vault(make_study(), records)
+        zeros = np.zeros(counted.model.layout.length, np.float32)
+        counted.trainer().train_round(zeros, factors=[1.0, 0.5, 0.1], randomness=Counting(1))
+        counts.append(Counting.steps)
+    assert counts == [3, 3]
+
+
+@pytest.mark.guarantee("every reply of a study has the same length, whether training succeeded or not.")
+@pytest.mark.guarantee("everything a reply says about the records went through the private trainer.")
+def test_failure_and_refusal_answer_with_a_code_and_zeros_of_the_usual_length(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = vault(make_study(), make_records(60))
+    usual = trained(good)
+    refused = good.train(TrainTask("0" * 64, "run", 1, usual.update))
+    small = vault(make_study(), make_records(60), declared=9)
+    monkeypatch.setattr(good.trainer(), "train_round", lambda *_, **__: 1 / 0)
+    replies = [good.train(task(good)), refused, small.train(task(small))]
+    assert [r.status for r in replies] == [Status.FAILED, Status.REFUSED_STUDY, Status.REFUSED_SIZE]
+    assert all(r.update.shape == usual.update.shape and not r.update.any() for r in replies)
+    assert "division by zero" in caplog.text
+    assert "division" not in str(encode_reply(replies[0]))
+
+
+def test_state_that_does_not_move_stops_the_run(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    still = vault(make_study(), make_records(60))
+    trainer = still.trainer()
+    monkeypatch.setattr(trainer, "_step", lambda *_: None)
+    with pytest.raises(ExactnessError, match="move"):
+        trainer.train_round(task(still).adapter, factors=[1.0], randomness=SeededRandomnessForSimulation(1))
+    assert still.train(task(still)).status is Status.REFUSED_EXACTNESS
+
+
+def test_micro_batches_hold_every_record_once_and_stay_small() -> None:
+    lengths = np.random.default_rng(0).integers(1, 90, 300)
+    parts = list(micro_batches(lengths, np.arange(0, 300, 2), tokens=256))
+    assert sorted(i for part in parts for i in part) == list(range(0, 300, 2))
+    assert all(len(part) * -(-max(lengths[part]) // 8) * 8 <= 256 for part in parts)

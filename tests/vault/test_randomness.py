@@ -1,0 +1,119 @@
+"""Sampling and noise, tested on both sides: the right law is accepted, a wrong one is not.
+
+Each check fails a correct implementation with probability below 1e-6.
+"""
+
+import os
+import pickle
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy import stats
+
+from client.vault.randomness import KeyStream, OsRandomness
+from shared.errors import ExactnessError
+from simulations.seeded_randomness import SeededRandomnessForSimulation
+
+FALSE_ALARM = 1e-6
+Draws = NDArray[np.float64]
+
+
+def has_standard_deviation(draws: Draws, sigma: float) -> bool:
+    """Chi-square interval on the variance."""
+    count = len(draws)
+    low, high = stats.chi2.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], count)
+    return bool(low * sigma**2 <= float(np.sum(draws**2)) <= high * sigma**2)
+
+
+def has_rate(hits: int, trials: int, rate: float) -> bool:
+    """Exact binomial interval."""
+    low, high = stats.binom.ppf([FALSE_ALARM / 2, 1 - FALSE_ALARM / 2], trials, rate)
+    return bool(low <= hits <= high)
+
+
+@pytest.mark.guarantee("standard normal in float64, from uniforms with 53 random bits.")
+def test_noise_is_standard_normal_and_a_wrong_scale_would_be_seen() -> None:
+    draws = OsRandomness().step().gaussian(20_000)
+    assert draws.dtype == np.float64
+    assert has_standard_deviation(draws, 1.0)
+    assert stats.kstest(draws, "norm").pvalue > FALSE_ALARM
+    for wrong in (2 / 3, 3 / 2, 0.0):
+        assert not has_standard_deviation(wrong * draws, 1.0)
+
+
+@pytest.mark.guarantee("whether a record is drawn depends on its own 64 bits alone, never on the batch so far.")
+def test_records_are_drawn_independently_at_the_right_rate() -> None:
+    rate, records, steps = 0.1, 50, 2000
+    drawn = np.zeros((steps, records))
+    for row in drawn:
+        row[OsRandomness().step().poisson_batch(records, rate)] = 1
+    assert all(has_rate(int(hits), steps, rate) for hits in drawn.sum(0))
+    assert not has_rate(int(drawn[:, 0].sum() * 2 / 3), steps, rate)
+    # independent records: the batch size has the binomial variance, which a fixed batch size has not
+    sizes = (drawn.sum(1) - rate * records) / np.sqrt(records * rate * (1 - rate))
+    assert 0.8 < sizes.var() < 1.2
+    assert not 0.8 < np.zeros(steps).var() < 1.2
+
+
+def test_rate_one_takes_every_record_and_no_records_give_an_empty_batch() -> None:
+    assert OsRandomness().step().poisson_batch(5, 1.0).tolist() == [0, 1, 2, 3, 4]
+    assert OsRandomness().step().poisson_batch(0, 0.5).tolist() == []
+
+
+@pytest.mark.guarantee(
+    "every logical step has a fresh 32-byte key from the operating system, so none is inherited over a fork, "
+    "restored from a checkpoint or known to a server."
+)
+def test_every_step_has_a_fresh_key_also_over_a_fork(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys: list[bytes] = []
+    real = os.urandom
+    monkeypatch.setattr(os, "urandom", lambda size: keys.append(real(size)) or keys[-1])
+    source = OsRandomness()
+    first, second = source.step().gaussian(4), source.step().gaussian(4)
+    assert [len(key) for key in keys] == [32, 32]
+    assert keys[0] != keys[1] and not np.array_equal(first, second)
+    assert in_child(lambda: source.step().gaussian(4)) != in_child(lambda: source.step().gaussian(4))
+    with pytest.raises(TypeError):
+        pickle.dumps(source)
+
+
+@pytest.mark.guarantee("no part of the key stream is used twice; a second read raises instead.")
+def test_key_stream_is_read_once_and_shows_nothing() -> None:
+    stream = KeyStream(bytes(32))
+    stream.gaussian(2)
+    stream.poisson_batch(3, 0.5)
+    for again in (lambda: stream.gaussian(1), lambda: stream.poisson_batch(1, 0.5)):
+        with pytest.raises(ExactnessError, match="read once"):
+            again()
+    assert "00" not in repr(stream)
+    with pytest.raises(TypeError):
+        pickle.dumps(stream)
+
+
+def test_sampling_and_noise_use_different_parts_of_the_stream() -> None:
+    stream = KeyStream(bytes(range(32)))
+    assert stream._stream("sampling", 64) != stream._stream("noise", 64)
+
+
+def test_seeded_randomness_repeats_and_depends_on_its_context() -> None:
+    def draws(*context: str | int) -> list[float]:
+        source = SeededRandomnessForSimulation(7, *context)
+        return [*source.step().gaussian(2), *source.step().gaussian(2)]
+
+    assert draws("site", 1) == draws("site", 1)
+    assert draws("site", 1) != draws("site", 2)
+    assert draws("site", 1)[:2] != draws("site", 1)[2:]
+
+
+def in_child(draw: Callable[[], Draws]) -> bytes:
+    """What a forked child draws."""
+    read, write = os.pipe()
+    if not (child := os.fork()):
+        os.write(write, draw().tobytes())
+        os._exit(0)
+    os.close(write)
+    os.waitpid(child, 0)
+    with os.fdopen(read, "rb") as pipe:
+        return pipe.read()

@@ -1,0 +1,52 @@
+"""A record's role is its own affair."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from client.vault.roles import Role, role, roles
+from shared.errors import SettingsError
+
+KEY = b"k" * 32
+Rows = st.lists(st.tuples(st.text(max_size=20), st.sampled_from(["a", "b"])), min_size=1, max_size=30)
+
+
+@pytest.mark.guarantee("whether a record is used, held out or dropped depends on that record alone.")
+@given(Rows, st.integers(0, 29))
+def test_removing_a_row_changes_no_other_rows_role(rows: list[tuple[str, str]], removed: int) -> None:
+    def decide(kept: list[tuple[str, str]]) -> list[Role]:
+        return roles([t for t, _ in kept], [label for _, label in kept], key=KEY, holdout=0.3, used=0.7)
+
+    removed %= len(rows)
+    before = decide(rows)
+    assert decide(rows[:removed] + rows[removed + 1 :]) == before[:removed] + before[removed + 1 :]
+
+
+def test_fractions_are_as_asked() -> None:
+    found = roles([f"text {i}" for i in range(4000)], ["x"] * 4000, key=KEY, holdout=0.2, used=0.5)
+    for kind, rate in ((Role.DROPPED, 0.5), (Role.HOLDOUT, 0.1), (Role.TRAIN, 0.4)):
+        low, high = stats.binom.ppf([5e-7, 1 - 5e-7], 4000, rate)  # false alarm 1e-6
+        assert low <= found.count(kind) <= high
+        assert not low <= found.count(kind) * 2 / 3 <= high
+
+
+def test_using_fewer_records_moves_none_between_training_and_holdout() -> None:
+    texts = [f"text {i}" for i in range(500)]
+    full = roles(texts, ["x"] * 500, key=KEY, holdout=0.2)
+    half = roles(texts, ["x"] * 500, key=KEY, holdout=0.2, used=0.5)
+    assert all(h in (f, Role.DROPPED) for f, h in zip(full, half, strict=True))
+
+
+def test_key_decides_and_fields_do_not_run_together() -> None:
+    def fates(text: str, label: str) -> list[Role]:
+        return [role(text, label, key=bytes([i] * 32), holdout=0.5) for i in range(40)]
+
+    assert len(set(fates("a", "b"))) == 2
+    assert fates("ab", "c") != fates("a", "bc")
+
+
+def test_impossible_fractions_are_refused() -> None:
+    for holdout, used in ((1.0, 1.0), (-0.1, 1.0), (0.2, 0.0), (float("nan"), 1.0)):
+        with pytest.raises(SettingsError, match="Expected"):
+            role("t", "l", key=KEY, holdout=holdout, used=used)
