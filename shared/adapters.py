@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGET_TABLE
 from torch import nn
 from transformers import PreTrainedModel
@@ -33,7 +33,7 @@ class Layout:
         return sum(int(np.prod(shape)) for _, shape in self.tensors)
 
 
-def attach(encoder: PreTrainedModel, adapter: Adapter) -> nn.Module:
+def attach(encoder: nn.Module, adapter: Adapter) -> nn.Module:
     """Put FFA-LoRA on the encoder: only B is trainable. With `head-only` the encoder stays as it is.
 
     Raises:
@@ -53,7 +53,7 @@ def attach(encoder: PreTrainedModel, adapter: Adapter) -> nn.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
-            adapted: PeftModel = get_peft_model(encoder, config)
+            adapted: nn.Module = get_peft_model(encoder, config)
     except ValueError as error:
         raise SettingsError(
             f"Expected adapter.target_modules that name linear layers, got {targets}.", hint=str(error)

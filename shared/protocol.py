@@ -8,6 +8,7 @@ one (zeros), so that its size says nothing about the data.
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -60,7 +61,7 @@ def digest(vector: Vector) -> str:
 
 def encode_task(task: TrainTask) -> RecordDict:
     """Turn a task into Flower records."""
-    config = {
+    config: dict[str, Any] = {
         "protocol-version": PROTOCOL_VERSION,
         "study-sha256": task.study_sha256,
         "study-run": task.study_run,
@@ -85,7 +86,7 @@ def decode_task(records: RecordDict) -> TrainTask:
 
 def encode_reply(reply: TrainReply) -> RecordDict:
     """Turn a reply into Flower records."""
-    config = {
+    config: dict[str, Any] = {
         "protocol-version": PROTOCOL_VERSION,
         "study-sha256": reply.study_sha256,
         "study-run": reply.study_run,

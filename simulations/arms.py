@@ -1,6 +1,7 @@
 """The arms of a scenario: the study itself, and what an honest reader compares it with."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,11 +50,11 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     return arms
 
 
-def changed(study: Study, **sections: dict[str, object]) -> Study:
+def changed(study: Study, **sections: Mapping[str, object]) -> Study:
     """A study with some values replaced, validated anew."""
     declared = study.model_dump()
     for name, values in sections.items():
-        declared[name] |= values
+        declared[name] = {**declared[name], **values}
     return Study.model_validate(declared)
 
 

@@ -70,4 +70,4 @@ class SiteWithoutPrivacy:
         with torch.no_grad():
             for total, parameter in zip(sums, named, strict=True):
                 rate = trainer.learning_rates.head if parameter in head else trainer.learning_rates.adapter
-                parameter -= factor * rate * total / trainer.divisor
+                parameter.sub_(factor * rate * total / trainer.divisor)

@@ -50,7 +50,7 @@ class TerminalProgress:
         """An arm begins."""
         self._finish_phase()
         self._done = float(max(0, done - 1))
-        self._task = self._bars.add_task(title, total=rounds, completed=self._done, note="")
+        self._task = self._bars.add_task(title, total=rounds, completed=int(self._done), note="")
 
     def answered(self, number: int, answered: int, asked: int) -> None:
         """Move within a round."""

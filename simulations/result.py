@@ -188,6 +188,11 @@ def read_result(path: Path) -> Result:
         raise SettingsError(f"Expected a result file, got {path}: {where} {first['msg']}.") from None
 
 
+def as_json(result: Result) -> str:
+    """For `--json`."""
+    return json.dumps(result.model_dump(mode="json"), indent=1)
+
+
 def schema_markdown() -> str:
     """The fields of every part, as tables."""
     parts: list[type[BaseModel]] = [
@@ -211,8 +216,3 @@ def _kind(part: type[BaseModel], name: str) -> str:
 
 if __name__ == "__main__":
     print(schema_markdown(), end="")  # noqa: T201 - this is the command's output
-
-
-def as_json(result: Result) -> str:
-    """For `--json`."""
-    return json.dumps(result.model_dump(mode="json"), indent=1)

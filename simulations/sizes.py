@@ -17,4 +17,5 @@ def full_lora_bytes(study: Study) -> int:
 
 def full_model_bytes(study: Study) -> int:
     """Every weight of the base model."""
-    return FLOAT_BYTES * sum(p.numel() for p in load_encoder(find(study.model), with_weights=False).parameters())
+    sizes: list[int] = [p.numel() for p in load_encoder(find(study.model), with_weights=False).parameters()]
+    return FLOAT_BYTES * sum(sizes)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from flwr.app import Context
+from flwr.app import ConfigRecord, Context, Message, RecordDict
 from numpy.typing import NDArray
 
 from client.app import build_client_app
@@ -20,6 +20,7 @@ from client.vault.prefix import Prefix, open_prefix
 from client.vault.private_training import micro_batches
 from client.vault.vault import Trains, Vault, device_for
 from shared.adapted_model import AdaptedModel, build
+from shared.errors import RunError
 from shared.protocol import TrainTask, Vector
 from simulations.arms import Arm, read_arm
 from simulations.plain_training import SiteWithoutPrivacy
@@ -151,3 +152,18 @@ def _folder() -> Path:
 
 
 app = build_client_app(open_site)
+
+
+@app.query()
+def tell_partition(message: Message, context: Context) -> Message:
+    """Say which partition this simulated node holds: Flower's Ray engine tells only the node."""
+    told = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
+    return Message(RecordDict({"node": told}), reply_to=message)
+
+
+def partition_of(reply: Message) -> int:
+    """Read what `tell_partition` said."""
+    partition = reply.content.config_records["node"]["partition-id"]
+    if not isinstance(partition, int):
+        raise RunError(f"Expected a partition number, got {type(partition).__name__}.")
+    return partition

@@ -54,7 +54,9 @@ class PerExampleLinear(nn.Linear):
         """Like nn.Linear."""
         if not torch.is_grad_enabled():
             return super().forward(input)
-        result: Tensor = _Linear.apply(input, self.weight, self.bias, self.batch)
+        result: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
+            input, self.weight, self.bias, self.batch
+        )
         return result
 
 
@@ -77,14 +79,14 @@ def make_per_example(model: nn.Module) -> Batch:
                 hint="Choose an adapter whose trainable tensors are linear layers, such as method='ffa-lora'.",
             )
         module.__class__ = PerExampleLinear
-        module.batch = batch  # type: ignore[assignment]
+        module.batch = batch
     return batch
 
 
 @contextmanager
 def plain_linear_layers(model: nn.Module) -> Iterator[None]:
     """Give back PyTorch's own linear layers for a while: the oracle must not run the code it judges."""
-    changed = [module for module in model.modules() if type(module) is PerExampleLinear]
+    changed: list[nn.Module] = [module for module in model.modules() if type(module) is PerExampleLinear]
     for module in changed:
         module.__class__ = nn.Linear
     try:

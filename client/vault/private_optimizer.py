@@ -122,5 +122,5 @@ def clip_factors(gradients: list[Tensor], *, clip_norm: float, clipping: Literal
 def split_like(parameters: list[nn.Parameter], flat: np.ndarray[Any, np.dtype[np.float64]]) -> list[Tensor]:
     """Cut one flat vector into tensors shaped like the parameters, in their order."""
     sizes = [parameter.numel() for parameter in parameters]
-    parts = torch.from_numpy(flat).split(sizes)
+    parts = torch.split(torch.from_numpy(flat), sizes)
     return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]

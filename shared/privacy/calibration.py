@@ -44,8 +44,9 @@ def _calibrated(epsilon: float, delta: float, rate: float, steps: int, history: 
                 f"Expected a noise multiplier below {LARGEST_NOISE:g}, none keeps {steps} steps within {epsilon:g}.",
                 hint="Raise privacy.epsilon or privacy.delta, or lower rounds, local_steps or privacy.sampling_rate.",
             )
-    while high - low > 10**-DECIMALS / 4:
+    while high - low > 0.25 / 10.0**DECIMALS:
         middle = (low + high) / 2
         low, high = (low, middle) if cost(middle) <= epsilon else (middle, high)
-    rounded = math.ceil(high * 10**DECIMALS) / 10**DECIMALS
-    return rounded if cost(rounded) <= epsilon else rounded + 10**-DECIMALS
+    scale = 10.0**DECIMALS
+    rounded = math.ceil(high * scale) / scale
+    return rounded if cost(rounded) <= epsilon else rounded + 1 / scale

@@ -65,5 +65,5 @@ def declared_size(count: int) -> int:
     at_least(0, count=count)
     if count < 100:
         return count
-    step = 10 ** (math.floor(math.log10(count)) - 1)
+    step = int(10.0 ** (math.floor(math.log10(count)) - 1))
     return round(count / step) * step

@@ -1,0 +1,73 @@
+"""A crash at any moment leaves something to go on from."""
+
+import contextlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import shared.files
+from server.checkpoints import KEPT_ROUNDS, Checkpoints, State
+from shared.errors import RunError
+
+
+def state(number: int) -> State:
+    return State("study", "run", number, np.full(4, number, np.float32), [{"round": number}], {str(number): {}})
+
+
+def latest(folder: Path) -> State | None:
+    return Checkpoints(folder).latest(study_sha256="study", study_run="run")
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    assert latest(tmp_path) is None
+    for number in range(6):
+        Checkpoints(tmp_path).save(state(number))
+    found = latest(tmp_path)
+    assert found is not None and found.round == 5 and found.records == [{"round": 5}]
+    assert found.adapter.tolist() == [5, 5, 5, 5]
+    assert len(list(tmp_path.iterdir())) == 2 * KEPT_ROUNDS
+
+
+@pytest.mark.guarantee("a crash at any moment leaves a state that loads, this one or the one before.")
+@pytest.mark.parametrize("call", range(4))
+@pytest.mark.parametrize("operation", ["fsync", "replace"])
+def test_crash_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int, operation: str) -> None:
+    Checkpoints(tmp_path).save(state(1))
+    honest, calls = getattr(shared.files.os, operation), iter(range(100))
+
+    def crash(*arguments: object) -> object:
+        if next(calls) == call:
+            raise KeyboardInterrupt
+        return honest(*arguments)
+
+    monkeypatch.setattr(shared.files.os, operation, crash)
+    with contextlib.suppress(KeyboardInterrupt):
+        Checkpoints(tmp_path).save(state(2))
+    monkeypatch.undo()
+    found = latest(tmp_path)
+    assert found is not None and found.round in (1, 2)
+    assert found.adapter.tolist() == [found.round] * 4
+
+
+@pytest.mark.guarantee("a crash at any moment leaves a state that loads, this one or the one before.")
+@pytest.mark.parametrize("suffix", ["json", "safetensors"])
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
+def test_a_damaged_pair_is_passed_over(tmp_path: Path, suffix: str, damage: str) -> None:
+    for number in (1, 2):
+        Checkpoints(tmp_path).save(state(number))
+    path = tmp_path / f"round-00002.{suffix}"
+    whole = path.read_bytes()
+    flipped = whole[:-1] + bytes([whole[-1] ^ 1]) if suffix == "safetensors" else whole.replace(b"adapter", b"adaptor")
+    path.write_bytes({"cut": whole[:-9], "empty": b"", "flipped": flipped}[damage])
+    found = latest(tmp_path)
+    assert found is not None and found.round == 1
+
+
+def test_another_study_or_nothing_whole_is_said(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(state(1))
+    with pytest.raises(RunError, match="study"):
+        Checkpoints(tmp_path).latest(study_sha256="other", study_run="run")
+    (tmp_path / "round-00001.safetensors").unlink()
+    with pytest.raises(RunError, match="damaged"):
+        latest(tmp_path)

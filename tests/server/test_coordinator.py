@@ -1,0 +1,200 @@
+"""Rounds over a grid whose nodes may be honest, silent, hostile or dead."""
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Error, Message
+
+from server.aggregation.ffa import FfaMean
+from server.checkpoints import Checkpoints, State
+from server.coordinator import Coordinator, Terms
+from server.rounds import Round
+from shared.errors import RunError, SettingsError
+from shared.protocol import Status, TrainReply, TrainTask, decode_task, digest, encode_reply
+from simulations.engine import LocalGrid, in_process
+
+LENGTH = 3
+Node = Callable[[Message, TrainTask, int], Message]
+
+
+def answer(message: Message, task: TrainTask, update: Any, status: Status = Status.TRAINED) -> Message:
+    packed = np.asarray(update, np.float32)
+    reply = TrainReply(task.study_sha256, task.study_run, task.round, digest(task.adapter), status, packed)
+    return Message(encode_reply(reply), reply_to=message)
+
+
+def honest(message: Message, task: TrainTask, number: int) -> Message:
+    return answer(message, task, np.full(LENGTH, number + task.round / 3))
+
+
+def with_nan(message: Message, task: TrainTask, number: int) -> Message:
+    return answer(message, task, np.full(LENGTH, np.nan))
+
+
+def too_long(message: Message, task: TrainTask, number: int) -> Message:
+    return answer(message, task, np.ones(LENGTH + 1))
+
+
+def refusing(message: Message, task: TrainTask, number: int) -> Message:
+    return answer(message, task, np.zeros(LENGTH), Status.REFUSED_SIZE)
+
+
+def erring(message: Message, task: TrainTask, number: int) -> Message:
+    return Message(Error(code=0, reason="out of memory"), reply_to=message)
+
+
+def dying(message: Message, task: TrainTask, number: int) -> Message:
+    raise OSError("gone")
+
+
+def slow(message: Message, task: TrainTask, number: int) -> Message:
+    time.sleep(1.2)
+    return honest(message, task, number)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as executor:
+        yield executor
+
+
+def grid_of(pool: ThreadPoolExecutor, nodes: list[Node]) -> LocalGrid:
+    def handle(message: Message, partition: int, _nodes: int) -> Message:
+        return nodes[partition](message, decode_task(message.content), partition + 1)
+
+    return LocalGrid(in_process(pool, handle), [1] * len(nodes))
+
+
+def coordinator(grid: Any, folder: Path, **changes: Any) -> Coordinator:
+    terms = {"rounds": 3, "quorum": 2, "deadline_s": 20.0} | changes
+    return Coordinator(
+        grid,
+        Terms("study", "run", **terms),
+        initial=np.zeros(LENGTH, np.float32),
+        largest_norm=lambda _number: 100.0,
+        aggregation=FfaMean,
+        checkpoints=Checkpoints(folder),
+        evaluate=lambda number, adapter: {"sum": float(adapter.sum()), "round": number},
+    )
+
+
+def test_the_mean_of_honest_updates_is_added_every_round(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    state = coordinator(grid_of(pool, [honest] * 3), tmp_path).run()
+    np.testing.assert_allclose(state.adapter, np.full(LENGTH, 3 * 2 + (1 + 2 + 3) / 3), rtol=1e-6)
+    assert [r["accepted"] for r in state.records] == [[1, 2, 3]] * 3
+    assert set(state.evaluations) == {"0", "1", "2", "3"}
+    assert state.records[0]["bytes_up_per_node"] >= 4 * LENGTH
+
+
+@pytest.mark.parametrize(
+    ("bad", "where", "entry"),
+    [
+        (with_nan, "quarantined", {"node": 2, "reason": "not-finite"}),
+        (too_long, "quarantined", {"node": 2, "reason": "shape"}),
+        (erring, "quarantined", {"node": 2, "reason": "node-error"}),
+        (dying, "quarantined", {"node": 2, "reason": "node-error"}),
+        (refusing, "refused", {"node": 2, "status": "refused_size"}),
+    ],
+)
+def test_one_bad_node_costs_the_round_nothing_else(
+    pool: ThreadPoolExecutor, tmp_path: Path, bad: Node, where: str, entry: dict[str, Any]
+) -> None:
+    state = coordinator(grid_of(pool, [honest, bad, honest]), tmp_path, rounds=1).run()
+    assert state.records[0][where] == [entry] and state.records[0]["accepted"] == [1, 3]
+    np.testing.assert_allclose(state.adapter, np.full(LENGTH, 2 + 1 / 3), rtol=1e-6)
+
+
+def test_who_is_silent_at_the_deadline_is_missing(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    state = coordinator(grid_of(pool, [honest, slow, honest]), tmp_path, rounds=1, deadline_s=0.6).run()
+    assert state.records[0]["missing"] == [2] and state.records[0]["outcome"] == "aggregated"
+
+
+def test_below_the_quorum_the_adapter_stays_as_it_was(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    state = coordinator(grid_of(pool, [honest, with_nan, refusing]), tmp_path).run()
+    assert [r["outcome"] for r in state.records] == ["skipped"] * 3
+    assert not state.adapter.any()
+
+
+def test_too_few_nodes_is_an_error_that_can_be_resumed(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="at least 2 nodes, got 1"):
+        coordinator(grid_of(pool, [honest]), tmp_path, deadline_s=0.1).run()
+    assert coordinator(grid_of(pool, [honest] * 2), tmp_path).run().round == 3
+
+
+class Doubling(LocalGrid):
+    """Delivers every reply twice, and one that nobody asked for."""
+
+    def pull_messages(self, message_ids: Any) -> Any:
+        found = list(super().pull_messages(message_ids))
+        return found + found
+
+
+def test_a_second_answer_is_quarantined(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    grid = grid_of(pool, [honest, slow])
+    doubling = Doubling(grid._submit, [1, 1])
+    state = coordinator(doubling, tmp_path, rounds=1).run()
+    assert state.records[0]["accepted"] == [1, 2]
+    assert {"duplicate", "stranger"} & {entry["reason"] for entry in state.records[0]["quarantined"]}
+    np.testing.assert_allclose(state.adapter, np.full(LENGTH, 1.5 + 1 / 3), rtol=1e-6)
+
+
+def test_order_of_arrival_changes_no_bit(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    def late(delay: float) -> Node:
+        def node(message: Message, task: TrainTask, number: int) -> Message:
+            time.sleep(delay)
+            return answer(message, task, np.random.default_rng([number, task.round]).standard_normal(LENGTH))
+
+        return node
+
+    orders = ([0.0, 0.05, 0.1], [0.1, 0.05, 0.0])
+    states = [
+        coordinator(grid_of(pool, [late(delay) for delay in order]), tmp_path / str(i)).run()
+        for i, order in enumerate(orders)
+    ]
+    assert states[0].adapter.tobytes() == states[1].adapter.tobytes()
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_a_run_cut_in_any_round_ends_with_the_same_bytes(pool: ThreadPoolExecutor, tmp_path: Path, stop: int) -> None:
+    whole = coordinator(grid_of(pool, [honest] * 3), tmp_path / "whole").run()
+
+    class Cut(LocalGrid):
+        def pull_messages(self, message_ids: Any) -> Any:
+            found = list(super().pull_messages(message_ids))
+            if any(decode_task(self.asked.content).round == stop for _ in found):
+                raise KeyboardInterrupt
+            return found
+
+        def push_messages(self, messages: Any) -> Any:
+            messages = list(messages)
+            self.asked = messages[0]
+            return super().push_messages(messages)
+
+    with pytest.raises(KeyboardInterrupt):
+        coordinator(Cut(grid_of(pool, [honest] * 3)._submit, [1] * 3), tmp_path / "cut").run()
+    resumed = coordinator(grid_of(pool, [honest] * 3), tmp_path / "cut").run()
+    assert resumed.adapter.tobytes() == whole.adapter.tobytes()
+    assert [r["round"] for r in resumed.records] == [1, 2, 3] and resumed.evaluations == whole.evaluations
+
+
+@pytest.mark.guarantee("a checkpoint is durable before the next round's first message leaves.")
+def test_checkpoint_is_on_disk_before_any_message_of_the_next_round(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    found: list[tuple[int, State | None]] = []
+
+    def looking(message: Message, task: TrainTask, number: int) -> Message:
+        found.append((task.round, Checkpoints(tmp_path).latest(study_sha256="study", study_run="run")))
+        return honest(message, task, number)
+
+    coordinator(grid_of(pool, [looking] * 2), tmp_path).run()
+    assert len(found) == 6
+    assert all(state is not None and state.round == number - 1 for number, state in found)
+
+
+def test_a_round_needs_someone_to_ask() -> None:
+    with pytest.raises(SettingsError, match="at least one node"):
+        Round(1, frozenset(), 1, 0.0)

@@ -1,0 +1,92 @@
+"""What is let in, and what is kept out with which reason."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+
+from server.app import norm_bound
+from server.intake import LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect
+from shared.protocol import Status, TrainReply, TrainTask, digest, encode_reply, encode_task
+from shared.study import Study
+
+TASK = TrainTask("s" * 64, "run", 3, np.zeros(4, np.float32))
+GOOD = TrainReply(TASK.study_sha256, "run", 3, digest(TASK.adapter), Status.TRAINED, np.ones(4, np.float32))
+
+
+def judged(reply: Any, *, largest_norm: float = 10.0) -> Any:
+    question = Message(encode_task(TASK), 1, "train")
+    content = encode_reply(reply) if isinstance(reply, TrainReply) else reply
+    return inspect(Message(content, reply_to=question), TASK, largest_norm=largest_norm)
+
+
+def test_an_honest_update_is_let_in() -> None:
+    verdict = judged(GOOD)
+    assert isinstance(verdict, Accepted) and verdict.update.tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"study_sha256": "t" * 64}, Reason.WRONG_STUDY),
+        ({"study_run": "another"}, Reason.WRONG_STUDY),
+        ({"round": 2}, Reason.STALE),
+        ({"base_sha256": digest(np.ones(4, np.float32))}, Reason.STALE),
+        ({"update": np.ones(5, np.float32)}, Reason.SHAPE),
+        ({"update": np.array([1, np.nan, 0, 0], np.float32)}, Reason.NOT_FINITE),
+        ({"update": np.array([1, -np.inf, 0, 0], np.float32)}, Reason.NOT_FINITE),
+        ({"update": np.zeros(4, np.float32)}, Reason.NO_MOVEMENT),
+        ({"update": np.full(4, 6, np.float32)}, Reason.NORM),
+        ({"update": np.full(4, 3e38, np.float32)}, Reason.NORM),
+        ({"status": Status.REFUSED_VERSION}, Reason.MALFORMED),
+    ],
+)
+def test_what_is_wrong_is_quarantined_with_its_reason(change: dict[str, Any], reason: Reason) -> None:
+    assert judged(replace(GOOD, **change)) == Quarantined(reason)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RecordDict(),
+        RecordDict({"reply": ConfigRecord({"protocol-version": 1})}),
+        RecordDict({"reply": ConfigRecord({"protocol-version": 2}), "update": ConfigRecord()}),
+        Error(code=8, reason="gone"),
+    ],
+)
+def test_garbage_is_quarantined(content: Any) -> None:
+    assert judged(content).reason in (Reason.MALFORMED, Reason.NODE_ERROR)
+
+
+def test_a_refusal_keeps_its_code() -> None:
+    assert judged(replace(GOOD, status=Status.FAILED, update=np.zeros(4, np.float32))) == Refused(Status.FAILED)
+
+
+def test_no_study_can_declare_the_overflow_bound_away() -> None:
+    assert judged(replace(GOOD, update=np.full(4, LARGEST_NORM, np.float32)), largest_norm=np.inf) == Quarantined(
+        Reason.NORM
+    )
+
+
+def test_norm_bound_lets_every_honest_round_pass_and_stops_ten_times_the_bound(make_study: Any) -> None:
+    study: Study = make_study()
+    bound = norm_bound(study, 1, dimension=4)
+    generator = np.random.default_rng(0)
+    rate, per_step = 16.0, study.privacy.sampling_rate * study.federation.smallest_declared_size
+    sigma = bound_sigma(study)
+    lengths = []
+    for _ in range(500):
+        batch = generator.poisson(per_step, study.training.local_steps)
+        noise = generator.normal(0, sigma, (study.training.local_steps, 4))
+        steps = (batch[:, None] * np.array([[1.0, 0, 0, 0]]) + noise) * rate / per_step
+        lengths.append(np.linalg.norm(steps.sum(0)))
+    assert max(lengths) < bound < 10 * max(lengths)
+    assert norm_bound(study, study.federation.rounds, dimension=4) < bound
+
+
+def bound_sigma(study: Study) -> float:
+    from shared.privacy.planning import plan
+
+    return plan(study.privacy, steps=study.total_steps).noise_multiplier
