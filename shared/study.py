@@ -103,9 +103,9 @@ class Training(Section):
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
     """Noisy steps per round and node."""
-    learning_rate: Positive = 8.0
+    learning_rate: Positive = 16.0
     """Of the head, at the first step. High because clipped gradients are short."""
-    adapter_learning_rate: Positive = 16.0
+    adapter_learning_rate: Positive = 4.0
     """Of LoRA's B, at the first step."""
 
 

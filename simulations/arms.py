@@ -31,22 +31,21 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     arms = []
     if "head-federated" in simulation.arms and study.adapter.method != "head-only":
         head_only = changed(study, adapter={"method": "head-only"})
-        arms.append(Arm("head-federated", "linear head alone, federated", head_only, everyone, True, simulation.seed))
+        arms.append(Arm("head-federated", "head alone", head_only, everyone, True, simulation.seed))
     if "site-alone" in simulation.arms:
         alone = changed(study, federation={"quorum": 1})
         arms += [
             Arm(f"site-alone:{site.name}", f"{site.name} alone", alone, (site.index,), True, simulation.seed)
             for site in _alone(simulation.alone, sites)
         ]
-    arms.append(Arm("federated", "federated (the study)", study, everyone, True, simulation.seed))
+    arms.append(Arm("federated", "federated", study, everyone, True, simulation.seed))
     if "without-privacy" in simulation.arms:
         rates = {
             "learning_rate": simulation.reference_learning_rate,
             "adapter_learning_rate": simulation.reference_adapter_learning_rate,
         }
-        title = "WITHOUT PRIVACY (reference, no protection)"
         reference = changed(study, training=rates)
-        arms.append(Arm("without-privacy", title, reference, everyone, False, simulation.seed))
+        arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, simulation.seed))
     return arms
 
 

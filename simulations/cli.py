@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shlex
 import sys
 import tomllib
 from pathlib import Path
@@ -26,6 +27,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    "TQDM_DISABLE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
 }
 
@@ -81,7 +83,8 @@ def run(
         with progress:
             result = running.execute()
     except KeyboardInterrupt:
-        again = f"fedvault-sim run {scenario} --out {folder} --resume" + "".join(f" --set {c}" for c in wanted)
+        settings = [part for change in wanted for part in ("--set", change)]
+        again = shlex.join(["fedvault-sim", "run", str(scenario), "--out", str(folder), "--resume", *settings])
         console.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     write_report(result, folder / "report.html")

@@ -4,8 +4,10 @@ The same ServerApp and ClientApp run as in a deployment. Messages go to whicheve
 worker keeps models and data between rounds. A worker that dies becomes an error reply, as a node's death would.
 """
 
+import importlib
 import multiprocessing
 import os
+import queue
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
@@ -15,11 +17,13 @@ from typing import Any, Protocol
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.app.metadata import Metadata
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 NODE_DIED = 8  # the code Flower itself uses for a ClientApp that stopped responding
 RUN_ID = 1
+LONGEST_PULL_S = 0.2
 Handle = Callable[[Message, int, int], Message]
 
 
@@ -46,13 +50,14 @@ class LocalEngine:
         folder: run folder that the workers read.
         processes: number of workers; 0 = one per core.
         threads: per worker; 0 = cores divided by workers.
+        app: module that holds the ClientApp, as `app`.
     """
 
-    def __init__(self, folder: Path, *, processes: int = 0, threads: int = 0) -> None:
+    def __init__(self, folder: Path, *, processes: int = 0, threads: int = 0, app: str = "simulations.worker") -> None:
         cores = len(os.sched_getaffinity(0))
         self.processes = processes or cores
         self._threads = threads or max(1, cores // self.processes)
-        self._folder = folder
+        self._folder, self._app = folder, app
         self._pool = self._start()
 
     def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
@@ -66,16 +71,12 @@ class LocalEngine:
             grid.cancel()
 
     def submit(self, message: Message, partition: int, nodes: int) -> Future[Message]:
-        """Hand a message to a worker; a pool that broke is replaced first."""
-        try:
-            return self._pool.submit(answer, message, partition, nodes)
-        except BrokenProcessPool:
-            self._pool = self._start()
-            return self._pool.submit(answer, message, partition, nodes)
+        """Hand a message to a worker."""
+        return self._call(answer, self._app, message, partition, nodes)
 
     def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a function in the workers."""
-        futures = [self._pool.submit(function, *call) for call in calls]
+        futures = [self._call(function, *call) for call in calls]
         return [future.result() for future in futures]
 
     def close(self) -> None:
@@ -83,6 +84,13 @@ class LocalEngine:
         for process in list((self._pool._processes or {}).values()):
             process.terminate()
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        try:
+            return self._pool.submit(function, *arguments)
+        except BrokenProcessPool:  # a worker died in earlier work; this work gets new ones
+            self._pool = self._start()
+            return self._pool.submit(function, *arguments)
 
     def _start(self) -> ProcessPoolExecutor:
         from simulations.worker import start_worker
@@ -103,6 +111,8 @@ class LocalGrid(Grid):
     def __init__(self, submit: Callable[[Message, int, int], "Future[Message]"], sizes: Sequence[int]) -> None:
         self._submit, self._sizes = submit, list(sizes)
         self._pending: dict[str, tuple[Message, Future[Message]]] = {}
+        self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._ready: dict[str, None] = {}
 
     def set_run(self, run: Any) -> None:
         """Nothing to set: one grid serves one run."""
@@ -128,14 +138,17 @@ class LocalGrid(Grid):
         for message in sorted(numbered, key=lambda m: -self._sizes[m.metadata.dst_node_id - 1]):
             future = self._submit(message, message.metadata.dst_node_id - 1, len(self._sizes))
             self._pending[message.metadata.message_id] = (message, future)
+            future.add_done_callback(self._noting(message.metadata.message_id))
         return [message.metadata.message_id for message in numbered]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are ready; waits up to a moment for the first."""
-        wanted = {i: self._pending[i] for i in message_ids if i in self._pending}
-        wait([future for _, future in wanted.values()], timeout=0.2, return_when="FIRST_COMPLETED")
-        ready = [i for i, (_, future) in wanted.items() if future.done()]
-        return [_result(*self._pending.pop(i)) for i in ready]
+        wanted = set(message_ids)
+        self._collect(wait_s=0.0 if self._ready else LONGEST_PULL_S)
+        found = [i for i in self._ready if i in wanted]
+        for i in found:
+            del self._ready[i]
+        return [_result(*self._pending.pop(i)) for i in found]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, wait, pull."""
@@ -143,20 +156,31 @@ class LocalGrid(Grid):
         wait([self._pending[i][1] for i in ids], timeout=timeout)
         return self.pull_messages(ids)
 
+    def _noting(self, message_id: str) -> Callable[[Future[Message]], None]:
+        return lambda _done: self._finished.put(message_id)
+
+    def _collect(self, *, wait_s: float) -> None:
+        # a queue, not a look at every future: a round of n replies then costs n, not n squared
+        try:
+            self._ready[self._finished.get(timeout=wait_s) if wait_s else self._finished.get_nowait()] = None
+            while True:
+                self._ready[self._finished.get_nowait()] = None
+        except queue.Empty:
+            return
+
     def cancel(self) -> None:
         """Drop what has not started."""
         for _, future in self._pending.values():
             future.cancel()
 
 
-def answer(message: Message, partition: int, nodes: int) -> Message:
-    """Run the simulated sites' ClientApp on one message, in a worker."""
-    from simulations.worker import app
-
+def answer(app: str, message: Message, partition: int, nodes: int) -> Message:
+    """Run the ClientApp of a module on one message, in a worker."""
     config: dict[str, Any] = {"partition-id": partition, "num-partitions": nodes}
     node = message.metadata.dst_node_id
     context = Context(run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={})
-    return app(message, context)
+    client_app: ClientApp = importlib.import_module(app).app
+    return client_app(message, context)
 
 
 def in_process(executor: Executor, handle: Handle) -> Callable[[Message, int, int], "Future[Message]"]:

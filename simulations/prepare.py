@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +13,11 @@ import pandas as pd
 from client.vault.datasets import TokenizedDataset, from_records
 from client.vault.roles import Role, roles
 from client.vault.sources import read_table
+from shared.adapted_model import layout_of
 from shared.errors import DataError
 from shared.files import write_atomically
 from shared.foundation import find, load_tokenizer
-from shared.privacy.planning import declared_size
+from shared.privacy.planning import declared_size, plan
 from shared.tasks.kinds import task_kind
 from simulations.partition import ByColumn, split
 from simulations.scenario import Scenario
@@ -75,7 +77,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     kept = tuple(site for site in sites if site.declared_size >= scenario.federation.smallest_declared_size)
     warnings += [_too_small(site, scenario) for site in sites if site not in kept]
     warnings += [f"{s.name}: {s.unusable} of {s.train} training records unusable." for s in kept if s.unusable]
-    warnings += _delta_warnings(scenario, kept)
+    warnings += _delta_warnings(scenario, kept) + _noise_warnings(scenario, kept)
     if len(kept) < scenario.federation.quorum:
         raise DataError(
             f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(kept)}.",
@@ -134,6 +136,21 @@ def _left_without_site(rows: int, parts: Iterable[pd.DataFrame]) -> list[str]:
 def _too_small(site: Site, scenario: Scenario) -> str:
     smallest = scenario.federation.smallest_declared_size
     return f"Site {site.name!r} left out: {site.train} training records, federation.smallest_declared_size={smallest}."
+
+
+def _noise_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:
+    study = scenario.as_study()
+    planned = plan(study.privacy, steps=study.total_steps)
+    # the mean over sites: signals may add up fully, independent noise adds in quadrature
+    signal = sum(planned.sampling_rate * site.declared_size for site in sites)
+    noise = planned.noise_multiplier * math.sqrt(layout_of(study).length * len(sites))
+    if noise <= signal:
+        return []
+    message = (
+        f"In every step the noise is {noise / max(signal, 1):.1f} times as long as the longest possible signal: expect "
+        "little. A larger epsilon or sampling rate, fewer steps, a smaller rank or fewer layers, or more records help."
+    )
+    return [message]
 
 
 def _delta_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:

@@ -21,10 +21,9 @@ class TerminalProgress:
 
     def __init__(self, console: Console) -> None:
         self._bars = Progress(
-            TextColumn("{task.description:<44}"),
-            BarColumn(bar_width=24),
+            TextColumn("{task.description:<20}"),
+            BarColumn(bar_width=14),
             MofNCompleteColumn(),
-            TextColumn("rounds"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
@@ -49,7 +48,7 @@ class TerminalProgress:
     def arm(self, title: str, rounds: int, done: int) -> None:
         """An arm begins."""
         self._finish_phase()
-        self._done = float(max(0, done - 1))
+        self._done = float(done)
         self._task = self._bars.add_task(title, total=rounds, completed=int(self._done), note="")
 
     def answered(self, number: int, answered: int, asked: int) -> None:

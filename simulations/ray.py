@@ -1,22 +1,27 @@
 """The Ray engine: Flower's own simulation, on one machine or a Ray cluster."""
 
+import importlib
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from shared.errors import RunError, SettingsError
 from simulations.engine import LocalEngine
-from simulations.worker import RUN_FOLDER, THREADS, app, partition_of
+from simulations.worker import RUN_FOLDER, THREADS, partition_of
+
+STARTUP_S = 300.0  # Ray's actors import everything before they answer for the first time
 
 
 class RayEngine:
     """Trains through Flower's Ray backend; evaluates in the local pool, which is also where caches are built."""
 
-    def __init__(self, folder: Path, *, processes: int = 0, threads: int = 0) -> None:
+    def __init__(self, folder: Path, *, processes: int = 0, threads: int = 0, app: str = "simulations.worker") -> None:
         try:
             import ray  # noqa: F401 - only to say early that it is missing
         except ImportError:
@@ -26,23 +31,22 @@ class RayEngine:
         cores = len(os.sched_getaffinity(0))
         self._local = LocalEngine(folder, processes=processes, threads=threads)
         self._cores, self._threads, self._folder = cores, threads or 1, folder
+        self._app: ClientApp = importlib.import_module(app).app
 
     def serve(self, server_app: ServerApp, sizes: Sequence[int]) -> None:
         """Run a ServerApp with one virtual node per size."""
         from flwr.simulation import run_simulation
 
         os.environ |= {RUN_FOLDER: str(self._folder), THREADS: str(self._threads)}
-        init = {
-            "num_cpus": self._cores,
-            "include_dashboard": False,
-            "log_to_driver": False,
-            "runtime_env": {"env_vars": {RUN_FOLDER: str(self._folder), THREADS: str(self._threads)}},
-        }
+        init = {"num_cpus": self._cores, "include_dashboard": False, "log_to_driver": False}
         backend: dict[str, Any] = {"client_resources": {"num_cpus": self._threads, "num_gpus": 0.0}, "init_args": init}
         done: list[bool] = []
-        run_simulation(_noting_the_end(server_app, done), app, len(sizes), backend_config=backend)
+        try:
+            run_simulation(_noting_the_end(server_app, len(sizes), done), self._app, len(sizes), backend_config=backend)
+        except RuntimeError as error:
+            raise RunError("Expected Flower's Ray engine to run, got an error.", hint=str(error)) from error
         if not done:
-            raise RunError("Expected the Ray simulation to finish, it stopped early.", hint="Its log is above.")
+            raise RunError("Expected the Ray simulation to finish, it stopped early.", hint="See it with --verbose.")
 
     def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a function in the local workers."""
@@ -56,13 +60,15 @@ class RayEngine:
 class PartitionGrid(Grid):
     """Names nodes 1 to n by their partition, as the local grid does; Flower draws their real ids at random."""
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, nodes: int) -> None:
         self._grid = grid
-        real = list(grid.get_node_ids())
+        waited_until = time.monotonic() + STARTUP_S
+        while len(real := list(grid.get_node_ids())) < nodes and time.monotonic() < waited_until:
+            time.sleep(0.05)  # the engine registers its nodes while the ServerApp starts
         asked = [Message(RecordDict(), node, "query") for node in real]
-        replies = list(grid.send_and_receive(asked))
-        if len(replies) != len(real) or not all(reply.has_content() for reply in replies):
-            raise RunError(f"Expected {len(real)} simulated nodes to answer, got {len(replies)}.")
+        replies = list(grid.send_and_receive(asked, timeout=STARTUP_S))
+        if len(replies) != nodes or not all(reply.has_content() for reply in replies):
+            raise RunError(f"Expected {nodes} simulated nodes to answer, got {len(replies)}.")
         self._real = {partition_of(reply) + 1: reply.metadata.src_node_id for reply in replies}
 
     def set_run(self, run: Any) -> None:
@@ -100,13 +106,13 @@ class PartitionGrid(Grid):
         return Message(message.content, node, sent.message_type, ttl=sent.ttl, group_id=sent.group_id)
 
 
-def _noting_the_end(server_app: ServerApp, done: list[bool]) -> ServerApp:
+def _noting_the_end(server_app: ServerApp, nodes: int, done: list[bool]) -> ServerApp:
     # Flower's engine returns nothing, also when the ServerApp raised
     noting = ServerApp()
 
     @noting.main()
     def main(grid: Any, context: Any) -> None:
-        server_app(PartitionGrid(grid), context)
+        server_app(PartitionGrid(grid, nodes), context)
         done.append(True)
 
     return noting

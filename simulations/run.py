@@ -5,6 +5,7 @@ its last round.
 """
 
 import importlib.metadata
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ import numpy as np
 
 from client.vault.datasets import load
 from server.app import build_server_app, norm_bound
-from server.checkpoints import State
+from server.checkpoints import Checkpoints, State
 from server.export import export
 from server.rounds import RoundRecord
 from shared.adapted_model import layout_of
@@ -41,6 +42,7 @@ from simulations.result import (
     SiteData,
     SitePrivacy,
     WorstSite,
+    read_result,
     write_result,
 )
 from simulations.scenario import Scenario
@@ -81,6 +83,7 @@ class Run:
         self.scenario, self.source, self.folder, self.progress = scenario, source, folder, progress
         self.study = scenario.as_study()
         self.timing: dict[str, float] = {}
+        """Seconds by phase, over every start of this run."""
 
     def open(self, *, resume: bool) -> None:
         """Claim the folder.
@@ -101,9 +104,13 @@ class Run:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(kept, declared)
+        if (self.folder / "timing.json").exists():
+            self.timing = json.loads((self.folder / "timing.json").read_text())
 
     def execute(self) -> Result:
         """Run everything that is not done yet; returns the result after writing it."""
+        if (self.folder / "result.json").exists():
+            return read_result(self.folder / "result.json")
         prepared = self._prepare()
         arms = trained_arms(self.scenario, prepared.sites)
         for arm in arms:
@@ -141,7 +148,7 @@ class Run:
     def _build_caches(self, engine: Engine, arms: list[Arm], prepared: Prepared) -> None:
         if not self.scenario.performance.prefix_cache:
             return
-        self.progress.phase("frozen layers, once per record")
+        self.progress.phase("frozen layers")
         (self.folder / "cache").mkdir(mode=0o700, exist_ok=True)
         ordered = sorted(prepared.sites, key=lambda site: -site.train)
         with self._timed("cache"):
@@ -161,9 +168,8 @@ class Run:
         if "untrained-head" in wanted:
             results["untrained-head"] = self._untrained(engine, prepared)
         for arm in arms:
-            started = time.monotonic()
-            states[arm.name] = self._train(engine, arm, prepared)
-            self.timing[arm.name] = time.monotonic() - started
+            with self._timed(arm.name):
+                states[arm.name] = self._train(engine, arm, prepared)
             results[arm.name] = self._arm_result(arm, prepared, states[arm.name])
         return results, states
 
@@ -177,24 +183,25 @@ class Run:
                 return {}
             return self._evaluate(engine, arm.name, adapter, prepared).model_dump()
 
+        folder = self._arm_folder(arm) / "checkpoints"
         app = build_server_app(
             arm.study,
             arm.name,
-            self._arm_folder(arm) / "checkpoints",
+            folder,
             initial=np.zeros(layout.length, np.float32),
             on_done=done.append,
             largest_norm=self._bound(arm, layout),
             evaluate=evaluate,
             observer=self.progress,
         )
-        already = len(list((self._arm_folder(arm) / "checkpoints").glob("round-*.json")))
-        self.progress.arm(arm.title, rounds, already)
+        kept = Checkpoints(folder).latest(study_sha256=arm.study.sha256, study_run=arm.name)
+        self.progress.arm(arm.title, rounds, kept.round if kept else 0)
         sizes = {site.index: site.train for site in prepared.sites}
         engine.serve(app, [sizes[index] for index in arm.site_indices])
         if not done or not any(record["outcome"] == "aggregated" for record in done[0].records):
             raise RunError(
                 f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
-                hint=f"See the records in {self._arm_folder(arm) / 'checkpoints'}.",
+                hint=f"See the records in {folder}.",
             )
         return done[0]
 
@@ -297,8 +304,11 @@ class Run:
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
         started = time.monotonic()
-        yield
-        self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
+        try:
+            yield
+        finally:
+            self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
+            write_atomically(self.folder / "timing.json", json.dumps(self.timing, indent=1).encode())
 
 
 def quality(study: Study, found: Sequence[worker.Predicted]) -> Quality:

@@ -49,9 +49,9 @@ class Simulation(Section):
     """Which site the arm `site-alone` takes: its name, `largest`, or `every` for one arm per site."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
-    reference_learning_rate: Positive = 1.0
+    reference_learning_rate: Positive = 4.0
     """Head learning rate of the arm without privacy, whose gradients are not clipped."""
-    reference_adapter_learning_rate: Positive = 1.0
+    reference_adapter_learning_rate: Positive = 4.0
     """Adapter learning rate of that arm."""
 
     @field_validator("arms")

@@ -1,59 +1,54 @@
-"""A result as tables for a terminal."""
+"""A result as tables for a terminal, narrow enough for 80 columns."""
 
 from rich.console import Console
 from rich.table import Table
 
-from simulations.result import ArmResult, Result
+from simulations.result import ArmResult, Result, SitePrivacy
 
-SHOWN_SITES = 6
+SHOWN_SITES = 4
+SHOWN_ROWS = 20
 
 
 def render(result: Result, console: Console) -> None:
     """Print what was compared, what it cost and what it took."""
-    console.print(arms_table(result))
-    console.print(privacy_table(result))
-    console.print(cost_table(result))
+    for table in (arms_table(result), sites_table(result), privacy_table(result), cost_table(result)):
+        console.print(table)
+    if any(not arm.private for arm in result.arms.values()):
+        console.print("[red]WITHOUT PRIVACY is a reference: nothing protects the records of that arm.[/]")
+    if any(spent.seeded_noise for spent in result.privacy.values()):
+        console.print("[yellow]Simulation: the noise was seeded to be repeatable; what was released is not private.[/]")
     for warning in result.warnings:
         console.print(f"[yellow]note:[/] {warning}", highlight=False)
 
 
 def arms_table(result: Result) -> Table:
-    """Every arm: size, steps, cost, accuracy overall, per site and of the worst site."""
-    sites = list(result.final.per_site)[:SHOWN_SITES]
-    table = Table(title="Accuracy on held-out records", title_justify="left")
-    table.add_column("arm")
-    for name in ("rows", "q", "steps", "s", "ε", "all"):
-        table.add_column(name, justify="right")
-    for site in [*sites, "worst site"]:
-        table.add_column(site, justify="right")
+    """Every arm: size, steps, cost, accuracy overall and of the worst site."""
+    table = _table("Accuracy on held-out records", "arm", "rows", "q", "steps", "s", "ε", "all", "worst site")
     for name, arm in result.arms.items():
-        style = "bold" if name == "federated" else "" if arm.private else "red"
-        table.add_row(*_arm_cells(arm, sites), style=style)
+        table.add_row(*_arm_cells(arm), style=_style(name, arm))
+    return table
+
+
+def sites_table(result: Result) -> Table:
+    """Every arm: accuracy by site."""
+    sites = list(result.final.per_site)
+    table = _table("Accuracy by site", "arm", *sites[:SHOWN_SITES])
+    for name, arm in result.arms.items():
+        accuracies = [f"{arm.quality.per_site[site]:.3f}" for site in sites[:SHOWN_SITES]]
+        table.add_row(arm.title, *accuracies, style=_style(name, arm))
+    if len(sites) > SHOWN_SITES:
+        table.caption = f"{len(sites) - SHOWN_SITES} more sites are in result.json"
     return table
 
 
 def privacy_table(result: Result) -> Table:
     """What every site spent, and how that is counted."""
     first = next(iter(result.privacy.values()))
-    table = Table(
-        title=f"Privacy spent: unit {first.unit}, {first.adjacency}, {first.sampling} sampling, {first.clipping} clip",
-        title_justify="left",
-    )
-    table.add_column("site")
-    for name in ("ε (RDP, the guarantee)", "ε (PRV)", "δ", "σ", "q", "steps", "declared size"):
-        table.add_column(name, justify="right")
-    for site, spent in list(result.privacy.items())[:20]:
-        prv = "-" if spent.epsilon_prv is None else f"{spent.epsilon_prv:.3f}"
-        table.add_row(
-            site,
-            f"{spent.epsilon_rdp:.3f}",
-            prv,
-            f"{spent.delta:g}",
-            f"{spent.noise_multiplier:g}",
-            f"{spent.sampling_rate:g}",
-            str(spent.steps),
-            str(spent.declared_size),
-        )
+    title = f"Privacy spent: {first.unit}, {first.adjacency}, {first.sampling}, {first.clipping} clipping"
+    header = ("site", "ε (RDP)", "ε (PRV)", "δ", "σ", "q", "steps", "declared size")
+    table = _table(title, *header, caption="the RDP figure is the guarantee")
+    for site, spent in list(result.privacy.items())[:SHOWN_ROWS]:
+        table.add_row(site, *_privacy_cells(spent))
     return table
 
 
@@ -67,7 +62,19 @@ def cost_table(result: Result) -> Table:
     return table
 
 
-def _arm_cells(arm: ArmResult, sites: list[str]) -> list[str]:
+def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:
+    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _style(name: str, arm: ArmResult) -> str:
+    return "bold" if name == "federated" else "" if arm.private else "red"
+
+
+def _arm_cells(arm: ArmResult) -> list[str]:
     quality = arm.quality
     return [
         arm.title,
@@ -77,8 +84,19 @@ def _arm_cells(arm: ArmResult, sites: list[str]) -> list[str]:
         f"{arm.seconds:.0f}",
         "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
         f"{quality.accuracy:.3f}",
-        *(f"{quality.per_site[site]:.3f}" for site in sites),
-        f"{quality.worst_site.accuracy:.3f}",
+        f"{quality.worst_site.site} {quality.worst_site.accuracy:.3f}",
+    ]
+
+
+def _privacy_cells(spent: SitePrivacy) -> list[str]:
+    return [
+        f"{spent.epsilon_rdp:.3f}",
+        "-" if spent.epsilon_prv is None else f"{spent.epsilon_prv:.3f}",
+        f"{spent.delta:g}",
+        f"{spent.noise_multiplier:g}",
+        f"{spent.sampling_rate:g}",
+        str(spent.steps),
+        str(spent.declared_size),
     ]
 
 

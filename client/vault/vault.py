@@ -76,12 +76,15 @@ class Vault:
         refusal = self._refusal(task)
         if refusal is not None:
             return self._reply(task, refusal)
+        trainer: PrivateTrainer | None = None
         try:
-            update = self._trained(task)
-        except ExactnessError as error:
-            log.error("Round %d refused: %s", task.round, error)
-            return self._reply(task, Status.REFUSED_EXACTNESS)
-        except Exception:
+            trainer = self.trainer()
+            update = self._trained(trainer, task)
+        except Exception as error:
+            # before training the reason is public; afterwards it may be data, so one code stands for all
+            if trainer is None and isinstance(error, ExactnessError):
+                log.error("Round %d refused: %s", task.round, error)
+                return self._reply(task, Status.REFUSED_EXACTNESS)
             log.exception("Round %d failed; the server is told only that it failed.", task.round)
             return self._reply(task, Status.FAILED)
         return self._reply(task, Status.TRAINED, update)
@@ -119,12 +122,12 @@ class Vault:
             return Status.REFUSED_SIZE
         return None
 
-    def _trained(self, task: TrainTask) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         training, federation = self.study.training, self.study.federation
         factors = learning_rate_factors(
             round_number=task.round, local_steps=training.local_steps, rounds=federation.rounds
         )
-        return self.trainer().train_round(
+        return trainer.train_round(
             task.adapter, factors=factors, randomness=self._randomness(task.round), on_step=self._on_step
         )
 

@@ -155,7 +155,18 @@ def test_state_that_does_not_move_stops_the_run(
     monkeypatch.setattr(trainer, "_step", lambda *_: None)
     with pytest.raises(ExactnessError, match="move"):
         trainer.train_round(task(still).adapter, factors=[1.0], randomness=SeededRandomnessForSimulation(1))
-    assert still.train(task(still)).status is Status.REFUSED_EXACTNESS
+    assert still.train(task(still)).status is Status.FAILED
+
+
+def test_a_refused_probe_is_said_because_it_happens_before_any_training(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise ExactnessError("Expected exact gradients, got others.")
+
+    monkeypatch.setattr("client.vault.vault.ensure_exact", refuse)
+    refusing = vault(make_study(), make_records(60))
+    assert refusing.train(task(refusing)).status is Status.REFUSED_EXACTNESS
 
 
 def test_micro_batches_hold_every_record_once_and_stay_small() -> None:

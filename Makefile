@@ -1,0 +1,58 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DATA := data/vader/vader.csv
+# another build of PyTorch: make setup TORCH="--index-url URL torch==2.13.*"
+TORCH ?= "torch>=2.13,<2.14"
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
+export FLWR_TELEMETRY_ENABLED = 0
+export FLWR_DISABLE_UPDATE_CHECK = 1
+export RAY_USAGE_STATS_ENABLED = 0
+
+.PHONY: help setup demo test test-all check bench clean
+
+help: ## show this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch the base model and the demo's data
+
+demo: setup ## private federated LoRA of MiniLM at four real sites; report in runs/demo/report.html
+	@if [ -f runs/demo/result.json ]; then rm -rf runs/demo; fi
+	@$(BIN)/fedvault-sim run simulations/scenarios/vader.toml --out runs/demo --resume
+
+test: setup ## run the tests, offline
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: setup ## run the tests, slow ones too
+	@$(BIN)/python -m pytest
+
+check: setup ## format, lint, types, architecture, generated documents
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@diff <($(BIN)/python -m simulations.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
+
+bench: setup ## ratios against what a user would otherwise run; minutes
+	@$(BIN)/python -m simulations.benchmarks
+
+clean: ## remove the environment and everything that was generated
+	rm -rf $(VENV) data runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(READY): pyproject.toml simulations/datasets/minilm.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: Expected $(PYTHON), got none. hint: make PYTHON=/path/to/python3.11"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing FedVault and its libraries into $(VENV) (once; several minutes)"
+	@$(BIN)/python -m pip install --quiet --progress-bar off $(TORCH)
+	@$(BIN)/python -m pip install --quiet --progress-bar off -e '.[simulation,dev]'
+	@$(BIN)/fedvault-sim data fetch minilm
+	@touch $@
+
+$(DATA): $(READY) simulations/datasets/vader.txt
+	@$(BIN)/fedvault-sim data fetch vader
+	@touch $@

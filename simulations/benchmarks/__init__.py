@@ -1,0 +1,1 @@
+"""Ratios against what a user would otherwise run, interleaved in one process run: `make bench`."""

@@ -1,0 +1,70 @@
+"""`python -m simulations.benchmarks [step] [engines] [quality]`: all of them without a name."""
+
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.files import write_atomically
+from simulations.cli import QUIET
+
+FOLDER = Path("runs/bench")
+console = Console()
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help="step (1 min), engines (2 min), quality (20 min)")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Measure ratios and accuracies, and keep them in runs/bench/."""
+    os.environ |= QUIET
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+    logging.getLogger("simulations").setLevel(logging.ERROR)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name in names or BENCHMARKS:
+        if name not in BENCHMARKS:
+            raise typer.BadParameter(f"Expected some of {', '.join(BENCHMARKS)}, got {name!r}.")
+        found = list(BENCHMARKS[name]())
+        plain = [asdict(row) for row in found]
+        write_atomically(FOLDER / f"{name}.json", json.dumps(plain, indent=1).encode())
+        console.print_json(data=plain) if as_json else console.print(_table(name, found))
+
+
+def _step() -> Iterable[Any]:
+    from simulations.benchmarks import private_step
+
+    return private_step.rows()
+
+
+def _engines() -> Iterable[Any]:
+    from simulations.benchmarks import engines
+
+    return engines.rows()
+
+
+def _quality() -> Iterable[Any]:
+    from simulations.benchmarks import quality
+
+    return quality.table(FOLDER / "quality")
+
+
+def _table(name: str, rows: Sequence[Any]) -> Table:
+    table = Table(title=name, title_justify="left")
+    for field in fields(rows[0]):
+        table.add_column(field.name)
+    for row in rows:
+        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in astuple(row)))
+    return table
+
+
+BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {"step": _step, "engines": _engines, "quality": _quality}
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,86 @@
+"""A private step beside a plain LoRA step: the same tensors trained on the same micro-batch of MiniLM."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from client.vault.datasets import TokenizedDataset, from_records
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer
+from client.vault.randomness import OsRandomness
+from shared.adapted_model import build
+from shared.privacy.planning import plan
+from shared.study import Study, parse
+from simulations.benchmarks.measure import Ratio, interleaved
+
+RECORDS, TOKENS, RANK, TURNS = 32, 64, 8, 41
+
+
+def rows() -> Iterator[Ratio]:
+    """LoRA on all layers; on the top two; and on the top two with the frozen activations kept."""
+    peer = "plain LoRA step"
+    yield _compared("private step, LoRA on all layers", peer, layers="all", cached=False)
+    yield _compared("private step, last:2", peer, layers="last:2", cached=False)
+    yield _compared("private step, last:2, cached", f"{peer}, not cached", layers="last:2", cached=True)
+
+
+def _compared(measure: str, peer: str, *, layers: str, cached: bool) -> Ratio:
+    with tempfile.TemporaryDirectory() as folder:
+        ours = _private(_study(layers), Path(folder) if cached else None)
+        theirs = _plain(_study(layers))
+        return interleaved(measure, peer, ours=ours, theirs=theirs, turns=TURNS)
+
+
+def _private(study: Study, cache: Path | None) -> Callable[[], None]:
+    trainer = _trainer(study, cache)
+    optimizer, randomness = trainer.optimizer(), OsRandomness()
+
+    def step() -> None:
+        trainer.per_example_gradients(range(RECORDS))
+        optimizer.accumulate(RECORDS)
+        optimizer.noisy_step(randomness.step())
+
+    return step
+
+
+def _plain(study: Study) -> Callable[[], None]:
+    model = build(study)
+    records = _records(model.vocabulary_size)
+    ids = torch.from_numpy(records.ids.astype(np.int64)).view(RECORDS, TOKENS)
+    mask, targets = torch.ones_like(ids), torch.from_numpy(records.targets)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(ids, mask), targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    return step
+
+
+def _trainer(study: Study, cache: Path | None) -> PrivateTrainer:
+    model = build(study)
+    prefix = open_prefix(model, _records(model.vocabulary_size), torch.device("cpu"), folder=cache, limit_bytes=2**30)
+    planned = plan(study.privacy, steps=100)
+    return PrivateTrainer(
+        model, prefix, planned, declared_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
+    )
+
+
+def _records(vocabulary: int) -> TokenizedDataset:
+    generator = np.random.default_rng(0)
+    records = generator.integers(5, vocabulary, (RECORDS, TOKENS)).tolist()
+    return from_records(records, np.arange(RECORDS) % 2)
+
+
+def _study(layers: str) -> Study:
+    declared = {
+        "study": {"name": "benchmark"},
+        "model": {"source": "embedded:minilm"},
+        "task": {"kind": "sequence-classification", "labels": ["no", "yes"]},
+        "adapter": {"rank": RANK, "layers": layers},
+    }
+    return parse(Study, declared, where="benchmark")

@@ -1,0 +1,222 @@
+"""Whole runs over the tiny BERT: every arm, both engines, cut and resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from server.export import load_finished
+from shared.errors import RunError, SettingsError
+from simulations.engine import LocalEngine
+from simulations.progress import SilentProgress
+from simulations.result import Result, read_result
+from simulations.run import Run
+from simulations.scenario import Scenario
+
+pytestmark = pytest.mark.integration
+Scenarios = Callable[..., Scenario]
+
+
+def run_of(scenario: Scenario, folder: Path, table: pd.DataFrame, *, resume: bool = False) -> Run:
+    source = folder.parent / "table.csv"
+    table.to_csv(source, index=False)
+    prepared = Run(scenario, source, folder, SilentProgress())
+    prepared.open(resume=resume)
+    return prepared
+
+
+def packed(folder: Path) -> bytes:
+    return (folder / "adapter" / "packed.safetensors").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """One whole run, shared by the tests that only look."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    tiny, table = request.getfixturevalue("tiny_bert"), request.getfixturevalue("table")
+    return folder, run_of(Scenario.model_validate(declaration(tiny)), folder, table).execute()
+
+
+def declaration(tiny: Path) -> dict[str, Any]:
+    return {
+        "study": {"name": "whole"},
+        "model": {"source": str(tiny)},
+        "task": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": 24},
+        "adapter": {"layers": "last:1"},
+        "privacy": {"epsilon": 8.0, "sampling_rate": 0.3},
+        "training": {"local_steps": 4},
+        "federation": {"rounds": 3, "smallest_declared_size": 20},
+        "simulation": {
+            "seed": 7,
+            "data": {"source": "table.csv", "partition": {"by": "column", "column": "site"}},
+        },
+    }
+
+
+def test_every_arm_is_there_with_its_size_cost_and_quality(finished: tuple[Path, Result]) -> None:
+    _, result = finished
+    alone = next(name for name in result.arms if name.startswith("site-alone:"))
+    trained = ["head-federated", alone, "federated", "without-privacy"]
+    assert list(result.arms) == ["majority", "untrained-head", *trained]
+    assert set(result.baselines) == set(result.arms) - {"federated"}
+    assert result.arms["federated"].rows == sum(site.train for site in result.data.values())
+    assert result.arms["without-privacy"].epsilon is None and not result.arms["without-privacy"].private
+    assert [entry.round for entry in result.rounds] == [1, 2, 3]
+    assert all(entry.accepted == 3 and entry.evaluation is not None for entry in result.rounds)
+    assert result.rounds[-1].evaluation == result.final
+
+
+def test_spent_epsilon_is_the_studys_and_never_above_it(finished: tuple[Path, Result]) -> None:
+    for spent in finished[1].privacy.values():
+        assert 7.9 < spent.epsilon_rdp <= 8.0 and spent.steps == 12
+        assert spent.epsilon_prv is not None and spent.epsilon_prv < spent.epsilon_rdp
+        assert spent.seeded_noise
+
+
+def test_bytes_are_the_packed_adapter_and_little_else(finished: tuple[Path, Result]) -> None:
+    folder, result = finished
+    floats = 2 * 32 * 8 + 2 * 32 + 2
+    assert 4 * floats <= result.bytes.up_per_node_round <= 4 * floats + 200
+    assert result.bytes.down_per_node_round == result.bytes.up_per_node_round
+    assert result.bytes.full_model_up > result.bytes.full_lora_up > 4 * floats
+    assert not (folder / "cache").exists()
+
+
+def test_the_exported_adapter_classifies(finished: tuple[Path, Result]) -> None:
+    assert set(load_finished(finished[0] / "adapter").classify(["good word1", "bad word2"])) <= {"no", "yes"}
+
+
+def test_result_is_read_back_and_damage_is_said(finished: tuple[Path, Result], tmp_path: Path) -> None:
+    folder, result = finished
+    assert read_result(folder / "result.json") == result
+    (tmp_path / "result.json").write_text(json.dumps({"rounds": []}))
+    with pytest.raises(SettingsError, match="Expected a result file"):
+        read_result(tmp_path / "result.json")
+    with pytest.raises(SettingsError, match="got nothing"):
+        read_result(tmp_path / "absent.json")
+
+
+def test_a_folder_is_claimed_by_one_scenario(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame
+) -> None:
+    folder, result = finished
+    same, other = declaration(tiny_bert), declaration(tiny_bert)
+    other["privacy"] = {"epsilon": 1.0}
+    with pytest.raises(SettingsError, match="holds a run"):
+        run_of(Scenario.model_validate(same), folder, table)
+    with pytest.raises(SettingsError, match="got a changed one"):
+        run_of(Scenario.model_validate(other), folder, table, resume=True)
+    assert run_of(Scenario.model_validate(same), folder, table, resume=True).execute() == result
+
+
+class StopAt(SilentProgress):
+    """Presses Ctrl-C after some rounds."""
+
+    def __init__(self, rounds: int) -> None:
+        self.left = rounds
+
+    def finished(self, record: Any, evaluation: Any) -> None:
+        super().finished(record, evaluation)
+        self.left -= record is not None
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("rounds", [2, 8])
+def test_a_run_cut_anywhere_resumes_to_the_same_bytes(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, rounds: int
+) -> None:
+    scenario = Scenario.model_validate(declaration(tiny_bert))
+    cut = run_of(scenario, tmp_path / "run", table)
+    cut.progress = StopAt(rounds)
+    with pytest.raises(KeyboardInterrupt):
+        cut.execute()
+    assert not (tmp_path / "run" / "result.json").exists()
+    result = run_of(scenario, tmp_path / "run", table, resume=True).execute()
+    assert packed(tmp_path / "run") == packed(finished[0])
+    assert result.final == finished[1].final and result.privacy == finished[1].privacy
+
+
+def test_performance_settings_change_no_bit_of_the_batches_and_the_noise(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    declared = declaration(tiny_bert) | {"performance": {"prefix_cache": False}}
+    declared["simulation"] = declared["simulation"] | {"processes": 1, "arms": ["federated"]}
+    result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    assert result.study_sha256 == finished[1].study_sha256
+    assert packed(tmp_path / "run") == packed(finished[0])
+
+
+def test_ray_gives_the_same_numbers(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    declared = declaration(tiny_bert)
+    declared["simulation"] = declared["simulation"] | {"engine": "ray", "arms": ["federated"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray and Flower's engine leave sockets and deprecations behind
+        result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    assert packed(tmp_path / "run") == packed(finished[0])
+    assert result.final == finished[1].final and result.privacy == finished[1].privacy
+
+
+def test_a_worker_that_dies_is_a_node_that_died(tmp_path: Path) -> None:
+    engine = LocalEngine(tmp_path, processes=1)
+    try:
+        with pytest.raises(Exception, match="terminated abruptly"):
+            engine.map(os._exit, [(1,)])
+        assert engine.map(abs, [(-3,)]) == [3]
+    finally:
+        engine.close()
+
+
+def test_an_arm_without_any_update_is_an_error(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    declared = declaration(tiny_bert)
+    declared["federation"] = {"rounds": 1, "smallest_declared_size": 20, "deadline_s": 0.001}
+    declared["simulation"] = declared["simulation"] | {"arms": ["federated"]}
+    with pytest.raises(RunError, match="at least one round"):
+        run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+
+
+def test_ctrl_c_says_how_to_resume(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    table.to_csv(tmp_path / "table.csv", index=False)
+    (tmp_path / "mine.toml").write_text(toml_of(tiny_bert))
+    command = [sys.executable, "-m", "simulations", "run", "mine.toml", "--out", "out", "--set", "study.name=a b"]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    waited_until = time.monotonic() + 120
+    while not list(tmp_path.glob("out/arms/*/checkpoints/round-00001.json")) and time.monotonic() < waited_until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert "fedvault-sim run mine.toml --out out --resume --set 'study.name=a b'" in said.replace("\n", "")
+    resumed = subprocess.run([*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert json.loads(resumed.stdout)["rounds"][-1]["round"] == 40
+
+
+def toml_of(tiny: Path) -> str:
+    return f"""
+[study]
+name = "whole"
+[model]
+source = "{tiny}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 24
+[federation]
+rounds = 40
+smallest_declared_size = 20
+[simulation.data]
+source = "table.csv"
+partition = {{ by = "column", column = "site" }}
+"""

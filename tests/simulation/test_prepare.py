@@ -1,0 +1,93 @@
+"""Real tables have holes: each one has a stated rule or one clear message, before any training."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from client.vault.datasets import load
+from shared.errors import DataError
+from simulations.prepare import Prepared, prepare, reopen
+from simulations.scenario import Scenario
+
+Scenarios = Callable[..., Scenario]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path, scenario: Scenarios) -> Callable[..., Prepared]:
+    def run(table: pd.DataFrame, **sections: Any) -> Prepared:
+        table.to_csv(tmp_path / "table.csv", index=False)
+        return prepare(scenario(**sections), tmp_path / "table.csv", tmp_path)
+
+    return run
+
+
+def with_rows(table: pd.DataFrame, *rows: tuple[Any, Any, Any]) -> pd.DataFrame:
+    return pd.concat([table, pd.DataFrame(rows, columns=["text", "label", "site"])], ignore_index=True)
+
+
+def test_sites_roles_and_declared_sizes(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    found = prepared(table)
+    assert [site.name for site in found.sites] == ["east", "north", "south"]
+    for site in found.sites:
+        assert site.train + site.holdout + site.dropped == site.rows == 120
+        assert len(load(found.train_path(site))) == site.train
+        assert abs(site.declared_size - site.train) <= 5
+    assert reopen(found.folder) == found
+
+
+def test_holes_are_counted_and_contribute_nothing(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    holes = [(None, "yes", "north")] * 30 + [("good", "maybe", "north")] * 30 + [("word1", None, "north")] * 30
+    found = prepared(with_rows(table, *holes))
+    north = next(site for site in found.sites if site.name == "north")
+    assert north.unusable == int((load(found.train_path(north)).targets < 0).sum()) > 0
+    assert any("north" in warning and "unusable" in warning for warning in found.warnings)
+
+
+def test_a_site_with_three_rows_and_rows_without_site_are_left_out(
+    prepared: Callable[..., Prepared], table: pd.DataFrame
+) -> None:
+    found = prepared(with_rows(table, *[("good", "yes", "tiny")] * 3, ("good", "yes", None)))
+    assert "tiny" not in [site.name for site in found.sites]
+    assert any("'tiny' left out: " in warning for warning in found.warnings)
+    assert any("1 rows name no site" in warning for warning in found.warnings)
+
+
+def test_a_cell_of_two_megabytes_is_cut_to_the_studys_length(
+    prepared: Callable[..., Prepared], table: pd.DataFrame
+) -> None:
+    found = prepared(with_rows(table, *[("good " * 400_000, "yes", "north")] * 8))
+    lengths = [load(found.train_path(site)).lengths.max() for site in found.sites]
+    assert max(lengths) == 24
+
+
+def test_too_few_usable_sites_is_said_with_the_reasons(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match=r"federation.quorum=2 usable sites, got 1") as raised:
+        prepared(table[table.site == "north"])
+    with pytest.raises(DataError) as raised:
+        prepared(with_rows(table[table.site == "north"], *[("good", "yes", "tiny")] * 3))
+    assert "'tiny' left out" in str(raised.value.hint)
+
+
+def test_labels_that_the_study_does_not_know(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    with pytest.raises(DataError, match=r"Expected labels .*got '0', '1'"):
+        prepared(table.replace({"label": {"no": "0", "yes": "1"}}))
+
+
+@pytest.mark.parametrize("column", ["text", "label", "site"])
+def test_missing_columns_are_named(prepared: Callable[..., Prepared], table: pd.DataFrame, column: str) -> None:
+    with pytest.raises(DataError, match=f"Expected a column '{column}'"):
+        prepared(table.rename(columns={column: "other"}))
+
+
+def test_noise_that_drowns_the_signal_is_said_before_training(
+    prepared: Callable[..., Prepared], table: pd.DataFrame
+) -> None:
+    found = prepared(table, privacy={"epsilon": 0.5, "sampling_rate": 0.3})
+    assert any("longest possible signal" in warning for warning in found.warnings)
+
+
+def test_a_delta_too_large_for_the_largest_site_is_said(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    assert any("privacy.delta" in w for w in prepared(table, privacy={"epsilon": 8.0, "delta": 0.01}).warnings)

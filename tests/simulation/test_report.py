@@ -1,0 +1,133 @@
+"""The page and the tables: self-contained, escaped, honest."""
+
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from simulations.report import page, write_report
+from simulations.result import (
+    ArmResult,
+    Bytes,
+    Quality,
+    Result,
+    RoundResult,
+    SiteData,
+    SitePrivacy,
+    WorstSite,
+    schema_markdown,
+)
+from simulations.tables import render
+
+HOSTILE = "<script>alert(1)</script>&\"'"
+
+
+def quality(site: str, accuracy: float = 0.8) -> Quality:
+    return Quality(
+        accuracy=accuracy,
+        macro_f1=accuracy,
+        per_site={site: accuracy},
+        worst_site=WorstSite(site=site, accuracy=accuracy),
+    )
+
+
+def arm(title: str, site: str, *, private: bool = True) -> ArmResult:
+    return ArmResult(
+        title=title,
+        private=private,
+        epsilon=2.9 if private else None,
+        rows=100,
+        sampling_rate=0.1,
+        steps=6,
+        seconds=1.0,
+        quality=quality(site),
+    )
+
+
+@pytest.fixture
+def result() -> Result:
+    site = HOSTILE
+    arms = {"federated": arm("federated", site), "without-privacy": arm("WITHOUT PRIVACY", site, private=False)}
+    spent = SitePrivacy(
+        epsilon_rdp=2.9,
+        epsilon_prv=None,
+        delta=1e-5,
+        noise_multiplier=1.5,
+        sampling_rate=0.1,
+        steps=6,
+        unit="record",
+        adjacency="add or remove one",
+        sampling="Poisson",
+        accountant="RDP",
+        clipping="automatic",
+        clip_norm=1.0,
+        declared_size=100,
+        seeded_noise=True,
+    )
+    one = RoundResult(
+        round=1,
+        outcome="aggregated",
+        seconds=1.0,
+        accepted=2,
+        quarantined=[],
+        refused=[],
+        missing=[],
+        evaluation=quality(site),
+    )
+    return Result(
+        fedvault_version="0",
+        study_sha256="a" * 64,
+        scenario={"study": {"name": HOSTILE}},
+        rounds=[one],
+        final=quality(site),
+        arms=arms,
+        baselines={"without-privacy": arms["without-privacy"]},
+        privacy={site: spent},
+        bytes=Bytes(up_per_node_round=1024, down_per_node_round=1024, full_lora_up=9000, full_model_up=10**8),
+        timing={"prepare": 1.0},
+        data={site: SiteData(rows=1, train=1, holdout=0, dropped=0, unusable=0)},
+        warnings=[HOSTILE],
+    )
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, Any]]] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_page_is_self_contained_and_escapes_every_name(result: Result, tmp_path: Path) -> None:
+    write_report(result, tmp_path / "report.html")
+    written = (tmp_path / "report.html").read_text()
+    assert "<script>alert" not in written and "alert(1)" in written
+    tags = Tags()
+    tags.feed(written)
+    assert not [attrs for _, attrs in tags.found if {"src", "href"} & set(attrs)]
+    assert {"arms", "rounds", "bytes", "timing"} <= {attrs.get("id") for _, attrs in tags.found}
+
+
+def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
+    written = page(result)
+    for words in ("(2.900, 1e-05)-differentially private", "adding or removing", "without privacy", "seeded"):
+        assert words in written
+
+
+def test_tables_fit_eighty_columns_and_shout_where_nothing_protects(result: Result) -> None:
+    named = result.model_copy(update={"warnings": ["north: 3 of 90 training records unusable."]})
+    console = Console(width=80, record=True)
+    render(named, console)
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("WITHOUT PRIVACY is a reference", "noise was seeded", "none", "2.900", "3 of 90"):
+        assert words in text
+
+
+def test_every_field_of_the_result_says_what_it_means() -> None:
+    written = schema_markdown()
+    assert "| None |" not in written and "`epsilon_rdp`" in written
+    assert (Path(__file__).parents[2] / "simulations" / "RESULT.md").read_text() == written

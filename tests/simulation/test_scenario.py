@@ -1,0 +1,126 @@
+"""Scenario files, and changes on the command line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shared.errors import SettingsError
+from simulations.arms import changed, trained_arms
+from simulations.prepare import Site
+from simulations.scenario import Scenario, data_path, load
+
+STRANGERS = """
+[study]
+name = "my-study"
+[model]
+source = "embedded:minilm"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 48
+[adapter]
+rank = 8
+[privacy]
+epsilon = 3.0
+delta = 1e-5
+unit = "record"
+[training]
+local_steps = 10
+[federation]
+rounds = 8
+[simulation]
+seed = 7
+[simulation.data]
+source = "data.csv"
+text_column = "text"
+label_column = "label"
+partition = { by = "column", column = "site" }
+holdout = 0.2
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "mine.toml").write_text(STRANGERS)
+    return tmp_path / "mine.toml"
+
+
+def test_a_strangers_scenario_loads_with_good_defaults(file: Path) -> None:
+    found = load(file)
+    assert found.as_study().total_steps == 80 and found.simulation.engine == "local"
+    assert found.as_study().sha256 == load(file, ["simulation.seed=8"]).as_study().sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("privacy.epsilon=1", 1.0),
+        ("study.name=two words", "two words"),
+        ('task.labels=["a","b"]', ("a", "b")),
+        ("simulation.data.used=0.5", 0.5),
+        ("performance.prefix_cache=false", False),
+    ],
+)
+def test_one_value_is_changed(file: Path, change: str, value: Any) -> None:
+    found: Any = load(file, [change])
+    for part in change.partition("=")[0].split("."):
+        found = getattr(found, part)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("privacy.epsilon", "section.key=value"),
+        ("epsilon=1", "section.key=value"),
+        ("privacy.epsilon=-1", "privacy.epsilon"),
+        ("privacy.epsilon=nan", "privacy.epsilon"),
+        ("privacy.epsilom=1", "privacy.epsilom: no such key"),
+        ("study.name.x=1", "section at 'name'"),
+        ("simulation.arms=['none']", "arms are some of"),
+        ("simulation.data.partition={by='nothing'}", "partition"),
+    ],
+)
+def test_what_cannot_be_is_said_with_the_keys_path(file: Path, change: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load(file, [change])
+
+
+def test_data_is_found_beside_the_scenario_or_said_to_be_missing(file: Path) -> None:
+    with pytest.raises(SettingsError, match=r"data\.csv"):
+        data_path(load(file), file)
+    (file.parent / "data.csv").touch()
+    assert data_path(load(file), file) == file.parent / "data.csv"
+    with pytest.raises(SettingsError) as raised:
+        data_path(load(file, ["simulation.data.source=dataset:nothing"]), file)
+    assert "fedvault-sim data fetch nothing" in str(raised.value.hint)
+
+
+SITES = tuple(Site(i, name, 100, size, 20, 0, 0, size) for i, (name, size) in enumerate([("a", 60), ("b", 80)]))
+
+
+def test_arms_spend_the_same_epsilon_and_only_the_reference_is_unprotected(scenario: Callable[..., Scenario]) -> None:
+    arms = {arm.name: arm for arm in trained_arms(scenario(), SITES)}
+    assert list(arms) == ["head-federated", "site-alone:b", "federated", "without-privacy"]
+    assert [name for name, arm in arms.items() if not arm.protected] == ["without-privacy"]
+    assert len({arm.study.privacy for arm in arms.values()}) == len({a.study.total_steps for a in arms.values()}) == 1
+    assert arms["federated"].study == scenario().as_study()
+
+
+def test_which_site_is_alone(scenario: Callable[..., Scenario]) -> None:
+    def alone(which: str) -> list[str]:
+        declared = scenario().model_dump()
+        declared["simulation"] |= {"alone": which, "arms": ["site-alone", "federated"]}
+        return [arm.name for arm in trained_arms(Scenario.model_validate(declared), SITES)]
+
+    assert alone("every") == ["site-alone:a", "site-alone:b", "federated"]
+    assert alone("a") == ["site-alone:a", "federated"]
+    with pytest.raises(SettingsError, match="'largest', 'every' or one of a, b"):
+        alone("c")
+
+
+def test_a_changed_study_is_validated(scenario: Callable[..., Scenario]) -> None:
+    with pytest.raises(ValueError, match="epsilon"):
+        changed(scenario().as_study(), privacy={"epsilon": -1})
