@@ -60,7 +60,10 @@ def attach(encoder: nn.Module, adapter: Adapter) -> nn.Module:
         ) from None
     for name, parameter in adapted.named_parameters():
         parameter.requires_grad_(".lora_B." in name)
-        if ".lora_A." in name and not parameter.is_meta:
+        if ".lora_A." not in name:
+            continue
+        _check_rank(*parameter.shape)
+        if not parameter.is_meta:
             fixed = orthonormal_rows(parameter.shape[0], parameter.shape[1], seed=adapter.seed, name=name)
             parameter.data.copy_(torch.from_numpy(fixed))
     return adapted
@@ -75,17 +78,23 @@ def lowest_trained_layer(encoder: nn.Module, adapter: Adapter) -> int | None:
 
 
 def orthonormal_rows(rows: int, width: int, *, seed: int, name: str) -> NDArray[np.float32]:
-    """Draw A (rows, width) with orthonormal rows, the same on every machine, from a public seed and the tensor's name.
+    """Draw A (rows, width) with orthonormal rows from a public seed and the tensor's name, so that it is never sent.
+
+    The same on every machine up to the last bits of its linear algebra library.
 
     Raises:
         SettingsError: more rows than columns, so they cannot be orthonormal.
     """
-    if rows > width:
-        raise SettingsError(f"Expected adapter.rank of at most the layer's width {width}, got rank={rows}.")
+    _check_rank(rows, width)
     entropy = int.from_bytes(hashlib.sha256(f"fedvault A {seed} {name}".encode()).digest())
     columns = np.random.default_rng(entropy).standard_normal((width, rows))
     q, r = np.linalg.qr(columns)
     return np.ascontiguousarray((q * np.sign(np.diag(r))).T, dtype=np.float32)
+
+
+def _check_rank(rows: int, width: int) -> None:
+    if rows > width:
+        raise SettingsError(f"Expected adapter.rank of at most the layer's width {width}, got rank={rows}.")
 
 
 def layout_of(model: nn.Module) -> Layout:

@@ -64,20 +64,23 @@ def run(
 
     Example: fedvault-sim run simulations/scenarios/vader.toml --set privacy.epsilon=1 --out runs/strict
     """
+    from simulations.scenario import data_path, load
+
+    wanted = [*(changes or []), *([f'simulation.engine="{engine}"'] if engine else [])]
+    declared = load(scenario, wanted)
+    source, folder = data_path(declared, scenario), out or Path("runs") / scenario.stem
+
+    # only now what takes seconds to import: a mistake in the file is said at once
     from rich.console import Console
 
     from simulations.report import write_report
     from simulations.result import as_json as to_json
     from simulations.run import Run
-    from simulations.scenario import data_path, load
     from simulations.tables import render
 
     _quiet_libraries()
-    wanted = [*(changes or []), *([f'simulation.engine="{engine}"'] if engine else [])]
-    declared = load(scenario, wanted)
-    folder = out or Path("runs") / scenario.stem
-    console = Console(stderr=as_json)
-    running = Run(declared, data_path(declared, scenario), folder, progress := _progress(as_json, console))
+    console, beside = Console(), Console(stderr=True)
+    running = Run(declared, source, folder, progress := _progress(as_json, beside))
     running.open(resume=resume)
     try:
         with progress:
@@ -85,7 +88,7 @@ def run(
     except KeyboardInterrupt:
         settings = [part for change in wanted for part in ("--set", change)]
         again = shlex.join(["fedvault-sim", "run", str(scenario), "--out", str(folder), "--resume", *settings])
-        console.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
+        beside.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     write_report(result, folder / "report.html")
     if as_json:

@@ -22,7 +22,7 @@ from server.export import export
 from server.rounds import RoundRecord
 from shared.adapted_model import layout_of
 from shared.adapters import Layout
-from shared.errors import RunError, SettingsError
+from shared.errors import FedVaultError, RunError, SettingsError
 from shared.files import write_atomically
 from shared.privacy.accounting import epsilon_prv, epsilon_rdp
 from shared.privacy.planning import plan
@@ -131,11 +131,23 @@ class Run:
     def _prepare(self) -> Prepared:
         self.progress.phase("prepare")
         folder = self.folder / "prepared"
-        with self._timed("prepare"):
-            if (folder / "warnings.json").exists():
-                return reopen(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            return prepare(self.scenario, self.source, folder)
+        if (folder / "warnings.json").exists():
+            return reopen(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._timed("prepare"):
+                return prepare(self.scenario, self.source, folder)
+        except FedVaultError:
+            self._give_back()
+            raise
+
+    def _give_back(self) -> None:
+        """Nothing was trained: leave the folder free for the mended scenario."""
+        shutil.rmtree(self.folder / "prepared")
+        for name in ("scenario.json", "timing.json"):
+            (self.folder / name).unlink(missing_ok=True)
+        if not any(self.folder.iterdir()):
+            self.folder.rmdir()
 
     def _engine(self) -> Engine:
         simulation, threads = self.scenario.simulation, self.scenario.performance.threads

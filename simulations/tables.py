@@ -1,5 +1,6 @@
 """A result as tables for a terminal, narrow enough for 80 columns."""
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -54,7 +55,7 @@ def privacy_table(result: Result) -> Table:
 
 def cost_table(result: Result) -> Table:
     """Bytes per node and round, seconds by phase."""
-    table = Table(title="What it took", title_justify="left", show_header=False)
+    table = Table(title="What it took", title_justify="left", box=SIMPLE_HEAD, show_header=False)
     size = result.bytes
     table.add_row("up / down per node and round", f"{_kib(size.up_per_node_round)} / {_kib(size.down_per_node_round)}")
     table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
@@ -63,7 +64,7 @@ def cost_table(result: Result) -> Table:
 
 
 def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
     table.add_column(first)
     for name in others:
         table.add_column(name, justify="right")

@@ -3,10 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+
+from simulations.cli import main
 
 STRANGER = """
 [study]
@@ -30,6 +34,21 @@ def sim(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 @pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command in this process: exit code, stdout, stderr."""
+
+    def run(*arguments: str, cwd: Path) -> tuple[int, str, str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setattr(sys, "argv", ["fedvault-sim", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written = capsys.readouterr()
+        return int(ended.value.code or 0), written.out, written.err
+
+    return run
+
+
+@pytest.fixture
 def folder(tmp_path: Path, tiny_bert: Path, table: pd.DataFrame) -> Path:
     partition = 'partition = { by = "column", column = "site" }'
     (tmp_path / "mine.toml").write_text(STRANGER.format(model=tiny_bert, partition=partition))
@@ -37,11 +56,11 @@ def folder(tmp_path: Path, tiny_bert: Path, table: pd.DataFrame) -> Path:
     return tmp_path
 
 
-def test_help_teaches() -> None:
+def test_help_teaches(here: Any, tmp_path: Path) -> None:
     for arguments in ([], ["run"], ["report"], ["scenarios"], ["data", "fetch"]):
-        found = sim(*arguments, "--help")
-        assert found.returncode == 0 and "Usage" in found.stdout
-    assert "--set privacy.epsilon=1" in sim("run", "--help").stdout
+        code, out, _ = here(*arguments, "--help", cwd=tmp_path)
+        assert code == 0 and "Usage" in out
+    assert "privacy.epsilon=1" in here("run", "--help", cwd=tmp_path)[1]
 
 
 @pytest.mark.parametrize(
@@ -62,24 +81,24 @@ def test_help_teaches() -> None:
         (["data", "fetch", "other"], "minilm, vader"),
     ],
 )
-def test_every_mistake_is_one_clear_error(folder: Path, arguments: list[str], words: str) -> None:
-    found = sim(*arguments, cwd=folder)
-    assert 2 <= found.returncode <= 8 and found.stdout == ""
-    assert found.stderr.startswith("error: ") and words in found.stderr and "Traceback" not in found.stderr
-    assert not list(folder.glob("runs/*/result.json"))
+def test_every_mistake_is_one_clear_error(folder: Path, here: Any, arguments: list[str], words: str) -> None:
+    code, out, err = here(*arguments, cwd=folder)
+    assert 2 <= code <= 8 and out == ""
+    assert "\nerror: " in "\n" + err and words in err and "Traceback" not in err
+    assert not list(folder.glob("runs/*"))
 
 
 def test_verbose_shows_where(folder: Path) -> None:
     assert "Traceback" in sim("--verbose", "run", "absent.toml", cwd=folder).stderr
+    assert "Traceback" not in sim("run", "absent.toml", cwd=folder).stderr
 
 
-def test_a_mistake_in_the_data_does_not_claim_the_folder(folder: Path) -> None:
-    (folder / "table.csv").write_text("text,label\nhello,yes\n")
-    assert sim("run", "mine.toml", cwd=folder).returncode != 0
-    pd.DataFrame({"text": ["good word1", "bad"] * 90, "label": ["yes", "no"] * 90, "site": list("abc") * 60}).to_csv(
-        folder / "table.csv", index=False
-    )
+def test_a_mistake_in_the_data_does_not_claim_the_folder(folder: Path, here: Any) -> None:
     quick = ["--set", "federation.rounds=1", "--set", "simulation.arms=['federated']"]
+    whole = (folder / "table.csv").read_text()
+    (folder / "table.csv").write_text("text,label,site\nhello,yes,north\n")
+    assert here("run", "mine.toml", *quick, cwd=folder)[0] != 0
+    (folder / "table.csv").write_text(whole)
     assert sim("run", "mine.toml", *quick, cwd=folder).returncode == 0
 
 
@@ -96,6 +115,7 @@ def test_run_prints_json_and_report_shows_it_again(folder: Path) -> None:
     assert json.loads(sim("report", "runs/mine", "--json", cwd=folder).stdout) == result
 
 
-def test_scenarios_are_listed() -> None:
-    assert "vader.toml" in sim("scenarios").stdout
-    assert [entry["name"] for entry in json.loads(sim("scenarios", "--json").stdout)] == ["sentiment at four sites"]
+def test_scenarios_are_listed(here: Any, tmp_path: Path) -> None:
+    assert "vader.toml" in here("scenarios", cwd=tmp_path)[1]
+    names = [entry["name"] for entry in json.loads(here("scenarios", "--json", cwd=tmp_path)[1])]
+    assert names == ["sentiment at four sites"]

@@ -200,7 +200,7 @@ def test_ctrl_c_says_how_to_resume(tiny_bert: Path, table: pd.DataFrame, tmp_pat
     assert "fedvault-sim run mine.toml --out out --resume --set 'study.name=a b'" in said.replace("\n", "")
     resumed = subprocess.run([*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["rounds"][-1]["round"] == 40
+    assert json.loads(resumed.stdout)["rounds"][-1]["round"] == 12
 
 
 def toml_of(tiny: Path) -> str:
@@ -214,8 +214,10 @@ kind = "sequence-classification"
 labels = ["no", "yes"]
 max_length = 24
 [federation]
-rounds = 40
+rounds = 12
 smallest_declared_size = 20
+[simulation]
+arms = ["federated"]
 [simulation.data]
 source = "table.csv"
 partition = {{ by = "column", column = "site" }}

@@ -39,7 +39,8 @@ def test_sites_roles_and_declared_sizes(prepared: Callable[..., Prepared], table
 
 
 def test_holes_are_counted_and_contribute_nothing(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
-    holes = [(None, "yes", "north")] * 30 + [("good", "maybe", "north")] * 30 + [("word1", None, "north")] * 30
+    holes = [(f"word{i} good", label, "north") for i in range(30) for label in ("maybe", None)]
+    holes += [(None, "yes", "north")]  # equal records have equal roles
     found = prepared(with_rows(table, *holes))
     north = next(site for site in found.sites if site.name == "north")
     assert north.unusable == int((load(found.train_path(north)).targets < 0).sum()) > 0
