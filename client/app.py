@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from client.vault.vault import Trains
 from shared.errors import PeerError
-from shared.protocol import Status, TrainReply, TrainTask, decode_task, digest, encode_reply
+from shared.protocol import Status, TrainReply, TrainTask, decode_task, encode_reply
 
 
 def build_client_app(open_vault: Callable[[Context, TrainTask], Trains]) -> ClientApp:
@@ -41,7 +41,7 @@ class RefuseRealData:
         """Refuse."""
         zeros = np.zeros_like(task.adapter)
         return TrainReply(
-            task.study_sha256, task.study_run, task.round, digest(task.adapter), Status.REFUSED_REAL_DATA, zeros
+            task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.REFUSED_REAL_DATA, zeros
         )
 
 

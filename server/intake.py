@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Message
 
 from shared.errors import PeerError
-from shared.protocol import Status, TrainReply, TrainTask, Vector, decode_reply, digest
+from shared.protocol import Status, TrainReply, TrainTask, Vector, decode_reply
 
 LARGEST_NORM = 1000.0
 
@@ -106,7 +106,7 @@ def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:
         return Reason.MALFORMED
     if (reply.study_sha256, reply.study_run) != (task.study_sha256, task.study_run):
         return Reason.WRONG_STUDY
-    if reply.round != task.round or reply.base_sha256 != digest(task.adapter):
+    if reply.round != task.round or reply.base_sha256 != task.adapter_sha256:
         return Reason.STALE
     return None
 

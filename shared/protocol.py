@@ -8,6 +8,7 @@ one (zeros), so that its size says nothing about the data.
 import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,11 @@ class TrainTask:
     round: int
     adapter: Vector
 
+    @cached_property
+    def adapter_sha256(self) -> str:
+        """Digest of the adapter, computed once."""
+        return digest(self.adapter)
+
 
 @dataclass(frozen=True)
 class TrainReply:
@@ -66,7 +72,7 @@ def encode_task(task: TrainTask) -> RecordDict:
         "study-sha256": task.study_sha256,
         "study-run": task.study_run,
         "round": task.round,
-        "adapter-sha256": digest(task.adapter),
+        "adapter-sha256": task.adapter_sha256,
     }
     return RecordDict({"task": ConfigRecord(config), "adapter": _pack(task.adapter)})
 
@@ -79,9 +85,10 @@ def decode_task(records: RecordDict) -> TrainTask:
     """
     config = _config(records, "task")
     adapter = _unpack(records, "adapter")
-    if digest(adapter) != _text(config, "adapter-sha256"):
+    task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter)
+    if task.adapter_sha256 != _text(config, "adapter-sha256"):
         raise PeerError("Expected an adapter that matches its digest, got other bytes.")
-    return TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter)
+    return task
 
 
 def encode_reply(reply: TrainReply) -> RecordDict:

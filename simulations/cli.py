@@ -78,7 +78,7 @@ def run(
     from simulations.run import Run
     from simulations.tables import render
 
-    _quiet_libraries()
+    quiet_libraries()
     console, beside = Console(), Console(stderr=True)
     running = Run(declared, source, folder, progress := _progress(as_json, beside))
     running.open(resume=resume)
@@ -164,7 +164,9 @@ def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalPro
     return SilentProgress() if silent else TerminalProgress(console)
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
+    """Only errors from the libraries; they set their own levels when they are imported, so that comes first."""
+    import flwr.serverapp  # noqa: F401
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -1,7 +1,8 @@
 """The local engine: Flower's Grid in memory, over a pool of warm worker processes.
 
-The same ServerApp and ClientApp run as in a deployment. Messages go to whichever worker is free, longest first; a
-worker keeps models and data between rounds. A worker that dies becomes an error reply, as a node's death would.
+The same ServerApp and ClientApp run as in a deployment. Messages go to whichever worker is free, longest first, small
+ones several at a time; a worker keeps models and data between rounds. A worker that dies becomes an error reply, as a
+node's death would.
 """
 
 import importlib
@@ -9,7 +10,7 @@ import multiprocessing
 import os
 import queue
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -24,7 +25,9 @@ from flwr.supercore.task_identity import TaskIdentity
 NODE_DIED = 8  # the code Flower itself uses for a ClientApp that stopped responding
 RUN_ID = 1
 LONGEST_PULL_S = 0.2
+BUNDLES_PER_WORKER = 16
 Handle = Callable[[Message, int, int], Message]
+Submit = Callable[[list[Message], int], "Future[list[Message]]"]
 
 
 class Engine(Protocol):
@@ -63,16 +66,16 @@ class LocalEngine:
     def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
         """Run a ServerApp over a grid of `len(sizes)` nodes."""
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 0
-        grid = LocalGrid(self.submit, sizes)
+        grid = LocalGrid(self.submit, sizes, bundles=BUNDLES_PER_WORKER * self.processes)
         context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
         try:
             app(grid, context)
         finally:
             grid.cancel()
 
-    def submit(self, message: Message, partition: int, nodes: int) -> Future[Message]:
-        """Hand a message to a worker."""
-        return self._call(answer, self._app, message, partition, nodes)
+    def submit(self, messages: list[Message], nodes: int) -> Future[list[Message]]:
+        """Hand messages to a worker, which answers them one after the other."""
+        return self._call(answer, self._app, messages, nodes)
 
     def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
         """Call a function in the workers."""
@@ -104,14 +107,15 @@ class LocalGrid(Grid):
     """Flower's Grid over futures.
 
     Args:
-        submit: starts the work for a message, partition and node count.
+        submit: starts the work for some messages, given the number of nodes.
         sizes: one node per entry; larger ones start first.
+        bundles: into how many pieces of like size a round is cut; default, one message each.
     """
 
-    def __init__(self, submit: Callable[[Message, int, int], "Future[Message]"], sizes: Sequence[int]) -> None:
-        self._submit, self._sizes = submit, list(sizes)
-        self._pending: dict[str, tuple[Message, Future[Message]]] = {}
-        self._finished: queue.SimpleQueue[str] = queue.SimpleQueue()
+    def __init__(self, submit: Submit, sizes: Sequence[int], *, bundles: int | None = None) -> None:
+        self._submit, self._sizes, self._bundles = submit, list(sizes), bundles or len(sizes)
+        self._pending: dict[str, tuple[Message, int, Future[list[Message]]]] = {}
+        self._finished: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
         self._ready: dict[str, None] = {}
 
     def set_run(self, run: Any) -> None:
@@ -135,10 +139,11 @@ class LocalGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Start the work, longest first; returns ids in the order of the messages."""
         numbered = [_with_id(message) for message in messages]
-        for message in sorted(numbered, key=lambda m: -self._sizes[m.metadata.dst_node_id - 1]):
-            future = self._submit(message, message.metadata.dst_node_id - 1, len(self._sizes))
-            self._pending[message.metadata.message_id] = (message, future)
-            future.add_done_callback(self._noting(message.metadata.message_id))
+        for bundle in bundled(numbered, [self._sizes[partition_of(m)] for m in numbered], self._bundles):
+            future = self._submit(bundle, len(self._sizes))
+            ids = [message.metadata.message_id for message in bundle]
+            self._pending |= {i: (bundle[place], place, future) for place, i in enumerate(ids)}
+            future.add_done_callback(self._noting(ids))
         return [message.metadata.message_id for message in numbered]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -153,39 +158,70 @@ class LocalGrid(Grid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Push, wait, pull."""
         ids = list(self.push_messages(messages))
-        wait([self._pending[i][1] for i in ids], timeout=timeout)
+        wait([self._pending[i][2] for i in ids], timeout=timeout)
         return self.pull_messages(ids)
 
-    def _noting(self, message_id: str) -> Callable[[Future[Message]], None]:
-        return lambda _done: self._finished.put(message_id)
+    def _noting(self, ids: list[str]) -> Callable[[Future[list[Message]]], None]:
+        return lambda _done: self._finished.put(ids)
 
     def _collect(self, *, wait_s: float) -> None:
         # a queue, not a look at every future: a round of n replies then costs n, not n squared
         try:
-            self._ready[self._finished.get(timeout=wait_s) if wait_s else self._finished.get_nowait()] = None
+            self._ready |= dict.fromkeys(self._finished.get(timeout=wait_s) if wait_s else [])
             while True:
-                self._ready[self._finished.get_nowait()] = None
+                self._ready |= dict.fromkeys(self._finished.get_nowait())
         except queue.Empty:
             return
 
     def cancel(self) -> None:
         """Drop what has not started."""
-        for _, future in self._pending.values():
+        for _, _, future in self._pending.values():
             future.cancel()
 
 
-def answer(app: str, message: Message, partition: int, nodes: int) -> Message:
-    """Run the ClientApp of a module on one message, in a worker."""
-    config: dict[str, Any] = {"partition-id": partition, "num-partitions": nodes}
+def bundled(messages: Sequence[Message], sizes: Sequence[int], bundles: int) -> Iterator[list[Message]]:
+    """Group messages so that no bundle, but for single large ones, holds more than its share; largest first."""
+    share = sum(sizes) / bundles
+    bundle: list[Message] = []
+    total = 0.0
+    for place in sorted(range(len(messages)), key=lambda place: -sizes[place]):
+        bundle.append(messages[place])
+        total += sizes[place]
+        if total >= share:
+            yield bundle
+            bundle, total = [], 0.0
+    if bundle:
+        yield bundle
+
+
+def partition_of(message: Message) -> int:
+    """Partition of the node that a message is for."""
+    return message.metadata.dst_node_id - 1
+
+
+def answer(app: str, messages: Sequence[Message], nodes: int) -> list[Message]:
+    """Run the ClientApp of a module on some messages, in a worker."""
+    client_app: ClientApp = importlib.import_module(app).app
+    return [_answered(client_app, message, nodes) for message in messages]
+
+
+def _answered(client_app: ClientApp, message: Message, nodes: int) -> Message:
+    config: dict[str, Any] = {"partition-id": partition_of(message), "num-partitions": nodes}
     node = message.metadata.dst_node_id
     context = Context(run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={})
-    client_app: ClientApp = importlib.import_module(app).app
-    return client_app(message, context)
+    try:
+        return client_app(message, context)
+    except Exception as failure:  # one client that breaks is one error reply, as Flower's own engine gives
+        return _failed(message, failure)
 
 
-def in_process(executor: Executor, handle: Handle) -> Callable[[Message, int, int], "Future[Message]"]:
+def in_process(executor: Executor, handle: Handle) -> Submit:
     """A submit function for `LocalGrid` that runs a handler on an executor of this process."""
-    return lambda message, partition, nodes: executor.submit(handle, message, partition, nodes)
+
+    def handled(messages: Sequence[Message], nodes: int) -> list[Message]:
+        return [handle(message, partition_of(message), nodes) for message in messages]
+
+    return lambda messages, nodes: executor.submit(handled, messages, nodes)
 
 
 def _with_id(message: Message) -> Message:
@@ -206,8 +242,10 @@ def _with_id(message: Message) -> Message:
     return Message(metadata=metadata, content=message.content)  # type: ignore[call-overload, no-any-return]
 
 
-def _result(question: Message, future: "Future[Message]") -> Message:
+def _result(question: Message, place: int, future: "Future[list[Message]]") -> Message:
     failure = future.exception()
-    if failure is None:
-        return future.result()
+    return future.result()[place] if failure is None else _failed(question, failure)
+
+
+def _failed(question: Message, failure: BaseException) -> Message:
     return Message(Error(code=NODE_DIED, reason=type(failure).__name__), reply_to=question)

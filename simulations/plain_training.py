@@ -13,7 +13,7 @@ from client.vault.private_training import LearningRates, PrivateTrainer, micro_b
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.privacy.planning import plan
-from shared.protocol import Status, TrainReply, TrainTask, digest
+from shared.protocol import Status, TrainReply, TrainTask
 from shared.schedule import learning_rate_factors
 from shared.study import Study
 
@@ -54,7 +54,7 @@ class SiteWithoutPrivacy:
         ):
             self._step(factor, randomness)
         update = self._model.packed() - task.adapter
-        return TrainReply(task.study_sha256, task.study_run, task.round, digest(task.adapter), Status.TRAINED, update)
+        return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, update)
 
     def _step(self, factor: float, randomness: Randomness) -> None:
         trainer, dataset = self._trainer, self._trainer.prefix.dataset

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from shared.errors import RunError, SettingsError
 from simulations.engine import LocalEngine
-from simulations.worker import RUN_FOLDER, THREADS, partition_of
+from simulations.worker import RUN_FOLDER, THREADS, told_partition
 
 STARTUP_S = 300.0  # Ray's actors import everything before they answer for the first time
 
@@ -69,7 +69,7 @@ class PartitionGrid(Grid):
         replies = list(grid.send_and_receive(asked, timeout=STARTUP_S))
         if len(replies) != nodes or not all(reply.has_content() for reply in replies):
             raise RunError(f"Expected {nodes} simulated nodes to answer, got {len(replies)}.")
-        self._real = {partition_of(reply) + 1: reply.metadata.src_node_id for reply in replies}
+        self._real = {told_partition(reply) + 1: reply.metadata.src_node_id for reply in replies}
 
     def set_run(self, run: Any) -> None:
         """As Flower's."""

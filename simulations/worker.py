@@ -161,7 +161,7 @@ def tell_partition(message: Message, context: Context) -> Message:
     return Message(RecordDict({"node": told}), reply_to=message)
 
 
-def partition_of(reply: Message) -> int:
+def told_partition(reply: Message) -> int:
     """Read what `tell_partition` said."""
     partition = reply.content.config_records["node"]["partition-id"]
     if not isinstance(partition, int):

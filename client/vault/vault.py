@@ -20,7 +20,7 @@ from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.errors import ExactnessError, FedVaultError
 from shared.privacy.planning import plan
-from shared.protocol import Status, TrainReply, TrainTask, digest
+from shared.protocol import Status, TrainReply, TrainTask
 from shared.schedule import learning_rate_factors
 from shared.study import Study
 
@@ -135,7 +135,7 @@ class Vault:
         self, task: TrainTask, status: Status, update: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None
     ) -> TrainReply:
         released = np.zeros(self.model.layout.length, np.float32) if update is None else update
-        return TrainReply(task.study_sha256, task.study_run, task.round, digest(task.adapter), status, released)
+        return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, released)
 
 
 def device_for(name: str) -> torch.device:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shared.files import write_atomically
-from simulations.cli import QUIET
+from simulations.cli import QUIET, quiet_libraries
 
 FOLDER = Path("runs/bench")
 console = Console()
@@ -25,7 +25,7 @@ def main(
 ) -> None:
     """Measure ratios and accuracies, and keep them in runs/bench/."""
     os.environ |= QUIET
-    logging.getLogger("flwr").setLevel(logging.ERROR)
+    quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in names or BENCHMARKS:
