@@ -65,11 +65,10 @@ class KeyStream:
     def gaussian(self, count: int) -> NDArray[np.float64]:
         """Sum four normals and halve: one value of the sum has many preimages (Holohan & Braghin 2021, 2107.10138).
 
-        Guarantee: standard normal in float64, from uniforms with 53 random bits.
+        Guarantee: standard normal in float64, from uniforms with 52 random bits.
         """
-        bits = np.frombuffer(self._stream("noise", 8 * 4 * count), dtype="<u8") >> np.uint64(11)
-        normals = ndtri((bits.astype(np.float64) + 0.5) / 2**53)
-        summed: NDArray[np.float64] = normals.reshape(4, count).sum(axis=0) / 2
+        words = np.frombuffer(self._stream("noise", 8 * 4 * count), dtype="<u8")
+        summed: NDArray[np.float64] = ndtri(open_uniforms(words)).reshape(4, count).sum(axis=0) / 2
         return summed
 
     def _stream(self, purpose: str, size_bytes: int) -> bytes:
@@ -85,6 +84,12 @@ class KeyStream:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("A key stream is never copied or stored.")
+
+
+def open_uniforms(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Uniforms strictly between 0 and 1: with a 53rd bit the largest would round to 1, whose normal is infinite."""
+    uniforms: NDArray[np.float64] = ((words >> np.uint64(12)).astype(np.float64) + 0.5) / 2.0**52
+    return uniforms
 
 
 class OsRandomness:

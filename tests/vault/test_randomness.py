@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy import stats
+from scipy.special import ndtri
 
-from client.vault.randomness import KeyStream, OsRandomness
+from client.vault.randomness import KeyStream, OsRandomness, open_uniforms
 from shared.errors import ExactnessError
 from simulations.seeded_randomness import SeededRandomnessForSimulation
 
@@ -33,7 +34,7 @@ def has_rate(hits: int, trials: int, rate: float) -> bool:
     return bool(low <= hits <= high)
 
 
-@pytest.mark.guarantee("standard normal in float64, from uniforms with 53 random bits.")
+@pytest.mark.guarantee("standard normal in float64, from uniforms with 52 random bits.")
 def test_noise_is_standard_normal_and_a_wrong_scale_would_be_seen() -> None:
     draws = OsRandomness().step().gaussian(20_000)
     assert draws.dtype == np.float64
@@ -117,3 +118,8 @@ def in_child(draw: Callable[[], Draws]) -> bytes:
     os.waitpid(child, 0)
     with os.fdopen(read, "rb") as pipe:
         return pipe.read()
+
+
+def test_the_extreme_words_give_finite_and_opposite_normals() -> None:
+    lowest, highest = ndtri(open_uniforms(np.array([0, 2**64 - 1], np.uint64)))
+    assert np.isfinite([lowest, highest]).all() and lowest == pytest.approx(-highest) and 8 < highest < 9
