@@ -16,7 +16,7 @@ STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:980px;margin:2rem auto;padding:0 1rem;color:#1d2329;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{padding:.35rem .6rem;border-bottom:1px solid #dde2e7;text-align:right}
-th:first-child,td:first-child{text-align:left}
+th:first-child,td:first-child{text-align:left;white-space:nowrap}
 .box{border-left:4px solid #8a5a00;background:#fff7e6;padding:.6rem 1rem;margin:1rem 0}
 .unprotected td{color:#b3261e}.study td{font-weight:600}
 pre{background:#f4f6f8;padding:1rem;overflow:auto;font-size:.8rem}
@@ -183,7 +183,7 @@ def _plot(name: str, figure: go.Figure, description: str) -> str:
     figure.update_layout(template="plotly_white", margin={"l": 40, "r": 20, "t": 20, "b": 40})
     plain = figure.to_plotly_json()
     data = json.dumps([plain["data"], plain["layout"]], cls=_Encoder).replace("<", "\\u003c")
-    draw = f"Plotly.newPlot('{name}',...{data},{{displaylogo:false,responsive:true}})"
+    draw = f"Plotly.newPlot('{name}',...{data},{{displayModeBar:false,responsive:true}})"
     return f'<div id="{name}" role="img" aria-label="{_text(description)}"></div><script>{draw}</script>'
 
 
