@@ -1,6 +1,8 @@
 """The arms of a scenario: the study itself, and what an honest reader compares it with."""
 
+import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +59,15 @@ def changed(study: Study, **sections: Mapping[str, object]) -> Study:
     return Study.model_validate(declared)
 
 
-def write_arm(arm: Arm, folder: Path) -> None:
+def arm_folder(run: Path, name: str) -> Path:
+    """Where an arm is kept; a site's name is data and may hold anything, so it only hints."""
+    readable = re.sub(r"[^A-Za-z0-9-]+", "-", name)[:40].strip("-")
+    return run / "arms" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+
+
+def write_arm(arm: Arm, run: Path) -> None:
     """Leave an arm where workers read it."""
+    folder = arm_folder(run, arm.name)
     folder.mkdir(parents=True, exist_ok=True)
     plain = {
         "name": arm.name,
@@ -71,9 +80,9 @@ def write_arm(arm: Arm, folder: Path) -> None:
     write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())
 
 
-def read_arm(folder: Path) -> Arm:
+def read_arm(run: Path, name: str) -> Arm:
     """Read what `write_arm` left."""
-    plain = json.loads((folder / "arm.json").read_text())
+    plain = json.loads((arm_folder(run, name) / "arm.json").read_text())
     study, indices = Study.model_validate(plain.pop("study")), tuple(plain.pop("site_indices"))
     return Arm(study=study, site_indices=indices, **plain)
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -49,7 +50,7 @@ class TerminalProgress:
         """An arm begins."""
         self._finish_phase()
         self._done = float(done)
-        self._task = self._bars.add_task(title, total=rounds, completed=int(self._done), note="")
+        self._task = self._bars.add_task(escape(title), total=rounds, completed=int(self._done), note="")
 
     def answered(self, number: int, answered: int, asked: int) -> None:
         """Move within a round."""
@@ -64,12 +65,12 @@ class TerminalProgress:
         note = f"accuracy {evaluation['accuracy']:.3f}" if evaluation else ""
         self._bars.update(self._task, completed=record.round, note=note)
         for entry in [*record.quarantined, *record.refused, *({"node": n, "silent": ""} for n in record.missing)]:
-            self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow")
+            self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow", markup=False)
         if evaluation:
             worst = evaluation["worst_site"]
             line = f"round {record.round:>3}  accuracy {evaluation['accuracy']:.3f}"
             line += f"  worst {worst['site']} {worst['accuracy']:.3f}"
-            self._bars.console.print(line, style="dim", highlight=False)
+            self._bars.console.print(line, style="dim", highlight=False, markup=False)
 
     def _finish_phase(self) -> None:
         if self._task is not None:

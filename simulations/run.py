@@ -30,7 +30,7 @@ from shared.protocol import Vector
 from shared.study import Study
 from shared.tasks.kinds import task_kind
 from simulations import worker
-from simulations.arms import Arm, trained_arms, write_arm
+from simulations.arms import Arm, arm_folder, trained_arms, write_arm
 from simulations.engine import Engine, LocalEngine
 from simulations.prepare import Prepared, Site, prepare, reopen
 from simulations.result import (
@@ -114,7 +114,7 @@ class Run:
         prepared = self._prepare()
         arms = trained_arms(self.scenario, prepared.sites)
         for arm in arms:
-            write_arm(arm, self._arm_folder(arm))
+            write_arm(arm, self.folder)
         engine = self._engine()
         try:
             self._build_caches(engine, arms, prepared)
@@ -195,7 +195,7 @@ class Run:
                 return {}
             return self._evaluate(engine, arm.name, adapter, prepared).model_dump()
 
-        folder = self._arm_folder(arm) / "checkpoints"
+        folder = arm_folder(self.folder, arm.name) / "checkpoints"
         app = build_server_app(
             arm.study,
             arm.name,
@@ -309,9 +309,6 @@ class Run:
             declared_size=site.declared_size,
             seeded_noise=True,
         )
-
-    def _arm_folder(self, arm: Arm) -> Path:
-        return self.folder / "arms" / arm.name.replace(":", "-")
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -2,6 +2,7 @@
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from simulations.result import ArmResult, Result, SitePrivacy
@@ -19,7 +20,7 @@ def render(result: Result, console: Console) -> None:
     if any(spent.seeded_noise for spent in result.privacy.values()):
         console.print("[yellow]Simulation: the noise was seeded to be repeatable; what was released is not private.[/]")
     for warning in result.warnings:
-        console.print(f"[yellow]note:[/] {warning}", highlight=False)
+        console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False)
 
 
 def arms_table(result: Result) -> Table:
@@ -33,10 +34,10 @@ def arms_table(result: Result) -> Table:
 def sites_table(result: Result) -> Table:
     """Every arm: accuracy by site."""
     sites = list(result.final.per_site)
-    table = _table("Accuracy by site", "arm", *sites[:SHOWN_SITES])
+    table = _table("Accuracy by site", "arm", *map(escape, sites[:SHOWN_SITES]))
     for name, arm in result.arms.items():
         accuracies = [f"{arm.quality.per_site[site]:.3f}" for site in sites[:SHOWN_SITES]]
-        table.add_row(arm.title, *accuracies, style=_style(name, arm))
+        table.add_row(escape(arm.title), *accuracies, style=_style(name, arm))
     if len(sites) > SHOWN_SITES:
         table.caption = f"{len(sites) - SHOWN_SITES} more sites are in result.json"
     return table
@@ -49,7 +50,7 @@ def privacy_table(result: Result) -> Table:
     header = ("site", "ε (RDP)", "ε (PRV)", "δ", "σ", "q", "steps", "declared size")
     table = _table(title, *header, caption="the RDP figure is the guarantee")
     for site, spent in list(result.privacy.items())[:SHOWN_ROWS]:
-        table.add_row(site, *_privacy_cells(spent))
+        table.add_row(escape(site), *_privacy_cells(spent))
     return table
 
 
@@ -59,7 +60,7 @@ def cost_table(result: Result) -> Table:
     size = result.bytes
     table.add_row("up / down per node and round", f"{_kib(size.up_per_node_round)} / {_kib(size.down_per_node_round)}")
     table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
-    table.add_row("seconds by phase", ", ".join(f"{phase} {s:.1f}" for phase, s in result.timing.items()))
+    table.add_row("seconds by phase", ", ".join(f"{escape(phase)} {s:.1f}" for phase, s in result.timing.items()))
     return table
 
 
@@ -78,14 +79,14 @@ def _style(name: str, arm: ArmResult) -> str:
 def _arm_cells(arm: ArmResult) -> list[str]:
     quality = arm.quality
     return [
-        arm.title,
+        escape(arm.title),
         str(arm.rows) if arm.rows else "-",
         "-" if arm.sampling_rate is None else f"{arm.sampling_rate:g}",
         str(arm.steps) if arm.steps else "-",
         f"{arm.seconds:.0f}",
         "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
         f"{quality.accuracy:.3f}",
-        f"{quality.worst_site.site} {quality.worst_site.accuracy:.3f}",
+        f"{escape(quality.worst_site.site)} {quality.worst_site.accuracy:.3f}",
     ]
 
 

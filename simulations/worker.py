@@ -134,7 +134,7 @@ def _model(arm_name: str) -> AdaptedModel:
 
 @lru_cache(maxsize=64)
 def _arm(name: str) -> Arm:
-    return read_arm(_folder() / "arms" / name.replace(":", "-"))
+    return read_arm(_folder(), name)
 
 
 @lru_cache(maxsize=1)

@@ -28,6 +28,7 @@ Scenarios = Callable[..., Scenario]
 
 def run_of(scenario: Scenario, folder: Path, table: pd.DataFrame, *, resume: bool = False) -> Run:
     source = folder.parent / "table.csv"
+    source.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(source, index=False)
     prepared = Run(scenario, source, folder, SilentProgress())
     prepared.open(resume=resume)
@@ -184,6 +185,19 @@ def test_an_arm_without_any_update_is_an_error(tiny_bert: Path, table: pd.DataFr
     declared["simulation"] = declared["simulation"] | {"arms": ["federated"]}
     with pytest.raises(RunError, match="at least one round"):
         run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+
+
+def test_a_sites_name_may_hold_anything(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    hostile = {"north": "../../up", "south": "[/red]<b>", "east": "NUL\u202e " + "x" * 300}
+    declared = declaration(tiny_bert)
+    declared["federation"] = {"rounds": 1, "smallest_declared_size": 20}
+    declared["simulation"] = declared["simulation"] | {"arms": ["site-alone", "federated"], "alone": "every"}
+    renamed = table.assign(site=table.site.replace(hostile))
+    result = run_of(Scenario.model_validate(declared), tmp_path / "deep" / "er" / "run", renamed).execute()
+    assert set(result.privacy) == set(hostile.values())
+    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "run" not in path.parts}
+    assert written == {"deep", "deep/er", "deep/er/table.csv"}
+    assert {path.parent.name for path in tmp_path.rglob("arm.json")} == {p.name for p in tmp_path.glob("**/arms/*")}
 
 
 def test_ctrl_c_says_how_to_resume(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:

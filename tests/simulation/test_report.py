@@ -21,7 +21,7 @@ from simulations.result import (
 )
 from simulations.tables import render
 
-HOSTILE = "<script>alert(1)</script>&\"'"
+HOSTILE = "<script>alert(1)</script>&\"'[/red]"
 
 
 def quality(site: str, accuracy: float = 0.8) -> Quality:
@@ -118,7 +118,7 @@ def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
 
 
 def test_tables_fit_eighty_columns_and_shout_where_nothing_protects(result: Result) -> None:
-    named = result.model_copy(update={"warnings": ["north: 3 of 90 training records unusable."]})
+    named = result.model_copy(update={"warnings": [f"{HOSTILE}: 3 of 90 training records unusable."]})
     console = Console(width=80, record=True)
     render(named, console)
     text = console.export_text()
