@@ -7,7 +7,8 @@
     ├── PolicyRefusal     5  the node's own rules say no
     ├── BudgetError       6  the privacy budget does not allow it
     ├── ExactnessError    7  exact per-example gradients cannot be shown for this model and adapter
-    └── RunError          8  a run cannot go on; its folder is intact
+    ├── RunError          8  a run cannot go on; its folder is intact
+    └── LedgerError       9  the node's ledger cannot be trusted; nothing is trained until a person has looked
 
 The number is the process exit code.
 """
@@ -68,6 +69,12 @@ class RunError(FedVaultError):
     """A run stopped before its end; its folder can be resumed."""
 
     exit_code = 8
+
+
+class LedgerError(FedVaultError):
+    """The ledger is damaged, rolled back, held elsewhere or cannot be written."""
+
+    exit_code = 9
 
 
 def _rebuild(kind: type[FedVaultError], message: str, hint: str) -> FedVaultError:

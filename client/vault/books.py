@@ -1,0 +1,173 @@
+"""What the ledger's rows mean: pure decisions, no IO.
+
+Rules
+1. A dataset has one limit (epsilon, delta) for ever; registering it again changes nothing.
+2. A run is approved as a whole: `check_fits` says whether its worst case fits beside everything spent and earmarked.
+3. Every (run, round) is attempted once. Its cost is charged by the reservation, whatever happens afterwards.
+4. A reservation must lie within what was approved for its run.
+5. Closing a run gives back what it earmarked and did not reserve; withdrawing a dataset ends everything for it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.checks import positive, probability
+from shared.errors import BudgetError, PolicyRefusal
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import Release, SubsampledGaussian, from_dict
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most a dataset may ever spend."""
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        positive(epsilon=self.epsilon)
+        probability(delta=self.delta)
+
+
+@dataclass
+class ApprovedRun:
+    """One approved study run: per round one release, at most `rounds` of them."""
+
+    dataset: str
+    study_sha256: str
+    rounds: int
+    per_round: Release
+    attempts: dict[int, str | None] = field(default_factory=dict)
+    """Digest of what was released by round; None while or if it never was."""
+    closed: bool = False
+
+    @property
+    def earmarked(self) -> int:
+        """Rounds that may still be reserved."""
+        return 0 if self.closed else self.rounds - len(self.attempts)
+
+
+@dataclass
+class Books:
+    """Everything the rows add up to."""
+
+    limits: dict[str, Limit] = field(default_factory=dict)
+    runs: dict[str, ApprovedRun] = field(default_factory=dict)
+    withdrawn: set[str] = field(default_factory=set)
+
+    def apply(self, row: Row) -> None:
+        """Enter a row, or refuse it and stay as before.
+
+        Raises:
+            PolicyRefusal: it breaks a rule above.
+        """
+        {
+            "register": self._register,
+            "approve": self._approve,
+            "reserve": self._reserve,
+            "commit": self._commit,
+            "close": self._close,
+            "withdraw": self._withdraw,
+        }[row["kind"]](row)
+
+    def spent(self, dataset: str) -> float:
+        """Epsilon of everything reserved, at the dataset's delta."""
+        return epsilon_rdp(self._history(dataset, earmarked=False), self.limits[dataset].delta)
+
+    def promised(self, dataset: str) -> float:
+        """Epsilon of everything reserved or earmarked."""
+        return epsilon_rdp(self._history(dataset, earmarked=True), self.limits[dataset].delta)
+
+    def check_fits(self, dataset: str, *, rounds: int, per_round: Release) -> None:
+        """Compare a run's worst case with the dataset's limit.
+
+        Raises:
+            BudgetError: with it, more than the limit would be promised.
+            PolicyRefusal: the dataset is not registered, or withdrawn.
+        """
+        self._usable(dataset)
+        limit, history = self.limits[dataset], self._history(dataset, earmarked=True)
+        cost = epsilon_rdp([*history, times(per_round, rounds)], limit.delta)
+        if cost > limit.epsilon:
+            raise BudgetError(
+                f"Expected a run that fits into epsilon={limit.epsilon:g} of {dataset!r}, it would promise {cost:.3f}.",
+                hint=f"{self.promised(dataset):.3f} is spent or earmarked already.",
+            )
+
+    def affordable_rounds(self, dataset: str, per_round: Release) -> int:
+        """How many more rounds like this one fit beside what is promised."""
+        limit, history = self.limits[dataset], self._history(dataset, earmarked=True)
+        low, high = 0, 1
+        while epsilon_rdp([*history, times(per_round, high)], limit.delta) <= limit.epsilon:
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            fits = epsilon_rdp([*history, times(per_round, middle)], limit.delta) <= limit.epsilon
+            low, high = (middle, high) if fits else (low, middle)
+        return low
+
+    def _register(self, row: Row) -> None:
+        if row["dataset"] in self.limits:
+            raise PolicyRefusal(f"Expected a dataset that is not registered yet, got {row['dataset']!r}.")
+        self.limits[row["dataset"]] = Limit(row["epsilon"], row["delta"])
+
+    def _approve(self, row: Row) -> None:
+        dataset, run = row["dataset"], row["run"]
+        self._usable(dataset)
+        if run in self.runs:
+            raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
+        approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
+        self.runs[run] = approved
+
+    def _reserve(self, row: Row) -> None:
+        run, number = self._run(row["run"]), row["round"]
+        self._usable(run.dataset)
+        if run.closed or not 1 <= number <= run.rounds:
+            raise PolicyRefusal(f"Expected a round of an open run, got round {number} of {row['run']!r}.")
+        if number in run.attempts:
+            raise PolicyRefusal(f"Expected a first attempt, round {number} of {row['run']!r} had one.")
+        run.attempts[number] = None
+
+    def _commit(self, row: Row) -> None:
+        run, number = self._run(row["run"]), row["round"]
+        if number not in run.attempts or run.attempts[number] is not None:
+            raise PolicyRefusal(f"Expected an open reservation for round {number} of {row['run']!r}, got none.")
+        run.attempts[number] = row["released_sha256"]
+
+    def _close(self, row: Row) -> None:
+        run = self._run(row["run"])
+        if run.closed:
+            raise PolicyRefusal(f"Expected an open run, {row['run']!r} is closed.")
+        run.closed = True
+
+    def _withdraw(self, row: Row) -> None:
+        self._usable(row["dataset"])
+        self.withdrawn.add(row["dataset"])
+
+    def _run(self, run: str) -> ApprovedRun:
+        if run not in self.runs:
+            raise PolicyRefusal(f"Expected an approved run, got {run!r}.")
+        return self.runs[run]
+
+    def _usable(self, dataset: str) -> None:
+        if dataset not in self.limits:
+            raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
+        if dataset in self.withdrawn:
+            raise PolicyRefusal(f"Expected a dataset in use, {dataset!r} was withdrawn.")
+
+    def _history(self, dataset: str, *, earmarked: bool) -> list[Release]:
+        runs = [run for run in self.runs.values() if run.dataset == dataset]
+        counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
+        return [times(run.per_round, count) for run, count in counts if count]
+
+
+def times(release: Release, count: int) -> Release:
+    """The same release so many times."""
+    if isinstance(release, SubsampledGaussian):
+        return SubsampledGaussian(
+            release.noise_multiplier, release.sampling_rate, release.count * count, release.sensitivity
+        )
+    return type(release)(release.noise_multiplier, release.count * count, release.sensitivity)

@@ -1,0 +1,262 @@
+"""The ledger: durable before it is spent, once per round, and never quietly another one."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import client.vault.ledger as module
+from client.vault.ledger import Ledger
+from shared.errors import BudgetError, LedgerError, PolicyRefusal
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import SubsampledGaussian
+
+DELTA, ROUND = 1e-5, SubsampledGaussian(1.5, 0.1, 6)
+Open = Callable[[], Ledger]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Open]:
+    """Opens the same ledger again; whatever was open is let go first, as by a crash."""
+    held: list[Ledger] = []
+
+    def again() -> Ledger:
+        while held:
+            held.pop().close()
+        held.append(Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "elsewhere" / "head.json"))
+        return held[0]
+
+    yield again
+    while held:
+        held.pop().close()
+
+
+def approved(ledger: Ledger, *, epsilon: float = 3.0, run: str = "run", rounds: int = 4) -> Ledger:
+    if "data" not in ledger.books.limits:
+        ledger.register("data", epsilon=epsilon, delta=DELTA)
+    ledger.approve("data", run, study_sha256="s" * 64, rounds=rounds, per_round=ROUND)
+    return ledger
+
+
+def test_reserve_commit_and_resend_for_ever(opened: Open) -> None:
+    ledger = approved(opened())
+    ledger.reserve("run", 1)
+    ledger.commit("run", 1, b"released")
+    assert opened().answer("run", 1) == b"released" == opened().answer("run", 1)
+    assert opened().books.spent("data") == epsilon_rdp([ROUND], DELTA)
+    assert [row["kind"] for row in opened().rows()] == ["register", "approve", "reserve", "commit"]
+
+
+@pytest.mark.guarantee("every round of a run is trained at most once; a crash in between leaves it charged and lost.")
+def test_a_second_attempt_is_refused_and_a_crash_leaves_the_round_charged_and_lost(opened: Open) -> None:
+    approved(opened()).reserve("run", 2)
+    ledger = opened()
+    assert ledger.lost("run", 2) and ledger.answer("run", 2) is None
+    assert ledger.books.spent("data") == epsilon_rdp([ROUND], DELTA)
+    with pytest.raises(PolicyRefusal, match="first attempt"):
+        ledger.reserve("run", 2)
+    for number in (0, 5):
+        with pytest.raises(PolicyRefusal, match="round of an open run"):
+            ledger.reserve("run", number)
+    assert not ledger.lost("run", 3)
+
+
+def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(opened: Open) -> None:
+    ledger = approved(opened(), epsilon=3.0, rounds=2)
+    fitting = ledger.books.affordable_rounds("data", ROUND)
+    with pytest.raises(BudgetError, match="epsilon=3 of 'data'"):
+        approved(ledger, run="too-long", rounds=fitting + 1)
+    assert ledger.height == 2
+    approved(ledger, run="just-fits", rounds=fitting)
+    assert ledger.books.promised("data") <= 3.0 < epsilon_rdp([ROUND] * (fitting + 3), DELTA)
+
+
+def test_closing_gives_back_only_what_was_not_reserved(opened: Open) -> None:
+    ledger = approved(opened())
+    ledger.reserve("run", 1)
+    ledger.close_run("run")
+    assert ledger.books.promised("data") == ledger.books.spent("data") == epsilon_rdp([ROUND], DELTA)
+    with pytest.raises(PolicyRefusal, match="open run"):
+        ledger.reserve("run", 2)
+
+
+def test_registering_again_resets_nothing_and_withdrawing_ends_everything(opened: Open) -> None:
+    ledger = approved(opened())
+    with pytest.raises(PolicyRefusal, match="not registered yet"):
+        ledger.register("data", epsilon=100.0, delta=DELTA)
+    ledger.withdraw("data")
+    for refused in (lambda: ledger.reserve("run", 1), lambda: approved(ledger, run="other")):
+        with pytest.raises(PolicyRefusal, match="withdrawn"):
+            refused()
+
+
+class Crash(BaseException):
+    """The power goes."""
+
+
+def crashing(monkeypatch: pytest.MonkeyPatch, write: int) -> None:
+    """Cut the power at one of the next durable writes: before it, or in the middle of a rename."""
+    honest, count = module.write_atomically, iter(range(1000))
+
+    def cut(path: Path, content: bytes) -> None:
+        if next(count) == write:
+            raise Crash
+        honest(path, content)
+
+    monkeypatch.setattr(module, "write_atomically", cut)
+
+
+steps = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([None, None, 0, 1, 2, 3])), max_size=12)
+
+
+@pytest.mark.guarantee("what a dataset has spent is on disk before the first noisy step that spends it.")
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps)
+def test_spent_is_never_less_than_what_was_released(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[int, int | None]]
+) -> None:
+    folder = tmp_path_factory.mktemp("ledger")
+    released: dict[int, bytes] = {}
+    trained: list[int] = []
+
+    def reopen() -> Ledger:
+        return Ledger(folder / "ledger.db", second=folder / "head.json")
+
+    ledger = approved(reopen(), epsilon=9.0)
+    for serial, (number, crash) in enumerate(steps):
+        if crash is not None:
+            crashing(monkeypatch, crash)
+        try:
+            play(ledger, number, b"%d" % serial, trained, released)
+        except Crash:
+            ledger.close()
+            monkeypatch.undo()
+            ledger = reopen()
+        monkeypatch.undo()
+        independent = epsilon_rdp([SubsampledGaussian(1.5, 0.1, 6 * len(set(trained)))], DELTA) if trained else 0.0
+        assert ledger.books.spent("data") >= independent - 1e-12
+        assert len(trained) == len(set(trained)), "a round was trained twice"
+        assert all(ledger.answer("run", n) == sent for n, sent in released.items())
+    ledger.close()
+    shutil.rmtree(folder)
+
+
+def play(ledger: Ledger, number: int, update: bytes, trained: list[int], released: dict[int, bytes]) -> None:
+    """One task as a vault answers it."""
+    kept = ledger.answer("run", number)
+    if kept is None and not ledger.lost("run", number):
+        ledger.reserve("run", number)
+        trained.append(number)
+        ledger.commit("run", number, update)
+        kept = ledger.answer("run", number)
+    if kept is not None:
+        assert released.setdefault(number, kept) == kept, "other bytes were sent for the same round"
+
+
+def damage(path: Path, statement: str) -> None:
+    with sqlite3.connect(path) as database:
+        database.executescript(f"DROP TRIGGER rows_stay; DROP TRIGGER rows_last; {statement}")
+    database.close()
+
+
+@pytest.mark.guarantee("a changed, missing or rolled-back row is found before anything is trained.")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE rows SET body = replace(body, '3.0', '9.0') WHERE height = 1",
+        "UPDATE rows SET hash = 'x' WHERE height = 3",
+        "DELETE FROM rows WHERE height = 2",
+        "DELETE FROM rows WHERE height = 4",
+        "DELETE FROM rows",
+        "INSERT INTO rows SELECT 5, body, 'x' FROM rows WHERE height = 3",
+    ],
+)
+def test_tampering_with_any_row_is_found(opened: Open, tmp_path: Path, statement: str) -> None:
+    ledger = approved(opened())
+    ledger.reserve("run", 1)
+    ledger.commit("run", 1, b"released")
+    ledger.close()
+    damage(tmp_path / "node" / "ledger.db", statement)
+    with pytest.raises(LedgerError) as raised:
+        opened()
+    assert "fedvault-node ledger --verify" in raised.value.hint
+
+
+def test_rows_cannot_be_changed_by_accident(opened: Open) -> None:
+    ledger = approved(opened())
+    for statement in ("UPDATE rows SET body = ''", "DELETE FROM rows"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            ledger._database.execute(statement)
+
+
+@pytest.mark.guarantee("a changed, missing or rolled-back row is found before anything is trained.")
+def test_a_restored_older_copy_is_found(opened: Open, tmp_path: Path) -> None:
+    approved(opened()).close()
+    shutil.copytree(tmp_path / "node", tmp_path / "old-node")
+    shutil.copytree(tmp_path / "elsewhere", tmp_path / "old-elsewhere")
+    ledger = opened()
+    for number in (1, 2):
+        ledger.reserve("run", number)
+    height, head = ledger.height, ledger.head
+    ledger.close()
+    replace(tmp_path / "old-node", tmp_path / "node")
+    with pytest.raises(LedgerError, match="as its second copy says"):
+        opened()
+    replace(tmp_path / "old-elsewhere", tmp_path / "elsewhere")
+    with pytest.raises(LedgerError, match="as the server saw it"):
+        opened().check_echo(height, head)
+    ledger = opened()
+    ledger.check_echo(2, ledger.head)
+
+
+def replace(source: Path, target: Path) -> None:
+    shutil.rmtree(target)
+    shutil.copytree(source, target)
+
+
+@pytest.mark.parametrize("part", ["node", "elsewhere"])
+def test_one_copy_without_the_other_is_refused(opened: Open, tmp_path: Path, part: str) -> None:
+    approved(opened()).close()
+    shutil.rmtree(tmp_path / part)
+    with pytest.raises(LedgerError, match="second copy"):
+        opened()
+
+
+def test_a_second_process_does_not_open_it(opened: Open, tmp_path: Path) -> None:
+    opened()
+    with pytest.raises(LedgerError, match="only process"):
+        Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "elsewhere" / "head.json")
+
+
+def test_a_full_disk_stops_the_round_before_any_training(opened: Open) -> None:
+    ledger = approved(opened(), epsilon=50.0, rounds=400)
+    pages = ledger._database.execute("PRAGMA page_count").fetchone()[0]
+    ledger._database.execute(f"PRAGMA max_page_count = {pages}")
+    charged = 0
+    with pytest.raises(LedgerError, match="full"):
+        for number in range(1, 400):
+            ledger.reserve("run", number)
+            charged += 1
+    with pytest.raises(LedgerError, match="earlier write failed"):
+        ledger.close_run("run")
+    assert len(opened().books.runs["run"].attempts) == charged
+
+
+def test_other_bytes_in_the_outbox_are_never_sent(opened: Open, tmp_path: Path) -> None:
+    ledger = approved(opened())
+    ledger.reserve("run", 1)
+    ledger.commit("run", 1, b"released")
+    next((tmp_path / "node" / "outbox").iterdir()).write_bytes(b"other")
+    with pytest.raises(LedgerError, match="Expected the released bytes"):
+        opened().answer("run", 1)
+
+
+def test_files_are_the_owners_alone(opened: Open, tmp_path: Path) -> None:
+    approved(opened())
+    modes: dict[str, Any] = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "node").iterdir()}
+    assert modes["ledger.db"] == 0o600 and (tmp_path / "node").stat().st_mode & 0o777 == 0o700
