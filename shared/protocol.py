@@ -31,6 +31,10 @@ class Status(IntEnum):
     REFUSED_SIZE = 4
     REFUSED_EXACTNESS = 5
     REFUSED_REAL_DATA = 6
+    REFUSED_BUDGET = 7
+    REFUSED_POLICY = 8
+    REFUSED_LEDGER = 9
+    LOST = 10
 
 
 @dataclass(frozen=True)

@@ -221,9 +221,8 @@ class Ledger:
         self.books.apply(row)
         body = json.dumps({**row, "salt": secrets.token_hex(8)}, sort_keys=True, separators=(",", ":"))
         head = chained(self.head, body)
-        self._whole = (
-            False  # memory and disk differ until both copies are durable; a failure in between ends this process
-        )
+        # memory and disk differ until both copies are durable; a failure in between is final for this process
+        self._whole = False
         with _speaking(self.path):
             self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
             self._write_second(self.height + 1, head)

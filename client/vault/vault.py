@@ -73,21 +73,33 @@ class Vault:
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task."""
-        refusal = self._refusal(task)
+        refusal = self.refusal(task)
         if refusal is not None:
-            return self._reply(task, refusal)
-        trainer: PrivateTrainer | None = None
+            return self.reply(task, refusal)
         try:
-            trainer = self.trainer()
-            update = self._trained(trainer, task)
-        except Exception as error:
-            # before training the reason is public; afterwards it may be data, so one code stands for all
-            if trainer is None and isinstance(error, ExactnessError):
-                log.error("Round %d refused: %s", task.round, error)
-                return self._reply(task, Status.REFUSED_EXACTNESS)
+            update = self._trained(self.trainer(), task)
+        except Exception:
+            # the cause may be data: one code stands for all of them
             log.exception("Round %d failed; the server is told only that it failed.", task.round)
-            return self._reply(task, Status.FAILED)
-        return self._reply(task, Status.TRAINED, update)
+            return self.reply(task, Status.FAILED)
+        return self.reply(task, Status.TRAINED, update)
+
+    def refusal(self, task: TrainTask) -> Status | None:
+        """A public reason not to train, found before anything is spent; None if there is none."""
+        if task.study_sha256 != self.study.sha256 or not 1 <= task.round <= self.study.federation.rounds:
+            return Status.REFUSED_STUDY
+        if task.adapter.shape != (self.model.layout.length,) or not np.isfinite(task.adapter).all():
+            return Status.REFUSED_STUDY
+        if self.declared_size < self.study.federation.smallest_declared_size:
+            return Status.REFUSED_SIZE
+        try:
+            self.trainer()
+        except ExactnessError as error:
+            log.error("Round %d refused: %s", task.round, error)
+            return Status.REFUSED_EXACTNESS
+        except Exception:
+            return None  # it may be the data's doing: training will meet it again, as a failure that is paid for
+        return None
 
     def trainer(self) -> PrivateTrainer:
         """The trainer, probed for exactness, built at first use and kept warm."""
@@ -113,15 +125,6 @@ class Vault:
             self._trainer = trainer
         return self._trainer
 
-    def _refusal(self, task: TrainTask) -> Status | None:
-        if task.study_sha256 != self.study.sha256 or not 1 <= task.round <= self.study.federation.rounds:
-            return Status.REFUSED_STUDY
-        if task.adapter.shape != (self.model.layout.length,) or not np.isfinite(task.adapter).all():
-            return Status.REFUSED_STUDY
-        if self.declared_size < self.study.federation.smallest_declared_size:
-            return Status.REFUSED_SIZE
-        return None
-
     def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         training, federation = self.study.training, self.study.federation
         factors = learning_rate_factors(
@@ -131,9 +134,10 @@ class Vault:
             task.adapter, factors=factors, randomness=self._randomness(task.round), on_step=self._on_step
         )
 
-    def _reply(
+    def reply(
         self, task: TrainTask, status: Status, update: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None
     ) -> TrainReply:
+        """An answer of this study's one length."""
         released = np.zeros(self.model.layout.length, np.float32) if update is None else update
         return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, released)
 

@@ -1,0 +1,157 @@
+"""Decide, reserve, train, make durable, release: in that order, whatever happens in between."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import client.vault.ledger
+from client.vault.accountable import AccountableVault, approve, read_reply, write_reply
+from client.vault.datasets import TokenizedDataset
+from client.vault.ledger import Ledger
+from client.vault.randomness import OsRandomness
+from client.vault.vault import Vault
+from shared.adapted_model import build
+from shared.errors import BudgetError, PolicyRefusal
+from shared.protocol import Status, TrainTask, encode_reply
+from shared.study import Study
+
+Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+
+
+@pytest.fixture
+def study(make_study: Studies) -> Study:
+    return make_study(adapter={"layers": "last:1"})
+
+
+@pytest.fixture
+def vault(study: Study, make_records: Records) -> Vault:
+    return Vault(study, build(study), make_records(60), declared_size=60, randomness=lambda _round: OsRandomness())
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "second" / "head.json") as opened:
+        opened.register("data", epsilon=3.0, delta=1e-5)
+        yield opened
+
+
+def task(vault: Vault, **changes: Any) -> TrainTask:
+    zeros = np.zeros(vault.model.layout.length, np.float32)
+    return replace(TrainTask(vault.study.sha256, "run", 1, zeros), **changes)
+
+
+@pytest.fixture
+def accountable(vault: Vault, ledger: Ledger, study: Study) -> AccountableVault:
+    approve(ledger, study, dataset="data", run="run")
+    return AccountableVault(vault, ledger, dataset="data")
+
+
+@pytest.mark.guarantee("nothing that depends on the records leaves before its cost is on disk.")
+def test_the_reservation_is_on_disk_before_the_first_step_and_the_bytes_before_they_leave(
+    accountable: AccountableVault, vault: Vault, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[list[str]] = []
+
+    def looking(_step: int) -> None:
+        import sqlite3
+
+        with sqlite3.connect(f"file:{tmp_path / 'node' / 'ledger.db'}?mode=ro", uri=True) as other:
+            seen.append([body for (body,) in other.execute("SELECT body FROM rows ORDER BY height")])
+
+    monkeypatch.setattr(vault, "_on_step", looking)
+    assert accountable.train(task(vault)).status is Status.TRAINED
+    assert len(seen) == 3 and all('"reserve"' in rows[-1] for rows in seen)
+    assert [row["kind"] for row in ledger.rows()] == ["register", "approve", "reserve", "commit"]
+    assert ledger.books.spent("data") > 0
+
+
+@pytest.mark.guarantee("a question that is asked again gets the same bytes, and costs nothing.")
+def test_the_same_question_gets_the_same_bytes(
+    accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = accountable.train(task(vault))
+    spent = ledger.books.spent("data")
+    monkeypatch.setattr(vault, "train", lambda _task: pytest.fail("trained again"))
+    other_adapter = task(vault, adapter=np.ones(vault.model.layout.length, np.float32))
+    for question in (task(vault), other_adapter):
+        again = accountable.train(question)
+        assert write_reply(again) == write_reply(first)
+    assert ledger.books.spent("data") == spent
+
+
+def test_every_reply_has_one_length(accountable: AccountableVault, vault: Vault) -> None:
+    replies = [
+        accountable.train(task(vault)),
+        accountable.train(task(vault, study_run="unknown")),
+        accountable.train(task(vault, round=99)),
+        accountable.train(task(vault, study_sha256="0" * 64)),
+    ]
+    assert [r.status.name for r in replies] == ["TRAINED", "REFUSED_POLICY", "REFUSED_STUDY", "REFUSED_POLICY"]
+    sizes = {len(encode_reply(r).array_records["update"]["packed"].data) for r in replies}
+    assert len(sizes) == 1
+
+
+def test_a_crash_while_training_is_charged_and_answered_as_lost(
+    accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(_task: TrainTask) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vault, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        accountable.train(task(vault))
+    monkeypatch.undo()
+    spent = ledger.books.spent("data")
+    lost = accountable.train(task(vault))
+    assert lost.status is Status.LOST and not lost.update.any()
+    assert ledger.books.spent("data") == spent > 0
+    assert accountable.train(task(vault, round=2)).status is Status.TRAINED
+
+
+def test_a_failure_that_the_data_may_have_caused_is_paid_for_and_repeated(
+    accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vault.trainer(), "train_round", lambda *_, **__: 1 / 0)
+    assert accountable.train(task(vault)).status is Status.FAILED
+    monkeypatch.undo()
+    assert accountable.train(task(vault)).status is Status.FAILED
+    assert ledger.books.spent("data") > 0
+
+
+def test_a_disk_that_fails_at_the_end_lets_nothing_leave(
+    accountable: AccountableVault, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(client.vault.ledger, "write_atomically", full)
+    reply = accountable.train(task(vault))
+    assert reply.status is Status.REFUSED_LEDGER and not reply.update.any()
+
+
+def test_public_refusals_cost_nothing(vault: Vault, ledger: Ledger, study: Study, make_records: Records) -> None:
+    approve(ledger, study, dataset="data", run="run")
+    small = Vault(study, vault.model, make_records(60), declared_size=9, randomness=lambda _round: OsRandomness())
+    assert AccountableVault(small, ledger, dataset="data").train(task(vault)).status is Status.REFUSED_SIZE
+    elsewhere = AccountableVault(vault, ledger, dataset="other")
+    assert elsewhere.train(task(vault)).status is Status.REFUSED_POLICY
+    assert ledger.books.spent("data") == 0.0
+
+
+def test_a_study_is_approved_whole_or_not_at_all(ledger: Ledger, make_study: Studies) -> None:
+    approve(ledger, make_study(privacy={"epsilon": 2.0}), dataset="data", run="first")
+    with pytest.raises(BudgetError, match="epsilon=3"):
+        approve(ledger, make_study(privacy={"epsilon": 3.0}), dataset="data", run="second")
+    with pytest.raises(PolicyRefusal, match=r"delta of at most 1e-05, got 0.001"):
+        approve(ledger, make_study(privacy={"epsilon": 0.5, "delta": 1e-3}), dataset="data", run="loose")
+    with pytest.raises(PolicyRefusal, match="registered dataset"):
+        approve(ledger, make_study(), dataset="nobody", run="third")
+
+
+def test_a_written_reply_is_read_back(vault: Vault) -> None:
+    reply = vault.reply(task(vault), Status.TRAINED, np.arange(vault.model.layout.length, dtype=np.float32))
+    assert write_reply(read_reply(write_reply(reply))) == write_reply(reply)
