@@ -1,0 +1,139 @@
+"""The only door to the SuperLink: a reverse proxy that forwards `/v1/fleet/*` and answers 404 to everything else.
+
+Flower 1.41 serves its unauthenticated Control and Runtime APIs on the Fleet's own port; a SuperLink that nodes can reach
+lets any of them start code on it. So the SuperLink listens on loopback, and nodes see this.
+
+Guarantee: no path outside the Fleet API reaches the SuperLink, however it is written.
+"""
+
+import logging
+import re
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+log = logging.getLogger(__name__)
+
+# the raw path, before any decoding: nothing that a server behind could read as another path
+FLEET_PATH = re.compile(rb"/v1/fleet/[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
+METHODS = ("GET", "POST", "PUT")
+NOT_FORWARDED = frozenset(
+    b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
+    b"host content-length cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+)
+REMEMBERED_PEERS = 10_000
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one peer may ask of the server."""
+
+    body_bytes: int = 64 * 2**20
+    """Largest request body."""
+    requests_per_s: float = 50.0
+    """Sustained requests of one address."""
+    burst: int = 200
+    """Requests an address may make at once."""
+    timeout_s: float = 60.0
+    """Longest wait for the SuperLink."""
+
+
+class TooLarge(Exception):  # noqa: N818 - an answer, not a failure
+    """A request body above its limit."""
+
+
+def build_gateway(
+    upstream: str,
+    limits: Limits = Limits(),
+    *,
+    transport: httpx.AsyncBaseTransport | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Starlette:
+    """The ASGI application; uvicorn gives it TLS.
+
+    Args:
+        upstream: base URL of the SuperLink on loopback.
+        limits: per peer.
+        transport: how to reach the SuperLink, for tests.
+        clock: seconds.
+    """
+    buckets = TokenBuckets(limits.requests_per_s, limits.burst, clock)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with httpx.AsyncClient(base_url=upstream, timeout=limits.timeout_s, transport=transport) as client:
+            app.state.client = client
+            yield
+
+    async def forward(request: Request) -> Response:
+        peer = request.client.host if request.client else "unknown"
+        response = await _answer(request, peer)
+        log.info("%s %s %d", peer, request.method, response.status_code)
+        return response
+
+    async def _answer(request: Request, peer: str) -> Response:
+        path = bytes(request.scope.get("raw_path") or b"")
+        if not FLEET_PATH.fullmatch(path) or request.url.query:
+            return PlainTextResponse("not found\n", 404)
+        if not buckets.take(peer):
+            return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
+        if int(request.headers.get("content-length") or 0) > limits.body_bytes:
+            return PlainTextResponse("body too large\n", 413)
+        return await _forwarded(request, path.decode("ascii"), limits)
+
+    return Starlette(routes=[Route("/{path:path}", forward, methods=list(METHODS))], lifespan=lifespan)
+
+
+class TokenBuckets:
+    """One bucket of tokens per peer, forgetting the peers that were silent longest."""
+
+    def __init__(self, per_second: float, burst: int, clock: Callable[[], float]) -> None:
+        self._per_second, self._burst, self._clock = per_second, burst, clock
+        self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, peer: str) -> bool:
+        """Take a token; False if there is none."""
+        now = self._clock()
+        tokens, since = self._peers.pop(peer, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - since) * self._per_second)
+        self._peers[peer] = (max(0.0, tokens - 1), now)
+        if len(self._peers) > REMEMBERED_PEERS:
+            self._peers.popitem(last=False)
+        return tokens >= 1
+
+
+async def _forwarded(request: Request, path: str, limits: Limits) -> Response:
+    client: httpx.AsyncClient = request.app.state.client
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in NOT_FORWARDED]
+    body = _bounded(request.stream(), limits.body_bytes)
+    try:
+        upstream = await client.send(
+            client.build_request(request.method, path, headers=headers, content=body), stream=True
+        )
+    except TooLarge:
+        return PlainTextResponse("body too large\n", 413)
+    except httpx.HTTPError as error:
+        log.warning("The SuperLink did not answer: %s", type(error).__name__)
+        return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
+    kept = {name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED}
+    return StreamingResponse(
+        upstream.aiter_raw(), upstream.status_code, headers=kept, background=BackgroundTask(upstream.aclose)
+    )
+
+
+async def _bounded(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    total = 0
+    async for part in stream:
+        total += len(part)
+        if total > limit:
+            raise TooLarge
+        yield part

@@ -1,0 +1,166 @@
+"""Nothing but the Fleet API passes, and nothing passes in excess."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from server.gateway import Limits, TokenBuckets, build_gateway
+
+FORBIDDEN = [
+    "/",
+    "/health",
+    "/docs",
+    "/openapi.json",
+    "/v1/control/start-run",
+    "/v1/runtime/acquire-task",
+    "/v1/fleet",
+    "/v1/fleet/",
+    "/v1/fleet/../control/start-run",
+    "/v1/fleet/..%2fcontrol/start-run",
+    "/v1/fleet/%2e%2e/control/start-run",
+    "/v1/fleet/%252e%252e/control/start-run",
+    "/v1/fleet/./pull",
+    "/v1/fleet//pull",
+    "//v1/fleet/pull",
+    "/v1/fleet/pull;/../../control",
+    "/v1/fleet/pull\\..\\control",
+    "/v1/fleet/pull?x=/v1/control",
+    "/V1/FLEET/pull",
+    "/v1/fleet/pull%00",
+    "/v1/fleet/pull%0d%0aHost:x",
+    "/v1/fleetcontrol/pull",
+]
+
+
+class Superlink:
+    """Stands for Flower's server: says what reached it."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, bytes, dict[str, str]]] = []
+        self.app = Starlette(routes=[Route("/{path:path}", self.answer, methods=["GET", "POST", "PUT", "DELETE"])])
+
+    async def answer(self, request: Request) -> Response:
+        self.seen.append((request.scope["raw_path"].decode(), await request.body(), dict(request.headers)))
+        return JSONResponse({"ok": True}, headers={"x-flower": "yes", "keep-alive": "5"})
+
+
+def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits = Limits()) -> list[httpx.Response]:
+    """Send raw requests through a gateway, as a client that is not polite would."""
+
+    async def run() -> list[httpx.Response]:
+        gateway = build_gateway(
+            "http://superlink", limits, transport=httpx.ASGITransport(superlink.app), clock=lambda: 0.0
+        )
+        async with (
+            gateway.router.lifespan_context(gateway),
+            httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://gate") as client,
+        ):
+            return [await _sent(client, gateway, request) for request in requests]
+
+    return asyncio.run(run())
+
+
+async def _sent(client: httpx.AsyncClient, gateway: Starlette, request: dict[str, Any]) -> httpx.Response:
+    if "raw_path" not in request:
+        return await client.request(**request)
+    status: list[int] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(event: Any) -> None:
+        if event["type"] == "http.response.start":
+            status.append(event["status"])
+
+    path, _, query = request["raw_path"].partition("?")
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "headers": [(b"host", b"gate")],
+        "client": ("10.0.0.1", 1),
+        "server": ("gate", 443),
+        "scheme": "https",
+        "http_version": "1.1",
+        "root_path": "",
+    }
+    await gateway(scope, receive, send)
+    return httpx.Response(status[0])
+
+
+@pytest.mark.guarantee("no path outside the Fleet API reaches the SuperLink, however it is written.")
+@pytest.mark.parametrize("path", FORBIDDEN)
+def test_everything_but_the_fleet_api_is_not_found(path: str) -> None:
+    superlink = Superlink()
+    (response,) = through(superlink, {"raw_path": path})
+    assert response.status_code == 404 and superlink.seen == []
+
+
+def test_fleet_requests_pass_with_their_body_and_headers_but_no_hops() -> None:
+    superlink = Superlink()
+    headers = {"flower-node": "7", "connection": "close", "x-forwarded-for": "1.2.3.4", "cookie": "a=b"}
+    (response,) = through(
+        superlink,
+        {"method": "POST", "url": "/v1/fleet/pull-messages", "content": b"x" * 1000, "headers": headers},
+    )
+    assert response.json() == {"ok": True} and response.headers["x-flower"] == "yes"
+    ((path, body, seen),) = superlink.seen
+    assert path == "/v1/fleet/pull-messages" and body == b"x" * 1000 and seen["flower-node"] == "7"
+    assert not {"x-forwarded-for", "cookie"} & set(seen) and "keep-alive" not in response.headers
+
+
+def test_other_methods_do_not_pass() -> None:
+    superlink = Superlink()
+    (response,) = through(superlink, {"method": "DELETE", "url": "/v1/fleet/pull"})
+    assert response.status_code == 405 and superlink.seen == []
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_bodies_above_the_limit_stop_at_the_gate(declared: bool) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(20):
+            yield b"x" * 100
+
+    superlink = Superlink()
+    content: Any = b"x" * 2000 if declared else parts()
+    (response,) = through(
+        superlink, {"method": "POST", "url": "/v1/fleet/push", "content": content}, limits=Limits(body_bytes=1000)
+    )
+    assert response.status_code == 413
+    assert superlink.seen == []
+
+
+def test_a_peer_that_asks_too_often_waits() -> None:
+    request = {"method": "POST", "url": "/v1/fleet/pull"}
+    responses = through(Superlink(), *[request] * 5, limits=Limits(burst=3))
+    assert [response.status_code for response in responses] == [200, 200, 200, 429, 429]
+
+
+def test_tokens_come_back_with_time_and_peers_do_not_share_them() -> None:
+    now = [0.0]
+    buckets = TokenBuckets(2.0, 2, lambda: now[0])
+    assert [buckets.take("a") for _ in range(3)] == [True, True, False]
+    assert buckets.take("b")
+    now[0] = 0.5
+    assert buckets.take("a") and not buckets.take("a")
+
+
+def test_a_silent_superlink_is_a_503() -> None:
+    async def run() -> int:
+        gateway = build_gateway("http://127.0.0.1:9")
+        async with (
+            gateway.router.lifespan_context(gateway),
+            httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://gate") as client,
+        ):
+            return (await client.post("/v1/fleet/pull")).status_code
+
+    assert asyncio.run(run()) == 503
