@@ -1,7 +1,7 @@
 """The only door to the SuperLink: a reverse proxy that forwards `/v1/fleet/*` and answers 404 to everything else.
 
-Flower 1.41 serves its unauthenticated Control and Runtime APIs on the Fleet's own port; a SuperLink that nodes can reach
-lets any of them start code on it. So the SuperLink listens on loopback, and nodes see this.
+Flower 1.41 serves its unauthenticated Control and Runtime APIs on the Fleet's own port; a SuperLink that nodes can
+reach lets any of them start code on it. So the SuperLink listens on loopback, and nodes see this.
 
 Guarantee: no path outside the Fleet API reaches the SuperLink, however it is written.
 """
@@ -47,13 +47,16 @@ class Limits:
     """Longest wait for the SuperLink."""
 
 
+DEFAULT_LIMITS = Limits()
+
+
 class TooLarge(Exception):  # noqa: N818 - an answer, not a failure
     """A request body above its limit."""
 
 
 def build_gateway(
     upstream: str,
-    limits: Limits = Limits(),
+    limits: Limits = DEFAULT_LIMITS,
     *,
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
@@ -116,9 +119,8 @@ async def _forwarded(request: Request, path: str, limits: Limits) -> Response:
     headers = [(name, value) for name, value in request.headers.raw if name.lower() not in NOT_FORWARDED]
     body = _bounded(request.stream(), limits.body_bytes)
     try:
-        upstream = await client.send(
-            client.build_request(request.method, path, headers=headers, content=body), stream=True
-        )
+        outgoing = client.build_request(request.method, path, headers=headers, content=body)
+        upstream = await client.send(outgoing, stream=True)
     except TooLarge:
         return PlainTextResponse("body too large\n", 413)
     except httpx.HTTPError as error:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.gateway import Limits, TokenBuckets, build_gateway
+from server.gateway import DEFAULT_LIMITS, Limits, TokenBuckets, build_gateway
 
 FORBIDDEN = [
     "/",
@@ -51,7 +51,7 @@ class Superlink:
         return JSONResponse({"ok": True}, headers={"x-flower": "yes", "keep-alive": "5"})
 
 
-def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits = Limits()) -> list[httpx.Response]:
+def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits = DEFAULT_LIMITS) -> list[httpx.Response]:
     """Send raw requests through a gateway, as a client that is not polite would."""
 
     async def run() -> list[httpx.Response]:
