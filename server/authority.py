@@ -1,0 +1,170 @@
+"""The federation's own certificate authority: made once, kept on the server, known to nodes by their invite."""
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from shared.errors import SettingsError
+
+AUTHORITY_LIFETIME = timedelta(days=3650)
+SERVER_LIFETIME = timedelta(days=397)
+RENEW_BEFORE = timedelta(days=30)
+CLOCK_SKEW = timedelta(minutes=10)
+AUTHORITY, SERVER = "authority", "server"
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate with its key, both as files."""
+
+    certificate: Path
+    key: Path
+
+    @property
+    def expires(self) -> datetime:
+        """End of its validity."""
+        return _read(self.certificate).not_valid_after_utc
+
+    def due(self, now: datetime) -> bool:
+        """Whether it should be renewed."""
+        return now >= self.expires - RENEW_BEFORE
+
+
+def create(folder: Path, name: str, *, now: datetime | None = None) -> Issued:
+    """Make a certificate authority in an empty folder.
+
+    Guarantee: private keys are readable by their owner alone from the moment they exist.
+
+    Raises:
+        SettingsError: there is one already; a second one would lock every node out.
+    """
+    issued = _paths(folder, AUTHORITY)
+    if issued.key.exists() or issued.certificate.exists():
+        raise SettingsError(f"Expected a folder without an authority, {folder} holds one.", hint="Keep it, or move it.")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    key, subject = ec.generate_private_key(ec.SECP384R1()), _name(name)
+    builder = _builder(subject, subject, key, key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
+    _write(issued, key, builder.sign(key, hashes.SHA384()))
+    return issued
+
+
+def issue_server(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -> Issued:
+    """Make, or renew, the server's certificate for its host names and addresses.
+
+    Raises:
+        SettingsError: no authority in the folder, it is about to end, or no hosts.
+    """
+    if not hosts:
+        raise SettingsError("Expected at least one host name or address for the server's certificate, got none.")
+    authority, moment = _paths(folder, AUTHORITY), now or datetime.now(UTC)
+    if not authority.key.exists():
+        raise SettingsError(f"Expected an authority in {folder}, got none.", hint="Run: fedvault-server init")
+    if authority.expires < moment + SERVER_LIFETIME:
+        raise SettingsError(
+            f"Expected an authority beyond the new certificate's end, it ends {authority.expires:%Y-%m-%d}.",
+            hint="Make a new authority and invite the nodes again.",
+        )
+    signer, signing = _read(authority.certificate), _read_key(authority.key)
+    key = ec.generate_private_key(ec.SECP384R1())
+    builder = _builder(_name(hosts[0]), signer.subject, key, signing.public_key(), moment, SERVER_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+    issued = _paths(folder, SERVER)
+    _write(issued, key, builder.sign(signing, hashes.SHA384()))
+    return issued
+
+
+def _paths(folder: Path, name: str) -> Issued:
+    return Issued(folder / f"{name}.crt", folder / f"{name}.key")
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common[:64])])
+
+
+def _host(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    signed_by: ec.EllipticCurvePublicKey,
+    now: datetime,
+    lifetime: timedelta,
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - CLOCK_SKEW)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by), critical=False)
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _write(issued: Issued, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    # each beside its place, then both renamed: a crash leaves the old pair, or is mended by issuing again
+    for path, content, mode in (
+        (issued.key, pem, 0o600),
+        (issued.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644),
+    ):
+        unfinished = path.with_suffix(path.suffix + ".new")
+        unfinished.unlink(missing_ok=True)
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    for path in (issued.key, issued.certificate):
+        path.with_suffix(path.suffix + ".new").replace(path)
+
+
+def _read(path: Path) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes())
+    except (OSError, ValueError):
+        raise SettingsError(f"Expected a certificate at {path}, got none that can be read.") from None
+
+
+def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    try:
+        key = serialization.load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError):
+        raise SettingsError(f"Expected a private key at {path}, got none that can be read.") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise SettingsError(f"Expected an elliptic-curve key at {path}, got another kind.")
+    return key
