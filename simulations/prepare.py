@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from client.vault.datasets import TokenizedDataset, from_records
+from client.vault.datasets import TokenizedDataset, from_records, load
 from client.vault.roles import Role, roles
 from client.vault.sources import read_table
 from shared.adapted_model import layout_of
@@ -84,6 +84,10 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
             hint="; ".join(warnings) or "Split the data into more sites, or lower federation.quorum.",
         )
     prepared = Prepared(folder, kept, tuple(warnings))
+    if not any((load(prepared.holdout_path(site)).targets >= 0).any() for site in kept):
+        raise DataError(
+            "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
+        )
     write_atomically(folder / "sites.json", json.dumps([asdict(s) for s in kept], indent=1).encode())
     write_atomically(folder / "warnings.json", json.dumps(warnings).encode())
     return prepared

@@ -4,11 +4,10 @@ A run can be cut at any moment and resumed: arms that are done are not run again
 its last round.
 """
 
-import importlib.metadata
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,29 +23,14 @@ from shared.adapted_model import layout_of
 from shared.adapters import Layout
 from shared.errors import FedVaultError, RunError, SettingsError
 from shared.files import write_atomically
-from shared.privacy.accounting import epsilon_prv, epsilon_rdp
-from shared.privacy.planning import plan
 from shared.protocol import Vector
-from shared.study import Study
-from shared.tasks.kinds import task_kind
 from simulations import worker
 from simulations.arms import Arm, arm_folder, trained_arms, write_arm
 from simulations.engine import Engine, LocalEngine
-from simulations.prepare import Prepared, Site, prepare, reopen
-from simulations.result import (
-    ArmResult,
-    Bytes,
-    Quality,
-    Result,
-    RoundResult,
-    SiteData,
-    SitePrivacy,
-    WorstSite,
-    read_result,
-    write_result,
-)
+from simulations.prepare import Prepared, prepare, reopen
+from simulations.result import ArmResult, Quality, Result, read_result, write_result
 from simulations.scenario import Scenario
-from simulations.sizes import full_lora_bytes, full_model_bytes
+from simulations.summary import quality, summary, trained, untrained
 
 
 class Progress(Protocol):
@@ -123,7 +107,7 @@ class Run:
             engine.close()
         with self._timed("export"):
             export(self.study, states["federated"].adapter, self.folder / "adapter")
-        result = self._result(prepared, results, states["federated"])
+        result = summary(self.scenario, prepared, results, states["federated"], self.timing)
         write_result(self.folder / "result.json", result)
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
         return result
@@ -182,7 +166,7 @@ class Run:
         for arm in arms:
             with self._timed(arm.name):
                 states[arm.name] = self._train(engine, arm, prepared)
-            results[arm.name] = self._arm_result(arm, prepared, states[arm.name])
+            results[arm.name] = trained(arm, prepared, states[arm.name])
         return results, states
 
     def _train(self, engine: Engine, arm: Arm, prepared: Prepared) -> State:
@@ -233,7 +217,7 @@ class Run:
         counts = np.bincount(targets[targets >= 0], minlength=len(self.study.task.labels))
         held = {site.name: load(prepared.holdout_path(site)).targets for site in prepared.sites}
         found = [worker.Predicted(name, np.full(len(t), counts.argmax()), t) for name, t in held.items()]
-        return _untrained_arm("majority class", quality(self.study, found), 0.0)
+        return untrained("majority class", quality(self.study, found), 0.0)
 
     def _untrained(self, engine: Engine, prepared: Prepared) -> ArmResult:
         started, generator = time.monotonic(), np.random.default_rng(self.scenario.simulation.seed)
@@ -243,72 +227,7 @@ class Run:
             for name, shape in layout.tensors
         ]
         found = self._evaluate(engine, "federated", np.concatenate(parts).astype(np.float32), prepared)
-        return _untrained_arm("untrained head", found, time.monotonic() - started)
-
-    def _arm_result(self, arm: Arm, prepared: Prepared, state: State) -> ArmResult:
-        last = state.evaluations[str(state.round)]
-        sites = [site for site in prepared.sites if site.index in arm.site_indices]
-        released = arm.study.total_steps
-        spent = epsilon_rdp([plan(arm.study.privacy, steps=released).release(released)], arm.study.privacy.delta)
-        return ArmResult(
-            title=arm.title,
-            private=arm.protected,
-            epsilon=spent if arm.protected else None,
-            rows=sum(site.train for site in sites),
-            sampling_rate=arm.study.privacy.sampling_rate,
-            steps=released,
-            seconds=sum(sum(record["seconds"].values()) for record in state.records),
-            quality=Quality.model_validate(last),
-        )
-
-    def _result(self, prepared: Prepared, arms: dict[str, ArmResult], state: State) -> Result:
-        sites = dict(enumerate(prepared.sites, start=1))
-        records = state.records
-        return Result(
-            fedvault_version=importlib.metadata.version("fedvault"),
-            study_sha256=self.study.sha256,
-            scenario=self.scenario.model_dump(mode="json"),
-            rounds=[_round_result(record, sites, state.evaluations) for record in records],
-            final=arms["federated"].quality,
-            arms=arms,
-            baselines={name: arm for name, arm in arms.items() if name != "federated"},
-            privacy={site.name: self._spent(number, site, records) for number, site in sites.items()},
-            bytes=Bytes(
-                up_per_node_round=max(record["bytes_up_per_node"] for record in records),
-                down_per_node_round=max(record["bytes_down_per_node"] for record in records),
-                full_lora_up=full_lora_bytes(self.study),
-                full_model_up=full_model_bytes(self.study),
-            ),
-            timing=self.timing,
-            data={s.name: _site_data(s) for s in prepared.sites},
-            warnings=list(prepared.warnings),
-        )
-
-    def _spent(self, number: int, site: Site, records: Sequence[dict[str, Any]]) -> SitePrivacy:
-        privacy, planned = self.study.privacy, plan(self.study.privacy, steps=self.study.total_steps)
-        # a node that was asked may have trained even if its answer was lost: that round counts as spent
-        refused = {
-            (r["round"], entry["node"]) for r in records for entry in r["refused"] if entry["status"] != "failed"
-        }
-        joined = sum(number in r["asked"] and (r["round"], number) not in refused for r in records)
-        steps = joined * self.study.training.local_steps
-        history = [planned.release(steps)] if steps else []
-        return SitePrivacy(
-            epsilon_rdp=epsilon_rdp(history, privacy.delta),
-            epsilon_prv=epsilon_prv(history, privacy.delta),
-            delta=privacy.delta,
-            noise_multiplier=planned.noise_multiplier,
-            sampling_rate=planned.sampling_rate,
-            steps=steps,
-            unit=planned.unit,
-            adjacency="add or remove one",
-            sampling="Poisson",
-            accountant="RDP",
-            clipping=planned.clipping,
-            clip_norm=planned.clip_norm,
-            declared_size=site.declared_size,
-            seeded_noise=True,
-        )
+        return untrained("untrained head", found, time.monotonic() - started)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -318,48 +237,3 @@ class Run:
         finally:
             self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
             write_atomically(self.folder / "timing.json", json.dumps(self.timing, indent=1).encode())
-
-
-def quality(study: Study, found: Sequence[worker.Predicted]) -> Quality:
-    """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
-    kind = task_kind(study.task)
-    by_site = {
-        p.site: kind.metrics(p.predicted, p.targets)["accuracy"] for p in sorted(found) if (p.targets >= 0).any()
-    }
-    overall = kind.metrics(np.concatenate([p.predicted for p in found]), np.concatenate([p.targets for p in found]))
-    worst = min(by_site, key=lambda site: by_site[site])
-    return Quality(
-        accuracy=overall["accuracy"],
-        macro_f1=overall["macro_f1"],
-        per_site=by_site,
-        worst_site=WorstSite(site=worst, accuracy=by_site[worst]),
-    )
-
-
-def _untrained_arm(title: str, found: Quality, seconds: float) -> ArmResult:
-    return ArmResult(
-        title=title, private=True, epsilon=None, rows=0, sampling_rate=None, steps=0, seconds=seconds, quality=found
-    )
-
-
-def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: dict[str, Any]) -> RoundResult:
-    def name(node: int) -> str:
-        return sites[node].name if node in sites else f"node {node}"
-
-    evaluation = evaluations.get(str(record["round"]))
-    return RoundResult(
-        round=record["round"],
-        outcome=record["outcome"],
-        seconds=sum(record["seconds"].values()),
-        accepted=len(record["accepted"]),
-        quarantined=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["quarantined"]],
-        refused=[{"site": name(e["node"]), "status": e["status"]} for e in record["refused"]],
-        missing=[name(node) for node in record["missing"]],
-        evaluation=Quality.model_validate(evaluation) if evaluation else None,
-    )
-
-
-def _site_data(site: Site) -> SiteData:
-    return SiteData(
-        rows=site.rows, train=site.train, holdout=site.holdout, dropped=site.dropped, unusable=site.unusable
-    )

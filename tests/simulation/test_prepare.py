@@ -83,6 +83,12 @@ def test_missing_columns_are_named(prepared: Callable[..., Prepared], table: pd.
         prepared(table.rename(columns={column: "other"}))
 
 
+def test_no_held_out_record_at_all_is_said(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "holdout": 1e-9}
+    with pytest.raises(DataError, match="held-out records"):
+        prepared(table, simulation={"data": data})
+
+
 def test_noise_that_drowns_the_signal_is_said_before_training(
     prepared: Callable[..., Prepared], table: pd.DataFrame
 ) -> None:

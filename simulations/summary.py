@@ -1,0 +1,148 @@
+"""From what a run did to what its result says: pure, no IO."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from server.checkpoints import State
+from shared.privacy.accounting import epsilon_prv, epsilon_rdp
+from shared.privacy.planning import plan
+from shared.study import Study
+from shared.tasks.kinds import task_kind
+from simulations.arms import Arm
+from simulations.prepare import Prepared, Site
+from simulations.result import (
+    ArmResult,
+    Bytes,
+    Quality,
+    Result,
+    RoundResult,
+    SiteData,
+    SitePrivacy,
+    WorstSite,
+)
+from simulations.scenario import Scenario
+from simulations.sizes import full_lora_bytes, full_model_bytes
+from simulations.worker import Predicted
+
+
+def quality(study: Study, found: Sequence[Predicted]) -> Quality:
+    """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
+    kind = task_kind(study.task)
+    by_site = {
+        p.site: kind.metrics(p.predicted, p.targets)["accuracy"] for p in sorted(found) if (p.targets >= 0).any()
+    }
+    overall = kind.metrics(np.concatenate([p.predicted for p in found]), np.concatenate([p.targets for p in found]))
+    worst = min(by_site, key=lambda site: by_site[site])
+    return Quality(
+        accuracy=overall["accuracy"],
+        macro_f1=overall["macro_f1"],
+        per_site=by_site,
+        worst_site=WorstSite(site=worst, accuracy=by_site[worst]),
+    )
+
+
+def untrained(title: str, found: Quality, seconds: float) -> ArmResult:
+    """The result of an arm that touched no training record."""
+    return ArmResult(
+        title=title, private=True, epsilon=None, rows=0, sampling_rate=None, steps=0, seconds=seconds, quality=found
+    )
+
+
+def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
+    """The result of an arm that was trained."""
+    last = state.evaluations[str(state.round)]
+    sites = [site for site in prepared.sites if site.index in arm.site_indices]
+    released = arm.study.total_steps
+    spent = epsilon_rdp([plan(arm.study.privacy, steps=released).release(released)], arm.study.privacy.delta)
+    return ArmResult(
+        title=arm.title,
+        private=arm.protected,
+        epsilon=spent if arm.protected else None,
+        rows=sum(site.train for site in sites),
+        sampling_rate=arm.study.privacy.sampling_rate,
+        steps=released,
+        seconds=sum(sum(record["seconds"].values()) for record in state.records),
+        quality=Quality.model_validate(last),
+    )
+
+
+def summary(
+    scenario: Scenario, prepared: Prepared, arms: dict[str, ArmResult], state: State, timing: dict[str, float]
+) -> Result:
+    """The whole result, from the final state of the study's own arm."""
+    study = scenario.as_study()
+    sites = dict(enumerate(prepared.sites, start=1))
+    records = state.records
+    return Result(
+        fedvault_version=importlib.metadata.version("fedvault"),
+        study_sha256=study.sha256,
+        scenario=scenario.model_dump(mode="json"),
+        rounds=[_round_result(record, sites, state.evaluations) for record in records],
+        final=arms["federated"].quality,
+        arms=arms,
+        baselines={name: arm for name, arm in arms.items() if name != "federated"},
+        privacy={site.name: _spent(study, number, site, records) for number, site in sites.items()},
+        bytes=Bytes(
+            up_per_node_round=max(record["bytes_up_per_node"] for record in records),
+            down_per_node_round=max(record["bytes_down_per_node"] for record in records),
+            full_lora_up=full_lora_bytes(study),
+            full_model_up=full_model_bytes(study),
+        ),
+        timing=timing,
+        data={s.name: _site_data(s) for s in prepared.sites},
+        warnings=list(prepared.warnings),
+    )
+
+
+def _spent(study: Study, number: int, site: Site, records: Sequence[dict[str, Any]]) -> SitePrivacy:
+    privacy, planned = study.privacy, plan(study.privacy, steps=study.total_steps)
+    # a node that was asked may have trained even if its answer was lost: that round counts as spent
+    spent_too = ("failed", "lost")
+    refused = {
+        (r["round"], entry["node"]) for r in records for entry in r["refused"] if entry["status"] not in spent_too
+    }
+    joined = sum(number in r["asked"] and (r["round"], number) not in refused for r in records)
+    steps = joined * study.training.local_steps
+    history = [planned.release(steps)] if steps else []
+    return SitePrivacy(
+        epsilon_rdp=epsilon_rdp(history, privacy.delta),
+        epsilon_prv=epsilon_prv(history, privacy.delta),
+        delta=privacy.delta,
+        noise_multiplier=planned.noise_multiplier,
+        sampling_rate=planned.sampling_rate,
+        steps=steps,
+        unit=planned.unit,
+        adjacency="add or remove one",
+        sampling="Poisson",
+        accountant="RDP",
+        clipping=planned.clipping,
+        clip_norm=planned.clip_norm,
+        declared_size=site.declared_size,
+        seeded_noise=True,
+    )
+
+
+def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: dict[str, Any]) -> RoundResult:
+    def name(node: int) -> str:
+        return sites[node].name if node in sites else f"node {node}"
+
+    evaluation = evaluations.get(str(record["round"]))
+    return RoundResult(
+        round=record["round"],
+        outcome=record["outcome"],
+        seconds=sum(record["seconds"].values()),
+        accepted=len(record["accepted"]),
+        quarantined=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["quarantined"]],
+        refused=[{"site": name(e["node"]), "status": e["status"]} for e in record["refused"]],
+        missing=[name(node) for node in record["missing"]],
+        evaluation=Quality.model_validate(evaluation) if evaluation else None,
+    )
+
+
+def _site_data(site: Site) -> SiteData:
+    return SiteData(
+        rows=site.rows, train=site.train, holdout=site.holdout, dropped=site.dropped, unusable=site.unusable
+    )
