@@ -48,8 +48,8 @@ $(READY): pyproject.toml simulations/datasets/minilm.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: Expected $(PYTHON), got none. hint: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing FedVault and its libraries into $(VENV) (once; several minutes)"
-	@$(BIN)/python -m pip install --quiet --progress-bar off $(TORCH)
-	@$(BIN)/python -m pip install --quiet --progress-bar off -e '.[simulation,dev]'
+	@$(BIN)/python -m pip install -qq --progress-bar off $(TORCH)
+	@$(BIN)/python -m pip install -qq --progress-bar off -e '.[simulation,dev]'
 	@$(BIN)/fedvault-sim data fetch minilm
 	@touch $@
 

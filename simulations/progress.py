@@ -31,6 +31,7 @@ class TerminalProgress:
             console=console,
         )
         self._task: TaskID | None = None
+        self._title = ""
         self._done = 0.0
 
     def __enter__(self) -> "TerminalProgress":
@@ -49,6 +50,7 @@ class TerminalProgress:
     def arm(self, title: str, rounds: int, done: int) -> None:
         """An arm begins."""
         self._finish_phase()
+        self._title = title
         self._done = float(done)
         self._task = self._bars.add_task(escape(title), total=rounds, completed=int(self._done), note="")
 
@@ -68,7 +70,7 @@ class TerminalProgress:
             self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow", markup=False)
         if evaluation:
             worst = evaluation["worst_site"]
-            line = f"round {record.round:>3}  accuracy {evaluation['accuracy']:.3f}"
+            line = f"{self._title}: round {record.round:>3}  accuracy {evaluation['accuracy']:.3f}"
             line += f"  worst {worst['site']} {worst['accuracy']:.3f}"
             self._bars.console.print(line, style="dim", highlight=False, markup=False)
 

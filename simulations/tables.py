@@ -47,7 +47,7 @@ def privacy_table(result: Result) -> Table:
     """What every site spent, and how that is counted."""
     first = next(iter(result.privacy.values()))
     title = f"Privacy spent: {first.unit}, {first.adjacency}, {first.sampling}, {first.clipping} clipping"
-    header = ("site", "ε (RDP)", "ε (PRV)", "δ", "σ", "q", "steps", "declared size")
+    header = ("site", "ε (RDP)", "ε (PRV)", "δ", "σ", "q", "steps", "declared")
     table = _table(title, *header, caption="the RDP figure is the guarantee")
     for site, spent in list(result.privacy.items())[:SHOWN_ROWS]:
         table.add_row(escape(site), *_privacy_cells(spent))
@@ -56,7 +56,7 @@ def privacy_table(result: Result) -> Table:
 
 def cost_table(result: Result) -> Table:
     """Bytes per node and round, seconds by phase."""
-    table = Table(title="What it took", title_justify="left", box=SIMPLE_HEAD, show_header=False)
+    table = Table(title="What it took", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_header=False)
     size = result.bytes
     table.add_row("up / down per node and round", f"{_kib(size.up_per_node_round)} / {_kib(size.down_per_node_round)}")
     table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
@@ -65,7 +65,9 @@ def cost_table(result: Result) -> Table:
 
 
 def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, caption=caption, caption_justify="left")
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left"
+    )
     table.add_column(first)
     for name in others:
         table.add_column(name, justify="right")
