@@ -82,9 +82,9 @@ def approve(ledger: Ledger, study: Study, *, dataset: str, run: str) -> None:
         BudgetError: it does not fit into what the dataset may spend.
         PolicyRefusal: the dataset is unknown or withdrawn, its delta is stricter, or the run was approved before.
     """
-    limit = ledger.books.limits.get(dataset)
-    if limit is None:
+    if dataset not in ledger.books.limits:
         raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
+    limit = ledger.books.limit(dataset)
     if study.privacy.delta > limit.delta:
         raise PolicyRefusal(f"Expected privacy.delta of at most {limit.delta:g}, got {study.privacy.delta:g}.")
     per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)

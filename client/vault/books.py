@@ -1,7 +1,8 @@
 """What the ledger's rows mean: pure decisions, no IO.
 
 Rules
-1. A dataset has one limit (epsilon, delta) for ever; registering it again changes nothing.
+1. A dataset has one limit (epsilon, delta) for ever; registering it again changes nothing. Datasets that share records
+   are one account: they spend together, under the strictest of their limits.
 2. A run is approved as a whole: `check_fits` says whether its worst case fits beside everything spent and earmarked.
 3. Every (run, round) is attempted once. Its cost is charged by the reservation, whatever happens afterwards.
 4. A reservation must lie within what was approved for its run.
@@ -55,6 +56,8 @@ class Books:
     """Everything the rows add up to."""
 
     limits: dict[str, Limit] = field(default_factory=dict)
+    ties: dict[str, set[str]] = field(default_factory=dict)
+    """Datasets that share records with a dataset, directly."""
     runs: dict[str, ApprovedRun] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
 
@@ -66,6 +69,7 @@ class Books:
         """
         {
             "register": self._register,
+            "tie": self._tie,
             "approve": self._approve,
             "reserve": self._reserve,
             "commit": self._commit,
@@ -73,13 +77,27 @@ class Books:
             "withdraw": self._withdraw,
         }[row["kind"]](row)
 
+    def account(self, dataset: str) -> set[str]:
+        """The dataset and all that share records with it, also through others."""
+        found, waiting = {dataset}, [dataset]
+        while waiting:
+            new = self.ties.get(waiting.pop(), set()) - found
+            found |= new
+            waiting += new
+        return found
+
+    def limit(self, dataset: str) -> Limit:
+        """The strictest limit of the dataset's account."""
+        limits = [self.limits[name] for name in self.account(dataset)]
+        return Limit(min(limit.epsilon for limit in limits), min(limit.delta for limit in limits))
+
     def spent(self, dataset: str) -> float:
-        """Epsilon of everything reserved, at the dataset's delta."""
-        return epsilon_rdp(self._history(dataset, earmarked=False), self.limits[dataset].delta)
+        """Epsilon of everything the account has reserved, at its delta."""
+        return epsilon_rdp(self._history(dataset, earmarked=False), self.limit(dataset).delta)
 
     def promised(self, dataset: str) -> float:
-        """Epsilon of everything reserved or earmarked."""
-        return epsilon_rdp(self._history(dataset, earmarked=True), self.limits[dataset].delta)
+        """Epsilon of everything the account has reserved or earmarked."""
+        return epsilon_rdp(self._history(dataset, earmarked=True), self.limit(dataset).delta)
 
     def check_fits(self, dataset: str, *, rounds: int, per_round: Release) -> None:
         """Compare a run's worst case with the dataset's limit.
@@ -89,7 +107,7 @@ class Books:
             PolicyRefusal: the dataset is not registered, or withdrawn.
         """
         self._usable(dataset)
-        limit, history = self.limits[dataset], self._history(dataset, earmarked=True)
+        limit, history = self.limit(dataset), self._history(dataset, earmarked=True)
         cost = epsilon_rdp([*history, times(per_round, rounds)], limit.delta)
         if cost > limit.epsilon:
             raise BudgetError(
@@ -99,7 +117,7 @@ class Books:
 
     def affordable_rounds(self, dataset: str, per_round: Release) -> int:
         """How many more rounds like this one fit beside what is promised."""
-        limit, history = self.limits[dataset], self._history(dataset, earmarked=True)
+        limit, history = self.limit(dataset), self._history(dataset, earmarked=True)
         low, high = 0, 1
         while epsilon_rdp([*history, times(per_round, high)], limit.delta) <= limit.epsilon:
             low, high = high, 2 * high
@@ -113,6 +131,14 @@ class Books:
         if row["dataset"] in self.limits:
             raise PolicyRefusal(f"Expected a dataset that is not registered yet, got {row['dataset']!r}.")
         self.limits[row["dataset"]] = Limit(row["epsilon"], row["delta"])
+
+    def _tie(self, row: Row) -> None:
+        one, other = row["dataset"], row["other"]
+        for name in (one, other):
+            if name not in self.limits:
+                raise PolicyRefusal(f"Expected a registered dataset, got {name!r}.")
+        self.ties.setdefault(one, set()).add(other)
+        self.ties.setdefault(other, set()).add(one)
 
     def _approve(self, row: Row) -> None:
         dataset, run = row["dataset"], row["run"]
@@ -155,11 +181,13 @@ class Books:
     def _usable(self, dataset: str) -> None:
         if dataset not in self.limits:
             raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
-        if dataset in self.withdrawn:
-            raise PolicyRefusal(f"Expected a dataset in use, {dataset!r} was withdrawn.")
+        withdrawn = self.account(dataset) & self.withdrawn
+        if withdrawn:
+            raise PolicyRefusal(f"Expected a dataset in use, {sorted(withdrawn)[0]!r} with its records was withdrawn.")
 
     def _history(self, dataset: str, *, earmarked: bool) -> list[Release]:
-        runs = [run for run in self.runs.values() if run.dataset == dataset]
+        account = self.account(dataset)
+        runs = [run for run in self.runs.values() if run.dataset in account]
         counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
         return [times(run.per_round, count) for run, count in counts if count]
 

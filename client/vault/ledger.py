@@ -19,7 +19,7 @@ import hashlib
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -84,6 +84,11 @@ class Ledger:
     def register(self, dataset: str, *, epsilon: float, delta: float) -> None:
         """Set the most a dataset may ever spend; once."""
         self._append({"kind": "register", "dataset": dataset, "epsilon": epsilon, "delta": delta})
+
+    def tie(self, dataset: str, others: Iterable[str]) -> None:
+        """Make one account of datasets that share records, as `RecordIndex.enter` found them; known ties stay."""
+        for other in sorted(set(others) - self.books.ties.get(dataset, set())):
+            self._append({"kind": "tie", "dataset": dataset, "other": other})
 
     def approve(self, dataset: str, run: str, *, study_sha256: str, rounds: int, per_round: Release) -> None:
         """Earmark a whole run.
