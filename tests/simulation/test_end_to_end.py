@@ -227,6 +227,8 @@ source = "{tiny}"
 kind = "sequence-classification"
 labels = ["no", "yes"]
 max_length = 24
+[training]
+local_steps = 2
 [federation]
 rounds = 60
 smallest_declared_size = 20
