@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA := data/vader/vader.csv
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I client/vault/_generated=client/vault
 # another build of PyTorch: make setup TORCH="--index-url URL torch==2.13.*"
 TORCH ?= "torch>=2.13,<2.14"
 
@@ -14,7 +15,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test test-all check bench clean
+.PHONY: help setup demo test test-all check proto bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +37,13 @@ check: setup ## format, lint, types, architecture, generated documents
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@scratch=$$(mktemp -d) && $(PROTOC) --python_out=$$scratch --pyi_out=$$scratch --grpc_python_out=$$scratch \
+		client/vault/_generated/vault.proto && diff -r -x __init__.py -x __pycache__ $$scratch/client/vault/_generated \
+		client/vault/_generated && rm -r $$scratch && echo "client/vault/_generated is up to date"
 	@diff <($(BIN)/python -m simulations.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
+
+proto: setup ## generate the vault's gRPC code from its .proto
+	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault/_generated/vault.proto
 
 bench: setup ## ratios against what a user would otherwise run; minutes
 	@$(BIN)/python -m simulations.benchmarks

@@ -10,14 +10,11 @@
 | all else | reserved, trained, made durable, sent; a failure is charged and answered as one code |
 """
 
-import json
 import logging
-from dataclasses import asdict
-
-import numpy as np
 
 from client.vault.ledger import Ledger
 from client.vault.vault import Vault
+from client.vault.wire import read_reply, write_reply
 from shared.errors import LedgerError, PolicyRefusal
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
@@ -41,9 +38,16 @@ class AccountableVault:
     def __init__(self, vault: Vault, ledger: Ledger, *, dataset: str) -> None:
         self._vault, self._ledger, self._dataset = vault, ledger, dataset
 
-    def train(self, task: TrainTask) -> TrainReply:
-        """Answer one task; never raises for what it or the data holds."""
+    def train(self, task: TrainTask, *, echo: tuple[int, str] | None = None) -> TrainReply:
+        """Answer one task; never raises for what it or the data holds.
+
+        Args:
+            task: what is asked.
+            echo: height and head of this node's ledger as the server last saw them.
+        """
         try:
+            if echo is not None:
+                self._ledger.check_echo(*echo)
             if not self._approved(task):
                 return self._vault.reply(task, Status.REFUSED_POLICY)
             kept = self._ledger.answer(task.study_run, task.round)
@@ -90,16 +94,3 @@ def approve(ledger: Ledger, study: Study, *, dataset: str, run: str) -> None:
     per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)
     rounds = study.federation.rounds
     ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)
-
-
-def write_reply(reply: TrainReply) -> bytes:
-    """A reply as bytes: a line of JSON, then little-endian float32."""
-    plain = {name: value for name, value in asdict(reply).items() if name != "update"}
-    return json.dumps(plain, sort_keys=True).encode() + b"\n" + reply.update.astype("<f4").tobytes()
-
-
-def read_reply(written: bytes) -> TrainReply:
-    """Read what `write_reply` wrote."""
-    head, _, update = written.partition(b"\n")
-    plain = json.loads(head)
-    return TrainReply(**{**plain, "status": Status(plain["status"])}, update=np.frombuffer(update, "<f4").copy())

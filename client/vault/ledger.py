@@ -168,7 +168,7 @@ class Ledger:
         new = not self.path.exists()
         if new and self._second.exists():
             raise LedgerError(f"Expected the ledger {self.path}, its second copy is alone.", hint=SEE_A_PERSON)
-        self._database = sqlite3.connect(self.path, isolation_level=None)
+        self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self.path.chmod(0o600)
         try:
             self._prepare(new=new)

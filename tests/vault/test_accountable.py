@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 import client.vault.ledger
-from client.vault.accountable import AccountableVault, approve, read_reply, write_reply
+from client.vault.accountable import AccountableVault, approve
 from client.vault.datasets import TokenizedDataset
 from client.vault.ledger import Ledger
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault
+from client.vault.wire import read_reply, write_reply
 from shared.adapted_model import build
 from shared.errors import BudgetError, PolicyRefusal
 from shared.protocol import Status, TrainTask, encode_reply

@@ -1,0 +1,1 @@
+"""Generated from `vault.proto` by `make proto`; never edited."""

@@ -1,0 +1,43 @@
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from typing import ClassVar as _ClassVar, Optional as _Optional
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class TrainRequest(_message.Message):
+    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head")
+    STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    study_sha256: str
+    study_run: str
+    round: int
+    adapter: bytes
+    ledger_height: int
+    ledger_head: str
+    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ...) -> None: ...
+
+class TrainEvent(_message.Message):
+    __slots__ = ("steps_done", "reply")
+    STEPS_DONE_FIELD_NUMBER: _ClassVar[int]
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    steps_done: int
+    reply: bytes
+    def __init__(self, steps_done: _Optional[int] = ..., reply: _Optional[bytes] = ...) -> None: ...
+
+class StatusRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class StatusReply(_message.Message):
+    __slots__ = ("busy", "ledger_height", "ledger_head")
+    BUSY_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    busy: bool
+    ledger_height: int
+    ledger_head: str
+    def __init__(self, busy: _Optional[bool] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ...) -> None: ...

@@ -1,0 +1,138 @@
+"""The vault as a gRPC service on a UNIX socket: one job at a time, steps streamed, nothing else told."""
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+import numpy as np
+
+from client.vault._generated import vault_pb2, vault_pb2_grpc
+from client.vault.ledger import Ledger
+from client.vault.wire import write_reply
+from shared.errors import RunError
+from shared.protocol import TrainReply, TrainTask
+
+log = logging.getLogger(__name__)
+LARGEST_MESSAGE_BYTES = 512 * 2**20
+GRACE_S = 5.0
+OPTIONS = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+)
+Echo = tuple[int, str]
+
+
+class Answers(Protocol):
+    """Answers tasks under a ledger."""
+
+    def train(self, task: TrainTask, *, echo: Echo | None = None) -> TrainReply:
+        """Answer one task; never raises for what it or the data holds."""
+        ...
+
+
+class Steps:
+    """Passes the number of finished steps on to whoever listens to the current job, or ends the job."""
+
+    def __init__(self) -> None:
+        self._heard: queue.SimpleQueue[int | TrainReply | Exception] | None = None
+        self._cancelled = threading.Event()
+
+    def __call__(self, done: int) -> None:
+        """One more step is done.
+
+        Raises:
+            RunError: the job was cancelled; training stops here, and the round is paid for.
+        """
+        if self._cancelled.is_set():
+            raise RunError("Expected to train on, the job was cancelled.")
+        if self._heard is not None:
+            self._heard.put(done)
+
+    def start(self, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
+        """A job begins; setting the event ends it, and no other job, at its next step."""
+        self._heard, self._cancelled = heard, threading.Event()
+        return self._cancelled
+
+
+class VaultService(vault_pb2_grpc.VaultServicer):
+    """Serves one vault.
+
+    Args:
+        answers: the accountable vault.
+        ledger: for its height and head.
+        steps: the same object that the vault reports its steps to.
+    """
+
+    def __init__(self, answers: Answers, ledger: Ledger, steps: Steps) -> None:
+        self._answers, self._ledger, self._steps = answers, ledger, steps
+        self._one_job = threading.Lock()
+
+    def Train(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.TrainRequest, context: grpc.ServicerContext
+    ) -> Iterator[vault_pb2.TrainEvent]:
+        """Train or resend; a second job at the same time is refused."""
+        if not self._one_job.acquire(blocking=False):
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+        heard: queue.SimpleQueue[int | TrainReply | Exception] = queue.SimpleQueue()
+        context.add_callback(self._steps.start(heard).set)
+        # its own thread: a caller that goes away must not take the job's end, and its ledger row, with it
+        threading.Thread(target=self._work, args=(request, heard), daemon=True).start()
+        while True:
+            event = heard.get()
+            if isinstance(event, int):
+                yield vault_pb2.TrainEvent(steps_done=event)
+            elif isinstance(event, TrainReply):
+                yield vault_pb2.TrainEvent(reply=write_reply(event))
+                return
+            else:
+                context.abort(grpc.StatusCode.INTERNAL, "failed")
+
+    def Status(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.StatusRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.StatusReply:
+        """Whether a job runs, and where the ledger stands."""
+        del request, context
+        return vault_pb2.StatusReply(
+            busy=self._one_job.locked(), ledger_height=self._ledger.height, ledger_head=self._ledger.head
+        )
+
+    def _work(self, request: vault_pb2.TrainRequest, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
+        try:
+            adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
+            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter)
+            echo = (request.ledger_height, request.ledger_head) if request.ledger_height else None
+            outcome: TrainReply | Exception = self._answers.train(task, echo=echo)
+        except Exception as error:
+            log.exception("The vault failed; the link is told only that it failed.")
+            outcome = error
+        self._one_job.release()
+        heard.put(outcome)
+
+
+@contextmanager
+def serving(service: VaultService, socket: Path) -> Iterator[grpc.Server]:
+    """Serve on a UNIX socket that only this user, and the group that owns its folder, can reach.
+
+    Guarantee: the vault listens on a UNIX socket with owner-only permissions and on no network address.
+    """
+    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    socket.unlink(missing_ok=True)
+    server = grpc.server(ThreadPoolExecutor(4), options=OPTIONS)
+    vault_pb2_grpc.add_VaultServicer_to_server(service, server)
+    old = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{socket.resolve()}")
+    finally:
+        os.umask(old)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(GRACE_S).wait()

@@ -1,0 +1,209 @@
+"""The vault behind its socket: private, one job at a time, and honest about what a crash took."""
+
+import multiprocessing
+import os
+import signal
+import socket as socket_module
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from client.vault.accountable import AccountableVault, approve
+from client.vault.datasets import TokenizedDataset
+from client.vault.ledger import Ledger
+from client.vault.randomness import OsRandomness
+from client.vault.service import Steps, VaultService, serving
+from client.vault.vault import Vault
+from client.vault.wire import write_reply
+from client.vault_client import VaultClient
+from shared.adapted_model import build, layout_of
+from shared.errors import RunError
+from shared.protocol import Status, TrainTask
+from shared.study import Study
+
+Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+
+
+def serve(stack: ExitStack, folder: Path, study: Study, records: TokenizedDataset, step_s: float = 0.0) -> Ledger:
+    """Everything a vault process does, until the stack unwinds."""
+    ledger = stack.enter_context(Ledger(folder / "ledger.db", second=folder / "second" / "head.json"))
+    if not ledger.height:
+        ledger.register("data", epsilon=3.0, delta=1e-5)
+        approve(ledger, study, dataset="data", run="run")
+    steps = Steps()
+
+    def slow(done: int) -> None:
+        time.sleep(step_s)
+        steps(done)
+
+    vault = Vault(
+        study, build(study), records, declared_size=60, randomness=lambda _round: OsRandomness(), on_step=slow
+    )
+    service = VaultService(AccountableVault(vault, ledger, dataset="data"), ledger, steps)
+    stack.enter_context(serving(service, folder / "socket" / "vault.sock"))
+    return ledger
+
+
+def in_process(folder: Path, study: Study, records: TokenizedDataset, step_s: float) -> None:
+    from flwr.supercore.task_identity import TaskIdentity
+
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    with ExitStack() as stack:
+        serve(stack, folder, study, records, step_s)
+        threading.Event().wait()
+
+
+@pytest.fixture
+def study(make_study: Studies) -> Study:
+    return make_study(adapter={"layers": "last:1"})
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[VaultClient]:
+    opened = VaultClient(tmp_path / "socket" / "vault.sock", patience_s=90.0)
+    yield opened
+    opened.close()
+
+
+def task(study: Study, number: int = 1) -> TrainTask:
+    return TrainTask(study.sha256, "run", number, np.zeros(layout_of(study).length, np.float32))
+
+
+def test_a_round_over_the_socket_streams_its_steps_and_is_resent(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    with ExitStack() as stack:
+        ledger = serve(stack, tmp_path, study, make_records(60))
+        steps: list[int] = []
+        first = client.train(task(study), on_step=steps.append)
+        assert first.status is Status.TRAINED and steps == [1, 2, 3]
+        assert write_reply(client.train(task(study))) == write_reply(first)
+        status = client.status()
+        assert (status.busy, status.ledger_height, status.ledger_head) == (False, ledger.height, ledger.head)
+        assert client.train(task(study, 2), echo=(ledger.height, "0" * 64)).status is Status.REFUSED_LEDGER
+        assert client.train(task(study, 2), echo=(ledger.height, ledger.head)).status is Status.TRAINED
+
+
+@pytest.mark.guarantee("the vault listens on a UNIX socket with owner-only permissions and on no network address.")
+def test_the_vault_opens_no_network_socket(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    with started(tmp_path, study, make_records(60)) as process:
+        assert client.train(task(study)).status is Status.TRAINED
+        assert process.pid is not None and network_sockets(process.pid) == []
+        socket = tmp_path / "socket" / "vault.sock"
+        assert socket.stat().st_mode & 0o777 == 0o600 and socket.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_looking_for_network_sockets_finds_one() -> None:
+    with socket_module.create_server(("127.0.0.1", 0)):
+        assert len(network_sockets(os.getpid())) >= 1
+
+
+def network_sockets(pid: int) -> list[str]:
+    """Sockets of a process that are in the kernel's tables of TCP and UDP."""
+    own = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6", "udp", "udp6")]
+    return [line for table in tables for line in table if f"socket:[{line.split()[9]}]" in own]
+
+
+def test_a_second_job_waits_for_the_first(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    with ExitStack() as stack:
+        serve(stack, tmp_path, study, make_records(60), step_s=0.3)
+        replies: list[Any] = []
+        first = threading.Thread(target=lambda: replies.append(client.train(task(study, 1))))
+        first.start()
+        wait_until(lambda: client.status().busy)
+        hasty = VaultClient(tmp_path / "socket" / "vault.sock", patience_s=0.0)
+        with pytest.raises(RunError, match="RESOURCE_EXHAUSTED"):
+            hasty.train(task(study, 2))
+        hasty.close()
+        assert client.train(task(study, 2)).status is Status.TRAINED
+        first.join()
+        assert replies[0].status is Status.TRAINED
+
+
+def test_a_job_whose_caller_goes_away_ends_and_is_paid_for(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    with ExitStack() as stack:
+        ledger = serve(stack, tmp_path, study, make_records(60), step_s=0.3)
+        leaving = VaultClient(tmp_path / "socket" / "vault.sock", patience_s=0.0)
+
+        def leave(_done: int) -> None:
+            leaving.close()
+
+        with pytest.raises((RunError, ValueError, grpc.RpcError)):
+            leaving.train(task(study), on_step=leave)
+        wait_until(lambda: not client.status().busy)
+        assert client.train(task(study)).status is Status.FAILED
+        assert ledger.books.spent("data") > 0
+
+
+@pytest.mark.integration
+def test_a_vault_that_is_killed_in_training_comes_back_and_says_what_was_lost(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    heard: list[int] = []
+    with ExitStack() as stack:
+        process = stack.enter_context(started(tmp_path, study, make_records(60), step_s=1.0))
+
+        def kill(done: int) -> None:
+            heard.append(done)
+            assert process.pid is not None
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            stack.enter_context(started(tmp_path, study, make_records(60)))
+
+        assert client.train(task(study), on_step=kill).status is Status.LOST
+        assert heard[0] == 1
+        assert client.train(task(study, 2)).status is Status.TRAINED
+
+
+class started:  # noqa: N801 - reads as a sentence
+    """A vault in a process of its own."""
+
+    def __init__(self, folder: Path, study: Study, records: TokenizedDataset, step_s: float = 0.0) -> None:
+        spawn = multiprocessing.get_context("spawn")
+        self._process = spawn.Process(target=in_process, args=(folder, study, records, step_s), daemon=True)
+
+    def __enter__(self) -> Any:
+        self._process.start()
+        return self._process
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.join()
+
+
+def test_a_vault_that_is_not_there_is_said(tmp_path: Path, study: Study) -> None:
+    alone = VaultClient(tmp_path / "nothing.sock", patience_s=0.0)
+    with pytest.raises(RunError, match="UNAVAILABLE") as raised:
+        alone.train(task(study))
+    assert "Is the vault running" in raised.value.hint
+    alone.close()
+
+
+def test_the_link_never_imports_torch() -> None:
+    import subprocess
+    import sys
+
+    code = "import sys, client.vault_client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def wait_until(true: Callable[[], bool], timeout_s: float = 30.0) -> None:
+    """Look until it is so."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
