@@ -7,7 +7,7 @@ import socket as socket_module
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,10 @@ def test_looking_for_network_sockets_finds_one() -> None:
 
 def network_sockets(pid: int) -> list[str]:
     """Sockets of a process that are in the kernel's tables of TCP and UDP."""
-    own = {str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    own = set()
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile, as the one that lists them
+            own.add(str(path.readlink()))
     tables = [Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6", "udp", "udp6")]
     return [line for table in tables for line in table if f"socket:[{line.split()[9]}]" in own]
 
