@@ -91,13 +91,20 @@ class Books:
         limits = [self.limits[name] for name in self.account(dataset)]
         return Limit(min(limit.epsilon for limit in limits), min(limit.delta for limit in limits))
 
+    def history(self, dataset: str, *, earmarked: bool) -> list[Release]:
+        """Everything the account has reserved; with `earmarked`, also what it may still reserve."""
+        account = self.account(dataset)
+        runs = [run for run in self.runs.values() if run.dataset in account]
+        counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
+        return [times(run.per_round, count) for run, count in counts if count]
+
     def spent(self, dataset: str) -> float:
         """Epsilon of everything the account has reserved, at its delta."""
-        return epsilon_rdp(self._history(dataset, earmarked=False), self.limit(dataset).delta)
+        return epsilon_rdp(self.history(dataset, earmarked=False), self.limit(dataset).delta)
 
     def promised(self, dataset: str) -> float:
         """Epsilon of everything the account has reserved or earmarked."""
-        return epsilon_rdp(self._history(dataset, earmarked=True), self.limit(dataset).delta)
+        return epsilon_rdp(self.history(dataset, earmarked=True), self.limit(dataset).delta)
 
     def check_fits(self, dataset: str, *, rounds: int, per_round: Release) -> None:
         """Compare a run's worst case with the dataset's limit.
@@ -107,7 +114,7 @@ class Books:
             PolicyRefusal: the dataset is not registered, or withdrawn.
         """
         self._usable(dataset)
-        limit, history = self.limit(dataset), self._history(dataset, earmarked=True)
+        limit, history = self.limit(dataset), self.history(dataset, earmarked=True)
         cost = epsilon_rdp([*history, times(per_round, rounds)], limit.delta)
         if cost > limit.epsilon:
             raise BudgetError(
@@ -117,7 +124,7 @@ class Books:
 
     def affordable_rounds(self, dataset: str, per_round: Release) -> int:
         """How many more rounds like this one fit beside what is promised."""
-        limit, history = self.limit(dataset), self._history(dataset, earmarked=True)
+        limit, history = self.limit(dataset), self.history(dataset, earmarked=True)
         low, high = 0, 1
         while epsilon_rdp([*history, times(per_round, high)], limit.delta) <= limit.epsilon:
             low, high = high, 2 * high
@@ -184,12 +191,6 @@ class Books:
         withdrawn = self.account(dataset) & self.withdrawn
         if withdrawn:
             raise PolicyRefusal(f"Expected a dataset in use, {sorted(withdrawn)[0]!r} with its records was withdrawn.")
-
-    def _history(self, dataset: str, *, earmarked: bool) -> list[Release]:
-        account = self.account(dataset)
-        runs = [run for run in self.runs.values() if run.dataset in account]
-        counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
-        return [times(run.per_round, count) for run, count in counts if count]
 
 
 def times(release: Release, count: int) -> Release:

@@ -1,0 +1,159 @@
+"""What an operator sees and decides, command by command."""
+
+import json
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from client.cli import main
+from shared.foundation import find
+from shared.study import Model
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process: exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedvault-node", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written = capsys.readouterr()
+        return int(ended.value.code or 0), written.out, written.err
+
+    return run
+
+
+@pytest.fixture
+def study(tmp_path: Path, tiny_bert: Path) -> Callable[..., str]:
+    fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    (tmp_path / "ward.csv").write_text("text,label\n" + "".join(f"good word{i},yes\n" for i in range(60)))
+    (tmp_path / "renamed.csv").write_text("text,label\nGOOD  word7,no\nanother,yes\n")
+    dataset = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 60\nmodels = ["{fingerprint}"]\n'
+    datasets = [f'[datasets.{name}]\nsource = "{name}.csv"\n{dataset}' for name in ("ward", "renamed")]
+    (tmp_path / "node.toml").write_text("\n".join(datasets))
+
+    def write(name: str = "study.toml", **changes: Any) -> str:
+        values = {"epsilon": 2.0, "quorum": 3} | changes
+        (tmp_path / name).write_text(f"""
+[study]
+name = "test"
+[model]
+source = "{tiny_bert}"
+fingerprint = "{fingerprint}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 24
+[privacy]
+epsilon = {values["epsilon"]}
+[federation]
+quorum = {values["quorum"]}
+""")
+        return name
+
+    return write
+
+
+def test_init_writes_a_template_and_an_empty_ledger_and_changes_nothing_twice(node: Command, tmp_path: Path) -> None:
+    assert node("init")[0] == 0
+    before = (tmp_path / "node.toml").read_text()
+    assert node("init")[0] == 0 and (tmp_path / "node.toml").read_text() == before
+    assert (tmp_path / "node").stat().st_mode & 0o777 == 0o700
+    assert json.loads(node("ledger", "--json")[1])["rows"] == 0
+
+
+def test_show_says_what_leaves_and_what_it_costs(node: Command, study: Callable[..., str]) -> None:
+    code, out, _ = node("show", study(), "--dataset", "ward")
+    assert code == 0 and "2.000 of 3" in out and "nothing else that depends on a record" in out
+    asked = json.loads(node("show", study(), "--dataset", "ward", "--json")[1])
+    assert asked["epsilon_promised"] == 0 and asked["objections"] == [] and asked["rounds"] == 8
+    assert asked["epsilon_after"] == asked["epsilon_alone"] <= 2.0
+
+
+def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command, study: Callable[..., str]) -> None:
+    code, out, _ = node("approve", study(), "--dataset", "ward", "--run", "first", "--yes")
+    assert code == 0 and "Approved" in out
+    code, _, err = node("approve", study(), "--dataset", "ward", "--run", "first", "--yes")
+    assert code == 5 and "not approved before" in err
+    code, _, err = node("approve", study("other.toml", epsilon=2.9), "--dataset", "renamed", "--run", "x", "--yes")
+    assert code == 6 and "epsilon=3 of 'renamed'" in err
+    accounts = json.loads(node("ledger", "--json")[1])["datasets"]
+    assert accounts["renamed"]["shares_records_with"] == ["ward"]
+    assert accounts["renamed"]["promised"] == accounts["ward"]["promised"] > 1.9
+    assert accounts["ward"]["spent"] == 0
+
+
+def test_node_toml_may_be_stricter_than_the_ledger_and_never_looser(
+    node: Command, study: Callable[..., str], tmp_path: Path
+) -> None:
+    node("show", study(), "--dataset", "ward")
+    declared = (tmp_path / "node.toml").read_text()
+    for epsilon, limit in ((1.0, "1"), (50.0, "3")):
+        (tmp_path / "node.toml").write_text(declared.replace("epsilon = 3.0", f"epsilon = {epsilon}"))
+        assert json.loads(node("show", "study.toml", "--dataset", "ward", "--json")[1])["epsilon_limit"] == float(limit)
+        code, _, err = node("approve", study(epsilon=4.0), "--dataset", "ward", "--run", "x", "--yes")
+        assert code in (5, 6) and ("above all" in err or f"epsilon={limit} of" in err)
+
+
+def test_approving_asks_first(node: Command, study: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: sys.exit(1))
+    assert node("approve", study(), "--dataset", "ward", "--run", "first")[0] == 1
+    monkeypatch.undo()
+    assert "approve" not in node("ledger", "--json")[1]
+
+
+def test_the_policy_says_no(node: Command, study: Callable[..., str]) -> None:
+    assert "The policy says no: its quorum of 2" in node("show", study(quorum=2), "--dataset", "ward")[1]
+    code, _, err = node("approve", study(quorum=2), "--dataset", "ward", "--run", "first", "--yes")
+    assert code == 5 and "quorum of 2 is below 3" in err
+
+
+def test_withdraw_lists_and_ends(node: Command, study: Callable[..., str]) -> None:
+    node("approve", study(), "--dataset", "ward", "--run", "first", "--yes")
+    code, out, _ = node("withdraw", "ward", "--yes")
+    assert code == 0 and "Nothing is unlearned" in out
+    code, _, err = node("approve", study(), "--dataset", "ward", "--run", "second", "--yes")
+    assert code == 5 and "withdrawn" in err
+    assert "withdrawn" in node("ledger")[1]
+
+
+def test_ledger_is_verified_and_exported(node: Command, study: Callable[..., str], tmp_path: Path) -> None:
+    node("approve", study(), "--dataset", "ward", "--run", "first", "--yes")
+    code, out, _ = node("ledger", "--verify", "--export", "rows.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert code == 0 and out.startswith("Whole: 2 rows") and [row["kind"] for row in rows] == ["register", "approve"]
+    with sqlite3.connect(tmp_path / "node" / "ledger.db") as database:
+        database.executescript("DROP TRIGGER rows_stay; UPDATE rows SET body = replace(body, '3.0', '9.0');")
+    database.close()
+    code, _, err = node("ledger", "--verify")
+    assert code == 9 and "row 1 is not what it was" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["show", "study.toml", "--dataset", "nobody"], "node.toml (ward, renamed)"),
+        (["show", "absent.toml", "--dataset", "ward"], "absent.toml"),
+        (["withdraw", "nobody", "--yes"], "registered dataset"),
+        (["ledger", "--config", "absent.toml"], "fedvault-node init"),
+    ],
+)
+def test_mistakes_are_one_clear_error(
+    node: Command, study: Callable[..., str], arguments: list[str], words: str
+) -> None:
+    study()
+    code, out, err = node(*arguments)
+    assert code != 0 and out == "" and words in err and "Traceback" not in err
+
+
+def test_help_teaches(node: Command) -> None:
+    for command in ([], ["init"], ["show"], ["approve"], ["ledger"], ["withdraw"]):
+        assert "Usage" in node(*command, "--help")[1]
