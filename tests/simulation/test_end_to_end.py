@@ -204,7 +204,15 @@ def test_ctrl_c_says_how_to_resume(tiny_bert: Path, table: pd.DataFrame, tmp_pat
     table.to_csv(tmp_path / "table.csv", index=False)
     (tmp_path / "mine.toml").write_text(toml_of(tiny_bert))
     command = [sys.executable, "-m", "simulations", "run", "mine.toml", "--out", "out", "--set", "study.name=a b"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # a shell that starts these tests in the background has them ignore Ctrl-C, and children inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     waited_until = time.monotonic() + 120
     while not list(tmp_path.glob("out/arms/*/checkpoints/round-*[1-9].json")) and time.monotonic() < waited_until:
         time.sleep(0.05)
