@@ -118,7 +118,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
 
 @contextmanager
 def serving(service: VaultService, socket: Path) -> Iterator[grpc.Server]:
-    """Serve on a UNIX socket that only this user, and the group that owns its folder, can reach.
+    """Serve on a UNIX socket that only this user can reach.
 
     Guarantee: the vault listens on a UNIX socket with owner-only permissions and on no network address.
     """
