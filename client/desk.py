@@ -1,13 +1,15 @@
 """What an operator decides about: a study beside the policy and the ledger, in figures and in words."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from client.settings import NodeSettings
 from client.vault.accountable import approve
-from client.vault.books import Limit
+from client.vault.books import Books, Limit
 from client.vault.ledger import Ledger
 from client.vault.policy import FLOAT_BYTES, objections
 from client.vault.record_index import RecordIndex, node_key
@@ -76,11 +78,13 @@ class Desk:
             yield opened
 
     def ask(self, ledger: Ledger, study: Study, dataset: str) -> Question:
-        """Weigh a study; nothing is written but the dataset's registration and ties, which only ever cost."""
+        """Weigh a study against the policy and what the ledger would say; enters nothing into the ledger."""
         policy = self._settings.policy(dataset)
-        self._register(ledger, dataset)
+        books = copy.deepcopy(ledger.books)
+        for row in self._registration(books, dataset):
+            books.apply(row)
         planned = plan(study.privacy, steps=study.total_steps)
-        whole, books = planned.release(study.total_steps), ledger.books
+        whole = planned.release(study.total_steps)
         entered = books.limit(dataset)
         # the ledger keeps what was declared first; node.toml may only be stricter
         limit = Limit(min(entered.epsilon, policy.epsilon), min(entered.delta, policy.delta))
@@ -122,12 +126,16 @@ class Desk:
                 f"it would promise {question.epsilon_after:.3f}.",
                 hint=f"{question.epsilon_promised:.3f} is spent or earmarked already.",
             )
+        for row in self._registration(ledger.books, dataset):
+            ledger.enter(row)
         approve(ledger, study, dataset=dataset, run=run)
 
-    def _register(self, ledger: Ledger, dataset: str) -> None:
+    def _registration(self, books: Books, dataset: str) -> list[dict[str, Any]]:
+        """Rows that are missing before an approval: the dataset's limit, and ties by the records it holds now."""
         policy = self._settings.policy(dataset)
         texts = read_table(self._folder / policy.source, [policy.text_column])[policy.text_column]
         others = RecordIndex(self._home / "records.db", node_key(self._home / "record.key")).enter(dataset, texts)
-        if dataset not in ledger.books.limits:
-            ledger.register(dataset, epsilon=policy.epsilon, delta=policy.delta)
-        ledger.tie(dataset, others & set(ledger.books.limits))
+        limit = {"kind": "register", "dataset": dataset, "epsilon": policy.epsilon, "delta": policy.delta}
+        new = others & set(books.limits) - books.ties.get(dataset, set())
+        ties = [{"kind": "tie", "dataset": dataset, "other": other} for other in sorted(new)]
+        return ties if dataset in books.limits else [limit, *ties]

@@ -7,14 +7,12 @@ from pathlib import Path
 import grpc
 
 from client.vault._generated import vault_pb2, vault_pb2_grpc
-from client.vault.wire import read_reply
+from client.vault.wire import MESSAGE_SIZES, read_reply
 from shared.errors import RunError
 from shared.protocol import TrainReply, TrainTask
 
-LARGEST_MESSAGE_BYTES = 512 * 2**20
 OPTIONS = (
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+    *MESSAGE_SIZES,
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.max_reconnect_backoff_ms", 2000),
 )

@@ -76,6 +76,7 @@ def test_show_says_what_leaves_and_what_it_costs(node: Command, study: Callable[
     asked = json.loads(node("show", study(), "--dataset", "ward", "--json")[1])
     assert asked["epsilon_promised"] == 0 and asked["objections"] == [] and asked["rounds"] == 8
     assert asked["epsilon_after"] == asked["epsilon_alone"] <= 2.0
+    assert json.loads(node("ledger", "--json")[1])["rows"] == 0, "looking enters nothing"
 
 
 def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command, study: Callable[..., str]) -> None:
@@ -85,6 +86,9 @@ def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command
     assert code == 5 and "not approved before" in err
     code, _, err = node("approve", study("other.toml", epsilon=2.9), "--dataset", "renamed", "--run", "x", "--yes")
     assert code == 6 and "epsilon=3 of 'renamed'" in err
+    assert list(json.loads(node("ledger", "--json")[1])["datasets"]) == ["ward"], "a refusal enters nothing"
+    code, _, err = node("approve", study("small.toml", epsilon=0.5), "--dataset", "renamed", "--run", "y", "--yes")
+    assert code == 0, err
     accounts = json.loads(node("ledger", "--json")[1])["datasets"]
     assert accounts["renamed"]["shares_records_with"] == ["ward"]
     assert accounts["renamed"]["promised"] == accounts["ward"]["promised"] > 1.9
@@ -94,7 +98,7 @@ def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command
 def test_node_toml_may_be_stricter_than_the_ledger_and_never_looser(
     node: Command, study: Callable[..., str], tmp_path: Path
 ) -> None:
-    node("show", study(), "--dataset", "ward")
+    node("approve", study(epsilon=0.5), "--dataset", "ward", "--run", "first", "--yes")
     declared = (tmp_path / "node.toml").read_text()
     for epsilon, limit in ((1.0, "1"), (50.0, "3")):
         (tmp_path / "node.toml").write_text(declared.replace("epsilon = 3.0", f"epsilon = {epsilon}"))

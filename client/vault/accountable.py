@@ -6,6 +6,7 @@
 | a round that was answered before | the very same bytes, at no cost |
 | a round that was reserved, and whose bytes a crash took | `lost`, for ever |
 | anything the study or model forbids | its public code, before anything is reserved |
+| a round that the records' account has no room for any more | `refused_budget` |
 | a ledger that cannot be trusted or written | `refused_ledger` |
 | all else | reserved, trained, made durable, sent; a failure is charged and answered as one code |
 """
@@ -15,7 +16,7 @@ import logging
 from client.vault.ledger import Ledger
 from client.vault.vault import Vault
 from client.vault.wire import read_reply, write_reply
-from shared.errors import LedgerError, PolicyRefusal
+from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
 from shared.study import Study
@@ -60,9 +61,10 @@ class AccountableVault:
             self._ledger.reserve(task.study_run, task.round)
         except (LedgerError, OSError) as error:
             return self._without_ledger(task, error)
-        except PolicyRefusal as error:
+        except (BudgetError, PolicyRefusal) as error:
             log.error("Round %d refused: %s", task.round, error)
-            return self._vault.reply(task, Status.REFUSED_POLICY)
+            over = isinstance(error, BudgetError)
+            return self._vault.reply(task, Status.REFUSED_BUDGET if over else Status.REFUSED_POLICY)
         reply = self._vault.train(task)
         try:
             self._ledger.commit(task.study_run, task.round, write_reply(reply))

@@ -122,6 +122,22 @@ class Books:
                 hint=f"{self.promised(dataset):.3f} is spent or earmarked already.",
             )
 
+    def check_round(self, run: str) -> None:
+        """Compare one more round with the account's limit: records may have tied other spending to it since approval.
+
+        Raises:
+            BudgetError: after it, more than the limit would be spent.
+            PolicyRefusal: the run was not approved.
+        """
+        approved = self._run(run)
+        limit, history = self.limit(approved.dataset), self.history(approved.dataset, earmarked=False)
+        cost = epsilon_rdp([*history, approved.per_round], limit.delta)
+        if cost > limit.epsilon:
+            raise BudgetError(
+                f"Expected a round that fits into epsilon={limit.epsilon:g} of {approved.dataset!r}, "
+                f"it would spend {cost:.3f}.",
+            )
+
     def affordable_rounds(self, dataset: str, per_round: Release) -> int:
         """How many more rounds like this one fit beside what is promised."""
         limit, history = self.limit(dataset), self.history(dataset, earmarked=True)

@@ -81,6 +81,10 @@ class Ledger:
         self._database.close()
         self._lock.close()
 
+    def enter(self, row: dict[str, Any]) -> None:
+        """Add a row that the books allow, durably."""
+        self._append(row)
+
     def register(self, dataset: str, *, epsilon: float, delta: float) -> None:
         """Set the most a dataset may ever spend; once."""
         self._append({"kind": "register", "dataset": dataset, "epsilon": epsilon, "delta": delta})
@@ -104,8 +108,10 @@ class Ledger:
         """Charge a round, durably, before anything of it is computed.
 
         Raises:
+            BudgetError: the records' account has no room for it, whatever was approved before.
             PolicyRefusal: the run is not approved, is over, or this round had its attempt.
         """
+        self.books.check_round(run)
         self._append({"kind": "reserve", "run": run, "round": number})
 
     def commit(self, run: str, number: int, released: bytes) -> None:

@@ -15,17 +15,12 @@ import numpy as np
 
 from client.vault._generated import vault_pb2, vault_pb2_grpc
 from client.vault.ledger import Ledger
-from client.vault.wire import write_reply
+from client.vault.wire import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
 from shared.protocol import TrainReply, TrainTask
 
 log = logging.getLogger(__name__)
-LARGEST_MESSAGE_BYTES = 512 * 2**20
 GRACE_S = 5.0
-OPTIONS = (
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
-)
 Echo = tuple[int, str]
 
 
@@ -124,7 +119,7 @@ def serving(service: VaultService, socket: Path) -> Iterator[grpc.Server]:
     """
     socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket.unlink(missing_ok=True)
-    server = grpc.server(ThreadPoolExecutor(4), options=OPTIONS)
+    server = grpc.server(ThreadPoolExecutor(4), options=MESSAGE_SIZES)
     vault_pb2_grpc.add_VaultServicer_to_server(service, server)
     old = os.umask(0o177)
     try:

@@ -8,6 +8,12 @@ import numpy as np
 from shared.errors import PeerError
 from shared.protocol import Status, TrainReply
 
+LARGEST_MESSAGE_BYTES = 512 * 2**20
+MESSAGE_SIZES = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+)
+
 
 def write_reply(reply: TrainReply) -> bytes:
     """A reply as bytes: a line of JSON, then little-endian float32."""

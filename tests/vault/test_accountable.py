@@ -153,6 +153,19 @@ def test_a_study_is_approved_whole_or_not_at_all(ledger: Ledger, make_study: Stu
         approve(ledger, make_study(), dataset="nobody", run="third")
 
 
+def test_a_tie_found_after_approval_ends_what_no_longer_fits(
+    accountable: AccountableVault, vault: Vault, ledger: Ledger, study: Study
+) -> None:
+    ledger.register("twin", epsilon=3.0, delta=1e-5)
+    approve(ledger, study, dataset="twin", run="other")
+    for number in (1, 2, 3):
+        ledger.reserve("other", number)
+    ledger.tie("data", ["twin"])
+    refused = accountable.train(task(vault))
+    assert refused.status is Status.REFUSED_BUDGET and not refused.update.any()
+    assert ledger.books.spent("data") <= 3.0
+
+
 def test_a_written_reply_is_read_back(vault: Vault) -> None:
     reply = vault.reply(task(vault), Status.TRAINED, np.arange(vault.model.layout.length, dtype=np.float32))
     assert write_reply(read_reply(write_reply(reply))) == write_reply(reply)
