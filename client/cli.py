@@ -1,16 +1,14 @@
 """`fedvault-node`: what a node's operator sees and decides."""
 
 import json
-import logging
 import os
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shared.errors import FedVaultError
+from shared.command_line import VERBOSE, run_command
 
 if TYPE_CHECKING:
     from client.desk import Desk
@@ -30,7 +28,7 @@ NODE_TOML = Path("node.toml")
 
 @cli.callback()
 def _options(verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False) -> None:
-    os.environ["FEDVAULT_VERBOSE"] = "1" if verbose else ""
+    os.environ[VERBOSE] = "1" if verbose else ""
 
 
 @cli.command()
@@ -133,16 +131,8 @@ def withdraw(
 
 
 def main() -> None:
-    """Entry point: expected failures are two lines and an exit code, never a traceback."""
-    try:
-        cli(standalone_mode=True)
-    except FedVaultError as error:
-        if os.environ.get("FEDVAULT_VERBOSE"):
-            logging.exception("The failure in full:")
-        typer.echo(f"error: {error}", err=True)
-        if error.hint:
-            typer.echo(f"hint:  {error.hint}", err=True)
-        sys.exit(error.exit_code)
+    """Entry point."""
+    run_command(cli)
 
 
 def _desk(config: Path) -> "Desk":

@@ -4,14 +4,13 @@ import json
 import logging
 import os
 import shlex
-import sys
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shared.errors import FedVaultError
+from shared.command_line import VERBOSE, run_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,7 +45,7 @@ def _options(
     verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks and every log line.")] = False,
 ) -> None:
     logging.basicConfig(level=logging.INFO if verbose else logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
-    os.environ["FEDVAULT_VERBOSE"] = "1" if verbose else ""
+    os.environ[VERBOSE] = "1" if verbose else ""
 
 
 @cli.command()
@@ -145,17 +144,9 @@ def fetch(
 
 
 def main() -> None:
-    """Entry point: expected failures are two lines and an exit code, never a traceback."""
+    """Entry point."""
     os.environ |= QUIET
-    try:
-        cli(standalone_mode=True)
-    except FedVaultError as error:
-        if os.environ.get("FEDVAULT_VERBOSE"):
-            logging.exception("The failure in full:")
-        typer.echo(f"error: {error}", err=True)
-        if error.hint:
-            typer.echo(f"hint:  {error.hint}", err=True)
-        sys.exit(error.exit_code)
+    run_command(cli)
 
 
 def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalProgress":
