@@ -11,7 +11,7 @@ import typer
 from shared.command_line import VERBOSE, run_command
 
 if TYPE_CHECKING:
-    from client.desk import Desk
+    from client.vault.desk import Desk
 
 cli = typer.Typer(
     help="A client node: its policy, its ledger, and an operator's yes or no to studies. Training over a network is "
@@ -136,7 +136,7 @@ def main() -> None:
 
 
 def _desk(config: Path) -> "Desk":
-    from client.desk import Desk
+    from client.vault.desk import Desk
     from client.settings import load_node
 
     return Desk(load_node(config), config.parent)

@@ -1,12 +1,13 @@
 """`node.toml`: where a node keeps its things, and what each dataset may be used for."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field
 
 from client.vault.policy import DatasetPolicy
 from shared.errors import SettingsError
-from shared.study import Section, parse, read_toml
+from shared.study import Performance, Section, parse, read_toml
 
 TEMPLATE = """\
 # What this node allows. Every key and its meaning: client/vault/policy.py
@@ -25,18 +26,38 @@ ledger_copy = "node-ledger-copy"  # height and head of the ledger again; another
 
 
 class Node(Section):
-    """[node]"""
+    """[node]; folders are relative to node.toml."""
 
     home: str = "node"
-    """Folder for key, ledger and record index, relative to node.toml."""
+    """Folder for key, ledger, record index, snapshots, logs."""
     ledger_copy: str = "node-ledger-copy"
     """Folder for the ledger's second copy of height and head."""
+    models: str = "models"
+    """Folder of base models, one folder each; a study names a fingerprint and nothing is downloaded."""
+    socket_group: int | None = None
+    """Group that may use the vault's socket as well, for a link in a container of its own."""
+    release_slot_s: float = Field(default=0.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Updates leave only at whole multiples of this many seconds, so that their moment says less; 0 = at once."""
+    local_metrics: bool = True
+    """Measure received adapters on this node's held-out records; shown by `status`, never sent."""
+
+
+class Server(Section):
+    """[server]: how to reach it, beyond what the invite says."""
+
+    proxy: str | None = None
+    """Outbound HTTPS proxy, as in http://proxy.example:3128."""
+    extra_ca: str | None = None
+    """File with one more certificate authority, for a proxy that inspects TLS."""
 
 
 class NodeSettings(Section):
     """The whole file."""
 
     node: Node = Node()
+    server: Server = Server()
+    performance: Performance = Performance()
+    """This machine's own speed settings; they never change what is computed."""
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
     """By name."""
 
@@ -61,3 +82,73 @@ def load_node(path: Path) -> NodeSettings:
     if not path.exists():
         raise SettingsError(f"Expected {path}, got nothing.", hint="Run: fedvault-node init")
     return parse(NodeSettings, read_toml(path), where=str(path))
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Where a node keeps what; the vault's things and the link's never share a folder, only the socket's."""
+
+    home: Path
+    ledger_copy: Path
+    models: Path
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger's database."""
+        return self.home / "ledger.db"
+
+    @property
+    def second(self) -> Path:
+        """The ledger's height and head again."""
+        return self.ledger_copy / "head.json"
+
+    @property
+    def records(self) -> tuple[Path, Path]:
+        """Record index and its key."""
+        return self.home / "records.db", self.home / "record.key"
+
+    @property
+    def offers(self) -> Path:
+        """Studies the server showed."""
+        return self.home / "offers"
+
+    @property
+    def approved(self) -> Path:
+        """Snapshots of approved runs."""
+        return self.home / "approved"
+
+    @property
+    def cache(self) -> Path:
+        """Activations of the frozen layers: private data."""
+        return self.home / "cache"
+
+    @property
+    def metrics(self) -> Path:
+        """Local metrics, a line of JSON each."""
+        return self.home / "metrics.jsonl"
+
+    @property
+    def running(self) -> Path:
+        """Socket, process ids."""
+        return self.home / "run"
+
+    @property
+    def socket(self) -> Path:
+        """The vault's."""
+        return self.running / "vault.sock"
+
+    @property
+    def link(self) -> Path:
+        """The node's key, its certificate, and what the invite said."""
+        return self.home / "link"
+
+    @property
+    def logs(self) -> Path:
+        """One file per process."""
+        return self.home / "logs"
+
+
+def folders(config: Path, settings: NodeSettings) -> Folders:
+    """The folders of the node whose settings lie in `config`."""
+    base, node = config.resolve().parent, settings.node
+    return Folders(base / node.home, base / node.ledger_copy, base / node.models)

@@ -9,7 +9,7 @@ import grpc
 from client.vault._generated import vault_pb2, vault_pb2_grpc
 from client.vault.wire import MESSAGE_SIZES, read_reply
 from shared.errors import RunError
-from shared.protocol import TrainReply, TrainTask
+from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask
 
 OPTIONS = (
     *MESSAGE_SIZES,
@@ -18,6 +18,7 @@ OPTIONS = (
 )
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
+OFFER_TIMEOUT_S = 60.0
 WAIT_FOR = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -37,7 +38,6 @@ class VaultClient:
         self,
         task: TrainTask,
         *,
-        echo: tuple[int, str] = (0, ""),
         on_step: Callable[[int], None] = lambda _done: None,
     ) -> TrainReply:
         """Ask for a round. A vault that dies on the way is asked again when it is back; it will say what it lost.
@@ -50,8 +50,8 @@ class VaultClient:
             study_run=task.study_run,
             round=task.round,
             adapter=task.adapter.astype("<f4").tobytes(),
-            ledger_height=echo[0],
-            ledger_head=echo[1],
+            ledger_height=task.echo.height,
+            ledger_head=task.echo.head,
         )
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:
@@ -66,6 +66,19 @@ class VaultClient:
                     ) from None
             time.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        """Hand a study over, and hear how the node stands to it.
+
+        Raises:
+            RunError: the vault did not answer.
+        """
+        request = vault_pb2.OfferRequest(study_run=offer.study_run, study_json=offer.study_json)
+        try:
+            reply = self._stub.Offer(request, timeout=OFFER_TIMEOUT_S)
+        except grpc.RpcError:
+            raise RunError("Expected the vault to answer an offer, got nothing.", hint="Is it running?") from None
+        return OfferReply(offer.study_run, Status(reply.status))
 
     def status(self) -> vault_pb2.StatusReply:
         """Whether a job runs, and where the ledger stands."""

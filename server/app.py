@@ -8,8 +8,9 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.aggregation.method import start
 from server.checkpoints import Checkpoints, State
-from server.coordinator import Coordinator, Evaluate, Observer, Terms
+from server.coordinator import Coordinator, Echoes, Evaluate, Observer, Terms
 from server.intake import largest_plausible_norm
+from server.roster import Roster
 from shared.privacy.planning import plan
 from shared.protocol import Vector
 from shared.schedule import learning_rate_factors
@@ -26,6 +27,8 @@ def build_server_app(
     largest_norm: Callable[[int], float],
     evaluate: Evaluate | None = None,
     observer: Observer | None = None,
+    roster: Callable[[Grid], Roster] | None = None,
+    echoes: Echoes | None = None,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
 
@@ -38,6 +41,8 @@ def build_server_app(
         largest_norm: bound on an honest update by round number; `norm_bound` for a study.
         evaluate: on data that the server's operator owns.
         observer: told of progress.
+        roster: decides who is asked; default: everyone present.
+        echoes: keeps what nodes say of their ledgers.
     """
     app = ServerApp()
     terms = Terms(
@@ -56,6 +61,8 @@ def build_server_app(
             checkpoints=Checkpoints(folder),
             evaluate=evaluate,
             observer=observer,
+            roster=roster(grid) if roster else None,
+            echoes=echoes,
         )
         on_done(coordinator.run())
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from shared.errors import SettingsError
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
-SERVER_LIFETIME = timedelta(days=397)
+SERVER_LIFETIME = NODE_LIFETIME = timedelta(days=397)
 RENEW_BEFORE = timedelta(days=30)
 CLOCK_SKEW = timedelta(minutes=10)
 AUTHORITY, SERVER = "authority", "server"
@@ -51,7 +51,7 @@ def create(folder: Path, name: str, *, now: datetime | None = None) -> Issued:
         raise SettingsError(f"Expected a folder without an authority, {folder} holds one.", hint="Keep it, or move it.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key, subject = ec.generate_private_key(ec.SECP384R1()), _name(name)
-    builder = _builder(subject, subject, key, key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME)
+    builder = _builder(subject, subject, key.public_key(), key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
     _write(issued, key, builder.sign(key, hashes.SHA384()))
@@ -76,7 +76,7 @@ def issue_server(folder: Path, hosts: Sequence[str], *, now: datetime | None = N
         )
     signer, signing = _read(authority.certificate), _read_key(authority.key)
     key = ec.generate_private_key(ec.SECP384R1())
-    builder = _builder(_name(hosts[0]), signer.subject, key, signing.public_key(), moment, SERVER_LIFETIME)
+    builder = _builder(_name(hosts[0]), signer.subject, key.public_key(), signing.public_key(), moment, SERVER_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -84,6 +84,52 @@ def issue_server(folder: Path, hosts: Sequence[str], *, now: datetime | None = N
     issued = _paths(folder, SERVER)
     _write(issued, key, builder.sign(signing, hashes.SHA384()))
     return issued
+
+
+def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None = None) -> bytes:
+    """Sign a node's own key; the private key never leaves the node, whose request proves that it has it.
+
+    Args:
+        folder: of the authority.
+        name: of the node.
+        request: PEM certificate signing request.
+
+    Returns:
+        PEM certificate for TLS clients.
+
+    Raises:
+        SettingsError: no authority in the folder, it is about to end, or the request is not signed by its own key.
+    """
+    authority, moment = _paths(folder, AUTHORITY), now or datetime.now(UTC)
+    signer, signing, key = _read(authority.certificate), _read_key(authority.key), requested_key(request)
+    if authority.expires < moment + NODE_LIFETIME:
+        raise SettingsError(f"Expected an authority beyond the certificate's end, it ends {authority.expires:%Y-%m-%d}.")
+    builder = _builder(_name(name), signer.subject, key, signing.public_key(), moment, NODE_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+    builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+    return builder.sign(signing, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
+
+
+def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """The public key of a certificate signing request.
+
+    Raises:
+        SettingsError: it is none, its signature is wrong, or its key is not an elliptic-curve key on P-384.
+    """
+    try:
+        parsed = x509.load_pem_x509_csr(request)
+        valid, key = parsed.is_signature_valid, parsed.public_key()
+    except (ValueError, TypeError):
+        raise SettingsError("Expected a certificate signing request, got something else.") from None
+    if not valid or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
+        raise SettingsError("Expected a request signed by its own key on P-384, got another.")
+    return key
+
+
+def public_pem(key: ec.EllipticCurvePublicKey) -> str:
+    """A public key as text; names a node in the run store and in Flower."""
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def _paths(folder: Path, name: str) -> Issued:
@@ -104,7 +150,7 @@ def _host(host: str) -> x509.GeneralName:
 def _builder(
     subject: x509.Name,
     issuer: x509.Name,
-    key: ec.EllipticCurvePrivateKey,
+    key: ec.EllipticCurvePublicKey,
     signed_by: ec.EllipticCurvePublicKey,
     now: datetime,
     lifetime: timedelta,
@@ -113,11 +159,11 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - CLOCK_SKEW)
         .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signed_by), critical=False)
     )
 

@@ -5,15 +5,15 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
 from server.checkpoints import Checkpoints, State
 from server.intake import Accepted, Refused, inspect
+from server.roster import Everyone, Roster
 from server.rounds import Round, RoundRecord
-from shared.errors import RunError
-from shared.protocol import TrainTask, Vector, encode_task
+from shared.protocol import NO_MARK, Mark, TrainTask, Vector, encode_task, with_echo
 
 FIRST_POLL_S = 0.01
 LONGEST_POLL_S = 0.5
@@ -30,6 +30,30 @@ class Observer(Protocol):
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
         """A round is over and durable; None is the state before the first."""
         ...
+
+
+class Echoes(Protocol):
+    """What the server last saw of each node's ledger."""
+
+    def last(self, node: int) -> Mark:
+        """For the next task."""
+        ...
+
+    def saw(self, node: int, mark: Mark) -> None:
+        """From a reply."""
+        ...
+
+
+class NoEchoes:
+    """Simulated sites have no ledger."""
+
+    def last(self, node: int) -> Mark:
+        """Nothing."""
+        del node
+        return NO_MARK
+
+    def saw(self, node: int, mark: Mark) -> None:
+        """Nothing to keep."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,8 @@ class Coordinator:
         checkpoints: where state is kept, and resumed from.
         evaluate: on data the server's operator owns, if any.
         observer: told of progress.
+        roster: decides who is asked; default: everyone present.
+        echoes: keeps what nodes say of their ledgers.
     """
 
     def __init__(
@@ -70,8 +96,12 @@ class Coordinator:
         checkpoints: Checkpoints,
         evaluate: Evaluate | None = None,
         observer: Observer | None = None,
+        roster: Roster | None = None,
+        echoes: Echoes | None = None,
     ) -> None:
         self.grid, self.terms = grid, terms
+        self._roster = roster or Everyone(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
+        self._echoes = echoes or NoEchoes()
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
 
@@ -110,7 +140,7 @@ class Coordinator:
 
     def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter)
-        nodes = self._wait_for_nodes()
+        nodes = self._roster.members()
         started = time.monotonic()
         current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
         collected = self._aggregation(len(adapter))
@@ -125,7 +155,10 @@ class Coordinator:
         record = current.record(bytes_up=bytes_up, bytes_down=payload_bytes(asked[0]), seconds=seconds)
         return result, record
 
-    def _message(self, task: TrainTask, content: Any, node: int) -> Message:
+    def _message(self, task: TrainTask, content: RecordDict, node: int) -> Message:
+        echo = self._echoes.last(node)
+        if echo != NO_MARK:
+            content = with_echo(content, echo)
         return Message(content, node, "train", group_id=f"{task.study_run}/{task.round}", ttl=2 * self.terms.deadline_s)
 
     def _take_in(self, current: Round, collected: Aggregation, task: TrainTask, node: int, reply: Message) -> int:
@@ -136,9 +169,11 @@ class Coordinator:
         if isinstance(verdict, Accepted):
             collected.add(verdict.update)
             current.accept(node)
+            self._echoes.saw(node, verdict.ledger)
             size = payload_bytes(reply)
         elif isinstance(verdict, Refused):
             current.refuse(node, verdict.status.name.lower())
+            self._roster.heard(node, verdict.status)
         else:
             current.quarantine(node, str(verdict.reason))
         if self._observer is not None:
@@ -162,17 +197,6 @@ class Coordinator:
             pause = FIRST_POLL_S if replies else min(2 * pause, LONGEST_POLL_S)
             if not replies:
                 time.sleep(pause)
-
-    def _wait_for_nodes(self) -> list[int]:
-        deadline = time.monotonic() + self.terms.deadline_s
-        while len(nodes := sorted(self.grid.get_node_ids())) < self.terms.quorum:
-            if time.monotonic() >= deadline:
-                raise RunError(
-                    f"Expected at least {self.terms.quorum} nodes, got {len(nodes)} in {self.terms.deadline_s:g} s.",
-                    hint="The run can be resumed when they are back.",
-                )
-            time.sleep(LONGEST_POLL_S)
-        return nodes
 
 
 def payload_bytes(message: Message) -> int:

@@ -1,5 +1,8 @@
 """The only door to the SuperLink: a reverse proxy that forwards `/v1/fleet/*` and answers 404 to everything else.
 
+Who may pass is decided by the client certificate: the request must come over a connection whose certificate is the
+node's own, and the node must not have been revoked. Enrolment is the one thing that is done without a certificate.
+
 Flower 1.41 serves its unauthenticated Control and Runtime APIs on the Fleet's own port; a SuperLink that nodes can
 reach lets any of them start code on it. So the SuperLink listens on loopback, and nodes see this.
 
@@ -10,7 +13,7 @@ import logging
 import re
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ NOT_FORWARDED = frozenset(
     b"host content-length cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
 REMEMBERED_PEERS = 10_000
+HTTP_OK = 200
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,8 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+Admit = Callable[[Request], str | None]
+"""The name of the node that a request comes from, or None."""
 
 
 class TooLarge(Exception):  # noqa: N818 - an answer, not a failure
@@ -58,6 +64,9 @@ def build_gateway(
     upstream: str,
     limits: Limits = DEFAULT_LIMITS,
     *,
+    admit: Admit,
+    headers: Mapping[str, str] | None = None,
+    routes: Sequence[BaseRoute] = (),
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Starlette:
@@ -66,6 +75,9 @@ def build_gateway(
     Args:
         upstream: base URL of the SuperLink on loopback.
         limits: per peer.
+        admit: decides who a request comes from.
+        headers: added to what is forwarded: the SuperLink's secret.
+        routes: what the gateway answers by itself, before everything else.
         transport: how to reach the SuperLink, for tests.
         clock: seconds.
     """
@@ -78,22 +90,28 @@ def build_gateway(
             yield
 
     async def forward(request: Request) -> Response:
-        peer = request.client.host if request.client else "unknown"
-        response = await _answer(request, peer)
-        log.info("%s %s %d", peer, request.method, response.status_code)
+        node = admit(request)
+        response = await _answer(request, node)
+        address = request.client.host if request.client else "unknown"
+        # polls are most of all requests and say nothing; refusals are what an operator looks for
+        level = logging.DEBUG if response.status_code == HTTP_OK else logging.WARNING
+        log.log(level, "%s %s %s %d", address, node or "-", request.method, response.status_code)
         return response
 
-    async def _answer(request: Request, peer: str) -> Response:
+    async def _answer(request: Request, node: str | None) -> Response:
         path = bytes(request.scope.get("raw_path") or b"")
         if not FLEET_PATH.fullmatch(path) or request.url.query:
             return PlainTextResponse("not found\n", 404)
-        if not buckets.take(peer):
+        if node is None:
+            return PlainTextResponse("not a node of this federation\n", 401)
+        if not buckets.take(node):
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
         if int(request.headers.get("content-length") or 0) > limits.body_bytes:
             return PlainTextResponse("body too large\n", 413)
-        return await _forwarded(request, path.decode("ascii"), limits)
+        return await _forwarded(request, path.decode("ascii"), limits, headers or {})
 
-    return Starlette(routes=[Route("/{path:path}", forward, methods=list(METHODS))], lifespan=lifespan)
+    everything_else = Route("/{path:path}", forward, methods=list(METHODS))
+    return Starlette(routes=[*routes, everything_else], lifespan=lifespan)
 
 
 class TokenBuckets:
@@ -114,9 +132,11 @@ class TokenBuckets:
         return tokens >= 1
 
 
-async def _forwarded(request: Request, path: str, limits: Limits) -> Response:
+async def _forwarded(request: Request, path: str, limits: Limits, added: Mapping[str, str]) -> Response:
     client: httpx.AsyncClient = request.app.state.client
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in NOT_FORWARDED]
+    replaced = NOT_FORWARDED | {name.lower().encode() for name in added}
+    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in replaced]
+    headers += [(name.encode(), value.encode()) for name, value in added.items()]
     body = _bounded(request.stream(), limits.body_bytes)
     try:
         outgoing = client.build_request(request.method, path, headers=headers, content=body)

@@ -9,7 +9,7 @@ import numpy as np
 from flwr.app import Message
 
 from shared.errors import PeerError
-from shared.protocol import Status, TrainReply, TrainTask, Vector, decode_reply
+from shared.protocol import NO_MARK, Mark, Status, TrainReply, TrainTask, Vector, decode_reply
 
 LARGEST_NORM = 1000.0
 
@@ -32,6 +32,8 @@ class Accepted:
     """An update that may be aggregated."""
 
     update: Vector
+    ledger: Mark = NO_MARK
+    """The node's ledger when it paid for the round."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
     if reply.status is not Status.TRAINED:
         return Refused(reply.status)
     reason = _implausible(reply.update, task, largest_norm)
-    return Quarantined(reason) if reason is not None else Accepted(reply.update)
+    return Quarantined(reason) if reason is not None else Accepted(reply.update, reply.ledger)
 
 
 def largest_plausible_norm(

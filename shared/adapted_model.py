@@ -86,11 +86,11 @@ class AdaptedModel(nn.Module):
         return logits
 
 
-def build(study: Study) -> AdaptedModel:
-    """Load the study's base model and make it trainable."""
-    return AdaptedModel(study, find(study.model))
+def build(study: Study, foundation: Foundation | None = None) -> AdaptedModel:
+    """Load the study's base model, from where the study says or from `foundation`, and make it trainable."""
+    return AdaptedModel(study, foundation or find(study.model))
 
 
-def layout_of(study: Study) -> adapters.Layout:
+def layout_of(study: Study, foundation: Foundation | None = None) -> adapters.Layout:
     """Names and shapes of what the study trains, without loading weights."""
-    return AdaptedModel(study, find(study.model), with_weights=False).layout
+    return AdaptedModel(study, foundation or find(study.model), with_weights=False).layout

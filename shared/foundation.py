@@ -63,6 +63,23 @@ def find(model: Model) -> Foundation:
     return Foundation(directory, fingerprint)
 
 
+def find_by_fingerprint(fingerprint: str, folder: Path) -> Foundation:
+    """The base model with this fingerprint among a machine's own: model folders in `folder`, or installed packages.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    found = [f"embedded:{name}" for name in EMBEDDED if importlib.util.find_spec(EMBEDDED[name].package)]
+    for directory in [*candidates, *(_directory(Model(source=source)) for source in found)]:
+        if any(directory.glob("*.safetensors")) and _fingerprint(directory) == fingerprint:
+            return Foundation(directory, fingerprint)
+    raise SettingsError(
+        f"Expected a base model with fingerprint {fingerprint[:16]}… in {folder} or installed, got none.",
+        hint="Put the model's folder (config.json, tokenizer, *.safetensors) there. Nothing is downloaded for a study.",
+    )
+
+
 def load_encoder(foundation: Foundation, *, with_weights: bool = True) -> PreTrainedModel:
     """Load the bare model in float32, without dropout and without an untrained pooler.
 

@@ -6,6 +6,7 @@ one (zeros), so that its size says nothing about the data.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 
 from shared.errors import PeerError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
+MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Vector = NDArray[np.float32]
 
 
@@ -35,6 +37,40 @@ class Status(IntEnum):
     REFUSED_POLICY = 8
     REFUSED_LEDGER = 9
     LOST = 10
+    REFUSED_HOURS = 11
+    AWAITING_APPROVAL = 12
+    APPROVED = 13
+    REJECTED = 14
+    REFUSED_MODEL = 15
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Where a node's ledger stood: told by the node with every round it paid for, and told back by the server."""
+
+    height: int = 0
+    """Rows; 0 if nothing is known."""
+    head: str = "0" * 64
+    """Hash of the last row; salted, so it says nothing about what the row holds."""
+
+
+NO_MARK = Mark()
+
+
+@dataclass(frozen=True)
+class StudyOffer:
+    """The server shows a node a study, so that its operator can decide."""
+
+    study_run: str
+    study_json: str
+
+
+@dataclass(frozen=True)
+class OfferReply:
+    """How the node stands to a study run: approved, rejected, awaiting a person, or refused for a public reason."""
+
+    study_run: str
+    status: Status
 
 
 @dataclass(frozen=True)
@@ -45,6 +81,8 @@ class TrainTask:
     study_run: str
     round: int
     adapter: Vector
+    echo: Mark = NO_MARK
+    """This node's ledger as the server last saw it."""
 
     @cached_property
     def adapter_sha256(self) -> str:
@@ -62,6 +100,8 @@ class TrainReply:
     base_sha256: str
     status: Status
     update: Vector
+    ledger: Mark = NO_MARK
+    """The node's ledger when it paid for this round."""
 
 
 def digest(vector: Vector) -> str:
@@ -78,7 +118,52 @@ def encode_task(task: TrainTask) -> RecordDict:
         "round": task.round,
         "adapter-sha256": task.adapter_sha256,
     }
-    return RecordDict({"task": ConfigRecord(config), "adapter": _pack(task.adapter)})
+    return RecordDict({"task": ConfigRecord(config), "echo": _mark(task.echo), "adapter": _pack(task.adapter)})
+
+
+def with_echo(records: RecordDict, echo: Mark) -> RecordDict:
+    """The same task for a node with this ledger; the adapter is shared, not copied."""
+    return RecordDict({**records, "echo": _mark(echo)})
+
+
+def encode_offer(offer: StudyOffer) -> RecordDict:
+    """Turn an offer into Flower records."""
+    config: dict[str, Any] = {
+        "protocol-version": PROTOCOL_VERSION,
+        "study-run": offer.study_run,
+        "study-json": offer.study_json,
+    }
+    return RecordDict({"offer": ConfigRecord(config)})
+
+
+def decode_offer(records: RecordDict) -> StudyOffer:
+    """Read an offer.
+
+    Raises:
+        PeerError: a record is missing or mistyped.
+    """
+    config = _config(records, "offer")
+    return StudyOffer(_text(config, "study-run"), _text(config, "study-json"))
+
+
+def encode_offer_reply(reply: OfferReply) -> RecordDict:
+    """Turn a node's stance into Flower records."""
+    config: dict[str, Any] = {
+        "protocol-version": PROTOCOL_VERSION,
+        "study-run": reply.study_run,
+        "status": int(reply.status),
+    }
+    return RecordDict({"stance": ConfigRecord(config)})
+
+
+def decode_offer_reply(records: RecordDict) -> OfferReply:
+    """Read a node's stance.
+
+    Raises:
+        PeerError: a record is missing or mistyped.
+    """
+    config = _config(records, "stance")
+    return OfferReply(_text(config, "study-run"), _status(config))
 
 
 def decode_task(records: RecordDict) -> TrainTask:
@@ -89,7 +174,8 @@ def decode_task(records: RecordDict) -> TrainTask:
     """
     config = _config(records, "task")
     adapter = _unpack(records, "adapter")
-    task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter)
+    echo = _read_mark(_config(records, "echo"))
+    task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter, echo)
     if task.adapter_sha256 != _text(config, "adapter-sha256"):
         raise PeerError("Expected an adapter that matches its digest, got other bytes.")
     return task
@@ -105,7 +191,7 @@ def encode_reply(reply: TrainReply) -> RecordDict:
         "base-sha256": reply.base_sha256,
         "status": int(reply.status),
     }
-    return RecordDict({"reply": ConfigRecord(config), "update": _pack(reply.update)})
+    return RecordDict({"reply": ConfigRecord(config), "ledger": _mark(reply.ledger), "update": _pack(reply.update)})
 
 
 def decode_reply(records: RecordDict) -> TrainReply:
@@ -115,16 +201,14 @@ def decode_reply(records: RecordDict) -> TrainReply:
         PeerError: a record is missing or mistyped.
     """
     config = _config(records, "reply")
-    status = _number(config, "status")
-    if status not in set(Status):
-        raise PeerError(f"Expected a known status, got status={status}.")
     return TrainReply(
         _text(config, "study-sha256"),
         _text(config, "study-run"),
         _number(config, "round"),
         _text(config, "base-sha256"),
-        Status(status),
+        _status(config),
         _unpack(records, "update"),
+        _read_mark(_config(records, "ledger")),
     )
 
 
@@ -143,6 +227,30 @@ def _unpack(records: RecordDict, name: str) -> Vector:
     if vector.dtype != np.float32 or vector.ndim != 1:
         raise PeerError(f"Expected a flat float32 array, got {vector.dtype} of {vector.ndim} dimensions.")
     return vector.astype(np.float32, copy=False)
+
+
+def _mark(mark: Mark) -> ConfigRecord:
+    # a number as text of one width: every reply of a study has the same length
+    config: dict[str, Any] = {
+        "protocol-version": PROTOCOL_VERSION,
+        "height": f"{mark.height:012d}",
+        "head": mark.head,
+    }
+    return ConfigRecord(config)
+
+
+def _read_mark(config: ConfigRecord) -> Mark:
+    height, head = _text(config, "height"), _text(config, "head")
+    if not (MARK_HEIGHT.fullmatch(height) and MARK_HEAD.fullmatch(head)):
+        raise PeerError("Expected the height and head hash of a ledger, got something else.")
+    return Mark(int(height), head)
+
+
+def _status(config: ConfigRecord) -> Status:
+    status = _number(config, "status")
+    if status not in set(Status):
+        raise PeerError(f"Expected a known status, got status={status}.")
+    return Status(status)
 
 
 def _config(records: RecordDict, name: str) -> ConfigRecord:

@@ -12,16 +12,20 @@
 """
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from client.vault.ledger import Ledger
 from client.vault.vault import Vault
 from client.vault.wire import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.planning import plan
-from shared.protocol import Status, TrainReply, TrainTask
+from shared.protocol import Mark, Status, TrainReply, TrainTask
 from shared.study import Study
 
 log = logging.getLogger(__name__)
+OpenLedger = Callable[[], AbstractContextManager[Ledger]]
 
 
 class AccountableVault:
@@ -32,49 +36,59 @@ class AccountableVault:
 
     Args:
         vault: trains; knows the study and the records.
-        ledger: of this node.
+        open_ledger: opens this node's ledger, verified; it is let go of while training, so that an operator can look.
         dataset: the records' name in the ledger.
+        policy_says: a public reason of the node's policy not to train now; None if there is none.
     """
 
-    def __init__(self, vault: Vault, ledger: Ledger, *, dataset: str) -> None:
-        self._vault, self._ledger, self._dataset = vault, ledger, dataset
+    def __init__(
+        self,
+        vault: Vault,
+        open_ledger: OpenLedger,
+        *,
+        dataset: str,
+        policy_says: Callable[[], Status | None] = lambda: None,
+    ) -> None:
+        self._vault, self._open_ledger, self._dataset = vault, open_ledger, dataset
+        self._policy_says = policy_says
 
-    def train(self, task: TrainTask, *, echo: tuple[int, str] | None = None) -> TrainReply:
-        """Answer one task; never raises for what it or the data holds.
-
-        Args:
-            task: what is asked.
-            echo: height and head of this node's ledger as the server last saw them.
-        """
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer one task; never raises for what it or the data holds."""
         try:
-            if echo is not None:
-                self._ledger.check_echo(*echo)
-            if not self._approved(task):
-                return self._vault.reply(task, Status.REFUSED_POLICY)
-            kept = self._ledger.answer(task.study_run, task.round)
-            if kept is not None:
-                return read_reply(kept)
-            lost = self._ledger.lost(task.study_run, task.round)
-            refusal = Status.LOST if lost else self._vault.refusal(task)
-            if refusal is not None:
-                return self._vault.reply(task, refusal)
-            self._ledger.reserve(task.study_run, task.round)
+            with self._open_ledger() as ledger:
+                decided = self._decided(ledger, task)
         except (LedgerError, OSError) as error:
             return self._without_ledger(task, error)
         except (BudgetError, PolicyRefusal) as error:
             log.error("Round %d refused: %s", task.round, error)
             over = isinstance(error, BudgetError)
             return self._vault.reply(task, Status.REFUSED_BUDGET if over else Status.REFUSED_POLICY)
-        reply = self._vault.train(task)
+        if isinstance(decided, TrainReply):
+            return decided
+        reply = replace(self._vault.train(task), ledger=decided)
         try:
-            self._ledger.commit(task.study_run, task.round, write_reply(reply))
+            with self._open_ledger() as ledger:
+                ledger.commit(task.study_run, task.round, write_reply(reply))
         except (LedgerError, OSError) as error:
             return self._without_ledger(task, error)  # what is not durable must not leave: it could not be sent again
         return reply
 
-    def _approved(self, task: TrainTask) -> bool:
-        run = self._ledger.books.runs.get(task.study_run)
-        return run is not None and (run.study_sha256, run.dataset) == (task.study_sha256, self._dataset)
+    def _decided(self, ledger: Ledger, task: TrainTask) -> TrainReply | Mark:
+        """An answer that needs no training, or where the ledger stands with the round reserved."""
+        if task.echo.height:
+            ledger.check_echo(task.echo.height, task.echo.head)
+        run = ledger.books.runs.get(task.study_run)
+        if run is None or (run.study_sha256, run.dataset) != (task.study_sha256, self._dataset):
+            return self._vault.reply(task, Status.REFUSED_POLICY)
+        kept = ledger.answer(task.study_run, task.round)
+        if kept is not None:
+            return read_reply(kept)
+        lost = ledger.lost(task.study_run, task.round)
+        refusal = Status.LOST if lost else self._policy_says() or self._vault.refusal(task)
+        if refusal is not None:
+            return self._vault.reply(task, refusal)
+        ledger.reserve(task.study_run, task.round)
+        return Mark(ledger.height, ledger.head)
 
     def _without_ledger(self, task: TrainTask, error: Exception) -> TrainReply:
         log.error("Round %d refused: %s", task.round, error)

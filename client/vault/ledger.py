@@ -11,6 +11,7 @@ without released bytes stays charged and is never tried again.
 | a row was changed, or rows are missing in the middle | nothing opens until a person decides |
 | an older copy was restored | the second copy of height and head, or the server's echo, is ahead: nothing opens |
 | two processes | the second one does not open |
+| the clock was set back | nothing is entered: rows keep the order in which things happened |
 | the disk is full | the reservation fails, and with it the round, before any training |
 """
 
@@ -19,8 +20,11 @@ import hashlib
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +43,10 @@ CREATE TRIGGER rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'the le
 SEE_A_PERSON = "Training stops until a person has looked: fedvault-node ledger --verify"
 
 
+CLOCK_SKEW = timedelta(minutes=10)
+LOCK_POLL_S = 0.02
+
+
 class Ledger:
     """One node's ledger, held by one process.
 
@@ -49,21 +57,25 @@ class Ledger:
     Args:
         path: the database; a new one is made if neither it nor its second copy exists.
         second: where height and head hash are kept again; on another disk, if there is one.
+        patience_s: how long to wait for another process to let go of it.
+        now: the clock; every row bears its time.
 
     Raises:
         LedgerError: it is damaged, rolled back, held by another process, or unreadable.
     """
 
-    def __init__(self, path: Path, *, second: Path) -> None:
-        self.path, self._second, self._whole = path, second, True
+    def __init__(
+        self,
+        path: Path,
+        *,
+        second: Path,
+        patience_s: float = 0.0,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.path, self._second, self._whole, self._now = path, second, True, now
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         second.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = path.with_name(f"{path.name}.lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise LedgerError(f"Expected to be the only process with {path}, another one holds it.") from None
+        self._lock = lock_of(path.with_name(f"{path.name}.lock"), patience_s=patience_s)
         try:
             self._open()
         except BaseException:
@@ -196,6 +208,7 @@ class Ledger:
 
     def _verified(self) -> tuple[int, str, Books]:
         height, head, books = 0, GENESIS, Books()
+        self._last: datetime | None = None
         with _speaking(self.path), closing(self._database.cursor()) as cursor:
             for number, body, found in cursor.execute("SELECT height, body, hash FROM rows ORDER BY height"):
                 if number != height + 1 or chained(head, body) != found:
@@ -205,6 +218,7 @@ class Ledger:
                     )
                 _enter(books, number, body)
                 height, head = number, found
+                self._last = datetime.fromisoformat(json.loads(body)["time"])
         return height, head, books
 
     def _check_second(self, *, new: bool) -> None:
@@ -229,15 +243,27 @@ class Ledger:
     def _append(self, row: dict[str, Any]) -> None:
         if not self._whole:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
+        moment = self._moment()
         self.books.apply(row)
-        body = json.dumps({**row, "salt": secrets.token_hex(8)}, sort_keys=True, separators=(",", ":"))
+        entered = {**row, "time": moment.isoformat(timespec="seconds"), "salt": secrets.token_hex(8)}
+        body = json.dumps(entered, sort_keys=True, separators=(",", ":"))
         head = chained(self.head, body)
         # memory and disk differ until both copies are durable; a failure in between is final for this process
         self._whole = False
         with _speaking(self.path):
             self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
             self._write_second(self.height + 1, head)
-        self.height, self.head, self._whole = self.height + 1, head, True
+        self.height, self.head, self._whole, self._last = self.height + 1, head, True, moment
+
+    def _moment(self) -> datetime:
+        moment = self._now()
+        if self._last is not None and moment < self._last - CLOCK_SKEW:
+            raise LedgerError(
+                f"Expected a clock at or after the ledger's last row, {self._last:%Y-%m-%d %H:%M} UTC, "
+                f"got {moment:%Y-%m-%d %H:%M}.",
+                hint="The clock was set back. Set it right, then ask again.",
+            )
+        return moment
 
     def _commit_row(self, run: str, number: int, released: bytes) -> None:
         digest = hashlib.sha256(released).hexdigest()
@@ -255,6 +281,25 @@ class Ledger:
     def _outbox(self, run: str, number: int) -> Path:
         name = hashlib.sha256(f"{run}\0{number}".encode()).hexdigest()
         return self.path.with_name("outbox") / name
+
+
+def lock_of(path: Path, *, patience_s: float = 0.0) -> TextIOWrapper:
+    """Be the only process with this file until it is closed.
+
+    Raises:
+        LedgerError: another process is, and stays so.
+    """
+    file, give_up = path.open("w"), time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= give_up:
+                file.close()
+                raise LedgerError(f"Expected to be the only process with {path}, another one holds it.") from None
+            time.sleep(LOCK_POLL_S)
+        else:
+            return file
 
 
 def chained(head: str, body: str) -> str:

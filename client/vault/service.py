@@ -14,21 +14,32 @@ import grpc
 import numpy as np
 
 from client.vault._generated import vault_pb2, vault_pb2_grpc
-from client.vault.ledger import Ledger
 from client.vault.wire import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
-from shared.protocol import TrainReply, TrainTask
+from shared.protocol import NO_MARK, Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
-Echo = tuple[int, str]
+OWNER_AND_GROUP = 0o660
 
 
 class Answers(Protocol):
-    """Answers tasks under a ledger."""
+    """What a vault answers; nothing here raises for what a question or the data holds."""
 
-    def train(self, task: TrainTask, *, echo: Echo | None = None) -> TrainReply:
-        """Answer one task; never raises for what it or the data holds."""
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer one task."""
+        ...
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        """Keep a study, and say how this node stands to it."""
+        ...
+
+    def measure(self, task: TrainTask) -> None:
+        """Whatever the operator wants to know after a round; called when the reply is on its way."""
+        ...
+
+    def standing(self) -> Mark:
+        """Where the ledger stands."""
         ...
 
 
@@ -38,6 +49,8 @@ class Steps:
     def __init__(self) -> None:
         self._heard: queue.SimpleQueue[int | TrainReply | Exception] | None = None
         self._cancelled = threading.Event()
+        self.done = 0
+        """Of the current or last job."""
 
     def __call__(self, done: int) -> None:
         """One more step is done.
@@ -47,12 +60,13 @@ class Steps:
         """
         if self._cancelled.is_set():
             raise RunError("Expected to train on, the job was cancelled.")
+        self.done = done
         if self._heard is not None:
             self._heard.put(done)
 
     def start(self, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
         """A job begins; setting the event ends it, and no other job, at its next step."""
-        self._heard, self._cancelled = heard, threading.Event()
+        self._heard, self._cancelled, self.done = heard, threading.Event(), 0
         return self._cancelled
 
 
@@ -60,14 +74,14 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     """Serves one vault.
 
     Args:
-        answers: the accountable vault.
-        ledger: for its height and head.
+        answers: the vault.
         steps: the same object that the vault reports its steps to.
     """
 
-    def __init__(self, answers: Answers, ledger: Ledger, steps: Steps) -> None:
-        self._answers, self._ledger, self._steps = answers, ledger, steps
+    def __init__(self, answers: Answers, steps: Steps) -> None:
+        self._answers, self._steps = answers, steps
         self._one_job = threading.Lock()
+        self._job = ("", 0)
 
     def Train(  # noqa: N802 - gRPC's name
         self, request: vault_pb2.TrainRequest, context: grpc.ServicerContext
@@ -94,26 +108,44 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     ) -> vault_pb2.StatusReply:
         """Whether a job runs, and where the ledger stands."""
         del request, context
+        mark, (run, number) = self._answers.standing(), self._job
         return vault_pb2.StatusReply(
-            busy=self._one_job.locked(), ledger_height=self._ledger.height, ledger_head=self._ledger.head
+            busy=self._one_job.locked(),
+            ledger_height=mark.height,
+            ledger_head=mark.head,
+            study_run=run,
+            round=number,
+            steps_done=self._steps.done,
         )
+
+    def Offer(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.OfferRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.OfferReply:
+        """Keep a study for a person to decide on."""
+        del context
+        reply = self._answers.offer(StudyOffer(request.study_run, request.study_json))
+        return vault_pb2.OfferReply(status=int(reply.status))
 
     def _work(self, request: vault_pb2.TrainRequest, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
         try:
             adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
-            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter)
-            echo = (request.ledger_height, request.ledger_head) if request.ledger_height else None
-            outcome: TrainReply | Exception = self._answers.train(task, echo=echo)
+            echo = Mark(request.ledger_height, request.ledger_head) if request.ledger_height else NO_MARK
+            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, echo)
+            self._job = (request.study_run, request.round)
+            reply = self._answers.train(task)
+            heard.put(reply)
+            if reply.status is Status.TRAINED:
+                self._answers.measure(task)
         except Exception as error:
             log.exception("The vault failed; the link is told only that it failed.")
-            outcome = error
-        self._one_job.release()
-        heard.put(outcome)
+            heard.put(error)
+        finally:
+            self._one_job.release()
 
 
 @contextmanager
-def serving(service: VaultService, socket: Path) -> Iterator[grpc.Server]:
-    """Serve on a UNIX socket that only this user can reach.
+def serving(service: VaultService, socket: Path, *, group: int | None = None) -> Iterator[grpc.Server]:
+    """Serve on a UNIX socket that only this user can reach, or one group beside it if the operator named one.
 
     Guarantee: the vault listens on a UNIX socket with owner-only permissions and on no network address.
     """
@@ -126,6 +158,11 @@ def serving(service: VaultService, socket: Path) -> Iterator[grpc.Server]:
         server.add_insecure_port(f"unix:{socket.resolve()}")
     finally:
         os.umask(old)
+    if group is not None:
+        os.chown(socket, -1, group)
+        socket.parent.chmod(0o750)
+        os.chown(socket.parent, -1, group)
+        socket.chmod(OWNER_AND_GROUP)
     server.start()
     try:
         yield server

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import numpy as np
 
 from shared.errors import PeerError
-from shared.protocol import Status, TrainReply
+from shared.protocol import Mark, Status, TrainReply
 
 LARGEST_MESSAGE_BYTES = 512 * 2**20
 MESSAGE_SIZES = (
@@ -30,6 +30,7 @@ def read_reply(written: bytes) -> TrainReply:
     head, _, update = written.partition(b"\n")
     try:
         plain = json.loads(head)
-        return TrainReply(**{**plain, "status": Status(plain["status"])}, update=np.frombuffer(update, "<f4").copy())
+        plain |= {"status": Status(plain["status"]), "ledger": Mark(**plain["ledger"])}
+        return TrainReply(**plain, update=np.frombuffer(update, "<f4").copy())
     except (ValueError, KeyError, TypeError):
         raise PeerError("Expected a written reply, got other bytes.") from None

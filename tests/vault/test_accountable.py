@@ -1,6 +1,7 @@
 """Decide, reserve, train, make durable, release: in that order, whatever happens in between."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def task(vault: Vault, **changes: Any) -> TrainTask:
 @pytest.fixture
 def accountable(vault: Vault, ledger: Ledger, study: Study) -> AccountableVault:
     approve(ledger, study, dataset="data", run="run")
-    return AccountableVault(vault, ledger, dataset="data")
+    return AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
 
 
 @pytest.mark.guarantee("nothing that depends on the records leaves before its cost is on disk.")
@@ -137,8 +138,8 @@ def test_a_disk_that_fails_at_the_end_lets_nothing_leave(
 def test_public_refusals_cost_nothing(vault: Vault, ledger: Ledger, study: Study, make_records: Records) -> None:
     approve(ledger, study, dataset="data", run="run")
     small = Vault(study, vault.model, make_records(60), declared_size=9, randomness=lambda _round: OsRandomness())
-    assert AccountableVault(small, ledger, dataset="data").train(task(vault)).status is Status.REFUSED_SIZE
-    elsewhere = AccountableVault(vault, ledger, dataset="other")
+    assert AccountableVault(small, lambda: nullcontext(ledger), dataset="data").train(task(vault)).status is Status.REFUSED_SIZE
+    elsewhere = AccountableVault(vault, lambda: nullcontext(ledger), dataset="other")
     assert elsewhere.train(task(vault)).status is Status.REFUSED_POLICY
     assert ledger.books.spent("data") == 0.0
 

@@ -7,7 +7,8 @@ import socket as socket_module
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,26 @@ from client.vault.wire import write_reply
 from client.vault_client import VaultClient
 from shared.adapted_model import build, layout_of
 from shared.errors import RunError
-from shared.protocol import Status, TrainTask
+from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainTask
 from shared.study import Study
 
 Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+
+
+class OneRun:
+    """Answers for one run of one dataset."""
+
+    def __init__(self, vault: AccountableVault, ledger: Ledger) -> None:
+        self._ledger, self.train = ledger, vault.train
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        return OfferReply(offer.study_run, Status.AWAITING_APPROVAL)
+
+    def measure(self, task: TrainTask) -> None:
+        pass
+
+    def standing(self) -> Mark:
+        return Mark(self._ledger.height, self._ledger.head)
 
 
 def serve(stack: ExitStack, folder: Path, study: Study, records: TokenizedDataset, step_s: float = 0.0) -> Ledger:
@@ -46,7 +63,7 @@ def serve(stack: ExitStack, folder: Path, study: Study, records: TokenizedDatase
     vault = Vault(
         study, build(study), records, declared_size=60, randomness=lambda _round: OsRandomness(), on_step=slow
     )
-    service = VaultService(AccountableVault(vault, ledger, dataset="data"), ledger, steps)
+    service = VaultService(OneRun(AccountableVault(vault, lambda: nullcontext(ledger), dataset="data"), ledger), steps)
     stack.enter_context(serving(service, folder / "socket" / "vault.sock"))
     return ledger
 
@@ -85,10 +102,13 @@ def test_a_round_over_the_socket_streams_its_steps_and_is_resent(
         first = client.train(task(study), on_step=steps.append)
         assert first.status is Status.TRAINED and steps == [1, 2, 3]
         assert write_reply(client.train(task(study))) == write_reply(first)
+        assert (first.ledger.height, first.ledger.head) == (3, list(ledger.rows())[2]["hash"])
+        assert client.offer(StudyOffer("run", study.canonical_json())).status is Status.AWAITING_APPROVAL
         status = client.status()
+        assert (status.study_run, status.round, status.steps_done) == ("run", 1, 0), "the last one was sent again"
         assert (status.busy, status.ledger_height, status.ledger_head) == (False, ledger.height, ledger.head)
-        assert client.train(task(study, 2), echo=(ledger.height, "0" * 64)).status is Status.REFUSED_LEDGER
-        assert client.train(task(study, 2), echo=(ledger.height, ledger.head)).status is Status.TRAINED
+        assert client.train(replace(task(study, 2), echo=Mark(ledger.height, "0" * 64))).status is Status.REFUSED_LEDGER
+        assert client.train(replace(task(study, 2), echo=Mark(ledger.height, ledger.head))).status is Status.TRAINED
 
 
 @pytest.mark.guarantee("the vault listens on a UNIX socket with owner-only permissions and on no network address.")

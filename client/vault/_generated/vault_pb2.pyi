@@ -28,16 +28,36 @@ class TrainEvent(_message.Message):
     reply: bytes
     def __init__(self, steps_done: _Optional[int] = ..., reply: _Optional[bytes] = ...) -> None: ...
 
+class OfferRequest(_message.Message):
+    __slots__ = ("study_run", "study_json")
+    STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
+    STUDY_JSON_FIELD_NUMBER: _ClassVar[int]
+    study_run: str
+    study_json: str
+    def __init__(self, study_run: _Optional[str] = ..., study_json: _Optional[str] = ...) -> None: ...
+
+class OfferReply(_message.Message):
+    __slots__ = ("status",)
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    def __init__(self, status: _Optional[int] = ...) -> None: ...
+
 class StatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
 class StatusReply(_message.Message):
-    __slots__ = ("busy", "ledger_height", "ledger_head")
+    __slots__ = ("busy", "ledger_height", "ledger_head", "study_run", "round", "steps_done")
     BUSY_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    STEPS_DONE_FIELD_NUMBER: _ClassVar[int]
     busy: bool
     ledger_height: int
     ledger_head: str
-    def __init__(self, busy: _Optional[bool] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ...) -> None: ...
+    study_run: str
+    round: int
+    steps_done: int
+    def __init__(self, busy: _Optional[bool] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., steps_done: _Optional[int] = ...) -> None: ...

@@ -39,6 +39,11 @@ class VaultStub:
                 request_serializer=client_dot_vault_dot___generated_dot_vault__pb2.TrainRequest.SerializeToString,
                 response_deserializer=client_dot_vault_dot___generated_dot_vault__pb2.TrainEvent.FromString,
                 _registered_method=True)
+        self.Offer = channel.unary_unary(
+                '/fedvault.vault.v1.Vault/Offer',
+                request_serializer=client_dot_vault_dot___generated_dot_vault__pb2.OfferRequest.SerializeToString,
+                response_deserializer=client_dot_vault_dot___generated_dot_vault__pb2.OfferReply.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/fedvault.vault.v1.Vault/Status',
                 request_serializer=client_dot_vault_dot___generated_dot_vault__pb2.StatusRequest.SerializeToString,
@@ -51,6 +56,13 @@ class VaultServicer:
 
     def Train(self, request, context):
         """Train one round, or send again what was released for it. Steps are for the operator's eyes; the reply alone may leave.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Offer(self, request, context):
+        """Keep a study for a person to decide on, and say how the node stands to it: a code of shared/protocol.py.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -69,6 +81,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.Train,
                     request_deserializer=client_dot_vault_dot___generated_dot_vault__pb2.TrainRequest.FromString,
                     response_serializer=client_dot_vault_dot___generated_dot_vault__pb2.TrainEvent.SerializeToString,
+            ),
+            'Offer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Offer,
+                    request_deserializer=client_dot_vault_dot___generated_dot_vault__pb2.OfferRequest.FromString,
+                    response_serializer=client_dot_vault_dot___generated_dot_vault__pb2.OfferReply.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -103,6 +120,33 @@ class Vault:
             '/fedvault.vault.v1.Vault/Train',
             client_dot_vault_dot___generated_dot_vault__pb2.TrainRequest.SerializeToString,
             client_dot_vault_dot___generated_dot_vault__pb2.TrainEvent.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Offer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedvault.vault.v1.Vault/Offer',
+            client_dot_vault_dot___generated_dot_vault__pb2.OfferRequest.SerializeToString,
+            client_dot_vault_dot___generated_dot_vault__pb2.OfferReply.FromString,
             options,
             channel_credentials,
             insecure,

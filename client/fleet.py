@@ -1,0 +1,218 @@
+"""One node's connection to Flower's Fleet API, through Flower's own client and message functions.
+
+Flower's own node loop is not used: it fetches and runs what the server sends, ends the process on a failed start, and
+tells the server how long training took. Every internal name of Flower that is used here is held by one contract test.
+"""
+
+import ssl
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.app import Message, RecordDict
+from flwr.app.message import remove_content_from_message
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PushMessagesRequest,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    iterate_object_tree,
+    no_object_id_recompute,
+)
+from flwr.supercore.inflatable.inflatable_protobuf_utils import (
+    make_pull_object_fn_protobuf,
+    make_push_object_fn_protobuf,
+)
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectPushError,
+    inflate_object_from_contents,
+    pull_objects,
+    push_objects,
+)
+from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+
+CONSTANT_RUNTIME_S = 0.0
+"""What the server is told of the time training took: nothing."""
+TIMEOUT_S = 30.0
+CUT = (httpx.TransportError, ObjectPullError, ObjectPushError)
+"""The network or the server went away; asking again later is right."""
+TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+
+class NotAccepted(Exception):  # noqa: N818 - an answer of the server, not a failure of ours
+    """The server does not know this node, or not any more, or not again yet."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A message as it came, with everything needed to read it again after a crash."""
+
+    message_id: str
+    run_id: int
+    objects: dict[str, bytes]
+    """Flower's serialised objects by their ids."""
+
+    def message(self) -> Message:
+        """The message itself."""
+        found = inflate_object_from_contents(self.message_id, dict(self.objects))
+        assert isinstance(found, Message)  # noqa: S101 - the id of a message names a message
+        found.metadata.__dict__["_message_id"] = self.message_id
+        return found
+
+
+class Fleet:
+    """A connection under one key.
+
+    Args:
+        address: host:port of the gateway.
+        key: the node's private key; signs every request.
+        context: TLS with the federation's authority and the node's certificate.
+    """
+
+    def __init__(self, address: str, key: ec.EllipticCurvePrivateKey, context: ssl.SSLContext | None) -> None:
+        self._public = public_key_to_bytes(key.public_key())
+        self._client = FleetHttpClient(
+            f"{'https' if context else 'http'}://{address}",
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperNode"),
+                NodeAuthHttpInterceptor(key, key.public_key()),
+            ],
+            verify=context or True,
+            timeout=TIMEOUT_S,
+        )
+        # a redirect could lead a signed request out of TLS
+        self._client._client.follow_redirects = False
+        self.node_id = 0
+
+    def activate(self, known_node_id: int) -> None:
+        """Come online. Within a minute after a crash the server still holds the node for active: then it goes on.
+
+        Args:
+            known_node_id: as the server once said, or 0.
+
+        Raises:
+            NotAccepted: the key is not registered, was revoked, or the clock is wrong.
+        """
+        request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        try:
+            self.node_id = _asked(self._client.ActivateNode, request).node_id
+        except NotAccepted:
+            self.node_id = known_node_id
+            if not known_node_id or not self.heartbeat():
+                raise
+        # replies take their sender from here
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, self.node_id
+
+    def heartbeat(self) -> bool:
+        """Say that the node is there; False if the server does not know it."""
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+        try:
+            return bool(_asked(self._client.SendNodeHeartbeat, request).success)
+        except NotAccepted:
+            return False
+
+    def receive(self) -> Received | None:
+        """The next message, read whole but not confirmed; None if there is none."""
+        response = _asked(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        if not response.messages_list:
+            return None
+        metadata = message_from_proto(response.messages_list[0]).metadata
+        ids = [tree.object_id for tree in iterate_object_tree(response.message_object_trees[0])]
+        pull = make_pull_object_fn_protobuf(self._raising(self._client.PullObject), self._node, metadata.run_id)
+        return Received(metadata.message_id, metadata.run_id, pull_objects(ids, pull_object_fn=pull))
+
+    def confirm(self, received: Received) -> None:
+        """Tell the server that a message is safe here."""
+        request = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=received.run_id, message_object_id=received.message_id
+        )
+        _asked(self._client.ConfirmMessageReceived, request)
+
+    def reply(self, received: Received, content: RecordDict) -> None:
+        """Answer a message.
+
+        Guarantee: the run time that Flower reports is the same for every reply.
+        """
+        reply = Message(content, reply_to=received.message())
+        reply.metadata.__dict__["_message_id"] = reply.object_id
+        with no_object_id_recompute():
+            request = PushMessagesRequest(
+                node=self._node,
+                messages_list=[message_to_proto(remove_content_from_message(reply))],
+                message_object_trees=[get_object_tree(reply)],
+                clientapp_runtime_list=[CONSTANT_RUNTIME_S],
+            )
+            response = _asked(self._client.PushMessages, request)
+            push = make_push_object_fn_protobuf(
+                self._raising(self._client.PushObject), self._node, received.run_id, response.session_id
+            )
+            wanted = set(response.objects_to_push)
+            push_objects(get_all_nested_objects(reply), push_object_fn=push, object_ids_to_push=wanted)
+
+    def close(self, *, deactivate: bool) -> None:
+        """Hang up; with `deactivate` the server hears that the node is leaving."""
+        if deactivate and self.node_id:
+            try:
+                self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
+            except (httpx.HTTPError, RuntimeError):
+                pass  # it will notice
+        self._client.close()
+
+    @property
+    def _node(self) -> Node:
+        return Node(node_id=self.node_id)
+
+    @staticmethod
+    def _raising(call: Any) -> Any:
+        return lambda request: _asked(call, request)
+
+
+class Refused(Exception):  # noqa: N818 - an answer of the server, not a failure of ours
+    """The server will not take this request, now or later: its run is over, or it is too large."""
+
+
+def _asked(call: Any, request: Any) -> Any:
+    try:
+        return call(request)
+    except httpx.HTTPStatusError as error:
+        status = error.response.status_code
+        if status in TRY_AGAIN:
+            raise httpx.RemoteProtocolError(f"the server answered {status}") from None
+        if status in {401, 412}:
+            raise NotAccepted(f"the server answered {status}") from None
+        raise Refused(f"the server answered {status}") from None
+
+
+def tls_context(authority: Path, certificate: Path, key: Path, *, extra_ca: Path | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or newer that trusts the federation's authority alone, and shows the node's certificate.
+
+    Args:
+        authority: the federation's certificate, from the invite.
+        certificate: this node's, signed by it.
+        key: this node's private key.
+        extra_ca: one more authority, for a proxy that inspects TLS.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_verify_locations(cafile=str(authority))
+    if extra_ca is not None:
+        context.load_verify_locations(cafile=str(extra_ca))
+    if certificate.exists():
+        context.load_cert_chain(str(certificate), str(key))
+    return context

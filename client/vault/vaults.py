@@ -1,0 +1,239 @@
+"""All that a vault process answers: which run a task is for, what was approved for it, and how a study on offer stands.
+
+The run in use is kept warm: model, tokenised records, activations. Everything else is opened from disk when asked for,
+so that an operator's decision takes effect with the next question.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from client.vault.desk import Desk
+from client.vault.accountable import AccountableVault
+from client.vault.books import Books
+from client.vault.ledger import Ledger
+from client.vault.offers import Offered
+from client.vault.policy import open_at
+from client.vault.prefix import open_prefix
+from client.vault.private_training import micro_batches
+from client.vault.randomness import OsRandomness
+from client.vault.vault import Vault, device_for
+from shared.adapted_model import build
+from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
+from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.study import Study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Warm:
+    """The run in use."""
+
+    run: str
+    dataset: str
+    vault: Vault
+
+
+class Vaults:
+    """The vault of one node, for all its datasets and runs.
+
+    Args:
+        config: the node's settings; read anew for every question, so that a stricter policy holds at once.
+        on_step: told the number of steps done, for progress.
+        now: local time, for the policy's hours.
+        sleep: waits until a release slot.
+    """
+
+    def __init__(
+        self,
+        config: Path,
+        *,
+        on_step: Callable[[int], None] = lambda _step: None,
+        now: Callable[[], datetime] = datetime.now,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._config, self._on_step, self._now, self._sleep = config, on_step, now, sleep
+        self._warm: Warm | None = None
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer one task; never raises for what it or the data holds."""
+        reply = self._answered(task)
+        self._wait_for_slot()
+        return reply
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        """Keep a study for a person to decide on, and say how this node stands to it."""
+        try:
+            status = self._stance(offer)
+        except PeerError as error:
+            log.error("An offer was refused: %s", error)
+            status = Status.REFUSED_STUDY
+        except (LedgerError, OSError) as error:
+            log.error("An offer was refused: %s", error)
+            status = Status.REFUSED_LEDGER
+        except Exception:
+            # nothing here was trained, but a message could still say something about the data
+            log.exception("An offer was refused; the server is told a code only.")
+            status = Status.REFUSED_POLICY
+        return OfferReply(offer.study_run, status)
+
+    def standing(self) -> Mark:
+        """Where the ledger stands."""
+        with Desk(self._config).ledger() as ledger:
+            return Mark(ledger.height, ledger.head)
+
+    def measure(self, task: TrainTask) -> None:
+        """Loss and accuracy of a received adapter on this node's held-out records, into a local file."""
+        desk = Desk(self._config)
+        warm, settings = self._warm, desk.settings.node
+        if not settings.local_metrics or warm is None or warm.run != task.study_run:
+            return
+        try:
+            found = _measured(warm.vault, task, desk)
+        except Exception:
+            log.exception("Local metrics of round %d failed; training is not affected.", task.round)
+            return
+        line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": task.study_run, "round": task.round}
+        with desk.folders.metrics.open("a") as file:
+            file.write(json.dumps(line | found) + "\n")
+        desk.folders.metrics.chmod(0o600)
+
+    def _answered(self, task: TrainTask) -> TrainReply:
+        desk = Desk(self._config)
+        try:
+            warm = self._opened(desk, task)
+        except LedgerError as error:
+            log.error("Round %d refused: %s", task.round, error)
+            return _without_vault(task, Status.REFUSED_LEDGER)
+        except Exception:
+            log.exception("Round %d refused; the server is told only that the policy does not allow it.", task.round)
+            return _without_vault(task, Status.REFUSED_POLICY)
+        if warm is None:
+            return _without_vault(task, Status.REFUSED_POLICY)
+        accountable = AccountableVault(
+            warm.vault,
+            desk.ledger,
+            dataset=warm.dataset,
+            policy_says=lambda: self._policy_says(desk, warm.vault.study, warm.dataset),
+        )
+        return accountable.train(task)
+
+    def _opened(self, desk: Desk, task: TrainTask) -> Warm | None:
+        if self._warm is not None and self._warm.run == task.study_run:
+            return self._warm
+        with desk.ledger() as ledger:
+            run = ledger.books.runs.get(task.study_run)
+        if run is None or run.study_sha256 != task.study_sha256:
+            return None
+        self._warm = None  # before the next model is loaded: two may not fit
+        self._warm = Warm(task.study_run, run.dataset, self._vault(desk, task.study_run))
+        return self._warm
+
+    def _vault(self, desk: Desk, run: str) -> Vault:
+        approved, performance = desk.approved, desk.settings.performance
+        study = approved.study(run).model_copy(update={"performance": performance})
+        if performance.threads:
+            torch.set_num_threads(performance.threads)
+        model = build(study, desk.foundation(study)).to(device_for(performance.device))
+        return Vault(
+            study,
+            model,
+            approved.train(run),
+            declared_size=approved.declared_size(run),
+            randomness=lambda _round: OsRandomness(),
+            cache=_private(desk.folders.cache),
+            verdicts=_private(desk.folders.cache / "verdicts"),
+            on_step=self._on_step,
+        )
+
+    def _policy_says(self, desk: Desk, study: Study, dataset: str) -> Status | None:
+        if dataset not in desk.settings.datasets or desk.objections(study, dataset):
+            return Status.REFUSED_POLICY
+        return None if open_at(desk.settings.policy(dataset), self._now()) else Status.REFUSED_HOURS
+
+    def _stance(self, offer: StudyOffer) -> Status:
+        desk = Desk(self._config)
+        offered = desk.offers.receive(offer)
+        with desk.ledger() as ledger:
+            run = ledger.books.runs.get(offered.run)
+            if offered.rejected or (run is not None and run.closed):
+                return Status.REJECTED
+            if run is not None:
+                return Status.APPROVED if run.study_sha256 == offered.study.sha256 else Status.REFUSED_STUDY
+            possible, reason = _possible(desk, ledger.books, offered.study)
+            if not possible:
+                return reason
+            return _approved_by_policy(desk, ledger, offered, possible)
+
+    def _wait_for_slot(self) -> None:
+        slot = Desk(self._config).settings.node.release_slot_s
+        if slot:
+            self._sleep(slot - time.time() % slot)
+
+
+def _possible(desk: Desk, books: Books, study: Study) -> tuple[list[str], Status]:
+    """Datasets that the study may be trained on as far as public reasons go, and the reason if there is none."""
+    try:
+        desk.foundation(study)
+    except SettingsError:
+        return [], Status.REFUSED_MODEL
+    allowed = [name for name in desk.settings.datasets if not desk.objections(study, name)]
+    if not allowed:
+        return [], Status.REFUSED_POLICY
+    return [name for name in allowed if desk.fits(books, study, name)], Status.REFUSED_BUDGET
+
+
+def _approved_by_policy(desk: Desk, ledger: Ledger, offered: Offered, possible: list[str]) -> Status:
+    if len(possible) != 1 or desk.settings.policy(possible[0]).approval == "ask":
+        return Status.AWAITING_APPROVAL
+    try:
+        desk.approve(ledger, offered.study, possible[0], offered.run)
+    except (BudgetError, DataError, PolicyRefusal) as error:
+        # the cause may be the records: a person has to look, and the server hears only that
+        log.error("%s was not approved by itself: %s", offered.run, error)
+        return Status.AWAITING_APPROVAL
+    log.info("%s was approved by the policy of %s.", offered.run, possible[0])
+    return Status.APPROVED
+
+
+def _measured(vault: Vault, task: TrainTask, desk: Desk) -> dict[str, float]:
+    records = desk.approved.holdout(task.study_run)
+    if not len(records):
+        return {}
+    model, performance = vault.model, vault.study.performance
+    model.load(task.adapter)
+    prefix = open_prefix(
+        model,
+        records,
+        next(model.parameters()).device,
+        folder=_private(desk.folders.cache) if performance.prefix_cache else None,
+        limit_bytes=performance.prefix_cache_limit_bytes,
+    )
+    predicted, losses = np.zeros(len(records), dtype=np.int64), np.zeros(len(records))
+    with torch.no_grad():
+        for part in micro_batches(records.lengths, np.arange(len(records)), tokens=performance.micro_batch_tokens):
+            outputs = model.outputs(*prefix.batch(part))
+            targets = torch.from_numpy(records.targets[part]).to(outputs.device)
+            predicted[part] = outputs.argmax(dim=1).cpu().numpy()
+            losses[part] = model.kind.losses(outputs, targets).cpu().numpy()
+    usable = records.targets >= 0
+    loss = float(losses[usable].mean()) if usable.any() else 0.0
+    return {"loss": loss, **model.kind.metrics(predicted, records.targets)}
+
+
+def _without_vault(task: TrainTask, status: Status) -> TrainReply:
+    zeros = np.zeros_like(task.adapter)
+    return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, zeros)
+
+
+def _private(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder

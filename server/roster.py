@@ -1,0 +1,187 @@
+"""Who is asked in a round: everyone present, or those whose operators have said yes to the study.
+
+In a deployment a study is first shown to every node; its operator decides in minutes or days. The first round begins
+when enough have said yes and nobody present is still thinking, or has thought for longer than a round may take. Whoever
+says yes later joins the next round; whoever comes back is asked again.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from shared.errors import PeerError, RunError
+from shared.protocol import Status, StudyOffer, decode_offer_reply, encode_offer
+
+POLL_S = 0.2
+ASK_AGAIN_S = 2.0
+OFFER_LIFE_S = 120.0
+
+
+class Roster(Protocol):
+    """Decides who is asked."""
+
+    def members(self) -> list[int]:
+        """Nodes to ask now, sorted; waits until there are enough.
+
+        Raises:
+            RunError: there will not be enough.
+        """
+        ...
+
+    def heard(self, node: int, status: Status) -> None:
+        """A node's answer to a round."""
+        ...
+
+
+class Everyone:
+    """All nodes that are present.
+
+    Args:
+        grid: Flower's.
+        quorum: fewest nodes.
+        patience_s: how long to wait for them.
+    """
+
+    def __init__(self, grid: Grid, *, quorum: int, patience_s: float) -> None:
+        self._grid, self._quorum, self._patience_s = grid, quorum, patience_s
+
+    def members(self) -> list[int]:
+        """Everyone, as soon as there are enough."""
+        deadline = time.monotonic() + self._patience_s
+        while len(nodes := sorted(self._grid.get_node_ids())) < self._quorum:
+            if time.monotonic() >= deadline:
+                raise RunError(
+                    f"Expected at least {self._quorum} nodes, got {len(nodes)} in {self._patience_s:g} s.",
+                    hint="The run can be resumed when they are back.",
+                )
+            time.sleep(POLL_S)
+        return nodes
+
+    def heard(self, node: int, status: Status) -> None:
+        """Changes nothing."""
+
+
+@dataclass
+class Stances:
+    """What is known of each node: pure bookkeeping.
+
+    | a node that | is |
+    |---|---|
+    | said yes and is present | a member |
+    | has not answered, or awaits its operator, and is present | undecided, and asked again |
+    | said no | asked again, seldom: an operator may change a policy |
+    """
+
+    by_node: dict[int, Status] = field(default_factory=dict)
+    asked_at: dict[int, float] = field(default_factory=dict)
+
+    def due(self, present: set[int], now: float) -> list[int]:
+        """Nodes to ask now."""
+        return sorted(node for node in present if self._due(node, now))
+
+    def members(self, present: set[int]) -> list[int]:
+        """Nodes that said yes."""
+        return sorted(node for node in present if self.by_node.get(node) is Status.APPROVED)
+
+    def undecided(self, present: set[int]) -> list[int]:
+        """Nodes whose answer is still to come."""
+        return sorted(
+            node for node in present if self.by_node.get(node, Status.AWAITING_APPROVAL) is Status.AWAITING_APPROVAL
+        )
+
+    def count(self, present: set[int]) -> dict[str, int]:
+        """How many stand how, for people."""
+        return dict(Counter(self.by_node[node].name.lower() for node in present if node in self.by_node))
+
+    def _due(self, node: int, now: float) -> bool:
+        stance = self.by_node.get(node)
+        if stance is Status.APPROVED:
+            return False
+        pause = ASK_AGAIN_S if stance in (None, Status.AWAITING_APPROVAL) else 15 * ASK_AGAIN_S
+        return now - self.asked_at.get(node, -OFFER_LIFE_S) >= pause
+
+
+class Approving:
+    """Nodes whose operators have said yes.
+
+    Args:
+        grid: Flower's.
+        offer: the study run.
+        quorum: fewest members.
+        patience_s: how long the undecided are waited for once there are enough.
+        on_change: told the number of nodes by stance whenever it changes.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        offer: StudyOffer,
+        *,
+        quorum: int,
+        patience_s: float,
+        on_change: Callable[[dict[str, int]], None] = lambda _count: None,
+    ) -> None:
+        self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
+        self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
+        self._stances, self._open = Stances(), dict[str, int]()
+        self._begun, self._told = False, dict[str, int]()
+
+    def members(self) -> list[int]:
+        """Those who said yes; waits for ever, since people decide in their own time."""
+        enough_since: float | None = None
+        while True:
+            present, now = set(self._grid.get_node_ids()), time.monotonic()
+            self._ask(self._stances.due(present, now), now)
+            self._listen()
+            members = self._stances.members(present)
+            self._tell(self._stances.count(present))
+            if len(members) < self._quorum:
+                enough_since = None
+            elif self._begun or not self._stances.undecided(present):
+                break
+            else:
+                enough_since = enough_since or now
+                if now - enough_since >= self._patience_s:
+                    break
+            time.sleep(POLL_S)
+        self._begun = True
+        return members
+
+    def heard(self, node: int, status: Status) -> None:
+        """A node that does not know the run any more is shown it again."""
+        if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY):
+            self._stances.by_node.pop(node, None)
+
+    def _ask(self, nodes: list[int], now: float) -> None:
+        messages = [
+            Message(self._content, node, "query", group_id=f"{self._run}/offer", ttl=OFFER_LIFE_S) for node in nodes
+        ]
+        if messages:
+            for message_id, node in zip(self._grid.push_messages(messages), nodes, strict=True):
+                self._stances.asked_at[node] = now
+                if message_id:
+                    self._open[message_id] = node
+
+    def _listen(self) -> None:
+        if not self._open:
+            return
+        for reply in self._grid.pull_messages(list(self._open)):
+            node = self._open.pop(reply.metadata.reply_to_message_id, None)
+            if node is None or not reply.has_content():
+                continue
+            try:
+                found = decode_offer_reply(reply.content)
+            except PeerError:
+                continue
+            if found.study_run == self._run:
+                self._stances.by_node[node] = found.status
+
+    def _tell(self, count: dict[str, int]) -> None:
+        if count != self._told:
+            self._told = count
+            self._on_change(count)

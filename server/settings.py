@@ -1,0 +1,118 @@
+"""`server.toml` and the folder it lies in: where the coordination server keeps its things."""
+
+import os
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from shared.errors import SettingsError
+from shared.study import Section, parse, read_toml
+
+SECRET_BYTES = 32
+
+
+class ServerSettings(Section):
+    """The whole file."""
+
+    hosts: tuple[str, ...] = Field(min_length=1)
+    """Host names and addresses that nodes use; the first one goes into invites."""
+    listen: str = "0.0.0.0"  # noqa: S104 - the one door that is meant to be reached
+    """Address the gateway listens on."""
+    port: int = Field(default=8443, ge=1, le=65535)
+    """Port of the gateway."""
+    superlink_port: int = Field(default=8000, ge=1, le=65535)
+    """Port of Flower's SuperLink; on loopback only."""
+    metrics_port: int = Field(default=9464, ge=0, le=65535)
+    """Port of Prometheus metrics, on loopback only; 0 = none."""
+    database: str = ""
+    """Run store as a database URL; default: SQLite in this folder. PostgreSQL: postgresql+psycopg://…"""
+    largest_body_bytes: int = Field(default=64 * 2**20, ge=2**20)
+    """Largest request a node may send."""
+    requests_per_s: float = Field(default=50.0, gt=0, allow_inf_nan=False)
+    """Requests per second and node, in the long run."""
+    flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
+    """Flower's own database keeps every update; above this size it is begun anew between runs."""
+    evaluation: str = ""
+    """A table that the server's operator owns (text and label columns as in the study's labels) to measure on."""
+    evaluation_text_column: str = "text"
+    """Its column with the text."""
+    evaluation_label_column: str = "label"
+    """Its column with the label."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The server's folder."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Its settings."""
+        return self.folder / "server.toml"
+
+    @property
+    def keys(self) -> Path:
+        """Authority, certificates and secrets."""
+        return self.folder / "keys"
+
+    @property
+    def runs(self) -> Path:
+        """Checkpoints and finished adapters by run."""
+        return self.folder / "runs"
+
+    @property
+    def flower(self) -> Path:
+        """Flower's own database."""
+        return self.folder / "flower"
+
+    @property
+    def running(self) -> Path:
+        """Lock and state of the supervisor."""
+        return self.folder / "run"
+
+    @property
+    def logs(self) -> Path:
+        """One file per process."""
+        return self.folder / "logs"
+
+    def settings(self) -> ServerSettings:
+        """Read server.toml.
+
+        Raises:
+            SettingsError: it is not there or not valid.
+        """
+        if not self.config.exists():
+            raise SettingsError(
+                f"Expected {self.config}, got nothing.", hint="Run: fedvault-server init --host your.host.name"
+            )
+        return parse(ServerSettings, read_toml(self.config), where=str(self.config))
+
+    def database(self) -> str:
+        """URL of the run store."""
+        return self.settings().database or f"sqlite:///{(self.folder / 'fedvault.db').resolve()}"
+
+    def secret(self) -> str:
+        """What a process must know to talk to Flower on this machine; made at first use, readable by this user alone."""
+        return _secret(self.keys / "loopback.secret")
+
+    def superexec_secret(self) -> bytes:
+        """What a process must know to take a run's task from Flower."""
+        return _secret(self.keys / "superexec.secret").encode()
+
+
+def _secret(path: Path) -> str:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        unfinished = path.with_suffix(f".{os.getpid()}")
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(SECRET_BYTES))
+        try:
+            os.link(unfinished, path)  # whoever is first wins, and both read the same
+        except FileExistsError:
+            pass
+        finally:
+            unfinished.unlink()
+    return path.read_text()

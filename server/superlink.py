@@ -1,0 +1,99 @@
+"""Flower's SuperLink, served by us on loopback behind a secret.
+
+Its Control and Runtime APIs have no authentication of their own. On loopback every user of the machine could use them;
+so the whole application answers only requests that carry a secret which only the server's own processes can read. The
+gateway adds it to what it forwards.
+"""
+
+import hmac
+import os
+
+import uvicorn
+from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
+from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
+from flwr.superlink.config_loader import SuperLinkLifespanConfig
+from flwr.superlink.main import create_app
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.settings import Home
+
+SECRET_HEADER = "x-fedvault-secret"  # noqa: S105 - its name
+HOST = "127.0.0.1"
+QUIET = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What every process that starts Flower has in its environment."""
+
+
+class Guarded:
+    """An application behind a secret.
+
+    Guarantee: nothing of the SuperLink answers a request without the secret, also not on loopback.
+    """
+
+    def __init__(self, app: ASGIApp, secret: str) -> None:
+        self._app, self._secret = app, secret.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on, or answer 404."""
+        if scope["type"] == "http":
+            found = [value for name, value in scope["headers"] if name == SECRET_HEADER.encode()]
+            if len(found) != 1 or not hmac.compare_digest(found[0], self._secret):
+                await PlainTextResponse("not found\n", 404)(scope, receive, send)
+                return
+        elif scope["type"] != "lifespan":
+            return
+        await self._app(scope, receive, send)
+
+
+def build_superlink(home: Home) -> ASGIApp:
+    """Flower's application with node keys required, process isolation, and the guard around it."""
+    home.flower.mkdir(parents=True, exist_ok=True, mode=0o700)
+    port = home.settings().superlink_port
+    config = SuperLinkLifespanConfig(
+        control_address=f"{HOST}:{port}",
+        health_server_address=None,
+        host=HOST,
+        port=port,
+        insecure=True,  # on loopback; TLS ends at the gateway
+        certificates=None,
+        superexec_auth_secret=home.superexec_secret(),
+        authn_plugin=NoOpControlAuthnPlugin(),
+        event_log_plugin=None,
+        fleet_event_log_plugin=None,
+        enable_event_log=False,
+        artifact_provider=None,
+        enable_supernode_auth=True,
+        fleet_api_type=TRANSPORT_TYPE_GRPC_RERE,
+        fleet_api_address=None,
+        simulation=False,
+        ssl_ca_certfile=None,
+        ssl_certfile=None,
+        ssl_keyfile=None,
+        database=str(home.flower / "state.db"),
+        isolation=ISOLATION_MODE_PROCESS,
+        runtime_dependency_install=False,
+    )
+    return Guarded(create_app(config, SuperLinkLifespan), home.secret())
+
+
+def serve(home: Home) -> None:
+    """Serve until SIGTERM."""
+    os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
+    os.umask(0o077)
+    uvicorn.run(
+        build_superlink(home),
+        host=HOST,
+        port=home.settings().superlink_port,
+        workers=1,
+        access_log=False,
+        log_config=None,
+        ws="none",
+    )
+
+
