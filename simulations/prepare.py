@@ -12,7 +12,7 @@ import pandas as pd
 
 from client.vault.datasets import TokenizedDataset, from_records, load
 from client.vault.roles import Role, roles
-from client.vault.sources import read_table
+from shared.sources import read_table
 from shared.adapted_model import layout_of
 from shared.errors import DataError
 from shared.files import write_atomically

@@ -19,7 +19,7 @@ from client.vault.offers import Offers
 from client.vault.policy import FLOAT_BYTES, objections
 from client.vault.record_index import RecordIndex, node_key
 from client.vault.snapshot import Facts, Snapshot, take_snapshot
-from client.vault.sources import read_table
+from shared.sources import read_table
 from shared.adapted_model import layout_of
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
 from shared.foundation import Foundation, find_by_fingerprint

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from client.vault.sources import read_table
+from shared.sources import read_table
 from shared.errors import DataError
 
 FRAME = pd.DataFrame({"text": ["one", "NA", "zwei, drei"], "label": [1, 0, 1]})

@@ -1,0 +1,111 @@
+"""The gateway process: TLS outside, Flower's SuperLink inside, enrolment beside it, metrics on loopback."""
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from server.authority import AUTHORITY, SERVER
+from server.enrolment import Enrolment
+from server.flower import Control
+from server.gateway import Limits, build_gateway
+from server.metrics import build_metrics_app
+from server.peer import PeerProtocol
+from server.settings import Home
+from server.store import Store
+from server.superlink import HOST, SECRET_HEADER
+from shared.errors import RunError, SettingsError
+
+log = logging.getLogger(__name__)
+MATCH_EVERY_S = 2.0
+STOP_WITHIN_S = 3
+BURST_S = 4
+
+
+def serve(home: Home) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        SettingsError: there are no certificates.
+    """
+    settings, store = home.settings(), Store(home.database())
+    control = Control(home)
+    enrolment = Enrolment(store, home, control)
+    limits = Limits(
+        body_bytes=settings.largest_body_bytes,
+        requests_per_s=settings.requests_per_s,
+        burst=int(settings.requests_per_s * BURST_S),
+    )
+    application = build_gateway(
+        f"http://{HOST}:{settings.superlink_port}",
+        limits,
+        admit=enrolment.admit,
+        headers={SECRET_HEADER: home.secret()},
+        routes=enrolment.routes(),
+    )
+    if settings.metrics_port:
+        metrics = uvicorn.Server(
+            uvicorn.Config(build_metrics_app(store), host=HOST, port=settings.metrics_port, log_config=None, ws="none")
+        )
+        threading.Thread(target=metrics.run, daemon=True).start()
+    threading.Thread(target=_keep_matching, args=(store, home), daemon=True).start()
+    uvicorn.Server(tls_config(application, home.keys, host=settings.listen, port=settings.port)).run()
+
+
+def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvicorn.Config:
+    """uvicorn with TLS 1.2 or newer, which asks for a client certificate of the federation's own authority.
+
+    A connection without one is taken, for enrolment; the application refuses it everything else.
+
+    Raises:
+        SettingsError: there are no certificates.
+    """
+    certificate, key, authority = keys / f"{SERVER}.crt", keys / f"{SERVER}.key", keys / f"{AUTHORITY}.crt"
+    if not (certificate.exists() and key.exists() and authority.exists()):
+        raise SettingsError(f"Expected certificates in {keys}, got none.", hint="Run: fedvault-server init")
+    config = uvicorn.Config(
+        application,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        http=PeerProtocol,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        ssl_ca_certs=str(authority),
+        ssl_cert_reqs=ssl.CERT_OPTIONAL,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=STOP_WITHIN_S,
+    )
+    config.load()
+    assert config.ssl is not None  # noqa: S101 - certificates were given
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config
+
+
+def match(store: Store, control: Control) -> None:
+    """Make Flower's list of nodes what the store says: enrolled ones in, revoked ones out.
+
+    Raises:
+        RunError: Flower does not answer.
+    """
+    known = {node.node_id for node in control.nodes() if node.status != "unregistered"}
+    for node in store.nodes():
+        if node.enrolled and not node.revoked and node.node_id not in known:
+            store.renumber(node.name, control.register(node.public_key))
+            log.info("%s was registered with Flower again.", node.name)
+        if node.revoked and node.node_id in known:
+            control.unregister(node.node_id)
+
+
+def _keep_matching(store: Store, home: Home) -> None:
+    # a client of its own: httpx clients are not for two threads at once
+    control, pause = Control(home), threading.Event()
+    while not pause.wait(MATCH_EVERY_S):
+        try:
+            match(store, control)
+        except RunError as error:
+            log.debug("Flower is not there yet: %s", error)

@@ -1,0 +1,132 @@
+"""The process that drives one run: Flower's ServerApp with our coordinator, from the last checkpoint to the end.
+
+It may be killed at any moment: the next one goes on from the last finished round, in a new Flower run, under the same
+name, so that nodes that have trained the round in flight send the same bytes again and none is charged twice.
+"""
+
+import logging
+import os
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import Context, RecordDict
+
+from server.app import build_server_app, norm_bound
+from server.checkpoints import State
+from server.doorway import match
+from server.evaluation import evaluator
+from server.export import export
+from server.flower import Control, driven_run
+from server.model_card import write_card
+from server.roster import Approving
+from server.rounds import RoundRecord
+from server.settings import Home
+from server.store import Run, Store
+from server.superlink import QUIET
+
+from shared.adapted_model import layout_of
+from shared.errors import DataError, FedVaultError, SettingsError
+from shared.protocol import StudyOffer
+
+log = logging.getLogger(__name__)
+
+
+class ToStore:
+    """Writes what happens into the run store, for whoever watches."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store, self._run = store, run
+
+    def answered(self, number: int, answered: int, asked: int) -> None:
+        """One more node has answered."""
+        self._store.happened("answered", {"round": number, "answered": answered, "asked": asked}, run=self._run)
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """A round is over."""
+        if record is None:
+            return
+        self._store.record_round(self._run, record.as_dict(), evaluation)
+        self._store.happened("round", record.as_dict() | {"evaluation": evaluation}, run=self._run)
+
+    def waiting(self, stances: dict[str, int]) -> None:
+        """The number of nodes by how they stand to the study has changed."""
+        self._store.happened("stances", stances, run=self._run)
+
+
+def drive(home: Home, name: str) -> None:
+    """Drive a run to its end.
+
+    Raises:
+        FedVaultError: it cannot go on now; the run's state says whether trying again can help.
+    """
+    os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
+    with Store(home.database()) as store:
+        run = store.run(name)
+        store.set_state(run.id, "running")
+        try:
+            _drive(home, store, run)
+        except (SettingsError, DataError) as error:
+            # trying again would not help: a person has to
+            store.set_state(run.id, "failed", reason=str(error))
+            store.happened("failed", {"reason": str(error)}, run=run.id)
+            raise
+        except FedVaultError as error:
+            store.happened("interrupted", {"reason": str(error)}, run=run.id)
+            raise
+
+
+def _drive(home: Home, store: Store, run: Run) -> None:
+    study, folder, watcher = run.study, home.runs / run.id, ToStore(store, run.id)
+    length, settings = layout_of(study).length, home.settings()
+    control = Control(home)
+    match(store, control)
+    control.close()
+    evaluate = None
+    if settings.evaluation:
+        evaluate = evaluator(
+            study,
+            home.folder / settings.evaluation,
+            text_column=settings.evaluation_text_column,
+            label_column=settings.evaluation_label_column,
+        )
+    finished: list[State] = []
+    with driven_run(home) as grid:
+        app = build_server_app(
+            study,
+            run.id,
+            folder / "checkpoints",
+            initial=np.zeros(length, np.float32),
+            on_done=finished.append,
+            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, dimension=length)),
+            evaluate=evaluate,
+            observer=watcher,
+            roster=lambda grid: Approving(
+                grid,
+                StudyOffer(run.id, study.canonical_json()),
+                quorum=study.federation.quorum,
+                patience_s=study.federation.deadline_s,
+                on_change=watcher.waiting,
+            ),
+            echoes=store,
+        )
+        app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
+    state = finished[0]
+    _complete_history(store, run, state)
+    export(study, state.adapter, folder / "adapter")
+    write_card(folder / "adapter", run.id, study, state)
+    store.set_state(run.id, "finished")
+    store.happened("finished", {"rounds": state.round}, run=run.id)
+    log.info("%s is finished after %d rounds.", run.id, state.round)
+
+
+def _complete_history(store: Store, run: Run, state: State) -> None:
+    """A crash between a checkpoint and the store leaves a round that only the checkpoint knows."""
+    for record in state.records:
+        store.record_round(run.id, record, state.evaluations.get(str(record["round"])))
+
+
+def adapter_folder(home: Home, run: Run) -> Path:
+    """Where a finished run's adapter lies."""
+    return home.runs / run.id / "adapter"
