@@ -3,7 +3,7 @@
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from shared.errors import FedVaultError
 
@@ -21,3 +21,20 @@ def run_command(command: Callable[[], object]) -> None:
         if error.hint:
             print(f"hint:  {error.hint}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+
+
+def print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Rows under the keys of the first one; whatever they hold is shown as it is."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    if not rows:
+        Console().print("none")
+        return
+    table = Table(show_header=any(name.strip() for name in rows[0]), box=None, pad_edge=False)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape("" if value is None else str(value)) for value in row.values()))
+    Console().print(table)

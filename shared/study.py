@@ -18,6 +18,9 @@ from shared.errors import SettingsError
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Declared = TypeVar("Declared", bound=BaseModel)
+RECORD = "record"
+UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
+RECORDS_PER_UNIT = 16
 
 
 class Section(BaseModel):
@@ -82,20 +85,22 @@ class Adapter(Section):
 
 
 class Privacy(Section):
-    """[privacy]: the promise made to every record. Nothing here can be changed by a performance setting."""
+    """[privacy]: the promise made to every unit. Nothing here can be changed by a performance setting."""
 
     epsilon: float = Field(default=3.0, gt=0, le=100, allow_inf_nan=False)
-    """Total cost of the whole study to one record, at the stated delta."""
+    """Total cost of the whole study to one unit, at the stated delta."""
     delta: float = Field(default=1e-5, gt=0, lt=0.1)
-    """Should lie well below 1 / (number of records of the largest site)."""
-    unit: Literal["record"] = "record"
-    """Whose presence is hidden: one record is one row."""
+    """Should lie well below 1 / (number of units of the largest site)."""
+    unit: str = Field(default=RECORD, pattern=UNIT_PATTERN)
+    """Whose presence is hidden: `record` is one row; any other name, such as `patient`, is all rows of one of these."""
+    records_per_unit: int = Field(default=RECORDS_PER_UNIT, ge=1)
+    """The most records of one unit that are trained on: bounds time and memory. Only goes with a unit of many rows."""
     sampling_rate: float = Field(default=0.1, gt=0, le=1)
-    """q: each record joins each step independently with this probability (Poisson sampling)."""
+    """q: each unit joins each step independently with this probability (Poisson sampling)."""
     clipping: Literal["automatic", "flat"] = "automatic"
     """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to length below 1; `flat` cuts at `clip_norm`."""
     clip_norm: Positive = 1.0
-    """Largest length of one record's gradient, in gradient units. With `automatic` it only rescales learning rates."""
+    """Largest length of one unit's gradient, in gradient units. With `automatic` it only rescales learning rates."""
 
 
 class Training(Section):
@@ -121,7 +126,7 @@ class Federation(Section):
     deadline_s: Positive = 1800.0
     """Longest wait for the replies of one round, in seconds."""
     smallest_declared_size: int = Field(default=50, ge=1)
-    """Sites that declare fewer records are left out: under noise they would add nothing but noise."""
+    """Sites that declare fewer units (by default records) are left out: under noise they would add nothing but noise."""
 
 
 class Performance(Section):
@@ -158,6 +163,8 @@ class Study(Section):
             raise ValueError(f"model.source {source!r} is a hub id, so model.revision (a commit) is needed beside it")
         if not is_hub_id(source) and revision is not None:
             raise ValueError("model.revision only goes with a hub id; for other sources set model.fingerprint")
+        if self.privacy.unit == RECORD and self.privacy.records_per_unit != RECORDS_PER_UNIT:
+            raise ValueError("privacy.records_per_unit only goes with a privacy.unit other than 'record'")
         return self
 
     @property

@@ -180,6 +180,23 @@ def stop(folder: Path, *, timeout_s: float = 60.0) -> bool:
     return True
 
 
+def tail(logs: Path, *, follow: bool, lines: int = 50) -> None:
+    """Print the last lines of every log in a folder, and with `follow` what comes after, until interrupted."""
+    seen: dict[Path, int] = {}
+    while True:
+        for path in sorted(logs.glob("*.log")):
+            content = path.read_bytes()
+            start = seen.get(path)
+            new = content if start is None else content[start:]
+            kept = new.splitlines()[-lines:] if start is None else new.splitlines()
+            for line in kept:
+                print(line.decode(errors="replace"))  # noqa: T201 - a command speaks
+            seen[path] = len(content)
+        if not follow:
+            return
+        time.sleep(5 * TICK_S)
+
+
 def leave_with_parent() -> None:
     """Called by a child: end when the supervisor that started it is gone, even if it was killed."""
     parent = os.environ.get(PARENT)

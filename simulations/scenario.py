@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from shared.errors import SettingsError
-from shared.study import Positive, Section, Study, parse, read_toml
+from shared.study import RECORD, Positive, Section, Study, parse, read_toml
 from simulations.partition import Iid, Partition
 
 ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
@@ -67,6 +67,14 @@ class Scenario(Study):
     """The whole file."""
 
     simulation: Simulation
+
+    @model_validator(mode="after")
+    def _sites_hide_records(self) -> Self:
+        if self.privacy.unit != RECORD:
+            raise ValueError(
+                f"simulated sites have no units, so privacy.unit must be 'record', got {self.privacy.unit!r}"
+            )
+        return self
 
     def as_study(self) -> Study:
         """The declaration alone: what its hash identifies, and what nodes and server see."""

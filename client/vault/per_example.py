@@ -5,7 +5,7 @@ gradient that nobody uses; this layer computes only the per-example one, which m
 one does. Its exactness is not assumed: `exactness.probe` compares it with a loop over single records.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -81,6 +81,19 @@ def make_per_example(model: nn.Module) -> Batch:
         module.__class__ = PerExampleLinear
         module.batch = batch
     return batch
+
+
+def check_gradients(parameters: Sequence[nn.Parameter], records: int) -> None:
+    """Refuse to go on unless the last backward pass left one gradient per record on every parameter.
+
+    Raises:
+        ExactnessError: a parameter has no gradient, or not one per record.
+    """
+    for parameter in parameters:
+        found = getattr(parameter, "grad_sample", None)
+        if found is None or found.shape != (records, *parameter.shape):
+            shape = None if found is None else tuple(found.shape)
+            raise ExactnessError(f"Expected one gradient per record for {records} records, got {shape}.")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from shared.study import Section, Study
+from shared.study import RECORD, UNIT_PATTERN, Section, Study
 
 FLOAT_BYTES = 4
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -27,14 +27,18 @@ class DatasetPolicy(Section):
     """Column with the text."""
     label_column: str = "label"
     """Column with the label."""
-    unit: Literal["record"] = "record"
-    """Whose presence is hidden."""
+    unit: str = Field(default=RECORD, pattern=UNIT_PATTERN)
+    """Whose presence is hidden: `record` is one row; any other name, such as `patient`, is all rows of one of these."""
+    unit_column: str | None = Field(default=None, min_length=1)
+    """Column that names each row's unit. Needed for any unit but `record`; a row without a value is left out."""
     epsilon: float = Field(gt=0, le=100, allow_inf_nan=False)
     """The most this dataset may ever spend, over all studies."""
     delta: float = Field(gt=0, lt=0.1)
-    """Belongs to the dataset: well below 1 / (number of records)."""
+    """Belongs to the dataset: well below 1 / (number of units)."""
     declared_size: int = Field(ge=1)
-    """Public number of records, rounded to two digits; declared once."""
+    """Public number of units (rows, unless `unit` says otherwise), rounded to two digits; declared once."""
+    holdout: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of the units, with all their rows, that is never trained on; this node alone measures on it."""
     tasks: tuple[str, ...] = ("sequence-classification",)
     """Task kinds that may be trained."""
     models: tuple[str, ...] = Field(min_length=1)
@@ -49,6 +53,11 @@ class DatasetPolicy(Section):
     """Local time from-to; across midnight if `to` is earlier; the same twice means always."""
     approval: Literal["ask", "within-policy"] = "ask"
     """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns of the source that are read."""
+        return [self.text_column, self.label_column, *([self.unit_column] if self.unit_column else [])]
 
     @field_validator("hours")
     @classmethod
@@ -77,6 +86,14 @@ class DatasetPolicy(Section):
             raise ValueError(f"delta must lie below 1/declared_size = {1 / self.declared_size:g}")
         return self
 
+    @model_validator(mode="after")
+    def _unit_has_its_column(self) -> Self:
+        if self.unit != RECORD and self.unit_column is None:
+            raise ValueError(f"unit_column is needed with unit = {self.unit!r}: the column that names each row's unit")
+        if self.unit == RECORD and self.unit_column is not None:
+            raise ValueError("unit_column only goes with a unit other than 'record'")
+        return self
+
 
 def objections(policy: DatasetPolicy, study: Study, *, dimension: int) -> list[str]:
     """Why this policy forbids a study, in words for both sides; empty if it does not.
@@ -101,7 +118,7 @@ def objections(policy: DatasetPolicy, study: Study, *, dimension: int) -> list[s
         found.append(f"its quorum of {study.federation.quorum} is below {policy.smallest_cohort}")
     if policy.declared_size < study.federation.smallest_declared_size:
         found.append(
-            f"it asks for {study.federation.smallest_declared_size} records, declared are {policy.declared_size}"
+            f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
         )
     if dimension * FLOAT_BYTES > policy.largest_update_bytes:
         found.append(f"an update of {dimension * FLOAT_BYTES} bytes is above {policy.largest_update_bytes}")

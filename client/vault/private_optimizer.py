@@ -1,5 +1,7 @@
 """Clip per record, sum, add noise once, divide by a public number: one step of DP-SGD on Opacus' optimizer.
 
+Where the unit of privacy is a group of records, the one gradient of such a unit takes the place of a record's.
+
 | edge case | what happens |
 |---|---|
 | a record's gradient is NaN or infinite | it counts as zero, the step goes on |
@@ -15,6 +17,7 @@ import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
+from client.vault.per_example import check_gradients
 from client.vault.randomness import StepRandomness
 from shared.errors import ExactnessError
 
@@ -61,11 +64,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         Raises:
             ExactnessError: a trainable parameter has no gradient, or not one per record.
         """
-        for parameter in self.params:
-            found = getattr(parameter, "grad_sample", None)
-            if found is None or found.shape != (records, *parameter.shape):
-                shape = None if found is None else tuple(found.shape)
-                raise ExactnessError(f"Expected one gradient per record for {records} records, got {shape}.")
+        check_gradients(self.params, records)
         self.clip_and_accumulate()
         for parameter in self.params:
             parameter.grad_sample = None

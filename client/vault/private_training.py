@@ -1,7 +1,8 @@
 """The private training loop: Poisson batch, exact per-example gradients, clip, sum, noise, step.
 
 Rules
-1. Each record joins each step independently with probability q; the batch may be empty, and then the step is noise.
+1. Each unit joins each step independently with probability q; the batch may be empty, and then the step is noise. A
+   unit is one record, or all records of one patient, say; its gradient is the mean over its records, clipped as one.
 2. The divisor is L = q x declared size, a public number, never the true one.
 3. A logical batch is cut into physical ones of like length. That changes no record's gradient and adds no noise.
 4. The number of steps is fixed in advance; nothing seen in the data ends training early.
@@ -15,13 +16,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from client.vault.per_example import Batch, make_per_example
+from client.vault.per_example import Batch, check_gradients, make_per_example
 from client.vault.prefix import Prefix, padded_length
 from client.vault.private_optimizer import PrivateOptimizer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.errors import ExactnessError
 from shared.privacy.planning import PrivacyPlan
+from shared.study import RECORD
+
+UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64; changes rounding only
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,19 @@ class PrivateTrainer:
     """Trains one model on one dataset under one privacy plan.
 
     Guarantee: what `train_round` returns depends on a record only through noisy sums that the plan accounts for.
+    Guarantee: adding or removing one unit with all its records moves a step's sum by at most `clip_norm`.
+    Guarantee: a plan that hides more than single records is refused on records that are not grouped by unit.
 
     Args:
         model: made per-example in place.
         prefix: where activations of the dataset's records come from.
-        plan: noise multiplier, sampling rate and clipping; from the study alone.
-        declared_size: the site's public size; the divisor is sampling rate x this.
+        plan: noise multiplier, sampling rate, clipping and unit; from the study alone.
+        declared_size: the site's public size, in units; the divisor is sampling rate x this.
         learning_rates: of the first step.
         micro_batch_tokens: size of a physical batch; performance only.
+
+    Raises:
+        ExactnessError: the plan's unit and the dataset's differ, so clipping would bound nothing that was promised.
     """
 
     def __init__(
@@ -56,6 +65,9 @@ class PrivateTrainer:
         learning_rates: LearningRates,
         micro_batch_tokens: int,
     ) -> None:
+        if (plan.unit == RECORD) != (prefix.dataset.units is None):
+            found = "single" if prefix.dataset.units is None else "grouped"
+            raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
         self.model, self.prefix, self.plan = model, prefix, plan
         self.divisor = plan.sampling_rate * declared_size
         self.learning_rates = learning_rates
@@ -105,6 +117,33 @@ class PrivateTrainer:
         self.batch.records = len(indices)
         self.losses(indices).sum().backward()  # type: ignore[no-untyped-call]
 
+    def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:
+        """Leave the gradients of these units, one per unit in float64, in `grad_sample` of every trainable parameter.
+
+        A unit's gradient is the mean over its records' own; a unit without records has zero. Nothing is clipped yet,
+        so physical batches may cut through a unit.
+
+        Args:
+            chosen: distinct indices of units of a dataset that has them (units,).
+        """
+        dataset, device = self.prefix.dataset, self.prefix.device
+        if dataset.units is None:
+            raise ExactnessError("Expected records grouped by unit, got single records.")
+        rows = _rows_of(dataset.units, chosen, unit_count=dataset.unit_count)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        sums = [torch.zeros(len(chosen), *p.shape, dtype=torch.float64, device=device) for p in trained]
+        for part in micro_batches(dataset.lengths, np.flatnonzero(rows >= 0), tokens=self.micro_batch_tokens):
+            self.per_example_gradients(part)
+            check_gradients(trained, len(part))
+            where = torch.from_numpy(rows[part]).to(device)
+            for total, parameter in zip(sums, trained, strict=True):
+                # never a matrix product with zeros and ones: 0 x NaN would carry one unit's NaN to all others
+                total.index_add_(0, where, parameter.grad_sample.double())  # type: ignore[attr-defined]
+                parameter.grad_sample = None  # type: ignore[attr-defined]
+        counts = torch.from_numpy(np.bincount(rows[rows >= 0], minlength=len(chosen))).to(device).clamp(min=1)
+        for total, parameter in zip(sums, trained, strict=True):
+            parameter.grad_sample = total.div_(counts.view(-1, *[1] * parameter.dim()))  # type: ignore[attr-defined]
+
     def losses(self, indices: Sequence[int]) -> Tensor:
         """One loss per record (records,) for a physical batch."""
         below, mask = self.prefix.batch(indices)
@@ -115,11 +154,23 @@ class PrivateTrainer:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
         drawn = randomness.step()
-        chosen = drawn.poisson_batch(len(self.prefix.dataset), self.plan.sampling_rate)
-        for part in micro_batches(self.prefix.dataset.lengths, chosen, tokens=self.micro_batch_tokens):
-            self.per_example_gradients(part)
-            optimizer.accumulate(len(part))
+        dataset = self.prefix.dataset
+        chosen = drawn.poisson_batch(dataset.unit_count, self.plan.sampling_rate)
+        if dataset.units is None:
+            for part in micro_batches(dataset.lengths, chosen, tokens=self.micro_batch_tokens):
+                self.per_example_gradients(part)
+                optimizer.accumulate(len(part))
+        else:
+            for units in self._unit_groups(chosen):
+                self.per_unit_gradients(units)
+                optimizer.accumulate(len(units))
         optimizer.noisy_step(drawn)
+
+    def _unit_groups(self, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Cut a logical batch of units so that no unit is cut and the sums of one group fit into memory."""
+        at_once = max(1, UNIT_SUMS_BYTES // (8 * self.model.layout.length))
+        for start in range(0, len(chosen), at_once):
+            yield chosen[start : start + at_once]
 
     def _check_movement(self, update: NDArray[np.float32]) -> None:
         start = 0
@@ -129,6 +180,13 @@ class PrivateTrainer:
             if not np.isfinite(part).all() or not part.any():
                 raise ExactnessError(f"Expected every trained tensor to move to finite values, {name} did not.")
             start += size
+
+
+def _rows_of(units: NDArray[np.int64], chosen: NDArray[np.int64], *, unit_count: int) -> NDArray[np.int64]:
+    """Where among the chosen units each record's unit stands (records,); -1 for a record of another unit."""
+    place = np.full(unit_count, -1, dtype=np.int64)
+    place[chosen] = np.arange(len(chosen))
+    return place[units]
 
 
 def micro_batches(lengths: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int) -> Iterator[list[int]]:

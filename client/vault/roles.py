@@ -2,7 +2,8 @@
 
 A shuffle, a stratified split, a row cap or de-duplication would let one record's presence change what happens to
 others, and the privacy guarantee speaks of exactly that. A keyed hash of the record decides instead; two equal records
-share a fate, so none is both trained on and held out.
+share a fate, so none is both trained on and held out. Where the unit of privacy is more than one record, the unit's
+value is hashed instead, and all its records share a fate.
 """
 
 import hashlib
@@ -19,24 +20,25 @@ class Role(StrEnum):
     TRAIN = "train"
     HOLDOUT = "holdout"
     DROPPED = "dropped"
+    OWNERLESS = "ownerless"
+    """Its unit has no value, so nobody's budget could pay for it: not used. How many is for the operator's eyes."""
 
 
-def role(text: str, label: str, *, key: bytes, holdout: float, used: float = 1.0) -> Role:
-    """Decide one record's role.
+def role(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Role:
+    """Decide the role of one record, or of one unit with all its records.
 
     Guarantee: whether a record is used, held out or dropped depends on that record alone.
 
     Args:
-        text: of the record.
-        label: of the record.
+        identity: text and label of a record, or the value of a unit.
         key: of the node, 16 to 64 bytes, secret: without it nobody can tell which records were trained on.
         holdout: fraction never trained on, in [0, 1).
-        used: fraction of all records that is used at all, in (0, 1].
+        used: fraction of all records or units that is used at all, in (0, 1].
     """
     finite(holdout=holdout, used=used)
     if not (0 <= holdout < 1 and 0 < used <= 1):
         raise SettingsError(f"Expected holdout in [0, 1) and used in (0, 1], got {holdout} and {used}.")
-    held_out, kept = (_fraction(text, label, key, purpose) for purpose in (b"holdout", b"used"))
+    held_out, kept = (_fraction(identity, key, purpose) for purpose in (b"holdout", b"used"))
     if kept >= used:
         return Role.DROPPED
     return Role.HOLDOUT if held_out < holdout else Role.TRAIN
@@ -48,9 +50,30 @@ def roles(texts: Sequence[str], labels: Sequence[str], *, key: bytes, holdout: f
     return [role(text, label, key=key, holdout=holdout, used=used) for text, label in pairs]
 
 
-def _fraction(text: str, label: str, key: bytes, purpose: bytes) -> float:
+def unit_roles(values: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Role]:
+    """Decide every record's role by the unit that it belongs to; a record of nobody gets `OWNERLESS`.
+
+    Guarantee: all records of a unit share one role, which depends on the unit's value alone.
+
+    Args:
+        values: cell of the unit column, one per record.
+        key: of the node, as for `role`.
+        holdout: fraction of the units never trained on, in [0, 1).
+        used: fraction of all units that is used at all, in (0, 1].
+    """
+    names = [unit_name(value) for value in values]
+    decided = {name: role(name, key=key, holdout=holdout, used=used) for name in dict.fromkeys(names)}
+    return [decided[name] if name else Role.OWNERLESS for name in names]
+
+
+def unit_name(value: str) -> str:
+    """The unit that a cell names: its text without surrounding space; empty if it names nobody."""
+    return value.strip()
+
+
+def _fraction(identity: Sequence[str], key: bytes, purpose: bytes) -> float:
     hashed = hashlib.blake2b(key=key, person=purpose, digest_size=8)
-    for part in (text, label):  # lengths first, so that no two records share an encoding
+    for part in identity:  # lengths first, so that no two records share an encoding
         encoded = part.encode("utf-8", "surrogatepass")
         hashed.update(len(encoded).to_bytes(8, "big") + encoded)
     return int.from_bytes(hashed.digest(), "big") / 2**64
