@@ -9,21 +9,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.command_line import VERBOSE, run_command
+from shared.errors import SettingsError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from client.vault.books import ApprovedRun
     from client.vault.desk import Desk
+    from shared.study import Study
 
 cli = typer.Typer(
-    help="A client node: its policy, its ledger, and an operator's yes or no to studies. Training over a network is "
-    "not part of it yet.",
+    help="A client node: its data stays here. Begin with: init, then join, then doctor, then start.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 Config = Annotated[Path, typer.Option("--config", help="The node's settings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-StudyFile = Annotated[Path, typer.Argument(help="The study's TOML file.")]
-Dataset = Annotated[str, typer.Option("--dataset", help="A dataset of node.toml.")]
+StudyName = Annotated[str, typer.Argument(help="A run of `studies`, or the study's TOML file.")]
+Dataset = Annotated[str | None, typer.Option("--dataset", help="A dataset of node.toml, if it has several.")]
 NODE_TOML = Path("node.toml")
+QUIET = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What every process that uses Flower has in its environment."""
 
 
 @cli.callback()
@@ -44,13 +55,163 @@ def init(config: Config = NODE_TOML) -> None:
 
 
 @cli.command()
-def show(study: StudyFile, dataset: Dataset, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
-    """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
-    from shared.study import load_study
+def join(
+    invite: Annotated[Path, typer.Argument(help="The file you got from the server's operator.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Join a federation: make this node's key, have it signed. The key never leaves this machine."""
+    from client.membership import join as enter
+    from client.settings import folders, load_node
+    from shared.invite import read_invite
+
+    settings = load_node(config)
+    member = enter(read_invite(invite), folders(config, settings).link, settings.server, config.resolve().parent)
+    typer.echo(f"Joined {member.server} as {member.name}. The invite is used up: delete it. Next: fedvault-node doctor")
+
+
+@cli.command()
+def leave(
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML
+) -> None:
+    """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
+    from client.membership import leave as forget
+    from client.membership import membership
+    from client.settings import folders, load_node
+    from shared.supervisor import stop as end
+
+    places = folders(config, load_node(config))
+    member = membership(places.link)
+    if not yes:
+        typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
+    end(places.running)
+    desk = _desk(config)
+    with desk.ledger() as ledger:
+        for run in [name for name, run in ledger.books.runs.items() if not run.closed]:
+            desk.reject(ledger, run)
+    forget(places.link)
+    typer.echo(f"Left {member.server}. What was released stays released.")
+
+
+@cli.command()
+def doctor(
+    study: Annotated[str | None, typer.Argument(help="Also try this study: a file, or a run on offer.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="The dataset to try it on.")] = None,
+    config: Config = NODE_TOML,
+    as_json: AsJson = False,
+) -> None:
+    """Find now what would go wrong later. Every failing line says what to do; nothing leaves this machine."""
+    from client.doctor import examine
+
+    desk = _desk(config)
+    declared = None if study is None else _declared(desk, study)[0]
+    chosen = None if declared is None else _only(desk, dataset)
+    findings = []
+    for finding in examine(config, declared, chosen):
+        findings.append(asdict(finding))
+        if not as_json:
+            typer.echo(f"{'ok    ' if finding.ok else 'FAILED'} {finding.check}: {finding.saw}")
+            if not finding.ok:
+                typer.echo(f"       {finding.todo}")
+    if as_json:
+        typer.echo(json.dumps(findings, indent=1))
+    if not all(finding["ok"] for finding in findings):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def start(
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """Start vault and link; they are started again whenever they die. Ctrl-C stops them cleanly."""
+    import sys
+
+    from client.membership import membership
+    from client.settings import folders, load_node
+    from shared.logs import configure
+    from shared.supervisor import Child, Supervisor
+    from shared.supervisor import detach as go
+
+    places = folders(config, load_node(config))
+    membership(places.link)
+    me = (sys.executable, "-m", "client")
+    if detach:
+        command = [*me, "start", "--config", str(config.resolve())]
+        pid = go(command, places.logs / "supervisor.log", places.running)
+        typer.echo(f"Running in the background as process {pid}. fedvault-node status, logs and stop are for it.")
+        return
+    configure("supervisor")
+    children = [Child(name, (*me, name, "--config", str(config.resolve())), QUIET) for name in ("vault", "link")]
+    Supervisor(places.running, places.logs, lambda: children).run()
+
+
+@cli.command()
+def stop(config: Config = NODE_TOML) -> None:
+    """Stop vault and link. A round in training is lost and stays paid for."""
+    from client.settings import folders, load_node
+    from shared.supervisor import stop as end
+
+    typer.echo("Stopped." if end(folders(config, load_node(config)).running) else "It was not running.")
+
+
+@cli.command()
+def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """What runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
+    from client.settings import folders, load_node
+    from client.standing import standing
+    from shared.command_line import print_table
+
+    facts = standing(folders(config, load_node(config)))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        print_table([{"": name.replace("_", " "), " ": value} for name, value in facts.items()])
+
+
+@cli.command()
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it comes.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """The last lines of the node's logs."""
+    from client.settings import folders, load_node
+    from shared.supervisor import tail
+
+    tail(folders(config, load_node(config)).logs, follow=follow)
+
+
+@cli.command()
+def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """Studies that the server showed this node, and how you stand to them."""
+    from shared.command_line import print_table
 
     desk = _desk(config)
     with desk.ledger() as ledger:
-        question = desk.ask(ledger, load_study(study), dataset)
+        known = ledger.books.runs
+        rows = [
+            {
+                "run": offered.run,
+                "study": offered.study.study.name,
+                "you said": _said(offered.run, known, rejected=offered.rejected),
+                "rounds": f"{len(known[offered.run].attempts) if offered.run in known else 0}"
+                f" of {offered.study.federation.rounds}",
+                "epsilon": offered.study.privacy.epsilon,
+            }
+            for offered in desk.offers.all()
+        ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+@cli.command()
+def show(study: StudyName, dataset: Dataset = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
+    desk = _desk(config)
+    declared, _run = _declared(desk, study)
+    with desk.ledger() as ledger:
+        question = desk.ask(ledger, declared, _only(desk, dataset))
     if as_json:
         typer.echo(json.dumps(asdict(question), indent=1))
         return
@@ -63,22 +224,112 @@ def show(study: StudyFile, dataset: Dataset, config: Config = NODE_TOML, as_json
 
 @cli.command()
 def approve(
-    study: StudyFile,
-    dataset: Dataset,
-    run: Annotated[str, typer.Option("--run", help="The study run that is approved; a second run asks again.")],
+    study: StudyName,
+    dataset: Dataset = None,
+    run: Annotated[str | None, typer.Option("--run", help="With a file: the run that is approved.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = NODE_TOML,
 ) -> None:
-    """Say yes to one study run: its whole worst case is earmarked in the ledger."""
-    from shared.study import load_study
-
-    desk, declared = _desk(config), load_study(study)
+    """Say yes to one study run: its worst case is earmarked, the records are kept as they are now."""
+    desk = _desk(config)
+    declared, offered = _declared(desk, study)
+    named = run or offered
+    if named is None:
+        raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
+    chosen = _only(desk, dataset)
     with desk.ledger() as ledger:
-        typer.echo(desk.ask(ledger, declared, dataset).in_words)
+        typer.echo(desk.ask(ledger, declared, chosen).in_words)
         if not yes:
             typer.confirm("Approve?", abort=True)
-        desk.approve(ledger, declared, dataset, run)
+        desk.approve(ledger, declared, chosen, named)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
+
+
+@cli.command()
+def reject(
+    run: Annotated[str, typer.Argument(help="A run of `studies`, or the beginning of its name.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Say no to a study run, or end one that was approved: what it earmarked and did not use is given back."""
+    desk = _desk(config)
+    with desk.ledger() as ledger:
+        name = desk.reject(ledger, run)
+    typer.echo(f"{name} is rejected.")
+
+
+@cli.command()
+def receipt(
+    run: Annotated[str, typer.Argument(help="A run of the ledger.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; default: print.")] = None,
+    config: Config = NODE_TOML,
+) -> None:
+    """What a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
+    from client.membership import membership
+    from client.receipts import issue
+
+    desk = _desk(config)
+    key = membership(desk.folders.link).key()
+    with desk.ledger() as ledger:
+        written = issue(ledger, run, key).as_json()
+    if out is None:
+        typer.echo(written, nl=False)
+    else:
+        out.write_text(written)
+
+
+@cli.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A receipt.")],
+    as_json: AsJson = False,
+) -> None:
+    """Check a receipt's signature and arithmetic, without any network."""
+    from client.receipts import verify as check
+
+    found = check(file.read_text())
+    if as_json:
+        typer.echo(found.as_json(), nl=False)
+        return
+    typer.echo(
+        f"Valid. Run {found.run} of study {found.study_sha256[:16]}: {len(found.rounds_paid)} rounds paid, "
+        f"epsilon {found.epsilon:.3f} at delta {found.delta:g}, ledger row {found.ledger_height}, "
+        f"issued {found.issued}."
+    )
+
+
+@cli.command()
+def backup(
+    archive: Annotated[Path, typer.Argument(help="A new .tar.gz file; holds private data and the node's key.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Back up ledger, keys and snapshots. Restoring an old one is noticed: the ledger's second copy is not in it."""
+    from client.backup import back_up
+
+    back_up(_desk(config), archive)
+    typer.echo(f"{archive}: keep it as you keep the data itself.")
+
+
+@cli.command(hidden=True)
+def vault(config: Config = NODE_TOML) -> None:
+    """The process with the data; started by `start`, or alone in a container without a network."""
+    from client.vault.process import serve
+    from shared.logs import configure
+    from shared.supervisor import leave_with_parent
+
+    configure("vault")
+    leave_with_parent()
+    serve(config)
+
+
+@cli.command(hidden=True)
+def link(config: Config = NODE_TOML) -> None:
+    """The process with the network; started by `start`, or alone in a container without data."""
+    from client.link_process import serve
+    from shared.logs import configure
+    from shared.supervisor import leave_with_parent
+
+    configure("link")
+    leave_with_parent()
+    serve(config)
 
 
 @cli.command()
@@ -137,9 +388,35 @@ def main() -> None:
 
 def _desk(config: Path) -> "Desk":
     from client.vault.desk import Desk
-    from client.settings import load_node
 
-    return Desk(load_node(config), config.parent)
+    return Desk(config)
+
+
+def _declared(desk: "Desk", study: str) -> "tuple[Study, str | None]":
+    """A study from a file, or from an offer with the run it was offered for."""
+    from shared.study import load_study
+
+    if study.endswith(".toml"):
+        return load_study(Path(study)), None
+    offered = desk.offers.find(study)
+    return offered.study, offered.run
+
+
+def _only(desk: "Desk", dataset: str | None) -> str:
+    names = list(desk.settings.datasets)
+    if dataset is None and len(names) == 1:
+        return names[0]
+    if dataset is None:
+        raise SettingsError(f"Expected --dataset with one of {', '.join(names) or 'none'}, got nothing.")
+    return dataset
+
+
+def _said(run: str, known: "Mapping[str, ApprovedRun]", *, rejected: bool) -> str:
+    if rejected:
+        return "no"
+    if run not in known:
+        return "nothing yet"
+    return "yes, and closed it" if known[run].closed else "yes"
 
 
 def _print_accounts(accounts: dict[str, dict[str, object]]) -> None:

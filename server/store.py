@@ -239,6 +239,16 @@ class Store:
             rows.sort(key=lambda row: row.state != "running")
             return _run(rows[0], self._finished(session, rows[0].id)) if rows else None
 
+    def stop_unwanted(self) -> list[str]:
+        """Mark running runs that nobody wants any more as stopped; returns them."""
+        query = select(RunRow).where(RunRow.state == "running", RunRow.wanted.is_(False))
+        with self._session() as session:
+            rows = list(session.scalars(query))
+            for row in rows:
+                row.state, row.updated = "stopped", _now()
+                session.add(EventRow(run=row.id, time=_now(), kind="stopped", body={}))
+            return [row.id for row in rows]
+
     def record_round(self, run: str, record: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
         """Keep a finished round; told again, nothing changes."""
         with self._session() as session:

@@ -19,7 +19,7 @@ from shared.errors import RunError
 from shared.files import write_atomically
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STABLE_S = 0.5, 60.0, 60.0
-TICK_S, GRACE_S = 0.1, 15.0
+TICK_S, GRACE_S = 0.2, 15.0
 PARENT = "FEDVAULT_PARENT"
 
 

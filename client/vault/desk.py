@@ -218,6 +218,10 @@ class Desk:
             records=self._snapshot(study, dataset, table).facts,
         )
 
+    def snapshot(self, study: Study, dataset: str) -> Snapshot:
+        """What the study would train on now."""
+        return self._snapshot(study, dataset, self._table(dataset))
+
     def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame) -> Snapshot:
         policy = self.settings.policy(dataset)
         return take_snapshot(table, policy, study, self.foundation(study), key=node_key(self.folders.records[1]))

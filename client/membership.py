@@ -1,0 +1,177 @@
+"""A node's place in a federation: its key, which it makes itself, its certificate, and what the invite said.
+
+The files lie in the link's folder: `node.key`, `node.crt`, `authority.crt`, `membership.json`.
+"""
+
+import json
+import os
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from client.fleet import Fleet, tls_context
+from client.settings import Server
+from shared.errors import PeerError, RunError, SettingsError
+from shared.files import write_atomically
+from shared.invite import ENROL_PATH, RENEW_PATH, Invite
+
+RENEW_BEFORE = timedelta(days=30)
+TIMEOUT_S = 20.0
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What `join` left in a folder."""
+
+    folder: Path
+    name: str
+    server: str
+
+    @property
+    def key_path(self) -> Path:
+        """Private key; never leaves this machine."""
+        return self.folder / "node.key"
+
+    @property
+    def certificate_path(self) -> Path:
+        """Signed by the federation's authority."""
+        return self.folder / "node.crt"
+
+    @property
+    def authority_path(self) -> Path:
+        """The only authority that is trusted."""
+        return self.folder / "authority.crt"
+
+    @property
+    def expires(self) -> datetime:
+        """End of the node's certificate."""
+        return x509.load_pem_x509_certificate(self.certificate_path.read_bytes()).not_valid_after_utc
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The node's key.
+
+        Raises:
+            SettingsError: it cannot be read.
+        """
+        try:
+            key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
+        except (OSError, ValueError, TypeError):
+            raise SettingsError(f"Expected this node's key in {self.key_path}, got none that can be read.") from None
+        assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 - we wrote it
+        return key
+
+    def connect(self, server: Server, base: Path) -> Fleet:
+        """A connection to the server, with this node's certificate."""
+        return Fleet(self.server, self.key(), self._context(server, base))
+
+    def renew_if_due(self, server: Server, base: Path, now: datetime | None = None) -> bool:
+        """Have the certificate renewed in its last month.
+
+        Raises:
+            RunError: the server is away or refuses.
+        """
+        if (now or datetime.now(UTC)) < self.expires - RENEW_BEFORE:
+            return False
+        context = self._context(server, base)
+        answer = _posted(self.server, RENEW_PATH, {"csr": _request(self.key(), self.name)}, context, server.proxy)
+        write_atomically(self.certificate_path, answer["certificate"].encode())
+        return True
+
+    def _context(self, server: Server, base: Path) -> ssl.SSLContext:
+        extra = base / server.extra_ca if server.extra_ca else None
+        return tls_context(self.authority_path, self.certificate_path, self.key_path, extra_ca=extra)
+
+
+def membership(folder: Path) -> Membership:
+    """Read what `join` left.
+
+    Raises:
+        SettingsError: this node has not joined.
+    """
+    try:
+        facts = json.loads((folder / "membership.json").read_text())
+        return Membership(folder, facts["name"], facts["server"])
+    except (OSError, ValueError, KeyError):
+        raise SettingsError(
+            "Expected a node that has joined a federation, got none.", hint="Run: fedvault-node join INVITE"
+        ) from None
+
+
+def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership:
+    """Use an invite: make a key, have it signed, keep what is needed to come back.
+
+    Guarantee: the node's private key is made here and never leaves.
+
+    Raises:
+        SettingsError: this node is a member already, or the invite has expired.
+        RunError: the server cannot be reached through TLS.
+        PeerError: the server refuses the invite.
+    """
+    if (folder / "membership.json").exists():
+        raise SettingsError("Expected a node without a federation, this one has joined.", hint="fedvault-node leave")
+    if invite.expires <= datetime.now(UTC):
+        raise SettingsError(f"Expected a valid invite, this one expired {invite.expires:%Y-%m-%d %H:%M} UTC.")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = Membership(folder, invite.name, invite.server)
+    key = _made_key(found.key_path)
+    write_atomically(found.authority_path, invite.authority.encode())
+    extra = base / server.extra_ca if server.extra_ca else None
+    context = tls_context(found.authority_path, found.certificate_path, found.key_path, extra_ca=extra)
+    asked = {"token": invite.token, "csr": _request(key, invite.name)}
+    answer = _posted(invite.server, ENROL_PATH, asked, context, server.proxy)
+    write_atomically(found.certificate_path, str(answer["certificate"]).encode())
+    facts = {"name": invite.name, "server": invite.server}
+    write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
+    return found
+
+
+def leave(folder: Path) -> None:
+    """Forget the federation: key, certificate, invite. Ledger and data stay."""
+    for name in ("membership.json", "node.key", "node.crt", "authority.crt", "state.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _made_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    # an earlier try that failed on the way to the server left a key that nobody knows: it is used
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP384R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+    return Membership(path.parent, "", "").key()
+
+
+def _request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA384())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _posted(server: str, path: str, body: dict[str, str], context: ssl.SSLContext, proxy: str | None) -> dict[str, str]:
+    try:
+        with httpx.Client(verify=context, proxy=proxy, timeout=TIMEOUT_S) as client:
+            response = client.post(f"https://{server}{path}", json=body)
+    except httpx.HTTPError as error:
+        raise RunError(
+            f"Expected the server at {server} to answer, got: {error}.",
+            hint="Is the address right and reachable, and the invite from this federation? Behind a proxy: [server].",
+        ) from None
+    if response.status_code != httpx.codes.OK:
+        reason = response.text.strip()[:200]
+        raise PeerError(
+            f"Expected the server to let this node in, got {response.status_code}: {reason}",
+            hint="Ask its operator for a new invite." if response.status_code == httpx.codes.FORBIDDEN else "",
+        )
+    answer: dict[str, str] = response.json()
+    return answer

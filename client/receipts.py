@@ -1,0 +1,118 @@
+"""A receipt: what one run cost one node's records, signed with the node's key, and checked by anyone without a network."""
+
+import base64
+import binascii
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.vault.ledger import Ledger
+from shared.errors import PeerError, SettingsError
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import SubsampledGaussian, from_dict, to_dict
+
+TOLERANCE = 1e-9
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was released in a run; names no dataset and no number of records."""
+
+    fedvault_receipt: int
+    """Version of this format."""
+    run: str
+    study_sha256: str
+    rounds_paid: tuple[int, ...]
+    """Every round that was charged, also those whose update was lost."""
+    release: dict[str, Any]
+    """All of them together: mechanism, noise multiplier, sampling rate, steps, sensitivity."""
+    epsilon: float
+    delta: float
+    ledger_height: int
+    ledger_head: str
+    issued: str
+    public_key: str
+    signature: str = ""
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        plain = {name: value for name, value in asdict(self).items() if name != "signature"}
+        return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+    def as_json(self) -> str:
+        """For a file."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey) -> Receipt:
+    """Sign what the ledger says of a run.
+
+    Raises:
+        SettingsError: the ledger does not know it.
+    """
+    found = ledger.books.runs.get(run)
+    if found is None:
+        names = ", ".join(ledger.books.runs) or "none"
+        raise SettingsError(f"Expected a run of the ledger ({names}), got {run!r}.")
+    per_round = found.per_round
+    if not isinstance(per_round, SubsampledGaussian):
+        raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
+    rounds, limit = tuple(sorted(found.attempts)), ledger.books.limit(found.dataset)
+    whole = _times(per_round, len(rounds))
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    receipt = Receipt(
+        fedvault_receipt=1,
+        run=run,
+        study_sha256=found.study_sha256,
+        rounds_paid=rounds,
+        release=to_dict(whole),
+        epsilon=epsilon_rdp([whole], limit.delta) if rounds else 0.0,
+        delta=limit.delta,
+        ledger_height=ledger.height,
+        ledger_head=ledger.head,
+        issued=datetime.now(UTC).isoformat(timespec="seconds"),
+        public_key=public.decode(),
+    )
+    signature = key.sign(receipt.signed_bytes(), ec.ECDSA(hashes.SHA384()))
+    return Receipt(**{**asdict(receipt), "signature": base64.b64encode(signature).decode()})
+
+
+def verify(written: str) -> Receipt:
+    """Check signature and arithmetic of a receipt.
+
+    Guarantee: a receipt with one changed character, or with an epsilon that its noise does not give, is refused.
+
+    Raises:
+        PeerError: it is no receipt, the signature does not match, or epsilon does not follow from the release.
+    """
+    try:
+        plain = json.loads(written)
+        receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
+        public = serialization.load_pem_public_key(receipt.public_key.encode())
+        signature = base64.b64decode(receipt.signature, validate=True)
+        release = from_dict(receipt.release)
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error):
+        raise PeerError("Expected a receipt, got something else.") from None
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise PeerError("Expected a receipt signed with an elliptic-curve key, got another kind.")
+    try:
+        public.verify(signature, receipt.signed_bytes(), ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
+        raise PeerError("Expected a receipt as it was signed, got a changed one.") from None
+    epsilon = epsilon_rdp([release], receipt.delta) if receipt.rounds_paid else 0.0
+    if abs(epsilon - receipt.epsilon) > TOLERANCE:
+        raise PeerError(f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}.")
+    return receipt
+
+
+def _times(release: SubsampledGaussian, rounds: int) -> SubsampledGaussian:
+    return SubsampledGaussian(
+        release.noise_multiplier, release.sampling_rate, release.count * rounds, release.sensitivity
+    )

@@ -1,0 +1,407 @@
+"""`fedvault-server`: a federation, its nodes, its studies."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from server.settings import Home
+from shared.command_line import VERBOSE, print_table, run_command
+
+if TYPE_CHECKING:
+    from server.store import Happened, Store
+
+cli = typer.Typer(
+    help="The coordination server of a federation. Begin with: init, then invite, then start, then run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+HomeOption = Annotated[
+    Path, typer.Option("--home", help="The server's folder.", envvar="FEDVAULT_SERVER_HOME", show_envvar=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
+HOME = Path("federation")
+FOLLOW_S = 0.3
+OVER = frozenset({"finished", "stopped", "failed"})
+
+
+@cli.callback()
+def _options(verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False) -> None:
+    os.environ[VERBOSE] = "1" if verbose else ""
+
+
+@cli.command()
+def init(
+    host: Annotated[list[str], typer.Option("--host", help="Name or address that nodes will use; may be repeated.")],
+    port: Annotated[int, typer.Option(help="Port that nodes will use.")] = 8443,
+    home: HomeOption = HOME,
+) -> None:
+    """Make the folder, the federation's certificate authority and the server's certificate."""
+    from server.authority import create, issue_server
+    from shared.errors import SettingsError
+
+    found = Home(home)
+    if found.config.exists():
+        raise SettingsError(f"Expected a new folder, {home} holds a federation.", hint="Choose another --home.")
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create(found.keys, "FedVault federation")
+    certificate = issue_server(found.keys, host)
+    found.config.write_text(_settings(host, port))
+    typer.echo(f"{home}: a federation at {host[0]}:{port}. Its certificate ends {certificate.expires:%Y-%m-%d}.")
+    typer.echo("Next: fedvault-server invite NAME, then fedvault-server start")
+
+
+@cli.command()
+def renew(home: HomeOption = HOME) -> None:
+    """Renew the server's certificate; takes effect with the next start. Nodes renew theirs by themselves."""
+    from server.authority import issue_server
+
+    found = Home(home)
+    certificate = issue_server(found.keys, found.settings().hosts)
+    typer.echo(f"The server's certificate ends {certificate.expires:%Y-%m-%d}. Restart to use it.")
+
+
+@cli.command()
+def invite(
+    name: Annotated[str, typer.Argument(help="What you will call the node.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; default NAME.invite.json.")] = None,
+    days: Annotated[int, typer.Option(min=1, max=90, help="Days until it expires.")] = 7,
+    home: HomeOption = HOME,
+) -> None:
+    """Write an invite: one file for one organisation, good for one enrolment. Hand it over privately."""
+    from datetime import timedelta
+
+    from server.enrolment import invite as make
+    from server.enrolment import write_invite
+
+    found, path = Home(home), out or Path(f"{name}.invite.json")
+    with _store(found) as store:
+        made = make(store, found, name, lifetime=timedelta(days=days))
+    write_invite(made, path)
+    typer.echo(f"{path}: for {name}, until {made.expires:%Y-%m-%d %H:%M} UTC. There: fedvault-node join {path.name}")
+
+
+@cli.command()
+def nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """Who was invited, enrolled, revoked, and who is online."""
+    found = Home(home)
+    online = _online(found)
+    with _store(found) as store:
+        rows = [
+            {
+                "name": node.name,
+                "standing": "revoked" if node.revoked else "enrolled" if node.enrolled else "invited",
+                "online": None if online is None else node.node_id in online,
+                "since": (node.revoked or node.enrolled or node.invited)[:19],
+            }
+            for node in store.nodes()
+        ]
+    _print(rows, as_json)
+
+
+@cli.command()
+def revoke(name: Annotated[str, typer.Argument(help="A node.")], home: HomeOption = HOME) -> None:
+    """Shut a node out, from its next request on."""
+    from server.enrolment import revoke as shut_out
+    from server.flower import Control
+
+    found = Home(home)
+    with _store(found) as store:
+        control = Control(found)
+        shut_out(store, control, name)
+        control.close()
+    typer.echo(f"{name} is shut out.")
+
+
+@cli.command()
+def start(
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Start everything: gateway, Flower's SuperLink behind it, and whatever run is wanted. Ctrl-C stops it cleanly."""
+    from server.federation import supervise
+    from shared.logs import configure
+    from shared.supervisor import detach as go
+
+    found = Home(home.resolve())
+    found.settings()
+    if detach:
+        command = [sys.executable, "-m", "server", "start", "--home", str(found.folder)]
+        pid = go(command, found.logs / "supervisor.log", found.running)
+        typer.echo(f"Running in the background as process {pid}. Logs: {found.logs}. fedvault-server halt stops it.")
+        return
+    configure("supervisor")
+    supervise(found)
+
+
+@cli.command()
+def halt(home: HomeOption = HOME) -> None:
+    """Stop the server; runs go on when it is started again."""
+    from shared.supervisor import stop as end
+
+    typer.echo("Stopped." if end(Home(home.resolve()).running) else "It was not running.")
+
+
+@cli.command()
+def status(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """What runs, how large Flower's database is, when certificates end."""
+    from server.authority import SERVER, Issued
+    from server.federation import flower_bytes
+    from shared.supervisor import read_state
+
+    found = Home(home.resolve())
+    settings, state = found.settings(), read_state(found.running)
+    expires = Issued(found.keys / f"{SERVER}.crt", found.keys / f"{SERVER}.key").expires
+    with _store(found) as store:
+        wanted = store.next_wanted()
+    facts: dict[str, Any] = {
+        "running": state is not None,
+        "processes": state["processes"] if state else {},
+        "address": f"{settings.hosts[0]}:{settings.port}",
+        "run": wanted.id if wanted else None,
+        "flower_database_bytes": flower_bytes(found),
+        "certificate_ends": expires.isoformat(),
+        "renew_due": expires.timestamp() - datetime.now(UTC).timestamp() < 30 * 86400,
+    }
+    _print_facts(facts, as_json)
+
+
+@cli.command()
+def run(
+    study: Annotated[Path, typer.Argument(help="The study's TOML file.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Watch it to its end.")] = False,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a study. It starts as soon as enough nodes have approved it."""
+    from shared.foundation import find
+    from shared.study import load_study
+
+    declared = load_study(study)
+    # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
+    pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
+    declared = declared.model_copy(update={"model": pinned})
+    with _store(Home(home)) as store:
+        made = store.create_run(declared)
+        _print_facts(made.as_dict(), as_json)
+        if follow:
+            _follow(store, made.id, as_json)
+
+
+@cli.command()
+def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """Every run, newest first."""
+    with _store(Home(home)) as store:
+        every = [run.as_dict() for run in store.runs()]
+    columns = ("id", "study", "state", "round", "rounds", "created", "reason")
+    _print(every if as_json else [{name: row[name] for name in columns} for row in every], as_json)
+
+
+@cli.command()
+def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """One run: its rounds, who answered, refused (why), was late, was quarantined (why)."""
+    found = Home(home)
+    with _store(found) as store:
+        one = store.run(run)
+        rounds, names = store.rounds(one.id), _names(store)
+    if as_json:
+        told = [record | {"evaluation": evaluation} for record, evaluation in rounds]
+        typer.echo(json.dumps(one.as_dict() | {"history": told, "nodes": names}, indent=1))
+        return
+    _print_facts(one.as_dict(), as_json)
+    _print([_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
+
+
+@cli.command()
+def stop(run: RunName, home: HomeOption = HOME) -> None:
+    """Stop a run after whatever it is doing; nothing that is finished is lost."""
+    with _store(Home(home)) as store:
+        one = store.run(run)
+        store.want(one.id, wanted=False)
+    typer.echo(f"{one.id} stops. Go on with: fedvault-server resume {one.id}")
+
+
+@cli.command()
+def resume(run: RunName, home: HomeOption = HOME) -> None:
+    """Go on with a run that was stopped or failed, from its last finished round."""
+    from shared.errors import SettingsError
+
+    with _store(Home(home)) as store:
+        one = store.run(run)
+        if one.state == "finished":
+            raise SettingsError(f"Expected a run that is not finished, {one.id} is.")
+        store.want(one.id, wanted=True)
+    typer.echo(f"{one.id} goes on.")
+
+
+@cli.command()
+def logs(
+    run: Annotated[str | None, typer.Argument(help="A run; without it, the processes' own logs.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it comes.")] = False,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """What happened, line by line."""
+    from shared.supervisor import tail
+
+    found = Home(home.resolve())
+    if run is None:
+        tail(found.logs, follow=follow)
+        return
+    with _store(found) as store:
+        one = store.run(run)
+        if follow:
+            _follow(store, one.id, as_json)
+            return
+        for happened in store.events(one.id):
+            _print_event(happened, _names(store), as_json)
+
+
+@cli.command()
+def export(
+    run: RunName,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    home: HomeOption = HOME,
+) -> None:
+    """Hand out a finished adapter with its model card."""
+    import shutil
+
+    from server.run_process import adapter_folder
+    from shared.errors import SettingsError
+
+    found = Home(home)
+    with _store(found) as store:
+        one = store.run(run)
+    if one.state != "finished":
+        raise SettingsError(f"Expected a finished run, {one.id} is {one.state} after {one.round} rounds.")
+    if folder.exists():
+        raise SettingsError(f"Expected a new folder, {folder} is there.")
+    shutil.copytree(adapter_folder(found, one), folder)
+    typer.echo(f"{folder}: the adapter, its head, and README.md, its card.")
+
+
+@cli.command(hidden=True)
+def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
+    """One of the server's own processes; started by `start`."""
+    from shared.logs import configure
+    from shared.supervisor import leave_with_parent
+
+    if name == "superlink":
+        from server.superlink import serve
+    elif name == "gateway":
+        from server.doorway import serve
+    else:
+        from server.run_process import drive
+
+        def serve(home: Home) -> None:
+            drive(home, run)
+
+    configure(name)  # after the imports: Flower brings a log handler of its own
+    leave_with_parent()
+    serve(Home(home))
+
+
+def main() -> None:
+    """Entry point."""
+    run_command(cli)
+
+
+def _settings(hosts: list[str], port: int) -> str:
+    return (
+        "# Every key and its meaning: server/settings.py\n"
+        f"hosts = {json.dumps(hosts)}\n"
+        f"port = {port}\n"
+        '# evaluation = "own.csv"      # a table of your own to measure on, with columns text and label\n'
+        '# database = "postgresql+psycopg://user@host/fedvault"\n'
+    )
+
+
+def _store(home: Home) -> "Store":
+    from server.store import Store
+
+    return Store(home.database())
+
+
+def _online(home: Home) -> set[int] | None:
+    from server.flower import Control
+    from shared.errors import RunError
+
+    control = Control(home)
+    with suppress(RunError):
+        return {node.node_id for node in control.nodes() if node.status == "online"}
+    return None
+
+
+def _names(store: "Store") -> dict[str, str]:
+    return {str(node.node_id): node.name for node in store.nodes() if node.node_id}
+
+
+def _follow(store: "Store", run: str, as_json: bool) -> None:
+    after = 0
+    while True:
+        state = store.run(run).state  # read before the events, so that the last ones are not missed
+        for happened in store.events(run, after=after):
+            after = happened.id
+            _print_event(happened, _names(store), as_json)
+        if state in OVER:
+            return
+        time.sleep(FOLLOW_S)
+
+
+def _print_event(happened: "Happened", names: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(vars(happened)))
+        return
+    say: dict[str, Callable[[dict[str, Any]], str]] = {
+        "stances": lambda body: "nodes: " + ", ".join(f"{count} {stance}" for stance, count in sorted(body.items())),
+        "answered": lambda body: f"round {body['round']}: {body['answered']} of {body['asked']} answered",
+        "round": lambda body: _round_line(body, names),
+    }
+    told = say.get(happened.kind, lambda body: f"{happened.kind} {body.get('reason', '')}".strip())
+    typer.echo(f"{happened.time[11:19]}  {told(happened.body)}")
+
+
+def _round_line(body: dict[str, Any], names: dict[str, str]) -> str:
+    row = _row(body, body.get("evaluation"), names)
+    return "  ".join([f"round {row.pop('round')} {row.pop('outcome')}", *(f"{k}: {v}" for k, v in row.items() if v)])
+
+
+def _row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: dict[str, str]) -> dict[str, str]:
+    def name(node: Any) -> str:
+        return names.get(str(node), str(node))
+
+    measured = evaluation or {}
+    return {
+        "round": str(record["round"]),
+        "outcome": record["outcome"],
+        "accepted": ", ".join(name(node) for node in record["accepted"]),
+        "refused": ", ".join(f"{name(entry['node'])} ({entry['status']})" for entry in record["refused"]),
+        "quarantined": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["quarantined"]),
+        "late": ", ".join(name(node) for node in record["missing"]),
+        "seconds": f"{sum(record['seconds'].values()):.1f}",
+        "measured": ", ".join(f"{key} {value:.3f}" for key, value in measured.items() if isinstance(value, float)),
+    }
+
+
+def _print(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        print_table([{"": name.replace("_", " "), " ": str(value)} for name, value in facts.items()])
+
+
