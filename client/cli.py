@@ -70,9 +70,7 @@ def join(
 
 
 @cli.command()
-def leave(
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML
-) -> None:
+def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML) -> None:
     """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
     from client.membership import leave as forget
     from client.membership import membership

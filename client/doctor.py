@@ -163,7 +163,9 @@ def _question(desk: Desk, study: Study, dataset: str) -> str:
     with desk.ledger() as ledger:
         question = desk.ask(ledger, study, dataset)
     if question.objections:
-        raise PolicyRefusal(f"The policy refuses: {'; '.join(question.objections)}.", hint="Change node.toml, or say no.")
+        raise PolicyRefusal(
+            f"The policy refuses: {'; '.join(question.objections)}.", hint="Change node.toml, or say no."
+        )
     if question.epsilon_after > question.epsilon_limit:
         raise BudgetError(
             f"It would promise epsilon {question.epsilon_after:.3f} of {question.epsilon_limit:g}.",

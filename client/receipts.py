@@ -64,9 +64,7 @@ def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey) -> Receipt:
         raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
     rounds, limit = tuple(sorted(found.attempts)), ledger.books.limit(found.dataset)
     whole = _times(per_round, len(rounds))
-    public = key.public_key().public_bytes(
-        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
     receipt = Receipt(
         fedvault_receipt=1,
         run=run,
@@ -108,7 +106,9 @@ def verify(written: str) -> Receipt:
         raise PeerError("Expected a receipt as it was signed, got a changed one.") from None
     epsilon = epsilon_rdp([release], receipt.delta) if receipt.rounds_paid else 0.0
     if abs(epsilon - receipt.epsilon) > TOLERANCE:
-        raise PeerError(f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}.")
+        raise PeerError(
+            f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
+        )
     return receipt
 
 

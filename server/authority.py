@@ -51,7 +51,9 @@ def create(folder: Path, name: str, *, now: datetime | None = None) -> Issued:
         raise SettingsError(f"Expected a folder without an authority, {folder} holds one.", hint="Keep it, or move it.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     key, subject = ec.generate_private_key(ec.SECP384R1()), _name(name)
-    builder = _builder(subject, subject, key.public_key(), key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME)
+    builder = _builder(
+        subject, subject, key.public_key(), key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME
+    )
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
     builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
     _write(issued, key, builder.sign(key, hashes.SHA384()))
@@ -103,7 +105,9 @@ def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None 
     authority, moment = _paths(folder, AUTHORITY), now or datetime.now(UTC)
     signer, signing, key = _read(authority.certificate), _read_key(authority.key), requested_key(request)
     if authority.expires < moment + NODE_LIFETIME:
-        raise SettingsError(f"Expected an authority beyond the certificate's end, it ends {authority.expires:%Y-%m-%d}.")
+        raise SettingsError(
+            f"Expected an authority beyond the certificate's end, it ends {authority.expires:%Y-%m-%d}."
+        )
     builder = _builder(_name(name), signer.subject, key, signing.public_key(), moment, NODE_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)

@@ -403,5 +403,3 @@ def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
         typer.echo(json.dumps(facts, indent=1))
     else:
         print_table([{"": name.replace("_", " "), " ": str(value)} for name, value in facts.items()])
-
-

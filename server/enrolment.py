@@ -158,5 +158,3 @@ def write_invite(found: Invite, path: Path) -> None:
 
 def _hash(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
-
-

@@ -71,4 +71,3 @@ print(load_finished("adapter").classify(["a text"]))
 
 The encoder's adapter is in PEFT's own format: `PeftModel.from_pretrained(base, "adapter")`.
 """
-

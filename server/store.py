@@ -216,9 +216,7 @@ class Store:
     def set_state(self, run: str, state: State, *, reason: str = "") -> None:
         """Say how a run stands."""
         with self._session() as session:
-            session.execute(
-                update(RunRow).where(RunRow.id == run).values(state=state, reason=reason, updated=_now())
-            )
+            session.execute(update(RunRow).where(RunRow.id == run).values(state=state, reason=reason, updated=_now()))
 
     def want(self, run: str, *, wanted: bool) -> None:
         """Say whether a run should go on; one that stopped or failed is queued again."""

@@ -95,5 +95,3 @@ def serve(home: Home) -> None:
         log_config=None,
         ws="none",
     )
-
-

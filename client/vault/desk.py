@@ -18,6 +18,7 @@ from client.vault.ledger import Ledger
 from client.vault.offers import Offers
 from client.vault.policy import FLOAT_BYTES, objections
 from client.vault.record_index import RecordIndex, node_key
+from client.vault.roles import unit_name
 from client.vault.snapshot import Facts, Snapshot, take_snapshot
 from shared.sources import read_table
 from shared.adapted_model import layout_of
@@ -70,7 +71,8 @@ class Question:
             f"In each, {self.bytes_per_round} bytes of noisy adapter leave this house, nothing else that depends on a "
             f"{self.unit}. Afterwards the records have promised epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}); {max(0.0, left):.3f} is left for all studies to come.\n"
-            f"For your eyes only: {facts.train} records to train on ({labels}), {facts.unusable} of them unusable, "
+            f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on ({labels}), "
+            f"{facts.unusable} of them unusable, "
             f"{facts.holdout} held out, {facts.dropped} left out."
         )
 
@@ -234,7 +236,11 @@ class Desk:
         """Rows that are missing before an approval: the dataset's limit, and ties by the records it holds now."""
         policy = self.settings.policy(dataset)
         index, key = self.folders.records
-        others = RecordIndex(index, node_key(key)).enter(dataset, table[policy.text_column])
+        identities = table[policy.text_column].tolist()
+        if policy.unit_column is not None:
+            # whoever is in two datasets has one budget, whatever the rows say
+            identities += [f"{policy.unit} {unit_name(value)}" for value in table[policy.unit_column] if value.strip()]
+        others = RecordIndex(index, node_key(key)).enter(dataset, identities)
         limit = {"kind": "register", "dataset": dataset, "epsilon": policy.epsilon, "delta": policy.delta}
         new = others & set(books.limits) - books.ties.get(dataset, set())
         ties = [{"kind": "tie", "dataset": dataset, "other": other} for other in sorted(new)]

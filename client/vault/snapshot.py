@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from client.vault.datasets import TokenizedDataset, from_records
+from client.vault.datasets import TokenizedDataset, from_records, group
 from client.vault.policy import DatasetPolicy
-from client.vault.roles import Role, roles
+from client.vault.roles import Role, roles, unit_roles
 from shared.foundation import Foundation, load_tokenizer
 from shared.study import Study
 from shared.tasks.kinds import task_kind
@@ -18,8 +18,11 @@ class Facts:
 
     rows: int
     train: int
+    units: int
+    """What the training records belong to; as many as records, unless the unit is a column."""
     holdout: int
     dropped: int
+    """Rows of a unit beyond `records_per_unit`, and rows whose unit has no value."""
     unusable: int
     """Training records with an unknown label or no text; they contribute nothing."""
     labels: dict[str, int]
@@ -48,7 +51,11 @@ def take_snapshot(
         key: of the node; decides roles.
     """
     texts, labels = table[policy.text_column].tolist(), table[policy.label_column].tolist()
-    decided = pd.Series(roles(texts, labels, key=key, holdout=policy.holdout), index=table.index)
+    if policy.unit_column is None:
+        every = roles(texts, labels, key=key, holdout=policy.holdout)
+    else:
+        every = unit_roles(table[policy.unit_column].tolist(), key=key, holdout=policy.holdout)
+    decided = pd.Series(every, index=table.index)
     kind, tokenizer = task_kind(study.task), load_tokenizer(foundation)
 
     def of(part: pd.DataFrame) -> TokenizedDataset:
@@ -56,9 +63,13 @@ def take_snapshot(
         return from_records(kind.tokens(texts, tokenizer), kind.targets(texts, labels))
 
     train, holdout = of(table[decided == Role.TRAIN]), of(table[decided == Role.HOLDOUT])
+    if policy.unit_column is not None:
+        values = table[decided == Role.TRAIN][policy.unit_column].tolist()
+        train = group(train, values, records_per_unit=study.privacy.records_per_unit, key=key).dataset
     facts = Facts(
         rows=len(table),
         train=len(train),
+        units=train.unit_count,
         holdout=len(holdout),
         dropped=len(table) - len(train) - len(holdout),
         unusable=train.unusable,

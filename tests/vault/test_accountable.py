@@ -138,7 +138,10 @@ def test_a_disk_that_fails_at_the_end_lets_nothing_leave(
 def test_public_refusals_cost_nothing(vault: Vault, ledger: Ledger, study: Study, make_records: Records) -> None:
     approve(ledger, study, dataset="data", run="run")
     small = Vault(study, vault.model, make_records(60), declared_size=9, randomness=lambda _round: OsRandomness())
-    assert AccountableVault(small, lambda: nullcontext(ledger), dataset="data").train(task(vault)).status is Status.REFUSED_SIZE
+    assert (
+        AccountableVault(small, lambda: nullcontext(ledger), dataset="data").train(task(vault)).status
+        is Status.REFUSED_SIZE
+    )
     elsewhere = AccountableVault(vault, lambda: nullcontext(ledger), dataset="other")
     assert elsewhere.train(task(vault)).status is Status.REFUSED_POLICY
     assert ledger.books.spent("data") == 0.0

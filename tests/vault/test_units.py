@@ -1,0 +1,263 @@
+"""Units of privacy that are more than one record: sampled, clipped and counted as one."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from client.vault import private_training
+from client.vault.datasets import TokenizedDataset, from_records, group, load
+from client.vault.per_example import plain_linear_layers
+from client.vault.policy import DatasetPolicy, objections
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer, micro_batches
+from client.vault.roles import Role, roles, unit_roles
+from client.vault.vault import Vault
+from shared.adapted_model import build
+from shared.errors import DataError, ExactnessError, SettingsError
+from shared.privacy.planning import plan
+from shared.protocol import Status, TrainTask
+from shared.study import Study, parse
+from simulations.scenario import Scenario
+from simulations.seeded_randomness import SeededRandomnessForSimulation
+
+Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+Vector = NDArray[np.float64]
+KEY = b"k" * 32
+UNITS = np.array([0] * 9 + [1] * 2 + [2] + [3] * 5 + [4] * 3)
+Rows = st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5)), min_size=1, max_size=30)
+
+
+class Chosen:
+    """A source of one step that draws the given units and no noise."""
+
+    def __init__(self, units: Sequence[int]) -> None:
+        self.units, self.counts = np.array(units, dtype=np.int64), list[int]()
+
+    def step(self) -> "Chosen":
+        return self
+
+    def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
+        self.counts.append(count)
+        return self.units
+
+    def gaussian(self, count: int) -> Vector:
+        return np.zeros(count)
+
+
+@pytest.fixture
+def make_trainer(make_study: Studies) -> Callable[..., PrivateTrainer]:
+    def make(records: TokenizedDataset, units: Sequence[int] | NDArray[Any] | None, **privacy: Any) -> PrivateTrainer:
+        study = make_study(privacy={"unit": "record" if units is None else "patient", **privacy})
+        dataset = replace(records, units=None if units is None else np.asarray(units, dtype=np.int64))
+        model = build(study)
+        prefix = open_prefix(model, dataset, torch.device("cpu"), folder=None, limit_bytes=0)
+        planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
+        return PrivateTrainer(model, prefix, planned, declared_size=10, learning_rates=rates, micro_batch_tokens=64)
+
+    return make
+
+
+def start(trainer: PrivateTrainer) -> NDArray[np.float32]:
+    """A random adapter: at zero, B has no gradient."""
+    drawn = np.random.default_rng(5).standard_normal(trainer.model.layout.length)
+    return (0.2 * drawn).astype(np.float32)
+
+
+def step_sum(trainer: PrivateTrainer, chosen: Sequence[int]) -> Vector:
+    """The clipped sum of one step, before noise: with learning rate 1 the step is -sum / divisor."""
+    update = trainer.train_round(start(trainer), factors=[1.0], randomness=Chosen(chosen))
+    return -trainer.divisor * update.astype(np.float64)
+
+
+def record_gradient(trainer: PrivateTrainer, index: int) -> Vector:
+    """One record's gradient, through PyTorch's own layers and the uncut model, packed."""
+    model, dataset = trainer.model, trainer.prefix.dataset
+    model.load(start(trainer))
+    named = dict(model.named_parameters())
+    parameters = [named[name] for name, _ in model.layout.tensors]
+    with plain_linear_layers(model):
+        ids = torch.from_numpy(dataset.record(index).astype(np.int64))[None]
+        loss = model.kind.losses(model(ids, torch.ones_like(ids)), torch.from_numpy(dataset.targets[index : index + 1]))
+        return np.concatenate([g.double().numpy().ravel() for g in torch.autograd.grad(loss.sum(), parameters)])
+
+
+def naive_sum(trainer: PrivateTrainer, chosen: Sequence[int], *, clip: float, automatic: bool) -> Vector:
+    """The oracle: a loop over units, in it a loop over single records."""
+    units = trainer.prefix.dataset.units
+    assert units is not None
+    total = np.zeros(trainer.model.layout.length)
+    for unit in chosen:
+        own = [record_gradient(trainer, int(row)) for row in np.flatnonzero(units == unit)]
+        mean = np.mean(own, axis=0)
+        length = float(np.linalg.norm(mean))
+        total += mean * (clip / (length + 0.01 * clip) if automatic else min(1.0, clip / length))
+    return total
+
+
+@pytest.mark.parametrize("clipping", ["automatic", "flat"])
+@pytest.mark.parametrize("layers", ["last:1", "all"])
+@pytest.mark.parametrize("clip", [0.05, 3.0])
+def test_sum_is_that_of_a_loop_over_units(
+    make_study: Studies,
+    make_records: Records,
+    make_trainer: Callable[..., PrivateTrainer],
+    monkeypatch: pytest.MonkeyPatch,
+    clipping: str,
+    layers: str,
+    clip: float,
+) -> None:
+    trainer = make_trainer(make_records(20), UNITS, clipping=clipping, clip_norm=clip)
+    monkeypatch.setattr(private_training, "UNIT_SUMS_BYTES", 8 * 3 * trainer.model.layout.length)  # groups of 3 and 1
+    chosen = [0, 1, 3, 4]
+    expected = naive_sum(trainer, chosen, clip=clip, automatic=clipping == "automatic")
+    np.testing.assert_allclose(step_sum(trainer, chosen), expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.guarantee("adding or removing one unit with all its records moves a step's sum by at most `clip_norm`.")
+@pytest.mark.parametrize("clipping", ["automatic", "flat"])
+@pytest.mark.parametrize("rows", [1, 300])
+def test_one_unit_moves_the_sum_by_no_more_than_the_clipping_norm(
+    make_records: Records, make_trainer: Callable[..., PrivateTrainer], clipping: str, rows: int
+) -> None:
+    clip = 0.5
+    others, units = make_records(8 + rows), [0] * 4 + [1] * 4 + [2] * rows
+    trainer = make_trainer(others, units, clipping=clipping, clip_norm=clip)
+    difference = step_sum(trainer, [0, 1, 2]) - step_sum(trainer, [0, 1])
+    assert 0 < float(np.linalg.norm(difference)) <= clip * (1 + 1e-5)
+
+
+def test_a_unit_is_untouched_by_the_records_of_another(
+    make_records: Records, make_trainer: Callable[..., PrivateTrainer]
+) -> None:
+    one, other = make_records(10, seed=1), make_records(10, seed=2)
+    mixed = from_records(
+        [(one if row < 5 else other).record(row).tolist() for row in range(10)],
+        np.concatenate([one.targets[:5], other.targets[5:]]),
+    )
+    units = [0] * 5 + [1] * 5
+    found = []
+    for records in (one, mixed):
+        trainer = make_trainer(records, units)
+        trainer.model.load(start(trainer))
+        trainer.per_unit_gradients(np.array([0, 1]))
+        found.append([p.grad_sample.clone() for p in trainer.model.parameters() if p.requires_grad])  # type: ignore[attr-defined]
+    for before, after in zip(*found, strict=True):
+        torch.testing.assert_close(before[0], after[0], rtol=1e-6, atol=1e-8)
+        assert not torch.equal(before[1], after[1])
+
+
+def test_sampling_counts_units_and_single_records_keep_their_bytes(
+    make_records: Records, make_trainer: Callable[..., PrivateTrainer]
+) -> None:
+    drawn, trainer = Chosen([1, 3]), make_trainer(make_records(20), UNITS)
+    trainer.train_round(start(trainer), factors=[1.0], randomness=drawn)
+    assert drawn.counts == [5]
+    updates = []
+    for units in (None, None, range(20)):
+        trainer = make_trainer(make_records(20), units)
+        randomness = SeededRandomnessForSimulation(0, "arm", "site", 1)
+        updates.append(trainer.train_round(start(trainer), factors=[1.0, 0.5], randomness=randomness))
+    assert updates[0].tobytes() == updates[1].tobytes()
+    # units of one record each: the same sums by another order of additions
+    np.testing.assert_allclose(updates[2], updates[0], atol=1e-5)
+
+
+@pytest.mark.guarantee("a plan that hides more than single records is refused on records that are not grouped by unit.")
+def test_plan_and_records_must_speak_of_the_same_unit(
+    make_study: Studies, make_records: Records, make_trainer: Callable[..., PrivateTrainer]
+) -> None:
+    grouped = make_trainer(make_records(20), UNITS)
+    with pytest.raises(ExactnessError, match="got single ones"):
+        PrivateTrainer(
+            grouped.model,
+            open_prefix(grouped.model, make_records(20), torch.device("cpu"), folder=None, limit_bytes=0),
+            grouped.plan,
+            declared_size=10,
+            learning_rates=LearningRates(1.0, 1.0),
+            micro_batch_tokens=64,
+        )
+
+
+def test_a_vault_trains_over_units(make_study: Studies, make_records: Records, tmp_path: Path) -> None:
+    study = make_study(privacy={"unit": "patient"}, federation={"smallest_declared_size": 5})
+    records = replace(make_records(20), units=UNITS.astype(np.int64))
+    records.save(tmp_path / "records.npz")
+    read = load(tmp_path / "records.npz")
+    assert read.units is not None and (read.units == UNITS).all() and read.unit_count == 5
+
+    def seeded(number: int) -> SeededRandomnessForSimulation:
+        return SeededRandomnessForSimulation(0, "arm", "site", number)
+
+    vault = Vault(study, build(study), read, declared_size=5, randomness=seeded)
+    task = TrainTask(study.sha256, "run", 1, np.zeros(vault.model.layout.length, np.float32))
+    assert vault.train(task).status is Status.TRAINED
+
+
+@pytest.mark.guarantee("which of a unit's records are kept depends on that unit's records alone.")
+@given(own=Rows, others=Rows)
+def test_kept_records_depend_on_their_unit_alone(own: list[Any], others: list[Any]) -> None:
+    def kept(rows: list[tuple[str, list[tuple[str, int]]]]) -> list[tuple[int, int]]:
+        flat = [(unit, row) for unit, part in rows for row in part]
+        dataset = from_records([[ord(text), 7] for _unit, (text, _target) in flat], np.array([t for _, (_, t) in flat]))
+        found = group(dataset, [unit for unit, _row in flat], records_per_unit=3, key=KEY).dataset
+        assert found.units is not None
+        names = list(dict.fromkeys(unit for unit, _row in flat))
+        mine = np.flatnonzero(found.units == names.index("own"))
+        return sorted((int(found.record(int(i))[0]), int(found.targets[i])) for i in mine)
+
+    alone = kept([("own", own)])
+    assert alone == kept([("other", others), ("own", own)]) == kept([("own", own), ("other", others)])
+    assert len(alone) == min(3, len(own))
+
+
+@pytest.mark.guarantee("all records of a unit share one role, which depends on the unit's value alone.")
+def test_a_unit_shares_one_role() -> None:
+    values = [f"patient {number % 40}" for number in range(200)] + ["", "  "]
+    decided = unit_roles(values, key=KEY, holdout=0.3)
+    assert {Role.TRAIN, Role.HOLDOUT} <= set(decided)
+    assert decided[-2:] == [Role.OWNERLESS, Role.OWNERLESS]
+    for number in range(40):
+        assert len({decided[row] for row in range(number, 200, 40)}) == 1
+    assert unit_roles([values[3]], key=KEY, holdout=0.3) == [decided[3]]
+    assert len(set(roles(values[:40], values[:40], key=KEY, holdout=0.3))) == 2
+
+
+def test_policies_of_units_are_checked_and_a_finer_study_is_refused(make_study: Studies) -> None:
+    declared = {"source": "x.csv", "epsilon": 3.0, "delta": 1e-5, "declared_size": 50, "models": ["a" * 64]}
+    with pytest.raises(SettingsError, match="unit_column is needed"):
+        parse(DatasetPolicy, declared | {"unit": "patient"}, where="test")
+    with pytest.raises(SettingsError, match="only goes with a unit other"):
+        parse(DatasetPolicy, declared | {"unit_column": "id"}, where="test")
+    policy = parse(DatasetPolicy, declared | {"unit": "patient", "unit_column": "id"}, where="test")
+    assert policy.columns == ["text", "label", "id"]
+    finer, same = make_study(), make_study(privacy={"unit": "patient"})
+    assert any("hides one record, the policy one patient" in said for said in objections(policy, finer, dimension=1))
+    assert not any("hides one" in said for said in objections(policy, same, dimension=1))
+
+
+def test_what_cannot_be_is_said(make_records: Records) -> None:
+    with pytest.raises(DataError, match="one unit from 0 per record"):
+        replace(make_records(5), units=np.array([0, 1], dtype=np.int64))
+    with pytest.raises(DataError, match="a unit for each of 3 records, got 2"):
+        group(make_records(3), ["a", "", "b"], records_per_unit=2, key=KEY)
+    with pytest.raises(SettingsError, match="simulated sites have no units"):
+        parse(
+            Scenario,
+            {
+                "study": {"name": "x"},
+                "model": {"source": "embedded:minilm"},
+                "task": {"kind": "sequence-classification", "labels": ["a", "b"]},
+                "privacy": {"unit": "patient"},
+                "simulation": {"data": {"source": "x.csv"}},
+            },
+            where="test",
+        )
