@@ -236,10 +236,11 @@ def approve(
         raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
     chosen = _only(desk, dataset)
     with desk.ledger() as ledger:
-        typer.echo(desk.ask(ledger, declared, chosen).in_words)
+        weighed = desk.weigh(ledger, declared, chosen)
+        typer.echo(weighed.question.in_words)
         if not yes:
             typer.confirm("Approve?", abort=True)
-        desk.approve(ledger, declared, chosen, named)
+        desk.approve(ledger, weighed, named)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
 
 

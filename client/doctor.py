@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from client.fleet import CUT, NotAccepted, Refused, tls_context
+from client.link import read_link
 from client.membership import Membership, membership
 from client.settings import NodeSettings
 from client.vault.desk import Desk
@@ -120,20 +121,18 @@ def _clock(answer: httpx.Response) -> Finding:
 
 
 def _accepted(member: Membership, settings: NodeSettings, desk: Desk) -> Finding:
-    import json
-
     fleet = member.connect(settings.server, desk.config.resolve().parent)
+    state = read_link(desk.folders.link)
     try:
-        state = desk.folders.link / "state.json"
-        known = json.loads(state.read_text())["node_id"] if state.exists() else 0
-        fleet.activate(known)
+        fleet.activate(state.node_id or member.node_id)
     except NotAccepted as error:
         todo = "Ask the server's operator whether this node was revoked. Right after a crash: wait a minute."
         return Finding("key", False, str(error), todo)
     except (*CUT, Refused) as error:
         return Finding("key", False, str(error), "The gateway answers but Flower does not: ask the server's operator.")
     finally:
-        fleet.close(deactivate=False)
+        # a link that runs goes on being present; without one the node is not
+        fleet.close(deactivate=not state.connected)
     return Finding("key", True, f"accepted as {member.name}")
 
 

@@ -5,6 +5,7 @@ tells the server how long training took. Every internal name of Flower that is u
 """
 
 import ssl
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -168,10 +169,8 @@ class Fleet:
     def close(self, *, deactivate: bool) -> None:
         """Hang up; with `deactivate` the server hears that the node is leaving."""
         if deactivate and self.node_id:
-            try:
+            with suppress(httpx.HTTPError, RuntimeError):  # it will notice by itself
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
-            except (httpx.HTTPError, RuntimeError):
-                pass  # it will notice
         self._client.close()
 
     @property

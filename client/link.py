@@ -78,6 +78,14 @@ class LinkState:
     """Why it is not connected; empty if it is."""
 
 
+def read_link(folder: Path) -> LinkState:
+    """What the link last wrote."""
+    try:
+        return LinkState(**json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return LinkState(connected=False, since="", node_id=0, server="", trouble="it has not run yet")
+
+
 class Link:
     """Runs until it is stopped.
 
@@ -86,6 +94,7 @@ class Link:
         vault: answers.
         folder: the link's own: state and inbox.
         server: address, for the state.
+        node_id: as the server said at enrolment.
         stop: ends the link.
         wait: waits, or returns True at once when it should stop; for tests.
     """
@@ -97,10 +106,12 @@ class Link:
         folder: Path,
         *,
         server: str,
+        node_id: int = 0,
         stop: threading.Event,
         wait: Callable[[float], bool] | None = None,
     ) -> None:
         self._connect, self._vault, self._folder, self._server = connect, vault, folder, server
+        self._node_id = node_id
         self._stop, self._wait = stop, wait or stop.wait
         self._inbox = Inbox(folder / "inbox")
         self._failures = 0
@@ -121,7 +132,7 @@ class Link:
         fleet = self._connect()
         gone = threading.Event()
         try:
-            fleet.activate(self._known_node_id())
+            fleet.activate(self._known())
             self._say(connected=True, node_id=fleet.node_id)
             log.info("Connected to %s.", self._server)
             heartbeats = threading.Thread(target=_beat, args=(fleet, gone), daemon=True)
@@ -197,14 +208,11 @@ class Link:
         # jitter, so that a hundred nodes do not come back in the same second
         self._wait(random.uniform(0.5, 1.0) * longest)  # noqa: S311 - no secret
 
-    def _known_node_id(self) -> int:
-        try:
-            return int(json.loads((self._folder / "state.json").read_text())["node_id"])
-        except (OSError, ValueError, KeyError):
-            return 0
+    def _known(self) -> int:
+        return read_link(self._folder).node_id or self._node_id
 
     def _say(self, *, connected: bool, trouble: str = "", node_id: int | None = None) -> None:
-        known = self._known_node_id() if node_id is None else node_id
+        known = self._known() if node_id is None else node_id
         now = datetime.now(UTC).isoformat(timespec="seconds")
         state = LinkState(connected, now, known, self._server, trouble)
         write_atomically(self._folder / "state.json", json.dumps(asdict(state), indent=1).encode())

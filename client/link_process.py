@@ -32,7 +32,14 @@ def serve(config: Path) -> None:
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_keep_renewed, args=(member, settings, base, stop), daemon=True).start()
     vault = VaultClient(places.socket)
-    link = Link(lambda: member.connect(settings.server, base), vault, places.link, server=member.server, stop=stop)
+    link = Link(
+        lambda: member.connect(settings.server, base),
+        vault,
+        places.link,
+        server=member.server,
+        node_id=member.node_id,
+        stop=stop,
+    )
     link.run()
     vault.close()
 

@@ -33,6 +33,8 @@ class Membership:
     folder: Path
     name: str
     server: str
+    node_id: int = 0
+    """Flower's number of this node at enrolment."""
 
     @property
     def key_path(self) -> Path:
@@ -97,7 +99,7 @@ def membership(folder: Path) -> Membership:
     """
     try:
         facts = json.loads((folder / "membership.json").read_text())
-        return Membership(folder, facts["name"], facts["server"])
+        return Membership(folder, facts["name"], facts["server"], int(facts["node_id"]))
     except (OSError, ValueError, KeyError):
         raise SettingsError(
             "Expected a node that has joined a federation, got none.", hint="Run: fedvault-node join INVITE"
@@ -127,9 +129,9 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
     asked = {"token": invite.token, "csr": _request(key, invite.name)}
     answer = _posted(invite.server, ENROL_PATH, asked, context, server.proxy)
     write_atomically(found.certificate_path, str(answer["certificate"]).encode())
-    facts = {"name": invite.name, "server": invite.server}
+    facts = {"name": invite.name, "server": invite.server, "node_id": answer["node_id"]}
     write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
-    return found
+    return membership(folder)
 
 
 def leave(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""A receipt: what one run cost one node's records, signed with the node's key, and checked by anyone without a network."""
+"""A receipt: what one run cost one node's records, signed with the node's key, checked by anyone, offline."""
 
 import base64
 import binascii

@@ -299,10 +299,11 @@ def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
     elif name == "gateway":
         from server.doorway import serve
     else:
+        from functools import partial
+
         from server.run_process import drive
 
-        def serve(home: Home) -> None:
-            drive(home, run)
+        serve = partial(drive, name=run)
 
     configure(name)  # after the imports: Flower brings a log handler of its own
     leave_with_parent()

@@ -33,7 +33,7 @@ class PeerProtocol(H11Protocol):
         super().connection_made(transport)
         found: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         certificate = found.getpeercert(binary_form=True) if found is not None else None
-        self.app = WithPeer(self.app, certificate)  # type: ignore[assignment]
+        self.app = WithPeer(self.app, certificate)
 
 
 def peer_key(request: Request) -> str | None:

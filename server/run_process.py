@@ -25,7 +25,6 @@ from server.rounds import RoundRecord
 from server.settings import Home
 from server.store import Run, Store
 from server.superlink import QUIET
-
 from shared.adapted_model import layout_of
 from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol import StudyOffer

@@ -95,7 +95,7 @@ class Home:
         return self.settings().database or f"sqlite:///{(self.folder / 'fedvault.db').resolve()}"
 
     def secret(self) -> str:
-        """What a process must know to talk to Flower on this machine; made at first use, readable by this user alone."""
+        """What a process must know to talk to Flower on this machine; made at first use, this user's alone."""
         return _secret(self.keys / "loopback.secret")
 
     def superexec_secret(self) -> bytes:

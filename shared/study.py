@@ -126,7 +126,7 @@ class Federation(Section):
     deadline_s: Positive = 1800.0
     """Longest wait for the replies of one round, in seconds."""
     smallest_declared_size: int = Field(default=50, ge=1)
-    """Sites that declare fewer units (by default records) are left out: under noise they would add nothing but noise."""
+    """Sites that declare fewer units (records, by default) are left out: they would add nothing but noise."""
 
 
 class Performance(Section):

@@ -106,7 +106,7 @@ class Supervisor:
         environment = {**os.environ, **kept.child.environment, PARENT: str(os.getpid())}
         with (self._logs / f"{kept.child.name}.log").open("ab") as log:
             # a group of its own: Ctrl-C reaches the supervisor alone, which then stops its children in order
-            kept.process = subprocess.Popen(
+            kept.process = subprocess.Popen(  # noqa: S603 - our own commands
                 kept.child.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, process_group=0
             )
         kept.started = now
@@ -221,7 +221,9 @@ def detach(command: Sequence[str], log: Path, folder: Path, *, timeout_s: float 
     """
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with log.open("ab") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command, stdout=file, stderr=file, stdin=subprocess.DEVNULL, start_new_session=True
+        )
     give_up = time.monotonic() + timeout_s
     while time.monotonic() < give_up:
         state = read_state(folder)

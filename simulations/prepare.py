@@ -12,12 +12,12 @@ import pandas as pd
 
 from client.vault.datasets import TokenizedDataset, from_records, load
 from client.vault.roles import Role, roles
-from shared.sources import read_table
 from shared.adapted_model import layout_of
 from shared.errors import DataError
 from shared.files import write_atomically
 from shared.foundation import find, load_tokenizer
 from shared.privacy.planning import declared_size, plan
+from shared.sources import read_table
 from shared.tasks.kinds import task_kind
 from simulations.partition import ByColumn, split
 from simulations.scenario import Scenario

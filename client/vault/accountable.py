@@ -20,9 +20,7 @@ from client.vault.ledger import Ledger
 from client.vault.vault import Vault
 from client.vault.wire import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
-from shared.privacy.planning import plan
 from shared.protocol import Mark, Status, TrainReply, TrainTask
-from shared.study import Study
 
 log = logging.getLogger(__name__)
 OpenLedger = Callable[[], AbstractContextManager[Ledger]]
@@ -93,20 +91,3 @@ class AccountableVault:
     def _without_ledger(self, task: TrainTask, error: Exception) -> TrainReply:
         log.error("Round %d refused: %s", task.round, error)
         return self._vault.reply(task, Status.REFUSED_LEDGER)
-
-
-def approve(ledger: Ledger, study: Study, *, dataset: str, run: str) -> None:
-    """Enter an operator's yes to one study run: its whole worst case is earmarked.
-
-    Raises:
-        BudgetError: it does not fit into what the dataset may spend.
-        PolicyRefusal: the dataset is unknown or withdrawn, its delta is stricter, or the run was approved before.
-    """
-    if dataset not in ledger.books.limits:
-        raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
-    limit = ledger.books.limit(dataset)
-    if study.privacy.delta > limit.delta:
-        raise PolicyRefusal(f"Expected privacy.delta of at most {limit.delta:g}, got {study.privacy.delta:g}.")
-    per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)
-    rounds = study.federation.rounds
-    ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)

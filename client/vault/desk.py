@@ -1,4 +1,7 @@
-"""What an operator decides about: a study beside the policy, the records and the ledger, in figures and in words."""
+"""What an operator decides about: a study beside the policy, the records and the ledger, in figures and in words.
+
+Models and tokenizers are imported where they are used: most of what an operator asks needs neither.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -6,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from client.settings import Folders, NodeSettings, folders, load_node
-from client.vault.accountable import approve
+from client.vault.approval import approve
 from client.vault.approved_runs import ApprovedRuns
 from client.vault.books import Books, Limit
 from client.vault.ledger import Ledger
@@ -19,14 +22,15 @@ from client.vault.offers import Offers
 from client.vault.policy import FLOAT_BYTES, objections
 from client.vault.record_index import RecordIndex, node_key
 from client.vault.roles import unit_name
-from client.vault.snapshot import Facts, Snapshot, take_snapshot
-from shared.sources import read_table
-from shared.adapted_model import layout_of
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
-from shared.foundation import Foundation, find_by_fingerprint
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
+from shared.sources import read_table
 from shared.study import Study
+
+if TYPE_CHECKING:
+    from client.vault.snapshot import Facts, Snapshot
+    from shared.foundation import Foundation
 
 LEDGER_PATIENCE_S = 10.0
 
@@ -57,7 +61,7 @@ class Question:
     unit: str
     objections: tuple[str, ...]
     """Why the policy forbids it; empty if it does not."""
-    records: Facts
+    records: "Facts"
     """About the records; for the operator's eyes only."""
 
     @property
@@ -75,6 +79,18 @@ class Question:
             f"{facts.unusable} of them unusable, "
             f"{facts.holdout} held out, {facts.dropped} left out."
         )
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """A question, and everything that a yes to it would enter and keep."""
+
+    question: Question
+    study: Study
+    dataset: str
+    rows: list[dict[str, Any]]
+    """For the ledger, before the approval itself."""
+    taken: "Snapshot"
 
 
 class Desk:
@@ -116,7 +132,14 @@ class Desk:
 
     def ask(self, ledger: Ledger, study: Study, dataset: str) -> Question:
         """Weigh a study against the policy and what the ledger would say; enters nothing into the ledger."""
-        return self._weighed(ledger, study, dataset, self._table(dataset))
+        return self.weigh(ledger, study, dataset).question
+
+    def weigh(self, ledger: Ledger, study: Study, dataset: str) -> "Weighed":
+        """The same, with the records that were weighed: what is approved is what was shown."""
+        table = self._table(dataset)
+        taken = self._snapshot(study, dataset, table)
+        rows = self._registration(ledger.books, dataset, table)
+        return Weighed(self._question(ledger, study, dataset, rows, taken.facts), study, dataset, rows, taken)
 
     def fits(self, books: Books, study: Study, dataset: str) -> bool:
         """Whether the study fits into what the dataset may spend, as far as the ledger knows its records."""
@@ -132,7 +155,7 @@ class Desk:
         dimension = dimension_of(study.canonical_json(), self.foundation(study).directory)
         return objections(self.settings.policy(dataset), study, dimension=dimension)
 
-    def foundation(self, study: Study) -> Foundation:
+    def foundation(self, study: Study) -> "Foundation":
         """The study's base model among this node's own.
 
         Raises:
@@ -140,18 +163,19 @@ class Desk:
         """
         if study.model.fingerprint is None:
             raise SettingsError("Expected a study that pins model.fingerprint, got one that does not.")
+        from shared.foundation import find_by_fingerprint
+
         return find_by_fingerprint(study.model.fingerprint, self.folders.models)
 
-    def approve(self, ledger: Ledger, study: Study, dataset: str, run: str) -> None:
-        """Enter a yes: the whole worst case is earmarked, the records are kept as they are now.
+    def approve(self, ledger: Ledger, weighed: "Weighed", run: str) -> None:
+        """Enter a yes: the whole worst case is earmarked, the records are kept as they were weighed.
 
         Raises:
             PolicyRefusal: the policy forbids it, or the run was rejected; the operator changes the policy or says no.
             BudgetError: it does not fit into what the records may spend.
         """
         self.offers.check_open(run)
-        table = self._table(dataset)
-        question = self._weighed(ledger, study, dataset, table)
+        question, dataset = weighed.question, weighed.dataset
         if question.objections:
             raise PolicyRefusal(
                 f"Expected a study within the policy of {dataset!r}, got: {'; '.join(question.objections)}.",
@@ -165,13 +189,12 @@ class Desk:
             )
         if run in ledger.books.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
-        for row in self._registration(ledger.books, dataset, table):
+        for row in weighed.rows:
             ledger.enter(row)
-        taken = self._snapshot(study, dataset, table)
         # first what it will train on, then the yes: a crash in between leaves files that nobody asks for
-        size = self.settings.policy(dataset).declared_size
-        self.approved.keep(run, study, declared_size=size, train=taken.train, holdout=taken.holdout)
-        approve(ledger, study, dataset=dataset, run=run)
+        size, taken = self.settings.policy(dataset).declared_size, weighed.taken
+        self.approved.keep(run, weighed.study, declared_size=size, train=taken.train, holdout=taken.holdout)
+        approve(ledger, weighed.study, dataset=dataset, run=run)
 
     def reject(self, ledger: Ledger, run: str) -> str:
         """Say no; a run that was approved is closed, and what it earmarked and did not use is given back.
@@ -188,10 +211,12 @@ class Desk:
             self.offers.reject(name)
         return name
 
-    def _weighed(self, ledger: Ledger, study: Study, dataset: str, table: pd.DataFrame) -> Question:
+    def _question(
+        self, ledger: Ledger, study: Study, dataset: str, rows: list[dict[str, Any]], facts: "Facts"
+    ) -> Question:
         policy = self.settings.policy(dataset)
         books = copy.deepcopy(ledger.books)
-        for row in self._registration(books, dataset, table):
+        for row in rows:
             books.apply(row)
         planned = plan(study.privacy, steps=study.total_steps)
         whole = planned.release(study.total_steps)
@@ -217,14 +242,16 @@ class Desk:
             delta=limit.delta,
             unit=policy.unit,
             objections=tuple(self.objections(study, dataset)),
-            records=self._snapshot(study, dataset, table).facts,
+            records=facts,
         )
 
-    def snapshot(self, study: Study, dataset: str) -> Snapshot:
+    def snapshot(self, study: Study, dataset: str) -> "Snapshot":
         """What the study would train on now."""
         return self._snapshot(study, dataset, self._table(dataset))
 
-    def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame) -> Snapshot:
+    def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame) -> "Snapshot":
+        from client.vault.snapshot import take_snapshot
+
         policy = self.settings.policy(dataset)
         return take_snapshot(table, policy, study, self.foundation(study), key=node_key(self.folders.records[1]))
 
@@ -250,6 +277,9 @@ class Desk:
 @lru_cache(maxsize=64)
 def dimension_of(study_json: str, directory: Path) -> int:
     """Floats in one update of a study."""
+    from shared.adapted_model import layout_of
+    from shared.foundation import Foundation
+
     return layout_of(Study.model_validate_json(study_json), Foundation(directory, "")).length
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.vault.desk import Desk
 from client.vault.accountable import AccountableVault
 from client.vault.books import Books
+from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.offers import Offered
 from client.vault.policy import open_at
@@ -195,7 +195,7 @@ def _approved_by_policy(desk: Desk, ledger: Ledger, offered: Offered, possible: 
     if len(possible) != 1 or desk.settings.policy(possible[0]).approval == "ask":
         return Status.AWAITING_APPROVAL
     try:
-        desk.approve(ledger, offered.study, possible[0], offered.run)
+        desk.approve(ledger, desk.weigh(ledger, offered.study, possible[0]), offered.run)
     except (BudgetError, DataError, PolicyRefusal) as error:
         # the cause may be the records: a person has to look, and the server hears only that
         log.error("%s was not approved by itself: %s", offered.run, error)

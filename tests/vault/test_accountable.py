@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import client.vault.ledger
-from client.vault.accountable import AccountableVault, approve
+from client.vault.accountable import AccountableVault
+from client.vault.approval import approve
 from client.vault.datasets import TokenizedDataset
 from client.vault.ledger import Ledger
 from client.vault.randomness import OsRandomness

@@ -16,7 +16,8 @@ import grpc
 import numpy as np
 import pytest
 
-from client.vault.accountable import AccountableVault, approve
+from client.vault.accountable import AccountableVault
+from client.vault.approval import approve
 from client.vault.datasets import TokenizedDataset
 from client.vault.ledger import Ledger
 from client.vault.randomness import OsRandomness

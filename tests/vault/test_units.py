@@ -11,14 +11,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from torch import Tensor
 
 from client.vault import private_training
 from client.vault.datasets import TokenizedDataset, from_records, group, load
 from client.vault.per_example import plain_linear_layers
 from client.vault.policy import DatasetPolicy, objections
 from client.vault.prefix import open_prefix
-from client.vault.private_training import LearningRates, PrivateTrainer, micro_batches
+from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.roles import Role, roles, unit_roles
 from client.vault.vault import Vault
 from shared.adapted_model import build

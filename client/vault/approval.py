@@ -1,0 +1,23 @@
+"""An operator's yes, as a row of the ledger."""
+
+from client.vault.ledger import Ledger
+from shared.errors import PolicyRefusal
+from shared.privacy.planning import plan
+from shared.study import Study
+
+
+def approve(ledger: Ledger, study: Study, *, dataset: str, run: str) -> None:
+    """Enter an operator's yes to one study run: its whole worst case is earmarked.
+
+    Raises:
+        BudgetError: it does not fit into what the dataset may spend.
+        PolicyRefusal: the dataset is unknown or withdrawn, its delta is stricter, or the run was approved before.
+    """
+    if dataset not in ledger.books.limits:
+        raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
+    limit = ledger.books.limit(dataset)
+    if study.privacy.delta > limit.delta:
+        raise PolicyRefusal(f"Expected privacy.delta of at most {limit.delta:g}, got {study.privacy.delta:g}.")
+    per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)
+    rounds = study.federation.rounds
+    ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)

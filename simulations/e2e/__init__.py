@@ -1,0 +1,1 @@
+"""A federation of real processes on loopback: what `make e2e` runs, and the tests in a shorter form."""

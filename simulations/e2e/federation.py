@@ -1,0 +1,159 @@
+"""A server and its nodes as real processes in one folder, driven by the commands that people type."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+T = TypeVar("T")
+COMMAND_TIMEOUT_S = 180.0
+POLL_S = 0.2
+
+
+class Impatience(AssertionError):  # noqa: N818 - says what it is
+    """Something that should have happened did not."""
+
+
+@dataclass
+class Federation:
+    """Everything below one folder; ports are free ones.
+
+    Args:
+        folder: empty.
+    """
+
+    folder: Path
+    nodes: list[str] = field(default_factory=list)
+
+    @property
+    def home(self) -> Path:
+        """The server's."""
+        return self.folder / "server"
+
+    def config(self, node: str) -> Path:
+        """A node's settings."""
+        return self.folder / node / "node.toml"
+
+    def make_server(self, settings: str = "") -> None:
+        """`init`, with ports that nobody uses."""
+        gateway, superlink = free_port(), free_port()
+        self.server("init", "--host", "127.0.0.1", "--port", str(gateway))
+        path = self.home / "server.toml"
+        path.write_text(f"{path.read_text()}superlink_port = {superlink}\nmetrics_port = 0\n{settings}\n")
+
+    def make_node(self, name: str, data: str, policy: str, *, node: str = "") -> None:
+        """Settings and data of a node."""
+        folder = self.folder / name
+        folder.mkdir()
+        (folder / "records.csv").write_text(data)
+        (folder / "node.toml").write_text(f'[node]\n{node}\n[datasets.ward]\nsource = "records.csv"\n{policy}\n')
+        self.node(name, "init")
+        self.nodes.append(name)
+
+    def enrol(self, name: str) -> None:
+        """Invite and join."""
+        invite = self.folder / f"{name}.invite.json"
+        self.server("invite", name, "--out", str(invite))
+        self.node(name, "join", str(invite))
+
+    def server(self, *arguments: str, check: bool = True) -> str:
+        """Type a command of the server's operator; returns what it prints."""
+        return command("server", *arguments, "--home", str(self.home), check=check)
+
+    def node(self, name: str, *arguments: str, check: bool = True) -> str:
+        """Type a command of a node's operator; returns what it prints."""
+        return command("client", *arguments, "--config", str(self.config(name)), check=check)
+
+    def run(self, name: str) -> dict[str, Any]:
+        """A run as `show --json` tells it."""
+        shown: dict[str, Any] = json.loads(self.server("show", name, "--json"))
+        return shown
+
+    def start_study(self, study: Path) -> str:
+        """Queue a study; returns the run's name."""
+        return str(json.loads(self.server("run", str(study), "--json"))["id"])
+
+    def approve(self, names: list[str], run: str) -> None:
+        """Wait until the study is on offer at these nodes, and say yes."""
+        for name in names:
+            wait_until(lambda name=name: run in self.node(name, "studies", "--json"), f"{name} is shown {run}")  # type: ignore[misc]
+            self.node(name, "approve", run, "--yes")
+
+    def pid(self, of: str, process: str) -> int:
+        """Process id of `superlink`, `gateway`, `run-…` (server) or `vault`, `link` (a node)."""
+        folder = self.home / "run" if of == "server" else self.folder / of / "node" / "run"
+        processes = json.loads((folder / "state.json").read_text())["processes"]
+        found = [facts["pid"] for name, facts in processes.items() if name.startswith(process) and facts["pid"]]
+        if not found:
+            raise Impatience(f"no process {process} of {of}")
+        return int(found[0])
+
+    def signal(self, of: str, process: str, number: signal.Signals = signal.SIGKILL) -> int:
+        """Send a signal to one process, which may be starting right now."""
+        pid = wait_until(lambda: self._alive(of, process), f"{process} of {of} runs")
+        os.kill(pid, number)
+        return pid
+
+    def stop(self) -> None:
+        """Stop everything, frozen processes too."""
+        for name in self.nodes:
+            self.node(name, "stop", check=False)
+        self.server("halt", check=False)
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.folder) in part for part in process.info["cmdline"] or []):
+                process.kill()
+
+    def _alive(self, of: str, process: str) -> int:
+        try:
+            pid = self.pid(of, process)
+            os.kill(pid, 0)
+        except (Impatience, OSError, ValueError, KeyError):
+            return 0
+        return pid
+
+
+def command(package: str, *arguments: str, check: bool = True) -> str:
+    """Run one of our commands.
+
+    Raises:
+        Impatience: it failed.
+    """
+    done = subprocess.run(  # noqa: S603 - our own commands
+        [sys.executable, "-m", package, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+    if check and done.returncode:
+        raise Impatience(f"{package} {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+    return done.stdout if check else done.stdout + done.stderr
+
+
+def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 120.0) -> T:
+    """Look until it is so.
+
+    Raises:
+        Impatience: it is not.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (found := look()):
+        if time.monotonic() > deadline:
+            raise Impatience(f"expected within {timeout_s:g} s: {what}")
+        time.sleep(POLL_S)
+    return found
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
