@@ -15,7 +15,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test test-all check proto bench clean
+.PHONY: help setup demo test test-all check proto e2e bench clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,9 @@ check: setup ## format, lint, types, architecture, generated documents
 
 proto: setup ## generate the vault's gRPC code from its .proto
 	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault/_generated/vault.proto
+
+e2e: setup ## a server and four nodes over TLS on this machine, then every fault; about twenty minutes
+	@$(BIN)/python -m simulations.e2e
 
 bench: setup ## ratios against what a user would otherwise run; minutes
 	@$(BIN)/python -m simulations.benchmarks

@@ -237,9 +237,11 @@ def approve(
     chosen = _only(desk, dataset)
     with desk.ledger() as ledger:
         weighed = desk.weigh(ledger, declared, chosen)
-        typer.echo(weighed.question.in_words)
-        if not yes:
-            typer.confirm("Approve?", abort=True)
+    typer.echo(weighed.question.in_words)
+    if not yes:
+        # the vault goes on meanwhile; whether it still fits is looked at again
+        typer.confirm("Approve?", abort=True)
+    with desk.ledger() as ledger:
         desk.approve(ledger, weighed, named)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
 

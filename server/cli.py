@@ -1,5 +1,6 @@
 """`fedvault-server`: a federation, its nodes, its studies."""
 
+import importlib
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
 HOME = Path("federation")
 FOLLOW_S = 0.3
+PROCESSES = {"superlink": "server.superlink", "gateway": "server.doorway", "run": "server.run_process"}
 OVER = frozenset({"finished", "stopped", "failed"})
 
 
@@ -294,20 +296,13 @@ def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
     from shared.logs import configure
     from shared.supervisor import leave_with_parent
 
-    if name == "superlink":
-        from server.superlink import serve
-    elif name == "gateway":
-        from server.doorway import serve
-    else:
-        from functools import partial
-
-        from server.run_process import drive
-
-        serve = partial(drive, name=run)
-
-    configure(name)  # after the imports: Flower brings a log handler of its own
+    module = importlib.import_module(PROCESSES[name])
+    configure(name)  # after the import: Flower brings a log handler of its own
     leave_with_parent()
-    serve(Home(home))
+    if run:
+        module.drive(Home(home), run)
+    else:
+        module.serve(Home(home))
 
 
 def main() -> None:
@@ -366,8 +361,9 @@ def _print_event(happened: "Happened", names: dict[str, str], as_json: bool) -> 
         "answered": lambda body: f"round {body['round']}: {body['answered']} of {body['asked']} answered",
         "round": lambda body: _round_line(body, names),
     }
-    told = say.get(happened.kind, lambda body: f"{happened.kind} {body.get('reason', '')}".strip())
-    typer.echo(f"{happened.time[11:19]}  {told(happened.body)}")
+    kind, body = happened.kind, happened.body
+    told = say[kind](body) if kind in say else f"{kind} {body.get('reason', '')}".strip()
+    typer.echo(f"{happened.time[11:19]}  {told}")
 
 
 def _round_line(body: dict[str, Any], names: dict[str, str]) -> str:

@@ -45,6 +45,10 @@ class Limits:
     """Largest request body."""
     requests_per_s: float = 50.0
     """Sustained requests of one address."""
+    bytes_per_s: float = 4 * 2**20
+    """Sustained bytes that a node may send: nothing it sends may fill the disk."""
+    bytes_at_once: int = 256 * 2**20
+    """Bytes a node may send at once."""
     burst: int = 200
     """Requests an address may make at once."""
     timeout_s: float = 60.0
@@ -82,6 +86,7 @@ def build_gateway(
         clock: seconds.
     """
     buckets = TokenBuckets(limits.requests_per_s, limits.burst, clock)
+    volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -108,6 +113,8 @@ def build_gateway(
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
         if int(request.headers.get("content-length") or 0) > limits.body_bytes:
             return PlainTextResponse("body too large\n", 413)
+        if not volumes.take(node, int(request.headers.get("content-length") or limits.body_bytes)):
+            return PlainTextResponse("too many bytes\n", 413)
         return await _forwarded(request, path.decode("ascii"), limits, headers or {})
 
     everything_else = Route("/{path:path}", forward, methods=list(METHODS))
@@ -121,15 +128,16 @@ class TokenBuckets:
         self._per_second, self._burst, self._clock = per_second, burst, clock
         self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, peer: str) -> bool:
-        """Take a token; False if there is none."""
+    def take(self, peer: str, tokens_wanted: int = 1) -> bool:
+        """Take tokens; False, and none are taken, if there are not enough."""
         now = self._clock()
         tokens, since = self._peers.pop(peer, (float(self._burst), now))
         tokens = min(self._burst, tokens + (now - since) * self._per_second)
-        self._peers[peer] = (max(0.0, tokens - 1), now)
+        enough = tokens >= tokens_wanted
+        self._peers[peer] = (tokens - tokens_wanted if enough else tokens, now)
         if len(self._peers) > REMEMBERED_PEERS:
             self._peers.popitem(last=False)
-        return tokens >= 1
+        return enough
 
 
 async def _forwarded(request: Request, path: str, limits: Limits, added: Mapping[str, str]) -> Response:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from client.vault.books import Books
 from client.vault.ledger import Ledger
 from client.vault.vault import Vault
 from client.vault.wire import read_reply, write_reply
@@ -45,7 +46,7 @@ class AccountableVault:
         open_ledger: OpenLedger,
         *,
         dataset: str,
-        policy_says: Callable[[], Status | None] = lambda: None,
+        policy_says: Callable[[Books], Status | None] = lambda _books: None,
     ) -> None:
         self._vault, self._open_ledger, self._dataset = vault, open_ledger, dataset
         self._policy_says = policy_says
@@ -82,7 +83,7 @@ class AccountableVault:
         if kept is not None:
             return read_reply(kept)
         lost = ledger.lost(task.study_run, task.round)
-        refusal = Status.LOST if lost else self._policy_says() or self._vault.refusal(task)
+        refusal = Status.LOST if lost else self._policy_says(ledger.books) or self._vault.refusal(task)
         if refusal is not None:
             return self._vault.reply(task, refusal)
         ledger.reserve(task.study_run, task.round)

@@ -129,14 +129,23 @@ class Books:
             BudgetError: after it, more than the limit would be spent.
             PolicyRefusal: the run was not approved.
         """
-        approved = self._run(run)
-        limit, history = self.limit(approved.dataset), self.history(approved.dataset, earmarked=False)
-        cost = epsilon_rdp([*history, approved.per_round], limit.delta)
+        approved, cost = self._run(run), self.spent_after_round(run)
+        limit = self.limit(approved.dataset)
         if cost > limit.epsilon:
             raise BudgetError(
                 f"Expected a round that fits into epsilon={limit.epsilon:g} of {approved.dataset!r}, "
                 f"it would spend {cost:.3f}.",
             )
+
+    def spent_after_round(self, run: str) -> float:
+        """Epsilon of everything the run's account has reserved, with one more of its rounds.
+
+        Raises:
+            PolicyRefusal: the run was not approved.
+        """
+        approved = self._run(run)
+        history = self.history(approved.dataset, earmarked=False)
+        return epsilon_rdp([*history, approved.per_round], self.limit(approved.dataset).delta)
 
     def affordable_rounds(self, dataset: str, per_round: Release) -> int:
         """How many more rounds like this one fit beside what is promised."""

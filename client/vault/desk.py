@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from client.vault.snapshot import Facts, Snapshot
     from shared.foundation import Foundation
 
-LEDGER_PATIENCE_S = 10.0
+LEDGER_PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -150,10 +150,13 @@ class Desk:
         whole = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
         return epsilon_rdp([*history, whole], limit.delta) <= limit.epsilon
 
-    def objections(self, study: Study, dataset: str) -> list[str]:
-        """Why the policy of a dataset forbids a study; public."""
+    def objections(self, study: Study, dataset: str, *, underway: bool = False) -> list[str]:
+        """Why the policy of a dataset forbids a study; public.
+
+        A study that is underway spends round by round, so what it would cost as a whole is no objection any more.
+        """
         dimension = dimension_of(study.canonical_json(), self.foundation(study).directory)
-        return objections(self.settings.policy(dataset), study, dimension=dimension)
+        return objections(self.settings.policy(dataset), study, dimension=dimension, underway=underway)
 
     def foundation(self, study: Study) -> "Foundation":
         """The study's base model among this node's own.

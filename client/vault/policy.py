@@ -95,13 +95,14 @@ class DatasetPolicy(Section):
         return self
 
 
-def objections(policy: DatasetPolicy, study: Study, *, dimension: int) -> list[str]:
+def objections(policy: DatasetPolicy, study: Study, *, dimension: int, underway: bool = False) -> list[str]:
     """Why this policy forbids a study, in words for both sides; empty if it does not.
 
     Args:
         policy: of the dataset.
         study: as declared.
         dimension: floats in one update.
+        underway: it was approved, and its rounds are weighed one by one.
     """
     found = []
     if study.task.kind not in policy.tasks:
@@ -112,7 +113,7 @@ def objections(policy: DatasetPolicy, study: Study, *, dimension: int) -> list[s
         found.append(f"the study hides one {study.privacy.unit}, the policy one {policy.unit}")
     if study.privacy.delta > policy.delta:
         found.append(f"delta {study.privacy.delta:g} is above {policy.delta:g}")
-    if study.privacy.epsilon > policy.epsilon:
+    if study.privacy.epsilon > policy.epsilon and not underway:
         found.append(f"epsilon {study.privacy.epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
     if study.federation.quorum < policy.smallest_cohort:
         found.append(f"its quorum of {study.federation.quorum} is below {policy.smallest_cohort}")

@@ -122,7 +122,7 @@ class Vaults:
             warm.vault,
             desk.ledger,
             dataset=warm.dataset,
-            policy_says=lambda: self._policy_says(desk, warm.vault.study, warm.dataset),
+            policy_says=lambda books: self._policy_says(desk, books, warm),
         )
         return accountable.train(task)
 
@@ -154,10 +154,16 @@ class Vaults:
             on_step=self._on_step,
         )
 
-    def _policy_says(self, desk: Desk, study: Study, dataset: str) -> Status | None:
-        if dataset not in desk.settings.datasets or desk.objections(study, dataset):
+    def _policy_says(self, desk: Desk, books: Books, warm: Warm) -> Status | None:
+        """What node.toml says today: it may have become stricter since the study was approved."""
+        if warm.dataset not in desk.settings.datasets:
             return Status.REFUSED_POLICY
-        return None if open_at(desk.settings.policy(dataset), self._now()) else Status.REFUSED_HOURS
+        policy = desk.settings.policy(warm.dataset)
+        if books.spent_after_round(warm.run) > policy.epsilon:
+            return Status.REFUSED_BUDGET
+        if desk.objections(warm.vault.study, warm.dataset, underway=True):
+            return Status.REFUSED_POLICY
+        return None if open_at(policy, self._now()) else Status.REFUSED_HOURS
 
     def _stance(self, offer: StudyOffer) -> Status:
         desk = Desk(self._config)

@@ -109,7 +109,8 @@ class Federation:
             self.node(name, "stop", check=False)
         self.server("halt", check=False)
         for process in psutil.process_iter(["cmdline"]):
-            if any(str(self.folder) in part for part in process.info["cmdline"] or []):
+            ours = any(str(self.folder) in part for part in process.info["cmdline"] or [])
+            if ours and process.pid != os.getpid():
                 process.kill()
 
     def _alive(self, of: str, process: str) -> int:
@@ -121,7 +122,7 @@ class Federation:
         return pid
 
 
-def command(package: str, *arguments: str, check: bool = True) -> str:
+def command(package: str, *arguments: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
     """Run one of our commands.
 
     Raises:
@@ -131,7 +132,7 @@ def command(package: str, *arguments: str, check: bool = True) -> str:
         [sys.executable, "-m", package, *arguments],
         capture_output=True,
         text=True,
-        timeout=COMMAND_TIMEOUT_S,
+        timeout=timeout_s,
         check=False,
     )
     if check and done.returncode:

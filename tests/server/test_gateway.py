@@ -56,7 +56,11 @@ def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits = DE
 
     async def run() -> list[httpx.Response]:
         gateway = build_gateway(
-            "http://superlink", limits, transport=httpx.ASGITransport(superlink.app), clock=lambda: 0.0
+            "http://superlink",
+            limits,
+            admit=lambda _request: "ward-7",
+            transport=httpx.ASGITransport(superlink.app),
+            clock=lambda: 0.0,
         )
         async with (
             gateway.router.lifespan_context(gateway),

@@ -1,0 +1,188 @@
+"""`make e2e`: four organisations over TLS on this machine, a whole study, then every fault.
+
+1. A server and four nodes with the four VADER sites run the demo's study under epsilon 3. The final accuracy on rows
+   that the server owns must be that of the simulation of the same study, within noise.
+2. A study of many short rounds goes on while everything that may go wrong is made to go wrong.
+
+One line for each, `ok` or `FAILED`; the exit code says whether any failed.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pandas as pd
+import typer
+
+from client.vault.roles import Role, roles
+from server.evaluation import evaluator
+from server.export import PACKED_FILE
+from shared.foundation import find
+from shared.privacy.planning import declared_size
+from shared.protocol import Vector
+from shared.study import Model, load_study
+from simulations.e2e.faults import FAULTS, Scene, attempt
+from simulations.e2e.federation import Federation, Impatience, command, wait_until
+
+SCENARIO = Path("simulations/scenarios/vader.toml")
+DATA = Path("data/vader/vader.csv")
+KEY = b"e2e: which rows the server owns"
+ROWS_IN_FAULTS = 80
+NOISE = 0.03
+"""Largest difference of accuracy between two runs of one study that differ in their noise alone."""
+FAULT_STUDY = """
+[study]
+name = "faults"
+[model]
+source = "embedded:minilm"
+[task]
+kind = "sequence-classification"
+labels = ["negative", "positive"]
+max_length = 16
+[adapter]
+layers = "last:1"
+[training]
+local_steps = 2
+[federation]
+rounds = 2000
+quorum = 2
+deadline_s = 20
+smallest_declared_size = 10
+"""
+
+
+def main(
+    faults_only: bool = typer.Option(False, help="Leave out the whole study."),
+    keep: bool = typer.Option(False, help="Keep the folder."),
+) -> None:
+    """Run everything; minutes."""
+    folder = Path(tempfile.mkdtemp(prefix="fedvault-e2e-"))
+    good = []
+    try:
+        if not faults_only:
+            good.append(_whole_study(folder / "study"))
+        good += _faults(folder / "faults")
+    finally:
+        if keep:
+            typer.echo(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    typer.echo(f"{sum(good)} of {len(good)} ok")
+    sys.exit(0 if all(good) else 1)
+
+
+def _whole_study(folder: Path) -> bool:
+    started = time.monotonic()
+    folder.mkdir()
+    table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
+    owned = [role is Role.HOLDOUT for role in roles(table["text"], table["label"], key=KEY, holdout=0.15)]
+    (folder / "server").mkdir()
+    table[owned].to_csv(folder / "own.csv", index=False)
+    nodes = table[[not mine for mine in owned]]
+    study = folder / "study.toml"
+    study.write_text(SCENARIO.read_text().split("[simulation]")[0])
+    federation = Federation(folder / "real")
+    federation.folder.mkdir()
+    try:
+        federation.make_server(f'evaluation = "{folder / "own.csv"}"')
+        for name, part in nodes.groupby("site"):
+            federation.make_node(str(name), part.to_csv(index=False), _policy(len(part)))
+        _up(federation, federation.nodes)
+        run = federation.start_study(study)
+        federation.approve(federation.nodes, run)
+        wait_until(lambda: federation.run(run)["state"] == "finished", "the study is finished", timeout_s=1200)
+        real = float(federation.run(run)["history"][-1]["evaluation"]["accuracy"])
+        federation.server("export", run, str(folder / "adapter"))
+        simulated = _simulated(folder, nodes)
+    except Impatience as error:
+        typer.echo(f"FAILED a whole study: {error}")
+        return False
+    finally:
+        federation.stop()
+    good = abs(real - simulated) <= NOISE
+    seconds = time.monotonic() - started
+    typer.echo(
+        f"{'ok    ' if good else 'FAILED'} a whole study at four nodes: accuracy {real:.3f} on the server's rows, "
+        f"the simulation of the same study {simulated:.3f} ({seconds:.0f} s)"
+    )
+    return good
+
+
+def _simulated(folder: Path, nodes: pd.DataFrame) -> float:
+    """Accuracy, on the rows that the server owns, of the same study simulated on the nodes' rows."""
+    nodes.to_csv(folder / "nodes.csv", index=False)
+    scenario = folder / "scenario.toml"
+    text = (folder / "study.toml").read_text()
+    scenario.write_text(
+        f'{text}\n[simulation]\nseed = 7\narms = ["federated"]\nevaluate_every = 100\n[simulation.data]\n'
+        f'source = "{folder / "nodes.csv"}"\nholdout = 0.1\npartition = {{ by = "column", column = "site" }}\n'
+    )
+    command("simulations", "run", str(scenario), "--out", str(folder / "simulation"), timeout_s=1200)
+    measure = evaluator(load_study(folder / "study.toml"), folder / "own.csv", text_column="text", label_column="label")
+    return float(measure(0, _packed(folder / "simulation" / "adapter"))["accuracy"])
+
+
+def _packed(folder: Path) -> Vector:
+    from safetensors.numpy import load_file
+
+    adapter: Vector = load_file(folder / PACKED_FILE)["adapter"]
+    return adapter
+
+
+def _faults(folder: Path) -> list[bool]:
+    folder.mkdir()
+    table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
+    federation, honest = Federation(folder), ["tweets", "amazon", "editorials"]
+    try:
+        federation.make_server()
+        for name in [*honest, "rogue"]:
+            part = table[table["site"] == (name if name != "rogue" else "movies")].head(ROWS_IN_FAULTS)
+            federation.make_node(name, part.to_csv(index=False), _policy(len(part)), node="local_metrics = false")
+        _up(federation, honest)
+        federation.enrol("rogue")
+        study = folder / "study.toml"
+        study.write_text(FAULT_STUDY)
+        run = federation.start_study(study)
+        federation.approve(honest, run)
+        scene = Scene(federation, run, honest, "rogue")
+        wait_until(scene.records, "the first round")
+        return [attempt(name, scene, typer.echo) for name in FAULTS]
+    except Impatience as error:
+        typer.echo(f"FAILED to get as far as the faults: {error}")
+        return [False]
+    finally:
+        federation.stop()
+
+
+def _up(federation: Federation, nodes: list[str]) -> None:
+    federation.server("start", "--detach")
+    wait_until(lambda: json.loads(federation.server("nodes", "--json")) is not None, "the run store answers")
+    for name in nodes:
+        wait_until(lambda name=name: _enrolled(federation, name), f"{name} joins")  # type: ignore[misc]
+        federation.node(name, "start", "--detach")
+
+
+def _enrolled(federation: Federation, name: str) -> bool:
+    try:
+        federation.enrol(name)
+    except Impatience as error:
+        if "is taken" in str(error) or "this one has joined" in str(error):
+            raise
+        return False  # the gateway is still coming up
+    return True
+
+
+def _policy(rows: int) -> str:
+    fingerprint = find(Model(source="embedded:minilm")).fingerprint
+    # one thread each: four vaults share this machine's cores
+    return (
+        f"epsilon = 3.0\ndelta = 1e-5\ndeclared_size = {declared_size(int(rows * 0.9))}\n"
+        f'models = ["{fingerprint}"]\nsmallest_cohort = 2\n[performance]\nthreads = 1\n'
+    )
+
+
+if __name__ == "__main__":
+    typer.run(main)
