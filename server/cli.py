@@ -153,7 +153,11 @@ def halt(home: HomeOption = HOME) -> None:
 
 
 @cli.command()
-def status(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+def status(
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs.")] = False,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
     """What runs, how large Flower's database is, when certificates end."""
     from server.authority import SERVER, Issued
     from server.federation import flower_bytes
@@ -174,6 +178,8 @@ def status(home: HomeOption = HOME, as_json: AsJson = False) -> None:
         "renew_due": expires.timestamp() - datetime.now(UTC).timestamp() < 30 * 86400,
     }
     _print_facts(facts, as_json)
+    if check and not all(process["pid"] for process in facts["processes"].values() or [{"pid": None}]):
+        raise typer.Exit(1)
 
 
 @cli.command()

@@ -46,6 +46,8 @@ max_length = 16
 layers = "last:1"
 [training]
 local_steps = 2
+learning_rate = 1.0
+adapter_learning_rate = 0.5
 [federation]
 rounds = 2000
 quorum = 2
@@ -78,7 +80,7 @@ def _whole_study(folder: Path) -> bool:
     started = time.monotonic()
     folder.mkdir()
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
-    owned = [role is Role.HOLDOUT for role in roles(table["text"], table["label"], key=KEY, holdout=0.15)]
+    owned = [role is Role.HOLDOUT for role in roles(table["text"].tolist(), table["label"].tolist(), key=KEY, holdout=0.15)]
     (folder / "server").mkdir()
     table[owned].to_csv(folder / "own.csv", index=False)
     nodes = table[[not mine for mine in owned]]

@@ -1,0 +1,93 @@
+"""The containers keep data and network apart, and the files that say so are valid."""
+
+import configparser
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from client.settings import load_node
+
+DOCKER = Path("docker")
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+VAULTS = [name for name in SERVICES if name.endswith("-vault")]
+LINKS = [name for name in SERVICES if name.endswith("-link")]
+
+
+def mounts(service: str) -> dict[str, tuple[str, bool]]:
+    """What a service mounts where, and whether it may write."""
+    found = {}
+    for volume in SERVICES[service]["volumes"]:
+        source, target, *mode = volume.split(":")
+        found[target] = (source, mode != ["ro"])
+    return found
+
+
+def test_there_is_one_server_and_three_nodes() -> None:
+    assert len(VAULTS) == len(LINKS) == 3 and set(SERVICES) == {"server", *VAULTS, *LINKS}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_container_is_hardened(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert int(service["user"].split(":")[0]) > 0
+    assert ("ports" in service) == (name == "server")
+
+
+@pytest.mark.parametrize("name", VAULTS)
+def test_a_vault_has_no_network_and_cannot_write_to_its_data(name: str) -> None:
+    found = mounts(name)
+    assert SERVICES[name]["network_mode"] == "none"
+    assert not found["/node/data"][1] and not found["/node/models"][1] and not found["/node/node.toml"][1]
+    assert found["/node/home"][1] and found["/node/ledger-copy"][1]
+    assert found["/node/home"][0] != found["/node/ledger-copy"][0]
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_a_link_sees_the_socket_and_its_key_and_nothing_else(name: str) -> None:
+    assert set(mounts(name)) == {"/node/node.toml", "/node/home/run", "/node/home/link"}
+    vault = name.replace("-link", "-vault")
+    assert mounts(name)["/node/home/run"] == mounts(vault)["/node/home/run"]
+    assert "/node/home/link" not in mounts(vault)
+    assert SERVICES[name]["user"].split(":")[1] == SERVICES[vault]["user"].split(":")[1]
+    assert SERVICES[name]["user"] != SERVICES[vault]["user"]
+
+
+def test_compose_accepts_the_file() -> None:
+    tool = shutil.which("docker-compose")
+    if tool is None:
+        pytest.skip("docker-compose is not installed; it runs where Debian's docker-compose is (apt-get install)")
+    command = [tool, "-f", str(DOCKER / "compose.yaml"), "config", "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["server", "node"])
+def test_hadolint_finds_nothing(name: str) -> None:
+    tool = Path(sys.executable).with_name("hadolint")
+    done = subprocess.run([tool, DOCKER / f"{name}.Dockerfile"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_example_settings_are_valid() -> None:
+    settings = load_node(DOCKER / "node.example.toml")
+    assert settings.node.socket_group == 10010
+    assert SERVICES["north-link"]["user"].endswith(":10010")
+
+
+def test_the_systemd_unit_gives_nothing_away() -> None:
+    unit = configparser.ConfigParser(strict=False, delimiters="=")
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(DOCKER / "fedvault-node.service")
+    service = unit["Service"]
+    assert service["User"] != "root" and service["CapabilityBoundingSet"] == ""
+    assert all(service[key] == "true" for key in ("NoNewPrivileges", "PrivateTmp", "ProtectHome"))
+    assert service["ProtectSystem"] == "strict" and service["Restart"] == "always"
+    assert service["ExecStart"].split()[1] == "start"
