@@ -80,7 +80,9 @@ def _whole_study(folder: Path) -> bool:
     started = time.monotonic()
     folder.mkdir()
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
-    owned = [role is Role.HOLDOUT for role in roles(table["text"].tolist(), table["label"].tolist(), key=KEY, holdout=0.15)]
+    owned = [
+        role is Role.HOLDOUT for role in roles(table["text"].tolist(), table["label"].tolist(), key=KEY, holdout=0.15)
+    ]
     (folder / "server").mkdir()
     table[owned].to_csv(folder / "own.csv", index=False)
     nodes = table[[not mine for mine in owned]]
