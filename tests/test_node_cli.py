@@ -1,6 +1,7 @@
 """What an operator sees and decides, command by command."""
 
 import json
+import shutil
 import sqlite3
 import sys
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def study(tmp_path: Path, tiny_bert: Path) -> Callable[..., str]:
     fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    shutil.copytree(tiny_bert, tmp_path / "models" / "tiny")
     (tmp_path / "ward.csv").write_text("text,label\n" + "".join(f"good word{i},yes\n" for i in range(60)))
     (tmp_path / "renamed.csv").write_text("text,label\nGOOD  word7,no\nanother,yes\n")
     dataset = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 60\nmodels = ["{fingerprint}"]\n'
