@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ with warnings.catch_warnings():
 
 from client.vault.datasets import TokenizedDataset, from_records
 from shared.study import Study, parse
+from simulations.e2e.federation import Federation, wait_until
 
 __all__ = ["flwr", "opacus", "peft", "transformers"]
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "fine", "poor"]
@@ -83,3 +84,16 @@ def make_records() -> Callable[..., TokenizedDataset]:
         return from_records(records, np.array([record[0] % 2 for record in records]))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]:
+    """A server that runs: gateway with TLS, Flower's SuperLink behind it, no nodes yet."""
+    found = Federation(tmp_path_factory.mktemp("federation"))
+    try:
+        found.make_server()
+        found.server("start", "--detach")
+        wait_until(found.ready, "the server runs")
+        yield found
+    finally:
+        found.stop()

@@ -163,20 +163,10 @@ def _faults(folder: Path) -> list[bool]:
 
 def _up(federation: Federation, nodes: list[str]) -> None:
     federation.server("start", "--detach")
-    wait_until(lambda: json.loads(federation.server("nodes", "--json")) is not None, "the run store answers")
+    wait_until(federation.ready, "the server runs")
     for name in nodes:
-        wait_until(lambda name=name: _enrolled(federation, name), f"{name} joins")  # type: ignore[misc]
-        federation.node(name, "start", "--detach")
-
-
-def _enrolled(federation: Federation, name: str) -> bool:
-    try:
         federation.enrol(name)
-    except Impatience as error:
-        if "is taken" in str(error) or "this one has joined" in str(error):
-            raise
-        return False  # the gateway is still coming up
-    return True
+        federation.node(name, "start", "--detach")
 
 
 def _policy(rows: int) -> str:

@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import psutil
 
+from server.settings import Home
+
 T = TypeVar("T")
 COMMAND_TIMEOUT_S = 180.0
 POLL_S = 0.2
@@ -64,6 +66,16 @@ class Federation:
         invite = self.folder / f"{name}.invite.json"
         self.server("invite", name, "--out", str(invite))
         self.node(name, "join", str(invite))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where the gateway listens."""
+        return "127.0.0.1", Home(self.home).settings().port
+
+    def ready(self) -> bool:
+        """Whether gateway and SuperLink both answer."""
+        ports = self.address[1], Home(self.home).settings().superlink_port
+        return all(listens(port) for port in ports)
 
     def server(self, *arguments: str, check: bool = True) -> str:
         """Type a command of the server's operator; returns what it prints."""
@@ -152,6 +164,15 @@ def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 120.0) ->
             raise Impatience(f"expected within {timeout_s:g} s: {what}")
         time.sleep(POLL_S)
     return found
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of this machine."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
+    except OSError:
+        return False
+    return True
 
 
 def free_port() -> int:

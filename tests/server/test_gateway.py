@@ -160,7 +160,7 @@ def test_tokens_come_back_with_time_and_peers_do_not_share_them() -> None:
 
 def test_a_silent_superlink_is_a_503() -> None:
     async def run() -> int:
-        gateway = build_gateway("http://127.0.0.1:9")
+        gateway = build_gateway("http://127.0.0.1:9", admit=lambda _request: "ward-7")
         async with (
             gateway.router.lifespan_context(gateway),
             httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://gate") as client,

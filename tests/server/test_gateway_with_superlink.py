@@ -1,114 +1,123 @@
-"""The gateway with real TLS in front of Flower's real SuperLink."""
+"""The gateway with real TLS and client certificates, in front of Flower's real SuperLink behind its secret."""
 
-import os
-import socket
+import base64
 import ssl
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
+from starlette.applications import Starlette
 
-from server.authority import create, issue_server
-from server.gateway import build_gateway
+from client.fleet import tls_context
+from client.membership import Membership, membership
+from server.authority import create, issue_server, public_pem
+from server.doorway import tls_config
+from server.settings import Home
+from server.superlink import SECRET_HEADER
+from simulations.e2e.federation import Federation
 
 pytestmark = pytest.mark.integration
-QUIET = {
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-}
 CONTROL = ("/v1/control/list-runs", "/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/health")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+POLICY = f'epsilon = 1.0\ndelta = 1e-6\ndeclared_size = 10\nmodels = ["{"0" * 64}"]\n'
+FLEET = ("/v1/fleet/register-node", "/v1/fleet/pull-messages")
 
 
 @pytest.fixture(scope="module")
-def superlink(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A SuperLink on loopback, as it comes: without authentication."""
-    folder, port = tmp_path_factory.mktemp("superlink"), free_port()
-    command = [str(Path(sys.executable).with_name("flower-superlink")), "--insecure", "--host", "127.0.0.1"]
-    command += ["--port", str(port), "--database", str(folder / "state.db")]
-    # it starts its own helpers by name
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = os.environ | QUIET | {"FLWR_HOME": str(folder), "PATH": path}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        try:
-            wait_for(port)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
+def member(federation: Federation) -> Membership:
+    """An organisation that joined."""
+    federation.make_node("at-the-gate", "text,label\n", POLICY)
+    federation.enrol("at-the-gate")
+    return membership(federation.folder / "at-the-gate" / "node" / "link")
 
 
-@contextmanager
-def gateway(superlink: str, folder: Path) -> Iterator[httpx.Client]:
-    """The gateway under uvicorn with the federation's own certificate, and a client that trusts its authority."""
-    authority = create(folder / "keys", "test federation")
-    certificate = issue_server(folder / "keys", ["127.0.0.1"])
-    port = free_port()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            build_gateway(superlink),
-            host="127.0.0.1",
-            port=port,
-            ssl_certfile=certificate.certificate,
-            ssl_keyfile=certificate.key,
-            log_level="error",
-            ws="none",
-        )
-    )
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_for(port)
-        trusting = ssl.create_default_context(cafile=str(authority.certificate))
-        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=trusting, timeout=20.0) as client:
-            yield client
-    finally:
-        server.should_exit = True
-        thread.join()
+@pytest.fixture
+def inside(federation: Federation) -> Iterator[httpx.Client]:
+    """On the server's machine."""
+    with httpx.Client(base_url=f"http://127.0.0.1:{Home(federation.home).settings().superlink_port}") as client:
+        yield client
 
 
-def wait_for(port: int, timeout_s: float = 15.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return
-        except OSError:
-            time.sleep(0.1)
-    raise TimeoutError(f"nothing listens on {port}")
+def outside(federation: Federation, context: ssl.SSLContext) -> httpx.Client:
+    return httpx.Client(base_url="https://{}:{}".format(*federation.address), verify=context, timeout=20.0)
+
+
+def context_of(member: Membership) -> ssl.SSLContext:
+    return tls_context(member.authority_path, member.certificate_path, member.key_path)
+
+
+def key_header(member: Membership) -> dict[str, str]:
+    return {"flwr-public-key": base64.b64encode(public_pem(member.key().public_key()).encode()).decode()}
+
+
+@pytest.mark.guarantee("nothing of the SuperLink answers a request without the secret, also not on loopback.")
+def test_control_and_runtime_answer_on_loopback_with_the_secret_alone(
+    federation: Federation, inside: httpx.Client
+) -> None:
+    secret = Home(federation.home).secret()
+    known = inside.post(CONTROL[0], headers={SECRET_HEADER: secret})
+    assert known.status_code != 404, "the control: with the secret, Flower answers"
+    for wrong in ({}, {SECRET_HEADER: "guess"}, [(SECRET_HEADER, secret), (SECRET_HEADER, secret)]):
+        for path in (*CONTROL, *FLEET):
+            assert inside.post(path, headers=wrong).status_code == 404
+            assert inside.get(path, headers=wrong).status_code == 404
+    kept = [path for path in Home(federation.home).keys.glob("*") if path.suffix in (".secret", ".key")]
+    assert len(kept) == 4 and all(path.stat().st_mode & 0o077 == 0 for path in kept)
 
 
 @pytest.mark.guarantee("no path outside the Fleet API reaches the SuperLink, however it is written.")
-def test_control_and_runtime_are_open_on_the_superlink_and_closed_at_the_gate(superlink: str, tmp_path: Path) -> None:
-    with gateway(superlink, tmp_path) as outside, httpx.Client(base_url=superlink) as inside:
-        # the control: on loopback these answer something other than "not found", which is why there is a gate
-        assert all(inside.post(path).status_code != 404 for path in CONTROL[:3])
-        assert [outside.post(path).status_code for path in CONTROL] == [404] * len(CONTROL)
-        assert [outside.get(path).status_code for path in CONTROL] == [404] * len(CONTROL)
+def test_control_and_runtime_are_closed_at_the_gate_to_a_member_too(
+    federation: Federation, member: Membership
+) -> None:
+    with outside(federation, context_of(member)) as client:
+        assert [client.post(path, headers=key_header(member)).status_code for path in CONTROL] == [404] * 5
+        assert [client.get(path, headers=key_header(member)).status_code for path in CONTROL] == [404] * 5
 
 
-def test_the_fleet_api_answers_through_the_gate_as_it_does_inside(superlink: str, tmp_path: Path) -> None:
-    with gateway(superlink, tmp_path) as outside, httpx.Client(base_url=superlink) as inside:
-        for path in ("/v1/fleet/register-node", "/v1/fleet/pull-messages"):
-            through, direct = outside.post(path, content=b"x"), inside.post(path, content=b"x")
-            assert through.status_code == direct.status_code != 404
+def test_the_fleet_api_answers_members_as_it_does_inside(
+    federation: Federation, member: Membership, inside: httpx.Client
+) -> None:
+    secret = {SECRET_HEADER: Home(federation.home).secret()}
+    with outside(federation, context_of(member)) as client:
+        for path in FLEET:
+            through = client.post(path, content=b"x", headers=key_header(member))
+            direct = inside.post(path, content=b"x", headers=key_header(member) | secret)
+            assert through.status_code == direct.status_code not in (401, 404)
             assert through.content == direct.content
 
 
-def test_without_the_authority_there_is_no_connection(superlink: str, tmp_path: Path) -> None:
-    with gateway(superlink, tmp_path) as outside:
-        stranger = httpx.Client(base_url=str(outside.base_url))
-        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-            stranger.post("/v1/fleet/pull-messages")
-        stranger.close()
+def test_without_a_certificate_of_its_own_nobody_passes(
+    federation: Federation, member: Membership, tmp_path: Path
+) -> None:
+    nameless = tls_context(member.authority_path, tmp_path / "none", tmp_path / "none")
+    with outside(federation, nameless) as client:
+        assert client.post(FLEET[1], headers=key_header(member)).status_code == 401
+    with outside(federation, context_of(member)) as client:
+        assert client.post(FLEET[1]).status_code == 401, "the key that signs is the certificate's"
+        stolen = {"flwr-public-key": base64.b64encode(b"another key").decode()}
+        assert client.post(FLEET[1], headers=stolen).status_code == 401
+
+
+def test_a_certificate_of_another_authority_is_no_certificate(
+    federation: Federation, member: Membership, tmp_path: Path
+) -> None:
+    create(tmp_path, "stranger")
+    forged = issue_server(tmp_path, ["127.0.0.1"])
+    with (
+        outside(federation, tls_context(member.authority_path, forged.certificate, forged.key)) as client,
+        pytest.raises(httpx.HTTPError),
+    ):
+        client.post(FLEET[1])
+
+
+def test_without_the_authority_there_is_no_connection(federation: Federation) -> None:
+    with (
+        outside(federation, ssl.create_default_context()) as client,
+        pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        client.post(FLEET[1])
+
+
+def test_old_tls_is_not_spoken(federation: Federation) -> None:
+    config = tls_config(Starlette(), Home(federation.home).keys, host="127.0.0.1", port=1)
+    assert config.ssl is not None and config.ssl.minimum_version >= ssl.TLSVersion.TLSv1_2
