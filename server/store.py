@@ -160,8 +160,12 @@ class Store:
         try:
             self._prepare()
         except SQLAlchemyError as error:
+            self.close()
             reason = str(error).splitlines()[0]
             raise RunError("Expected the run store to open, it did not.", hint=reason) from None
+        except RunError:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -66,9 +66,7 @@ def test_control_and_runtime_answer_on_loopback_with_the_secret_alone(
 
 
 @pytest.mark.guarantee("no path outside the Fleet API reaches the SuperLink, however it is written.")
-def test_control_and_runtime_are_closed_at_the_gate_to_a_member_too(
-    federation: Federation, member: Membership
-) -> None:
+def test_control_and_runtime_are_closed_at_the_gate_to_a_member_too(federation: Federation, member: Membership) -> None:
     with outside(federation, context_of(member)) as client:
         assert [client.post(path, headers=key_header(member)).status_code for path in CONTROL] == [404] * 5
         assert [client.get(path, headers=key_header(member)).status_code for path in CONTROL] == [404] * 5
