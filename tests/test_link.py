@@ -1,0 +1,243 @@
+"""The link, against a fleet that fails in every way: it comes back, loses nothing and says nothing it should not."""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+
+from client.fleet import NotAccepted, Received, Refused
+from client.inbox import Inbox
+from client.link import FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
+from shared.errors import RunError
+from shared.protocol import (
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    decode_offer_reply,
+    decode_reply,
+    encode_offer,
+    encode_task,
+)
+
+ADAPTER = np.arange(50, dtype=np.float32)
+TASK = TrainTask("s" * 64, "r-1", 3, ADAPTER)
+
+
+class Vault:
+    """Says what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+        self.fails = ""
+
+    def train(self, task: TrainTask) -> TrainReply:
+        self.asked.append(task.round)
+        if self.fails:
+            raise RunError(self.fails)
+        return TrainReply(
+            task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, task.adapter + 1
+        )
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        self.asked.append(offer.study_run)
+        if self.fails:
+            raise RunError(self.fails)
+        return OfferReply(offer.study_run, Status.APPROVED)
+
+
+def received(content: RecordDict, kind: str = "train") -> Received:
+    """A message as the fleet hands it over."""
+    message = Message(content, 7, kind)
+    name = message.object_id
+    objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
+    return Received(name, 1, objects)
+
+
+class Fleet:
+    """A server with messages to hand out, and a script of troubles: what a call of each name raises, in order."""
+
+    node_id = 7
+
+    def __init__(self, messages: list[Received], troubles: dict[str, list[Exception | None]], stop: threading.Event):
+        self.messages, self.troubles, self.stop = messages, troubles, stop
+        self.calls: list[str] = []
+        self.replies: list[tuple[str, RecordDict]] = []
+
+    def _call(self, name: str) -> None:
+        self.calls.append(name)
+        script = self.troubles.get(name, [])
+        trouble = script.pop(0) if script else None
+        if trouble is not None:
+            raise trouble
+
+    def activate(self, known_node_id: int) -> None:
+        self._call("activate")
+        self.node_id = known_node_id or 7
+
+    def heartbeat(self) -> bool:
+        return True
+
+    def receive(self) -> Received | None:
+        self._call("receive")
+        if not self.messages:
+            self.stop.set()
+            return None
+        return self.messages[0]
+
+    def confirm(self, message: Received) -> None:
+        self.messages.remove(message)
+        self._call("confirm")
+
+    def reply(self, message: Received, content: RecordDict) -> None:
+        self._call("reply")
+        self.replies.append((message.message_id, content))
+
+    def close(self, *, deactivate: bool) -> None:
+        self.calls.append(f"close {deactivate}")
+
+
+def run(folder: Path, fleet: Fleet, vault: Vault, waits: list[float] | None = None) -> None:
+    def wait(seconds: float) -> bool:
+        if waits is not None:
+            waits.append(seconds)
+        return fleet.stop.is_set()
+
+    Link(lambda: fleet, vault, folder, server="gate:1", node_id=7, stop=fleet.stop, wait=wait).run()  # type: ignore[arg-type,return-value]
+
+
+@pytest.fixture
+def stop() -> threading.Event:
+    return threading.Event()
+
+
+def cut() -> Exception:
+    return httpx.ConnectError("no route")
+
+
+def test_a_task_is_fetched_answered_and_forgotten(tmp_path: Path, stop: threading.Event) -> None:
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert fleet.calls == ["activate", "receive", "confirm", "reply", "receive", "close True"]
+    reply = decode_reply(fleet.replies[0][1])
+    assert reply.round == 3 and np.array_equal(reply.update, ADAPTER + 1)
+    assert Inbox(tmp_path / "inbox").oldest() is None
+    assert read_link(tmp_path).trouble == "stopped" and read_link(tmp_path).node_id == 7
+
+
+def test_offers_are_answered(tmp_path: Path, stop: threading.Event) -> None:
+    fleet, vault = Fleet([received(encode_offer(StudyOffer("r-1", "{}")), "query")], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert decode_offer_reply(fleet.replies[0][1]) == OfferReply("r-1", Status.APPROVED)
+
+
+def test_a_cut_is_waited_out_on_the_same_connection_and_the_reply_is_sent_again(
+    tmp_path: Path, stop: threading.Event
+) -> None:
+    troubles = {"reply": [cut(), cut()], "receive": [cut(), None]}
+    fleet, vault, waits = Fleet([received(encode_task(TASK))], troubles, stop), Vault(), list[float]()
+    run(tmp_path, fleet, vault, waits)
+    assert fleet.calls.count("activate") == 1 and len(fleet.replies) == 1
+    assert vault.asked == [3, 3, 3], "the vault gives the same bytes again"
+    assert len(waits) >= 3
+
+
+def test_a_server_that_is_away_is_asked_for_ever_with_growing_jittered_pauses(
+    tmp_path: Path, stop: threading.Event
+) -> None:
+    fleet, waits = Fleet([], {"activate": [cut() for _ in range(40)]}, stop), list[float]()
+    run(tmp_path, fleet, Vault(), waits)
+    assert fleet.calls.count("activate") == 41
+    for number, waited in enumerate(waits[:40]):
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(number, 20))
+        assert longest / 2 <= waited <= longest
+    assert len({round(waited, 6) for waited in waits[20:40]}) > 10, "no two nodes come back in step"
+
+
+def test_a_key_that_is_not_accepted_is_said_and_tried_again(tmp_path: Path, stop: threading.Event) -> None:
+    seen: list[str] = []
+    fleet = Fleet([], {"activate": [NotAccepted("the server answered 412"), None]}, stop)
+
+    def wait(_seconds: float) -> bool:
+        seen.append(read_link(tmp_path).trouble)
+        return stop.is_set()
+
+    Link(lambda: fleet, Vault(), tmp_path, server="gate:1", stop=stop, wait=wait).run()  # type: ignore[arg-type,return-value]
+    assert "does not accept this node's key" in seen[0] and fleet.calls.count("activate") == 2
+
+
+def test_a_killed_link_finds_the_message_it_had_not_answered(tmp_path: Path, stop: threading.Event) -> None:
+    message = received(encode_task(TASK))
+    Inbox(tmp_path / "inbox").keep(message)  # and then it was killed: the server will not hand it out again
+    fleet, vault = Fleet([], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert [name for name, _ in fleet.replies] == [message.message_id] and vault.asked == [3]
+
+
+def test_the_message_is_on_disk_before_the_server_hears_of_it(tmp_path: Path, stop: threading.Event) -> None:
+    class Killed(Fleet):
+        def confirm(self, message: Received) -> None:
+            kept = Inbox(tmp_path / "inbox").oldest()
+            assert kept is not None and kept == message
+            super().confirm(message)
+
+    fleet = Killed([received(encode_task(TASK))], {}, stop)
+    run(tmp_path, fleet, Vault())
+    assert len(fleet.replies) == 1
+
+
+@pytest.mark.parametrize("trouble", ["reply", "confirm", "receive"])
+def test_what_the_server_does_not_want_any_more_is_dropped(tmp_path: Path, stop: threading.Event, trouble: str) -> None:
+    fleet = Fleet([received(encode_task(TASK))], {trouble: [Refused("the server answered 403")]}, stop)
+    run(tmp_path, fleet, Vault())
+    assert Inbox(tmp_path / "inbox").oldest() is None
+
+
+def test_a_message_that_cannot_be_read_is_dropped(tmp_path: Path, stop: threading.Event) -> None:
+    whole = received(encode_task(TASK))
+    broken = Received(whole.message_id, 1, {whole.message_id: b"nonsense"})
+    fleet = Fleet([broken, received(encode_task(TASK))], {}, stop)
+    run(tmp_path, fleet, Vault())
+    assert len(fleet.replies) == 1
+    (tmp_path / "inbox" / "torn.message").write_bytes(b"half a zip")
+    assert Inbox(tmp_path / "inbox").oldest() is None and not list((tmp_path / "inbox").iterdir())
+
+
+def test_message_ids_do_not_become_paths(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="letters and digits"):
+        Inbox(tmp_path).keep(Received("../../etc/passwd", 1, {}))
+
+
+def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
+    vault = Vault()
+    vault.fails = "patient Anna, row 17 of /data/ward.csv, loss 3.2"
+    message = Message(encode_task(TASK), 7, "train")
+    reply = decode_reply(answered(message, vault))
+    assert reply.status is Status.FAILED and not reply.update.any() and len(reply.update) == len(ADAPTER)
+    offered = Message(encode_offer(StudyOffer("r-1", "{}")), 7, "query")
+    assert decode_offer_reply(answered(offered, vault)) == OfferReply("r-1", Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [RecordDict(), RecordDict({"task": ConfigRecord({"protocol-version": 99})}), RecordDict({"x": ConfigRecord()})],
+)
+@pytest.mark.parametrize("kind", ["train", "query", "evaluate"])
+def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, kind: str) -> None:
+    vault = Vault()
+    reply = decode_reply(answered(Message(content, 7, kind), vault))
+    assert reply.status is Status.REFUSED_VERSION and vault.asked == []
+
+
+def test_the_link_has_neither_torch_nor_the_records_in_its_process() -> None:
+    code = "import sys, client.link_process, client.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    private = {"torch", "transformers", "opacus", "pandas", "client.vault.vault", "client.vault.ledger"}
+    assert "client.link" in done.stdout.split() and not private & set(done.stdout.split())
