@@ -1,0 +1,245 @@
+"""Every byte that a node sends in a whole study, recorded at the link before TLS, against the closed list."""
+
+import ssl
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord
+from flwr.common.serde import message_from_proto
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.supercore.inflatable.inflatable_object import get_object_type_from_object_content
+from flwr.supercore.task_identity import TaskIdentity
+
+from client.link import Link
+from client.membership import membership
+from client.settings import folders, load_node
+from client.vault.vaults import Vaults
+from server.roster import OFFER_LIFE_S
+from shared.errors import RunError
+from shared.foundation import find
+from shared.privacy.planning import declared_size
+from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.study import Model
+from simulations.e2e.federation import Federation, wait_until
+
+pytestmark = pytest.mark.integration
+PATHS = {
+    f"/v1/fleet/{name}"
+    for name in (
+        "activate-node",
+        "deactivate-node",
+        "send-node-heartbeat",
+        "pull-messages",
+        "pull-object",
+        "confirm-message-received",
+        "push-messages",
+        "push-object",
+    )
+}
+HEADERS = {
+    "host",
+    "accept",
+    "accept-encoding",
+    "connection",
+    "user-agent",
+    "content-type",
+    "content-length",
+    "flwr-public-key",
+    "flwr-signature",
+    "flwr-timestamp",
+    "flwr-package-name",
+    "flwr-package-version",
+    "flwr-component-name",
+}
+SECRETS = [
+    "wordprivate",
+    "secretward",
+    "records.csv",
+    "loss",
+    "accuracy",
+    "Traceback",
+    "Error",
+    "patient Anna",
+    ".toml",
+]
+ROUNDS, DEADLINE_S = 4, 60
+
+
+@dataclass(frozen=True)
+class Sent:
+    """One HTTP request."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Troubled:
+    """The real vault, which fails in round 2 with a message that would tell everything."""
+
+    def __init__(self, vaults: Vaults) -> None:
+        self._vaults = vaults
+        self.statuses: list[Status] = []
+
+    def train(self, task: TrainTask) -> TrainReply:
+        if task.round == 2:
+            self.statuses.append(Status.FAILED)
+            raise RunError("patient Anna: loss 3.21 in records.csv")
+        reply = self._vaults.train(task)
+        self.statuses.append(reply.status)
+        return reply
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        return self._vaults.offer(offer)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[int, bytearray]]:
+    """Bytes by connection, as this process gives them to TLS."""
+    recorded: dict[int, bytearray] = defaultdict(bytearray)
+    really = {"send": ssl.SSLSocket.send, "sendall": ssl.SSLSocket.sendall}
+
+    def recording(name: str) -> Any:
+        def send(self: ssl.SSLSocket, data: Any, *rest: Any) -> Any:
+            sent = really[name](self, data, *rest)
+            recorded[id(self)] += bytes(data[:sent] if name == "send" else data)
+            return sent
+
+        return send
+
+    # sendall is written in terms of send
+    monkeypatch.setattr(ssl.SSLSocket, "send", recording("send"))
+    identity = TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id
+    yield recorded
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = identity
+
+
+def requests_in(stream: bytes) -> list[Sent]:
+    found = []
+    while stream:
+        head, _, rest = stream.partition(b"\r\n\r\n")
+        first, *lines = head.decode("ascii").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        length = int(headers.get("content-length", 0))
+        assert "transfer-encoding" not in headers and len(rest) >= length
+        found.append(Sent(first.split()[1], headers, rest[:length]))
+        stream = rest[length:]
+    return found
+
+
+@pytest.fixture
+def study(federation: Federation, tiny_bert: Path, tmp_path: Path) -> str:
+    """A node with private words and a study that wants it; returns the run."""
+    rows = [f"wordprivate{i} {'good' if i % 2 else 'bad'},{'yes' if i % 2 else 'no'}" for i in range(60)]
+    fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    policy = f'epsilon = 5.0\ndelta = 1e-5\ndeclared_size = {declared_size(54)}\nmodels = ["{fingerprint}"]\n'
+    federation.make_node(
+        "secretward",
+        "text,label\n" + "\n".join(rows) + "\n",
+        policy + "smallest_cohort = 1\napproval = 'within-policy'\n",
+        node=f'models = "{tiny_bert.parent}"',
+    )
+    federation.enrol("secretward")
+    (tmp_path / "study.toml").write_text(f"""
+[study]
+name = "what leaves"
+[model]
+source = "{tiny_bert}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 16
+[training]
+local_steps = 2
+learning_rate = 0.01
+[federation]
+rounds = {ROUNDS}
+quorum = 1
+deadline_s = {DEADLINE_S}
+smallest_declared_size = 10
+""")
+    return federation.start_study(tmp_path / "study.toml")
+
+
+@pytest.mark.guarantee("a node sends packed updates, protocol fields and typed codes, and nothing else.")
+@pytest.mark.guarantee(
+    "a reply says nothing of how long it took: it bears its task's own moment, and one constant run time."
+)
+def test_the_whole_wire_of_a_whole_study(federation: Federation, study: str, wire: dict[int, bytearray]) -> None:
+    config = federation.config("secretward")
+    places, vault, stop = folders(config, load_node(config)), Troubled(Vaults(config)), threading.Event()
+    member = membership(places.link)
+    link = Link(
+        lambda: member.connect(load_node(config).server, config.parent),
+        vault,
+        places.link,
+        server=member.server,
+        node_id=member.node_id,
+        stop=stop,
+    )
+    running = threading.Thread(target=link.run)
+    running.start()
+    try:
+        wait_until(lambda: federation.run(study)["state"] == "finished", "the study is finished")
+    finally:
+        stop.set()
+        running.join(30)
+    assert vault.statuses == [Status.TRAINED, Status.FAILED, Status.TRAINED, Status.TRAINED]
+    history = federation.run(study)["history"]
+    assert [record["outcome"] for record in history] == ["aggregated", "skipped", "aggregated", "aggregated"]
+
+    sent = [request for stream in wire.values() for request in requests_in(bytes(stream))]
+    everything = b"".join(bytes(stream) for stream in wire.values()).lower()
+    for secret in (*SECRETS, str(federation.folder)):
+        assert secret.lower().encode() not in everything, secret
+    assert {request.path for request in sent} <= PATHS
+    assert {name for request in sent for name in request.headers} <= HEADERS
+    _check_messages([request.body for request in sent if request.path.endswith("push-messages")])
+    _check_objects([request.body for request in sent if request.path.endswith("push-object")])
+
+
+def _check_messages(bodies: list[bytes]) -> None:
+    sizes = defaultdict(set)
+    for body in bodies:
+        request = PushMessagesRequest.FromString(body)
+        assert list(request.clientapp_runtime_list) == [0.0]
+        (proto,) = request.messages_list
+        message = message_from_proto(proto)
+        sizes[message.metadata.message_type].add(len(body))
+        assert not message.has_error() and not message.content
+        # the task's own: Flower takes the time that has passed from it
+        assert message.metadata.ttl == 2 * DEADLINE_S == OFFER_LIFE_S
+    assert set(sizes) == {"train", "query"} and len(sizes["train"]) == 1, "every reply of a study has the same length"
+
+
+def _check_objects(bodies: list[bytes]) -> None:
+    kinds: dict[str, set[int]] = defaultdict(set)
+    fields: set[str] = set()
+    for body in bodies:
+        pushed = PushObjectRequest.FromString(body)
+        kind = get_object_type_from_object_content(pushed.object_content)
+        kinds[kind].add(len(pushed.object_content))
+        if kind == "ConfigRecord":
+            fields |= set(ConfigRecord.inflate(pushed.object_content))
+        if kind == "ArrayRecord":
+            assert b"packed" in pushed.object_content
+    assert set(kinds) == {"Message", "RecordDict", "ConfigRecord", "ArrayRecord", "Array", "ArrayChunk"}
+    assert fields == {
+        "protocol-version",
+        "study-sha256",
+        "study-run",
+        "round",
+        "base-sha256",
+        "status",
+        "height",
+        "head",
+    }
+    # an update, and the zeros of a failure, are as long as each other
+    assert len(kinds["ConfigRecord"]) == 3, "a reply, a mark and a stance, each of one length"
+    assert len(kinds["ArrayChunk"]) == len(kinds["Array"]) == len(kinds["ArrayRecord"]) == 1
