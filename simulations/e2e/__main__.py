@@ -7,7 +7,6 @@
 One line for each, `ok` or `FAILED`; the exit code says whether any failed.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -45,13 +44,13 @@ max_length = 16
 [adapter]
 layers = "last:1"
 [training]
-local_steps = 2
+local_steps = 4
 learning_rate = 1.0
 adapter_learning_rate = 0.5
 [federation]
 rounds = 2000
 quorum = 2
-deadline_s = 20
+deadline_s = 45
 smallest_declared_size = 10
 """
 
@@ -63,6 +62,7 @@ def main(
     """Run everything; minutes."""
     folder = Path(tempfile.mkdtemp(prefix="fedvault-e2e-"))
     good = []
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
         if not faults_only:
             good.append(_whole_study(folder / "study"))

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import grpc
 import psutil
 
+from client.vault_client import VaultClient
 from server.settings import Home
 
 T = TypeVar("T")
@@ -115,6 +117,17 @@ class Federation:
         os.kill(pid, number)
         return pid
 
+    def in_training(self, node: str) -> bool:
+        """Whether a node's vault has done a step of a round and not all."""
+        vault = VaultClient(self.folder / node / "node" / "run" / "vault.sock")
+        try:
+            status = vault.status()
+        except grpc.RpcError:
+            return False
+        finally:
+            vault.close()
+        return bool(status.busy and status.steps_done)
+
     def stop(self) -> None:
         """Stop everything, frozen processes too."""
         for name in self.nodes:
@@ -152,7 +165,7 @@ def command(package: str, *arguments: str, check: bool = True, timeout_s: float 
     return done.stdout if check else done.stdout + done.stderr
 
 
-def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 120.0) -> T:
+def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 120.0, poll_s: float = POLL_S) -> T:
     """Look until it is so.
 
     Raises:
@@ -162,7 +175,7 @@ def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 120.0) ->
     while not (found := look()):
         if time.monotonic() > deadline:
             raise Impatience(f"expected within {timeout_s:g} s: {what}")
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
     return found
 
 
