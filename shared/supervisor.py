@@ -228,6 +228,7 @@ def detach(command: Sequence[str], log: Path, folder: Path, *, timeout_s: float 
     while time.monotonic() < give_up:
         state = read_state(folder)
         if state is not None and state["pid"] == process.pid:
+            process.returncode = 0  # it outlives us: nobody is to wait for it, or to miss that
             return process.pid
         if process.poll() is not None:
             break

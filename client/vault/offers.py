@@ -105,5 +105,5 @@ class Offers:
 def _study(offer: StudyOffer) -> Study:
     try:
         return parse(Study, json.loads(offer.study_json), where="The offer")
-    except (ValueError, SettingsError) as error:
+    except (ValueError, RecursionError, SettingsError) as error:
         raise PeerError(f"Expected a study, got something else: {error}") from None

@@ -1,0 +1,257 @@
+"""One node's vault over its whole life: offers, approvals, rounds, hours, budgets, local metrics."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from client.vault.approved_runs import ApprovedRuns
+from client.vault.desk import Desk
+from client.vault.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, Offers
+from client.vault.vaults import Vaults
+from client.vault.wire import write_reply
+from shared.adapted_model import layout_of
+from shared.errors import BudgetError, DataError, PeerError, PolicyRefusal, SettingsError
+from shared.foundation import find
+from shared.protocol import Mark, Status, StudyOffer, TrainTask
+from shared.study import Model, Study
+
+Studies = Callable[..., Study]
+TUESDAY_NOON = datetime(2026, 11, 24, 12, 0)
+
+
+class Node:
+    """A node's folder with one dataset, and what its operator may change."""
+
+    def __init__(self, folder: Path, tiny_bert: Path, make_study: Studies) -> None:
+        self.folder, self._tiny_bert, self._make_study = folder, tiny_bert, make_study
+        self.fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+        self.config, self.data = folder / "node.toml", folder / "ward.csv"
+        rows = [f"{'good' if i % 2 else 'bad'} word{i},{'yes' if i % 2 else 'no'}" for i in range(60)]
+        self.data.write_text("text,label\n" + "\n".join(rows) + "\n")
+        self.write()
+
+    def write(self, node: str = "", **changes: Any) -> None:
+        policy = {"epsilon": 3.0, "delta": 1e-5, "declared_size": 54, "models": [self.fingerprint]} | changes
+        lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in policy.items())
+        models = f'models = "{self._tiny_bert.parent}"'
+        self.config.write_text(f'[node]\n{models}\n{node}\n[datasets.ward]\nsource = "ward.csv"\n{lines}\n')
+
+    def study(self, **sections: Any) -> Study:
+        model = {"source": str(self._tiny_bert), "fingerprint": self.fingerprint}
+        usual = {"model": model, "adapter": {"layers": "last:1"}, "federation": {"quorum": 3}}
+        return self._make_study(**usual | sections)
+
+    def approve(self, study: Study, run: str = "r-1") -> None:
+        desk = Desk(self.config)
+        with desk.ledger() as ledger:
+            desk.approve(ledger, desk.weigh(ledger, study, "ward"), run)
+
+    def rows(self) -> list[str]:
+        with Desk(self.config).ledger() as ledger:
+            return [row["kind"] for row in ledger.rows()]
+
+
+@pytest.fixture
+def node(tmp_path: Path, tiny_bert: Path, make_study: Studies) -> Node:
+    return Node(tmp_path, tiny_bert, make_study)
+
+
+def offer(study: Study, run: str = "r-1") -> StudyOffer:
+    return StudyOffer(run, study.canonical_json())
+
+
+def task(study: Study, number: int = 1, run: str = "r-1") -> TrainTask:
+    return TrainTask(study.sha256, run, number, np.zeros(layout_of(study).length, np.float32))
+
+
+def test_a_study_waits_for_a_person_is_approved_trained_and_ended(node: Node) -> None:
+    study, vaults = node.study(), Vaults(node.config, now=lambda: TUESDAY_NOON)
+    assert vaults.offer(offer(study)).status is Status.AWAITING_APPROVAL
+    assert vaults.train(task(study)).status is Status.REFUSED_POLICY
+    assert node.rows() == [], "an offer and a refusal enter nothing"
+    node.approve(study)
+    assert vaults.offer(offer(study)).status is Status.APPROVED
+    first = vaults.train(task(study))
+    assert first.status is Status.TRAINED and first.update.any()
+    assert write_reply(vaults.train(task(study))) == write_reply(first)
+    assert write_reply(Vaults(node.config).train(task(study))) == write_reply(first), "also after a restart"
+    assert vaults.standing() == Mark(first.ledger.height + 1, vaults.standing().head)
+    desk = Desk(node.config)
+    with desk.ledger() as ledger:
+        assert desk.reject(ledger, "r-1") == "r-1"
+    assert vaults.offer(offer(study)).status is Status.REJECTED
+    assert vaults.train(task(study, 2)).status is Status.REFUSED_POLICY
+    with pytest.raises(PolicyRefusal, match="was rejected"):
+        node.approve(study)
+
+
+@pytest.mark.guarantee(
+    "a run trains on the records as they were when it was approved, whatever happens to the file later."
+)
+def test_the_file_may_change_or_go_and_the_run_trains_on_what_was_approved(node: Node) -> None:
+    study = node.study()
+    node.approve(study)
+    kept = ApprovedRuns(Desk(node.config).folders.approved)
+    before = kept.train("r-1")
+    node.data.write_text("text,label\nother,no\n")
+    assert Vaults(node.config).train(task(study)).status is Status.TRAINED
+    node.data.unlink()
+    assert Vaults(node.config).train(task(study, 2)).status is Status.TRAINED
+    assert kept.train("r-1").digest == before.digest
+    for path in Desk(node.config).folders.approved.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0
+    kept.forget("r-1")
+    assert Vaults(node.config).train(task(study, 3)).status is Status.REFUSED_POLICY
+    with pytest.raises(DataError, match="'r-1' was approved with"):
+        kept.study("r-1")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sections", "status"),
+    [
+        ({"smallest_cohort": 4}, {}, Status.REFUSED_POLICY),
+        ({"largest_update_bytes": 4}, {}, Status.REFUSED_POLICY),
+        ({"unit": "patient", "unit_column": "label"}, {}, Status.REFUSED_POLICY),
+        ({"models": ["0" * 64]}, {}, Status.REFUSED_POLICY),
+        ({}, {"model": {"source": "embedded:minilm", "fingerprint": "1" * 64}}, Status.REFUSED_MODEL),
+        ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.0}}, Status.AWAITING_APPROVAL),
+        ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.5}}, Status.REFUSED_POLICY),
+    ],
+)
+def test_an_offer_outside_the_policy_is_refused_for_a_public_reason(
+    node: Node, changes: dict[str, Any], sections: dict[str, Any], status: Status
+) -> None:
+    node.write(**changes)
+    assert Vaults(node.config).offer(offer(node.study(**sections))).status is status
+    assert node.rows() == []
+
+
+def test_within_policy_approves_what_the_policy_allows_and_no_more_than_the_budget(node: Node) -> None:
+    node.write(approval="within-policy")
+    vaults = Vaults(node.config)
+    assert vaults.offer(offer(node.study(privacy={"epsilon": 2.0}))).status is Status.APPROVED
+    assert node.rows() == ["register", "approve"]
+    assert vaults.offer(offer(node.study(privacy={"epsilon": 2.9}), "r-2")).status is Status.REFUSED_BUDGET
+    assert vaults.offer(offer(node.study(privacy={"epsilon": 9.0}), "r-3")).status is Status.REFUSED_POLICY
+    assert node.rows() == ["register", "approve"]
+
+
+def test_within_policy_leaves_data_that_cannot_be_read_to_a_person(node: Node) -> None:
+    node.write(approval="within-policy")
+    node.data.write_text("nothing,here\n1,2\n")
+    assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
+    assert node.rows() == []
+
+
+def test_rounds_are_trained_in_the_policys_hours(node: Node) -> None:
+    study = node.study()
+    node.write(days=["mon"], hours="22:00-06:00")
+    node.approve(study)
+    noon = Vaults(node.config, now=lambda: TUESDAY_NOON)
+    assert noon.train(task(study)).status is Status.REFUSED_HOURS
+    night = Vaults(node.config, now=lambda: datetime(2026, 11, 24, 1, 30))
+    first = night.train(task(study))
+    assert first.status is Status.TRAINED, "the night that began on Monday"
+    assert write_reply(noon.train(task(study))) == write_reply(first), "what was released may always be sent again"
+
+
+def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> None:
+    study, vaults = node.study(), Vaults(node.config)
+    node.approve(study)
+    assert vaults.train(task(study)).status is Status.TRAINED
+    with Desk(node.config).ledger() as ledger:
+        spent = ledger.books.spent("ward")
+    node.write(epsilon=round(spent + 1e-3, 6))
+    assert vaults.train(task(study, 2)).status is Status.REFUSED_BUDGET
+    node.write(smallest_cohort=9)
+    assert vaults.train(task(study, 2)).status is Status.REFUSED_POLICY
+    node.write()
+    assert vaults.train(task(study, 2)).status is Status.TRAINED
+
+
+def test_another_study_under_an_approved_name_is_refused(node: Node) -> None:
+    study, other = node.study(), node.study(training={"local_steps": 9})
+    node.approve(study)
+    vaults = Vaults(node.config)
+    assert vaults.train(task(other)).status is Status.REFUSED_POLICY
+    assert vaults.train(task(study, run="r-2")).status is Status.REFUSED_POLICY
+    assert vaults.train(task(study, 4)).status is Status.REFUSED_STUDY, "the study has three rounds"
+    assert "reserve" not in node.rows()
+
+
+def test_a_server_that_knows_a_longer_ledger_is_told_nothing(node: Node) -> None:
+    study = node.study()
+    node.approve(study)
+    ahead = replace(task(study), echo=Mark(99, "a" * 64))
+    reply = Vaults(node.config).train(ahead)
+    assert reply.status is Status.REFUSED_LEDGER and not reply.update.any() and len(reply.update) == len(ahead.adapter)
+    assert "reserve" not in node.rows()
+
+
+def test_updates_leave_at_whole_slots(node: Node) -> None:
+    study, slept = node.study(), list[float]()
+    node.write(node="release_slot_s = 900.0")
+    node.approve(study)
+    vaults = Vaults(node.config, sleep=slept.append)
+    vaults.train(task(study))
+    vaults.train(task(study, 9))
+    assert len(slept) == 2 and all(0 <= seconds <= 900 for seconds in slept), "a refusal waits as long"
+
+
+def test_local_metrics_stay_in_a_local_file(node: Node) -> None:
+    study, vaults = node.study(), Vaults(node.config)
+    node.write(holdout=0.3)
+    node.approve(study)
+    vaults.train(task(study))
+    vaults.measure(task(study))
+    (line,) = map(json.loads, Desk(node.config).folders.metrics.read_text().splitlines())
+    assert (line["run"], line["round"]) == ("r-1", 1) and 0 <= line["accuracy"] <= 1 and line["loss"] > 0
+    assert Desk(node.config).folders.metrics.stat().st_mode & 0o077 == 0
+    node.write(node="local_metrics = false")
+    vaults.measure(task(study))
+    assert len(Desk(node.config).folders.metrics.read_text().splitlines()) == 1
+
+
+def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
+    node.write(approval="within-policy")
+    section = node.config.read_text().split("[datasets.ward]")[1]
+    node.config.write_text(node.config.read_text() + "[datasets.clinic]" + section)
+    assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
+
+
+def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study: Studies) -> None:
+    offers = Offers(tmp_path / "offers")
+    study = make_study()
+    assert offers.receive(offer(study)).run == "r-1" and offers.find("r").study == study
+    with pytest.raises(PeerError, match="another one"):
+        offers.receive(offer(make_study(training={"local_steps": 7})))
+    for wrong in (
+        StudyOffer("r-2", "{}"),
+        StudyOffer("r-2", "[" * 100_000),
+        StudyOffer("r-2", " " * (LARGEST_STUDY_BYTES + 1)),
+        StudyOffer("", study.canonical_json()),
+        StudyOffer("r" * 101, study.canonical_json()),
+    ):
+        with pytest.raises(PeerError, match="Expected"):
+            offers.receive(wrong)
+    for number in range(MOST_OFFERS - 1):
+        offers.receive(offer(study, f"../{number}"))
+    with pytest.raises(PeerError, match="one more"):
+        offers.receive(offer(study, "one-more"))
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "offers"}, "names do not become paths"
+    with pytest.raises(SettingsError, match="one study on offer"):
+        offers.find("../")
+
+
+def test_a_second_run_asks_again_and_a_full_budget_says_no(node: Node) -> None:
+    study = node.study(privacy={"epsilon": 2.5})
+    node.approve(study)
+    assert Vaults(node.config).offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
+    with pytest.raises(BudgetError, match="it would promise"):
+        node.approve(study, "r-2")
