@@ -96,7 +96,7 @@ def verify(written: str) -> Receipt:
         public = serialization.load_pem_public_key(receipt.public_key.encode())
         signature = base64.b64decode(receipt.signature, validate=True)
         release = from_dict(receipt.release)
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error):
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, SettingsError):
         raise PeerError("Expected a receipt, got something else.") from None
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise PeerError("Expected a receipt signed with an elliptic-curve key, got another kind.")
