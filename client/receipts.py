@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -96,8 +96,10 @@ def verify(written: str) -> Receipt:
         public = serialization.load_pem_public_key(receipt.public_key.encode())
         signature = base64.b64decode(receipt.signature, validate=True)
         release = from_dict(receipt.release)
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, SettingsError):
+    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, UnsupportedAlgorithm, SettingsError):
         raise PeerError("Expected a receipt, got something else.") from None
+    if base64.b64encode(signature).decode() != receipt.signature:  # base64 has spellings that decode to the same
+        raise PeerError("Expected a receipt as it was signed, got a changed one.")
     if not isinstance(public, ec.EllipticCurvePublicKey):
         raise PeerError("Expected a receipt signed with an elliptic-curve key, got another kind.")
     try:

@@ -1,0 +1,138 @@
+"""A node's operator from invite to leaving, with the commands and a real server."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from client.vault.desk import Desk
+from shared.foundation import find
+from shared.protocol import StudyOffer
+from shared.study import Model, Study
+from simulations.e2e.federation import Federation, Impatience, command
+
+pytestmark = pytest.mark.integration
+Studies = Callable[..., Study]
+
+
+@pytest.fixture(scope="module")
+def ward(federation: Federation, tiny_bert: Path) -> str:
+    """The name of a node that joined."""
+    fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    rows = [f"{'good' if i % 2 else 'bad'} word{i},{'yes' if i % 2 else 'no'}" for i in range(60)]
+    policy = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 60\nmodels = ["{fingerprint}"]\nsmallest_cohort = 1\n'
+    federation.make_node(
+        "operated", "text,label\n" + "\n".join(rows) + "\n", policy, node=f'models = "{tiny_bert.parent}"'
+    )
+    federation.enrol("operated")
+    return "operated"
+
+
+def offered(federation: Federation, ward: str, study: Study, run: str) -> None:
+    """As if the server had shown it."""
+    Desk(federation.config(ward)).offers.receive(StudyOffer(run, study.canonical_json()))
+
+
+def pinned(tiny_bert: Path) -> dict[str, str]:
+    return {"source": str(tiny_bert), "fingerprint": find(Model(source=str(tiny_bert))).fingerprint}
+
+
+def failing(federation: Federation, ward: str, *arguments: str) -> dict[str, str]:
+    """What `doctor` says of every check that fails."""
+    found = federation.node(ward, "doctor", "--json", *arguments, check=False)
+    listed, _end = json.JSONDecoder().raw_decode(found)  # what libraries say on stderr follows
+    return {finding["check"]: finding["saw"] + finding["todo"] for finding in listed if not finding["ok"]}
+
+
+def test_doctor_finds_nothing_where_all_is_well(
+    federation: Federation, ward: str, tiny_bert: Path, make_study: Studies
+) -> None:
+    offered(federation, ward, make_study(model=pinned(tiny_bert)), "r-doctor")
+    said = federation.node(ward, "doctor", "r-doctor")
+    for check in ("server", "clock", "key", "ledger", "disk", "certificate", "ward: data", "ward: base models"):
+        assert f"ok     {check}: " in said
+    assert "60 rows (no 30, yes 30), declared 60. For your eyes only" in said
+    assert "s a step on cpu" in said and "GiB of memory" in said and "FAILED" not in said
+    assert json.loads(federation.node(ward, "ledger", "--json"))["rows"] == 0, "looking costs nothing"
+
+
+def test_doctor_says_what_to_do_about_each_trouble(
+    federation: Federation, ward: str, tiny_bert: Path, make_study: Studies
+) -> None:
+    config = federation.config(ward)
+    good, data = config.read_text(), config.with_name("records.csv").read_text()
+    offered(federation, ward, make_study(model=pinned(tiny_bert)), "r-doctor")
+    try:
+        config.write_text(good.replace("epsilon = 3.0", "epsilon = 0.5"))
+        assert "above all that may ever be spent" in failing(federation, ward, "r-doctor")["study: policy and budget"]
+        config.write_text(good.replace(str(tiny_bert.parent), "nowhere"))
+        assert "Put the model's folder" in failing(federation, ward)["ward: base models"]
+        config.write_text(good.replace('source = "records.csv"', 'source = "absent.csv"'))
+        assert "absent.csv" in failing(federation, ward)["ward: data"]
+        config.write_text(good.replace("declared_size = 60", "declared_size = 61.5"))
+        assert "declared_size" in failing(federation, ward)["settings"]
+        config.write_text(good)
+        config.with_name("records.csv").write_text(data.replace("text,label", "words,label"))
+        assert "text" in failing(federation, ward)["ward: data"]
+        config.with_name("records.csv").write_text(data)
+        link = config.parent / "node" / "link"
+        shutil.move(link, link.with_name("elsewhere"))
+        assert "fedvault-node join" in failing(federation, ward)["membership"]
+        shutil.move(link.with_name("elsewhere"), link)
+        authority = (link / "authority.crt").read_text()
+        (link / "authority.crt").write_text((link / "node.crt").read_text())
+        assert "firewall and proxy" in failing(federation, ward)["server"]
+        (link / "authority.crt").write_text(authority)
+        config.write_text(good + '[server]\nproxy = "http://127.0.0.1:9"\n')
+        assert "Check name, port, firewall and proxy" in failing(federation, ward)["server"]
+    finally:
+        config.write_text(good)
+        config.with_name("records.csv").write_text(data)
+    assert failing(federation, ward) == {}
+
+
+def test_studies_are_listed_shown_approved_receipted_and_rejected(
+    federation: Federation, ward: str, tiny_bert: Path, make_study: Studies, tmp_path: Path
+) -> None:
+    offered(federation, ward, make_study(model=pinned(tiny_bert), study={"description": "Find coughs."}), "r-first")
+    offered(federation, ward, make_study(model=pinned(tiny_bert)), "r-second")
+
+    def said() -> dict[str, str]:
+        return {row["run"]: row["you said"] for row in json.loads(federation.node(ward, "studies", "--json"))}
+
+    assert said()["r-first"] == "nothing yet" and "r-first" in federation.node(ward, "studies")
+    assert "Its purpose, as declared: Find coughs." in federation.node(ward, "show", "r-f")
+    federation.node(ward, "approve", "r-first", "--yes")
+    federation.node(ward, "reject", "r-second")
+    assert said() | {"r-first": "yes", "r-second": "no"} == said()
+    federation.node(ward, "receipt", "r-first", "--out", str(tmp_path / "receipt.json"))
+    assert "0 rounds paid, epsilon 0.000" in command("client", "verify", str(tmp_path / "receipt.json"))
+    (tmp_path / "receipt.json").write_text((tmp_path / "receipt.json").read_text().replace("1e-05", "1e-03"))
+    with pytest.raises(Impatience, match="as it was signed"):
+        command("client", "verify", str(tmp_path / "receipt.json"))
+    federation.node(ward, "reject", "r-first")
+    assert said()["r-first"] == "no"
+    with pytest.raises(Impatience, match="was rejected"):
+        federation.node(ward, "approve", "r-first", "--yes")
+
+
+def test_status_logs_and_stop_of_a_node_that_does_not_run(federation: Federation, ward: str) -> None:
+    found = json.loads(federation.node(ward, "status", "--json"))
+    assert found["running"] is False and found["vault"] is None
+    assert "not running" in federation.node(ward, "stop") and federation.node(ward, "logs") == ""
+
+
+def test_leaving_closes_what_is_open_and_keeps_the_ledger(
+    federation: Federation, ward: str, tiny_bert: Path, make_study: Studies
+) -> None:
+    offered(federation, ward, make_study(model=pinned(tiny_bert)), "r-third")
+    federation.node(ward, "approve", "r-third", "--yes")
+    before = json.loads(federation.node(ward, "ledger", "--json"))["rows"]
+    assert "What was released stays released" in federation.node(ward, "leave", "--yes")
+    after = json.loads(federation.node(ward, "ledger", "--json"))
+    assert after["rows"] == before + 1 and after["datasets"]["ward"]["promised"] == 0
+    assert not (federation.config(ward).parent / "node" / "link" / "node.key").exists()
+    with pytest.raises(Impatience, match="fedvault-node join INVITE"):
+        federation.node(ward, "start")
