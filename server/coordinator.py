@@ -190,12 +190,13 @@ class Coordinator:
         }
         pause = FIRST_POLL_S
         while questions and not current.closed(time.monotonic()):
-            replies = list(self.grid.pull_messages(list(questions)))
-            for reply in replies:
+            came = False
+            for reply in self.grid.pull_messages(list(questions)):
+                came = True
                 node = questions.pop(reply.metadata.reply_to_message_id, None)
                 yield (reply.metadata.src_node_id if node is None else node), reply
-            pause = FIRST_POLL_S if replies else min(2 * pause, LONGEST_POLL_S)
-            if not replies:
+            pause = FIRST_POLL_S if came else min(2 * pause, LONGEST_POLL_S)
+            if not came:
                 time.sleep(pause)
 
 

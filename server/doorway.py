@@ -35,6 +35,7 @@ def serve(home: Home) -> None:
     enrolment = Enrolment(store, home, control)
     limits = Limits(
         body_bytes=settings.largest_body_bytes,
+        bytes_at_once=settings.largest_body_bytes,
         requests_per_s=settings.requests_per_s,
         burst=int(settings.requests_per_s * BURST_S),
     )

@@ -4,17 +4,21 @@ Every internal name of Flower that is used here is held by one contract test.
 """
 
 import hashlib
+import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, cast
 
 import httpx
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+from flwr.app import Message
+from flwr.app.metadata import Metadata
 from flwr.cli.build import build_fab_from_files
 from flwr.common.constant import SubStatus
-from flwr.common.serde import context_from_proto, fab_to_proto, run_from_proto
+from flwr.common.serde import context_from_proto, fab_to_proto, message_from_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
     RegisterNodeRequest,
@@ -22,8 +26,10 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
+    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
@@ -31,6 +37,13 @@ from flwr.proto.runtime_pb2 import (
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
 from flwr.supercore.interceptors import (
     RuntimeTokenHttpInterceptor,
     RuntimeVersionHttpInterceptor,
@@ -46,8 +59,10 @@ from server.settings import Home
 from server.superlink import HOST, SECRET_HEADER
 from shared.errors import RunError
 
+log = logging.getLogger(__name__)
 HEARTBEAT_EVERY_S = 10.0
 PATIENCE_S = 60.0
+FORGOTTEN_AFTER_S = 60.0
 # Flower wants a bundle for every run. Ours names what everyone has installed, and holds no code: nobody runs it.
 BUNDLE = b"""\
 [project]
@@ -132,12 +147,80 @@ class Control:
         self._client.close()
 
 
+@dataclass
+class Arriving:
+    """A reply that the SuperLink has announced."""
+
+    metadata: Metadata
+    missing: list[str]
+    """Ids of Flower's serialised objects that have not come yet."""
+    objects: dict[str, bytes]
+    asked_at: float
+    """When it was last asked for; monotonic seconds."""
+
+
 class GuardedGrid(HttpGrid):
-    """Flower's Grid, with the secret."""
+    """Flower's Grid, with the secret, and without its patience.
+
+    Flower announces a reply before its bytes are there, and its own Grid then waits up to two hours for them: one node
+    that stops in the middle would hold up everybody. It also believes what the reply's own bytes say of who sent it.
+    """
 
     def __init__(self, address: str, token: str, home: Home) -> None:
         super().__init__(address, insecure=True, token=token)
         self._home = home
+        self._arriving: dict[str, Arriving] = {}
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
+        """The replies to these messages that are there in full, one at a time.
+
+        Guarantee: a reply that never arrives in full delays no other node's reply.
+        """
+        asked, now = set(message_ids), time.monotonic()
+        self._announced(asked - self._arriving.keys(), now)
+        for question in asked & self._arriving.keys():
+            found = self._arriving[question]
+            found.asked_at = now
+            if self._is_here(found):
+                del self._arriving[question]
+                yield from self._received(found)
+        self._arriving = {
+            question: found for question, found in self._arriving.items() if now - found.asked_at < FORGOTTEN_AFTER_S
+        }
+
+    def _announced(self, message_ids: set[str], now: float) -> None:
+        if not message_ids:
+            return
+        response = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=sorted(message_ids)))
+        for message, tree in zip(response.messages_list, response.message_object_trees, strict=True):
+            metadata = message_from_proto(message).metadata
+            ids = list(dict.fromkeys(part.object_id for part in iterate_object_tree(tree)))
+            self._arriving[metadata.reply_to_message_id] = Arriving(metadata, ids, {}, now)
+
+    def _is_here(self, found: Arriving) -> bool:
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, self.run.run_id)
+        while found.missing:
+            try:
+                found.objects[found.missing[-1]] = pull(found.missing[-1])
+            except (ObjectUnavailableError, ObjectPullError):
+                return False  # its question stays open until whoever asked gives up
+            found.missing.pop()
+        return True
+
+    def _received(self, found: Arriving) -> Iterator[Message]:
+        message_id = found.metadata.message_id
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self.node, run_id=self.run.run_id, message_object_id=message_id)
+        )
+        try:
+            message = inflate_object_from_contents(message_id, found.objects)
+        except Exception as error:  # a peer's bytes may be anything, and end no round
+            log.warning("A reply of node %d cannot be read: %s", found.metadata.src_node_id, type(error).__name__)
+            return
+        if isinstance(message, Message):
+            # what the SuperLink has checked, not what the bytes say of themselves
+            vars(message.metadata).update(vars(found.metadata))
+            yield message
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(

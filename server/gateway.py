@@ -47,8 +47,8 @@ class Limits:
     """Sustained requests of one address."""
     bytes_per_s: float = 4 * 2**20
     """Sustained bytes that a node may send: nothing it sends may fill the disk."""
-    bytes_at_once: int = 256 * 2**20
-    """Bytes a node may send at once."""
+    bytes_at_once: int = 64 * 2**20
+    """Bytes a node may send at once; no less than a body."""
     burst: int = 200
     """Requests an address may make at once."""
     timeout_s: float = 60.0
@@ -114,7 +114,7 @@ def build_gateway(
         if int(request.headers.get("content-length") or 0) > limits.body_bytes:
             return PlainTextResponse("body too large\n", 413)
         if not volumes.take(node, int(request.headers.get("content-length") or limits.body_bytes)):
-            return PlainTextResponse("too many bytes\n", 413)
+            return PlainTextResponse("too many bytes\n", 429, headers={"Retry-After": "5"})
         return await _forwarded(request, path.decode("ascii"), limits, headers or {})
 
     everything_else = Route("/{path:path}", forward, methods=list(METHODS))

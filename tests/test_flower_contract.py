@@ -65,7 +65,7 @@ CALLED: dict[str, str] = {
 NAMED = {
     "flwr.common.constant": "HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SubStatus TRANSPORT_TYPE_GRPC_RERE",
     "flwr.supercore.constant": "TaskType",
-    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError",
+    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError ObjectUnavailableError",
     "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",
     "flwr.supercore.task_identity": "TaskIdentity",
     "flwr.proto.control_pb2": "ListNodesRequest RegisterNodeRequest StartRunRequest StopRunRequest "
@@ -74,7 +74,8 @@ NAMED = {
     "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
     "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest",
     "flwr.proto.node_pb2": "Node",
-    "flwr.proto.runtime_pb2": "AcquireTaskRequest PullTaskInputRequest PushTaskOutputRequest SendTaskHeartbeatRequest",
+    "flwr.proto.runtime_pb2": "AcquireTaskRequest PullAppMessagesRequest PullTaskInputRequest PushTaskOutputRequest "
+    "SendTaskHeartbeatRequest",
 }
 """Values and message types, by module."""
 METHODS = {
@@ -83,8 +84,8 @@ METHODS = {
     "flwr.supercore.control.ControlHttpClient": "RegisterNode UnregisterNode ListNodes StartRun StopRun close "
     "from_server_address",
     "flwr.supercore.runtime.RuntimeHttpClient": "AcquireTask PullTaskInput PushTaskOutput SendTaskHeartbeat close "
-    "from_server_address",
-    "flwr.superlink.grid.HttpGrid": "_connect _runtime_client set_run close",
+    "PullMessages PullObject ConfirmMessageReceived from_server_address",
+    "flwr.superlink.grid.HttpGrid": "_connect _runtime_client pull_messages set_run close",
 }
 FIELDS = {
     "flwr.proto.fleet_pb2.ActivateNodeRequest": "public_key heartbeat_interval",
@@ -92,6 +93,7 @@ FIELDS = {
     "flwr.proto.heartbeat_pb2.SendNodeHeartbeatRequest": "node heartbeat_interval",
     "flwr.proto.message_pb2.ConfirmMessageReceivedRequest": "node run_id message_object_id",
     "flwr.proto.runtime_pb2.AcquireTaskRequest": "supported_task_types",
+    "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
     "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
 }
 MOVED = "Flower moved {0}: look at what replaced it, change client/fleet.py or server/flower.py, then this table."

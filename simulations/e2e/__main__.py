@@ -57,16 +57,24 @@ smallest_declared_size = 10
 
 def main(
     faults_only: bool = typer.Option(False, help="Leave out the whole study."),
+    only: str = typer.Option("", help="The faults whose name contains this, and no study: 'huge', 'kill -9'."),
     keep: bool = typer.Option(False, help="Keep the folder."),
 ) -> None:
-    """Run everything; minutes."""
+    """Run everything; minutes.
+
+    Raises:
+        BadParameter: no fault is called so.
+    """
+    wanted = [name for name in FAULTS if only in name]
+    if not wanted:
+        raise typer.BadParameter(f"expected part of a fault's name, got {only!r}; there are: {', '.join(FAULTS)}")
     folder = Path(tempfile.mkdtemp(prefix="fedvault-e2e-"))
     good = []
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        if not faults_only:
+        if not (faults_only or only):
             good.append(_whole_study(folder / "study"))
-        good += _faults(folder / "faults")
+        good += _faults(folder / "faults", wanted)
     finally:
         if keep:
             typer.echo(f"kept: {folder}")
@@ -136,7 +144,7 @@ def _packed(folder: Path) -> Vector:
     return adapter
 
 
-def _faults(folder: Path) -> list[bool]:
+def _faults(folder: Path, wanted: list[str]) -> list[bool]:
     folder.mkdir()
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
     federation, honest = Federation(folder), ["tweets", "amazon", "editorials"]
@@ -153,7 +161,7 @@ def _faults(folder: Path) -> list[bool]:
         federation.approve(honest, run)
         scene = Scene(federation, run, honest, "rogue")
         wait_until(scene.records, "the first round")
-        return [attempt(name, scene, typer.echo) for name in FAULTS]
+        return [attempt(name, scene, typer.echo) for name in wanted]
     except Impatience as error:
         typer.echo(f"FAILED to get as far as the faults: {error}")
         return [False]

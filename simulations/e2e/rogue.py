@@ -51,7 +51,8 @@ class Rogue:
             return honest * np.float32(1e6)
         if self._kind == "shape":
             return honest[:-1]
-        return np.zeros(HUGE_FLOATS, np.float32) if self._kind == "huge" else honest
+        # noise: Flower sends equal chunks once
+        return np.random.default_rng().random(HUGE_FLOATS, np.float32) if self._kind == "huge" else honest
 
 
 def main(config: Path, kind: str) -> None:
