@@ -56,6 +56,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         )
         self.divisor = divisor
         self.clipping = clipping
+        self.seen, self.scaled_down = 0, 0  # private: for the node's operator alone
         self._randomness: StepRandomness | None = None
 
     def accumulate(self, records: int) -> None:
@@ -73,6 +74,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         """Add the clipped gradients to `summed_grad` in float64, with a factor of 0 for anything that is not finite."""
         gradients = [parameter.grad_sample.double() for parameter in self.params]
         factors = clip_factors(gradients, clip_norm=self.max_grad_norm, clipping=self.clipping)
+        untouched = 1.0 if self.clipping == "flat" else 1.0 / (1.0 + AUTOMATIC_STABILITY)
+        self.seen, self.scaled_down = self.seen + len(factors), self.scaled_down + int((factors < untouched).sum())
         for parameter, gradient in zip(self.params, gradients, strict=True):
             clipped = torch.tensordot(factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
             parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped

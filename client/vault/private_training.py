@@ -73,6 +73,7 @@ class PrivateTrainer:
         self.learning_rates = learning_rates
         self.micro_batch_tokens = micro_batch_tokens
         self.batch: Batch = make_per_example(model)
+        self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
 
     def train_round(
         self,
@@ -92,6 +93,7 @@ class PrivateTrainer:
         for number, factor in enumerate(factors):
             self._step(optimizer, factor, randomness)
             on_step(number + 1)
+        self.clip_fraction = optimizer.scaled_down / max(1, optimizer.seen)
         update: NDArray[np.float32] = self.model.packed() - received
         self._check_movement(update)
         return update

@@ -5,7 +5,9 @@ goes wrong after training began becomes one code, and the cause stays in the loc
 """
 
 import logging
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +35,17 @@ class Trains(Protocol):
     def train(self, task: TrainTask) -> TrainReply:
         """Answer; never raises for what the data or the task holds."""
         ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a round went, for the node's operator alone."""
+
+    round: int
+    seconds: float
+    """Wall time of its steps."""
+    clip_fraction: float
+    """Share of the gradients that were longer than the clipping norm."""
 
 
 class Vault:
@@ -70,6 +83,7 @@ class Vault:
         self._verdicts = verdicts
         self._dataset = dataset
         self._trainer: PrivateTrainer | None = None
+        self.last: Trained | None = None
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task."""
@@ -130,9 +144,12 @@ class Vault:
         factors = learning_rate_factors(
             round_number=task.round, local_steps=training.local_steps, rounds=federation.rounds
         )
-        return trainer.train_round(
+        started = time.monotonic()
+        update = trainer.train_round(
             task.adapter, factors=factors, randomness=self._randomness(task.round), on_step=self._on_step
         )
+        self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction)
+        return update
 
     def reply(
         self, task: TrainTask, status: Status, update: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None

@@ -98,6 +98,9 @@ class Vaults:
             return
         try:
             found = _measured(warm.vault, task, desk)
+            last = warm.vault.last
+            if last is not None and last.round == task.round:
+                found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
         except Exception:
             log.exception("Local metrics of round %d failed; training is not affected.", task.round)
             return
