@@ -1,4 +1,4 @@
-"""`python -m simulations.benchmarks [step] [engines] [quality]`: all of them without a name."""
+"""`python -m simulations.benchmarks [step] [engines] [rounds] [quality]`: all of them without a name."""
 
 import json
 import logging
@@ -20,7 +20,9 @@ console = Console()
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="step (1 min), engines (2 min), quality (20 min)")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), quality (20 min)")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure ratios and accuracies, and keep them in runs/bench/."""
@@ -49,6 +51,12 @@ def _engines() -> Iterable[Any]:
     return engines.rows()
 
 
+def _rounds() -> Iterable[Any]:
+    from simulations.benchmarks import rounds
+
+    return rounds.rows()
+
+
 def _quality() -> Iterable[Any]:
     from simulations.benchmarks import quality
 
@@ -64,7 +72,12 @@ def _table(name: str, rows: Sequence[Any]) -> Table:
     return table
 
 
-BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {"step": _step, "engines": _engines, "quality": _quality}
+BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
+    "step": _step,
+    "engines": _engines,
+    "rounds": _rounds,
+    "quality": _quality,
+}
 
 if __name__ == "__main__":
     typer.run(main)

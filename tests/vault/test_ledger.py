@@ -3,6 +3,8 @@
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,17 @@ def test_other_bytes_in_the_outbox_are_never_sent(opened: Open, tmp_path: Path) 
     next((tmp_path / "node" / "outbox").iterdir()).write_bytes(b"other")
     with pytest.raises(LedgerError, match="Expected the released bytes"):
         opened().answer("run", 1)
+
+
+def test_a_clock_that_was_set_back_stops_the_round_and_a_little_skew_does_not(opened: Open, tmp_path: Path) -> None:
+    approved(opened()).close()
+    moments = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) - timedelta(days=2)])
+    path, second = tmp_path / "node" / "ledger.db", tmp_path / "elsewhere" / "head.json"
+    with closing(Ledger(path, second=second, now=lambda: next(moments))) as ledger:
+        ledger.reserve("run", 1)
+        with pytest.raises(LedgerError, match="Expected a clock"):
+            ledger.reserve("run", 2)
+        assert ledger.height == 3, "nothing was entered"
 
 
 def test_files_are_the_owners_alone(opened: Open, tmp_path: Path) -> None:
