@@ -16,7 +16,7 @@ from server.rounds import Round, RoundRecord
 from shared.protocol import NO_MARK, Mark, TrainTask, Vector, encode_task, with_echo
 
 FIRST_POLL_S = 0.01
-LONGEST_POLL_S = 0.5
+LONGEST_POLL_S = 0.2
 Evaluate = Callable[[int, Vector], dict[str, Any]]
 
 
