@@ -186,12 +186,14 @@ def budget_runs_out(scene: Scene) -> str:
     """A node whose operator lowers its limit in the middle: it refuses for its budget before training, others go on."""
     federation, name = scene.federation, scene.honest[1]
     config = federation.config(name)
-    spent = json.loads(federation.node(name, "ledger", "--json"))["datasets"]["ward"]["spent"]
-    config.write_text(config.read_text().replace("epsilon = 3.0", f"epsilon = {spent + 0.02:.4f}"))
+    limit = _spent(scene, name) + 0.02
+    config.write_text(config.read_text().replace("epsilon = 3.0", f"epsilon = {limit:.4f}"))
+    # a round may have been paid for while the file was written
+    underway = _spent(scene, name)
     record = scene.after(scene.refused(name, "refused_budget"), f"{name} refuses for its budget")
-    after = json.loads(federation.node(name, "ledger", "--json"))["datasets"]["ward"]["spent"]
-    if after > spent + 0.02 or record["outcome"] != "aggregated":
-        raise Impatience(f"spent {after} after {spent}: {record}")
+    after = _spent(scene, name)
+    if after > max(limit, underway) or record["outcome"] != "aggregated":
+        raise Impatience(f"spent {after}, allowed {limit}: {record}")
     return f"refuses from round {record['round']}, spent {after:.3f}"
 
 
@@ -242,6 +244,10 @@ def attempt(name: str, scene: Scene, say: Callable[[str], None]) -> bool:
         outcome, good = str(error).replace("\n", " | ")[:600], False
     say(f"{'ok    ' if good else 'FAILED'} {name}: {outcome} ({time.monotonic() - started:.0f} s)")
     return good
+
+
+def _spent(scene: Scene, name: str) -> float:
+    return float(json.loads(scene.federation.node(name, "ledger", "--json"))["datasets"]["ward"]["spent"])
 
 
 def _late(record: Record, number: int) -> bool:

@@ -21,6 +21,7 @@ from server.settings import Home
 T = TypeVar("T")
 COMMAND_TIMEOUT_S = 180.0
 POLL_S = 0.2
+OFFERED_S = 300.0  # the server measures the untrained adapter first
 
 
 class Impatience(AssertionError):  # noqa: N818 - says what it is
@@ -99,7 +100,11 @@ class Federation:
     def approve(self, names: list[str], run: str) -> None:
         """Wait until the study is on offer at these nodes, and say yes."""
         for name in names:
-            wait_until(lambda name=name: run in self.node(name, "studies", "--json"), f"{name} is shown {run}")  # type: ignore[misc]
+            wait_until(
+                lambda name=name: run in self.node(name, "studies", "--json"),
+                f"{name} is shown {run}",
+                timeout_s=OFFERED_S,
+            )  # type: ignore[misc]
             self.node(name, "approve", run, "--yes")
 
     def pid(self, of: str, process: str) -> int:

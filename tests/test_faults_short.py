@@ -1,0 +1,90 @@
+"""The faults of `make e2e` in a shorter form: three tiny nodes as real processes, one study that goes on meanwhile."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.foundation import find
+from shared.study import Model
+from simulations.e2e import faults
+from simulations.e2e.faults import Scene
+from simulations.e2e.federation import Federation, wait_until
+
+pytestmark = pytest.mark.integration
+HONEST, ROGUE = ["river", "harbour"], "forest"
+STUDY = """
+[study]
+name = "short faults"
+[model]
+source = "{model}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 16
+[training]
+local_steps = 100
+learning_rate = 0.001
+adapter_learning_rate = 0.001
+[federation]
+rounds = 200
+quorum = 1
+deadline_s = 20
+smallest_declared_size = 10
+"""
+
+
+@pytest.fixture(scope="module")
+def scene(federation: Federation, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """Two honest nodes in training and one that is enrolled and does not run."""
+    fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    for name in [*HONEST, ROGUE]:
+        rows = [f"{name}{i} {'good' if i % 2 else 'bad'} word{i},{'yes' if i % 2 else 'no'}" for i in range(60)]
+        policy = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 54\nmodels = ["{fingerprint}"]\nsmallest_cohort = 1\n'
+        federation.make_node(
+            name,
+            "text,label\n" + "\n".join(rows) + "\n",
+            f"{policy}[performance]\nthreads = 1\n",
+            node=f'models = "{tiny_bert.parent}"\nlocal_metrics = false',
+        )
+        federation.enrol(name)
+    for name in HONEST:
+        federation.node(name, "start", "--detach")
+    study = tmp_path_factory.mktemp("short") / "study.toml"
+    study.write_text(STUDY.format(model=tiny_bert))
+    run = federation.start_study(study)
+    try:
+        federation.approve(HONEST, run)
+        found = Scene(federation, run, HONEST, ROGUE)
+        wait_until(found.records, "the first round")
+        yield found
+    finally:
+        federation.server("stop", run)
+        for name in HONEST:
+            federation.node(name, "stop", check=False)
+
+
+def test_a_vault_killed_in_training_loses_its_round_and_is_back(scene: Scene) -> None:
+    assert "was lost at river" in faults.killed_in_training(scene)
+
+
+def test_a_killed_server_process_goes_on_and_does_no_round_twice(scene: Scene) -> None:
+    assert "goes on with round" in faults.killed_run(scene)
+
+
+def test_a_killed_superlink_and_gateway_are_back_and_so_are_the_nodes(scene: Scene) -> None:
+    scene.federation.signal("server", "superlink")
+    assert "goes on with round" in faults.killed_gateway_and_link(scene)
+
+
+@pytest.mark.parametrize("kind", ["nan", "replay"])
+def test_a_node_that_misbehaves_is_kept_out(scene: Scene, kind: str) -> None:
+    assert faults.EXPECTED[kind] in faults.misbehaving(scene, kind)
+
+
+def test_a_budget_that_runs_out_ends_that_node_and_nobody_else(scene: Scene) -> None:
+    assert "refuses from round" in faults.budget_runs_out(scene)
+
+
+def test_nobody_was_charged_twice_for_a_round(scene: Scene) -> None:
+    assert faults.nobody_is_charged_twice(scene) == "every ledger whole"
