@@ -100,12 +100,11 @@ class Federation:
     def approve(self, names: list[str], run: str) -> None:
         """Wait until the study is on offer at these nodes, and say yes."""
         for name in names:
-            wait_until(
-                lambda name=name: run in self.node(name, "studies", "--json"),
-                f"{name} is shown {run}",
-                timeout_s=OFFERED_S,
-            )  # type: ignore[misc]
+            self._shown(name, run)
             self.node(name, "approve", run, "--yes")
+
+    def _shown(self, name: str, run: str) -> None:
+        wait_until(lambda: run in self.node(name, "studies", "--json"), f"{name} is shown {run}", timeout_s=OFFERED_S)
 
     def pid(self, of: str, process: str) -> int:
         """Process id of `superlink`, `gateway`, `run-…` (server) or `vault`, `link` (a node)."""
