@@ -18,7 +18,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 .PHONY: help setup demo test test-all check proto e2e bench clean
 
 help: ## show this list
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch the base model and the demo's data
 
