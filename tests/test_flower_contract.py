@@ -16,7 +16,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.simulation"}
 CALLED: dict[str, str] = {
     "flwr.app.message.remove_content_from_message": "message",
     "flwr.app.metadata.Metadata": "run_id message_id src_node_id dst_node_id reply_to_message_id group_id created_at "
