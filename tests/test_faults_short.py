@@ -11,7 +11,7 @@ from simulations.e2e import faults
 from simulations.e2e.faults import Scene
 from simulations.e2e.federation import Federation, wait_until
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 HONEST, ROGUE = ["river", "harbour"], "forest"
 STUDY = """
 [study]

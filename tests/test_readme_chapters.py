@@ -18,6 +18,7 @@ from simulations.e2e.federation import free_port, wait_until
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 PROGRAMS = {".venv/bin/fedvault-server": "server", ".venv/bin/fedvault-node": "client"}
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIRM = "y\n"
 ROWS = 120
 
