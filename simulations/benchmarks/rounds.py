@@ -1,8 +1,8 @@
 """Seconds of a round that are not training: four real nodes over TLS, beside stock Flower's nodes over plain HTTP.
 
-Both fine-tune the same tensors of MiniLM on the same rows with the same steps and expected batch; Flower's own app
-trains without privacy and its nodes run in their default mode. From each round's wall time the training time of its
-slowest node is taken away. First rounds, which load models and wait for people, are left out.
+Both put LoRA on the same layer of MiniLM and train on the same rows with the same steps and expected batch; Flower's
+own app trains without privacy, A as well as B, and its nodes run in their default mode. From each round's wall time the
+training time of its slowest node is taken away. First rounds, which load models and wait for people, are left out.
 """
 
 import json
@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -26,7 +25,7 @@ from shared.privacy.planning import declared_size
 from shared.study import Model
 from simulations.benchmarks.measure import Ratio, ratio_of
 from simulations.cli import QUIET
-from simulations.e2e.federation import Federation, free_port, wait_until
+from simulations.e2e.federation import Federation, free_port, listens, wait_until
 
 DATA = Path("data/vader/vader.csv")
 STOCK = Path(__file__).parent / "stock"
@@ -159,7 +158,8 @@ def _stock(folder: Path, tables: dict[str, str]) -> Iterator[None]:
                 processes.append(
                     subprocess.Popen(command, env=_environment(folder), stdout=log, stderr=log)  # noqa: S603 - Flower's own
                 )
-                time.sleep(3.0 if len(processes) == 1 else 0.0)  # nodes that find no server wait long
+                if len(processes) == 1:  # nodes that find no server wait long
+                    wait_until(lambda: listens(int(port)), "stock Flower's SuperLink runs")
             yield
         finally:
             for process in reversed(processes):

@@ -149,6 +149,15 @@ def test_a_peer_that_asks_too_often_waits() -> None:
     assert [response.status_code for response in responses] == [200, 200, 200, 429, 429]
 
 
+def test_a_peer_that_sends_too_much_at_once_is_told_to_come_back() -> None:
+    superlink = Superlink()
+    request = {"method": "POST", "url": "/v1/fleet/push", "content": b"x" * 600}
+    limits = Limits(body_bytes=1000, bytes_at_once=1000, bytes_per_s=0.001)
+    responses = through(superlink, *[request] * 3, limits=limits)
+    assert [response.status_code for response in responses] == [200, 429, 429] and len(superlink.seen) == 1
+    assert responses[1].headers["retry-after"] == "5"
+
+
 def test_tokens_come_back_with_time_and_peers_do_not_share_them() -> None:
     now = [0.0]
     buckets = TokenBuckets(2.0, 2, lambda: now[0])

@@ -1,7 +1,7 @@
 """Plain federated LoRA of an encoder WITHOUT PRIVACY: FedAvg, a model loaded for each message, tensors sent one by one.
 
-This is what a user of Flower would write; a benchmark runs it beside FedVault. It trains the tensors, steps and
-expected batch of the study it is compared with.
+This is what a user of Flower would write; a benchmark runs it beside FedVault. Layers, rank, steps and expected batch
+are those of the study it is compared with; A is trained and sent as well, as PEFT does by default.
 """
 
 import csv
