@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
@@ -201,8 +201,8 @@ class Coordinator:
 
 
 def payload_bytes(message: Message) -> int:
-    """Bytes of the arrays in a message."""
+    """Bytes of the packed vectors in a message."""
     if not message.has_content():
         return 0
-    records = (record for record in message.content.values() if isinstance(record, ArrayRecord))
-    return sum(len(array.data) for record in records for array in record.values())
+    records = (record for record in message.content.values() if isinstance(record, ConfigRecord))
+    return sum(len(value) for record in records for value in record.values() if isinstance(value, bytes))

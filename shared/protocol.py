@@ -1,8 +1,10 @@
 """What travels between server and node, as typed messages on both sides of Flower's records.
 
-The trainable state is ONE float32 array: every array costs Flower several HTTP requests. A reply names the digest of
-the adapter it started from, so a stale one can be told. Every reply of a study has the same length, also a failed
-one (zeros), so that its size says nothing about the data.
+The trainable state is ONE vector, and it travels as bytes inside the record that describes it: Flower stores and asks
+for every record, array and chunk by itself, and each costs a round trip. What differs from node to node, the echo of
+its ledger, stays in a record of its own, so that the server keeps the adapter once. A reply names the digest of the
+adapter it started from, so a stale one can be told. Every reply of a study has the same length, also a failed one
+(zeros), so that its size says nothing about the data.
 """
 
 import hashlib
@@ -13,12 +15,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from shared.errors import PeerError
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Vector = NDArray[np.float32]
 
@@ -117,13 +119,14 @@ def encode_task(task: TrainTask) -> RecordDict:
         "study-run": task.study_run,
         "round": task.round,
         "adapter-sha256": task.adapter_sha256,
+        "adapter": _pack(task.adapter),
     }
-    return RecordDict({"task": ConfigRecord(config), "echo": _mark(task.echo), "adapter": _pack(task.adapter)})
+    return RecordDict({"task": ConfigRecord(config), "echo": _echo(task.echo)})
 
 
 def with_echo(records: RecordDict, echo: Mark) -> RecordDict:
     """The same task for a node with this ledger; the adapter is shared, not copied."""
-    return RecordDict({**records, "echo": _mark(echo)})
+    return RecordDict({**records, "echo": _echo(echo)})
 
 
 def encode_offer(offer: StudyOffer) -> RecordDict:
@@ -173,7 +176,7 @@ def decode_task(records: RecordDict) -> TrainTask:
         PeerError: a record is missing or mistyped, or the adapter does not match its digest.
     """
     config = _config(records, "task")
-    adapter = _unpack(records, "adapter")
+    adapter = _unpack(config, "adapter")
     echo = _read_mark(_config(records, "echo"))
     task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter, echo)
     if task.adapter_sha256 != _text(config, "adapter-sha256"):
@@ -190,8 +193,10 @@ def encode_reply(reply: TrainReply) -> RecordDict:
         "round": reply.round,
         "base-sha256": reply.base_sha256,
         "status": int(reply.status),
+        **_mark(reply.ledger),
+        "update": _pack(reply.update),
     }
-    return RecordDict({"reply": ConfigRecord(config), "ledger": _mark(reply.ledger), "update": _pack(reply.update)})
+    return RecordDict({"reply": ConfigRecord(config)})
 
 
 def decode_reply(records: RecordDict) -> TrainReply:
@@ -207,36 +212,30 @@ def decode_reply(records: RecordDict) -> TrainReply:
         _number(config, "round"),
         _text(config, "base-sha256"),
         _status(config),
-        _unpack(records, "update"),
-        _read_mark(_config(records, "ledger")),
+        _unpack(config, "update"),
+        _read_mark(config),
     )
 
 
-def _pack(vector: Vector) -> ArrayRecord:
-    return ArrayRecord({"packed": Array(np.ascontiguousarray(vector, dtype="<f4"))})
+def _pack(vector: Vector) -> bytes:
+    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
 
 
-def _unpack(records: RecordDict, name: str) -> Vector:
-    record = records.get(name)
-    if not isinstance(record, ArrayRecord) or list(record) != ["packed"]:
-        raise PeerError(f"Expected one packed array in record {name!r}, got something else.")
-    try:
-        vector = record["packed"].numpy()
-    except (ValueError, TypeError, EOFError, OSError):
-        raise PeerError(f"Expected a readable array in record {name!r}, got bytes that are none.") from None
-    if vector.dtype != np.float32 or vector.ndim != 1:
-        raise PeerError(f"Expected a flat float32 array, got {vector.dtype} of {vector.ndim} dimensions.")
-    return vector.astype(np.float32, copy=False)
+def _unpack(config: ConfigRecord, key: str) -> Vector:
+    packed = config.get(key)
+    if not isinstance(packed, bytes) or len(packed) % 4:
+        raise PeerError(f"Expected float32 values as bytes under {key!r}, got something else.")
+    return np.frombuffer(packed, dtype="<f4").astype(np.float32)
 
 
-def _mark(mark: Mark) -> ConfigRecord:
-    # a number as text of one width: every reply of a study has the same length
-    config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
-        "height": f"{mark.height:012d}",
-        "head": mark.head,
-    }
+def _echo(mark: Mark) -> ConfigRecord:
+    config: dict[str, Any] = {"protocol-version": PROTOCOL_VERSION, **_mark(mark)}
     return ConfigRecord(config)
+
+
+def _mark(mark: Mark) -> dict[str, Any]:
+    # a number as text of one width: every reply of a study has the same length
+    return {"height": f"{mark.height:012d}", "head": mark.head}
 
 
 def _read_mark(config: ConfigRecord) -> Mark:

@@ -9,7 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.app import norm_bound
 from server.intake import LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect
-from shared.protocol import Status, TrainReply, TrainTask, digest, encode_reply, encode_task
+from shared.protocol import PROTOCOL_VERSION, Status, TrainReply, TrainTask, digest, encode_reply, encode_task
 from shared.study import Study
 
 TASK = TrainTask("s" * 64, "run", 3, np.zeros(4, np.float32))
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_quarantined_with_its_reason(change: dict[str, Any], re
     [
         RecordDict(),
         RecordDict({"reply": ConfigRecord({"protocol-version": 1})}),
-        RecordDict({"reply": ConfigRecord({"protocol-version": 2}), "update": ConfigRecord()}),
+        RecordDict({"reply": ConfigRecord({"protocol-version": PROTOCOL_VERSION})}),
         Error(code=8, reason="gone"),
     ],
 )

@@ -4,10 +4,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError
-from shared.protocol import Status, TrainReply, TrainTask, decode_reply, decode_task, digest, encode_reply, encode_task
+from shared.protocol import (
+    Mark,
+    Status,
+    TrainReply,
+    TrainTask,
+    decode_reply,
+    decode_task,
+    digest,
+    encode_reply,
+    encode_task,
+    with_echo,
+)
 
 VECTOR = np.arange(5, dtype=np.float32)
 TASK = TrainTask("a" * 64, "run", 3, VECTOR)
@@ -27,21 +38,15 @@ def spoiled(key: str, value: Any) -> RecordDict:
     return records
 
 
-def with_array(array: Array) -> RecordDict:
-    records = encode_reply(REPLY)
-    records["update"] = ArrayRecord({"packed": array})
-    return records
-
-
 BAD: dict[str, RecordDict] = {
     "empty": RecordDict(),
     "version": spoiled("protocol-version", 99),
     "status": spoiled("status", 77),
     "round as text": spoiled("round", "3"),
     "study as number": spoiled("study-sha256", 1),
-    "two dimensions": with_array(Array(np.zeros((2, 2), np.float32))),
-    "float64": with_array(Array(np.zeros(5))),
-    "no array": with_array(Array("float32", (5,), "numpy.ndarray", b"junk")),
+    "bytes that are no float32": spoiled("update", b"junk!"),
+    "update as text": spoiled("update", "0000"),
+    "update as numbers": spoiled("update", [0.0, 1.0]),
     "config missing": RecordDict({"reply": ConfigRecord({})}),
 }
 
@@ -54,6 +59,14 @@ def test_malformed_reply_is_a_peer_error(case: str) -> None:
 
 def test_adapter_that_does_not_match_its_digest_is_refused() -> None:
     records = encode_task(TASK)
-    records["adapter"] = ArrayRecord({"packed": Array(VECTOR + 1)})
+    records["task"]["adapter"] = (VECTOR + 1).tobytes()
     with pytest.raises(PeerError, match="digest"):
         decode_task(records)
+
+
+def test_the_adapter_is_one_object_for_all_nodes_and_a_message_has_few() -> None:
+    task, reply = encode_task(TASK), encode_reply(REPLY)
+    first, second = (with_echo(task, Mark(n, str(n) * 64)) for n in (1, 2))
+    assert first["task"].object_id == second["task"].object_id
+    assert decode_task(second).echo == Mark(2, "2" * 64)
+    assert set(task) == {"task", "echo"} and set(reply) == {"reply"}
