@@ -57,14 +57,15 @@ HEADERS = {
     "flwr-package-version",
     "flwr-component-name",
 }
+# Each is long, or holds a character that base64 has not: a signature of every request spells "loss" once in fifty runs.
 SECRETS = [
     "wordprivate",
     "secretward",
     "records.csv",
-    "loss",
+    "loss 3.21",
     "accuracy",
     "Traceback",
-    "Error",
+    "RunError",
     "patient Anna",
     ".toml",
 ]
