@@ -186,4 +186,6 @@ def _stock_overheads(folder: Path, report: Path) -> list[float]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    return os.environ | QUIET | {"FLWR_HOME": str(folder), "HF_HUB_OFFLINE": "1"}
+    # stock Flower looks for its other programs by name
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    return os.environ | QUIET | {"FLWR_HOME": str(folder), "HF_HUB_OFFLINE": "1", "PATH": path}
