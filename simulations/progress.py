@@ -15,6 +15,8 @@ from rich.progress import (
 )
 
 from server.rounds import RoundRecord
+from simulations.metric_text import shown, words
+from simulations.result import Quality
 
 
 class TerminalProgress:
@@ -64,14 +66,14 @@ class TerminalProgress:
         if record is None or self._task is None:
             return
         self._done = float(record.round)
-        note = f"accuracy {evaluation['accuracy']:.3f}" if evaluation else ""
-        self._bars.update(self._task, completed=record.round, note=note)
+        quality = Quality.model_validate(evaluation) if evaluation else None
+        note = f"{words(quality.metric)} {shown(quality.value)}" if quality else ""
+        self._bars.update(self._task, completed=record.round, note=escape(note))
         for entry in [*record.quarantined, *record.refused, *({"node": n, "silent": ""} for n in record.missing)]:
             self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow", markup=False)
-        if evaluation:
-            worst = evaluation["worst_site"]
-            line = f"{self._title}: round {record.round:>3}  accuracy {evaluation['accuracy']:.3f}"
-            line += f"  worst {worst['site']} {worst['accuracy']:.3f}"
+        if quality:
+            worst = quality.worst_site
+            line = f"{self._title}: round {record.round:>3}  {note}  worst {worst.site} {shown(worst.value)}"
             self._bars.console.print(line, style="dim", highlight=False, markup=False)
 
     def _finish_phase(self) -> None:

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from shared.files import write_atomically
+from simulations.metric_text import axis_range, direction, drawable, heading, shown, words
 from simulations.result import ArmResult, Result
 
 SHOWN_SITES = 20
@@ -35,17 +36,18 @@ def write_report(result: Result, path: Path) -> None:
 def page(result: Result) -> str:
     """The whole page; every text from outside is escaped."""
     name = _text(result.scenario["study"]["name"])
+    metric, higher_is_better = result.final.metric, result.final.higher_is_better
     body = [
         f"<h1>{name}</h1>",
         f"<p>{_headline(result)}</p>",
         f"<p>{_guarantee(result)}</p>",
         f'<p class="box">{SEEDED}</p>' if any(p.seeded_noise for p in result.privacy.values()) else "",
         *(f'<p class="box">{_text(warning)}</p>' for warning in result.warnings),
-        "<h2>Accuracy on records never trained on</h2>",
+        f"<h2>{_text(heading(metric, 'on records never trained on', higher_is_better=higher_is_better))}</h2>",
         _arms_table(result),
-        _plot("arms", _arms_figure(result), "Accuracy of every arm, overall and of the worst site"),
+        _plot("arms", _arms_figure(result), heading(metric, "of every arm, overall and of the worst site")),
         "<h2>Round by round</h2>",
-        _plot("rounds", _rounds_figure(result), "Accuracy after every round, overall and by site"),
+        _plot("rounds", _rounds_figure(result), heading(metric, "after every round, overall and by site")),
         "<h2>Privacy spent</h2>",
         _privacy_table(result),
         "<h2>What it took</h2>",
@@ -60,12 +62,13 @@ def page(result: Result) -> str:
 
 
 def _headline(result: Result) -> str:
-    parts = [f"Federated under ε = {result.arms['federated'].epsilon:.2f}: <b>{result.final.accuracy:.1%}</b>"]
+    epsilon, value = result.arms["federated"].epsilon, shown(result.final.value)
+    parts = [f"Federated under ε = {epsilon:.2f}: {_metric(result)} <b>{value}</b>"]
     alone = [arm for name, arm in result.arms.items() if name.startswith("site-alone")]
-    parts += [f"{_text(arm.title)} under the same ε: {arm.quality.accuracy:.1%}" for arm in alone[:3]]
+    parts += [f"{_text(arm.title)} under the same ε: {shown(arm.quality.value)}" for arm in alone[:3]]
     reference = result.arms.get("without-privacy")
     if reference is not None:
-        parts.append(f"without privacy, the reference without protection: {reference.quality.accuracy:.1%}")
+        parts.append(f"without privacy, the reference without protection: {shown(reference.quality.value)}")
     return "; ".join(parts) + "."
 
 
@@ -98,9 +101,9 @@ def _arm_cells(arm: ArmResult, sites: list[str]) -> list[str]:
         str(arm.steps or "-"),
         f"{arm.seconds:.0f}",
         "no protection" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
-        f"{arm.quality.accuracy:.3f}",
-        *(f"{arm.quality.per_site[site]:.3f}" for site in sites),
-        f"{arm.quality.worst_site.accuracy:.3f} ({arm.quality.worst_site.site})",
+        shown(arm.quality.value),
+        *(shown(arm.quality.per_site[site]) for site in sites),
+        f"{shown(arm.quality.worst_site.value)} ({arm.quality.worst_site.site})",
     ]
 
 
@@ -141,29 +144,35 @@ def _arms_figure(result: Result) -> go.Figure:
     arms = list(result.arms.values())
     titles = [_text(arm.title) for arm in arms]
     hatched = {"shape": ["" if arm.private else "/" for arm in arms]}
-    worst = [arm.quality.worst_site.accuracy for arm in arms]
+    values = [arm.quality.value for arm in arms]
+    worst = [arm.quality.worst_site.value for arm in arms]
     figure = go.Figure(
         [
-            go.Bar(name="all", x=titles, y=[a.quality.accuracy for a in arms], marker={"pattern": hatched}),
-            go.Bar(name="worst site", x=titles, y=worst, marker={"pattern": hatched}),
+            go.Bar(name="all", x=titles, y=[*map(drawable, values)], marker={"pattern": hatched}),
+            go.Bar(name="worst site", x=titles, y=[*map(drawable, worst)], marker={"pattern": hatched}),
         ]
     )
-    return figure.update_layout(barmode="group", yaxis_title="accuracy", yaxis_range=[0, 1])
+    limits = axis_range([*values, *worst], higher_is_better=result.final.higher_is_better)
+    return figure.update_layout(barmode="group", yaxis_title=_metric(result), yaxis_range=limits)
 
 
 def _rounds_figure(result: Result) -> go.Figure:
     evaluated = [r for r in result.rounds if r.evaluation is not None]
     numbers = [r.round for r in evaluated]
-    overall = [r.evaluation.accuracy for r in evaluated if r.evaluation]
+    overall = [drawable(r.evaluation.value) for r in evaluated if r.evaluation]
     figure = go.Figure([go.Scatter(name="all sites", x=numbers, y=overall, line={"width": 4})])
     for site in list(result.final.per_site)[:SHOWN_SITES]:
-        values = [r.evaluation.per_site[site] for r in evaluated if r.evaluation]
+        values = [drawable(r.evaluation.per_site[site]) for r in evaluated if r.evaluation]
         figure.add_scatter(name=_text(site), x=numbers, y=values)
     reference = result.arms.get("without-privacy")
-    if reference is not None:
+    if reference is not None and drawable(reference.quality.value) is not None:
         note = "WITHOUT PRIVACY (reference)"
-        figure.add_hline(reference.quality.accuracy, line_dash="dot", line_color=UNPROTECTED, annotation_text=note)
-    return figure.update_layout(xaxis_title="round", yaxis_title="accuracy")
+        figure.add_hline(reference.quality.value, line_dash="dot", line_color=UNPROTECTED, annotation_text=note)
+    return figure.update_layout(xaxis_title="round", yaxis_title=_metric(result))
+
+
+def _metric(result: Result) -> str:
+    return _text(words(result.final.metric) + direction(higher_is_better=result.final.higher_is_better))
 
 
 def _bytes_figure(result: Result) -> go.Figure:
@@ -182,7 +191,7 @@ def _timing_figure(result: Result) -> go.Figure:
 def _plot(name: str, figure: go.Figure, description: str) -> str:
     figure.update_layout(template="plotly_white", margin={"l": 40, "r": 20, "t": 20, "b": 40})
     plain = figure.to_plotly_json()
-    data = json.dumps([plain["data"], plain["layout"]], cls=_Encoder).replace("<", "\\u003c")
+    data = json.dumps([plain["data"], plain["layout"]], cls=_Encoder, allow_nan=False).replace("<", "\\u003c")
     draw = f"Plotly.newPlot('{name}',...{data},{{displayModeBar:false,responsive:true}})"
     return f'<div id="{name}" role="img" aria-label="{_text(description)}"></div><script>{draw}</script>'
 

@@ -1,14 +1,24 @@
 """`result.json`: everything a run found, with the meaning and unit of every field. `python -m simulations.result`."""
 
 import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, PlainSerializer, ValidationError
 
 from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.study import Section
+
+
+def _json_safe(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+# perplexity overflows and a diverged loss is not a number; checkpoints dump plain Python values and allow neither, so
+# the words are written in every mode of dumping, and validation reads them back
+Measured = Annotated[float, PlainSerializer(_json_safe)]
 
 
 class WorstSite(Section):
@@ -16,21 +26,36 @@ class WorstSite(Section):
 
     site: str
     """Its name."""
-    accuracy: float
-    """Its accuracy on held-out records, in [0, 1]."""
+    value: Measured
+    """Its main metric on held-out records; "inf" or "nan" where that is not finite."""
 
 
 class Quality(Section):
     """How good predictions are on held-out records."""
 
-    accuracy: float
-    """Over all held-out records of all sites, in [0, 1]."""
-    macro_f1: float
-    """F1 averaged over labels, in [0, 1]."""
-    per_site: dict[str, float]
-    """Accuracy by site."""
+    metric: str
+    """Name of the task's main metric, such as accuracy."""
+    higher_is_better: bool
+    """Its direction; false for errors, perplexity and the like."""
+    value: Measured
+    """The main metric over all held-out records of all sites; "inf" or "nan" where that is not finite."""
+    metrics: dict[str, Measured]
+    """Every metric of the task by name, over all held-out records of all sites."""
+    per_site: dict[str, Measured]
+    """The main metric by site."""
     worst_site: WorstSite
-    """The site with the lowest accuracy."""
+    """The site with the worst main metric."""
+
+
+def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite:
+    """The site with the worst value, the first of equals; nan is worse than anything."""
+
+    def badness(site: str) -> float:
+        value = per_site[site]
+        return math.inf if math.isnan(value) else -value if higher_is_better else value
+
+    site = max(per_site, key=badness)
+    return WorstSite(site=site, value=per_site[site])
 
 
 class ArmResult(Section):
@@ -139,7 +164,7 @@ class Bytes(Section):
 class Result(Section):
     """The whole file."""
 
-    schema_version: int = 1
+    schema_version: Literal[2] = 2
     """Raised when a field changes its meaning."""
     fedvault_version: str
     """Version that wrote it."""
@@ -185,7 +210,10 @@ def read_result(path: Path) -> Result:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise SettingsError(f"Expected a result file, got {path}: {where} {first['msg']}.") from None
+        raise SettingsError(
+            f"Expected a result file, got {path}: {where} {first['msg']}.",
+            hint="If another version of FedVault wrote it, read it with that version or run the scenario again.",
+        ) from None
 
 
 def as_json(result: Result) -> str:

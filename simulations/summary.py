@@ -21,7 +21,7 @@ from simulations.result import (
     RoundResult,
     SiteData,
     SitePrivacy,
-    WorstSite,
+    worst_of,
 )
 from simulations.scenario import Scenario
 from simulations.sizes import full_lora_bytes, full_model_bytes
@@ -30,17 +30,16 @@ from simulations.worker import Predicted
 
 def quality(study: Study, found: Sequence[Predicted]) -> Quality:
     """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
-    kind = task_kind(study.task)
-    by_site = {
-        p.site: kind.metrics(p.predicted, p.targets)["accuracy"] for p in sorted(found) if (p.targets >= 0).any()
-    }
+    kind, metric, higher_is_better = task_kind(study.task), "accuracy", True
+    by_site = {p.site: kind.metrics(p.predicted, p.targets)[metric] for p in sorted(found) if (p.targets >= 0).any()}
     overall = kind.metrics(np.concatenate([p.predicted for p in found]), np.concatenate([p.targets for p in found]))
-    worst = min(by_site, key=lambda site: by_site[site])
     return Quality(
-        accuracy=overall["accuracy"],
-        macro_f1=overall["macro_f1"],
+        metric=metric,
+        higher_is_better=higher_is_better,
+        value=overall[metric],
+        metrics=overall,
         per_site=by_site,
-        worst_site=WorstSite(site=worst, accuracy=by_site[worst]),
+        worst_site=worst_of(by_site, higher_is_better=higher_is_better),
     )
 
 

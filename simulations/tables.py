@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from simulations.metric_text import heading, shown
 from simulations.result import ArmResult, Result, SitePrivacy
 
 SHOWN_SITES = 4
@@ -24,20 +25,22 @@ def render(result: Result, console: Console) -> None:
 
 
 def arms_table(result: Result) -> Table:
-    """Every arm: size, steps, cost, accuracy overall and of the worst site."""
-    table = _table("Accuracy on held-out records", "arm", "rows", "q", "steps", "s", "ε", "all", "worst site")
+    """Every arm: size, steps, cost, main metric overall and of the worst site."""
+    final = result.final
+    title = heading(final.metric, "on held-out records", higher_is_better=final.higher_is_better)
+    table = _table(escape(title), "arm", "rows", "q", "steps", "s", "ε", "all", "worst site")
     for name, arm in result.arms.items():
         table.add_row(*_arm_cells(arm), style=_style(name, arm))
     return table
 
 
 def sites_table(result: Result) -> Table:
-    """Every arm: accuracy by site."""
+    """Every arm: main metric by site."""
     sites = list(result.final.per_site)
-    table = _table("Accuracy by site", "arm", *map(escape, sites[:SHOWN_SITES]))
+    table = _table(escape(heading(result.final.metric, "by site")), "arm", *map(escape, sites[:SHOWN_SITES]))
     for name, arm in result.arms.items():
-        accuracies = [f"{arm.quality.per_site[site]:.3f}" for site in sites[:SHOWN_SITES]]
-        table.add_row(escape(arm.title), *accuracies, style=_style(name, arm))
+        values = [shown(arm.quality.per_site[site]) for site in sites[:SHOWN_SITES]]
+        table.add_row(escape(arm.title), *values, style=_style(name, arm))
     if len(sites) > SHOWN_SITES:
         table.caption = f"{len(sites) - SHOWN_SITES} more sites are in result.json"
     return table
@@ -87,8 +90,8 @@ def _arm_cells(arm: ArmResult) -> list[str]:
         str(arm.steps) if arm.steps else "-",
         f"{arm.seconds:.0f}",
         "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
-        f"{quality.accuracy:.3f}",
-        f"{escape(quality.worst_site.site)} {quality.worst_site.accuracy:.3f}",
+        shown(quality.value),
+        f"{escape(quality.worst_site.site)} {shown(quality.worst_site.value)}",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The demo's accuracy over seeds: federated under epsilon beside every single site and beside no privacy."""
+"""The demo's main metric over seeds: federated under epsilon beside every single site and beside no privacy."""
 
 import statistics
 from dataclasses import dataclass
@@ -14,19 +14,21 @@ SEEDS = (1, 2, 3)
 
 
 @dataclass(frozen=True)
-class Accuracy:
+class OverSeeds:
     """One arm over seeds."""
 
     arm: str
+    metric: str
+    """The task's main metric; the figures are of it."""
     mean: float
     """Over all held-out records, mean over seeds."""
     lowest: float
     highest: float
     worst_site: float
-    """Accuracy of the worst site, mean over seeds."""
+    """Of the worst site, mean over seeds."""
 
 
-def table(folder: Path) -> list[Accuracy]:
+def table(folder: Path) -> list[OverSeeds]:
     """Run the demo with several seeds, every site alone too; finished seeds are kept in the folder."""
     results = [_run(seed, folder / f"seed-{seed}") for seed in SEEDS]
     return [_over_seeds(arm, results) for arm in results[0].arms]
@@ -39,13 +41,14 @@ def _run(seed: int, folder: Path) -> Result:
     return run.execute()
 
 
-def _over_seeds(arm: str, results: list[Result]) -> Accuracy:
+def _over_seeds(arm: str, results: list[Result]) -> OverSeeds:
     found = [result.arms[arm].quality for result in results]
-    accuracies = [quality.accuracy for quality in found]
-    return Accuracy(
+    values = [quality.value for quality in found]
+    return OverSeeds(
         arm=results[0].arms[arm].title,
-        mean=statistics.mean(accuracies),
-        lowest=min(accuracies),
-        highest=max(accuracies),
-        worst_site=statistics.mean(quality.worst_site.accuracy for quality in found),
+        metric=found[0].metric,
+        mean=statistics.mean(values),
+        lowest=min(values),
+        highest=max(values),
+        worst_site=statistics.mean(quality.worst_site.value for quality in found),
     )

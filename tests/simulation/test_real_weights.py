@@ -22,7 +22,7 @@ def test_private_federated_lora_of_minilm_beats_the_majority_by_ten_points(
     run = Run(scenario, data_path(scenario, VADER), tmp_path / "run", SilentProgress())
     run.open(resume=False)
     result = run.execute()
-    assert result.final.accuracy >= result.baselines["majority"].quality.accuracy + 0.10
-    assert result.final.accuracy > result.baselines["untrained-head"].quality.accuracy
+    assert result.final.value >= result.baselines["majority"].quality.value + 0.10
+    assert result.final.value > result.baselines["untrained-head"].quality.value
     assert all(0 < spent.epsilon_rdp <= scenario.privacy.epsilon for spent in result.privacy.values())
     assert all(entry.accepted == 4 for entry in result.rounds)

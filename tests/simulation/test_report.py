@@ -1,5 +1,6 @@
 """The page and the tables: self-contained, escaped, honest."""
 
+import math
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,14 @@ from simulations.tables import render
 HOSTILE = "<script>alert(1)</script>&\"'[/red]"
 
 
-def quality(site: str, accuracy: float = 0.8) -> Quality:
+def quality(site: str, value: float = 0.8, *, metric: str = "accuracy", higher_is_better: bool = True) -> Quality:
     return Quality(
-        accuracy=accuracy,
-        macro_f1=accuracy,
-        per_site={site: accuracy},
-        worst_site=WorstSite(site=site, accuracy=accuracy),
+        metric=metric,
+        higher_is_better=higher_is_better,
+        value=value,
+        metrics={metric: value},
+        per_site={site: value},
+        worst_site=WorstSite(site=site, value=value),
     )
 
 
@@ -92,6 +95,19 @@ def result() -> Result:
     )
 
 
+def measured(result: Result, found: Quality) -> Result:
+    """The result with that quality everywhere."""
+    arms = {name: arm.model_copy(update={"quality": found}) for name, arm in result.arms.items()}
+    rounds = [entry.model_copy(update={"evaluation": found}) for entry in result.rounds]
+    return result.model_copy(update={"final": found, "arms": arms, "rounds": rounds})
+
+
+def text_of(result: Result) -> str:
+    console = Console(width=80, record=True)
+    render(result, console)
+    return console.export_text()
+
+
 class Tags(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
@@ -119,12 +135,40 @@ def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
 
 def test_tables_fit_eighty_columns_and_shout_where_nothing_protects(result: Result) -> None:
     named = result.model_copy(update={"warnings": [f"{HOSTILE}: 3 of 90 training records unusable."]})
-    console = Console(width=80, record=True)
-    render(named, console)
-    text = console.export_text()
+    text = text_of(named)
     assert max(map(len, text.splitlines())) <= 80
     for words in ("WITHOUT PRIVACY is a reference", "noise was seeded", "none", "2.900", "3 of 90"):
         assert words in text
+
+
+def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result) -> None:
+    text, written = text_of(result), page(result)
+    assert {"Accuracy on held-out records", "Accuracy by site"} <= {line.strip() for line in text.splitlines()}
+    assert "0.800" in text and "lower is better" not in text + written
+    assert "Federated under ε = 2.90: accuracy <b>0.800</b>" in written
+    assert '"range": [0, 1]' in written
+
+
+def test_an_error_says_that_lower_is_better_and_has_an_axis_of_its_own(result: Result) -> None:
+    perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
+    text, written = text_of(perplexity), page(perplexity)
+    assert "Perplexity on held-out records (lower is better)" in text and "23.5" in text
+    assert "perplexity (lower is better) <b>23.5</b>" in written and '"range": [0, 1]' not in written
+    assert "accuracy" not in (text + written.split("</script>", 1)[1]).lower()
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_finite_is_named_in_tables_and_left_out_of_plots(result: Result, value: float) -> None:
+    overflown = measured(result, quality("north", value, metric="perplexity", higher_is_better=False))
+    written = page(overflown)
+    assert f"north {value}" in text_of(overflown) and f"<b>{value}</b>" in written
+    assert '"y": [null, null]' in written
+
+
+def test_a_metrics_name_is_escaped(result: Result) -> None:
+    hostile = measured(result, quality("north", metric=HOSTILE))
+    assert "<script>alert" not in page(hostile)
+    assert "[/red] by site" in text_of(hostile)
 
 
 def test_every_field_of_the_result_says_what_it_means() -> None:
