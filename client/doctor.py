@@ -138,12 +138,11 @@ def _accepted(member: Membership, settings: NodeSettings, desk: Desk) -> Finding
 
 def _data(desk: Desk, name: str) -> str:
     policy = desk.settings.policy(name)
-    table = read_table(desk.config.resolve().parent / policy.source, policy.columns)
-    counts = table[policy.label_column].str.strip().value_counts()
-    labels = ", ".join(f"{label} {count}" for label, count in counts.head(8).items())
+    columns = [*policy.columns.values(), *([policy.unit_column] if policy.unit_column else [])]
+    table = read_table(desk.config.resolve().parent / policy.source, columns or ["text", "label"])
     usual = declared_size(len(table))
     note = "" if usual == policy.declared_size else f"; rounded to two digits that is {usual}"
-    return f"{len(table)} rows ({labels}), declared {policy.declared_size}{note}. For your eyes only"
+    return f"{len(table)} rows, declared {policy.declared_size}{note}. For your eyes only"
 
 
 def _models(desk: Desk, name: str) -> str:
@@ -175,8 +174,6 @@ def _question(desk: Desk, study: Study, dataset: str) -> str:
 
 def _trial(desk: Desk, study: Study, dataset: str) -> str:
     """Nothing of it leaves: the probe, and a few real steps whose result is thrown away."""
-    import numpy as np
-
     from client.vault.randomness import OsRandomness
     from client.vault.vault import Vault, device_for
     from shared.adapted_model import build
@@ -193,10 +190,10 @@ def _trial(desk: Desk, study: Study, dataset: str) -> str:
         randomness=lambda _round: OsRandomness(),
     )
     trainer = vault.trainer()
-    zeros = np.zeros(model.layout.length, np.float32)
-    trainer.train_round(zeros, factors=[1.0], randomness=OsRandomness())
+    start = model.packed()
+    trainer.train_round(start, factors=[1.0], randomness=OsRandomness())
     started = time.monotonic()
-    trainer.train_round(zeros, factors=[1.0] * TIMED_STEPS, randomness=OsRandomness())
+    trainer.train_round(start, factors=[1.0] * TIMED_STEPS, randomness=OsRandomness())
     seconds = (time.monotonic() - started) / TIMED_STEPS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     minutes = seconds * study.training.local_steps / 60

@@ -7,7 +7,8 @@ from pydantic import Field
 
 from client.vault.policy import DatasetPolicy
 from shared.errors import SettingsError
-from shared.study import Performance, Section, parse, read_toml
+from shared.section import Section
+from shared.study import Performance, parse, read_toml
 
 TEMPLATE = """\
 # What this node allows. Every key and its meaning: client/vault/policy.py

@@ -1,19 +1,21 @@
 """Hand out a finished adapter: PEFT's own format for the encoder, safetensors for the head, and the study beside it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 
 from shared.adapted_model import AdaptedModel, build
 from shared.errors import SettingsError
 from shared.files import write_atomically
-from shared.foundation import find, load_tokenizer
+from shared.foundation import find
+from shared.judging import judge
 from shared.protocol import Vector, digest
 from shared.study import Study, parse
+from shared.tasks.declarations import SequenceClassification
 
 HEAD_FILE, STUDY_FILE, PACKED_FILE = "head.safetensors", "fedvault.json", "packed.safetensors"
 
@@ -28,7 +30,9 @@ def export(study: Study, adapter: Vector, folder: Path) -> None:
         # the base model's folder on this machine is nobody's business; the study names it for everyone
         peft.peft_config["default"].base_model_name_or_path = study.model.source
         peft.save_pretrained(folder, save_embedding_layers=False)
-    save_file({name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}, folder / HEAD_FILE)
+    head = {name: tensor.contiguous() for name, tensor in model.head.state_dict().items()}
+    if head:
+        save_file(head, folder / HEAD_FILE)
     save_file({"adapter": torch.from_numpy(adapter)}, folder / PACKED_FILE)
     facts = {
         "study": study.model_dump(mode="json"),
@@ -40,26 +44,25 @@ def export(study: Study, adapter: Vector, folder: Path) -> None:
 
 
 class FinishedModel:
-    """A trained model that classifies texts."""
+    """A trained model that answers."""
 
     def __init__(self, study: Study, model: AdaptedModel) -> None:
         self.study, self._model = study, model
-        self._tokenizer = load_tokenizer(find(study.model))
 
-    def classify(self, texts: list[str], *, batch_size: int = 64) -> list[str]:
-        """The most likely label of each text."""
-        labels = self.study.task.labels
-        parts = [texts[start : start + batch_size] for start in range(0, len(texts), batch_size)]
-        return [labels[int(i)] for part in parts for i in self._outputs(part).argmax(axis=1)]
+    def classify(self, texts: list[str]) -> list[str]:
+        """The most likely label of each text.
 
-    def _outputs(self, texts: list[str]) -> NDArray[np.float32]:
-        records = self._model.kind.tokens(texts, self._tokenizer)
-        length = max(len(record) for record in records)
-        ids = torch.tensor([record + [0] * (length - len(record)) for record in records])
-        mask = torch.tensor([[1] * len(record) + [0] * (length - len(record)) for record in records])
-        with torch.no_grad():
-            outputs: NDArray[np.float32] = self._model(ids, mask).numpy()
-        return outputs
+        Raises:
+            SettingsError: the study's task gives no single label to a text.
+        """
+        task = self.study.task
+        if not isinstance(task, SequenceClassification) or task.problem != "single-label" or task.pair:
+            raise SettingsError(f"Expected a study that gives each text one label, got task.kind={task.kind!r}.")
+        rows = {"text": texts, "label": [task.labels[0]] * len(texts)}
+        records = self._model.kind.encode(rows, self._model.kind.processor(self._model.foundation)).records
+        everyone = replace(records, usable=np.ones(len(texts), dtype=bool))
+        found = judge(self._model, everyone, tokens=self.study.performance.micro_batch_tokens)
+        return [task.labels[predicted] for predicted, _ in found.evidence]
 
 
 def load_finished(folder: str | Path) -> FinishedModel:

@@ -41,8 +41,8 @@ tags: [federated-learning, differential-privacy, fedvault]
 {study.study.description or "No description was declared."}
 
 A `{study.adapter.method}` adapter for `{study.model.source}` (fingerprint `{study.model.fingerprint}`), trained by
-{len(nodes)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Labels, in order:
-{", ".join(f"`{label}`" for label in study.task.labels)}.
+{len(nodes)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Task:
+{_task(study)}.
 
 ## Privacy
 
@@ -71,3 +71,8 @@ print(load_finished("adapter").classify(["a text"]))
 
 The encoder's adapter is in PEFT's own format: `PeftModel.from_pretrained(base, "adapter")`.
 """
+
+
+def _task(study: Study) -> str:
+    labels: tuple[str, ...] = getattr(study.task, "labels", ())
+    return f"{study.task.kind}{', labels in order: ' if labels else ''}{', '.join(f'`{label}`' for label in labels)}"

@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from flwr.app import Context, RecordDict
 
 from server.app import build_server_app, norm_bound
@@ -25,7 +24,7 @@ from server.rounds import RoundRecord
 from server.settings import Home
 from server.store import Run, Store
 from server.superlink import QUIET
-from shared.adapted_model import layout_of
+from shared.adapted_model import initial_adapter
 from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol import StudyOffer
 
@@ -78,27 +77,22 @@ def drive(home: Home, name: str) -> None:
 
 def _drive(home: Home, store: Store, run: Run) -> None:
     study, folder, watcher = run.study, home.runs / run.id, ToStore(store, run.id)
-    length, settings = layout_of(study).length, home.settings()
+    initial, settings = initial_adapter(study), home.settings()
     control = Control(home)
     match(store, control)
     control.close()
     evaluate = None
     if settings.evaluation:
-        evaluate = evaluator(
-            study,
-            home.folder / settings.evaluation,
-            text_column=settings.evaluation_text_column,
-            label_column=settings.evaluation_label_column,
-        )
+        evaluate = evaluator(study, home.folder / settings.evaluation, settings.evaluation_columns)
     finished: list[State] = []
     with driven_run(home) as grid:
         app = build_server_app(
             study,
             run.id,
             folder / "checkpoints",
-            initial=np.zeros(length, np.float32),
+            initial=initial,
             on_done=finished.append,
-            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, dimension=length)),
+            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, dimension=len(initial))),
             evaluate=evaluate,
             observer=watcher,
             roster=lambda grid: Approving(

@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.errors import SettingsError
-from shared.study import Section, parse, read_toml
+from shared.section import Section
+from shared.study import parse, read_toml
 
 SECRET_BYTES = 32
 
@@ -35,11 +36,9 @@ class ServerSettings(Section):
     flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Flower's own database keeps every update; above this size it is begun anew between runs."""
     evaluation: str = ""
-    """A table that the server's operator owns (text and label columns as in the study's labels) to measure on."""
-    evaluation_text_column: str = "text"
-    """Its column with the text."""
-    evaluation_label_column: str = "label"
-    """Its column with the label."""
+    """A table that the server's operator owns, to measure every round on; with the columns of the study's task."""
+    evaluation_columns: dict[str, str] = Field(default_factory=dict)
+    """What the task's columns are called in it, as in { text = "review", label = "stars" }; default: the same."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The model that is trained: a frozen encoder with its adapter, and a head; cut where training begins."""
+"""The model that is trained: a frozen base with its adapter, and a head; cut where training begins."""
 
 import numpy as np
 import torch
@@ -7,26 +7,31 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from shared import adapters, layers
-from shared.foundation import Foundation, find, load_encoder
+from shared.base_model import load_base, width_of
+from shared.batches import Batch
+from shared.foundation import Foundation, find
 from shared.study import Study
-from shared.tasks.kinds import TaskKind, task_kind
+from shared.tasks.kind import TaskKind
+from shared.tasks.kinds import task_kind
 
 
 class AdaptedModel(nn.Module):
-    """Encoder, adapter and head as one module; trainable are B and the head."""
+    """Base, adapter and head as one module; trainable are the adapter and the head."""
 
     def __init__(self, study: Study, foundation: Foundation, *, with_weights: bool = True) -> None:
         super().__init__()
-        base = load_encoder(foundation, with_weights=with_weights)
         self.kind: TaskKind = task_kind(study.task)
-        self.cut = adapters.lowest_trained_layer(base, study.adapter)
-        self.encoder = adapters.attach(base, study.adapter)
-        self.head = self.kind.head(int(base.config.hidden_size))
-        self.vocabulary_size = int(base.config.vocab_size)
+        base = load_base(foundation, self.kind.auto, with_weights=with_weights)
+        self.config = base.config
+        self.kind.adapt(base)
+        self.foundation = foundation
+        self.cut = adapters.lowest_trained_layer(base, study.adapter) if self.kind.cuttable else None
+        self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
+        self.head = self.kind.head(base.config)
         self.layout = adapters.layout_of(self)
-        self.head_only = study.adapter.method == "head-only" and bool(self.cut)
-        self._fingerprint = foundation.fingerprint
-        # a tuple hides the views from nn.Module: they share their parameters with `encoder`
+        self.width = width_of(base.config)
+        self.head_only = study.adapter.method == "head-only" and self.kind.pooled and bool(self.cut)
+        # a tuple hides the views from nn.Module: they share their parameters with `base`
         self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
         self.eval()
 
@@ -36,38 +41,51 @@ class AdaptedModel(nn.Module):
         return self._parts is not None
 
     @property
+    def prefix_fields(self) -> tuple[str, ...]:
+        """Fields that `prefix` reads."""
+        return tuple(name for name in ("ids", "types") if name in self.kind.fills)
+
+    @property
     def prefix_id(self) -> str:
         """Names what `prefix` computes: the base model, and where it is cut."""
-        return f"{self._fingerprint[:16]}-pooled" if self.head_only else self.prefix_id_at(self.cut or 0)
+        return f"{self.foundation.fingerprint[:16]}-pooled" if self.head_only else self.prefix_id_at(self.cut or 0)
 
     def prefix_id_at(self, cut: int) -> str:
         """The name for a cut elsewhere in the same base model."""
-        return f"{self._fingerprint[:16]}-{cut}"
+        return f"{self.foundation.fingerprint[:16]}-{cut}"
 
-    def pooled_from(self, cut: int, states: Tensor, mask: Tensor) -> Tensor:
-        """Pooled features (records, width) of the frozen encoder, from the states at a lower cut."""
+    def pooled_from(self, cut: int, batch: Batch) -> Tensor:
+        """Pooled features (records, width) of the frozen base, from the states at a lower cut."""
         with torch.no_grad():
-            return self.kind.features(layers.run(layers.above(self.encoder, cut), mask, inputs_embeds=states), mask)
+            return self.kind.features(self.kind.run(layers.above(self.base, cut), batch), batch)
 
-    def prefix(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Everything below the lowest trained layer; no gradient ever flows here. Uncut, the ids themselves."""
+    def prefix(self, batch: Batch) -> Tensor:
+        """Everything below the lowest trained layer (records, tokens, width); no gradient ever flows here.
+
+        If only the head is trained on pooled features, these are all there is: (records, 1, width).
+        """
         if self._parts is None:
-            return ids
+            raise ValueError("a model that is not cut has no prefix")
         with torch.no_grad():
-            states = layers.run(self._parts[0], mask, input_ids=ids)
-            return self.kind.features(states, mask).unsqueeze(1) if self.head_only else states
+            states = self.kind.run(self._parts[0], batch)
+            return self.kind.features(states, batch).unsqueeze(1) if self.head_only else states
 
-    def outputs(self, below: Tensor, mask: Tensor) -> Tensor:
-        """Logits (records, labels) from what `prefix` gave."""
-        if self.head_only:
-            return self._logits(below.squeeze(1))
-        if self._parts is None:
-            return self._logits(self.kind.features(layers.run(self.encoder, mask, input_ids=below), mask))
-        return self._logits(self.kind.features(layers.run(self._parts[1], mask, inputs_embeds=below), mask))
+    def outputs(self, batch: Batch) -> Tensor:
+        """What the task predicts (records, …), from `states` that `prefix` gave if the model is cut."""
+        if self.head_only and "states" in batch:
+            return self.kind.answer(self.head, batch["states"].squeeze(1), batch)
+        part = self._parts[1] if self._parts is not None and "states" in batch else self.base
+        states = self.kind.run(part, batch)
+        return self.kind.answer(self.head, self.kind.features(states, batch), batch)
 
-    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits in one uncut pass: the oracle for `prefix` and `outputs`, and what users of the result call."""
-        return self._logits(self.kind.features(layers.run(self.encoder, mask, input_ids=ids), mask))
+    def losses(self, batch: Batch) -> Tensor:
+        """One loss per record (records,); 0 for a record that cannot be used."""
+        losses = self.kind.losses(self.outputs(batch), batch)
+        return torch.where(batch["usable"], losses, torch.zeros_like(losses))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs in one uncut pass: the oracle for `prefix` and `outputs`, and what users of the result call."""
+        return self.outputs({name: tensor for name, tensor in batch.items() if name != "states"})
 
     def load(self, packed: NDArray[np.float32]) -> None:
         """Take over a packed adapter."""
@@ -78,12 +96,8 @@ class AdaptedModel(nn.Module):
         return adapters.pack(self, self.layout)
 
     def peft_model(self) -> PeftModel | None:
-        """The encoder with its adapter in PEFT's own type; None if only the head is trained."""
-        return self.encoder if isinstance(self.encoder, PeftModel) else None
-
-    def _logits(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.head(features)
-        return logits
+        """The base with its adapter in PEFT's own type; None if only the head is trained."""
+        return self.base if isinstance(self.base, PeftModel) else None
 
 
 def build(study: Study, foundation: Foundation | None = None) -> AdaptedModel:
@@ -94,3 +108,10 @@ def build(study: Study, foundation: Foundation | None = None) -> AdaptedModel:
 def layout_of(study: Study, foundation: Foundation | None = None) -> adapters.Layout:
     """Names and shapes of what the study trains, without loading weights."""
     return AdaptedModel(study, foundation or find(study.model), with_weights=False).layout
+
+
+def initial_adapter(study: Study, foundation: Foundation | None = None) -> NDArray[np.float32]:
+    """The packed adapter before round 1: public, and the same for everyone."""
+    if study.adapter.method in ("ffa-lora", "head-only"):
+        return np.zeros(layout_of(study, foundation).length, np.float32)
+    return build(study, foundation).packed()

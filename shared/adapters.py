@@ -1,17 +1,22 @@
-"""LoRA on a frozen encoder, and the trainable state as one packed vector.
+"""Adapters on a frozen model, and the trainable state as one packed vector.
 
 FFA-LoRA (Sun et al. 2024, arXiv:2403.12313): A is fixed, orthonormal and derived from a public seed, so it is never
-sent; only B and the head are trained. The mean of the Bs is then exactly the mean of the updates.
+sent; only B and the head are trained. The mean of the Bs is then exactly the mean of the updates. The other methods
+start from the same public values and send everything that they train.
 """
 
 import hashlib
+import math
+import re
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import IA3Config, LoraConfig, PeftConfig, TaskType, get_peft_model
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD
+from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TABLE
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGET_TABLE
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,6 +24,25 @@ from transformers import PreTrainedModel
 from shared.errors import SettingsError
 from shared.layers import layer_count
 from shared.study import Adapter
+
+TRAINED_PARTS = {
+    "ffa-lora": (".lora_B.",),
+    "lora": (".lora_A.", ".lora_B."),
+    "dora": (".lora_A.", ".lora_B.", ".lora_magnitude_vector."),
+    "ia3": (".ia3_l.",),
+    "head-only": (),
+}
+OWN_TABLE = {
+    "albert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin"),
+    "mpnet": ("q", "v"),
+    "segformer": ("query", "value"),
+    "swin": ("query", "value"),
+    "vit": ("query", "value"),
+    "wav2vec2": ("q_proj", "v_proj"),
+    "whisper": ("q_proj", "v_proj"),
+}
+"""Attention query and value of families that PEFT's table leaves out."""
 
 
 @dataclass(frozen=True)
@@ -30,48 +54,46 @@ class Layout:
     @property
     def length(self) -> int:
         """Floats in the packed vector."""
-        return sum(int(np.prod(shape)) for _, shape in self.tensors)
+        return sum(math.prod(shape) for _, shape in self.tensors)
 
 
-def attach(encoder: nn.Module, adapter: Adapter) -> nn.Module:
-    """Put FFA-LoRA on the encoder: only B is trainable. With `head-only` the encoder stays as it is.
+def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) -> nn.Module:
+    """Put the adapter on the base model; only what the method trains is trainable. `head-only` changes nothing.
 
     Raises:
-        SettingsError: no layer has the wanted names, or the encoder has fewer layers than `last:k` asks for.
+        SettingsError: no layer has the wanted names, or the model has fewer layers than `last:k` asks for.
     """
     if adapter.method == "head-only":
-        return encoder
-    targets = _targets(encoder, adapter)
-    config = LoraConfig(
-        task_type=TaskType.FEATURE_EXTRACTION,
-        r=adapter.rank,
-        lora_alpha=adapter.alpha or adapter.rank,
-        lora_dropout=0.0,
-        target_modules=targets,
-        layers_to_transform=_layer_numbers(encoder, adapter),
-    )
+        unchanged: nn.Module = base
+        return unchanged
+    targets = _targets(base, adapter)
+    numbers = _layer_numbers(base, adapter)
+    config = _ia3(base, targets, peft_task) if adapter.method == "ia3" else _lora(adapter, targets, numbers, peft_task)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
-            adapted: nn.Module = get_peft_model(encoder, config)
+            adapted: nn.Module = get_peft_model(base, config)
     except ValueError as error:
         raise SettingsError(
-            f"Expected adapter.target_modules that name linear layers, got {targets}.", hint=str(error)
+            f"Expected adapter.target_modules that name layers to adapt, got {targets} in {adapter.layers!r} layers.",
+            hint=str(error),
         ) from None
     for name, parameter in adapted.named_parameters():
-        parameter.requires_grad_(".lora_B." in name)
-        if ".lora_A." not in name:
-            continue
-        _check_rank(*parameter.shape)
-        if not parameter.is_meta:
-            fixed = orthonormal_rows(parameter.shape[0], parameter.shape[1], seed=adapter.seed, name=name)
-            parameter.data.copy_(torch.from_numpy(fixed))
+        wanted = any(part in name for part in TRAINED_PARTS[adapter.method])
+        parameter.requires_grad_(wanted and _within(name, numbers))
+        if ".lora_A." in name:
+            _check_rank(*parameter.shape)
+            if not parameter.is_meta:
+                fixed = orthonormal_rows(parameter.shape[0], parameter.shape[1], seed=adapter.seed, name=name)
+                parameter.data.copy_(torch.from_numpy(fixed))
+    if not any(p.requires_grad for p in adapted.parameters()):
+        raise SettingsError(f"Expected adapter.target_modules in {adapter.layers!r} layers, got none: {targets}.")
     return adapted
 
 
-def lowest_trained_layer(encoder: nn.Module, adapter: Adapter) -> int | None:
+def lowest_trained_layer(base: nn.Module, adapter: Adapter) -> int | None:
     """Index of the lowest layer that is trained; the layer count if only the head is; None if it cannot be cut."""
-    count = layer_count(encoder)
+    count = layer_count(base)
     if count is None or adapter.method == "head-only":
         return count
     return 0 if adapter.layers == "all" else count - int(adapter.layers.removeprefix("last:"))
@@ -117,27 +139,63 @@ def unpack(model: nn.Module, layout: Layout, vector: NDArray[np.float32]) -> Non
     named, start = dict(model.named_parameters()), 0
     with torch.no_grad():
         for name, shape in layout.tensors:
-            size = int(np.prod(shape))
+            size = math.prod(shape)
             named[name].copy_(torch.from_numpy(vector[start : start + size].reshape(shape)))
             start += size
 
 
-def _targets(encoder: PreTrainedModel, adapter: Adapter) -> list[str]:
+def _lora(adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None) -> PeftConfig:
+    alpha = adapter.alpha or adapter.rank
+    return LoraConfig(
+        task_type=peft_task,
+        r=adapter.rank,
+        lora_alpha=alpha,
+        lora_dropout=0.0,
+        target_modules=targets,
+        layers_to_transform=numbers,
+        rank_pattern=dict(adapter.rank_pattern),
+        alpha_pattern={name: alpha * _same_scale(adapter, rank) for name, rank in adapter.rank_pattern.items()},
+        use_rslora=adapter.rank_stabilized,
+        use_dora=adapter.method == "dora",
+    )
+
+
+def _same_scale(adapter: Adapter, rank: int) -> float:
+    """What alpha has to be multiplied by so that a layer of another rank has the scale of all others."""
+    ratio = rank / adapter.rank
+    return math.sqrt(ratio) if adapter.rank_stabilized else ratio
+
+
+def _ia3(base: PreTrainedModel, targets: list[str], peft_task: TaskType | None) -> PeftConfig:
+    feedforward = [name for name in IA3_FEEDFORWARD.get(base.config.model_type, []) if name in targets]
+    return IA3Config(task_type=peft_task, target_modules=targets, feedforward_modules=feedforward)
+
+
+def _targets(base: PreTrainedModel, adapter: Adapter) -> list[str]:
     if adapter.target_modules != "auto":
         return list(adapter.target_modules)
-    kind = encoder.config.model_type
-    if kind not in TARGET_TABLE:
+    kind = base.config.model_type
+    table = IA3_TABLE if adapter.method == "ia3" else OWN_TABLE | dict(TARGET_TABLE)
+    if kind not in table:
         raise SettingsError(
-            f"Expected a model type in PEFT's table of targets, got {kind!r}.",
-            hint="Name the linear layers yourself in adapter.target_modules.",
+            f"Expected a model type in the table of targets, got {kind!r}.",
+            hint="Name the layers yourself in adapter.target_modules.",
         )
-    return list(TARGET_TABLE[kind])
+    return list(table[kind])
 
 
-def _layer_numbers(encoder: PreTrainedModel, adapter: Adapter) -> list[int] | None:
+def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:
     if adapter.layers == "all":
         return None
-    count, wanted = int(encoder.config.num_hidden_layers), int(adapter.layers.removeprefix("last:"))
+    count, wanted = getattr(base.config, "num_hidden_layers", None), int(adapter.layers.removeprefix("last:"))
+    if not isinstance(count, int):
+        raise SettingsError(f"Expected adapter.layers='all' for a {base.config.model_type}, got {adapter.layers!r}.")
     if wanted > count:
         raise SettingsError(f"Expected adapter.layers of at most 'last:{count}' for this model, got 'last:{wanted}'.")
     return list(range(count - wanted, count))
+
+
+def _within(name: str, numbers: list[int] | None) -> bool:
+    """Whether a tensor belongs to one of these layers: IA3 has no such option of its own."""
+    found = re.search(r"\.(\d+)\.", name)
+    return numbers is None or (found is not None and int(found.group(1)) in numbers)

@@ -1,6 +1,12 @@
-"""Files that are never half-written."""
+"""Files that are never half-written, and what a file is."""
 
+import hashlib
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -17,3 +23,38 @@ def write_atomically(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+@contextmanager
+def complete_folder(target: Path) -> Iterator[Path]:
+    """Fill a new folder that appears at `target` when the block ends, and not at all if it fails.
+
+    What was at `target` is replaced.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        filled = scratch / "new"
+        filled.mkdir()
+        yield filled
+        if target.exists():
+            target.rename(scratch / "old")
+        filled.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file; computed once for as long as its size and time of change stay.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    stat = path.stat()
+    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=64)
+def _sha256_of(path: Path, _size: int, _changed_ns: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

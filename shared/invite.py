@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from shared.errors import SettingsError
-from shared.study import Section
+from shared.section import Section
 
 ENROL_PATH, RENEW_PATH = "/v1/enrol", "/v1/renew"
 

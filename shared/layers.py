@@ -7,7 +7,6 @@ step hands through the states it is given. Masks and norms stay the model's own 
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 
@@ -34,12 +33,6 @@ def above(encoder: nn.Module, cut: int) -> nn.Module:
     return _view(encoder, slice(cut, None), keep_embeddings=False)
 
 
-def run(part: nn.Module, mask: Tensor, **inputs: Tensor) -> Tensor:
-    """Last hidden states (records, tokens, width) of a view."""
-    states: Tensor = part(attention_mask=mask, **inputs).last_hidden_state
-    return states
-
-
 def _stack(encoder: nn.Module) -> nn.ModuleList | None:
     inner = getattr(encoder, "encoder", None)
     layers = getattr(inner, "layer", None)
@@ -57,16 +50,3 @@ def _view(encoder: nn.Module, part: slice, *, keep_embeddings: bool) -> nn.Modul
     if not keep_embeddings:
         view._modules["embeddings"] = _HandThrough()
     return view
-
-
-def pad(states: list[Tensor], length: int) -> Tensor:
-    """Stack (tokens, width) tensors into (records, length, width), zeros behind the end."""
-    padded = states[0].new_zeros(len(states), length, states[0].shape[-1])
-    for row, record in zip(padded, states, strict=True):
-        row[: len(record)] = record
-    return padded
-
-
-def mask_of(lengths: list[int], length: int) -> Tensor:
-    """Attention mask (records, length): 1 on real tokens."""
-    return (torch.arange(length)[None] < torch.tensor(lengths)[:, None]).long()

@@ -1,6 +1,10 @@
-"""Read records from a file an operator already has: CSV, TSV, JSON lines, Parquet, or a Hugging Face dataset folder."""
+"""Read records from a file an operator already has: CSV, TSV, JSON lines, Parquet, or a Hugging Face dataset folder.
 
-from collections.abc import Callable, Sequence
+Images and recordings are files that a cell names, relative to the table, or bytes in the cell itself.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +13,15 @@ import pandas as pd
 from shared.errors import DataError
 
 
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+def read_table(path: Path, columns: Sequence[str], media: Collection[str] = ()) -> pd.DataFrame:
     """Read the named columns as text; a missing cell becomes an empty string.
 
     Literal words such as NA or null stay text. Numbers become their plain form (1, not 1.0).
+
+    Args:
+        path: the table.
+        columns: wanted ones.
+        media: those of them that hold files; they are read as bytes, empty for a file that is not there.
 
     Raises:
         DataError: no such file, an unknown kind of file, an unreadable file, missing or doubled columns, no rows.
@@ -25,11 +34,22 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     if missing:
         raise DataError(
             f"Expected a column {missing[0]!r} in {path}, got {', '.join(map(repr, table.columns)) or 'none'}.",
-            hint="Name the right column in the scenario (text_column, label_column, partition.column).",
+            hint='Name the right one in `columns`, as in columns = { text = "review", label = "stars" }.',
         )
     if table.empty:
         raise DataError(f"Expected records in {path}, got a table without rows.")
-    return pd.DataFrame({name: [_text(cell) for cell in table[name]] for name in dict.fromkeys(columns)})
+    folder = path if path.is_dir() else path.parent
+    return pd.DataFrame(
+        {
+            name: [_media(cell, folder) if name in media else _text(cell) for cell in table[name]]
+            for name in dict.fromkeys(columns)
+        }
+    )
+
+
+def identity(cell: str | bytes) -> str:
+    """A text that two cells share if and only if they hold the same: the text itself, or the digest of a file."""
+    return cell if isinstance(cell, str) else f"sha256 {hashlib.sha256(cell).hexdigest()}" if cell else ""
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -87,6 +107,18 @@ def _text(cell: Any) -> str:
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
     return str(cell)
+
+
+def _media(cell: Any, folder: Path) -> bytes:
+    if isinstance(cell, dict):  # as Hugging Face datasets keep images and audio
+        cell = cell.get("bytes") or cell.get("path")
+    if isinstance(cell, bytes):
+        return cell
+    name = _text(cell).strip()
+    try:
+        return (folder / name).read_bytes() if name else b""
+    except OSError:
+        return b""
 
 
 def _first_line(error: Exception) -> str:

@@ -10,23 +10,18 @@ import json
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from shared.errors import SettingsError
+from shared.section import Positive, Section
+from shared.tasks.declarations import KINDS, Task
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Declared = TypeVar("Declared", bound=BaseModel)
 RECORD = "record"
 UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
-
-
-class Section(BaseModel):
-    """A part of a declaration: immutable, and no unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class Identity(Section):
@@ -49,39 +44,36 @@ class Model(Section):
     """SHA-256 over weights, configuration and tokenizer files; another model is refused. Default: taken as found."""
 
 
-class Task(Section):
-    """[task]: what the model is taught."""
-
-    kind: Literal["sequence-classification"]
-    """The task kind; each is one file in `shared/tasks/`."""
-    labels: tuple[str, ...] = Field(min_length=2)
-    """Every label there is, in order. From the study, never from private data: a label set is data too."""
-    max_length: int = Field(default=128, ge=8, le=8192)
-    """Tokens kept per record; the rest is cut off."""
-
-    @field_validator("labels")
-    @classmethod
-    def _labels_differ(cls, labels: tuple[str, ...]) -> tuple[str, ...]:
-        if len(set(labels)) != len(labels) or any(not label.strip() for label in labels):
-            raise ValueError("labels must be distinct and not empty")
-        return labels
-
-
 class Adapter(Section):
-    """[adapter]: the few parameters that are trained and sent."""
+    """[adapter]: the few parameters that are trained and sent, beside a small head where the task has one."""
 
-    method: Literal["ffa-lora", "head-only"] = "ffa-lora"
-    """`ffa-lora`: LoRA with A fixed from a public seed, B and a linear head trained. `head-only`: the head alone."""
+    method: Literal["ffa-lora", "lora", "dora", "ia3", "head-only"] = "ffa-lora"
+    """`ffa-lora`: LoRA with A fixed from a public seed, B trained. `lora`: A and B trained. `dora`: also a magnitude
+    per output (weight-decomposed LoRA). `ia3`: one factor per activation. `head-only`: no adapter."""
     rank: int = Field(default=8, ge=1, le=256)
     """LoRA rank r."""
+    rank_pattern: dict[str, int] = Field(default_factory=dict)
+    """Other ranks for layers whose name ends so, or matches so as a regular expression: `{ "layer.5.*query" = 16 }`."""
     alpha: Positive | None = None
     """LoRA scale is alpha / rank. Default: alpha = rank, so the scale is 1."""
+    rank_stabilized: bool = False
+    """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732)."""
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"
-    """Names of the linear layers that get LoRA. `auto`: PEFT's own table, attention query and value for BERT."""
+    """Names of the layers that are adapted. `auto`: PEFT's own table, attention query and value for BERT."""
     layers: str = Field(default="last:2", pattern=r"^(all|last:[1-9]\d*)$")
     """`all`, or `last:k` for the top k layers. Below them nothing is trained, so those activations can be kept."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Public seed of A. It hides nothing; everyone derives the same A from it instead of sending it."""
+
+    @property
+    def linear(self) -> bool:
+        """Whether what is trained enters linearly, so that a mean of adapters is the mean of their effects."""
+        return self.method in ("ffa-lora", "ia3", "head-only")
+
+    @property
+    def has_rank(self) -> bool:
+        """Whether it is a kind of LoRA."""
+        return self.method in ("ffa-lora", "lora", "dora")
 
 
 class Privacy(Section):
@@ -111,7 +103,7 @@ class Training(Section):
     learning_rate: Positive = 16.0
     """Of the head, at the first step. High because clipped gradients are short."""
     adapter_learning_rate: Positive = 4.0
-    """Of LoRA's B, at the first step."""
+    """Of the adapter, at the first step."""
 
 
 class Federation(Section):
@@ -119,8 +111,9 @@ class Federation(Section):
 
     rounds: int = Field(default=8, ge=1, le=10_000)
     """Rounds of the study. Privacy depends on rounds x local_steps, not on how it is cut."""
-    aggregation: Literal["ffa"] = "ffa"
-    """`ffa`: the plain mean of what is sent, exact because A is the same everywhere."""
+    aggregation: Literal["ffa", "fedit"] = "ffa"
+    """`ffa`: the plain mean of what is sent, exact where it enters linearly (`ffa-lora`, `ia3`, `head-only`). `fedit`:
+    the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B."""
     quorum: int = Field(default=2, ge=1)
     """Fewest accepted updates that make a round; with fewer the global adapter stays as it was."""
     deadline_s: Positive = 1800.0
@@ -133,7 +126,7 @@ class Performance(Section):
     """[performance]: how fast, never what. No value here changes noise, sampling, steps or clipping."""
 
     micro_batch_tokens: int = Field(default=2048, ge=64)
-    """Tokens in one physical batch, padding included."""
+    """Tokens (or image patches, or frames of sound) in one physical batch, padding included."""
     threads: int = Field(default=0, ge=0)
     """Threads per training process; 0 = the cores of the machine shared out fairly."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
@@ -163,6 +156,14 @@ class Study(Section):
             raise ValueError(f"model.source {source!r} is a hub id, so model.revision (a commit) is needed beside it")
         if not is_hub_id(source) and revision is not None:
             raise ValueError("model.revision only goes with a hub id; for other sources set model.fingerprint")
+        exact = "ffa" if self.adapter.linear else "fedit"
+        if self.federation.aggregation != exact:
+            raise ValueError(
+                f"federation.aggregation = {exact!r} goes with adapter.method = {self.adapter.method!r}, "
+                f"got {self.federation.aggregation!r}"
+            )
+        if not self.adapter.has_rank and (self.adapter.rank_pattern or self.adapter.rank_stabilized):
+            raise ValueError(f"adapter.method = {self.adapter.method!r} has no rank: leave rank settings out")
         if self.privacy.unit == RECORD and self.privacy.records_per_unit != RECORDS_PER_UNIT:
             raise ValueError("privacy.records_per_unit only goes with a privacy.unit other than 'record'")
         return self
@@ -219,7 +220,8 @@ def load_study(path: Path) -> Study:
 
 
 def _one_line(problem: Any) -> str:
-    path = ".".join(str(part) for part in problem["loc"])
+    # pydantic puts the kind of a task into the path, where no key of the file is called so
+    path = ".".join(str(part) for part in problem["loc"] if part not in KINDS)
     if problem["type"] == "extra_forbidden":
         return f"{path}: no such key."
     if problem["type"] == "missing":

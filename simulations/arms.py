@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.adapted_model import layout_of
 from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.study import Study
 from simulations.prepare import Site
 from simulations.scenario import Scenario
+
+HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     study, simulation = scenario.as_study(), scenario.simulation
     everyone = tuple(site.index for site in sites)
     arms = []
-    if "head-federated" in simulation.arms and study.adapter.method != "head-only":
-        head_only = changed(study, adapter={"method": "head-only"})
+    if "head-federated" in simulation.arms and study.adapter.method != "head-only" and has_head(study):
+        head_only = changed(study, adapter=HEAD_ONLY, federation={"aggregation": "ffa"})
         arms.append(Arm("head-federated", "head alone", head_only, everyone, True, simulation.seed))
     if "site-alone" in simulation.arms:
         alone = changed(study, federation={"quorum": 1})
@@ -49,6 +52,11 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         reference = changed(study, training=rates)
         arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, simulation.seed))
     return arms
+
+
+def has_head(study: Study) -> bool:
+    """Whether the task trains a head beside the adapter."""
+    return any(name.startswith("head.") for name, _ in layout_of(study).tensors)
 
 
 def changed(study: Study, **sections: Mapping[str, object]) -> Study:

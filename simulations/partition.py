@@ -6,7 +6,7 @@ import pandas as pd
 from pydantic import Field
 
 from shared.errors import DataError
-from shared.study import Positive, Section
+from shared.section import Positive, Section
 
 
 class ByColumn(Section):
@@ -31,11 +31,12 @@ class Dirichlet(Section):
     alpha: Positive = 0.5
 
 
+ROW = "fedvault: number of the row"  # no column of a table is called so
 Partition = Annotated[ByColumn | Iid | Dirichlet, Field(discriminator="by")]
 
 
 def split(
-    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, *, label_column: str, seed: int
+    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, *, label_column: str | None, seed: int
 ) -> dict[str, pd.DataFrame]:
     """Give each site its rows, sites in a stable order.
 
@@ -45,24 +46,29 @@ def split(
         DataError: no row names a site, or there are more sites than rows.
     """
     if isinstance(how, ByColumn):
-        table = table[table[how.column].str.strip() != ""].reset_index(drop=True)
+        table = table[table[how.column].str.strip() != ""]
         if table.empty:
             raise DataError(f"Expected site names in column {how.column!r}, got only empty cells.")
     elif how.sites > len(table):
         raise DataError(f"Expected at most {len(table)} sites for {len(table)} rows, got sites={how.sites}.")
+    if isinstance(how, Dirichlet) and label_column is None:
+        raise DataError("Expected a task with labels for partition.by='dirichlet', got one without.")
     return _partitioned(table, how, label_column, seed)
 
 
 def _partitioned(
-    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, label_column: str, seed: int
+    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, label_column: str | None, seed: int
 ) -> dict[str, pd.DataFrame]:
     from datasets import Dataset
 
     partitioner = _partitioner(how, label_column, seed)
-    shuffled = table if isinstance(how, ByColumn) else table.sample(frac=1, random_state=seed).reset_index(drop=True)
-    partitioner.dataset = Dataset.from_pandas(shuffled, preserve_index=False)
+    shuffled = table if isinstance(how, ByColumn) else table.sample(frac=1, random_state=seed)
+    # rows keep their numbers in the table, by which problems are named
+    numbered = shuffled.assign(**{ROW: shuffled.index}).reset_index(drop=True)
+    partitioner.dataset = Dataset.from_pandas(numbered, preserve_index=False)
     try:
-        parts = {i: partitioner.load_partition(i).to_pandas() for i in range(partitioner.num_partitions)}
+        loaded = {i: partitioner.load_partition(i).to_pandas() for i in range(partitioner.num_partitions)}
+        parts = {i: part.set_index(ROW).rename_axis(None) for i, part in loaded.items()}
     except ValueError as error:
         raise DataError("Expected a partition that the data allows, got none.", hint=str(error)) from None
     if isinstance(how, ByColumn):
@@ -72,7 +78,7 @@ def _partitioned(
     return {f"site-{i:0{digits}d}": part for i, part in parts.items()}
 
 
-def _partitioner(how: ByColumn | Iid | Dirichlet, label_column: str, seed: int) -> Any:
+def _partitioner(how: ByColumn | Iid | Dirichlet, label_column: str | None, seed: int) -> Any:
     import warnings
 
     with warnings.catch_warnings():

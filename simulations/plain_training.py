@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from client.vault.prefix import Prefix
-from client.vault.private_training import LearningRates, PrivateTrainer, micro_batches
+from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.privacy.planning import plan
@@ -57,11 +57,11 @@ class SiteWithoutPrivacy:
         return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, update)
 
     def _step(self, factor: float, randomness: Randomness) -> None:
-        trainer, dataset = self._trainer, self._trainer.prefix.dataset
-        chosen = randomness.step().poisson_batch(len(dataset), trainer.plan.sampling_rate)
+        trainer = self._trainer
+        chosen = randomness.step().poisson_batch(len(trainer.prefix.records), trainer.plan.sampling_rate)
         named = [p for p in self._model.parameters() if p.requires_grad]
         sums = [torch.zeros_like(p) for p in named]
-        for part in micro_batches(dataset.lengths, chosen, tokens=trainer.micro_batch_tokens):
+        for part in trainer.physical_batches(chosen):
             trainer.per_example_gradients(part)
             for total, parameter in zip(sums, named, strict=True):
                 total += parameter.grad_sample.sum(0)  # type: ignore[attr-defined]

@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from client.vault.datasets import TokenizedDataset, from_records, load
 from client.vault.roles import Role, roles
 from shared.adapted_model import layout_of
 from shared.errors import DataError
 from shared.files import write_atomically
-from shared.foundation import find, load_tokenizer
+from shared.foundation import find
 from shared.privacy.planning import declared_size, plan
-from shared.sources import read_table
+from shared.records import load
 from shared.tasks.kinds import task_kind
+from shared.tasks.rows import Table, in_words
 from simulations.partition import ByColumn, split
 from simulations.scenario import Scenario
 
@@ -34,9 +34,11 @@ class Site:
     holdout: int
     dropped: int
     unusable: int
-    """Training records with an unknown label or no text; they contribute nothing."""
+    """Training records that contribute nothing: an unknown label, no text, a missing file."""
     declared_size: int
     """What its operator would declare: the training records, rounded to two digits."""
+    problems: tuple[str, ...] = ()
+    """The first few rows that something is wrong with, and what."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +66,25 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     Raises:
         DataError: no record carries one of the study's labels, or fewer sites than the quorum are left.
     """
-    data = scenario.simulation.data
-    columns = [data.text_column, data.label_column]
-    if isinstance(data.partition, ByColumn):
-        columns.append(data.partition.column)
-    table = read_table(source, columns)
-    _check_labels(scenario, table, source)
-    seed = scenario.simulation.seed
-    parts = split(table, data.partition, label_column=data.label_column, seed=seed)
+    data, kind = scenario.simulation.data, task_kind(scenario.task)
+    reader = Table(kind, data.columns)
+    others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
+    table = reader.read(source, *others)
+    _check_labels(scenario, reader, table, source)
+    processor = kind.processor(find(scenario.model))
+    parts = split(table, data.partition, label_column=_label_column(reader), seed=scenario.simulation.seed)
     warnings = _left_without_site(len(table), parts.values())
-    sites = [_site(scenario, folder, index, name, part) for index, (name, part) in enumerate(parts.items())]
+    sites = [
+        _site(scenario, reader, processor, folder, index, name, part)
+        for index, (name, part) in enumerate(parts.items())
+    ]
     kept = tuple(site for site in sites if site.declared_size >= scenario.federation.smallest_declared_size)
     warnings += [_too_small(site, scenario) for site in sites if site not in kept]
-    warnings += [f"{s.name}: {s.unusable} of {s.train} training records unusable." for s in kept if s.unusable]
+    warnings += [
+        f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
+        for s in kept
+        if s.unusable
+    ]
     warnings += _delta_warnings(scenario, kept) + _noise_warnings(scenario, kept)
     if len(kept) < scenario.federation.quorum:
         raise DataError(
@@ -84,7 +92,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
             hint="; ".join(warnings) or "Split the data into more sites, or lower federation.quorum.",
         )
     prepared = Prepared(folder, kept, tuple(warnings))
-    if not any((load(prepared.holdout_path(site)).targets >= 0).any() for site in kept):
+    if not any(load(prepared.holdout_path(site)).usable.any() for site in kept):
         raise DataError(
             "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
         )
@@ -97,37 +105,50 @@ def reopen(folder: Path) -> Prepared:
     """What `prepare` left in a folder."""
     sites = json.loads((folder / "sites.json").read_text())
     warnings = json.loads((folder / "warnings.json").read_text())
-    return Prepared(folder, tuple(Site(**site) for site in sites), tuple(warnings))
+    return Prepared(
+        folder, tuple(Site(**site | {"problems": tuple(site["problems"])}) for site in sites), tuple(warnings)
+    )
 
 
-def _site(scenario: Scenario, folder: Path, index: int, name: str, part: pd.DataFrame) -> Site:
+def _site(
+    scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
+) -> Site:
     data = scenario.simulation.data
-    texts, labels = part[data.text_column].tolist(), part[data.label_column].tolist()
     key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    decided = np.array(roles(texts, labels, key=key, holdout=data.holdout, used=data.used), dtype=object)
-    train = _tokenised(scenario, part[decided == Role.TRAIN])
-    holdout = _tokenised(scenario, part[decided == Role.HOLDOUT])
+    decided = np.array(roles(reader.contents(part), key=key, holdout=data.holdout, used=data.used), dtype=object)
+    train, problems = reader.encode(part[decided == Role.TRAIN], processor)
+    holdout, others = reader.encode(part[decided == Role.HOLDOUT], processor)
     train.save(folder / f"{index}.train.npz")
     holdout.save(folder / f"{index}.holdout.npz")
-    dropped = int((decided == Role.DROPPED).sum())
-    declared = declared_size(len(train))
-    return Site(index, name, len(part), len(train), len(holdout), dropped, train.unusable, declared)
+    return Site(
+        index=index,
+        name=name,
+        rows=len(part),
+        train=len(train),
+        holdout=len(holdout),
+        dropped=int((decided == Role.DROPPED).sum()),
+        unusable=train.unusable,
+        declared_size=declared_size(len(train)),
+        problems=tuple(in_words(problems + others, most=3)),
+    )
 
 
-def _tokenised(scenario: Scenario, part: pd.DataFrame) -> TokenizedDataset:
-    data, kind = scenario.simulation.data, task_kind(scenario.task)
-    texts, labels = part[data.text_column].tolist(), part[data.label_column].tolist()
-    tokenizer = load_tokenizer(find(scenario.model))
-    return from_records(kind.tokens(texts, tokenizer), kind.targets(texts, labels))
+def _label_column(reader: Table) -> str | None:
+    """The column that says what a record is, if there is one: sites may be skewed by it."""
+    named = [column.name for column in reader.kind.columns if column.name == "label"]
+    return reader.names[named[0]] if named else None
 
 
-def _check_labels(scenario: Scenario, table: pd.DataFrame, source: Path) -> None:
-    column = scenario.simulation.data.label_column
+def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source: Path) -> None:
+    labels: tuple[str, ...] = getattr(scenario.task, "labels", ())
+    column = _label_column(reader)
+    if not labels or column is None or getattr(scenario.task, "problem", "single-label") != "single-label":
+        return
     found = table[column].str.strip()
-    if not found.isin(scenario.task.labels).any():
+    if not found.isin(labels).any():
         seen = ", ".join(map(repr, sorted(found.unique())[:5]))
         raise DataError(
-            f"Expected labels {list(scenario.task.labels)} in column {column!r} of {source}, got {seen}.",
+            f"Expected labels {list(labels)} in column {column!r} of {source}, got {seen}.",
             hint="Write task.labels as they stand in the data.",
         )
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, PlainSerializer, ValidationError
 
 from shared.errors import SettingsError
 from shared.files import write_atomically
-from shared.study import Section
+from shared.section import Section
 
 
 def _json_safe(value: float) -> float | str:

@@ -5,6 +5,7 @@ its last round.
 """
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -14,16 +15,17 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from client.vault.datasets import load
 from server.app import build_server_app, norm_bound
 from server.checkpoints import Checkpoints, State
 from server.export import export
 from server.rounds import RoundRecord
-from shared.adapted_model import layout_of
+from shared.adapted_model import initial_adapter, layout_of
 from shared.adapters import Layout
 from shared.errors import FedVaultError, RunError, SettingsError
 from shared.files import write_atomically
 from shared.protocol import Vector
+from shared.records import load
+from shared.tasks.kinds import task_kind
 from simulations import worker
 from simulations.arms import Arm, arm_folder, trained_arms, write_arm
 from simulations.engine import Engine, LocalEngine
@@ -160,7 +162,9 @@ class Run:
         states: dict[str, State] = {}
         wanted = self.scenario.simulation.arms
         if "majority" in wanted:
-            results["majority"] = self._majority(prepared)
+            constant = self._constant(prepared)
+            if constant is not None:
+                results["majority"] = constant
         if "untrained-head" in wanted:
             results["untrained-head"] = self._untrained(engine, prepared)
         for arm in arms:
@@ -184,7 +188,7 @@ class Run:
             arm.study,
             arm.name,
             folder,
-            initial=np.zeros(layout.length, np.float32),
+            initial=initial_adapter(arm.study),
             on_done=done.append,
             largest_norm=self._bound(arm, layout),
             evaluate=evaluate,
@@ -209,25 +213,33 @@ class Run:
 
     def _evaluate(self, engine: Engine, arm: str, adapter: Vector, prepared: Prepared) -> Quality:
         ordered = sorted(prepared.sites, key=lambda site: -site.holdout)
-        found: list[worker.Predicted] = engine.map(worker.evaluate, [(arm, site.index, adapter) for site in ordered])
+        found: list[worker.Seen] = engine.map(worker.evaluate, [(arm, site.index, adapter) for site in ordered])
         return quality(self.study, found)
 
-    def _majority(self, prepared: Prepared) -> ArmResult:
-        targets = np.concatenate([load(prepared.train_path(site)).targets for site in prepared.sites])
-        counts = np.bincount(targets[targets >= 0], minlength=len(self.study.task.labels))
-        held = {site.name: load(prepared.holdout_path(site)).targets for site in prepared.sites}
-        found = [worker.Predicted(name, np.full(len(t), counts.argmax()), t) for name, t in held.items()]
-        return untrained("majority class", quality(self.study, found), 0.0)
+    def _constant(self, prepared: Prepared) -> ArmResult | None:
+        kind = task_kind(self.study.task)
+        train = [load(prepared.train_path(site)) for site in prepared.sites]
+        found = []
+        for site in prepared.sites:
+            evidence = kind.constant(train, load(prepared.holdout_path(site)))
+            if evidence is None:
+                return None
+            found.append(worker.Seen(site.name, evidence))
+        title = "majority class" if getattr(self.study.task, "labels", ()) else "one answer for all"
+        return untrained(title, quality(self.study, found), 0.0)
 
     def _untrained(self, engine: Engine, prepared: Prepared) -> ArmResult:
+        """The base model with a random head, or as it is if the task needs no head."""
         started, generator = time.monotonic(), np.random.default_rng(self.scenario.simulation.seed)
-        layout = layout_of(self.study)
-        parts = [
-            generator.standard_normal(shape).ravel() if name == "head.weight" else np.zeros(int(np.prod(shape)))
-            for name, shape in layout.tensors
-        ]
-        found = self._evaluate(engine, "federated", np.concatenate(parts).astype(np.float32), prepared)
-        return untrained("untrained head", found, time.monotonic() - started)
+        start, parts = initial_adapter(self.study), list[Vector]()
+        for name, shape in layout_of(self.study).tensors:
+            size, done = math.prod(shape), sum(len(part) for part in parts)
+            random = name.startswith("head.") and name.endswith("weight")
+            drawn = generator.standard_normal(size).astype(np.float32)
+            parts.append(drawn if random else start[done : done + size])
+        has_head = any(name.startswith("head.") for name, _ in layout_of(self.study).tensors)
+        found = self._evaluate(engine, "federated", np.concatenate(parts), prepared)
+        return untrained("untrained head" if has_head else "base model", found, time.monotonic() - started)
 
     @contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -7,12 +7,13 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from shared.embedded import data_folder
 from shared.errors import SettingsError
-from shared.study import RECORD, Positive, Section, Study, parse, read_toml
+from shared.section import Positive, Section
+from shared.study import RECORD, Study, parse, read_toml
 from simulations.partition import Iid, Partition
 
 ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
-DATA_FOLDER = Path("data")
 
 
 class SimulationData(Section):
@@ -21,10 +22,8 @@ class SimulationData(Section):
     source: str
     """A CSV, TSV, JSONL or Parquet file, a dataset folder (relative to the scenario, else to the current folder), or
     `dataset:NAME` for one that `fedvault-sim data fetch NAME` brings."""
-    text_column: str = "text"
-    """Column with the text."""
-    label_column: str = "label"
-    """Column with the label, spelled as in task.labels."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What the task's columns are called in the source, as in { text = "review" }; default: the same."""
     partition: Partition = Iid(by="iid", sites=4)
     """How rows become sites."""
     holdout: float = Field(default=0.2, gt=0, lt=1)
@@ -102,9 +101,10 @@ def data_path(scenario: Scenario, scenario_file: Path) -> Path:
     source = scenario.simulation.data.source
     if source.startswith("dataset:"):
         name = source.removeprefix("dataset:")
-        found = DATA_FOLDER / name / f"{name}.csv"
-        if not found.exists():
-            raise SettingsError(f"Expected {found}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
+        tables = [data_folder() / name / f"{name}{suffix}" for suffix in (".csv", ".parquet")]
+        found = next((table for table in tables if table.exists()), None)
+        if found is None:
+            raise SettingsError(f"Expected {tables[0]}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
         return found
     for folder in (scenario_file.parent, Path()):
         if (folder / source).exists():

@@ -1,8 +1,10 @@
 """What other ways of federating the same model would send, in bytes."""
 
 from shared.adapted_model import AdaptedModel
-from shared.foundation import find, load_encoder
+from shared.base_model import load_base
+from shared.foundation import find
 from shared.study import Adapter, Study
+from shared.tasks.kinds import task_kind
 
 FLOAT_BYTES = 4
 
@@ -17,5 +19,6 @@ def full_lora_bytes(study: Study) -> int:
 
 def full_model_bytes(study: Study) -> int:
     """Every weight of the base model."""
-    sizes: list[int] = [p.numel() for p in load_encoder(find(study.model), with_weights=False).parameters()]
+    base = load_base(find(study.model), task_kind(study.task).auto, with_weights=False)
+    sizes: list[int] = [p.numel() for p in base.parameters()]
     return FLOAT_BYTES * sum(sizes)

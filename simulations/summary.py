@@ -4,8 +4,6 @@ import importlib.metadata
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from server.checkpoints import State
 from shared.privacy.accounting import epsilon_prv, epsilon_rdp
 from shared.privacy.planning import plan
@@ -25,21 +23,21 @@ from simulations.result import (
 )
 from simulations.scenario import Scenario
 from simulations.sizes import full_lora_bytes, full_model_bytes
-from simulations.worker import Predicted
+from simulations.worker import Seen
 
 
-def quality(study: Study, found: Sequence[Predicted]) -> Quality:
+def quality(study: Study, found: Sequence[Seen]) -> Quality:
     """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
-    kind, metric, higher_is_better = task_kind(study.task), "accuracy", True
-    by_site = {p.site: kind.metrics(p.predicted, p.targets)[metric] for p in sorted(found) if (p.targets >= 0).any()}
-    overall = kind.metrics(np.concatenate([p.predicted for p in found]), np.concatenate([p.targets for p in found]))
+    kind = task_kind(study.task)
+    by_site = {site: kind.metrics(evidence)[kind.metric] for site, evidence in sorted(found) if evidence}
+    overall = kind.metrics([one for seen in found for one in seen.evidence])
     return Quality(
-        metric=metric,
-        higher_is_better=higher_is_better,
-        value=overall[metric],
+        metric=kind.metric,
+        higher_is_better=kind.higher_is_better,
+        value=overall[kind.metric],
         metrics=overall,
         per_site=by_site,
-        worst_site=worst_of(by_site, higher_is_better=higher_is_better),
+        worst_site=worst_of(by_site, higher_is_better=kind.higher_is_better),
     )
 
 

@@ -9,19 +9,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
-from numpy.typing import NDArray
 
 from client.app import build_client_app
-from client.vault.datasets import load
 from client.vault.prefix import Prefix, open_prefix
-from client.vault.private_training import micro_batches
 from client.vault.vault import Trains, Vault, device_for
 from shared.adapted_model import AdaptedModel, build
 from shared.errors import RunError
+from shared.judging import judge
 from shared.protocol import TrainTask, Vector
+from shared.records import load
+from shared.tasks.kind import Evidence
 from simulations.arms import Arm, read_arm
 from simulations.plain_training import SiteWithoutPrivacy
 from simulations.prepare import Prepared, Site, reopen
@@ -31,12 +30,11 @@ RUN_FOLDER = "FEDVAULT_SIMULATION"
 THREADS = "FEDVAULT_THREADS"
 
 
-class Predicted(NamedTuple):
+class Seen(NamedTuple):
     """A site's held-out records: what was predicted and what is true."""
 
     site: str
-    predicted: NDArray[np.int64]
-    targets: NDArray[np.int64]
+    evidence: list[Evidence]
 
 
 def start_worker(folder: str, threads: int) -> None:
@@ -56,16 +54,16 @@ def start_worker(folder: str, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def evaluate(arm_name: str, site_index: int, adapter: Vector) -> Predicted:
+def evaluate(arm_name: str, site_index: int, adapter: Vector) -> Seen:
     """Predict a site's held-out records with a global adapter. Exists in simulations only."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     arm, site = _arm(arm_name), _site(site_index)
     model = _model(arm_name)
     model.load(adapter)
     prefix = _prefix(arm, model, _prepared().holdout_path(site))
-    return Predicted(
-        site.name, predictions(model, prefix, arm.study.performance.micro_batch_tokens), prefix.dataset.targets
-    )
+    tokens = arm.study.performance.micro_batch_tokens
+    found = judge(model, prefix.records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes())
+    return Seen(site.name, found.evidence)
 
 
 def build_cache(arm_name: str, site_index: int) -> None:
@@ -74,16 +72,6 @@ def build_cache(arm_name: str, site_index: int) -> None:
     arm, site = _arm(arm_name), _site(site_index)
     for path in (_prepared().train_path(site), _prepared().holdout_path(site)):
         _prefix(arm, _model(arm_name), path)
-
-
-def predictions(model: AdaptedModel, prefix: Prefix, tokens: int) -> NDArray[np.int64]:
-    """Most likely label of every record of a dataset."""
-    lengths = prefix.dataset.lengths
-    predicted = np.zeros(len(prefix.dataset), dtype=np.int64)
-    with torch.no_grad():
-        for part in micro_batches(lengths, np.arange(len(lengths)), tokens=tokens):
-            predicted[part] = model.outputs(*prefix.batch(part)).argmax(dim=1).cpu().numpy()
-    return predicted
 
 
 def open_site(context: Context, task: TrainTask) -> Trains:

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     import transformers
     from flwr.supercore.task_identity import TaskIdentity
 
-from client.vault.datasets import TokenizedDataset, from_records
+from shared.records import Records, ragged
 from shared.study import Study, parse
 from simulations.e2e.federation import Federation, wait_until
 
@@ -74,14 +74,25 @@ def make_study(tiny_bert: Path) -> Callable[..., Study]:
 
 
 @pytest.fixture
-def make_records() -> Callable[..., TokenizedDataset]:
+def records_of() -> Callable[..., Records]:
+    """Records of a sequence classification from token ids and labels; -1 for one that cannot be used."""
+
+    def make(ids: list[list[int]], targets: list[int]) -> Records:
+        fields = {"ids": ragged(ids, np.int32), "target": ragged(targets, np.int64)}
+        return Records(fields, np.array([target >= 0 for target in targets], dtype=bool))
+
+    return make
+
+
+@pytest.fixture
+def make_records(records_of: Callable[..., Records]) -> Callable[..., Records]:
     """Builds token records of many lengths with labels that their tokens decide."""
 
-    def make(count: int, seed: int = 0) -> TokenizedDataset:
+    def make(count: int, seed: int = 0) -> Records:
         generator = np.random.default_rng(seed)
         lengths = generator.integers(3, 20, count)
         records = [generator.integers(5, 60, length).tolist() for length in lengths]
-        return from_records(records, np.array([record[0] % 2 for record in records]))
+        return records_of(records, [record[0] % 2 for record in records])
 
     return make
 

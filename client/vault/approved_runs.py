@@ -9,8 +9,8 @@ import os
 import shutil
 from pathlib import Path
 
-from client.vault.datasets import TokenizedDataset, load
 from shared.errors import DataError
+from shared.records import Records, load
 from shared.study import Study, parse
 
 
@@ -23,9 +23,7 @@ class ApprovedRuns:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(
-        self, run: str, study: Study, *, declared_size: int, train: TokenizedDataset, holdout: TokenizedDataset
-    ) -> None:
+    def keep(self, run: str, study: Study, *, declared_size: int, train: Records, holdout: Records) -> None:
         """Write a snapshot as a whole or not at all; one that is there is replaced."""
         folder = self._of(run)
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
@@ -57,11 +55,11 @@ class ApprovedRuns:
         """The dataset's public size, as declared at the time."""
         return int(json.loads((self._of(run) / "declared_size.json").read_text()))
 
-    def train(self, run: str) -> TokenizedDataset:
+    def train(self, run: str) -> Records:
         """Records to train on."""
         return load(self._of(run) / "train.npz")
 
-    def holdout(self, run: str) -> TokenizedDataset:
+    def holdout(self, run: str) -> Records:
         """Records never trained on."""
         return load(self._of(run) / "holdout.npz")
 

@@ -25,12 +25,12 @@ from client.vault.roles import unit_name
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
-from shared.sources import read_table
 from shared.study import Study
 
 if TYPE_CHECKING:
     from client.vault.snapshot import Facts, Snapshot
     from shared.foundation import Foundation
+    from shared.tasks.rows import Table
 
 LEDGER_PATIENCE_S = 60.0
 
@@ -70,14 +70,15 @@ class Question:
         left, facts = self.epsilon_limit - self.epsilon_after, self.records
         purpose = f" Its purpose, as declared: {self.purpose}." if self.purpose else ""
         labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
+        problems = "".join(f"\n  {line}" for line in facts.problems)
         return (
             f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
             f"In each, {self.bytes_per_round} bytes of noisy adapter leave this house, nothing else that depends on a "
             f"{self.unit}. Afterwards the records have promised epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}); {max(0.0, left):.3f} is left for all studies to come.\n"
-            f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on ({labels}), "
-            f"{facts.unusable} of them unusable, "
-            f"{facts.holdout} held out, {facts.dropped} left out."
+            f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
+            f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
+            f"{facts.holdout} held out, {facts.dropped} left out.{problems}"
         )
 
 
@@ -136,9 +137,9 @@ class Desk:
 
     def weigh(self, ledger: Ledger, study: Study, dataset: str) -> "Weighed":
         """The same, with the records that were weighed: what is approved is what was shown."""
-        table = self._table(dataset)
+        table = self._table(study, dataset)
         taken = self._snapshot(study, dataset, table)
-        rows = self._registration(ledger.books, dataset, table)
+        rows = self._registration(ledger.books, study, dataset, table)
         return Weighed(self._question(ledger, study, dataset, rows, taken.facts), study, dataset, rows, taken)
 
     def fits(self, books: Books, study: Study, dataset: str) -> bool:
@@ -250,7 +251,7 @@ class Desk:
 
     def snapshot(self, study: Study, dataset: str) -> "Snapshot":
         """What the study would train on now."""
-        return self._snapshot(study, dataset, self._table(dataset))
+        return self._snapshot(study, dataset, self._table(study, dataset))
 
     def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame) -> "Snapshot":
         from client.vault.snapshot import take_snapshot
@@ -258,15 +259,22 @@ class Desk:
         policy = self.settings.policy(dataset)
         return take_snapshot(table, policy, study, self.foundation(study), key=node_key(self.folders.records[1]))
 
-    def _table(self, dataset: str) -> pd.DataFrame:
+    def _table(self, study: Study, dataset: str) -> pd.DataFrame:
         policy = self.settings.policy(dataset)
-        return read_table(self.config.resolve().parent / policy.source, policy.columns)
+        others = [policy.unit_column] if policy.unit_column else []
+        return self._reader(study, dataset).read(self.config.resolve().parent / policy.source, *others)
 
-    def _registration(self, books: Books, dataset: str, table: pd.DataFrame) -> list[dict[str, Any]]:
+    def _reader(self, study: Study, dataset: str) -> "Table":
+        from shared.tasks.kinds import task_kind
+        from shared.tasks.rows import Table
+
+        return Table(task_kind(study.task), self.settings.policy(dataset).columns)
+
+    def _registration(self, books: Books, study: Study, dataset: str, table: pd.DataFrame) -> list[dict[str, Any]]:
         """Rows that are missing before an approval: the dataset's limit, and ties by the records it holds now."""
         policy = self.settings.policy(dataset)
         index, key = self.folders.records
-        identities = table[policy.text_column].tolist()
+        identities = self._reader(study, dataset).identities(table)
         if policy.unit_column is not None:
             # whoever is in two datasets has one budget, whatever the rows say
             identities += [f"{policy.unit} {unit_name(value)}" for value in table[policy.unit_column] if value.strip()]

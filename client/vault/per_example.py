@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from shared.errors import ExactnessError
 
 
-class Batch:
+class BatchSize:
     """How many records the current forward pass holds; shared by all layers of one model."""
 
     records: int = 0
@@ -26,7 +26,7 @@ class _Linear(torch.autograd.Function):
     """y = x Wᵀ + b whose backward pass leaves one weight gradient per record on the parameters."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, batch: Batch) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, batch: BatchSize) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.records = batch.records
         return F.linear(x, weight, bias)
@@ -48,7 +48,7 @@ class _Linear(torch.autograd.Function):
 class PerExampleLinear(nn.Linear):
     """A linear layer that, under autograd, fills `grad_sample` (records, *shape) of its trainable parameters."""
 
-    batch: Batch
+    batch: BatchSize
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Linear gave it
         """Like nn.Linear."""
@@ -60,7 +60,7 @@ class PerExampleLinear(nn.Linear):
         return result
 
 
-def make_per_example(model: nn.Module) -> Batch:
+def make_per_example(model: nn.Module) -> BatchSize:
     """Turn every linear layer that is trained into a `PerExampleLinear`, in place; parameters and names stay.
 
     Guarantee: no parameter is trained whose per-example gradient is not computed.
@@ -69,7 +69,7 @@ def make_per_example(model: nn.Module) -> Batch:
         ExactnessError: something other than a plain linear layer holds trainable parameters.
     """
     known = (module.batch for module in model.modules() if isinstance(module, PerExampleLinear))
-    batch = next(known, None) or Batch()
+    batch = next(known, None) or BatchSize()
     for name, module in model.named_modules():
         if not any(p.requires_grad for p in module.parameters(recurse=False)):
             continue
@@ -81,6 +81,15 @@ def make_per_example(model: nn.Module) -> Batch:
         module.__class__ = PerExampleLinear
         module.batch = batch
     return batch
+
+
+def only_linear(model: nn.Module) -> bool:
+    """Whether every trained tensor belongs to a linear layer, so that `make_per_example` serves the model."""
+    return all(
+        type(module) in (nn.Linear, PerExampleLinear)
+        for module in model.modules()
+        if any(p.requires_grad for p in module.parameters(recurse=False))
+    )
 
 
 def check_gradients(parameters: Sequence[nn.Parameter], records: int) -> None:

@@ -10,7 +10,8 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from shared.study import RECORD, UNIT_PATTERN, Section, Study
+from shared.section import Section
+from shared.study import RECORD, UNIT_PATTERN, Study
 
 FLOAT_BYTES = 4
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -23,10 +24,8 @@ class DatasetPolicy(Section):
 
     source: str = Field(min_length=1)
     """A CSV, TSV, JSONL or Parquet file, or a dataset folder."""
-    text_column: str = "text"
-    """Column with the text."""
-    label_column: str = "label"
-    """Column with the label."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What the task's columns are called in the source, as in { text = "report" }; default: the same."""
     unit: str = Field(default=RECORD, pattern=UNIT_PATTERN)
     """Whose presence is hidden: `record` is one row; any other name, such as `patient`, is all rows of one of these."""
     unit_column: str | None = Field(default=None, min_length=1)
@@ -53,11 +52,6 @@ class DatasetPolicy(Section):
     """Local time from-to; across midnight if `to` is earlier; the same twice means always."""
     approval: Literal["ask", "within-policy"] = "ask"
     """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself."""
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the source that are read."""
-        return [self.text_column, self.label_column, *([self.unit_column] if self.unit_column else [])]
 
     @field_validator("hours")
     @classmethod

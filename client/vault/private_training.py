@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from client.vault.per_example import Batch, check_gradients, make_per_example
-from client.vault.prefix import Prefix, padded_length
+from client.vault.per_example import BatchSize, check_gradients, make_per_example, only_linear
+from client.vault.prefix import Prefix
 from client.vault.private_optimizer import PrivateOptimizer
 from client.vault.randomness import Randomness
+from client.vault.vectorised import vectorised_gradients
 from shared.adapted_model import AdaptedModel
+from shared.batches import LENGTH_STEP, physical
 from shared.errors import ExactnessError
 from shared.privacy.planning import PrivacyPlan
 from shared.study import RECORD
@@ -44,7 +45,7 @@ class PrivateTrainer:
     Guarantee: a plan that hides more than single records is refused on records that are not grouped by unit.
 
     Args:
-        model: made per-example in place.
+        model: made per-example in place, if only linear layers are trained.
         prefix: where activations of the dataset's records come from.
         plan: noise multiplier, sampling rate, clipping and unit; from the study alone.
         declared_size: the site's public size, in units; the divisor is sampling rate x this.
@@ -65,14 +66,15 @@ class PrivateTrainer:
         learning_rates: LearningRates,
         micro_batch_tokens: int,
     ) -> None:
-        if (plan.unit == RECORD) != (prefix.dataset.units is None):
-            found = "single" if prefix.dataset.units is None else "grouped"
+        if (plan.unit == RECORD) != (prefix.records.units is None):
+            found = "single" if prefix.records.units is None else "grouped"
             raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
         self.model, self.prefix, self.plan = model, prefix, plan
         self.divisor = plan.sampling_rate * declared_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens = micro_batch_tokens
-        self.batch: Batch = make_per_example(model)
+        self.linear = only_linear(model)  # else gradients are vectorised over the whole model
+        self.batch_size = make_per_example(model) if self.linear else BatchSize()
         self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
 
     def train_round(
@@ -100,12 +102,12 @@ class PrivateTrainer:
 
     def optimizer(self) -> PrivateOptimizer:
         """A fresh optimizer over what is trained: head and adapter at their own rates, clipped as one vector."""
-        head = [p for p in self.model.head.parameters() if p.requires_grad]
-        adapter = [p for p in self.model.encoder.parameters() if p.requires_grad]
-        groups = [{"params": head, "lr": self.learning_rates.head, "initial_lr": self.learning_rates.head}]
-        if adapter:
-            rate = self.learning_rates.adapter
-            groups.append({"params": adapter, "lr": rate, "initial_lr": rate})
+        rates = {"head": self.learning_rates.head, "base": self.learning_rates.adapter}
+        groups = []
+        for name, rate in rates.items():
+            trained = [p for p in getattr(self.model, name).parameters() if p.requires_grad]
+            if trained:
+                groups.append({"params": trained, "lr": rate, "initial_lr": rate})
         return PrivateOptimizer(
             groups,
             noise_multiplier=self.plan.noise_multiplier,
@@ -115,9 +117,29 @@ class PrivateTrainer:
         )
 
     def per_example_gradients(self, indices: Sequence[int]) -> None:
-        """Leave the gradients of these records, one per record, in `grad_sample` of every trainable parameter."""
-        self.batch.records = len(indices)
-        self.losses(indices).sum().backward()  # type: ignore[no-untyped-call]
+        """Leave the gradients of these records, one per record, in `grad_sample` of every trainable parameter.
+
+        Args:
+            indices: of one physical batch, as `physical_batches` gives them.
+        """
+        batch = self.prefix.batch(indices, step=self.length_step)
+        if not self.linear:
+            vectorised_gradients(self.model, batch)
+            return
+        self.batch_size.records = len(indices)
+        self.model.losses(batch).sum().backward()  # type: ignore[no-untyped-call]
+
+    @property
+    def length_step(self) -> int:
+        """What lengths are rounded up to; vectorised records are never padded."""
+        return LENGTH_STEP if self.linear else 1
+
+    def physical_batches(self, chosen: NDArray[np.int64]) -> Iterator[list[int]]:
+        """Cut a logical batch into physical ones of one shape each."""
+        kind = self.model.kind
+        yield from physical(
+            self.prefix.sizes(self.length_step), chosen, tokens=self.micro_batch_tokens, fixed=kind.fixed_tokens
+        )
 
     def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:
         """Leave the gradients of these units, one per unit in float64, in `grad_sample` of every trainable parameter.
@@ -128,13 +150,13 @@ class PrivateTrainer:
         Args:
             chosen: distinct indices of units of a dataset that has them (units,).
         """
-        dataset, device = self.prefix.dataset, self.prefix.device
-        if dataset.units is None:
+        records, device = self.prefix.records, self.prefix.device
+        if records.units is None:
             raise ExactnessError("Expected records grouped by unit, got single records.")
-        rows = _rows_of(dataset.units, chosen, unit_count=dataset.unit_count)
+        rows = _rows_of(records.units, chosen, unit_count=records.unit_count)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         sums = [torch.zeros(len(chosen), *p.shape, dtype=torch.float64, device=device) for p in trained]
-        for part in micro_batches(dataset.lengths, np.flatnonzero(rows >= 0), tokens=self.micro_batch_tokens):
+        for part in self.physical_batches(np.flatnonzero(rows >= 0)):
             self.per_example_gradients(part)
             check_gradients(trained, len(part))
             where = torch.from_numpy(rows[part]).to(device)
@@ -146,20 +168,14 @@ class PrivateTrainer:
         for total, parameter in zip(sums, trained, strict=True):
             parameter.grad_sample = total.div_(counts.view(-1, *[1] * parameter.dim()))  # type: ignore[attr-defined]
 
-    def losses(self, indices: Sequence[int]) -> Tensor:
-        """One loss per record (records,) for a physical batch."""
-        below, mask = self.prefix.batch(indices)
-        targets = torch.from_numpy(self.prefix.dataset.targets[list(indices)]).to(self.prefix.device)
-        return self.model.kind.losses(self.model.outputs(below, mask), targets)
-
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
         drawn = randomness.step()
-        dataset = self.prefix.dataset
-        chosen = drawn.poisson_batch(dataset.unit_count, self.plan.sampling_rate)
-        if dataset.units is None:
-            for part in micro_batches(dataset.lengths, chosen, tokens=self.micro_batch_tokens):
+        records = self.prefix.records
+        chosen = drawn.poisson_batch(records.unit_count, self.plan.sampling_rate)
+        if records.units is None:
+            for part in self.physical_batches(chosen):
                 self.per_example_gradients(part)
                 optimizer.accumulate(len(part))
         else:
@@ -189,14 +205,3 @@ def _rows_of(units: NDArray[np.int64], chosen: NDArray[np.int64], *, unit_count:
     place = np.full(unit_count, -1, dtype=np.int64)
     place[chosen] = np.arange(len(chosen))
     return place[units]
-
-
-def micro_batches(lengths: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int) -> Iterator[list[int]]:
-    """Cut a logical batch into physical ones of equal padded length, shortest first, at most `tokens` each."""
-    by_length: dict[int, list[int]] = {}
-    for index in chosen.tolist():
-        by_length.setdefault(padded_length(int(lengths[index])), []).append(index)
-    for length in sorted(by_length):
-        group, size = by_length[length], max(1, tokens // length)
-        for start in range(0, len(group), size):
-            yield group[start : start + size]

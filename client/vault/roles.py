@@ -30,7 +30,7 @@ def role(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Role:
     Guarantee: whether a record is used, held out or dropped depends on that record alone.
 
     Args:
-        identity: text and label of a record, or the value of a unit.
+        identity: text and label of a record (or whatever else it holds), or the value of a unit.
         key: of the node, 16 to 64 bytes, secret: without it nobody can tell which records were trained on.
         holdout: fraction never trained on, in [0, 1).
         used: fraction of all records or units that is used at all, in (0, 1].
@@ -44,10 +44,9 @@ def role(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Role:
     return Role.HOLDOUT if held_out < holdout else Role.TRAIN
 
 
-def roles(texts: Sequence[str], labels: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Role]:
-    """Decide every record's role, each by itself."""
-    pairs = zip(texts, labels, strict=True)
-    return [role(text, label, key=key, holdout=holdout, used=used) for text, label in pairs]
+def roles(contents: Sequence[tuple[str, ...]], *, key: bytes, holdout: float, used: float = 1.0) -> list[Role]:
+    """Decide every record's role, each by itself, from everything that it holds."""
+    return [role(*content, key=key, holdout=holdout, used=used) for content in contents]
 
 
 def unit_roles(values: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Role]:

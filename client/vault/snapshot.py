@@ -1,15 +1,17 @@
-"""From an operator's table to what one study run trains on: roles, tokens, targets; and facts for the operator."""
+"""From an operator's table to what one study run trains on: roles, fields, targets; and facts for the operator."""
 
 from dataclasses import dataclass
 
 import pandas as pd
 
-from client.vault.datasets import TokenizedDataset, from_records, group
+from client.vault.datasets import group
 from client.vault.policy import DatasetPolicy
 from client.vault.roles import Role, roles, unit_roles
-from shared.foundation import Foundation, load_tokenizer
+from shared.foundation import Foundation
+from shared.records import Records
 from shared.study import Study
 from shared.tasks.kinds import task_kind
+from shared.tasks.rows import Table, in_words
 
 
 @dataclass(frozen=True)
@@ -24,48 +26,46 @@ class Facts:
     dropped: int
     """Rows of a unit beyond `records_per_unit`, and rows whose unit has no value."""
     unusable: int
-    """Training records with an unknown label or no text; they contribute nothing."""
+    """Training records that contribute nothing: an unknown label, no text, a missing file."""
     labels: dict[str, int]
-    """Training records by label of the study."""
+    """Training records by label of the study; empty for a task without labels."""
+    problems: list[str]
+    """The first few rows that something is wrong with, and what."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """A table as one study sees it."""
 
-    train: TokenizedDataset
-    holdout: TokenizedDataset
+    train: Records
+    holdout: Records
     facts: Facts
 
 
 def take_snapshot(
     table: pd.DataFrame, policy: DatasetPolicy, study: Study, foundation: Foundation, *, key: bytes
 ) -> Snapshot:
-    """Give every row its role by itself, and tokenise.
+    """Give every row its role by itself, and encode.
 
     Args:
-        table: with the policy's columns, as text.
+        table: with the columns of the study's task, and the policy's unit column.
         policy: of the dataset.
         study: its labels and lengths.
         foundation: its tokenizer.
         key: of the node; decides roles.
     """
-    texts, labels = table[policy.text_column].tolist(), table[policy.label_column].tolist()
+    kind = task_kind(study.task)
+    reader, processor = Table(kind, policy.columns), kind.processor(foundation)
     if policy.unit_column is None:
-        every = roles(texts, labels, key=key, holdout=policy.holdout)
+        every = roles(reader.contents(table), key=key, holdout=policy.holdout)
     else:
         every = unit_roles(table[policy.unit_column].tolist(), key=key, holdout=policy.holdout)
     decided = pd.Series(every, index=table.index)
-    kind, tokenizer = task_kind(study.task), load_tokenizer(foundation)
-
-    def of(part: pd.DataFrame) -> TokenizedDataset:
-        texts, labels = part[policy.text_column].tolist(), part[policy.label_column].tolist()
-        return from_records(kind.tokens(texts, tokenizer), kind.targets(texts, labels))
-
-    train, holdout = of(table[decided == Role.TRAIN]), of(table[decided == Role.HOLDOUT])
+    train, problems = reader.encode(table[decided == Role.TRAIN], processor)
+    holdout, others = reader.encode(table[decided == Role.HOLDOUT], processor)
     if policy.unit_column is not None:
         values = table[decided == Role.TRAIN][policy.unit_column].tolist()
-        train = group(train, values, records_per_unit=study.privacy.records_per_unit, key=key).dataset
+        train = group(train, values, records_per_unit=study.privacy.records_per_unit, key=key).records
     facts = Facts(
         rows=len(table),
         train=len(train),
@@ -73,6 +73,7 @@ def take_snapshot(
         holdout=len(holdout),
         dropped=len(table) - len(train) - len(holdout),
         unusable=train.unusable,
-        labels={label: int((train.targets == number).sum()) for number, label in enumerate(study.task.labels)},
+        labels=kind.counts(train),
+        problems=in_words(problems + others),
     )
     return Snapshot(train, holdout, facts)

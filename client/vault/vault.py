@@ -14,7 +14,6 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from client.vault.datasets import TokenizedDataset
 from client.vault.exactness import ensure_exact
 from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
@@ -23,6 +22,7 @@ from shared.adapted_model import AdaptedModel
 from shared.errors import ExactnessError, FedVaultError
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
+from shared.records import Records
 from shared.schedule import learning_rate_factors
 from shared.study import Study
 
@@ -57,7 +57,7 @@ class Vault:
     Args:
         study: as agreed; phase, steps, learning rates, sigma and C come from here, never from a task.
         model: the study's model on its device.
-        dataset: the records to train on.
+        records: to train on.
         declared_size: public size of the dataset.
         randomness: source of sampling and noise for a round number.
         cache: private folder for activations; None computes them each time.
@@ -69,7 +69,7 @@ class Vault:
         self,
         study: Study,
         model: AdaptedModel,
-        dataset: TokenizedDataset,
+        records: Records,
         *,
         declared_size: int,
         randomness: Callable[[int], Randomness],
@@ -81,7 +81,7 @@ class Vault:
         self._randomness, self._on_step = randomness, on_step
         self._cache = cache if study.performance.prefix_cache else None
         self._verdicts = verdicts
-        self._dataset = dataset
+        self._records = records
         self._trainer: PrivateTrainer | None = None
         self.last: Trained | None = None
 
@@ -122,7 +122,7 @@ class Vault:
             device = next(self.model.parameters()).device
             prefix = open_prefix(
                 self.model,
-                self._dataset,
+                self._records,
                 device,
                 folder=self._cache,
                 limit_bytes=performance.prefix_cache_limit_bytes,

@@ -22,11 +22,11 @@ from client.vault.ledger import Ledger
 from client.vault.offers import Offered
 from client.vault.policy import open_at
 from client.vault.prefix import open_prefix
-from client.vault.private_training import micro_batches
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault, device_for
 from shared.adapted_model import build
 from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
+from shared.judging import judge
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.study import Study
 
@@ -226,16 +226,9 @@ def _measured(vault: Vault, task: TrainTask, desk: Desk) -> dict[str, float]:
         folder=_private(desk.folders.cache) if performance.prefix_cache else None,
         limit_bytes=performance.prefix_cache_limit_bytes,
     )
-    predicted, losses = np.zeros(len(records), dtype=np.int64), np.zeros(len(records))
-    with torch.no_grad():
-        for part in micro_batches(records.lengths, np.arange(len(records)), tokens=performance.micro_batch_tokens):
-            outputs = model.outputs(*prefix.batch(part))
-            targets = torch.from_numpy(records.targets[part]).to(outputs.device)
-            predicted[part] = outputs.argmax(dim=1).cpu().numpy()
-            losses[part] = model.kind.losses(outputs, targets).cpu().numpy()
-    usable = records.targets >= 0
-    loss = float(losses[usable].mean()) if usable.any() else 0.0
-    return {"loss": loss, **model.kind.metrics(predicted, records.targets)}
+    tokens = performance.micro_batch_tokens
+    found = judge(model, records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes(), with_loss=True)
+    return {"loss": found.loss, **model.kind.metrics(found.evidence)}
 
 
 def _without_vault(task: TrainTask, status: Status) -> TrainReply:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar, Protocol
 
-from server.aggregation.ffa import FfaMean
+from server.aggregation.mean import UniformMean
 from shared.protocol import Vector
 
 
@@ -23,4 +23,4 @@ class Aggregation(Protocol):
 
 def start(method: str, length: int) -> Aggregation:
     """A fresh collection for one round."""
-    return {"ffa": FfaMean}[method](length)
+    return {"ffa": UniformMean, "fedit": UniformMean}[method](length)

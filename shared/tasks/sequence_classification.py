@@ -1,72 +1,273 @@
-"""Sequence classification: one text, one label, a linear head on mean-pooled features.
-
-The mean is pooled and brought to one length because an encoder's own pooler is often untrained (MiniLM's is) and
-because equal lengths keep gradients comparable, which clipping rewards: under epsilon 3 the pooler lost 35 points in
-one trial where the mean lost none.
-"""
+"""Sequence classification: a text or a pair, and a label, labels or a rating; a linear head on mean features."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig
 
-FEATURE_NORM = 4.0
-CHARACTERS_PER_TOKEN = 100  # longer texts are cut before tokenisation, so that a 2 MB cell costs no more than others
+from shared.base_model import width_of
+from shared.batches import Batch
+from shared.records import Encoded, Problem, Records, ragged
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
+from shared.tasks.texts import mean_features, tokenise
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+SEPARATOR = "|"
 
 
-class SequenceClassification:
+class SequenceClassification(TaskKind):
     """The kind `sequence-classification`."""
 
-    def __init__(self, labels: Sequence[str], max_length: int) -> None:
+    pooled = True
+
+    def __init__(self, task: declarations.SequenceClassification) -> None:
+        self.task = task
+        self.goal = goal_of(task)
+        self.metric, self.higher_is_better = self.goal.metric, self.goal.higher_is_better
+        pair = (Column("text_pair"),) if task.pair else ()
+        self.columns = (Column("text"), *pair, Column("label", identifies=False))
+        self.fills = {"ids": 0} | ({"types": 0} if task.pair else {}) | {"target": None}
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Token ids, and the label as the goal writes it; an empty text or an unknown label cannot be used."""
+        texts, labels = strings(rows["text"]), strings(rows["label"])
+        pairs = strings(rows["text_pair"]) if self.task.pair else None
+        found = tokenise(texts, processor, max_length=self.task.max_length, pairs=pairs)
+        targets = [self.goal.target(label) for label in labels]
+        problems = list(found.problems)
+        for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
+            if not text.strip():
+                problems.append(Problem(row, "its text is empty"))
+            elif target is None:
+                problems.append(Problem(row, f"its label {labels[row][:40]!r} is none of the study's"))
+        usable = [bool(text.strip()) and target is not None for text, target in zip(texts, targets, strict=True)]
+        fields = {
+            "ids": ragged(found.ids, np.int32),
+            "target": ragged([self.goal.placeholder if t is None else t for t in targets], self.goal.dtype),
+        }
+        if self.task.pair:
+            types = found.types or [[0] * len(ids) for ids in found.ids]
+            fields["types"] = ragged(types, np.int8)
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """One output per label."""
+        return zero_linear(width_of(config), self.goal.outputs)
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """Mean over real tokens, of one length."""
+        return mean_features(states, batch)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """As the goal has it."""
+        return self.goal.losses(outputs, batch["target"])
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Predicted and true, in the goal's own terms."""
+        predicted = self.goal.predicted(model.outputs(batch))
+        return [(guess, self.goal.shown(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """As the goal has it."""
+        return self.goal.metrics(evidence)
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens; labels in turn."""
+        targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
+        fields = {
+            "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
+            "target": ragged(targets, self.goal.dtype),
+        }
+        if self.task.pair:
+            fields["types"] = ragged([[0] * (n // 2) + [1] * (n - n // 2) for n in lengths], np.int8)
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def counts(self, records: Records) -> dict[str, int]:
+        """Usable records by label."""
+        return self.goal.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """The most frequent label, or the mean rating, for everyone."""
+        seen = [part["target"][i] for part in train for i in np.flatnonzero(part.usable).tolist()]
+        guess = self.goal.constant(seen)
+        return [(guess, self.goal.shown(held_out["target"][i])) for i in np.flatnonzero(held_out.usable).tolist()]
+
+
+class OneLabel:
+    """Exactly one label per record."""
+
+    metric, higher_is_better = "accuracy", True
+    dtype: Any = np.int64
+    placeholder: Any = -1
+
+    def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)
-        self.max_length = max_length
+        self.outputs = len(self.labels)
+        self._index = {label: number for number, label in enumerate(self.labels)}
 
-    def head(self, width: int) -> nn.Linear:
-        """A zero head: every record starts at the same loss, and the public start costs nothing to agree on."""
-        head = nn.Linear(width, len(self.labels))
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-        return head
-
-    def features(self, states: Tensor, mask: Tensor) -> Tensor:
-        """Mean over real tokens, scaled to length 4: (records, tokens, width) to (records, width)."""
-        weights = mask.to(states.dtype).unsqueeze(-1)
-        mean = (states * weights).sum(1) / weights.sum(1)
-        return FEATURE_NORM * F.normalize(mean, dim=-1)
+    def target(self, cell: str) -> Any:
+        """Index of the label; None for an unknown one."""
+        return self._index.get(cell.strip())
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy per record, never averaged over the batch; 0 for target -1."""
-        return F.cross_entropy(outputs, targets, reduction="none", ignore_index=-1)
+        """Cross-entropy per record; 0 for target -1."""
+        return F.cross_entropy(outputs, targets[:, 0], reduction="none", ignore_index=-1)
 
-    def tokens(self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
-        """Token ids, cut at `max_length`."""
-        cut = [text[: CHARACTERS_PER_TOKEN * self.max_length] for text in texts]
-        if not cut:
-            return []
-        encoded = tokenizer(cut, truncation=True, max_length=self.max_length, return_attention_mask=False)
-        ids: list[list[int]] = encoded["input_ids"]
-        return ids
+    def predicted(self, outputs: Tensor) -> list[Any]:
+        """Most likely label per record."""
+        found: list[Any] = outputs.argmax(dim=1).cpu().tolist()
+        return found
 
-    def targets(self, texts: Sequence[str], labels: Sequence[str]) -> NDArray[np.int64]:
-        """Index of the label in the study's list; -1 for an unknown label or an empty text."""
-        index = {label: number for number, label in enumerate(self.labels)}
-        pairs = zip(texts, labels, strict=True)
-        return np.array([index.get(label.strip(), -1) if text.strip() else -1 for text, label in pairs], dtype=np.int64)
+    def shown(self, target: NDArray[Any]) -> Any:
+        """The true label's index."""
+        return int(target[0])
 
-    def metrics(self, predicted: NDArray[np.int64], targets: NDArray[np.int64]) -> dict[str, float]:
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Accuracy, and F1 averaged over the labels."""
-        usable = targets >= 0
-        truth, guess = targets[usable], predicted[usable]
-        if not len(truth):
+        if not evidence:
             return {"accuracy": 0.0, "macro_f1": 0.0}
-        f1 = f1_score(truth, guess, average="macro", labels=np.arange(len(self.labels)), zero_division=0.0)
+        guess, truth = zip(*evidence, strict=True)
+        f1 = f1_score(truth, guess, average="macro", labels=np.arange(self.outputs), zero_division=0.0)
         return {"accuracy": float(accuracy_score(truth, guess)), "macro_f1": float(f1)}
 
-    def predictions(self, outputs: Tensor) -> NDArray[np.int64]:
-        """Most likely label per record."""
-        return torch.argmax(outputs, dim=1).cpu().numpy().astype(np.int64)
+    def synthetic(self, number: int) -> Any:
+        """Labels in turn."""
+        return number % self.outputs
+
+    def counts(self, targets: Sequence[NDArray[Any]]) -> dict[str, int]:
+        """Records by label."""
+        found = np.bincount([int(t[0]) for t in targets], minlength=self.outputs)
+        return dict(zip(self.labels, found.tolist(), strict=True))
+
+    def constant(self, targets: Sequence[NDArray[Any]]) -> Any:
+        """The most frequent label."""
+        return int(np.bincount([int(t[0]) for t in targets], minlength=self.outputs).argmax())
+
+
+class ManyLabels(OneLabel):
+    """Any number of labels per record."""
+
+    metric, dtype = "macro_f1", np.float32
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__(labels)
+        self.placeholder = [0.0] * self.outputs
+
+    def target(self, cell: str) -> Any:
+        """1 for each label that the cell names, else 0; None if it names an unknown one."""
+        named = [part.strip() for part in cell.split(SEPARATOR) if part.strip()]
+        if any(name not in self._index for name in named):
+            return None
+        return [float(label in named) for label in self.labels]
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Binary cross-entropy, averaged over the labels of each record."""
+        return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(1)
+
+    def predicted(self, outputs: Tensor) -> list[Any]:
+        """Labels that are likelier than not."""
+        found: list[Any] = (outputs > 0).int().cpu().tolist()
+        return found
+
+    def shown(self, target: NDArray[Any]) -> Any:
+        """0 or 1 for each label."""
+        return target.astype(int).tolist()
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """F1 averaged over the labels, F1 over all decisions, and records with every label right."""
+        if not evidence:
+            return {"macro_f1": 0.0, "micro_f1": 0.0, "exact_match": 0.0}
+        guess, truth = (np.array(part) for part in zip(*evidence, strict=True))
+        return {
+            "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0.0)),
+            "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0.0)),
+            "exact_match": float((truth == guess).all(axis=1).mean()),
+        }
+
+    def synthetic(self, number: int) -> Any:
+        """One label each, in turn."""
+        return np.eye(self.outputs)[number % self.outputs].tolist()
+
+    def counts(self, targets: Sequence[NDArray[Any]]) -> dict[str, int]:
+        """Records by label."""
+        sums = np.sum([*targets, np.zeros(self.outputs)], axis=0)
+        return {label: int(count) for label, count in zip(self.labels, sums, strict=True)}
+
+    def constant(self, targets: Sequence[NDArray[Any]]) -> Any:
+        """Every label that most records have."""
+        return (np.mean([*targets, np.zeros(self.outputs)], axis=0) > 0.5).astype(int).tolist()
+
+
+class Rating:
+    """A number in a public range, learned on the scale from -1 to 1."""
+
+    metric, higher_is_better, dtype, placeholder, outputs = "mse", False, np.float32, 0.0, 1
+
+    def __init__(self, lowest: float, highest: float) -> None:
+        self.middle, self.half = (lowest + highest) / 2, (highest - lowest) / 2
+
+    def target(self, cell: str) -> Any:
+        """On the scale from -1 to 1, cut off there; None for what is no number."""
+        try:
+            rating = float(cell)
+        except ValueError:
+            return None
+        return float(np.clip((rating - self.middle) / self.half, -1, 1)) if np.isfinite(rating) else None
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Squared error per record."""
+        return (outputs - targets).square().sum(1)
+
+    def predicted(self, outputs: Tensor) -> list[Any]:
+        """Ratings, cut off at the range's ends."""
+        scaled = outputs[:, 0].clamp(-1, 1).double().cpu().numpy()
+        return [float(self.middle + self.half * value) for value in scaled]
+
+    def shown(self, target: NDArray[Any]) -> Any:
+        """The true rating."""
+        return float(self.middle + self.half * target[0])
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Mean squared error in units of the rating, and Spearman's rank correlation (0 where it is undefined)."""
+        if not evidence:
+            return {"mse": float(4 * self.half**2), "spearman": 0.0}
+        guess, truth = (np.array(part, dtype=float) for part in zip(*evidence, strict=True))
+        varied = np.ptp(guess) > 0 and np.ptp(truth) > 0
+        return {
+            "mse": float(np.mean((guess - truth) ** 2)),
+            "spearman": float(spearmanr(guess, truth).statistic) if varied else 0.0,
+        }
+
+    def synthetic(self, number: int) -> Any:
+        """Ratings all over the range."""
+        return (number % 5) / 2 - 1
+
+    def counts(self, targets: Sequence[NDArray[Any]]) -> dict[str, int]:
+        """Records in the lower and the upper half of the range."""
+        upper = sum(bool(t[0] >= 0) for t in targets)
+        return {f"below {self.middle:g}": len(targets) - upper, f"{self.middle:g} and above": upper}
+
+    def constant(self, targets: Sequence[NDArray[Any]]) -> Any:
+        """The mean rating."""
+        scaled = float(np.mean([t[0] for t in targets])) if targets else 0.0
+        return self.middle + self.half * scaled
+
+
+Goal = OneLabel | ManyLabels | Rating
+
+
+def goal_of(task: declarations.SequenceClassification) -> Goal:
+    """What a study wants to be told of a text."""
+    if task.problem == "rating":
+        lowest, highest = task.rating_range or (0.0, 1.0)
+        return Rating(lowest, highest)
+    return (OneLabel if task.problem == "single-label" else ManyLabels)(task.labels)

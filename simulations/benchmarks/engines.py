@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from server.aggregation.ffa import FfaMean
+from server.aggregation.mean import UniformMean
 from server.checkpoints import Checkpoints
 from server.coordinator import Coordinator, Observer, Terms
 from server.rounds import RoundRecord
@@ -83,7 +83,7 @@ def _round_seconds(engine: Engine, clients: int, rounds: int, observer: Observer
                 Terms("study", "run", rounds + 1, clients, 600.0),
                 initial=np.zeros(LENGTH, np.float32),
                 largest_norm=lambda _number: float("inf"),
-                aggregation=FfaMean,
+                aggregation=UniformMean,
                 checkpoints=Checkpoints(Path(folder)),
                 observer=observer,
             )

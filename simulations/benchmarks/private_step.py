@@ -4,15 +4,15 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from client.vault.datasets import TokenizedDataset, from_records
 from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import OsRandomness
-from shared.adapted_model import build
+from shared.adapted_model import AdaptedModel, build
+from shared.batches import collate
 from shared.privacy.planning import plan
+from shared.records import Records
 from shared.study import Study, parse
 from simulations.benchmarks.measure import Ratio, interleaved
 
@@ -48,14 +48,13 @@ def _private(study: Study, cache: Path | None) -> Callable[[], None]:
 
 def _plain(study: Study) -> Callable[[], None]:
     model = build(study)
-    records = _records(model.vocabulary_size)
-    ids = torch.from_numpy(records.ids.astype(np.int64)).view(RECORDS, TOKENS)
-    mask, targets = torch.ones_like(ids), torch.from_numpy(records.targets)
+    batch = collate(_records(model), range(RECORDS), model.kind.fills, torch.device("cpu"))
+    targets = batch["target"][:, 0]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
 
     def step() -> None:
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(model(ids, mask), targets).backward()  # type: ignore[no-untyped-call]
+        torch.nn.functional.cross_entropy(model(batch), targets).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
     return step
@@ -63,17 +62,15 @@ def _plain(study: Study) -> Callable[[], None]:
 
 def _trainer(study: Study, cache: Path | None) -> PrivateTrainer:
     model = build(study)
-    prefix = open_prefix(model, _records(model.vocabulary_size), torch.device("cpu"), folder=cache, limit_bytes=2**30)
+    prefix = open_prefix(model, _records(model), torch.device("cpu"), folder=cache, limit_bytes=2**30)
     planned = plan(study.privacy, steps=100)
     return PrivateTrainer(
         model, prefix, planned, declared_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
     )
 
 
-def _records(vocabulary: int) -> TokenizedDataset:
-    generator = np.random.default_rng(0)
-    records = generator.integers(5, vocabulary, (RECORDS, TOKENS)).tolist()
-    return from_records(records, np.arange(RECORDS) % 2)
+def _records(model: AdaptedModel) -> Records:
+    return model.kind.synthetic(model.config, [TOKENS] * RECORDS, variant=0)
 
 
 def _study(layers: str) -> Study:

@@ -88,9 +88,8 @@ def _whole_study(folder: Path) -> bool:
     started = time.monotonic()
     folder.mkdir()
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
-    owned = [
-        role is Role.HOLDOUT for role in roles(table["text"].tolist(), table["label"].tolist(), key=KEY, holdout=0.15)
-    ]
+    contents = list(zip(table["text"], table["label"], strict=True))
+    owned = [role is Role.HOLDOUT for role in roles(contents, key=KEY, holdout=0.15)]
     (folder / "server").mkdir()
     table[owned].to_csv(folder / "own.csv", index=False)
     nodes = table[[not mine for mine in owned]]
@@ -133,7 +132,7 @@ def _simulated(folder: Path, nodes: pd.DataFrame) -> float:
         f'source = "{folder / "nodes.csv"}"\nholdout = 0.1\npartition = {{ by = "column", column = "site" }}\n'
     )
     command("simulations", "run", str(scenario), "--out", str(folder / "simulation"), timeout_s=1200)
-    measure = evaluator(load_study(folder / "study.toml"), folder / "own.csv", text_column="text", label_column="label")
+    measure = evaluator(load_study(folder / "study.toml"), folder / "own.csv", {})
     return float(measure(0, _packed(folder / "simulation" / "adapter"))["accuracy"])
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Error, Message
-
 from server.aggregation.ffa import FfaMean
+
 from server.checkpoints import Checkpoints, State
 from server.coordinator import Coordinator, Terms
 from server.rounds import Round

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-
 from server.aggregation.ffa import FfaMean
+
 from server.aggregation.fixed_point import LARGEST_SUM, FixedPointSum
 from shared.errors import PeerError
 

@@ -83,7 +83,7 @@ def test_the_card_states_each_nodes_epsilon_for_the_rounds_it_was_in(make_study:
 def test_an_adapter_is_measured_on_the_servers_own_table(tmp_path: Path, make_study: Callable[..., Study]) -> None:
     study, table = make_study(), tmp_path / "own.csv"
     table.write_text("text,label\nword1 good,yes\nword2 bad word3 word4,no\nfine,maybe\n")
-    measure = evaluator(study, table, text_column="text", label_column="label")
+    measure = evaluator(study, table, {})
     length = build(study).layout.length
     found = [measure(0, np.random.default_rng(seed).normal(0, 1, length).astype(np.float32)) for seed in range(6)]
     assert all(entry["records"] == 2 for entry in found), "a label that the study does not know is left out"

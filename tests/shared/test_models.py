@@ -13,6 +13,7 @@ from transformers import AutoModel
 from server.export import export, load_finished
 from shared.adapted_model import build, layout_of
 from shared.adapters import orthonormal_rows
+from shared.batches import collate
 from shared.errors import SettingsError
 from shared.foundation import find
 from shared.study import Adapter, Model, Study
@@ -25,9 +26,10 @@ def test_cut_model_computes_what_the_whole_one_does(make_study: Studies, adapter
     study = make_study(adapter=adapter)
     model = build(study)
     model.load(np.random.default_rng(0).standard_normal(model.layout.length).astype(np.float32))
-    ids = torch.randint(5, 60, (3, 8), generator=torch.Generator().manual_seed(0))
-    mask = torch.tensor([[1] * 8, [1] * 5 + [0] * 3, [1] + [0] * 7])
-    torch.testing.assert_close(model.outputs(model.prefix(ids, mask), mask), model(ids, mask))
+    records = model.kind.synthetic(model.config, [8, 5, 1], variant=0)
+    batch = collate(records, range(3), model.kind.fills, torch.device("cpu"))
+    cut = batch | ({"states": model.prefix(batch)} if model.frozen_prefix else {})
+    torch.testing.assert_close(model.outputs(cut), model(batch))
     assert layout_of(study) == model.layout
 
 
@@ -76,7 +78,7 @@ def test_export_loads_in_peft_and_in_one_line(make_study: Studies, tmp_path: Pat
     export(study, model.packed(), tmp_path)
     ids, mask = torch.tensor([[7, 8, 9]]), torch.ones(1, 3, dtype=torch.long)
     plain = PeftModel.from_pretrained(AutoModel.from_pretrained(tiny_bert, add_pooling_layer=False), tmp_path).eval()
-    expected = model.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+    expected = model.base(input_ids=ids, attention_mask=mask).last_hidden_state
     torch.testing.assert_close(plain(input_ids=ids, attention_mask=mask).last_hidden_state, expected)
     texts = ["good word1", "bad word2 word3", ""]
     assert load_finished(tmp_path).classify(texts) == [load_finished(tmp_path).classify([t])[0] for t in texts]

@@ -21,7 +21,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "negative epsilon": ({"privacy": {"epsilon": -1}}, "privacy.epsilon: .*greater than 0, got -1"),
     "epsilon is NaN": ({"privacy": {"epsilon": float("nan")}}, "privacy.epsilon"),
     "rate above one": ({"privacy": {"sampling_rate": 1.5}}, "privacy.sampling_rate"),
-    "one label": ({"task": {"kind": "sequence-classification", "labels": ["no"]}}, "task.labels"),
+    "one label": ({"task": {"kind": "sequence-classification", "labels": ["no"]}}, "task: labels: at least two"),
     "doubled label": ({"task": {"kind": "sequence-classification", "labels": ["a", "a"]}}, "distinct"),
     "bad layers": ({"adapter": {"layers": "top"}}, "adapter.layers"),
     "hub id without revision": ({"model": {"source": "org/name"}}, "model.revision"),

@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from client.vault.datasets import load
 from shared.errors import DataError
+from shared.records import load
 from simulations.prepare import Prepared, prepare, reopen
 from simulations.scenario import Scenario
 
@@ -43,7 +43,7 @@ def test_holes_are_counted_and_contribute_nothing(prepared: Callable[..., Prepar
     holes += [(None, "yes", "north")]  # equal records have equal roles
     found = prepared(with_rows(table, *holes))
     north = next(site for site in found.sites if site.name == "north")
-    assert north.unusable == int((load(found.train_path(north)).targets < 0).sum()) > 0
+    assert north.unusable == load(found.train_path(north)).unusable > 0
     assert any("north" in warning and "unusable" in warning for warning in found.warnings)
 
 
@@ -60,7 +60,7 @@ def test_a_cell_of_two_megabytes_is_cut_to_the_studys_length(
     prepared: Callable[..., Prepared], table: pd.DataFrame
 ) -> None:
     found = prepared(with_rows(table, *[("good " * 400_000, "yes", "north")] * 8))
-    lengths = [load(found.train_path(site)).lengths.max() for site in found.sites]
+    lengths = [load(found.train_path(site))["ids"].lengths.max() for site in found.sites]
     assert max(lengths) == 24
 
 

@@ -34,8 +34,7 @@ rounds = 8
 seed = 7
 [simulation.data]
 source = "data.csv"
-text_column = "text"
-label_column = "label"
+columns = { text = "review", label = "stars" }
 partition = { by = "column", column = "site" }
 holdout = 0.2
 """

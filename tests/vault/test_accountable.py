@@ -12,7 +12,6 @@ import pytest
 import client.vault.ledger
 from client.vault.accountable import AccountableVault
 from client.vault.approval import approve
-from client.vault.datasets import TokenizedDataset
 from client.vault.ledger import Ledger
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault
@@ -20,9 +19,10 @@ from client.vault.wire import read_reply, write_reply
 from shared.adapted_model import build
 from shared.errors import BudgetError, PolicyRefusal
 from shared.protocol import Status, TrainTask, encode_reply
+from shared.records import Records as Dataset
 from shared.study import Study
 
-Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
 
 @pytest.fixture

@@ -9,20 +9,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.vault.datasets import TokenizedDataset
 from client.vault.exactness import ensure_exact, probe, verdict_key
 from client.vault.per_example import make_per_example
 from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from shared.adapted_model import build
+from shared.batches import Batch
 from shared.errors import ExactnessError
 from shared.privacy.planning import plan
+from shared.records import Records as Dataset
 from shared.study import Study
 
-Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
 
-def trainer(study: Study, records: TokenizedDataset) -> PrivateTrainer:
+def trainer(study: Study, records: Dataset) -> PrivateTrainer:
     model = build(study)
     prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
     return PrivateTrainer(
@@ -47,10 +48,10 @@ def test_bert_with_lora_is_exact(
     assert list(tmp_path.iterdir()) == []
 
 
-def coupled(kind: Any) -> Callable[[Tensor, Tensor], Tensor]:
+def coupled(kind: Any) -> Callable[[Tensor, Batch], Tensor]:
     """A loss that is averaged over the batch, as Hugging Face's own language-model loss is over tokens."""
     losses = kind.losses
-    return lambda outputs, targets: losses(outputs, targets) * losses(outputs, targets).detach().mean()
+    return lambda outputs, batch: losses(outputs, batch) * losses(outputs, batch).detach().mean()
 
 
 def flattened(module: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -72,10 +73,15 @@ def test_inexact_gradients_are_refused(
     elif fault == "records permuted":
         monkeypatch.setattr(head, "forward", flattened(head))
     elif fault == "gradient scaled":
-        honest = tested.losses
-        monkeypatch.setattr(tested, "losses", lambda indices: 1.001 * honest(indices))
+        honest = tested.model.losses
+        monkeypatch.setattr(tested.model, "losses", lambda batch: 1.001 * honest(batch))
     else:
-        monkeypatch.setattr(tested.model, "outputs", lambda below, _mask: head(below.mean(1)))
+        whole = tested.model.outputs
+
+        def short(batch: Batch) -> Tensor:
+            return head(batch["states"].mean(1)) if "states" in batch else whole(batch)
+
+        monkeypatch.setattr(tested.model, "outputs", short)
     with pytest.raises(ExactnessError, match="Expected"):
         probe(tested, cache=None)
 

@@ -1,26 +1,27 @@
 """The private round on a tiny BERT: what depends on the data, and what does not."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from client.vault.datasets import TokenizedDataset, from_records
 from client.vault.prefix import open_prefix
-from client.vault.private_training import micro_batches
 from client.vault.vault import Vault
 from shared.adapted_model import build
+from shared.batches import physical
 from shared.errors import ExactnessError
 from shared.protocol import Status, TrainReply, TrainTask, encode_reply
+from shared.records import Records as Dataset
 from shared.study import Study
 from simulations.seeded_randomness import SeededRandomnessForSimulation
 
-Records = Callable[..., TokenizedDataset]
+Records = Callable[..., Dataset]
 Studies = Callable[..., Study]
 
 
-def vault(study: Study, records: TokenizedDataset, cache: Path | None = None, declared: int = 60) -> Vault:
+def vault(study: Study, records: Dataset, cache: Path | None = None, declared: int = 60) -> Vault:
     def seeded(number: int) -> SeededRandomnessForSimulation:
         return SeededRandomnessForSimulation(1, number)
 
@@ -82,7 +83,7 @@ def test_too_large_a_cache_is_not_made(make_study: Studies, make_records: Record
 
 def test_adding_or_removing_a_record_changes_no_public_number(make_study: Studies, make_records: Records) -> None:
     study, records = make_study(), make_records(60)
-    fewer = from_records([records.record(i).tolist() for i in range(59)], records.targets[:59])
+    fewer = records.select(np.arange(59))
     vaults = [vault(study, records), vault(study, fewer)]
     trainers = [v.trainer() for v in vaults]
     replies = [v.train(task(v)) for v in vaults]
@@ -102,8 +103,8 @@ def test_physical_batch_size_changes_the_update_by_rounding_only(make_study: Stu
 
 def test_unusable_records_contribute_nothing(make_study: Studies, make_records: Records) -> None:
     records = make_records(60)
-    spoiled = TokenizedDataset(records.ids, records.offsets, np.full(60, -1, np.int64))
-    empty = from_records([], np.zeros(0, np.int64))
+    spoiled = replace(records, usable=np.zeros(60, dtype=bool))
+    empty = records.select(np.zeros(0, np.int64))
     study = make_study(adapter={"method": "head-only"})
     noise_only = [trained(vault(study, found)).update for found in (spoiled, empty)]
     assert noise_only[0].tobytes() == noise_only[1].tobytes()
@@ -121,7 +122,7 @@ def test_number_of_draws_and_noise_do_not_depend_on_the_records(make_study: Stud
             return super().step()
 
     counts = []
-    for records in (make_records(60), from_records([], np.zeros(0, np.int64))):
+    for records in (make_records(60), make_records(0)):
         Counting.steps = 0
         counted = vault(make_study(), records)
         zeros = np.zeros(counted.model.layout.length, np.float32)
@@ -169,8 +170,9 @@ def test_a_refused_probe_is_said_because_it_happens_before_any_training(
     assert refusing.train(task(refusing)).status is Status.REFUSED_EXACTNESS
 
 
-def test_micro_batches_hold_every_record_once_and_stay_small() -> None:
+def test_physical_batches_hold_every_record_once_and_stay_small() -> None:
     lengths = np.random.default_rng(0).integers(1, 90, 300)
-    parts = list(micro_batches(lengths, np.arange(0, 300, 2), tokens=256))
+    sizes = -(-lengths[:, None] // 8) * 8
+    parts = list(physical(sizes, np.arange(0, 300, 2), tokens=256))
     assert sorted(i for part in parts for i in part) == list(range(0, 300, 2))
     assert all(len(part) * -(-max(lengths[part]) // 8) * 8 <= 256 for part in parts)

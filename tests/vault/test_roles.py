@@ -16,7 +16,7 @@ Rows = st.lists(st.tuples(st.text(max_size=20), st.sampled_from(["a", "b"])), mi
 @given(Rows, st.integers(0, 29))
 def test_removing_a_row_changes_no_other_rows_role(rows: list[tuple[str, str]], removed: int) -> None:
     def decide(kept: list[tuple[str, str]]) -> list[Role]:
-        return roles([t for t, _ in kept], [label for _, label in kept], key=KEY, holdout=0.3, used=0.7)
+        return roles(kept, key=KEY, holdout=0.3, used=0.7)
 
     removed %= len(rows)
     before = decide(rows)
@@ -24,7 +24,7 @@ def test_removing_a_row_changes_no_other_rows_role(rows: list[tuple[str, str]], 
 
 
 def test_fractions_are_as_asked() -> None:
-    found = roles([f"text {i}" for i in range(4000)], ["x"] * 4000, key=KEY, holdout=0.2, used=0.5)
+    found = roles([(f"text {i}", "x") for i in range(4000)], key=KEY, holdout=0.2, used=0.5)
     for kind, rate in ((Role.DROPPED, 0.5), (Role.HOLDOUT, 0.1), (Role.TRAIN, 0.4)):
         low, high = stats.binom.ppf([5e-7, 1 - 5e-7], 4000, rate)  # false alarm 1e-6
         assert low <= found.count(kind) <= high
@@ -32,9 +32,9 @@ def test_fractions_are_as_asked() -> None:
 
 
 def test_using_fewer_records_moves_none_between_training_and_holdout() -> None:
-    texts = [f"text {i}" for i in range(500)]
-    full = roles(texts, ["x"] * 500, key=KEY, holdout=0.2)
-    half = roles(texts, ["x"] * 500, key=KEY, holdout=0.2, used=0.5)
+    rows = [(f"text {i}", "x") for i in range(500)]
+    full = roles(rows, key=KEY, holdout=0.2)
+    half = roles(rows, key=KEY, holdout=0.2, used=0.5)
     assert all(h in (f, Role.DROPPED) for f, h in zip(full, half, strict=True))
 
 

@@ -18,7 +18,6 @@ import pytest
 
 from client.vault.accountable import AccountableVault
 from client.vault.approval import approve
-from client.vault.datasets import TokenizedDataset
 from client.vault.ledger import Ledger
 from client.vault.randomness import OsRandomness
 from client.vault.service import Steps, VaultService, serving
@@ -28,9 +27,10 @@ from client.vault_client import VaultClient
 from shared.adapted_model import build, layout_of
 from shared.errors import RunError
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainTask
+from shared.records import Records as Dataset
 from shared.study import Study
 
-Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
 
 class OneRun:
@@ -49,7 +49,7 @@ class OneRun:
         return Mark(self._ledger.height, self._ledger.head)
 
 
-def serve(stack: ExitStack, folder: Path, study: Study, records: TokenizedDataset, step_s: float = 0.0) -> Ledger:
+def serve(stack: ExitStack, folder: Path, study: Study, records: Dataset, step_s: float = 0.0) -> Ledger:
     """Everything a vault process does, until the stack unwinds."""
     ledger = stack.enter_context(Ledger(folder / "ledger.db", second=folder / "second" / "head.json"))
     if not ledger.height:
@@ -69,7 +69,7 @@ def serve(stack: ExitStack, folder: Path, study: Study, records: TokenizedDatase
     return ledger
 
 
-def in_process(folder: Path, study: Study, records: TokenizedDataset, step_s: float) -> None:
+def in_process(folder: Path, study: Study, records: Dataset, step_s: float) -> None:
     from flwr.supercore.task_identity import TaskIdentity
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
@@ -196,7 +196,7 @@ def test_a_vault_that_is_killed_in_training_comes_back_and_says_what_was_lost(
 class started:  # noqa: N801 - reads as a sentence
     """A vault in a process of its own."""
 
-    def __init__(self, folder: Path, study: Study, records: TokenizedDataset, step_s: float = 0.0) -> None:
+    def __init__(self, folder: Path, study: Study, records: Dataset, step_s: float = 0.0) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._process = spawn.Process(target=in_process, args=(folder, study, records, step_s), daemon=True)
 

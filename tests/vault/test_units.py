@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client.vault import private_training
-from client.vault.datasets import TokenizedDataset, from_records, group, load
+from client.vault.datasets import group
 from client.vault.per_example import plain_linear_layers
 from client.vault.policy import DatasetPolicy, objections
 from client.vault.prefix import open_prefix
@@ -21,14 +21,17 @@ from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.roles import Role, roles, unit_roles
 from client.vault.vault import Vault
 from shared.adapted_model import build
+from shared.batches import collate
 from shared.errors import DataError, ExactnessError, SettingsError
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainTask
+from shared.records import Records as Dataset
+from shared.records import load, ragged
 from shared.study import Study, parse
 from simulations.scenario import Scenario
 from simulations.seeded_randomness import SeededRandomnessForSimulation
 
-Studies, Records = Callable[..., Study], Callable[..., TokenizedDataset]
+Studies, Records = Callable[..., Study], Callable[..., Dataset]
 Vector = NDArray[np.float64]
 KEY = b"k" * 32
 UNITS = np.array([0] * 9 + [1] * 2 + [2] + [3] * 5 + [4] * 3)
@@ -54,7 +57,7 @@ class Chosen:
 
 @pytest.fixture
 def make_trainer(make_study: Studies) -> Callable[..., PrivateTrainer]:
-    def make(records: TokenizedDataset, units: Sequence[int] | NDArray[Any] | None, **privacy: Any) -> PrivateTrainer:
+    def make(records: Dataset, units: Sequence[int] | NDArray[Any] | None, **privacy: Any) -> PrivateTrainer:
         study = make_study(privacy={"unit": "record" if units is None else "patient", **privacy})
         dataset = replace(records, units=None if units is None else np.asarray(units, dtype=np.int64))
         model = build(study)
@@ -79,19 +82,19 @@ def step_sum(trainer: PrivateTrainer, chosen: Sequence[int]) -> Vector:
 
 def record_gradient(trainer: PrivateTrainer, index: int) -> Vector:
     """One record's gradient, through PyTorch's own layers and the uncut model, packed."""
-    model, dataset = trainer.model, trainer.prefix.dataset
+    model, records = trainer.model, trainer.prefix.records
     model.load(start(trainer))
     named = dict(model.named_parameters())
     parameters = [named[name] for name, _ in model.layout.tensors]
     with plain_linear_layers(model):
-        ids = torch.from_numpy(dataset.record(index).astype(np.int64))[None]
-        loss = model.kind.losses(model(ids, torch.ones_like(ids)), torch.from_numpy(dataset.targets[index : index + 1]))
+        batch = collate(records, [index], model.kind.fills, torch.device("cpu"), step=1)
+        loss = model.kind.losses(model(batch), batch)
         return np.concatenate([g.double().numpy().ravel() for g in torch.autograd.grad(loss.sum(), parameters)])
 
 
 def naive_sum(trainer: PrivateTrainer, chosen: Sequence[int], *, clip: float, automatic: bool) -> Vector:
     """The oracle: a loop over units, in it a loop over single records."""
-    units = trainer.prefix.dataset.units
+    units = trainer.prefix.records.units
     assert units is not None
     total = np.zeros(trainer.model.layout.length)
     for unit in chosen:
@@ -135,13 +138,12 @@ def test_one_unit_moves_the_sum_by_no_more_than_the_clipping_norm(
 
 
 def test_a_unit_is_untouched_by_the_records_of_another(
-    make_records: Records, make_trainer: Callable[..., PrivateTrainer]
+    make_records: Records, records_of: Records, make_trainer: Callable[..., PrivateTrainer]
 ) -> None:
     one, other = make_records(10, seed=1), make_records(10, seed=2)
-    mixed = from_records(
-        [(one if row < 5 else other).record(row).tolist() for row in range(10)],
-        np.concatenate([one.targets[:5], other.targets[5:]]),
-    )
+    parts = [(one if row < 5 else other, row) for row in range(10)]
+    ids, targets = ([part[name][row].tolist() for part, row in parts] for name in ("ids", "target"))
+    mixed = records_of(ids, [target[0] for target in targets])
     units = [0] * 5 + [1] * 5
     found = []
     for records in (one, mixed):
@@ -206,12 +208,14 @@ def test_a_vault_trains_over_units(make_study: Studies, make_records: Records, t
 def test_kept_records_depend_on_their_unit_alone(own: list[Any], others: list[Any]) -> None:
     def kept(rows: list[tuple[str, list[tuple[str, int]]]]) -> list[tuple[int, int]]:
         flat = [(unit, row) for unit, part in rows for row in part]
-        dataset = from_records([[ord(text), 7] for _unit, (text, _target) in flat], np.array([t for _, (_, t) in flat]))
-        found = group(dataset, [unit for unit, _row in flat], records_per_unit=3, key=KEY).dataset
+        ids, targets = [[ord(text), 7] for _, (text, _) in flat], [target for _, (_, target) in flat]
+        fields = {"ids": ragged(ids, np.int32), "target": ragged(targets, np.int64)}
+        dataset = Dataset(fields, np.ones(len(flat), dtype=bool))
+        found = group(dataset, [unit for unit, _row in flat], records_per_unit=3, key=KEY).records
         assert found.units is not None
         names = list(dict.fromkeys(unit for unit, _row in flat))
         mine = np.flatnonzero(found.units == names.index("own"))
-        return sorted((int(found.record(int(i))[0]), int(found.targets[i])) for i in mine)
+        return sorted((int(found["ids"][i][0]), int(found["target"][i][0])) for i in mine)
 
     alone = kept([("own", own)])
     assert alone == kept([("other", others), ("own", own)]) == kept([("own", own), ("other", others)])
@@ -227,7 +231,7 @@ def test_a_unit_shares_one_role() -> None:
     for number in range(40):
         assert len({decided[row] for row in range(number, 200, 40)}) == 1
     assert unit_roles([values[3]], key=KEY, holdout=0.3) == [decided[3]]
-    assert len(set(roles(values[:40], values[:40], key=KEY, holdout=0.3))) == 2
+    assert len(set(roles([(value,) for value in values[:40]], key=KEY, holdout=0.3))) == 2
 
 
 def test_policies_of_units_are_checked_and_a_finer_study_is_refused(make_study: Studies) -> None:
@@ -237,7 +241,6 @@ def test_policies_of_units_are_checked_and_a_finer_study_is_refused(make_study: 
     with pytest.raises(SettingsError, match="only goes with a unit other"):
         parse(DatasetPolicy, declared | {"unit_column": "id"}, where="test")
     policy = parse(DatasetPolicy, declared | {"unit": "patient", "unit_column": "id"}, where="test")
-    assert policy.columns == ["text", "label", "id"]
     finer, same = make_study(), make_study(privacy={"unit": "patient"})
     assert any("hides one record, the policy one patient" in said for said in objections(policy, finer, dimension=1))
     assert not any("hides one" in said for said in objections(policy, same, dimension=1))

