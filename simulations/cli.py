@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shared.command_line import VERBOSE, run_command
+from shared.embedded import DATA_FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -132,15 +133,35 @@ def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] 
         typer.echo(f"{row['file']}\n  {row['name']}: {row['shows']}")
 
 
+FOLDER = Annotated[Path, typer.Option(envvar=DATA_FOLDER_VARIABLE, help="Where data sets and models go.")]
+
+
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="vader (four real sites of rated text) or minilm (the base model).")],
-    folder: Annotated[Path, typer.Option(help="Where data sets go.")] = Path("data"),
+    name: Annotated[str, typer.Argument(help="A model or data set; `fedvault-sim data list` names them.")],
+    folder: FOLDER = Path("data"),
 ) -> None:
     """Fetch a model or data set, pinned by hash. Does nothing if it is there."""
     from simulations.datasets.fetch import fetch as fetch_named
 
     typer.echo(str(fetch_named(name, folder, lambda line: typer.echo(line, err=True))))
+
+
+@data.command(name="list")
+def list_data(
+    folder: FOLDER = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the models and data sets: what each is, what it weighs, its licence, and whether it is here."""
+    from simulations.datasets.fetch import listed
+
+    rows = listed(folder)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        here = "here" if row["here"] else f"{row['download_mb']:g} MB"
+        typer.echo(f"{row['name']:<17}{row['kind']:<7}{here:<8}{row['licence']:<18}{row['about']}")
 
 
 def main() -> None:
