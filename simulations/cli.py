@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import shlex
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
     from simulations.progress import SilentProgress, TerminalProgress
 
-SCENARIOS = Path(__file__).parent / "scenarios"
 INTERRUPTED = 130
 QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -121,16 +119,16 @@ def report(
 
 @cli.command()
 def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the scenarios that ship, with what each one shows."""
-    rows = []
-    for path in sorted(SCENARIOS.glob("*.toml")):
-        study = tomllib.loads(path.read_text())["study"]
-        rows.append({"file": str(path), "name": study["name"], "shows": study.get("description", "")})
+    """List the scenarios that ship: what each one shows, on which evidence, and what to type."""
+    from simulations.catalogue import catalogue
+
+    rows = catalogue()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps([row._asdict() for row in rows], indent=1))
         return
     for row in rows:
-        typer.echo(f"{row['file']}\n  {row['name']}: {row['shows']}")
+        lines = (f"{row.name} ({row.task})", row.shows, f"Evidence: {row.evidence}", *(f"$ {c}" for c in row.commands))
+        typer.echo("\n  ".join(lines))
 
 
 FOLDER = Annotated[Path, typer.Option(envvar=DATA_FOLDER_VARIABLE, help="Where data sets and models go.")]
