@@ -5,7 +5,7 @@ import re
 import pytest
 
 from simulations.catalogue import EVIDENCE, SCENARIOS, Entry, catalogue
-from simulations.datasets.fetch import FETCHERS
+from simulations.datasets.fetch import DATA, MODELS
 from simulations.scenario import load
 
 
@@ -17,4 +17,4 @@ def test_a_scenario_opens_with_what_it_shows_and_how_to_run_it(entry: Entry) -> 
     fetched = {command.rsplit(" ", 1)[-1] for command in entry.commands if " data fetch " in command}
     kind, _, name = declared.model.source.partition(":")
     wanted = {declared.simulation.data.source.removeprefix("dataset:"), *([name] if kind == "embedded" else [])}
-    assert fetched <= set(FETCHERS) and wanted - {"minilm", "vader"} <= fetched
+    assert fetched <= {*MODELS, *DATA} and wanted - {"minilm", "vader"} <= fetched
