@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from shared.errors import PeerError
 
 PROTOCOL_VERSION = 3
+LARGEST_ROUND = 2**31 - 1
 MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Vector = NDArray[np.float32]
 
@@ -173,12 +174,14 @@ def decode_task(records: RecordDict) -> TrainTask:
     """Read a task.
 
     Raises:
-        PeerError: a record is missing or mistyped, or the adapter does not match its digest.
+        PeerError: a record is missing or mistyped, the round is no round, or the adapter does not match its digest.
     """
     config = _config(records, "task")
     adapter = _unpack(config, "adapter")
     echo = _read_mark(_config(records, "echo"))
-    task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter, echo)
+    task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _round(config), adapter, echo)
+    if task.round == 0:
+        raise PeerError("Expected rounds to count from 1, got round=0.")
     if task.adapter_sha256 != _text(config, "adapter-sha256"):
         raise PeerError("Expected an adapter that matches its digest, got other bytes.")
     return task
@@ -209,7 +212,7 @@ def decode_reply(records: RecordDict) -> TrainReply:
     return TrainReply(
         _text(config, "study-sha256"),
         _text(config, "study-run"),
-        _number(config, "round"),
+        _round(config),
         _text(config, "base-sha256"),
         _status(config),
         _unpack(config, "update"),
@@ -266,7 +269,16 @@ def _text(config: ConfigRecord, key: str) -> str:
     value = config.get(key)
     if not isinstance(value, str):
         raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise PeerError(f"Expected text under {key!r}, got half of a character.")
     return value
+
+
+def _round(config: ConfigRecord) -> int:
+    number = _number(config, "round")
+    if not 0 <= number <= LARGEST_ROUND:
+        raise PeerError(f"Expected a round up to {LARGEST_ROUND}, got round={number}.")
+    return number
 
 
 def _number(config: ConfigRecord, key: str) -> int:

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -208,6 +210,61 @@ def test_a_message_that_cannot_be_read_is_dropped(tmp_path: Path, stop: threadin
     assert len(fleet.replies) == 1
     (tmp_path / "inbox" / "torn.message").write_bytes(b"half a zip")
     assert Inbox(tmp_path / "inbox").oldest() is None and not list((tmp_path / "inbox").iterdir())
+
+
+def spoiled(key: str, value: int | str) -> RecordDict:
+    content = encode_task(TASK)
+    content["task"][key] = value  # type: ignore[index]
+    return content
+
+
+NONSENSE = {
+    "no round": (spoiled("round", -1), "train"),
+    "too large a round": (spoiled("round", 2**63 - 1), "train"),
+    "a number for a name": (spoiled("study-run", 3), "train"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_from_the_server_gets_a_code_and_the_next_task_its_answer(
+    tmp_path: Path, stop: threading.Event, case: str
+) -> None:
+    fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert vault.asked == [3] and len(fleet.replies) == 2
+    assert decode_reply(fleet.replies[0][1]).status is Status.REFUSED_VERSION
+    assert Inbox(tmp_path / "inbox").oldest() is None
+
+
+@pytest.mark.parametrize("trouble", ["reply", "receive", "confirm"])
+def test_a_fault_that_nobody_foresaw_costs_one_message_and_not_the_link(
+    tmp_path: Path, stop: threading.Event, trouble: str
+) -> None:
+    faults: list[Exception | None] = [UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), None]
+    fleet = Fleet([received(encode_task(TASK)), received(encode_task(replace(TASK, round=4)))], {trouble: faults}, stop)
+    run(tmp_path, fleet, Vault())
+    assert decode_reply(fleet.replies[-1][1]).round == 4
+    assert Inbox(tmp_path / "inbox").oldest() is None and fleet.calls.count("activate") == 1
+
+
+def test_a_server_that_refuses_to_activate_the_node_is_asked_again(tmp_path: Path, stop: threading.Event) -> None:
+    fleet = Fleet([], {"activate": [Refused("the server answered 404"), None]}, stop)
+    run(tmp_path, fleet, Vault())
+    assert fleet.calls.count("activate") == 2 and read_link(tmp_path).trouble == "stopped"
+
+
+def test_a_task_that_nobody_waits_for_any_more_is_neither_trained_nor_answered(
+    tmp_path: Path, stop: threading.Event
+) -> None:
+    message = Message(encode_task(TASK), 7, "train", ttl=60.0)
+    message.metadata.created_at = time.time() - 61.0
+    name = message.object_id
+    objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
+    Inbox(tmp_path / "inbox").keep(Received(name, 1, objects))
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert vault.asked == [3] and len(fleet.replies) == 1 and fleet.replies[0][0] != name
+    assert Inbox(tmp_path / "inbox").oldest() is None
 
 
 def test_message_ids_do_not_become_paths(tmp_path: Path) -> None:
