@@ -336,33 +336,30 @@ def link(config: Config = NODE_TOML) -> None:
 @cli.command()
 def ledger(
     verify: Annotated[bool, typer.Option("--verify", help="Only say whether it is whole.")] = False,
-    export: Annotated[Path | None, typer.Option(help="Write every row to a JSON-lines file.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write every row that can be read to a JSON-lines file.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Go on without what is missing; lowers nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = NODE_TOML,
     as_json: AsJson = False,
 ) -> None:
-    """Spent, earmarked and left, by dataset. Reading it verifies every row."""
-    with _desk(config).ledger() as opened:
-        books = opened.books
-        accounts = {
-            name: {
-                "spent": books.spent(name),
-                "promised": books.promised(name),
-                "limit": books.limit(name).epsilon,
-                "delta": books.limit(name).delta,
-                "shares_records_with": sorted(books.account(name) - {name}),
-                "withdrawn": bool(books.account(name) & books.withdrawn),
-            }
-            for name in books.limits
-        }
-        found = {"rows": opened.height, "head": opened.head, "datasets": accounts}
-        if export is not None:
-            export.write_text("".join(json.dumps(row) + "\n" for row in opened.rows()))
+    """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
+    from client import accounts
+
+    desk = _desk(config)
+    if export is not None:
+        typer.echo(f"{export}: {accounts.export(desk, export)} rows.", err=True)
+    if accept:
+        typer.echo(accounts.consequences(desk), err=True)
+        if not yes:
+            typer.confirm("Go on without what is missing?", abort=True, err=True)
+        accounts.go_on(desk)
+    found = accounts.figures(desk)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     elif verify:
         typer.echo(f"Whole: {found['rows']} rows, head {found['head']}.")
     else:
-        _print_accounts(accounts)
+        accounts.show(found)
 
 
 @cli.command()
@@ -418,19 +415,3 @@ def _said(run: str, known: "Mapping[str, ApprovedRun]", *, rejected: bool) -> st
     if run not in known:
         return "nothing yet"
     return "yes, and closed it" if known[run].closed else "yes"
-
-
-def _print_accounts(accounts: dict[str, dict[str, object]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table()
-    for header in ("dataset", "spent", "promised", "limit", "δ", "shares records with"):
-        table.add_column(header)
-    for name, account in accounts.items():
-        shown = f"{escape(name)} (withdrawn)" if account["withdrawn"] else escape(name)
-        figures = [f"{account['spent']:.3f}", f"{account['promised']:.3f}", f"{account['limit']:g}"]
-        shared = ", ".join(map(str, account["shares_records_with"]))  # type: ignore[call-overload]
-        table.add_row(shown, *figures, f"{account['delta']:g}", escape(shared) or "-")
-    Console().print(table)

@@ -151,9 +151,9 @@ class Books:
         history = self.history(approved.dataset, earmarked=False)
         return epsilon_rdp([*history, approved.per_round], self.limit(approved.dataset).delta)
 
-    def affordable_rounds(self, dataset: str, per_round: Release) -> int:
-        """How many more rounds like this one fit beside what is promised."""
-        limit, history = self.limit(dataset), self.history(dataset, earmarked=True)
+    def affordable_rounds(self, dataset: str, per_round: Release, *, limit: Limit | None = None) -> int:
+        """How many more rounds like this one fit beside what is promised, under its limit or a stricter one."""
+        limit, history = limit or self.limit(dataset), self.history(dataset, earmarked=True)
         low, high = 0, 1
         while epsilon_rdp([*history, times(per_round, high)], limit.delta) <= limit.epsilon:
             low, high = high, 2 * high

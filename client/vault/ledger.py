@@ -170,6 +170,7 @@ class Ledger:
                 f"Expected row {height} as the server saw it, got another history of {self.height} rows.",
                 hint=SEE_A_PERSON,
             )
+        echo_of(self.path).unlink(missing_ok=True)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row with its height and hash, oldest first."""

@@ -151,6 +151,15 @@ def test_what_the_server_saw_and_both_copies_lost_is_decided_once(node: Node) ->
     assert node.cannot_train("ward") and not node.cannot_train("other")
 
 
+def test_a_server_that_takes_its_word_back_leaves_nothing_to_decide(node: Node) -> None:
+    with node.open() as ledger:
+        with pytest.raises(LedgerError):
+            ledger.check_echo(100, "f" * 64)
+        assert examine(node.path, node.second).troubles == (Trouble.SERVER_DIFFERS,)
+        ledger.check_echo(ledger.height, ledger.head)
+        assert examine(node.path, node.second).troubles == ()
+
+
 def test_a_whole_ledger_needs_no_decision_and_one_that_cannot_be_read_needs_a_backup(node: Node) -> None:
     with pytest.raises(SettingsError, match="this one is whole"):
         node.accept("ward")
