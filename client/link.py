@@ -27,7 +27,7 @@ from flwr.app import Message, RecordDict
 
 from client.fleet import CUT, Fleet, NotAccepted, Received, Refused
 from client.inbox import Inbox
-from shared.errors import PeerError, RunError
+from shared.errors import PeerError, RunError, VersionError
 from shared.files import write_atomically
 from shared.protocol import (
     OfferReply,
@@ -40,6 +40,7 @@ from shared.protocol import (
     encode_offer_reply,
     encode_reply,
 )
+from shared.versions import SPOKEN
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -228,19 +229,24 @@ def answered(message: Message, vault: AnswersTasks) -> RecordDict:
 
     Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
     """
+    query = message.metadata.message_type == "query"
     try:
-        if message.metadata.message_type == "query":
+        if query:
             return encode_offer_reply(_stance(decode_offer(message.content), vault))
         task = decode_task(message.content)
-    except (PeerError, ValueError):
-        return encode_reply(TrainReply("", "", 0, "", Status.REFUSED_VERSION, np.zeros(0, np.float32)))
+    except (PeerError, ValueError) as error:
+        log.error("A message was refused: %s", error)
+        code = Status.REFUSED_VERSION if isinstance(error, VersionError) else Status.REFUSED_STUDY
+        if query:
+            return encode_offer_reply(OfferReply("", code))
+        return encode_reply(TrainReply("", "", 0, "", code, np.zeros(0, np.float32)))
     try:
         reply = vault.train(task)
     except (RunError, PeerError) as error:
         log.error("Round %d failed: %s", task.round, error)
         zeros = np.zeros_like(task.adapter)
         reply = TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.FAILED, zeros)
-    return encode_reply(reply)
+    return encode_reply(reply, version=task.version)
 
 
 def _expired(message: Message) -> bool:
@@ -249,6 +255,9 @@ def _expired(message: Message) -> bool:
 
 
 def _stance(offer: StudyOffer, vault: AnswersTasks) -> OfferReply:
+    if SPOKEN.common(offer.versions) is None:
+        log.error("A study was refused: the server speaks protocol versions %d to %d.", *offer.versions)
+        return OfferReply(offer.study_run, Status.REFUSED_VERSION, SPOKEN)
     try:
         return vault.offer(offer)
     except RunError as error:

@@ -232,7 +232,7 @@ def test_nonsense_from_the_server_gets_a_code_and_the_next_task_its_answer(
     fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), Vault()
     run(tmp_path, fleet, vault)
     assert vault.asked == [3] and len(fleet.replies) == 2
-    assert decode_reply(fleet.replies[0][1]).status is Status.REFUSED_VERSION
+    assert decode_reply(fleet.replies[0][1]).status is Status.REFUSED_STUDY
     assert Inbox(tmp_path / "inbox").oldest() is None
 
 
@@ -282,15 +282,24 @@ def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
     assert decode_offer_reply(answered(offered, vault)) == OfferReply("r-1", Status.FAILED)
 
 
+NEWER = ConfigRecord({"protocol-version": 99})
+
+
 @pytest.mark.parametrize(
-    "content",
-    [RecordDict(), RecordDict({"task": ConfigRecord({"protocol-version": 99})}), RecordDict({"x": ConfigRecord()})],
+    ("content", "code"),
+    [
+        (RecordDict(), Status.REFUSED_STUDY),
+        (RecordDict({"x": ConfigRecord()}), Status.REFUSED_STUDY),
+        (RecordDict({"task": ConfigRecord(), "offer": ConfigRecord()}), Status.REFUSED_STUDY),
+        (RecordDict({"task": NEWER, "offer": NEWER}), Status.REFUSED_VERSION),
+    ],
 )
 @pytest.mark.parametrize("kind", ["train", "query", "evaluate"])
-def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, kind: str) -> None:
+def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, code: Status, kind: str) -> None:
     vault = Vault()
-    reply = decode_reply(answered(Message(content, 7, kind), vault))
-    assert reply.status is Status.REFUSED_VERSION and vault.asked == []
+    answer = answered(Message(content, 7, kind), vault)
+    reply = decode_offer_reply(answer) if kind == "query" else decode_reply(answer)
+    assert reply.status is code and vault.asked == []
 
 
 def test_the_link_has_neither_torch_nor_the_records_in_its_process() -> None:
