@@ -37,9 +37,13 @@ QUIET = {
 """What every process that uses Flower has in its environment."""
 
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Read by those libraries when they are imported, and never again: a node downloads nothing."""
+
+
 @cli.callback()
 def _options(verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False) -> None:
-    os.environ[VERBOSE] = "1" if verbose else ""
+    os.environ |= OFFLINE | {VERBOSE: "1" if verbose else ""}
 
 
 @cli.command()
@@ -73,11 +77,15 @@ def join(
 def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML) -> None:
     """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
     from client.membership import leave as forget
-    from client.membership import membership
+    from client.membership import left_over, membership
     from client.settings import folders, load_node
     from shared.supervisor import stop as end
 
     places = folders(config, load_node(config))
+    if left_over(places.link):
+        forget(places.link)
+        typer.echo("Removed the key of a join that did not come to its end.")
+        return
     member = membership(places.link)
     if not yes:
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 
-from client.fleet import CUT, NotAccepted, Refused, tls_context
+from client.fleet import CUT, NotAccepted, Refused, through, tls_context
 from client.link import read_link
 from client.membership import Membership, membership
 from client.settings import NodeSettings
@@ -100,9 +100,9 @@ def _server(desk: Desk, settings: NodeSettings) -> Iterator[Finding]:
     )
     base = desk.config.resolve().parent
     try:
-        extra = base / settings.server.extra_ca if settings.server.extra_ca else None
+        extra = settings.server.authority(base)
         context = tls_context(member.authority_path, member.certificate_path, member.key_path, extra_ca=extra)
-        with httpx.Client(verify=context, proxy=settings.server.proxy, timeout=15.0) as client:
+        with httpx.Client(verify=context, proxy=through(settings.server.proxy, extra), timeout=15.0) as client:
             answer = client.get(f"https://{member.server}/")
     except (httpx.HTTPError, OSError) as error:
         todo = "Check name, port, firewall and proxy ([server] in node.toml); ask whether the server runs."

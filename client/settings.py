@@ -46,9 +46,14 @@ class Server(Section):
     """[server]: how to reach it, beyond what the invite says."""
 
     proxy: str | None = None
-    """Outbound HTTPS proxy, as in http://proxy.example:3128."""
+    """Outbound HTTPS proxy, as in http://proxy.example:3128. One that inspects TLS must let the server pass unopened:
+    this node's certificate does not survive it, and without one a node can join and do no more."""
     extra_ca: str | None = None
-    """File with one more certificate authority, for a proxy that inspects TLS."""
+    """File with one more certificate authority, for a proxy that shows a certificate of its own."""
+
+    def authority(self, base: Path) -> Path | None:
+        """The extra authority's file; `base` is the folder of node.toml."""
+        return base / self.extra_ca if self.extra_ca else None
 
 
 class NodeSettings(Section):

@@ -13,10 +13,12 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from client import link_process
 from client.fleet import NotAccepted, Received, Refused
 from client.inbox import Inbox
 from client.link import FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
-from shared.errors import RunError
+from client.settings import NodeSettings
+from shared.errors import PeerError, RunError
 from shared.protocol import (
     OfferReply,
     Status,
@@ -300,6 +302,25 @@ def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: Record
     answer = answered(Message(content, 7, kind), vault)
     reply = decode_offer_reply(answer) if kind == "query" else decode_reply(answer)
     assert reply.status is code and vault.asked == []
+
+
+@pytest.mark.parametrize("trouble", [PeerError("503"), RunError("away"), OSError("no route"), ValueError("no JSON")])
+def test_a_renewal_that_fails_is_tried_again(trouble: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    script: list[Exception | None] = [trouble, None]
+
+    class Member:
+        expires = "soon"
+
+        def renew_if_due(self, *_: object) -> bool:
+            asked = script.pop(0)
+            if asked is not None:
+                raise asked
+            return True
+
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", lambda _seconds: not script)
+    link_process._keep_renewed(Member(), NodeSettings(), Path(), stop)  # type: ignore[arg-type]
+    assert script == []
 
 
 def test_the_link_has_neither_torch_nor_the_records_in_its_process() -> None:

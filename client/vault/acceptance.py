@@ -29,8 +29,9 @@ from shared.errors import FedVaultError, LedgerError, SettingsError
 from shared.files import write_atomically
 from shared.protocol import Mark
 
-NEVER_LOWERS = frozenset({"register", "tie", "approve", "reserve", "withdraw", "accept"})
-"""Rows from beyond a break that are entered again: a forged one of these can only add to what is spent or forbidden."""
+MAY_LOWER = frozenset({"close", "commit"})
+"""Rows from beyond a break that are not entered again: a forged one of any other kind can only add to what is spent or
+forbidden. What was released is found in the outbox."""
 
 
 class Trouble(StrEnum):
@@ -168,7 +169,7 @@ def _additions(found: Condition, books: Books, datasets: Collection[str], *, asi
     """In an order in which each is allowed; asked for one by one, since each looks at the books as they are by then."""
     for row in found.beyond:
         said = _said(row.body) or {}
-        if said.get("kind") in NEVER_LOWERS:
+        if said.get("kind") not in MAY_LOWER:
             yield {name: value for name, value in said.items() if name not in ("time", "salt")}
     for name, run in list(books.runs.items()):
         if not run.closed:
