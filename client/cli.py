@@ -277,9 +277,9 @@ def receipt(
     from client.receipts import issue
 
     desk = _desk(config)
-    key = membership(desk.folders.link).key()
+    member = membership(desk.folders.link)
     with desk.ledger() as ledger:
-        written = issue(ledger, run, key).as_json()
+        written = issue(ledger, run, member.key(), member.certificate_path.read_text()).as_json()
     if out is None:
         typer.echo(written, nl=False)
     else:
@@ -289,20 +289,27 @@ def receipt(
 @cli.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A receipt.")],
+    authority: Annotated[
+        Path | None, typer.Option("--authority", help="The federation's authority.crt, from the server's operator.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a receipt's signature and arithmetic, without any network."""
+    """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
+    from client.receipts import signer
     from client.receipts import verify as check
 
-    found = check(file.read_text())
+    found = check(_text_of(file))
+    signed_by = signer(found, None if authority is None else _text_of(authority).encode())
     if as_json:
-        typer.echo(found.as_json(), nl=False)
+        typer.echo(json.dumps(asdict(found) | {"signer": asdict(signed_by)}, indent=1))
         return
     typer.echo(
         f"Valid. Run {found.run} of study {found.study_sha256[:16]}: {len(found.rounds_paid)} rounds paid, "
         f"epsilon {found.epsilon:.3f} at delta {found.delta:g}, ledger row {found.ledger_height}, "
         f"issued {found.issued}."
     )
+    typer.echo(f"Signed with the key {signed_by.fingerprint}.")
+    typer.echo(f"It is {signed_by.name}'s." if signed_by.name else "Whose key that is, only --authority can tell.")
 
 
 @cli.command()
@@ -377,13 +384,14 @@ def withdraw(
     config: Config = NODE_TOML,
 ) -> None:
     """A tombstone: no further rounds on these records, in any dataset. What was released stays released."""
-    with _desk(config).ledger() as opened:
-        if not yes:
-            typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
-        opened.withdraw(dataset)
-        account = opened.books.account(dataset)
-        runs = sorted(name for name, run in opened.books.runs.items() if run.dataset in account and run.attempts)
-    typer.echo(f"Withdrawn. Runs that trained on its records: {', '.join(runs) or 'none'}.")
+    from client.vault.withdrawal import withdraw as end
+    from shared.command_line import print_table
+
+    if not yes:
+        typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
+    descendants = end(_desk(config), dataset)
+    typer.echo("Withdrawn. Snapshots and cached activations are deleted. Runs whose adapters descend from its records:")
+    print_table([{name.replace("_", " "): value for name, value in asdict(found).items()} for found in descendants])
     typer.echo("Nothing is unlearned by this.")
 
 
@@ -396,6 +404,13 @@ def _desk(config: Path) -> "Desk":
     from client.vault.desk import Desk
 
     return Desk(config)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, ValueError):
+        raise SettingsError(f"Expected a text file, got {file}, which cannot be read.") from None
 
 
 def _declared(desk: "Desk", study: str) -> "tuple[Study, str | None]":

@@ -154,6 +154,17 @@ class Folders:
 
 
 def folders(config: Path, settings: NodeSettings) -> Folders:
-    """The folders of the node whose settings lie in `config`."""
+    """The folders of the node whose settings lie in `config`.
+
+    Raises:
+        SettingsError: the ledger's second copy would lie inside the home, and go and come back with it.
+    """
     base, node = config.resolve().parent, settings.node
-    return Folders(base / node.home, base / node.ledger_copy, base / node.models)
+    found = Folders(base / node.home, base / node.ledger_copy, base / node.models)
+    if found.ledger_copy.resolve().is_relative_to(found.home.resolve()):
+        raise SettingsError(
+            f"Expected node.ledger_copy outside node.home, got {node.ledger_copy!r} inside {node.home!r}.",
+            hint="A backup or a restore of the home would take it along, and nothing could tell an old ledger. "
+            "Name a folder elsewhere, move head.json there.",
+        )
+    return found

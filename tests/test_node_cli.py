@@ -195,7 +195,7 @@ def test_the_ledger_says_what_is_left_and_how_many_more_rounds_fit(
     [
         (["show", "study.toml", "--dataset", "nobody"], "node.toml (ward, renamed)"),
         (["show", "absent.toml", "--dataset", "ward"], "absent.toml"),
-        (["withdraw", "nobody", "--yes"], "registered dataset"),
+        (["withdraw", "nobody", "--yes"], "node.toml (ward, renamed)"),
         (["ledger", "--config", "absent.toml"], "fedvault-node init"),
     ],
 )
