@@ -109,8 +109,8 @@ def test_studies_are_listed_shown_approved_receipted_and_rejected(
     federation.node(ward, "reject", "r-second")
     assert said() | {"r-first": "yes", "r-second": "no"} == said()
     federation.node(ward, "receipt", "r-first", "--out", str(tmp_path / "receipt.json"))
-    said = command("client", "verify", str(tmp_path / "receipt.json"))
-    assert "0 rounds paid, epsilon 0.000" in said and "only --authority can tell" in said
+    verified = command("client", "verify", str(tmp_path / "receipt.json"))
+    assert "0 rounds paid, epsilon 0.000" in verified and "only --authority can tell" in verified
     authority = str(federation.home / "keys" / "authority.crt")
     assert "It is operated's." in command("client", "verify", str(tmp_path / "receipt.json"), "--authority", authority)
     (tmp_path / "receipt.json").write_text((tmp_path / "receipt.json").read_text().replace("1e-05", "1e-03"))
