@@ -11,7 +11,7 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.vault.vault import Trains
-from shared.errors import PeerError
+from shared.errors import PeerError, VersionError
 from shared.protocol import Status, TrainReply, TrainTask, decode_task, encode_reply
 
 
@@ -23,10 +23,11 @@ def build_client_app(open_vault: Callable[[Context, TrainTask], Trains]) -> Clie
     def train(message: Message, context: Context) -> Message:
         try:
             task = decode_task(message.content)
-        except PeerError:
-            return Message(encode_reply(_unreadable()), reply_to=message)
+        except PeerError as error:
+            code = Status.REFUSED_VERSION if isinstance(error, VersionError) else Status.REFUSED_STUDY
+            return Message(encode_reply(_unreadable(code)), reply_to=message)
         reply = open_vault(context, task).train(task)
-        return Message(encode_reply(reply), reply_to=message)
+        return Message(encode_reply(reply, version=task.version), reply_to=message)
 
     return app
 
@@ -45,8 +46,8 @@ class RefuseRealData:
         )
 
 
-def _unreadable() -> TrainReply:
-    return TrainReply("", "", 0, "", Status.REFUSED_VERSION, np.zeros(0, np.float32))
+def _unreadable(code: Status) -> TrainReply:
+    return TrainReply("", "", 0, "", code, np.zeros(0, np.float32))
 
 
 app = build_client_app(lambda _context, _task: RefuseRealData())

@@ -30,6 +30,8 @@ def back_up(desk: Desk, archive: Path) -> None:
             part = path.relative_to(home)
             if part.parts[0] in LEFT_OUT or not path.is_file() or path.name.endswith((".lock", "-wal", "-shm")):
                 continue
+            if path.resolve().is_relative_to(desk.folders.ledger_copy.resolve()):
+                continue  # by a link
             source = _consistent(path, Path(scratch)) if path.suffix == ".db" else path
             tar.add(source, Path("home") / part)
 

@@ -37,9 +37,13 @@ QUIET = {
 """What every process that uses Flower has in its environment."""
 
 
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
+"""Read by those libraries when they are imported, and never again: a node downloads nothing."""
+
+
 @cli.callback()
 def _options(verbose: Annotated[bool, typer.Option("--verbose", help="Show tracebacks.")] = False) -> None:
-    os.environ[VERBOSE] = "1" if verbose else ""
+    os.environ |= OFFLINE | {VERBOSE: "1" if verbose else ""}
 
 
 @cli.command()
@@ -73,11 +77,15 @@ def join(
 def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML) -> None:
     """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
     from client.membership import leave as forget
-    from client.membership import membership
+    from client.membership import left_over, membership
     from client.settings import folders, load_node
     from shared.supervisor import stop as end
 
     places = folders(config, load_node(config))
+    if left_over(places.link):
+        forget(places.link)
+        typer.echo("Removed the key of a join that did not come to its end.")
+        return
     member = membership(places.link)
     if not yes:
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
@@ -269,9 +277,9 @@ def receipt(
     from client.receipts import issue
 
     desk = _desk(config)
-    key = membership(desk.folders.link).key()
+    member = membership(desk.folders.link)
     with desk.ledger() as ledger:
-        written = issue(ledger, run, key).as_json()
+        written = issue(ledger, run, member.key(), member.certificate_path.read_text()).as_json()
     if out is None:
         typer.echo(written, nl=False)
     else:
@@ -281,20 +289,27 @@ def receipt(
 @cli.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A receipt.")],
+    authority: Annotated[
+        Path | None, typer.Option("--authority", help="The federation's authority.crt, from the server's operator.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a receipt's signature and arithmetic, without any network."""
+    """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
+    from client.receipts import signer
     from client.receipts import verify as check
 
-    found = check(file.read_text())
+    found = check(_text_of(file))
+    signed_by = signer(found, None if authority is None else _text_of(authority).encode())
     if as_json:
-        typer.echo(found.as_json(), nl=False)
+        typer.echo(json.dumps(asdict(found) | {"signer": asdict(signed_by)}, indent=1))
         return
     typer.echo(
         f"Valid. Run {found.run} of study {found.study_sha256[:16]}: {len(found.rounds_paid)} rounds paid, "
         f"epsilon {found.epsilon:.3f} at delta {found.delta:g}, ledger row {found.ledger_height}, "
         f"issued {found.issued}."
     )
+    typer.echo(f"Signed with the key {signed_by.fingerprint}.")
+    typer.echo(f"It is {signed_by.name}'s." if signed_by.name else "Whose key that is, only --authority can tell.")
 
 
 @cli.command()
@@ -336,33 +351,30 @@ def link(config: Config = NODE_TOML) -> None:
 @cli.command()
 def ledger(
     verify: Annotated[bool, typer.Option("--verify", help="Only say whether it is whole.")] = False,
-    export: Annotated[Path | None, typer.Option(help="Write every row to a JSON-lines file.")] = None,
+    export: Annotated[Path | None, typer.Option(help="Write every row that can be read to a JSON-lines file.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Go on without what is missing; lowers nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = NODE_TOML,
     as_json: AsJson = False,
 ) -> None:
-    """Spent, earmarked and left, by dataset. Reading it verifies every row."""
-    with _desk(config).ledger() as opened:
-        books = opened.books
-        accounts = {
-            name: {
-                "spent": books.spent(name),
-                "promised": books.promised(name),
-                "limit": books.limit(name).epsilon,
-                "delta": books.limit(name).delta,
-                "shares_records_with": sorted(books.account(name) - {name}),
-                "withdrawn": bool(books.account(name) & books.withdrawn),
-            }
-            for name in books.limits
-        }
-        found = {"rows": opened.height, "head": opened.head, "datasets": accounts}
-        if export is not None:
-            export.write_text("".join(json.dumps(row) + "\n" for row in opened.rows()))
+    """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
+    from client import accounts
+
+    desk = _desk(config)
+    if export is not None:
+        typer.echo(f"{export}: {accounts.export(desk, export)} rows.", err=True)
+    if accept:
+        typer.echo(accounts.consequences(desk), err=True)
+        if not yes:
+            typer.confirm("Go on without what is missing?", abort=True, err=True)
+        accounts.go_on(desk)
+    found = accounts.figures(desk)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     elif verify:
         typer.echo(f"Whole: {found['rows']} rows, head {found['head']}.")
     else:
-        _print_accounts(accounts)
+        accounts.show(found)
 
 
 @cli.command()
@@ -372,13 +384,14 @@ def withdraw(
     config: Config = NODE_TOML,
 ) -> None:
     """A tombstone: no further rounds on these records, in any dataset. What was released stays released."""
-    with _desk(config).ledger() as opened:
-        if not yes:
-            typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
-        opened.withdraw(dataset)
-        account = opened.books.account(dataset)
-        runs = sorted(name for name, run in opened.books.runs.items() if run.dataset in account and run.attempts)
-    typer.echo(f"Withdrawn. Runs that trained on its records: {', '.join(runs) or 'none'}.")
+    from client.vault.withdrawal import withdraw as end
+    from shared.command_line import print_table
+
+    if not yes:
+        typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
+    descendants = end(_desk(config), dataset)
+    typer.echo("Withdrawn. Snapshots and cached activations are deleted. Runs whose adapters descend from its records:")
+    print_table([{name.replace("_", " "): value for name, value in asdict(found).items()} for found in descendants])
     typer.echo("Nothing is unlearned by this.")
 
 
@@ -391,6 +404,13 @@ def _desk(config: Path) -> "Desk":
     from client.vault.desk import Desk
 
     return Desk(config)
+
+
+def _text_of(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, ValueError):
+        raise SettingsError(f"Expected a text file, got {file}, which cannot be read.") from None
 
 
 def _declared(desk: "Desk", study: str) -> "tuple[Study, str | None]":
@@ -418,19 +438,3 @@ def _said(run: str, known: "Mapping[str, ApprovedRun]", *, rejected: bool) -> st
     if run not in known:
         return "nothing yet"
     return "yes, and closed it" if known[run].closed else "yes"
-
-
-def _print_accounts(accounts: dict[str, dict[str, object]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table()
-    for header in ("dataset", "spent", "promised", "limit", "δ", "shares records with"):
-        table.add_column(header)
-    for name, account in accounts.items():
-        shown = f"{escape(name)} (withdrawn)" if account["withdrawn"] else escape(name)
-        figures = [f"{account['spent']:.3f}", f"{account['promised']:.3f}", f"{account['limit']:g}"]
-        shared = ", ".join(map(str, account["shares_records_with"]))  # type: ignore[call-overload]
-        table.add_row(shown, *figures, f"{account['delta']:g}", escape(shared) or "-")
-    Console().print(table)

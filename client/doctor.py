@@ -1,5 +1,6 @@
 """What will go wrong later, found now: each check says what it saw, and a failing one what to do."""
 
+import os
 import resource
 import shutil
 import time
@@ -7,24 +8,33 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import httpx
 
-from client.fleet import CUT, NotAccepted, Refused, tls_context
+from client.fleet import CUT, NotAccepted, Refused, through, tls_context
 from client.link import read_link
 from client.membership import Membership, membership
 from client.settings import NodeSettings
 from client.vault.desk import Desk
-from shared.errors import BudgetError, FedVaultError, PolicyRefusal
+from shared.errors import BudgetError, DataError, FedVaultError, PolicyRefusal, RunError
 from shared.foundation import find_by_fingerprint
 from shared.privacy.planning import declared_size
 from shared.sources import read_table
 from shared.study import Study
 
+if TYPE_CHECKING:
+    from client.vault.datasets import TokenizedDataset
+    from client.vault.snapshot import Facts
+
 LEAST_FREE_BYTES = 2 * 2**30
 LARGEST_SKEW_S = 5.0
 TIMED_STEPS = 3
+LEAST_LEFT, MOST_UNUSABLE, LEAST_FREE_MEMORY = 0.01, 0.1, 0.05
+"""Fractions beyond which a check fails: of a budget, of the records, of a memory."""
+FIT = "End other programs on this device, or lower [performance] micro_batch_tokens: the result stays the same."
 
 
 @dataclass(frozen=True)
@@ -61,8 +71,10 @@ def examine(config: Path, study: Study | None = None, dataset: str | None = None
         yield _tried(f"{name}: base models", lambda name=name: _models(desk, name))  # type: ignore[misc]
         yield _tried(f"{name}: budget", lambda name=name: _budget(desk, name))  # type: ignore[misc]
     if study is not None and dataset is not None:
+        taken = cache(lambda: desk.snapshot(study, dataset))
         yield _tried("study: policy and budget", lambda: _question(desk, study, dataset))
-        yield _tried("study: exactness, speed, memory", lambda: _trial(desk, study, dataset))
+        yield _tried("study: labels", lambda: _labels(taken().facts))
+        yield _tried("study: exactness, speed, memory", lambda: _trial(desk, study, dataset, taken().train))
 
 
 def _tried(check: str, look: Callable[[], str]) -> Finding:
@@ -70,6 +82,12 @@ def _tried(check: str, look: Callable[[], str]) -> Finding:
         return Finding(check, True, look())
     except FedVaultError as error:
         return _failed(check, error)
+    except MemoryError:
+        return Finding(check, False, "out of memory", FIT)
+    except (RuntimeError, OSError) as error:
+        # a library's or the system's own words, of which the first line says what
+        saw = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Finding(check, False, saw, FIT if "out of memory" in saw else "Mend what the message names.")
 
 
 def _failed(check: str, error: FedVaultError) -> Finding:
@@ -100,9 +118,9 @@ def _server(desk: Desk, settings: NodeSettings) -> Iterator[Finding]:
     )
     base = desk.config.resolve().parent
     try:
-        extra = base / settings.server.extra_ca if settings.server.extra_ca else None
+        extra = settings.server.authority(base)
         context = tls_context(member.authority_path, member.certificate_path, member.key_path, extra_ca=extra)
-        with httpx.Client(verify=context, proxy=settings.server.proxy, timeout=15.0) as client:
+        with httpx.Client(verify=context, proxy=through(settings.server.proxy, extra), timeout=15.0) as client:
             answer = client.get(f"https://{member.server}/")
     except (httpx.HTTPError, OSError) as error:
         todo = "Check name, port, firewall and proxy ([server] in node.toml); ask whether the server runs."
@@ -151,10 +169,21 @@ def _models(desk: Desk, name: str) -> str:
 
 
 def _budget(desk: Desk, name: str) -> str:
-    policy = desk.settings.policy(name)
+    limit, promised = desk.settings.policy(name).epsilon, 0.0
     with desk.ledger() as ledger:
-        promised = ledger.books.promised(name) if name in ledger.books.limits else 0.0
-    return f"epsilon {promised:.3f} of {policy.epsilon:g} is spent or promised"
+        books = ledger.books
+        if name in books.limits:
+            # the ledger keeps what was declared first; node.toml may only be stricter
+            limit, promised = min(limit, books.limit(name).epsilon), books.promised(name)
+        if books.account(name) & books.withdrawn:
+            raise PolicyRefusal("Its records were withdrawn.", hint="Take it out of node.toml.")
+    saw = f"epsilon {promised:.3f} of {limit:g} is spent or promised"
+    if limit - promised < LEAST_LEFT * limit:
+        raise BudgetError(
+            f"{saw}: no study fits any more.",
+            hint="Reject runs that are not needed: what they have not used is given back. What is spent stays spent.",
+        )
+    return saw
 
 
 def _question(desk: Desk, study: Study, dataset: str) -> str:
@@ -172,20 +201,30 @@ def _question(desk: Desk, study: Study, dataset: str) -> str:
     return f"would promise epsilon {question.epsilon_after:.3f} of {question.epsilon_limit:g}"
 
 
-def _trial(desk: Desk, study: Study, dataset: str) -> str:
+def _labels(facts: "Facts") -> str:
+    usable, every = facts.train - facts.unusable, facts.train
+    listed = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
+    saw = f"{usable} of {every} training records can be used ({listed}). For your eyes only"
+    if facts.unusable > MOST_UNUSABLE * every or not usable:
+        raise DataError(
+            f"{saw}.", hint="The others have no text, or a label that the study has not: spelling and case count."
+        )
+    return saw
+
+
+def _trial(desk: Desk, study: Study, dataset: str, records: "TokenizedDataset") -> str:
     """Nothing of it leaves: the probe, and a few real steps whose result is thrown away."""
     from client.vault.randomness import OsRandomness
     from client.vault.vault import Vault, device_for
     from shared.adapted_model import build
 
-    snapshot = desk.snapshot(study, dataset)
     performance = desk.settings.performance
     local = study.model_copy(update={"performance": performance.model_copy(update={"prefix_cache": False})})
     model = build(local, desk.foundation(study)).to(device_for(performance.device))
     vault = Vault(
         local,
         model,
-        snapshot.train,
+        records,
         declared_size=desk.settings.policy(dataset).declared_size,
         randomness=lambda _round: OsRandomness(),
     )
@@ -195,7 +234,50 @@ def _trial(desk: Desk, study: Study, dataset: str) -> str:
     started = time.monotonic()
     trainer.train_round(start, factors=[1.0] * TIMED_STEPS, randomness=OsRandomness())
     seconds = (time.monotonic() - started) / TIMED_STEPS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     minutes = seconds * study.training.local_steps / 60
-    device = next(model.parameters()).device.type
-    return f"exact; {seconds:.2f} s a step on {device}, {minutes:.1f} minutes a round at most, {peak:.1f} GiB of memory"
+    device = next(model.parameters()).device
+    pace = f"exact; {seconds:.2f} s a step on {device.type}, {minutes:.1f} minutes a round at most"
+    return f"{pace}, {_fit(memory_of(device.type))}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What a trial took of a memory, and what is left of it beside."""
+
+    of: str
+    peak_bytes: int
+    free_bytes: int
+    total_bytes: int
+
+
+def memory_of(device: str) -> Memory:
+    """The memory that training on a device needs most: a GPU's own, or this machine's."""
+    if device == "cuda":
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        # what a trial reserved is given back when it ends, and is there for the next
+        reserved = torch.cuda.memory_reserved()
+        return Memory("GPU memory", torch.cuda.max_memory_reserved(), free + reserved, total)
+    page = os.sysconf("SC_PAGE_SIZE")
+    free, total = (os.sysconf(name) * page for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"))
+    return Memory("memory", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 2**10, _available(free), total)
+
+
+def _available(free: int) -> int:
+    """Free memory with what the system would give up for it, where it says so."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 2**10 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return free
+
+
+def _fit(memory: Memory) -> str:
+    saw = (
+        f"{memory.peak_bytes / 2**30:.1f} GiB of {memory.of}, "
+        f"{memory.free_bytes / 2**30:.1f} of {memory.total_bytes / 2**30:.1f} GiB free"
+    )
+    if memory.free_bytes < LEAST_FREE_MEMORY * memory.total_bytes:
+        raise RunError(f"It fitted this once: {saw}.", hint=FIT)
+    return saw

@@ -84,9 +84,17 @@ class Fleet:
         address: host:port of the gateway.
         key: the node's private key; signs every request.
         context: TLS with the federation's authority and the node's certificate.
+        proxy: on the way to it, from `through`; None takes the one of the environment, if it names one.
     """
 
-    def __init__(self, address: str, key: ec.EllipticCurvePrivateKey, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self,
+        address: str,
+        key: ec.EllipticCurvePrivateKey,
+        context: ssl.SSLContext | None,
+        *,
+        proxy: httpx.Proxy | None = None,
+    ) -> None:
         self._public = public_key_to_bytes(key.public_key())
         self._client = FleetHttpClient(
             f"{'https' if context else 'http'}://{address}",
@@ -97,6 +105,10 @@ class Fleet:
             verify=context or True,
             timeout=TIMEOUT_S,
         )
+        if proxy is not None:
+            # Flower's client has no setting for it
+            self._client._client.close()
+            self._client._client = httpx.Client(verify=context or True, timeout=TIMEOUT_S, proxy=proxy)
         # a redirect could lead a signed request out of TLS
         self._client._client.follow_redirects = False
         self.node_id = 0
@@ -200,6 +212,16 @@ def _asked(call: Any, request: Any) -> Any:
         raise Refused(f"the server answered {status}") from None
 
 
+def through(proxy: str | None, extra_ca: Path | None) -> httpx.Proxy | None:
+    """An outbound proxy; one that is itself reached through TLS may have its certificate from the extra authority."""
+    if proxy is None:
+        return None
+    context = ssl.create_default_context() if proxy.startswith("https:") else None
+    if context is not None and extra_ca is not None:
+        context.load_verify_locations(cafile=str(extra_ca))
+    return httpx.Proxy(proxy, ssl_context=context)
+
+
 def tls_context(authority: Path, certificate: Path, key: Path, *, extra_ca: Path | None = None) -> ssl.SSLContext:
     """TLS 1.2 or newer that trusts the federation's authority alone, and shows the node's certificate.
 
@@ -207,7 +229,7 @@ def tls_context(authority: Path, certificate: Path, key: Path, *, extra_ca: Path
         authority: the federation's certificate, from the invite.
         certificate: this node's, signed by it.
         key: this node's private key.
-        extra_ca: one more authority, for a proxy that inspects TLS.
+        extra_ca: one more authority, for a proxy that shows a certificate of its own.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -6,6 +6,7 @@
 | the server does not accept the node | says so in its log and state, and goes on asking |
 | the link is killed | the message it had not answered is on disk; it goes on with that one |
 | the vault dies in training | waits for it; the vault says what it lost |
+| a message is nonsense, or nobody waits for its answer any more | drops it, and goes on with the next |
 | the answer is not wanted any more | drops it; the vault keeps it |
 """
 
@@ -26,7 +27,7 @@ from flwr.app import Message, RecordDict
 
 from client.fleet import CUT, Fleet, NotAccepted, Received, Refused
 from client.inbox import Inbox
-from shared.errors import PeerError, RunError
+from shared.errors import PeerError, RunError, VersionError
 from shared.files import write_atomically
 from shared.protocol import (
     OfferReply,
@@ -39,6 +40,7 @@ from shared.protocol import (
     encode_offer_reply,
     encode_reply,
 )
+from shared.versions import SPOKEN
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -121,9 +123,10 @@ class Link:
         while not self._stop.is_set():
             try:
                 self._session()
-            except (*CUT, NotAccepted) as error:
-                refused = isinstance(error, NotAccepted)
-                trouble = "the server does not accept this node's key" if refused else "the server is away"
+            except (*CUT, NotAccepted, Refused) as error:
+                trouble = (
+                    "the server is away" if isinstance(error, CUT) else "the server does not accept this node's key"
+                )
                 self._say(connected=False, trouble=f"{trouble} ({error})")
                 self._back_off(trouble)
         self._say(connected=False, trouble="stopped")
@@ -179,26 +182,29 @@ class Link:
         except Refused as error:
             log.warning("A message could not be fetched: %s.", error)
             return None
+        except (*CUT, NotAccepted, OSError):
+            raise
+        except Exception:
+            # whatever the server made of it: one message must not end the link
+            log.exception("A message could not be fetched; it is left alone.")
+            return None
         return received
 
     def _answer(self, fleet: Fleet, received: Received) -> None:
-        content = self._content(received)
-        if content is None:
-            self._inbox.done(received)
-            return
-        try:
-            fleet.reply(received, content)
-        except Refused as error:
-            log.warning("An answer is not wanted any more: %s.", error)
-        self._inbox.done(received)
-
-    def _content(self, received: Received) -> RecordDict | None:
         try:
             message = received.message()
+            if _expired(message):
+                log.warning("A message had expired before it could be answered; it is dropped.")
+            else:
+                fleet.reply(received, answered(message, self._vault))
+        except Refused as error:
+            log.warning("An answer is not wanted any more: %s.", error)
+        except (*CUT, NotAccepted):
+            raise
         except Exception:
-            log.exception("A message could not be read; it is dropped.")
-            return None
-        return answered(message, self._vault)
+            # it would fail again with every start, and what waits behind it would never be answered
+            log.exception("A message could not be answered; it is dropped.")
+        self._inbox.done(received)
 
     def _back_off(self, why: str) -> None:
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
@@ -223,22 +229,35 @@ def answered(message: Message, vault: AnswersTasks) -> RecordDict:
 
     Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
     """
+    query = message.metadata.message_type == "query"
     try:
-        if message.metadata.message_type == "query":
+        if query:
             return encode_offer_reply(_stance(decode_offer(message.content), vault))
         task = decode_task(message.content)
-    except (PeerError, ValueError):
-        return encode_reply(TrainReply("", "", 0, "", Status.REFUSED_VERSION, np.zeros(0, np.float32)))
+    except (PeerError, ValueError) as error:
+        log.error("A message was refused: %s", error)
+        code = Status.REFUSED_VERSION if isinstance(error, VersionError) else Status.REFUSED_STUDY
+        if query:
+            return encode_offer_reply(OfferReply("", code))
+        return encode_reply(TrainReply("", "", 0, "", code, np.zeros(0, np.float32)))
     try:
         reply = vault.train(task)
-    except RunError as error:
+    except (RunError, PeerError) as error:
         log.error("Round %d failed: %s", task.round, error)
         zeros = np.zeros_like(task.adapter)
         reply = TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.FAILED, zeros)
-    return encode_reply(reply)
+    return encode_reply(reply, version=task.version)
+
+
+def _expired(message: Message) -> bool:
+    """Whether the server has stopped waiting: a round trained now would be paid for and read by nobody."""
+    return time.time() > message.metadata.created_at + message.metadata.ttl
 
 
 def _stance(offer: StudyOffer, vault: AnswersTasks) -> OfferReply:
+    if SPOKEN.common(offer.versions) is None:
+        log.error("A study was refused: the server speaks protocol versions %d to %d.", *offer.versions)
+        return OfferReply(offer.study_run, Status.REFUSED_VERSION, SPOKEN)
     try:
         return vault.offer(offer)
     except RunError as error:

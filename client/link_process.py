@@ -1,7 +1,6 @@
 """The link process: reads its settings, finds the vault's socket, and stays connected until it is told to stop."""
 
 import logging
-import os
 import signal
 import threading
 from pathlib import Path
@@ -10,7 +9,7 @@ from client.link import Link
 from client.membership import Membership, membership
 from client.settings import NodeSettings, folders, load_node
 from client.vault_client import VaultClient
-from shared.errors import RunError
+from shared.errors import FedVaultError
 
 log = logging.getLogger(__name__)
 RENEW_EVERY_S = 6 * 3600.0
@@ -25,9 +24,6 @@ def serve(config: Path) -> None:
     settings = load_node(config)
     places, base = folders(config, settings), config.resolve().parent
     member, stop = membership(places.link), threading.Event()
-    if settings.server.proxy:
-        # httpx, through which Flower's client speaks, reads it from here
-        os.environ["HTTPS_PROXY"] = settings.server.proxy
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_keep_renewed, args=(member, settings, base, stop), daemon=True).start()
@@ -49,7 +45,8 @@ def _keep_renewed(member: Membership, settings: NodeSettings, base: Path, stop: 
         try:
             if member.renew_if_due(settings.server, base):
                 log.info("The certificate was renewed; it is used with the next connection.")
-        except (RunError, OSError, ValueError) as error:
+        except (FedVaultError, OSError, ValueError) as error:
+            # whatever the server answers: the next try may find it in a better state
             log.warning("The certificate ends %s and could not be renewed: %s", member.expires, error)
         if stop.wait(RENEW_EVERY_S):
             return

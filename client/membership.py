@@ -5,10 +5,12 @@ The files lie in the link's folder: `node.key`, `node.crt`, `authority.crt`, `me
 
 import json
 import os
+import shutil
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 from cryptography import x509
@@ -16,7 +18,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from client.fleet import Fleet, tls_context
+from client.fleet import Fleet, through, tls_context
 from client.settings import Server
 from shared.errors import PeerError, RunError, SettingsError
 from shared.files import write_atomically
@@ -24,6 +26,7 @@ from shared.invite import ENROL_PATH, RENEW_PATH, Invite
 
 RENEW_BEFORE = timedelta(days=30)
 TIMEOUT_S = 20.0
+FILES = ("membership.json", "node.key", "node.crt", "authority.crt", "state.json")
 
 
 @dataclass(frozen=True)
@@ -70,24 +73,26 @@ class Membership:
         return key
 
     def connect(self, server: Server, base: Path) -> Fleet:
-        """A connection to the server, with this node's certificate."""
-        return Fleet(self.server, self.key(), self._context(server, base))
+        """A connection to the server, with this node's certificate, through the proxy if there is one."""
+        return Fleet(self.server, self.key(), self._context(server, base), proxy=_proxy(server, base))
 
     def renew_if_due(self, server: Server, base: Path, now: datetime | None = None) -> bool:
         """Have the certificate renewed in its last month.
 
         Raises:
-            RunError: the server is away or refuses.
+            RunError: the server is away.
+            PeerError: it refuses, or what it sends is no certificate of this node's key.
         """
         if (now or datetime.now(UTC)) < self.expires - RENEW_BEFORE:
             return False
         context = self._context(server, base)
-        answer = _posted(self.server, RENEW_PATH, {"csr": _request(self.key(), self.name)}, context, server.proxy)
-        write_atomically(self.certificate_path, answer["certificate"].encode())
+        asked = {"csr": _request(self.key(), self.name)}
+        answer = _posted(self.server, RENEW_PATH, asked, context, _proxy(server, base))
+        write_atomically(self.certificate_path, _certificate(answer, self.key()))
         return True
 
     def _context(self, server: Server, base: Path) -> ssl.SSLContext:
-        extra = base / server.extra_ca if server.extra_ca else None
+        extra = server.authority(base)
         return tls_context(self.authority_path, self.certificate_path, self.key_path, extra_ca=extra)
 
 
@@ -114,7 +119,7 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
     Raises:
         SettingsError: this node is a member already, or the invite has expired.
         RunError: the server cannot be reached through TLS.
-        PeerError: the server refuses the invite.
+        PeerError: the server refuses the invite, or what it sends is no certificate of this node's key.
     """
     if (folder / "membership.json").exists():
         raise SettingsError("Expected a node without a federation, this one has joined.", hint="fedvault-node leave")
@@ -124,20 +129,25 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
     found = Membership(folder, invite.name, invite.server)
     key = _made_key(found.key_path)
     write_atomically(found.authority_path, invite.authority.encode())
-    extra = base / server.extra_ca if server.extra_ca else None
-    context = tls_context(found.authority_path, found.certificate_path, found.key_path, extra_ca=extra)
+    context = found._context(server, base)
     asked = {"token": invite.token, "csr": _request(key, invite.name)}
-    answer = _posted(invite.server, ENROL_PATH, asked, context, server.proxy)
-    write_atomically(found.certificate_path, str(answer["certificate"]).encode())
-    facts = {"name": invite.name, "server": invite.server, "node_id": answer["node_id"]}
+    answer = _posted(invite.server, ENROL_PATH, asked, context, _proxy(server, base))
+    write_atomically(found.certificate_path, _certificate(answer, key))
+    facts = {"name": invite.name, "server": invite.server, "node_id": _number(answer)}
     write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
     return membership(folder)
 
 
 def leave(folder: Path) -> None:
-    """Forget the federation: key, certificate, invite. Ledger and data stay."""
-    for name in ("membership.json", "node.key", "node.crt", "authority.crt", "state.json"):
+    """Forget the federation: key, certificate, invite, messages that wait. Ledger and data stay."""
+    shutil.rmtree(folder / "inbox", ignore_errors=True)
+    for name in FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+def left_over(folder: Path) -> bool:
+    """Whether a join that did not come to its end left a key here."""
+    return not (folder / "membership.json").exists() and (folder / "node.key").exists()
 
 
 def _made_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -160,7 +170,32 @@ def _request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
     return request.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _posted(server: str, path: str, body: dict[str, str], context: ssl.SSLContext, proxy: str | None) -> dict[str, str]:
+def _certificate(answer: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The certificate of an answer, if it is one of this key: another would shut this node out."""
+    try:
+        written = str(answer["certificate"]).encode()
+        public = x509.load_pem_x509_certificate(written).public_key()
+    except (KeyError, ValueError):
+        raise PeerError("Expected a certificate from the server, got something else.") from None
+    if public != key.public_key():
+        raise PeerError("Expected a certificate of this node's key, got one of another.")
+    return written
+
+
+def _number(answer: dict[str, Any]) -> str:
+    number = str(answer.get("node_id"))
+    if not number.isdecimal():
+        raise PeerError("Expected this node's number from the server, got something else.")
+    return number
+
+
+def _proxy(server: Server, base: Path) -> httpx.Proxy | None:
+    return through(server.proxy, server.authority(base))
+
+
+def _posted(
+    server: str, path: str, body: dict[str, str], context: ssl.SSLContext, proxy: httpx.Proxy | None
+) -> dict[str, Any]:
     try:
         with httpx.Client(verify=context, proxy=proxy, timeout=TIMEOUT_S) as client:
             response = client.post(f"https://{server}{path}", json=body)
@@ -173,7 +208,14 @@ def _posted(server: str, path: str, body: dict[str, str], context: ssl.SSLContex
         reason = response.text.strip()[:200]
         raise PeerError(
             f"Expected the server to let this node in, got {response.status_code}: {reason}",
-            hint="Ask its operator for a new invite." if response.status_code == httpx.codes.FORBIDDEN else "",
+            hint="Ask its operator for a new invite; before you use it: fedvault-node leave."
+            if response.status_code == httpx.codes.FORBIDDEN
+            else "",
         )
-    answer: dict[str, str] = response.json()
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise PeerError("Expected the server to answer in JSON, got something else.")
     return answer

@@ -47,9 +47,14 @@ class Server(Section):
     """[server]: how to reach it, beyond what the invite says."""
 
     proxy: str | None = None
-    """Outbound HTTPS proxy, as in http://proxy.example:3128."""
+    """Outbound HTTPS proxy, as in http://proxy.example:3128. One that inspects TLS must let the server pass unopened:
+    this node's certificate does not survive it, and without one a node can join and do no more."""
     extra_ca: str | None = None
-    """File with one more certificate authority, for a proxy that inspects TLS."""
+    """File with one more certificate authority, for a proxy that shows a certificate of its own."""
+
+    def authority(self, base: Path) -> Path | None:
+        """The extra authority's file; `base` is the folder of node.toml."""
+        return base / self.extra_ca if self.extra_ca else None
 
 
 class NodeSettings(Section):
@@ -150,6 +155,17 @@ class Folders:
 
 
 def folders(config: Path, settings: NodeSettings) -> Folders:
-    """The folders of the node whose settings lie in `config`."""
+    """The folders of the node whose settings lie in `config`.
+
+    Raises:
+        SettingsError: the ledger's second copy would lie inside the home, and go and come back with it.
+    """
     base, node = config.resolve().parent, settings.node
-    return Folders(base / node.home, base / node.ledger_copy, base / node.models)
+    found = Folders(base / node.home, base / node.ledger_copy, base / node.models)
+    if found.ledger_copy.resolve().is_relative_to(found.home.resolve()):
+        raise SettingsError(
+            f"Expected node.ledger_copy outside node.home, got {node.ledger_copy!r} inside {node.home!r}.",
+            hint="A backup or a restore of the home would take it along, and nothing could tell an old ledger. "
+            "Name a folder elsewhere, move head.json there.",
+        )
+    return found

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -144,8 +144,10 @@ class Coordinator:
         started = time.monotonic()
         current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
         collected = self._aggregation(len(adapter))
-        content = encode_task(task)
-        asked = [self._message(task, content, node) for node in nodes]
+        versions = {node: self._roster.version(node) for node in nodes}
+        # one encoding for all nodes of a version: the adapter is kept once
+        contents = {version: encode_task(replace(task, version=version)) for version in set(versions.values())}
+        asked = [self._message(task, contents[versions[node]], node) for node in nodes]
         bytes_up = 0
         for node, reply in self._replies(asked, current):
             bytes_up = max(bytes_up, self._take_in(current, collected, task, node, reply))

@@ -20,7 +20,7 @@ from server.flower import Control
 from server.gateway import TokenBuckets
 from server.peer import peer_key
 from server.settings import Home
-from server.store import Store
+from server.store import Node, Store
 from shared.errors import FedVaultError, PolicyRefusal, RunError
 from shared.invite import ENROL_PATH, RENEW_PATH, Invite
 
@@ -36,6 +36,7 @@ def invite(store: Store, home: Home, name: str, *, lifetime: timedelta = INVITE_
     """Write down that a node of this name may come, and make what it needs to find us.
 
     Guarantee: an invite lets one node in, once, until it expires; only a hash of its token is kept.
+    Guarantee: whoever lost the answer may ask again with the same invite and the same key, and with no other.
 
     Raises:
         SettingsError: the name is taken, or there is no authority yet.
@@ -112,6 +113,10 @@ class Enrolment:
         asked = json.loads(body)
         token, csr = _hash(str(asked["token"])), str(asked["csr"]).encode()
         key = public_pem(requested_key(csr))
+        known = self._store.enrolled_by(token, key, self._now())
+        if known is not None:
+            log.info("%s asked again for its certificate.", known.name)
+            return self._admitted(known, csr)
         # looked at first, so that strangers cannot make Flower register their keys
         self._store.check_invite(token, self._now())
         node_id = self._control.register(key)
@@ -121,8 +126,11 @@ class Enrolment:
             self._control.unregister(node_id)
             raise
         log.info("%s enrolled.", node.name)
+        return self._admitted(node, csr)
+
+    def _admitted(self, node: Node, csr: bytes) -> dict[str, object]:
         certificate = issue_node(self._home.keys, node.name, csr, now=self._now())
-        return {"name": node.name, "node_id": str(node_id), "certificate": certificate.decode()}
+        return {"name": node.name, "node_id": str(node.node_id), "certificate": certificate.decode()}
 
     def _renew(self, request: Request, body: bytes) -> dict[str, object]:
         csr, key = str(json.loads(body)["csr"]).encode(), peer_key(request)

@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from flwr.app import Message
 
-from shared.errors import PeerError
+from shared.errors import PeerError, VersionError
 from shared.protocol import NO_MARK, Mark, Status, TrainReply, TrainTask, Vector, decode_reply
 
 LARGEST_NORM = 1000.0
@@ -62,8 +62,13 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
         return Quarantined(Reason.NODE_ERROR)
     try:
         reply = decode_reply(message.content)
+    except VersionError:
+        return Refused(Status.REFUSED_VERSION)
     except PeerError:
         return Quarantined(Reason.MALFORMED)
+    if reply.status is Status.REFUSED_VERSION:
+        # whoever cannot read the task cannot say which one it was
+        return Refused(reply.status)
     reason = _mismatch(reply, task)
     if reason is not None:
         return Quarantined(reason)
@@ -104,8 +109,6 @@ def largest_plausible_norm(
 
 
 def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:
-    if reply.status is Status.REFUSED_VERSION:
-        return Reason.MALFORMED
     if (reply.study_sha256, reply.study_run) != (task.study_sha256, task.study_run):
         return Reason.WRONG_STUDY
     if reply.round != task.round or reply.base_sha256 != task.adapter_sha256:

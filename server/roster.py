@@ -5,6 +5,7 @@ when enough have said yes and nobody present is still thinking, or has thought f
 says yes later joins the next round; whoever comes back is asked again.
 """
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from typing import Protocol
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from shared.errors import PeerError, RunError
+from shared.errors import PeerError, RunError, VersionError
 from shared.protocol import Status, StudyOffer, decode_offer_reply, encode_offer
+from shared.versions import SPOKEN
 
+log = logging.getLogger(__name__)
 POLL_S = 0.2
 ASK_AGAIN_S = 2.0
 OFFER_LIFE_S = 120.0
@@ -35,6 +38,10 @@ class Roster(Protocol):
 
     def heard(self, node: int, status: Status) -> None:
         """A node's answer to a round."""
+        ...
+
+    def version(self, node: int) -> int:
+        """The version of the protocol to ask it in."""
         ...
 
 
@@ -64,6 +71,11 @@ class Everyone:
 
     def heard(self, node: int, status: Status) -> None:
         """Changes nothing."""
+
+    def version(self, node: int) -> int:
+        """Ours: they are of our own age."""
+        del node
+        return SPOKEN.newest
 
 
 @dataclass
@@ -128,7 +140,7 @@ class Approving:
     ) -> None:
         self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
         self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
-        self._stances, self._open = Stances(), dict[str, int]()
+        self._stances, self._open, self._versions = Stances(), dict[str, int](), dict[int, int]()
         self._begun, self._told = False, dict[str, int]()
 
     def members(self) -> list[int]:
@@ -154,8 +166,12 @@ class Approving:
 
     def heard(self, node: int, status: Status) -> None:
         """A node that does not know the run any more is shown it again."""
-        if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY):
+        if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY, Status.REFUSED_VERSION):
             self._stances.by_node.pop(node, None)
+
+    def version(self, node: int) -> int:
+        """The newest that the node speaks as well, as its stance said."""
+        return self._versions.get(node, SPOKEN.newest)
 
     def _ask(self, nodes: list[int], now: float) -> None:
         messages = [
@@ -174,12 +190,25 @@ class Approving:
             node = self._open.pop(reply.metadata.reply_to_message_id, None)
             if node is None or not reply.has_content():
                 continue
-            try:
-                found = decode_offer_reply(reply.content)
-            except PeerError:
-                continue
-            if found.study_run == self._run:
-                self._stances.by_node[node] = found.status
+            status = self._stance(node, reply)
+            if status is not None:
+                self._stances.by_node[node] = status
+
+    def _stance(self, node: int, reply: Message) -> Status | None:
+        try:
+            found = decode_offer_reply(reply.content)
+        except VersionError as error:
+            log.warning("Node %d: %s", node, error)
+            return Status.REFUSED_VERSION
+        except PeerError:
+            return None
+        common = SPOKEN.common(found.versions)
+        if common is None or found.status is Status.REFUSED_VERSION:
+            message = "Node %d speaks protocol versions %d to %d, this server %d to %d: update the older side."
+            log.warning(message, node, *found.versions, *SPOKEN)
+            return Status.REFUSED_VERSION
+        self._versions[node] = common
+        return found.status if found.study_run == self._run else None
 
     def _tell(self, count: dict[str, int]) -> None:
         if count != self._told:

@@ -300,6 +300,15 @@ class Store:
         with self._session() as session:
             _invited(session, token_sha256, now)
 
+    def enrolled_by(self, token_sha256: str, public_key: str, now: datetime) -> Node | None:
+        """The node that used this very invite with this very key, while the invite would still be good."""
+        query = select(NodeRow).where(NodeRow.token_sha256 == token_sha256, NodeRow.public_key == public_key)
+        with self._session() as session:
+            row = session.scalar(query)
+            if row is None or row.revoked or now >= datetime.fromisoformat(row.token_expires):
+                return None
+            return _node(row)
+
     def enrol(self, token_sha256: str, public_key: str, node_id: int, now: datetime) -> Node:
         """Use an invite; of two at the same time one wins.
 

@@ -4,6 +4,7 @@
     ├── SettingsError     2  the operator: a study, scenario or option is wrong
     ├── DataError         3  the operator: a data source cannot be used as declared
     ├── PeerError         4  the other side broke the protocol
+    │   └── VersionError  4  the other side speaks no version of it that this one speaks
     ├── PolicyRefusal     5  the node's own rules say no
     ├── BudgetError       6  the privacy budget does not allow it
     ├── ExactnessError    7  exact per-example gradients cannot be shown for this model and adapter
@@ -45,6 +46,10 @@ class PeerError(FedVaultError):
     """A message from the other side breaks the protocol."""
 
     exit_code = 4
+
+
+class VersionError(PeerError):
+    """A message is in a version of the protocol that is not spoken here."""
 
 
 class PolicyRefusal(FedVaultError):  # noqa: N818 - a refusal is the node working, not failing

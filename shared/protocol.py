@@ -18,9 +18,11 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
-from shared.errors import PeerError
+from shared.errors import PeerError, VersionError
+from shared.versions import BEFORE_NEGOTIATION, ENVELOPE, SPOKEN, Versions
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = SPOKEN.newest
+LARGEST_ROUND = 2**31 - 1
 MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Vector = NDArray[np.float32]
 
@@ -65,6 +67,8 @@ class StudyOffer:
 
     study_run: str
     study_json: str
+    versions: Versions = SPOKEN
+    """Of the protocol, that the server speaks."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class OfferReply:
 
     study_run: str
     status: Status
+    versions: Versions = SPOKEN
+    """Of the protocol, that the node speaks."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ class TrainTask:
     adapter: Vector
     echo: Mark = NO_MARK
     """This node's ledger as the server last saw it."""
+    version: int = PROTOCOL_VERSION
+    """Of the protocol, that the node speaks as well; the reply comes back in the same."""
 
     @cached_property
     def adapter_sha256(self) -> str:
@@ -114,25 +122,25 @@ def digest(vector: Vector) -> str:
 def encode_task(task: TrainTask) -> RecordDict:
     """Turn a task into Flower records."""
     config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
+        "protocol-version": task.version,
         "study-sha256": task.study_sha256,
         "study-run": task.study_run,
         "round": task.round,
         "adapter-sha256": task.adapter_sha256,
         "adapter": _pack(task.adapter),
     }
-    return RecordDict({"task": ConfigRecord(config), "echo": _echo(task.echo)})
+    return RecordDict({"task": ConfigRecord(config), "echo": _echo(task.echo, task.version)})
 
 
 def with_echo(records: RecordDict, echo: Mark) -> RecordDict:
     """The same task for a node with this ledger; the adapter is shared, not copied."""
-    return RecordDict({**records, "echo": _echo(echo)})
+    return RecordDict({**records, "echo": _echo(echo, _version(_config(records, "task")))})
 
 
 def encode_offer(offer: StudyOffer) -> RecordDict:
     """Turn an offer into Flower records."""
     config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
+        **_envelope(offer.versions),
         "study-run": offer.study_run,
         "study-json": offer.study_json,
     }
@@ -143,16 +151,17 @@ def decode_offer(records: RecordDict) -> StudyOffer:
     """Read an offer.
 
     Raises:
+        VersionError: it is not in the envelope that every version shares.
         PeerError: a record is missing or mistyped.
     """
-    config = _config(records, "offer")
-    return StudyOffer(_text(config, "study-run"), _text(config, "study-json"))
+    config = _config(records, "offer", ENVELOPE)
+    return StudyOffer(_text(config, "study-run"), _text(config, "study-json"), _versions(config))
 
 
 def encode_offer_reply(reply: OfferReply) -> RecordDict:
     """Turn a node's stance into Flower records."""
     config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
+        **_envelope(reply.versions),
         "study-run": reply.study_run,
         "status": int(reply.status),
     }
@@ -163,31 +172,38 @@ def decode_offer_reply(records: RecordDict) -> OfferReply:
     """Read a node's stance.
 
     Raises:
+        VersionError: it is not in the envelope that every version shares, or the node says that the offer was not.
         PeerError: a record is missing or mistyped.
     """
-    config = _config(records, "stance")
-    return OfferReply(_text(config, "study-run"), _status(config))
+    if "stance" not in records and "reply" in records and decode_reply(records).status is Status.REFUSED_VERSION:
+        raise VersionError("Expected a stance, got a refusal of the protocol's version.")
+    config = _config(records, "stance", ENVELOPE)
+    return OfferReply(_text(config, "study-run"), _status(config), _versions(config))
 
 
 def decode_task(records: RecordDict) -> TrainTask:
     """Read a task.
 
     Raises:
-        PeerError: a record is missing or mistyped, or the adapter does not match its digest.
+        VersionError: it is in a version that is not spoken here.
+        PeerError: a record is missing or mistyped, the round is no round, or the adapter does not match its digest.
     """
     config = _config(records, "task")
     adapter = _unpack(config, "adapter")
     echo = _read_mark(_config(records, "echo"))
-    task = TrainTask(_text(config, "study-sha256"), _text(config, "study-run"), _number(config, "round"), adapter, echo)
+    study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
+    task = TrainTask(study_sha256, study_run, _round(config), adapter, echo, version)
+    if task.round == 0:
+        raise PeerError("Expected rounds to count from 1, got round=0.")
     if task.adapter_sha256 != _text(config, "adapter-sha256"):
         raise PeerError("Expected an adapter that matches its digest, got other bytes.")
     return task
 
 
-def encode_reply(reply: TrainReply) -> RecordDict:
-    """Turn a reply into Flower records."""
+def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> RecordDict:
+    """Turn a reply into Flower records, in its task's version of the protocol."""
     config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
+        "protocol-version": version,
         "study-sha256": reply.study_sha256,
         "study-run": reply.study_run,
         "round": reply.round,
@@ -203,13 +219,14 @@ def decode_reply(records: RecordDict) -> TrainReply:
     """Read a reply.
 
     Raises:
+        VersionError: it is in a version that is not spoken here.
         PeerError: a record is missing or mistyped.
     """
     config = _config(records, "reply")
     return TrainReply(
         _text(config, "study-sha256"),
         _text(config, "study-run"),
-        _number(config, "round"),
+        _round(config),
         _text(config, "base-sha256"),
         _status(config),
         _unpack(config, "update"),
@@ -228,8 +245,22 @@ def _unpack(config: ConfigRecord, key: str) -> Vector:
     return np.frombuffer(packed, dtype="<f4").astype(np.float32)
 
 
-def _echo(mark: Mark) -> ConfigRecord:
-    config: dict[str, Any] = {"protocol-version": PROTOCOL_VERSION, **_mark(mark)}
+def _envelope(versions: Versions) -> dict[str, Any]:
+    return {
+        "protocol-version": ENVELOPE.newest,
+        "oldest-version": versions.oldest,
+        "newest-version": versions.newest,
+    }
+
+
+def _versions(config: ConfigRecord) -> Versions:
+    if "oldest-version" not in config:
+        return BEFORE_NEGOTIATION
+    return Versions(_number(config, "oldest-version"), _number(config, "newest-version"))
+
+
+def _echo(mark: Mark, version: int) -> ConfigRecord:
+    config: dict[str, Any] = {"protocol-version": version, **_mark(mark)}
     return ConfigRecord(config)
 
 
@@ -252,21 +283,36 @@ def _status(config: ConfigRecord) -> Status:
     return Status(status)
 
 
-def _config(records: RecordDict, name: str) -> ConfigRecord:
+def _config(records: RecordDict, name: str, versions: Versions = SPOKEN) -> ConfigRecord:
     record = records.get(name)
     if not isinstance(record, ConfigRecord):
         raise PeerError(f"Expected a config record {name!r}, got none.")
-    version = record.get("protocol-version")
-    if version != PROTOCOL_VERSION:
-        raise PeerError(f"Expected protocol version {PROTOCOL_VERSION}, got {version!r}. Update the older side.")
+    version = _version(record)
+    if not versions.oldest <= version <= versions.newest:
+        raise VersionError(
+            f"Expected protocol version {versions.oldest} to {versions.newest}, got {version}. Update the older side."
+        )
     return record
+
+
+def _version(config: ConfigRecord) -> int:
+    return _number(config, "protocol-version")
 
 
 def _text(config: ConfigRecord, key: str) -> str:
     value = config.get(key)
     if not isinstance(value, str):
         raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise PeerError(f"Expected text under {key!r}, got half of a character.")
     return value
+
+
+def _round(config: ConfigRecord) -> int:
+    number = _number(config, "round")
+    if not 0 <= number <= LARGEST_ROUND:
+        raise PeerError(f"Expected a round up to {LARGEST_ROUND}, got round={number}.")
+    return number
 
 
 def _number(config: ConfigRecord, key: str) -> int:

@@ -39,3 +39,4 @@ def test_the_stock_app_refuses_and_opens_nothing() -> None:
 def test_an_unreadable_task_is_answered_not_raised() -> None:
     message = Message(RecordDict({"task": ConfigRecord({"protocol-version": 99})}), 1, "train")
     assert decode_reply(app(message, CONTEXT).content).status is Status.REFUSED_VERSION
+    assert decode_reply(app(Message(RecordDict(), 1, "train"), CONTEXT).content).status is Status.REFUSED_STUDY

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -11,10 +13,12 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
+from client import link_process
 from client.fleet import NotAccepted, Received, Refused
 from client.inbox import Inbox
 from client.link import FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
-from shared.errors import RunError
+from client.settings import NodeSettings
+from shared.errors import PeerError, RunError
 from shared.protocol import (
     OfferReply,
     Status,
@@ -210,6 +214,61 @@ def test_a_message_that_cannot_be_read_is_dropped(tmp_path: Path, stop: threadin
     assert Inbox(tmp_path / "inbox").oldest() is None and not list((tmp_path / "inbox").iterdir())
 
 
+def spoiled(key: str, value: int | str) -> RecordDict:
+    content = encode_task(TASK)
+    content["task"][key] = value  # type: ignore[index]
+    return content
+
+
+NONSENSE = {
+    "no round": (spoiled("round", -1), "train"),
+    "too large a round": (spoiled("round", 2**63 - 1), "train"),
+    "a number for a name": (spoiled("study-run", 3), "train"),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_nonsense_from_the_server_gets_a_code_and_the_next_task_its_answer(
+    tmp_path: Path, stop: threading.Event, case: str
+) -> None:
+    fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert vault.asked == [3] and len(fleet.replies) == 2
+    assert decode_reply(fleet.replies[0][1]).status is Status.REFUSED_STUDY
+    assert Inbox(tmp_path / "inbox").oldest() is None
+
+
+@pytest.mark.parametrize("trouble", ["reply", "receive", "confirm"])
+def test_a_fault_that_nobody_foresaw_costs_one_message_and_not_the_link(
+    tmp_path: Path, stop: threading.Event, trouble: str
+) -> None:
+    faults: list[Exception | None] = [UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), None]
+    fleet = Fleet([received(encode_task(TASK)), received(encode_task(replace(TASK, round=4)))], {trouble: faults}, stop)
+    run(tmp_path, fleet, Vault())
+    assert decode_reply(fleet.replies[-1][1]).round == 4
+    assert Inbox(tmp_path / "inbox").oldest() is None and fleet.calls.count("activate") == 1
+
+
+def test_a_server_that_refuses_to_activate_the_node_is_asked_again(tmp_path: Path, stop: threading.Event) -> None:
+    fleet = Fleet([], {"activate": [Refused("the server answered 404"), None]}, stop)
+    run(tmp_path, fleet, Vault())
+    assert fleet.calls.count("activate") == 2 and read_link(tmp_path).trouble == "stopped"
+
+
+def test_a_task_that_nobody_waits_for_any_more_is_neither_trained_nor_answered(
+    tmp_path: Path, stop: threading.Event
+) -> None:
+    message = Message(encode_task(TASK), 7, "train", ttl=60.0)
+    message.metadata.created_at = time.time() - 61.0
+    name = message.object_id
+    objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
+    Inbox(tmp_path / "inbox").keep(Received(name, 1, objects))
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), Vault()
+    run(tmp_path, fleet, vault)
+    assert vault.asked == [3] and len(fleet.replies) == 1 and fleet.replies[0][0] != name
+    assert Inbox(tmp_path / "inbox").oldest() is None
+
+
 def test_message_ids_do_not_become_paths(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="letters and digits"):
         Inbox(tmp_path).keep(Received("../../etc/passwd", 1, {}))
@@ -225,15 +284,43 @@ def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
     assert decode_offer_reply(answered(offered, vault)) == OfferReply("r-1", Status.FAILED)
 
 
+NEWER = ConfigRecord({"protocol-version": 99})
+
+
 @pytest.mark.parametrize(
-    "content",
-    [RecordDict(), RecordDict({"task": ConfigRecord({"protocol-version": 99})}), RecordDict({"x": ConfigRecord()})],
+    ("content", "code"),
+    [
+        (RecordDict(), Status.REFUSED_STUDY),
+        (RecordDict({"x": ConfigRecord()}), Status.REFUSED_STUDY),
+        (RecordDict({"task": ConfigRecord(), "offer": ConfigRecord()}), Status.REFUSED_STUDY),
+        (RecordDict({"task": NEWER, "offer": NEWER}), Status.REFUSED_VERSION),
+    ],
 )
 @pytest.mark.parametrize("kind", ["train", "query", "evaluate"])
-def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, kind: str) -> None:
+def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, code: Status, kind: str) -> None:
     vault = Vault()
-    reply = decode_reply(answered(Message(content, 7, kind), vault))
-    assert reply.status is Status.REFUSED_VERSION and vault.asked == []
+    answer = answered(Message(content, 7, kind), vault)
+    reply = decode_offer_reply(answer) if kind == "query" else decode_reply(answer)
+    assert reply.status is code and vault.asked == []
+
+
+@pytest.mark.parametrize("trouble", [PeerError("503"), RunError("away"), OSError("no route"), ValueError("no JSON")])
+def test_a_renewal_that_fails_is_tried_again(trouble: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    script: list[Exception | None] = [trouble, None]
+
+    class Member:
+        expires = "soon"
+
+        def renew_if_due(self, *_: object) -> bool:
+            asked = script.pop(0)
+            if asked is not None:
+                raise asked
+            return True
+
+    stop = threading.Event()
+    monkeypatch.setattr(stop, "wait", lambda _seconds: not script)
+    link_process._keep_renewed(Member(), NodeSettings(), Path(), stop)  # type: ignore[arg-type]
+    assert script == []
 
 
 def test_the_link_has_neither_torch_nor_the_records_in_its_process() -> None:

@@ -1,21 +1,29 @@
 """What an auditor checks, and what an operator can restore."""
 
+import hashlib
 import json
 import re
 import shutil
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from client.accounts import go_on
 from client.backup import back_up
-from client.receipts import issue, verify
+from client.membership import _made_key, _request
+from client.receipts import Signer, issue, sign, signer, statement, verify
+from client.settings import folders, load_node
 from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.vaults import Vaults
+from server.authority import create, issue_node
 from shared.adapted_model import layout_of
 from shared.errors import LedgerError, PeerError, SettingsError
 from shared.foundation import find
@@ -41,7 +49,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 
 def test_a_receipt_says_what_was_paid_and_can_be_checked_by_anyone(ledger: Ledger) -> None:
-    written = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1())).as_json()
+    written = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1()), "").as_json()
     found = verify(written)
     assert found.rounds_paid == (1, 3), "a round whose update was lost is paid for too"
     assert found.epsilon == pytest.approx(epsilon_rdp([SubsampledGaussian(1.5, 0.05, 12)], 1e-5))
@@ -49,7 +57,7 @@ def test_a_receipt_says_what_was_paid_and_can_be_checked_by_anyone(ledger: Ledge
     assert (found.ledger_height, found.ledger_head) == (ledger.height, ledger.head)
     assert "secret-ward" not in written
     with pytest.raises(SettingsError, match=r"run of the ledger \(r-1\)"):
-        issue(ledger, "r-2", ec.generate_private_key(ec.SECP384R1()))
+        issue(ledger, "r-2", ec.generate_private_key(ec.SECP384R1()), "")
     ledger.close()
 
 
@@ -57,7 +65,7 @@ def test_a_receipt_says_what_was_paid_and_can_be_checked_by_anyone(ledger: Ledge
     "a receipt with one changed character, or with an epsilon that its noise does not give, is refused."
 )
 def test_a_changed_receipt_is_refused_character_by_character(ledger: Ledger) -> None:
-    written = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1())).as_json()
+    written = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1()), "").as_json()
     ledger.close()
     compact = json.dumps(json.loads(written))
     for place, character in enumerate(compact):
@@ -82,11 +90,59 @@ def test_an_epsilon_that_does_not_follow_is_refused_though_it_is_signed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("client.receipts.epsilon_rdp", lambda *_: 0.01)
-    flattering = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1())).as_json()
+    flattering = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1()), "").as_json()
     ledger.close()
     monkeypatch.undo()
     with pytest.raises(PeerError, match=r"the receipt says 0\.01"):
         verify(flattering)
+
+
+class Signing:
+    """A federation's authority, and a node that it certified."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        create(folder / "authority", "a federation")
+        self.authority = (folder / "authority" / "authority.crt").read_bytes()
+        self.key = _made_key(folder / "node.key")
+        self.certificate = issue_node(folder / "authority", name, _request(self.key, name).encode()).decode()
+
+
+@pytest.mark.guarantee("a name is said of a signer only if the given authority certified that very key for it.")
+def test_a_receipt_says_whose_it_is_to_whoever_trusts_the_authority(ledger: Ledger, tmp_path: Path) -> None:
+    ours, theirs = Signing(tmp_path, "st-mary"), Signing(tmp_path / "other", "st-mary")
+    receipt = verify(issue(ledger, "r-1", ours.key, ours.certificate).as_json())
+    der = ours.key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    fingerprint = hashlib.sha256(der).hexdigest()
+    assert signer(receipt, ours.authority) == Signer(fingerprint, "st-mary")
+    assert signer(receipt) == Signer(fingerprint, ""), "without an authority nobody is named"
+    with pytest.raises(PeerError, match="this authority certified"):
+        signer(receipt, theirs.authority)
+    with pytest.raises(SettingsError, match="as the authority"):
+        signer(receipt, b"no certificate")
+    ledger.close()
+
+
+@pytest.mark.guarantee("a name is said of a signer only if the given authority certified that very key for it.")
+def test_another_nodes_certificate_or_one_of_another_time_names_nobody(ledger: Ledger, tmp_path: Path) -> None:
+    ours = Signing(tmp_path, "st-mary")
+    thief = ec.generate_private_key(ec.SECP384R1())
+    borrowed = verify(issue(ledger, "r-1", thief, ours.certificate).as_json())
+    late = replace(statement(ledger, "r-1"), issued=(datetime.now(UTC) + timedelta(days=800)).isoformat())
+    for receipt in (borrowed, verify(sign(late, ours.key, ours.certificate).as_json())):
+        with pytest.raises(PeerError, match="of the very key, and of the receipt's time"):
+            signer(receipt, ours.authority)
+    for none in ("", "nonsense"):
+        with pytest.raises(PeerError, match="this authority certified"):
+            signer(verify(issue(ledger, "r-1", ours.key, none).as_json()), ours.authority)
+    ledger.close()
+
+
+def test_a_receipt_of_version_1_is_still_checked(ledger: Ledger) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    plain = json.loads(sign(replace(statement(ledger, "r-1"), fedvault_receipt=1), key, "").as_json())
+    ledger.close()
+    del plain["certificate"]
+    assert verify(json.dumps(plain)).rounds_paid == (1, 3)
 
 
 @pytest.mark.parametrize("nonsense", ["", "[]", "{}", "null", '{"fedvault_receipt": 1}'])
@@ -142,6 +198,35 @@ def test_an_old_backup_cannot_roll_the_ledger_back(node: Node, tmp_path: Path) -
     with pytest.raises(LedgerError, match="as its second copy says"), Desk(node.config).ledger():
         pass
     assert node.train(3) is Status.REFUSED_LEDGER
+
+
+@pytest.mark.parametrize("inside", ["node", "node/copy", "./node/../node/deeper"])
+def test_a_second_copy_inside_the_home_is_not_allowed(tmp_path: Path, inside: str) -> None:
+    config = tmp_path / "node.toml"
+    config.write_text(f'[node]\nledger_copy = "{inside}"\n')
+    with pytest.raises(SettingsError, match=r"outside node\.home"):
+        folders(config, load_node(config))
+
+
+def test_a_second_copy_that_a_link_brings_into_the_home_is_left_out_of_a_backup(node: Node, tmp_path: Path) -> None:
+    (node.config.parent / "node" / "kept.json").symlink_to(node.config.parent / "node-ledger-copy" / "head.json")
+    back_up(Desk(node.config), tmp_path / "backup.tar.gz")
+    with tarfile.open(tmp_path / "backup.tar.gz") as tar:
+        assert "home/kept.json" not in tar.getnames() and "home/ledger.db" in tar.getnames()
+
+
+def test_a_backup_goes_on_on_a_new_machine_once_a_person_has_accepted_it(node: Node, tmp_path: Path) -> None:
+    assert node.train(1) is Status.TRAINED
+    back_up(Desk(node.config), tmp_path / "backup.tar.gz")
+    for folder in ("node", "node-ledger-copy"):
+        shutil.rmtree(node.config.parent / folder)
+    with tarfile.open(tmp_path / "backup.tar.gz") as tar:
+        tar.extractall(tmp_path / "restored", filter="data")
+    shutil.move(tmp_path / "restored" / "home", node.config.parent / "node")
+    assert node.train(1) is Status.REFUSED_LEDGER
+    go_on(Desk(node.config))
+    assert node.train(1) is Status.TRAINED, "the same bytes as before"
+    assert node.train(2) is Status.LOST, "it may have been trained since the backup"
 
 
 def test_a_backup_on_another_machine_stops_until_a_person_has_looked(node: Node, tmp_path: Path) -> None:

@@ -231,6 +231,8 @@ def _check_objects(bodies: list[bytes]) -> None:
     assert set(kinds) == {"Message", "RecordDict", "ConfigRecord"}
     assert fields == {
         "protocol-version",
+        "oldest-version",
+        "newest-version",
         "study-sha256",
         "study-run",
         "round",

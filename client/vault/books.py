@@ -7,6 +7,7 @@ Rules
 3. Every (run, round) is attempted once. Its cost is charged by the reservation, whatever happens afterwards.
 4. A reservation must lie within what was approved for its run.
 5. Closing a run gives back what it earmarked and did not reserve; withdrawing a dataset ends everything for it.
+6. A person's decision to go on after rows were lost gives nothing back; datasets that it names are withdrawn.
 """
 
 from collections.abc import Mapping
@@ -60,6 +61,8 @@ class Books:
     """Datasets that share records with a dataset, directly."""
     runs: dict[str, ApprovedRun] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
+    accepted: set[tuple[int, str]] = field(default_factory=set)
+    """Height and head of rows that are gone, and that a person went on without."""
 
     def apply(self, row: Row) -> None:
         """Enter a row, or refuse it and stay as before.
@@ -75,6 +78,7 @@ class Books:
             "commit": self._commit,
             "close": self._close,
             "withdraw": self._withdraw,
+            "accept": self._accept,
         }[row["kind"]](row)
 
     def account(self, dataset: str) -> set[str]:
@@ -147,9 +151,9 @@ class Books:
         history = self.history(approved.dataset, earmarked=False)
         return epsilon_rdp([*history, approved.per_round], self.limit(approved.dataset).delta)
 
-    def affordable_rounds(self, dataset: str, per_round: Release) -> int:
-        """How many more rounds like this one fit beside what is promised."""
-        limit, history = self.limit(dataset), self.history(dataset, earmarked=True)
+    def affordable_rounds(self, dataset: str, per_round: Release, *, limit: Limit | None = None) -> int:
+        """How many more rounds like this one fit beside what is promised, under its limit or a stricter one."""
+        limit, history = limit or self.limit(dataset), self.history(dataset, earmarked=True)
         low, high = 0, 1
         while epsilon_rdp([*history, times(per_round, high)], limit.delta) <= limit.epsilon:
             low, high = high, 2 * high
@@ -204,6 +208,10 @@ class Books:
     def _withdraw(self, row: Row) -> None:
         self._usable(row["dataset"])
         self.withdrawn.add(row["dataset"])
+
+    def _accept(self, row: Row) -> None:
+        self.withdrawn |= set(row["withdrawn"])
+        self.accepted |= {(mark["height"], mark["head"]) for mark in row["gone"]}
 
     def _run(self, run: str) -> ApprovedRun:
         if run not in self.runs:

@@ -18,30 +18,20 @@ without released bytes stays charged and is never tried again.
 import fcntl
 import hashlib
 import json
-import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Self
 
 from client.vault.books import Books
+from client.vault.ledger_file import GENESIS, SEE_A_PERSON, body_of, chained, migrate, prepare, speaking
 from shared.errors import FedVaultError, LedgerError
 from shared.files import write_atomically
 from shared.privacy.releases import Release, to_dict
-
-GENESIS = "0" * 64
-SCHEMA_VERSION = 1
-SCHEMA = """
-CREATE TABLE rows (height INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL UNIQUE) STRICT;
-CREATE TRIGGER rows_stay BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-CREATE TRIGGER rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
-"""
-SEE_A_PERSON = "Training stops until a person has looked: fedvault-node ledger --verify"
-
 
 CLOCK_SKEW = timedelta(minutes=10)
 LOCK_POLL_S = 0.02
@@ -171,11 +161,16 @@ class Ledger:
         Raises:
             LedgerError: the ledger is behind, or its history is another one.
         """
+        if (height, head) in self.books.accepted:
+            return
         if height > self.height or self._hash_at(height) != head:
+            # a person who is to decide has to see it
+            write_atomically(echo_of(self.path), json.dumps({"height": height, "head": head}).encode())
             raise LedgerError(
                 f"Expected row {height} as the server saw it, got another history of {self.height} rows.",
                 hint=SEE_A_PERSON,
             )
+        echo_of(self.path).unlink(missing_ok=True)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row with its height and hash, oldest first."""
@@ -189,27 +184,20 @@ class Ledger:
         self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self.path.chmod(0o600)
         try:
-            self._prepare(new=new)
+            with speaking(self.path):
+                version = prepare(self._database, self.path)
             self.height, self.head, self.books = self._verified()
+            with speaking(self.path):
+                migrate(self._database, version)
         except BaseException:
             self._database.close()
             raise
         self._check_second(new=new)
 
-    def _prepare(self, *, new: bool) -> None:
-        with _speaking(self.path):
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = FULL")
-            version = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if new or version == 0:
-                self._database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            elif version != SCHEMA_VERSION:
-                raise LedgerError(f"Expected a ledger of version {SCHEMA_VERSION}, got version {version}.")
-
     def _verified(self) -> tuple[int, str, Books]:
         height, head, books = 0, GENESIS, Books()
         self._last: datetime | None = None
-        with _speaking(self.path), closing(self._database.cursor()) as cursor:
+        with speaking(self.path), closing(self._database.cursor()) as cursor:
             for number, body, found in cursor.execute("SELECT height, body, hash FROM rows ORDER BY height"):
                 if number != height + 1 or chained(head, body) != found:
                     raise LedgerError(
@@ -245,12 +233,11 @@ class Ledger:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
         moment = self._moment()
         self.books.apply(row)
-        entered = {**row, "time": moment.isoformat(timespec="seconds"), "salt": secrets.token_hex(8)}
-        body = json.dumps(entered, sort_keys=True, separators=(",", ":"))
+        body = body_of(row, moment)
         head = chained(self.head, body)
         # memory and disk differ until both copies are durable; a failure in between is final for this process
         self._whole = False
-        with _speaking(self.path):
+        with speaking(self.path):
             self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
             self._write_second(self.height + 1, head)
         self.height, self.head, self._whole, self._last = self.height + 1, head, True, moment
@@ -302,9 +289,9 @@ def lock_of(path: Path, *, patience_s: float = 0.0) -> TextIOWrapper:
             return file
 
 
-def chained(head: str, body: str) -> str:
-    """Hash of a row that follows the row with hash `head`."""
-    return hashlib.sha256(f"{head}\n{body}".encode()).hexdigest()
+def echo_of(path: Path) -> Path:
+    """Where the server's word is kept that the ledger at `path` refused."""
+    return path.with_name("echo.json")
 
 
 def _enter(books: Books, height: int, body: str) -> None:
@@ -313,11 +300,3 @@ def _enter(books: Books, height: int, body: str) -> None:
     except (FedVaultError, ValueError, KeyError, TypeError):
         message = f"Expected a ledger that keeps its own rules, row {height} breaks one."
         raise LedgerError(message, hint=SEE_A_PERSON) from None
-
-
-@contextmanager
-def _speaking(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise LedgerError(f"Expected to read and write the ledger {path}, got: {error}.", hint=SEE_A_PERSON) from error

@@ -2,7 +2,9 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import os
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import PeerError, PolicyRefusal, SettingsError
@@ -12,6 +14,8 @@ from shared.study import Study, parse
 
 LARGEST_STUDY_BYTES = 256 * 1024
 MOST_OFFERS = 200
+STALE_S = 24 * 3600.0
+"""An undecided study is shown again every minute or so; one that was not for a day is not on offer any more."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +28,17 @@ class Offered:
 
 
 class Offers:
-    """The offers of one node, one small file each."""
+    """The offers of one node, one small file each; its time says when it was last shown.
+
+    What a person turned down stays, so that it stays turned down. The others are at most `MOST_OFFERS`: beyond that,
+    those that the server shows no more make room, the longest forgotten first.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def receive(self, offer: StudyOffer) -> Offered:
-        """Keep an offer; the same run again changes nothing.
+        """Keep an offer; the same run again changes nothing but when it was last shown.
 
         Raises:
             PeerError: it is no study, too large, another study under a known run's name, or one offer too many.
@@ -40,11 +48,11 @@ class Offers:
             known = self._read(path)
             if known.study.canonical_json() != _study(offer).canonical_json():
                 raise PeerError(f"Expected the study that {offer.study_run!r} was offered with, got another one.")
+            os.utime(path)
             return known
         if len(offer.study_json.encode()) > LARGEST_STUDY_BYTES or not 1 <= len(offer.study_run) <= 100:
             raise PeerError("Expected a study of a usual size and a run with a name, got something else.")
-        if len(self.all()) >= MOST_OFFERS:
-            raise PeerError(f"Expected at most {MOST_OFFERS} studies on offer, got one more.")
+        self._make_room()
         offered = Offered(offer.study_run, _study(offer), rejected=False)
         self._write(offered)
         return offered
@@ -88,15 +96,27 @@ class Offers:
         if path.exists() and self._read(path).rejected:
             raise PolicyRefusal(f"Expected a study that is open, {run!r} was rejected.", hint="Ask for another run.")
 
+    def _make_room(self) -> None:
+        waiting = sorted(
+            (self._of(offered.run) for offered in self.all() if not offered.rejected),
+            key=lambda path: path.stat().st_mtime,
+        )
+        if len(waiting) < MOST_OFFERS:
+            return
+        if time.time() - waiting[0].stat().st_mtime < STALE_S:
+            raise PeerError(f"Expected at most {MOST_OFFERS} studies on offer, got one more.")
+        waiting[0].unlink()
+
     def _write(self, offered: Offered) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        plain = asdict(StudyOffer(offered.run, offered.study.canonical_json())) | {"rejected": offered.rejected}
+        study_json = offered.study.canonical_json()
+        plain = {"study_run": offered.run, "study_json": study_json, "rejected": offered.rejected}
         write_atomically(self._of(offered.run), json.dumps(plain, indent=1).encode())
 
     def _read(self, path: Path) -> Offered:
         plain = json.loads(path.read_text())
-        rejected = bool(plain.pop("rejected"))
-        return Offered(plain["study_run"], _study(StudyOffer(**plain)), rejected)
+        offer = StudyOffer(plain["study_run"], plain["study_json"])
+        return Offered(offer.study_run, _study(offer), bool(plain["rejected"]))
 
     def _of(self, run: str) -> Path:
         return self._folder / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.json"

@@ -1,7 +1,6 @@
 """The vault process: holds the lock, the records and the model; listens on its socket until it is told to stop."""
 
 import logging
-import os
 import signal
 import threading
 from pathlib import Path
@@ -21,7 +20,6 @@ def serve(config: Path) -> None:
         LedgerError: another vault serves this home, or the ledger cannot be trusted.
         SettingsError: node.toml is not valid.
     """
-    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     desk, stop = Desk(config), threading.Event()
     places = desk.folders
     places.running.mkdir(parents=True, exist_ok=True, mode=0o700)

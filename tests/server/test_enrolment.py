@@ -15,13 +15,13 @@ from starlette.applications import Starlette
 
 import client.membership
 from client.fleet import NotAccepted
-from client.membership import join, membership
+from client.membership import join, left_over, membership
 from client.settings import Server
 from server.authority import create
 from server.enrolment import Enrolment, invite, revoke, write_invite
 from server.settings import Home
 from server.store import Store
-from shared.errors import RunError, SettingsError
+from shared.errors import PeerError, RunError, SettingsError
 from shared.invite import ENROL_PATH, RENEW_PATH, read_invite
 from simulations.e2e.federation import Federation, free_port
 
@@ -94,6 +94,61 @@ def test_an_invite_is_good_once_and_only_its_hash_is_kept(home: Home, store: Sto
     assert second.status_code == 403 and len(flower.keys) == 1, "a stranger's key does not reach Flower"
     written = b"".join(path.read_bytes() for path in home.folder.rglob("*") if path.is_file())
     assert made.token.encode() not in written
+
+
+@pytest.mark.guarantee(
+    "whoever lost the answer may ask again with the same invite and the same key, and with no other."
+)
+def test_a_lost_answer_is_given_again_to_the_same_key_and_no_other(home: Home, store: Store, tmp_path: Path) -> None:
+    flower, made = Flower(), invite(store, home, "ward")
+    enrolment, csr = Enrolment(store, home, flower), request_of(tmp_path)  # type: ignore[arg-type]
+    first, again = enrol(enrolment, made.token, csr), enrol(enrolment, made.token, csr)
+    assert again.status_code == 200 and again.json()["node_id"] == first.json()["node_id"] and len(flower.keys) == 1
+    keys = [x509.load_pem_x509_certificate(a.json()["certificate"].encode()).public_key() for a in (first, again)]
+    assert keys[0] == keys[1]
+    other = invite(store, home, "other").token
+    assert enrol(enrolment, made.token, request_of(tmp_path, "thief")).status_code == 403
+    assert enrol(enrolment, other, csr).status_code == 403
+    later = Enrolment(store, home, flower, now=lambda: datetime.now(UTC) + timedelta(days=8))  # type: ignore[arg-type]
+    assert enrol(later, made.token, csr).status_code == 403
+    revoke(store, flower, "ward")  # type: ignore[arg-type]
+    assert enrol(enrolment, made.token, csr).status_code == 403
+
+
+@pytest.mark.guarantee(
+    "whoever lost the answer may ask again with the same invite and the same key, and with no other."
+)
+def test_joining_again_after_a_lost_answer_comes_to_its_end(
+    home: Home, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enrolment, made, cuts = Enrolment(store, home, Flower()), invite(store, home, "ward"), [True, False]  # type: ignore[arg-type]
+
+    def over_the_wire(_server: str, path: str, body: dict[str, str], *_: object) -> Any:
+        answer = posted(enrolment, path, json.dumps(body).encode()).json()
+        if cuts.pop(0):
+            raise RunError("the connection was cut before the answer came")
+        return answer
+
+    monkeypatch.setattr(client.membership, "_posted", over_the_wire)
+    with pytest.raises(RunError):
+        join(made, tmp_path / "link", Server(), tmp_path)
+    assert left_over(tmp_path / "link")
+    assert join(made, tmp_path / "link", Server(), tmp_path).node_id == 1
+    assert not left_over(tmp_path / "link")
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, {"certificate": "x"}, {"certificate": 3, "node_id": "1"}, {"certificate": "OTHER", "node_id": "1"}]
+)
+def test_what_is_no_certificate_of_our_key_is_not_kept(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store, answer: dict[str, object]
+) -> None:
+    other = (home.keys / "authority.crt").read_text()
+    answer = {name: other if value == "OTHER" else value for name, value in answer.items()}
+    monkeypatch.setattr(client.membership, "_posted", lambda *_: answer)
+    with pytest.raises(PeerError, match="Expected a certificate"):
+        join(invite(store, home, "ward"), tmp_path / "link", Server(), tmp_path)
+    assert not (tmp_path / "link" / "node.crt").exists()
 
 
 @pytest.mark.guarantee("an invite lets one node in, once, until it expires; only a hash of its token is kept.")

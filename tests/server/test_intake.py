@@ -40,7 +40,6 @@ def test_an_honest_update_is_let_in() -> None:
         ({"update": np.zeros(4, np.float32)}, Reason.NO_MOVEMENT),
         ({"update": np.full(4, 6, np.float32)}, Reason.NORM),
         ({"update": np.full(4, 3e38, np.float32)}, Reason.NORM),
-        ({"status": Status.REFUSED_VERSION}, Reason.MALFORMED),
     ],
 )
 def test_what_is_wrong_is_quarantined_with_its_reason(change: dict[str, Any], reason: Reason) -> None:
@@ -51,7 +50,7 @@ def test_what_is_wrong_is_quarantined_with_its_reason(change: dict[str, Any], re
     "content",
     [
         RecordDict(),
-        RecordDict({"reply": ConfigRecord({"protocol-version": 1})}),
+        RecordDict({"reply": ConfigRecord({"protocol-version": "4"})}),
         RecordDict({"reply": ConfigRecord({"protocol-version": PROTOCOL_VERSION})}),
         Error(code=8, reason="gone"),
     ],
@@ -62,6 +61,18 @@ def test_garbage_is_quarantined(content: Any) -> None:
 
 def test_a_refusal_keeps_its_code() -> None:
     assert judged(replace(GOOD, status=Status.FAILED, update=np.zeros(4, np.float32))) == Refused(Status.FAILED)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        TrainReply("", "", 0, "", Status.REFUSED_VERSION, np.zeros(0, np.float32)),
+        RecordDict({"reply": ConfigRecord({"protocol-version": 1})}),
+        RecordDict({"reply": ConfigRecord({"protocol-version": PROTOCOL_VERSION + 1})}),
+    ],
+)
+def test_a_refusal_of_the_version_is_told_as_one(content: Any) -> None:
+    assert judged(content) == Refused(Status.REFUSED_VERSION)
 
 
 def test_no_study_can_declare_the_overflow_bound_away() -> None:

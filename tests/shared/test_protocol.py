@@ -64,6 +64,22 @@ def test_adapter_that_does_not_match_its_digest_is_refused() -> None:
         decode_task(records)
 
 
+@pytest.mark.parametrize("number", [-1, 0, 2**31, 2**63 - 1])
+def test_a_task_is_for_a_round_that_counts_from_one_and_fits_the_wire(number: int) -> None:
+    records = encode_task(TASK)
+    records["task"]["round"] = number
+    with pytest.raises(PeerError, match="round"):
+        decode_task(records)
+
+
+@pytest.mark.parametrize("key", ["study-run", "study-sha256"])
+def test_half_a_character_is_no_text(key: str) -> None:
+    records = encode_task(TASK)
+    records["task"][key] = "r-\ud800"
+    with pytest.raises(PeerError, match="half of a character"):
+        decode_task(records)
+
+
 def test_the_adapter_is_one_object_for_all_nodes_and_a_message_has_few() -> None:
     task, reply = encode_task(TASK), encode_reply(REPLY)
     first, second = (with_echo(task, Mark(n, str(n) * 64)) for n in (1, 2))

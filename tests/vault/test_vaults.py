@@ -1,6 +1,7 @@
 """One node's vault over its whole life: offers, approvals, rounds, hours, budgets, local metrics."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -12,7 +13,7 @@ import pytest
 
 from client.vault.approved_runs import ApprovedRuns
 from client.vault.desk import Desk
-from client.vault.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, Offers
+from client.vault.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
 from client.vault.vaults import Vaults
 from client.vault.wire import write_reply
 from shared.adapted_model import layout_of
@@ -224,6 +225,30 @@ def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
     section = node.config.read_text().split("[datasets.ward]")[1]
     node.config.write_text(node.config.read_text() + "[datasets.clinic]" + section)
     assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
+
+
+def test_what_the_server_shows_no_more_makes_room_and_what_was_rejected_stays_so(
+    tmp_path: Path, make_study: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.vault.offers.MOST_OFFERS", 3)
+    offers, study, folder = Offers(tmp_path / "offers"), make_study(), tmp_path / "offers"
+    for run in ("no", "old", "older", "again"):
+        offers.receive(offer(study, run))
+        if run == "no":
+            offers.reject("no")
+        for path in folder.iterdir():
+            age = path.stat().st_mtime - STALE_S / 3
+            os.utime(path, (age, age))
+    offers.receive(offer(study, "old"))  # shown again: it is on offer still
+    with pytest.raises(PeerError, match="one more"):
+        offers.receive(offer(study, "new"))
+    for path in folder.iterdir():
+        age = path.stat().st_mtime - STALE_S
+        os.utime(path, (age, age))
+    offers.receive(offer(study, "new"))
+    assert [offered.run for offered in offers.all()] == ["again", "new", "no", "old"]
+    with pytest.raises(PolicyRefusal, match="was rejected"):
+        offers.check_open("no")
 
 
 def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study: Studies) -> None:

@@ -1,0 +1,67 @@
+"""A tombstone for a dataset: no further rounds, no copies of its records left here, and a list of what came of it."""
+
+import shutil
+from dataclasses import dataclass
+
+from client.vault.desk import Desk
+from client.vault.ledger import Ledger
+from shared.errors import DataError, SettingsError
+
+
+@dataclass(frozen=True)
+class Descendant:
+    """A run that trained on the records; its adapter holds something of them, for ever."""
+
+    run: str
+    study: str
+    """Name of the study, as far as it is still known here."""
+    model: str
+    """Base model of its adapter."""
+    dataset: str
+    rounds_paid: int
+
+
+def withdraw(desk: Desk, dataset: str) -> list[Descendant]:
+    """End all training on a dataset's records, also under other names; returns what descends from them.
+
+    Guarantee: after a withdrawal no snapshot and no cached activation of its records is left.
+
+    Raises:
+        SettingsError: neither the ledger nor node.toml knows it.
+        DataError: it was never registered, and its records cannot be read to find out what shares them.
+        PolicyRefusal: it was withdrawn before.
+    """
+    with desk.ledger() as ledger:
+        if dataset not in ledger.books.limits:
+            _register(desk, ledger, dataset)
+        ledger.withdraw(dataset)
+        account = ledger.books.account(dataset)
+        runs = {name: run for name, run in ledger.books.runs.items() if run.dataset in account}
+    found = [
+        Descendant(name, *_study(desk, name), run.dataset, len(run.attempts))
+        for name, run in sorted(runs.items())
+        if run.attempts
+    ]
+    for name in runs:
+        desk.approved.forget(name)
+    # of every dataset: whose activations a file holds cannot be told any more, and they are computed again when needed
+    shutil.rmtree(desk.folders.cache, ignore_errors=True)
+    return found
+
+
+def _register(desk: Desk, ledger: Ledger, dataset: str) -> None:
+    """Only what is registered can be tied to what shares its records, and ended with it."""
+    desk.settings.policy(dataset)
+    for row in desk._registration(ledger.books, dataset, desk._table(dataset)):
+        ledger.enter(row)
+
+
+def _study(desk: Desk, run: str) -> tuple[str, str]:
+    try:
+        study = desk.approved.study(run)
+    except DataError:
+        try:
+            study = desk.offers.find(run).study
+        except SettingsError:
+            return "not known any more", "not known any more"
+    return study.study.name, study.model.source

@@ -1,0 +1,154 @@
+"""A server and a node of different age meet in the newest version that both speak, or say so to whoever must act."""
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+import client.link
+import server.roster
+import shared.protocol
+from client.link import answered
+from server.aggregation.ffa import FfaMean
+from server.checkpoints import Checkpoints
+from server.coordinator import Coordinator, Terms
+from server.roster import Approving
+from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, decode_task, encode_task
+from shared.versions import SPOKEN, Versions
+
+ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
+OLD_OFFER = {"protocol-version": 3, "study-run": "r-1", "study-json": "{}"}
+OLD_STANCE = {"protocol-version": 3, "study-run": "r-1", "status": 13}
+
+
+@given(ranges, ranges)
+def test_the_newest_common_version_is_chosen_whoever_asks(one: Versions, other: Versions) -> None:
+    both = set(range(one.oldest, one.newest + 1)) & set(range(other.oldest, other.newest + 1))
+    assert one.common(other) == other.common(one) == max(both, default=None)
+
+
+class Vault:
+    """Says yes to everything."""
+
+    def train(self, task: TrainTask) -> TrainReply:
+        ones = np.ones_like(task.adapter)
+        return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, ones)
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        return OfferReply(offer.study_run, Status.APPROVED)
+
+
+class Node:
+    """A node of some age behind a grid; what it is sent in a version it does not speak it refuses, as it would."""
+
+    def __init__(self, spoken: Versions | None, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.spoken, self._monkeypatch = spoken, monkeypatch
+        self.asked_in: list[int] = []
+        self._replies: dict[str, Message] = {}
+
+    def get_node_ids(self) -> list[int]:
+        return [7]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        names = []
+        for message in messages:
+            names.append(f"m-{id(message)}")
+            message.metadata.__dict__["_message_id"] = names[-1]
+            self._replies[names[-1]] = Message(self._answer(message), reply_to=message)
+        return names
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        return [self._replies.pop(name) for name in message_ids if name in self._replies]
+
+    def _answer(self, message: Message) -> RecordDict:
+        if message.metadata.message_type == "train":
+            self.asked_in.append(message.content["task"]["protocol-version"])  # type: ignore[index,arg-type]
+        elif self.spoken is None:
+            assert OLD_OFFER.items() <= dict(message.content["offer"]).items(), "version 3 reads these"  # type: ignore[arg-type]
+            return RecordDict({"stance": ConfigRecord(OLD_STANCE)})  # type: ignore[arg-type]
+        with self._monkeypatch.context() as patched:
+            ours = self.spoken or Versions(3, 3)
+            patched.setattr(client.link, "SPOKEN", ours)
+            patched.setattr(Vault, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours))
+            patched.setattr(shared.protocol._config, "__defaults__", (ours,))
+            return answered(message, Vault())
+
+
+def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:
+    """One round over this node; what became of it."""
+    monkeypatch.setattr(server.roster, "SPOKEN", server_speaks)
+    monkeypatch.setattr(shared.protocol._config, "__defaults__", (server_speaks,))
+    offer = StudyOffer("r-1", "{}", server_speaks)
+    coordinator = Coordinator(
+        node,
+        Terms("study", "r-1", 1, 1, 5.0),
+        initial=np.zeros(3, np.float32),
+        largest_norm=lambda _number: 100.0,
+        aggregation=FfaMean,
+        checkpoints=Checkpoints(folder),
+        roster=Approving(node, offer, quorum=1, patience_s=0.0),
+    )
+    (record,) = coordinator.run().records
+    return ["accepted" for _ in record["accepted"]] + [entry["status"] for entry in record["refused"]]
+
+
+@pytest.mark.parametrize(
+    ("server_speaks", "node_speaks", "chosen"),
+    [
+        (Versions(3, 4), Versions(3, 4), 4),
+        (Versions(3, 4), None, 3),
+        (Versions(3, 4), Versions(3, 3), 3),
+        (Versions(3, 3), Versions(3, 4), 3),
+        (Versions(3, 6), Versions(4, 9), 6),
+        (Versions(4, 9), Versions(3, 5), 5),
+    ],
+)
+def test_a_round_is_asked_and_answered_in_the_newest_common_version(
+    server_speaks: Versions,
+    node_speaks: Versions | None,
+    chosen: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Any,
+) -> None:
+    node = Node(node_speaks, monkeypatch)
+    assert study_with(node, server_speaks, monkeypatch, tmp_path) == ["accepted"] and node.asked_in == [chosen]
+
+
+@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(5, 9)])
+def test_a_node_without_a_common_version_is_told_to_the_operator_and_never_asked(
+    node_speaks: Versions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node: Any = Node(node_speaks, monkeypatch)
+    told: list[Any] = []
+    asked = Approving(node, StudyOffer("r-1", "{}"), quorum=1, patience_s=0.0, on_change=told.append)
+    monkeypatch.setattr(server.roster.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt))
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        asked.members()
+    assert set(told[-1]) == {"refused_version"}
+    assert f"speaks protocol versions {node_speaks.oldest} to {node_speaks.newest}" in caplog.text
+
+
+def test_a_node_that_went_back_to_an_older_version_refuses_by_name_and_is_asked_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    node = Node(SPOKEN, monkeypatch)
+    really = node._answer
+
+    def older(message: Message) -> RecordDict:
+        node.spoken = None if message.metadata.message_type == "train" else SPOKEN
+        return really(message)
+
+    monkeypatch.setattr(node, "_answer", older)
+    assert study_with(node, SPOKEN, monkeypatch, tmp_path) == ["refused_version"]
+
+
+def test_a_task_says_its_version_and_version_3_is_still_read() -> None:
+    task = TrainTask("s" * 64, "r-1", 1, np.ones(3, np.float32), version=3)
+    records = encode_task(task)
+    assert {records[name]["protocol-version"] for name in ("task", "echo")} == {3}  # type: ignore[index]
+    assert decode_task(records).version == 3
