@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -25,12 +25,12 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
+def postgresql(not_here: Callable[[str], NoReturn]) -> Iterator[str]:
     """A PostgreSQL server of our own, on loopback, gone afterwards; a URL without a database."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = found[-1] if found else shutil.which("initdb")
     if initdb is None:
-        pytest.skip("PostgreSQL is not installed; it runs where Debian's postgresql is (apt-get install)")
+        not_here("PostgreSQL is not installed; it runs where Debian's postgresql is (apt-get install)")
     binaries = Path(initdb).parent
     # PostgreSQL does not run as root
     owner: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
