@@ -3,7 +3,7 @@
 import base64
 import binascii
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client.vault.ledger import Ledger
 from shared.errors import PeerError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.releases import SubsampledGaussian, from_dict, to_dict
+from shared.privacy.releases import Release, SubsampledGaussian, from_dict, to_dict
 
 TOLERANCE = 1e-9
 
@@ -55,6 +55,15 @@ def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey) -> Receipt:
     Raises:
         SettingsError: the ledger does not know it.
     """
+    return sign(statement(ledger, run), key)
+
+
+def statement(ledger: Ledger, run: str) -> Receipt:
+    """What the ledger says of a run, without a key: for a vault that has none.
+
+    Raises:
+        SettingsError: the ledger does not know it.
+    """
     found = ledger.books.runs.get(run)
     if found is None:
         names = ", ".join(ledger.books.runs) or "none"
@@ -64,8 +73,7 @@ def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey) -> Receipt:
         raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
     rounds, limit = tuple(sorted(found.attempts)), ledger.books.limit(found.dataset)
     whole = _times(per_round, len(rounds))
-    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
-    receipt = Receipt(
+    return Receipt(
         fedvault_receipt=1,
         run=run,
         study_sha256=found.study_sha256,
@@ -76,10 +84,29 @@ def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey) -> Receipt:
         ledger_height=ledger.height,
         ledger_head=ledger.head,
         issued=datetime.now(UTC).isoformat(timespec="seconds"),
-        public_key=public.decode(),
+        public_key="",
     )
+
+
+def sign(stated: Receipt, key: ec.EllipticCurvePrivateKey) -> Receipt:
+    """Put the node's key and signature under a statement."""
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    receipt = replace(stated, public_key=public.decode(), signature="")
     signature = key.sign(receipt.signed_bytes(), ec.ECDSA(hashes.SHA384()))
-    return Receipt(**{**asdict(receipt), "signature": base64.b64encode(signature).decode()})
+    return replace(receipt, signature=base64.b64encode(signature).decode())
+
+
+def read_statement(written: str) -> Receipt:
+    """Read what `statement` gave in another process.
+
+    Raises:
+        PeerError: it is something else, is signed already, or its epsilon does not follow from its release.
+    """
+    stated, release = _read(written)
+    if stated.public_key or stated.signature:
+        raise PeerError("Expected a statement without a signature, got a signed one.")
+    _check_arithmetic(stated, release)
+    return stated
 
 
 def verify(written: str) -> Receipt:
@@ -90,13 +117,11 @@ def verify(written: str) -> Receipt:
     Raises:
         PeerError: it is no receipt, the signature does not match, or epsilon does not follow from the release.
     """
+    receipt, release = _read(written)
     try:
-        plain = json.loads(written)
-        receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
         public = serialization.load_pem_public_key(receipt.public_key.encode())
         signature = base64.b64decode(receipt.signature, validate=True)
-        release = from_dict(receipt.release)
-    except (ValueError, TypeError, KeyError, AttributeError, binascii.Error, UnsupportedAlgorithm, SettingsError):
+    except (ValueError, TypeError, AttributeError, binascii.Error, UnsupportedAlgorithm):
         raise PeerError("Expected a receipt, got something else.") from None
     if base64.b64encode(signature).decode() != receipt.signature:  # base64 has spellings that decode to the same
         raise PeerError("Expected a receipt as it was signed, got a changed one.")
@@ -106,12 +131,25 @@ def verify(written: str) -> Receipt:
         public.verify(signature, receipt.signed_bytes(), ec.ECDSA(hashes.SHA384()))
     except InvalidSignature:
         raise PeerError("Expected a receipt as it was signed, got a changed one.") from None
+    _check_arithmetic(receipt, release)
+    return receipt
+
+
+def _read(written: str) -> tuple[Receipt, Release]:
+    try:
+        plain = json.loads(written)
+        receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
+        return receipt, from_dict(receipt.release)
+    except (ValueError, TypeError, KeyError, AttributeError, SettingsError):
+        raise PeerError("Expected a receipt, got something else.") from None
+
+
+def _check_arithmetic(receipt: Receipt, release: Release) -> None:
     epsilon = epsilon_rdp([release], receipt.delta) if receipt.rounds_paid else 0.0
     if abs(epsilon - receipt.epsilon) > TOLERANCE:
         raise PeerError(
             f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
         )
-    return receipt
 
 
 def _times(release: SubsampledGaussian, rounds: int) -> SubsampledGaussian:

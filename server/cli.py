@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +30,7 @@ HomeOption = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
+EVERYWHERE, SUPERLINK_HOST, ANSWERS_WITHIN_S = "0.0.0.0", "127.0.0.1", 2.0  # noqa: S104 - what a setting may say
 HOME, STDOUT = Path("federation"), Path("-")
 FOLLOW_S = 0.3
 PROCESSES = {"superlink": "server.superlink", "gateway": "server.doorway", "run": "server.run_process"}
@@ -159,7 +161,7 @@ def halt(home: HomeOption = HOME) -> None:
 
 @cli.command()
 def status(
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs and answers.")] = False,
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
@@ -176,6 +178,7 @@ def status(
     facts: dict[str, Any] = {
         "running": state is not None,
         "processes": state["processes"] if state else {},
+        "ready": _listens(settings.listen, settings.port) and _listens(SUPERLINK_HOST, settings.superlink_port),
         "address": f"{settings.hosts[0]}:{settings.port}",
         "run": wanted.id if wanted else None,
         "flower_database_bytes": flower_bytes(found),
@@ -183,7 +186,8 @@ def status(
         "renew_due": expires.timestamp() - datetime.now(UTC).timestamp() < 30 * 86400,
     }
     _print_facts(facts, as_json)
-    if check and not all(process["pid"] for process in facts["processes"].values() or [{"pid": None}]):
+    up = all(process["pid"] for process in facts["processes"].values() or [{"pid": None}])
+    if check and not (up and facts["ready"]):
         raise typer.Exit(1)
 
 
@@ -341,6 +345,14 @@ def _store(home: Home) -> "Store":
     from server.store import Store
 
     return Store(home.database())
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1" if host == EVERYWHERE else host, port), timeout=ANSWERS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
 
 
 def _online(home: Home) -> set[int] | None:

@@ -6,6 +6,7 @@ package's path without importing the package.
 
 import hashlib
 import importlib.util
+import os
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from functools import lru_cache
@@ -17,6 +18,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, 
 from shared.errors import SettingsError
 from shared.study import Model, is_hub_id
 
+MODELS = "FEDVAULT_MODELS"
+"""Environment: a folder with base models by name."""
 IDENTITY_FILES = ("*.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json", "vocab*", "merges.txt")
 
 
@@ -129,20 +132,30 @@ def _embedded(name: str) -> Path:
     embedded = EMBEDDED.get(name)
     if embedded is None:
         raise SettingsError(f"Expected one of {_known()}, got model.source='embedded:{name}'.")
-    spec = importlib.util.find_spec(embedded.package)
-    if spec is None or spec.origin is None:
-        raise SettingsError(
-            f"Expected the package of embedded:{name} to be installed, got none.",
-            hint=f"Run: fedvault-sim data fetch {name}",
-        )
-    directory = Path(spec.origin).with_name(embedded.folder)
+    directory = _beside(name) or _installed(name, embedded)
     found = _file_sha256(directory / "model.safetensors")
     if found != embedded.weights_sha256:
         raise SettingsError(
             f"Expected the weights of embedded:{name} with SHA-256 {embedded.weights_sha256}, got {found}.",
-            hint=f"The installed file is damaged or another one. Run: fedvault-sim data fetch {name}",
+            hint=f"The file in {directory} is damaged or another one. Run: fedvault-sim data fetch {name}",
         )
     return directory
+
+
+def _beside(name: str) -> Path | None:
+    """The model's files in the folder that MODELS names, where packages are not installed: in a container."""
+    folder = Path(os.environ.get(MODELS) or os.devnull) / name
+    return folder if folder.is_dir() else None
+
+
+def _installed(name: str, embedded: Embedded) -> Path:
+    spec = importlib.util.find_spec(embedded.package)
+    if spec is None or spec.origin is None:
+        raise SettingsError(
+            f"Expected embedded:{name} as an installed package or in the folder {MODELS}, got none.",
+            hint=f"Run: fedvault-sim data fetch {name}",
+        )
+    return Path(spec.origin).with_name(embedded.folder)
 
 
 def _from_hub(source: str, revision: str) -> Path:

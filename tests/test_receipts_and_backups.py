@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.backup import back_up
-from client.receipts import issue, verify
+from client.receipts import issue, read_statement, sign, statement, verify
 from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.vaults import Vaults
@@ -51,6 +51,18 @@ def test_a_receipt_says_what_was_paid_and_can_be_checked_by_anyone(ledger: Ledge
     with pytest.raises(SettingsError, match=r"run of the ledger \(r-1\)"):
         issue(ledger, "r-2", ec.generate_private_key(ec.SECP384R1()))
     ledger.close()
+
+
+def test_a_receipt_may_be_signed_where_no_ledger_is(ledger: Ledger) -> None:
+    written = statement(ledger, "r-1").as_json()
+    ledger.close()
+    signed = sign(read_statement(written), ec.generate_private_key(ec.SECP384R1())).as_json()
+    assert verify(signed).rounds_paid == (1, 3)
+    for wrong in (signed, written.replace('"epsilon": 0', '"epsilon": 1'), "{}", "no json"):
+        with pytest.raises(PeerError):
+            read_statement(wrong)
+    with pytest.raises(PeerError):
+        verify(written)
 
 
 @pytest.mark.guarantee(
