@@ -60,7 +60,7 @@ def init(config: Config = NODE_TOML) -> None:
 
 @cli.command()
 def join(
-    invite: Annotated[Path, typer.Argument(help="The file you got from the server's operator.")],
+    invite: Annotated[Path, typer.Argument(help="The file you got from the server's operator; - reads it as input.")],
     config: Config = NODE_TOML,
 ) -> None:
     """Join a federation: make this node's key, have it signed. The key never leaves this machine."""
@@ -79,6 +79,7 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     from client.membership import leave as forget
     from client.membership import left_over, membership
     from client.settings import folders, load_node
+    from client.side import side
     from shared.supervisor import stop as end
 
     places = folders(config, load_node(config))
@@ -90,10 +91,11 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     if not yes:
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
     end(places.running)
-    desk = _desk(config)
-    with desk.ledger() as ledger:
-        for run in [name for name, run in ledger.books.runs.items() if not run.closed]:
-            desk.reject(ledger, run)
+    if side().has_vault:
+        desk = _desk(config)
+        with desk.ledger() as ledger:
+            for run in [name for name, run in ledger.books.runs.items() if not run.closed]:
+                desk.reject(ledger, run)
     forget(places.link)
     typer.echo(f"Left {member.server}. What was released stays released.")
 
@@ -270,20 +272,44 @@ def reject(
 def receipt(
     run: Annotated[str, typer.Argument(help="A run of the ledger.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where to write it; default: print.")] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Where the ledger is and no key: for `sign`.")] = False,
     config: Config = NODE_TOML,
 ) -> None:
     """What a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
     from client.membership import membership
-    from client.receipts import issue
+    from client.receipts import sign, statement
+    from client.side import side
 
+    if not (unsigned or side().has_link):
+        raise SettingsError(
+            "Expected --unsigned where the node's key is not.", hint="Then `sign` in the link's container."
+        )
     desk = _desk(config)
-    member = membership(desk.folders.link)
+    member = None if unsigned else membership(desk.folders.link)
     with desk.ledger() as ledger:
-        written = issue(ledger, run, member.key(), member.certificate_path.read_text()).as_json()
-    if out is None:
-        typer.echo(written, nl=False)
-    else:
-        out.write_text(written)
+        stated = statement(ledger, run)
+    if member is not None:
+        stated = sign(stated, member.key(), member.certificate_path.read_text())
+    _print_or_write(stated.as_json(), out)
+
+
+@cli.command()
+def sign(
+    file: Annotated[Path, typer.Argument(help="What `receipt --unsigned` gave; - reads it as input.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; default: print.")] = None,
+    config: Config = NODE_TOML,
+) -> None:
+    """Sign a receipt where this node's key is and no ledger: in the link's container."""
+    import sys
+
+    from client.membership import membership
+    from client.receipts import read_statement
+    from client.receipts import sign as put_key
+    from client.settings import folders, load_node
+
+    member = membership(folders(config, load_node(config)).link)
+    stated = read_statement(sys.stdin.read() if file == Path("-") else _text_of(file))
+    _print_or_write(put_key(stated, member.key(), member.certificate_path.read_text()).as_json(), out)
 
 
 @cli.command()
@@ -411,6 +437,13 @@ def _text_of(file: Path) -> str:
         return file.read_text()
     except (OSError, ValueError):
         raise SettingsError(f"Expected a text file, got {file}, which cannot be read.") from None
+
+
+def _print_or_write(written: str, out: Path | None) -> None:
+    if out is None:
+        typer.echo(written, nl=False)
+    else:
+        out.write_text(written)
 
 
 def _declared(desk: "Desk", study: str) -> "tuple[Study, str | None]":

@@ -12,13 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import grpc
 import httpx
 
 from client.fleet import CUT, NotAccepted, Refused, through, tls_context
 from client.link import read_link
 from client.membership import Membership, membership
 from client.settings import NodeSettings
+from client.side import side
 from client.vault.desk import Desk
+from client.vault_client import VaultClient
 from shared.errors import BudgetError, DataError, FedVaultError, PolicyRefusal, RunError
 from shared.foundation import find_by_fingerprint
 from shared.privacy.planning import declared_size
@@ -26,8 +29,8 @@ from shared.sources import read_table
 from shared.study import Study
 
 if TYPE_CHECKING:
-    from client.vault.datasets import TokenizedDataset
     from client.vault.snapshot import Facts
+    from shared.records import Records
 
 LEAST_FREE_BYTES = 2 * 2**30
 LARGEST_SKEW_S = 5.0
@@ -51,6 +54,8 @@ class Finding:
 def examine(config: Path, study: Study | None = None, dataset: str | None = None) -> Iterator[Finding]:
     """Every check in order; later ones are left out where an earlier one makes them pointless.
 
+    In two containers each half is examined in its own, and the link's asks whether the vault answers.
+
     Args:
         config: the node's settings.
         study: also check this one on `dataset`: labels, exactness, speed, memory.
@@ -63,9 +68,15 @@ def examine(config: Path, study: Study | None = None, dataset: str | None = None
         yield _failed("settings", error)
         return
     yield Finding("settings", True, f"{config}: datasets {', '.join(settings.datasets) or 'none'}")
-    yield _tried("ledger", lambda: _ledger(desk))
-    yield _disk(desk)
-    yield from _server(desk, settings)
+    half = side()
+    if half.has_vault:
+        yield _tried("ledger", lambda: _ledger(desk))
+    yield _disk(desk.folders.home if half.has_vault else desk.folders.link)
+    if half.has_link:
+        yield from _server(desk, settings)
+    if not half.has_vault:
+        yield _tried("vault", lambda: _vault(desk))
+        return
     for name in settings.datasets:
         yield _tried(f"{name}: data", lambda name=name: _data(desk, name))  # type: ignore[misc]
         yield _tried(f"{name}: base models", lambda name=name: _models(desk, name))  # type: ignore[misc]
@@ -99,8 +110,20 @@ def _ledger(desk: Desk) -> str:
         return f"whole, {ledger.height} rows"
 
 
-def _disk(desk: Desk) -> Finding:
-    folder = desk.folders.home
+def _vault(desk: Desk) -> str:
+    vault = VaultClient(desk.folders.socket)
+    try:
+        return f"answers, its ledger has {vault.status().ledger_height} rows"
+    except grpc.RpcError:
+        raise RunError(
+            f"Expected the vault to answer at {desk.folders.socket}, it does not.",
+            hint="Is its container running? Both need one volume for the socket and one group (socket_group).",
+        ) from None
+    finally:
+        vault.close()
+
+
+def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder if folder.exists() else folder.parent).free
     saw = f"{free / 2**30:.1f} GiB free"
     return Finding("disk", free >= LEAST_FREE_BYTES, saw, "Free some space: a full disk stops training.")
@@ -212,7 +235,7 @@ def _labels(facts: "Facts") -> str:
     return saw
 
 
-def _trial(desk: Desk, study: Study, dataset: str, records: "TokenizedDataset") -> str:
+def _trial(desk: Desk, study: Study, dataset: str, records: "Records") -> str:
     """Nothing of it leaves: the probe, and a few real steps whose result is thrown away."""
     from client.vault.randomness import OsRandomness
     from client.vault.vault import Vault, device_for

@@ -17,7 +17,8 @@ RUN /opt/fedvault/bin/pip install ".[postgresql]"
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="FedVault coordination server"
 ENV FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 \
-    RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 PATH=/opt/fedvault/bin:$PATH HOME=/tmp
+    RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 PATH=/opt/fedvault/bin:$PATH HOME=/tmp \
+    FEDVAULT_SERVER_HOME=/var/lib/fedvault FEDVAULT_DATA=/
 COPY --from=build /opt/fedvault /opt/fedvault
 RUN groupadd --gid 10001 fedvault && useradd --uid 10001 --gid 10001 --no-create-home fedvault \
     && install --directory --owner 10001 --group 10001 --mode 0700 /var/lib/fedvault
@@ -25,6 +26,6 @@ USER 10001:10001
 VOLUME /var/lib/fedvault
 EXPOSE 8443
 HEALTHCHECK --interval=30s --timeout=20s --start-period=60s \
-    CMD ["fedvault-server", "status", "--check", "--home", "/var/lib/fedvault"]
+    CMD ["fedvault-server", "status", "--check"]
 ENTRYPOINT ["fedvault-server"]
-CMD ["start", "--home", "/var/lib/fedvault"]
+CMD ["start"]

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -29,7 +30,8 @@ HomeOption = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
-HOME = Path("federation")
+EVERYWHERE, SUPERLINK_HOST, ANSWERS_WITHIN_S = "0.0.0.0", "127.0.0.1", 2.0  # noqa: S104 - what a setting may say
+HOME, STDOUT = Path("federation"), Path("-")
 FOLLOW_S = 0.3
 PROCESSES = {"superlink": "server.superlink", "gateway": "server.doorway", "run": "server.run_process"}
 OVER = frozenset({"finished", "stopped", "failed"})
@@ -74,7 +76,9 @@ def renew(home: HomeOption = HOME) -> None:
 @cli.command()
 def invite(
     name: Annotated[str, typer.Argument(help="What you will call the node.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write it; default NAME.invite.json.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write it, - to print it; default NAME.invite.json.")
+    ] = None,
     days: Annotated[int, typer.Option(min=1, max=90, help="Days until it expires.")] = 7,
     home: HomeOption = HOME,
 ) -> None:
@@ -87,6 +91,9 @@ def invite(
     found, path = Home(home), out or Path(f"{name}.invite.json")
     with _store(found) as store:
         made = make(store, found, name, lifetime=timedelta(days=days))
+    if path == STDOUT:
+        typer.echo(made.model_dump_json(indent=1))
+        return
     write_invite(made, path)
     typer.echo(f"{path}: for {name}, until {made.expires:%Y-%m-%d %H:%M} UTC. There: fedvault-node join {path.name}")
 
@@ -154,7 +161,7 @@ def halt(home: HomeOption = HOME) -> None:
 
 @cli.command()
 def status(
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs and answers.")] = False,
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
@@ -171,6 +178,7 @@ def status(
     facts: dict[str, Any] = {
         "running": state is not None,
         "processes": state["processes"] if state else {},
+        "ready": _listens(settings.listen, settings.port) and _listens(SUPERLINK_HOST, settings.superlink_port),
         "address": f"{settings.hosts[0]}:{settings.port}",
         "run": wanted.id if wanted else None,
         "flower_database_bytes": flower_bytes(found),
@@ -178,7 +186,8 @@ def status(
         "renew_due": expires.timestamp() - datetime.now(UTC).timestamp() < 30 * 86400,
     }
     _print_facts(facts, as_json)
-    if check and not all(process["pid"] for process in facts["processes"].values() or [{"pid": None}]):
+    up = all(process["pid"] for process in facts["processes"].values() or [{"pid": None}])
+    if check and not (up and facts["ready"]):
         raise typer.Exit(1)
 
 
@@ -229,16 +238,19 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
 
 
 @cli.command()
-def stop(run: RunName, home: HomeOption = HOME) -> None:
+def stop(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """Stop a run after whatever it is doing; nothing that is finished is lost."""
     with _store(Home(home)) as store:
         one = store.run(run)
         store.want(one.id, wanted=False)
+        if as_json:
+            _print_facts(store.run(one.id).as_dict(), as_json)
+            return
     typer.echo(f"{one.id} stops. Go on with: fedvault-server resume {one.id}")
 
 
 @cli.command()
-def resume(run: RunName, home: HomeOption = HOME) -> None:
+def resume(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """Go on with a run that was stopped or failed, from its last finished round."""
     from shared.errors import SettingsError
 
@@ -247,6 +259,9 @@ def resume(run: RunName, home: HomeOption = HOME) -> None:
         if one.state == "finished":
             raise SettingsError(f"Expected a run that is not finished, {one.id} is.")
         store.want(one.id, wanted=True)
+        if as_json:
+            _print_facts(store.run(one.id).as_dict(), as_json)
+            return
     typer.echo(f"{one.id} goes on.")
 
 
@@ -262,7 +277,7 @@ def logs(
 
     found = Home(home.resolve())
     if run is None:
-        tail(found.logs, follow=follow)
+        tail(found.logs, follow=follow, as_json=as_json)
         return
     with _store(found) as store:
         one = store.run(run)
@@ -332,6 +347,14 @@ def _store(home: Home) -> "Store":
     return Store(home.database())
 
 
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1" if host == EVERYWHERE else host, port), timeout=ANSWERS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def _online(home: Home) -> set[int] | None:
     from server.flower import Control
     from shared.errors import RunError
@@ -343,7 +366,7 @@ def _online(home: Home) -> set[int] | None:
 
 
 def _names(store: "Store") -> dict[str, str]:
-    return {str(node.node_id): node.name for node in store.nodes() if node.node_id}
+    return {str(number): name for number, name in store.names().items()}
 
 
 def _follow(store: "Store", run: str, as_json: bool) -> None:
@@ -363,13 +386,29 @@ def _print_event(happened: "Happened", names: dict[str, str], as_json: bool) -> 
         typer.echo(json.dumps(vars(happened)))
         return
     say: dict[str, Callable[[dict[str, Any]], str]] = {
-        "stances": lambda body: "nodes: " + ", ".join(f"{count} {stance}" for stance, count in sorted(body.items())),
-        "answered": lambda body: f"round {body['round']}: {body['answered']} of {body['asked']} answered",
+        "stances": lambda body: _stances_line(body, names),
+        "asked": lambda body: f"round {body['round']} asks {_named(body['nodes'], names)}",
+        "answered": lambda body: _answered_line(body, names),
         "round": lambda body: _round_line(body, names),
     }
     kind, body = happened.kind, happened.body
     told = say[kind](body) if kind in say else f"{kind} {body.get('reason', '')}".strip()
     typer.echo(f"{happened.time[11:19]}  {told}")
+
+
+def _stances_line(body: dict[str, Any], names: dict[str, str]) -> str:
+    said = (f"{stance.replace('_', ' ')}: {_named(nodes, names)}" for stance, nodes in sorted(body.items()))
+    return "present: " + ("; ".join(said) or "nobody")
+
+
+def _answered_line(body: dict[str, Any], names: dict[str, str]) -> str:
+    line = f"round {body['round']}: {body['answered']} of {body['asked']} answered"
+    return f"{line}, {_named([body['node']], names)}: {body['verdict']}" if "node" in body else line
+
+
+def _named(nodes: Any, names: dict[str, str]) -> str:
+    """Names of numbers; an older store kept how many they were."""
+    return ", ".join(names.get(str(node), str(node)) for node in nodes) if isinstance(nodes, list) else str(nodes)
 
 
 def _round_line(body: dict[str, Any], names: dict[str, str]) -> str:
@@ -379,16 +418,16 @@ def _round_line(body: dict[str, Any], names: dict[str, str]) -> str:
 
 def _row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: dict[str, str]) -> dict[str, str]:
     def name(node: Any) -> str:
-        return names.get(str(node), str(node))
+        return _named([node], names)
 
     measured = evaluation or {}
     return {
         "round": str(record["round"]),
         "outcome": record["outcome"],
-        "accepted": ", ".join(name(node) for node in record["accepted"]),
+        "accepted": _named(record["accepted"], names),
         "refused": ", ".join(f"{name(entry['node'])} ({entry['status']})" for entry in record["refused"]),
         "quarantined": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["quarantined"]),
-        "late": ", ".join(name(node) for node in record["missing"]),
+        "late": _named(record["missing"], names),
         "seconds": f"{sum(record['seconds'].values()):.1f}",
         "measured": ", ".join(f"{key} {value:.3f}" for key, value in measured.items() if isinstance(value, float)),
     }

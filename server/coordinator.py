@@ -1,7 +1,7 @@
 """Drives the rounds of one study run over a Flower Grid."""
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -23,8 +23,12 @@ Evaluate = Callable[[int, Vector], dict[str, Any]]
 class Observer(Protocol):
     """Told what happens, while it happens."""
 
-    def answered(self, number: int, answered: int, asked: int) -> None:
-        """One more node has answered in this round."""
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """These nodes are asked next; told before the first message leaves."""
+        ...
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
+        """One more node has answered in this round: `accepted`, a refusal's code, or why it was kept out."""
         ...
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
@@ -148,6 +152,8 @@ class Coordinator:
         # one encoding for all nodes of a version: the adapter is kept once
         contents = {version: encode_task(replace(task, version=version)) for version in set(versions.values())}
         asked = [self._message(task, contents[versions[node]], node) for node in nodes]
+        if self._observer is not None:
+            self._observer.asks(number, nodes)
         bytes_up = 0
         for node, reply in self._replies(asked, current):
             bytes_up = max(bytes_up, self._take_in(current, collected, task, node, reply))
@@ -167,20 +173,23 @@ class Coordinator:
         if not current.admits(node):
             return 0
         verdict = inspect(reply, task, largest_norm=self._largest_norm(task.round))
-        size = 0
+        size, told = 0, "accepted"
         if isinstance(verdict, Accepted):
             collected.add(verdict.update)
             current.accept(node)
-            self._echoes.saw(node, verdict.ledger)
             size = payload_bytes(reply)
         elif isinstance(verdict, Refused):
-            current.refuse(node, verdict.status.name.lower())
+            told = verdict.status.name.lower()
+            current.refuse(node, told)
             self._roster.heard(node, verdict.status)
         else:
-            current.quarantine(node, str(verdict.reason))
+            told = str(verdict.reason)
+            current.quarantine(node, told)
+        if verdict.ledger != NO_MARK:
+            self._echoes.saw(node, verdict.ledger)
         if self._observer is not None:
             answered = len(current.accepted) + len(current.refused) + len(current.quarantined)
-            self._observer.answered(task.round, answered, len(current.asked))
+            self._observer.answered(task.round, answered, len(current.asked), node=node, verdict=told)
         return size
 
     def _replies(self, asked: list[Message], current: Round) -> Iterable[tuple[int, Message]]:

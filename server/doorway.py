@@ -24,13 +24,20 @@ STOP_WITHIN_S = 3
 BURST_S = 4
 
 
+class Presence:
+    """Who is connected, as Flower last said; asked for anyway, and shown to Prometheus."""
+
+    def __init__(self) -> None:
+        self.online: set[int] | None = None
+
+
 def serve(home: Home) -> None:
     """Serve until SIGTERM.
 
     Raises:
         SettingsError: there are no certificates.
     """
-    settings, store = home.settings(), Store(home.database())
+    settings, store, presence = home.settings(), Store(home.database()), Presence()
     control = Control(home)
     enrolment = Enrolment(store, home, control)
     limits = Limits(
@@ -47,11 +54,12 @@ def serve(home: Home) -> None:
         routes=enrolment.routes(),
     )
     if settings.metrics_port:
+        application_of_metrics = build_metrics_app(store, lambda: presence.online)
         metrics = uvicorn.Server(
-            uvicorn.Config(build_metrics_app(store), host=HOST, port=settings.metrics_port, log_config=None, ws="none")
+            uvicorn.Config(application_of_metrics, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
         )
         threading.Thread(target=metrics.run, daemon=True).start()
-    threading.Thread(target=_keep_matching, args=(store, home), daemon=True).start()
+    threading.Thread(target=_keep_matching, args=(store, home, presence), daemon=True).start()
     uvicorn.Server(tls_config(application, home.keys, host=settings.listen, port=settings.port)).run()
 
 
@@ -87,26 +95,32 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
     return config
 
 
-def match(store: Store, control: Control) -> None:
+def match(store: Store, control: Control) -> set[int]:
     """Make Flower's list of nodes what the store says: enrolled ones in, revoked ones out.
+
+    Returns:
+        Flower's numbers of the nodes that are online.
 
     Raises:
         RunError: Flower does not answer.
     """
-    known = {node.node_id for node in control.nodes() if node.status != "unregistered"}
+    found = control.nodes()
+    known = {node.node_id for node in found if node.status != "unregistered"}
     for node in store.nodes():
         if node.enrolled and not node.revoked and node.node_id not in known:
             store.renumber(node.name, control.register(node.public_key))
             log.info("%s was registered with Flower again.", node.name)
         if node.revoked and node.node_id in known:
             control.unregister(node.node_id)
+    return {node.node_id for node in found if node.status == "online"}
 
 
-def _keep_matching(store: Store, home: Home) -> None:
+def _keep_matching(store: Store, home: Home, presence: Presence) -> None:
     # a client of its own: httpx clients are not for two threads at once
     control, pause = Control(home), threading.Event()
     while not pause.wait(MATCH_EVERY_S):
         try:
-            match(store, control)
+            presence.online = match(store, control)
         except RunError as error:
+            presence.online = None
             log.debug("Flower is not there yet: %s", error)

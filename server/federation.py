@@ -33,7 +33,10 @@ class Federation:
         """SuperLink, gateway, and at most one run; runs that are not wanted any more are marked as stopped."""
         self._store.stop_unwanted()
         run_wanted = self._store.next_wanted()
-        if run_wanted is None and self._should_rotate():
+        if run_wanted is not None:
+            # queued while the SuperLink was being stopped: it starts again, and its files stay
+            self._rotating = False
+        elif self._should_rotate():
             return [self._child("gateway")]
         children = [self._child("superlink"), self._child("gateway")]
         if run_wanted is not None:

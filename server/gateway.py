@@ -34,6 +34,7 @@ NOT_FORWARDED = frozenset(
     b"host content-length cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
 REMEMBERED_PEERS = 10_000
+SILENT_FOR_S = 600.0
 HTTP_OK = 200
 
 
@@ -56,6 +57,7 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+NOT_FOUND = PlainTextResponse("not found\n", 404)
 Admit = Callable[[Request], str | None]
 """The name of the node that a request comes from, or None."""
 
@@ -87,6 +89,7 @@ def build_gateway(
     """
     buckets = TokenBuckets(limits.requests_per_s, limits.burst, clock)
     volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
+    visitors = Visitors(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -97,16 +100,15 @@ def build_gateway(
     async def forward(request: Request) -> Response:
         node = admit(request)
         response = await _answer(request, node)
-        address = request.client.host if request.client else "unknown"
-        # polls are most of all requests and say nothing; refusals are what an operator looks for
-        level = logging.DEBUG if response.status_code == HTTP_OK else logging.WARNING
-        log.log(level, "%s %s %s %d", address, node or "-", request.method, response.status_code)
+        _log(request, node, response.status_code)
+        if response.status_code == HTTP_OK and visitors.comes(str(node), _address(request)):
+            log.info("%s connects from %s.", node, _address(request))
         return response
 
     async def _answer(request: Request, node: str | None) -> Response:
         path = bytes(request.scope.get("raw_path") or b"")
         if not FLEET_PATH.fullmatch(path) or request.url.query:
-            return PlainTextResponse("not found\n", 404)
+            return NOT_FOUND
         if node is None:
             return PlainTextResponse("not a node of this federation\n", 401)
         if not buckets.take(node):
@@ -118,7 +120,22 @@ def build_gateway(
         return await _forwarded(request, path.decode("ascii"), limits, headers or {})
 
     everything_else = Route("/{path:path}", forward, methods=list(METHODS))
-    return Starlette(routes=[*routes, everything_else], lifespan=lifespan)
+    return Starlette(routes=[*routes, everything_else], lifespan=lifespan, exception_handlers={405: _not_found})
+
+
+class Visitors:
+    """Who has been here lately: what tells a node that connects from one that goes on asking."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._last = clock, OrderedDict[tuple[str, str], float]()
+
+    def comes(self, node: str, address: str) -> bool:
+        """Whether this is its first request from there, or the first after a silence."""
+        now, before = self._clock(), self._last.pop((node, address), None)
+        self._last[node, address] = now
+        if len(self._last) > REMEMBERED_PEERS:
+            self._last.popitem(last=False)
+        return before is None or now - before > SILENT_FOR_S
 
 
 class TokenBuckets:
@@ -138,6 +155,22 @@ class TokenBuckets:
         if len(self._peers) > REMEMBERED_PEERS:
             self._peers.popitem(last=False)
         return enough
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else "unknown"
+
+
+def _log(request: Request, node: str | None, status: int) -> None:
+    # polls are most of all requests and say nothing; refusals are what an operator looks for
+    level = logging.DEBUG if status == HTTP_OK else logging.WARNING
+    log.log(level, "%s %s %s %d", _address(request), node or "-", request.method, status)
+
+
+async def _not_found(request: Request, _error: Exception) -> Response:
+    # another method than a path knows: what is not there and what is not allowed look the same
+    _log(request, None, NOT_FOUND.status_code)
+    return NOT_FOUND
 
 
 async def _forwarded(request: Request, path: str, limits: Limits, added: Mapping[str, str]) -> Response:

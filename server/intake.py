@@ -41,6 +41,8 @@ class Refused:
     """The node answered with a code."""
 
     status: Status
+    ledger: Mark = NO_MARK
+    """As above: a round that failed after it was paid for is in the ledger too."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class Quarantined:
     """The reply is kept out."""
 
     reason: Reason
+    ledger: Mark = NO_MARK
+    """As above, if it was an answer to this round at all."""
 
 
 def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Refused | Quarantined:
@@ -73,9 +77,9 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
     if reason is not None:
         return Quarantined(reason)
     if reply.status is not Status.TRAINED:
-        return Refused(reply.status)
+        return Refused(reply.status, reply.ledger)
     reason = _implausible(reply.update, task, largest_norm)
-    return Quarantined(reason) if reason is not None else Accepted(reply.update, reply.ledger)
+    return Quarantined(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
 
 
 def largest_plausible_norm(

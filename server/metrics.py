@@ -1,7 +1,7 @@
 """Prometheus metrics, read from the run store at every scrape: nothing about data, nothing that a restart loses."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,17 +18,26 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class StoreCollector(Collector):
-    """Turns the store's contents into metrics."""
+    """Turns the store's contents into metrics.
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    Args:
+        store: runs, rounds and nodes.
+        online: Flower's numbers of the nodes that are present now; None if that is not known.
+    """
+
+    def __init__(self, store: Store, online: Callable[[], set[int] | None]) -> None:
+        self._store, self._online = store, online
 
     def collect(self) -> Iterable[Metric]:
         """All of them."""
-        runs = self._store.runs()
+        runs, nodes = self._store.runs(), self._store.nodes()
         records = [record for run in runs for record, _evaluation in self._store.rounds(run.id)]
         yield _gauge("fedvault_runs", "Runs by state", "state", Counter(run.state for run in runs))
-        yield _gauge("fedvault_nodes", "Nodes by standing", "standing", Counter(map(_standing, self._store.nodes())))
+        yield _gauge("fedvault_nodes", "Nodes by standing", "standing", Counter(map(_standing, nodes)))
+        online = self._online()
+        if online is not None:
+            present = {node.name: float(node.node_id in online) for node in nodes if node.enrolled and not node.revoked}
+            yield _gauge("fedvault_node_present", "Whether a node is connected", "node", present)
         yield _counter("fedvault_rounds", "Rounds by outcome", "outcome", Counter(r["outcome"] for r in records))
         yield self._replies(records)
         down = sum(record["bytes_down_per_node"] * len(record["asked"]) for record in records)
@@ -46,10 +55,10 @@ class StoreCollector(Collector):
         return found
 
 
-def build_metrics_app(store: Store) -> Starlette:
+def build_metrics_app(store: Store, online: Callable[[], set[int] | None] = lambda: None) -> Starlette:
     """`GET /metrics`."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StoreCollector(store))
+    registry.register(StoreCollector(store, online))
 
     def scrape(_request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
@@ -70,7 +79,7 @@ def _standing(node: Node) -> str:
     return "revoked" if node.revoked else "enrolled" if node.enrolled else "invited"
 
 
-def _gauge(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
     found = GaugeMetricFamily(name, text, labels=[label])
     for value, count in sorted(values.items()):
         found.add_metric([value], count)

@@ -7,7 +7,6 @@ says yes later joins the next round; whoever comes back is asked again.
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -21,8 +20,10 @@ from shared.versions import SPOKEN
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
-ASK_AGAIN_S = 2.0
+ASK_AGAIN_S, ASK_SELDOM_S, LONGEST_PAUSE_S = 2.0, 30.0, 60.0
 OFFER_LIFE_S = 120.0
+SOON = (None, Status.AWAITING_APPROVAL, Status.FAILED, Status.REFUSED_LEDGER)
+"""What may be otherwise in a moment: a person is there, a vault starts, a command holds the ledger."""
 
 
 class Roster(Protocol):
@@ -85,12 +86,16 @@ class Stances:
     | a node that | is |
     |---|---|
     | said yes and is present | a member |
-    | has not answered, or awaits its operator, and is present | undecided, and asked again |
+    | has not answered, or awaits its operator, and is present | undecided, and asked again: soon at first |
     | said no | asked again, seldom: an operator may change a policy |
+
+    Whoever thinks for an hour may think for days, so a pause is a quarter of what has been thought already.
     """
 
     by_node: dict[int, Status] = field(default_factory=dict)
     asked_at: dict[int, float] = field(default_factory=dict)
+    since: dict[int, float] = field(default_factory=dict)
+    """When each node was first asked, or last said something new."""
 
     def due(self, present: set[int], now: float) -> list[int]:
         """Nodes to ask now."""
@@ -106,16 +111,37 @@ class Stances:
             node for node in present if self.by_node.get(node, Status.AWAITING_APPROVAL) is Status.AWAITING_APPROVAL
         )
 
-    def count(self, present: set[int]) -> dict[str, int]:
-        """How many stand how, for people."""
-        return dict(Counter(self.by_node[node].name.lower() for node in present if node in self.by_node))
+    def asked(self, node: int, now: float) -> None:
+        """A node was asked."""
+        self.asked_at[node] = now
+        self.since.setdefault(node, now)
+
+    def said(self, node: int, status: Status, now: float) -> None:
+        """A node answered."""
+        if self.by_node.get(node) is not status:
+            self.since[node] = now
+        self.by_node[node] = status
+
+    def forget(self, node: int) -> None:
+        """A node has to be asked anew."""
+        for known in (self.by_node, self.asked_at, self.since):
+            known.pop(node, None)
+
+    def told(self, present: set[int]) -> dict[str, list[int]]:
+        """Who stands how, for people."""
+        found: dict[str, list[int]] = {}
+        for node in sorted(present):
+            stance = self.by_node.get(node)
+            found.setdefault("no_answer_yet" if stance is None else stance.name.lower(), []).append(node)
+        return found
 
     def _due(self, node: int, now: float) -> bool:
-        stance = self.by_node.get(node)
-        if stance is Status.APPROVED:
-            return False
-        pause = ASK_AGAIN_S if stance in (None, Status.AWAITING_APPROVAL) else 15 * ASK_AGAIN_S
-        return now - self.asked_at.get(node, -OFFER_LIFE_S) >= pause
+        stance, asked = self.by_node.get(node), self.asked_at.get(node)
+        if stance is Status.APPROVED or asked is None:
+            return stance is not Status.APPROVED
+        shortest = ASK_AGAIN_S if stance in SOON else ASK_SELDOM_S
+        thought = now - self.since.get(node, asked)
+        return now - asked >= min(LONGEST_PAUSE_S, max(shortest, thought / 4))
 
 
 class Approving:
@@ -126,7 +152,7 @@ class Approving:
         offer: the study run.
         quorum: fewest members.
         patience_s: how long the undecided are waited for once there are enough.
-        on_change: told the number of nodes by stance whenever it changes.
+        on_change: told who is present, by stance, whenever it changes.
     """
 
     def __init__(
@@ -136,12 +162,12 @@ class Approving:
         *,
         quorum: int,
         patience_s: float,
-        on_change: Callable[[dict[str, int]], None] = lambda _count: None,
+        on_change: Callable[[dict[str, list[int]]], None] = lambda _told: None,
     ) -> None:
         self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
         self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
         self._stances, self._open, self._versions = Stances(), dict[str, int](), dict[int, int]()
-        self._begun, self._told = False, dict[str, int]()
+        self._begun, self._told = False, dict[str, list[int]]()
 
     def members(self) -> list[int]:
         """Those who said yes; waits for ever, since people decide in their own time."""
@@ -151,7 +177,7 @@ class Approving:
             self._ask(self._stances.due(present, now), now)
             self._listen()
             members = self._stances.members(present)
-            self._tell(self._stances.count(present))
+            self._tell(self._stances.told(present))
             if len(members) < self._quorum:
                 enough_since = None
             elif self._begun or not self._stances.undecided(present):
@@ -167,7 +193,7 @@ class Approving:
     def heard(self, node: int, status: Status) -> None:
         """A node that does not know the run any more is shown it again."""
         if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY, Status.REFUSED_VERSION):
-            self._stances.by_node.pop(node, None)
+            self._stances.forget(node)
 
     def version(self, node: int) -> int:
         """The newest that the node speaks as well, as its stance said."""
@@ -179,7 +205,7 @@ class Approving:
         ]
         if messages:
             for message_id, node in zip(self._grid.push_messages(messages), nodes, strict=True):
-                self._stances.asked_at[node] = now
+                self._stances.asked(node, now)
                 if message_id:
                     self._open[message_id] = node
 
@@ -192,7 +218,7 @@ class Approving:
                 continue
             status = self._stance(node, reply)
             if status is not None:
-                self._stances.by_node[node] = status
+                self._stances.said(node, status, time.monotonic())
 
     def _stance(self, node: int, reply: Message) -> Status | None:
         try:
@@ -210,7 +236,7 @@ class Approving:
         self._versions[node] = common
         return found.status if found.study_run == self._run else None
 
-    def _tell(self, count: dict[str, int]) -> None:
-        if count != self._told:
-            self._told = count
-            self._on_change(count)
+    def _tell(self, found: dict[str, list[int]]) -> None:
+        if found != self._told:
+            self._told = found
+            self._on_change(found)

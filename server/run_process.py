@@ -6,6 +6,7 @@ name, so that nodes that have trained the round in flight send the same bytes ag
 
 import logging
 import os
+from collections.abc import Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol import StudyOffer
 
 log = logging.getLogger(__name__)
+ASKED = "asked"
 
 
 class ToStore:
@@ -37,9 +39,14 @@ class ToStore:
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
 
-    def answered(self, number: int, answered: int, asked: int) -> None:
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """A round begins; also where it began before and its process died."""
+        self._store.happened(ASKED, {"round": number, "nodes": list(nodes)}, run=self._run)
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
         """One more node has answered."""
-        self._store.happened("answered", {"round": number, "answered": answered, "asked": asked}, run=self._run)
+        body = {"round": number, "answered": answered, "asked": asked, "node": node, "verdict": verdict}
+        self._store.happened("answered", body, run=self._run)
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
         """A round is over."""
@@ -48,8 +55,8 @@ class ToStore:
         self._store.record_round(self._run, record.as_dict(), evaluation)
         self._store.happened("round", record.as_dict() | {"evaluation": evaluation}, run=self._run)
 
-    def waiting(self, stances: dict[str, int]) -> None:
-        """The number of nodes by how they stand to the study has changed."""
+    def waiting(self, stances: dict[str, list[int]]) -> None:
+        """Who is present, by how they stand to the study, has changed."""
         self._store.happened("stances", stances, run=self._run)
 
 
@@ -108,7 +115,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
     state = finished[0]
     _complete_history(store, run, state)
     export(study, state.adapter, folder / "adapter")
-    write_card(folder / "adapter", run.id, study, state)
+    write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked(store, run))
     store.set_state(run.id, "finished")
     store.happened("finished", {"rounds": state.round}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)
@@ -118,6 +125,11 @@ def _complete_history(store: Store, run: Run, state: State) -> None:
     """A crash between a checkpoint and the store leaves a round that only the checkpoint knows."""
     for record in state.records:
         store.record_round(run.id, record, state.evaluations.get(str(record["round"])))
+
+
+def _asked(store: Store, run: Run) -> list[tuple[int, list[int]]]:
+    """Every time a round was begun, and whom it asked."""
+    return [(event.body["round"], event.body["nodes"]) for event in store.events(run.id) if event.kind == ASKED]
 
 
 def adapter_folder(home: Home, run: Run) -> Path:

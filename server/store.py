@@ -4,6 +4,7 @@ Several processes use it at once: the command line, the supervisor, the gateway,
 is written here by commands; the supervisor makes it so.
 """
 
+import logging
 import os
 import secrets
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from sqlalchemy import JSON, Engine, Text, create_engine, event, func, inspect, select, text, update
+from sqlalchemy import JSON, BigInteger, Engine, Text, create_engine, event, func, inspect, select, text, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
@@ -21,9 +22,22 @@ from shared.errors import PolicyRefusal, RunError, SettingsError
 from shared.protocol import NO_MARK, Mark
 from shared.study import Study
 
-SCHEMA_VERSION = 1
-MIGRATIONS: dict[int, tuple[str, ...]] = {0: ("ALTER TABLE runs ADD COLUMN reason TEXT NOT NULL DEFAULT ''",)}
-"""Statements that lead from a version to the next."""
+log = logging.getLogger(__name__)
+SCHEMA_VERSION = 2
+EVERY = ""
+MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
+    0: ((EVERY, "ALTER TABLE runs ADD COLUMN reason TEXT NOT NULL DEFAULT ''"),),
+    1: (
+        # SQLite keeps 64 bits in any column that holds whole numbers
+        ("postgresql", "ALTER TABLE nodes ALTER COLUMN ledger_height TYPE BIGINT"),
+        (EVERY, "CREATE TABLE IF NOT EXISTS numbers (node_id VARCHAR NOT NULL PRIMARY KEY, name VARCHAR NOT NULL)"),
+        (
+            EVERY,
+            "INSERT INTO numbers SELECT node_id, name FROM nodes WHERE node_id IS NOT NULL ON CONFLICT DO NOTHING",
+        ),
+    ),
+}
+"""Statements that lead from a version to the next, each with the kind of database that needs it."""
 State = Literal["queued", "running", "finished", "stopped", "failed"]
 NO_INVITE = "Expected a valid invite, got one that is unknown, used or expired."
 BUSY_S = 10
@@ -80,8 +94,16 @@ class NodeRow(Base):
     revoked: Mapped[str | None]
     token_sha256: Mapped[str] = mapped_column(unique=True)
     token_expires: Mapped[str]
-    ledger_height: Mapped[int] = mapped_column(default=0)
+    ledger_height: Mapped[int] = mapped_column(BigInteger, default=0)
     ledger_head: Mapped[str] = mapped_column(default=NO_MARK.head)
+
+
+class NumberRow(Base):
+    """A number that Flower ever gave a node: rounds keep numbers, and a database that is begun anew gives others."""
+
+    __tablename__ = "numbers"
+    node_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
 
 
 class EventRow(Base):
@@ -326,6 +348,7 @@ class Store:
                 )
                 if session.scalar(statement) is None:
                     raise PolicyRefusal(NO_INVITE)
+                session.merge(NumberRow(node_id=str(node_id), name=row.name))
                 session.refresh(row)
                 return _node(row)
         except IntegrityError:
@@ -359,6 +382,12 @@ class Store:
         """Flower's number of a node after Flower's own database was begun anew."""
         with self._session() as session:
             session.get_one(NodeRow, name).node_id = str(node_id)
+            session.merge(NumberRow(node_id=str(node_id), name=name))
+
+    def names(self) -> dict[int, str]:
+        """Who every number of a round stands for, also one from before Flower's database was begun anew."""
+        with self._session() as session:
+            return {int(row.node_id): row.name for row in session.scalars(select(NumberRow))}
 
     def last(self, node: int) -> Mark:
         """What was last seen of a node's ledger."""
@@ -367,13 +396,17 @@ class Store:
             return NO_MARK if row is None else Mark(row.ledger_height, row.ledger_head)
 
     def saw(self, node: int, mark: Mark) -> None:
-        """Keep what a node says of its ledger; never an older state."""
-        with self._session() as session:
-            session.execute(
-                update(NodeRow)
-                .where(NodeRow.node_id == str(node), NodeRow.ledger_height < mark.height)
-                .values(ledger_height=mark.height, ledger_head=mark.head)
-            )
+        """Keep what a node says of its ledger; never an older state. One that cannot be kept costs no round."""
+        statement = (
+            update(NodeRow)
+            .where(NodeRow.node_id == str(node), NodeRow.ledger_height < mark.height)
+            .values(ledger_height=mark.height, ledger_head=mark.head)
+        )
+        try:
+            with self._session() as session:
+                session.execute(statement)
+        except SQLAlchemyError as error:
+            log.warning("The ledger mark of node %d was not kept: %s", node, type(error).__name__)
 
     def _finished(self, session: Session, run: str) -> int:
         return session.scalar(select(func.max(RoundRow.number)).where(RoundRow.run == run)) or 0
@@ -396,8 +429,9 @@ class Store:
                     hint="A newer FedVault wrote it. Update this one.",
                 )
             for step in range(version, SCHEMA_VERSION):
-                for statement in MIGRATIONS[step]:
-                    session.execute(text(statement))
+                for kind, statement in MIGRATIONS[step]:
+                    if kind in (EVERY, self._engine.dialect.name):
+                        session.execute(text(statement))
         Base.metadata.create_all(self._engine)
         with self._session() as session:
             session.merge(MetaRow(key="schema", value=str(SCHEMA_VERSION)))

@@ -72,7 +72,8 @@ def embedded_here() -> list[Path]:
 
 
 def _expected_folder(name: str, embedded: Embedded, data: Path) -> Path | None:
-    if embedded.package is None:
-        return data / "models" / name
+    folder = data / "models" / name
+    if embedded.package is None or folder.is_dir():  # in a container nothing need be installed
+        return folder
     spec = importlib.util.find_spec(embedded.package)
     return None if spec is None or spec.origin is None else Path(spec.origin).with_name("model")

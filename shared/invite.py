@@ -1,5 +1,6 @@
 """An invite: everything a node needs to find the server, trust it, and be let in once."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -28,13 +29,13 @@ class Invite(Section):
 
 
 def read_invite(path: Path) -> Invite:
-    """Read an invite.
+    """Read an invite from a file, or from the standard input if it is called `-`.
 
     Raises:
         SettingsError: it is not there or not an invite.
     """
     try:
-        return Invite.model_validate_json(path.read_text())
+        return Invite.model_validate_json(sys.stdin.read() if path == Path("-") else path.read_text())
     except OSError:
         raise SettingsError(f"Expected an invite, got {path}, which cannot be read.") from None
     except ValueError:

@@ -180,8 +180,15 @@ def stop(folder: Path, *, timeout_s: float = 60.0) -> bool:
     return True
 
 
-def tail(logs: Path, *, follow: bool, lines: int = 50) -> None:
-    """Print the last lines of every log in a folder, and with `follow` what comes after, until interrupted."""
+def tail(logs: Path, *, follow: bool, lines: int = 50, as_json: bool = False) -> None:
+    """Print the last lines of every log in a folder, and with `follow` what comes after, until interrupted.
+
+    Args:
+        logs: the folder.
+        follow: go on.
+        lines: of each file.
+        as_json: every line an object: most are already, the others are what a library or a crash printed.
+    """
     seen: dict[Path, int] = {}
     while True:
         for path in sorted(logs.glob("*.log")):
@@ -190,11 +197,21 @@ def tail(logs: Path, *, follow: bool, lines: int = 50) -> None:
             new = content if start is None else content[start:]
             kept = new.splitlines()[-lines:] if start is None else new.splitlines()
             for line in kept:
-                print(line.decode(errors="replace"))  # noqa: T201 - a command speaks
+                shown = line.decode(errors="replace")
+                print(_as_object(shown, path.stem) if as_json else shown)  # noqa: T201 - a command speaks
             seen[path] = len(content)
         if not follow:
             return
         time.sleep(5 * TICK_S)
+
+
+def _as_object(line: str, process: str) -> str:
+    try:
+        if isinstance(json.loads(line), dict):
+            return line
+    except ValueError:
+        pass
+    return json.dumps({"process": process, "message": line}, ensure_ascii=False)
 
 
 def leave_with_parent() -> None:

@@ -1,5 +1,6 @@
 """Live progress of a run in a terminal."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -56,8 +57,12 @@ class TerminalProgress:
         self._done = float(done)
         self._task = self._bars.add_task(escape(title), total=rounds, completed=int(self._done), note="")
 
-    def answered(self, number: int, answered: int, asked: int) -> None:
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """Nothing."""
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
         """Move within a round."""
+        del node, verdict
         if self._task is not None:
             self._bars.update(self._task, completed=number - 1 + answered / asked)
 
@@ -97,7 +102,10 @@ class SilentProgress:
     def arm(self, title: str, rounds: int, done: int) -> None:
         """Nothing."""
 
-    def answered(self, number: int, answered: int, asked: int) -> None:
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """Nothing."""
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
         """Nothing."""
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:

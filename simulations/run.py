@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,7 +47,11 @@ class Progress(Protocol):
         """An arm begins, or goes on after `done` rounds."""
         ...
 
-    def answered(self, number: int, answered: int, asked: int) -> None:
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """A round begins."""
+        ...
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
         """One more site has answered."""
         ...
 

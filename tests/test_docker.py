@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import yaml
@@ -61,10 +62,21 @@ def test_a_link_sees_the_socket_and_its_key_and_nothing_else(name: str) -> None:
     assert SERVICES[name]["user"] != SERVICES[vault]["user"]
 
 
-def test_compose_accepts_the_file() -> None:
+def test_each_container_knows_which_half_of_the_node_it_is() -> None:
+    sides = {name: SERVICES[name]["environment"] for name in (*VAULTS, *LINKS)}
+    assert sides == {name: {"FEDVAULT_SIDE": name.split("-")[1]} for name in sides}
+
+
+def test_the_server_reads_base_models_and_studies_and_cannot_write_them() -> None:
+    found = mounts("server")
+    assert not found["/models"][1] and not found["/studies"][1]
+    assert "FEDVAULT_DATA=/" in (DOCKER / "server.Dockerfile").read_text()
+
+
+def test_compose_accepts_the_file(not_here: Callable[[str], NoReturn]) -> None:
     tool = shutil.which("docker-compose")
     if tool is None:
-        pytest.skip("docker-compose is not installed; it runs where Debian's docker-compose is (apt-get install)")
+        not_here("docker-compose is not installed; it runs where Debian's docker-compose is (apt-get install)")
     command = [tool, "-f", str(DOCKER / "compose.yaml"), "config", "--quiet"]
     # it is a Python program itself: what this process looks modules up by must not reach it
     environment = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}

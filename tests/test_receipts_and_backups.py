@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from client.accounts import go_on
 from client.backup import back_up
 from client.membership import _made_key, _request
-from client.receipts import Signer, issue, sign, signer, statement, verify
+from client.receipts import Signer, issue, read_statement, sign, signer, statement, verify
 from client.settings import folders, load_node
 from client.vault.desk import Desk
 from client.vault.ledger import Ledger
@@ -59,6 +59,18 @@ def test_a_receipt_says_what_was_paid_and_can_be_checked_by_anyone(ledger: Ledge
     with pytest.raises(SettingsError, match=r"run of the ledger \(r-1\)"):
         issue(ledger, "r-2", ec.generate_private_key(ec.SECP384R1()), "")
     ledger.close()
+
+
+def test_a_receipt_may_be_signed_where_no_ledger_is(ledger: Ledger) -> None:
+    written = statement(ledger, "r-1").as_json()
+    ledger.close()
+    signed = sign(read_statement(written), ec.generate_private_key(ec.SECP384R1()), "").as_json()
+    assert verify(signed).rounds_paid == (1, 3)
+    for wrong in (signed, written.replace('"epsilon": 0', '"epsilon": 1'), "{}", "no json"):
+        with pytest.raises(PeerError):
+            read_statement(wrong)
+    with pytest.raises(PeerError):
+        verify(written)
 
 
 @pytest.mark.guarantee(

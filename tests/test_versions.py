@@ -14,7 +14,7 @@ import client.link
 import server.roster
 import shared.protocol
 from client.link import answered
-from server.aggregation.ffa import FfaMean
+from server.aggregation.mean import UniformMean
 from server.checkpoints import Checkpoints
 from server.coordinator import Coordinator, Terms
 from server.roster import Approving
@@ -89,7 +89,7 @@ def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPat
         Terms("study", "r-1", 1, 1, 5.0),
         initial=np.zeros(3, np.float32),
         largest_norm=lambda _number: 100.0,
-        aggregation=FfaMean,
+        aggregation=UniformMean,
         checkpoints=Checkpoints(folder),
         roster=Approving(node, offer, quorum=1, patience_s=0.0),
     )

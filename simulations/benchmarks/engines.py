@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,10 @@ class BetweenRounds:
     def __init__(self) -> None:
         self.seconds: list[float] = []
 
-    def answered(self, number: int, answered: int, asked: int) -> None:
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """Nothing."""
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
         """Nothing."""
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,12 @@ from flwr.app import Error, Message
 from server.aggregation.ffa import FfaMean
 
 from server.checkpoints import Checkpoints, State
-from server.coordinator import Coordinator, Terms
+from server.coordinator import Coordinator, NoEchoes, Terms
 from server.rounds import Round
 from shared.errors import RunError, SettingsError
-from shared.protocol import Status, TrainReply, TrainTask, decode_task, digest, encode_reply
+from shared.protocol import Mark, Status, TrainReply, TrainTask, decode_reply, decode_task, digest, encode_reply
 from simulations.engine import LocalGrid, in_process
+from simulations.progress import SilentProgress
 
 LENGTH = 3
 Node = Callable[[Message, TrainTask, int], Message]
@@ -180,6 +182,43 @@ def test_a_run_cut_in_any_round_ends_with_the_same_bytes(pool: ThreadPoolExecuto
     resumed = coordinator(grid_of(pool, [honest] * 3), tmp_path / "cut").run()
     assert resumed.adapter.tobytes() == whole.adapter.tobytes()
     assert [r["round"] for r in resumed.records] == [1, 2, 3] and resumed.evaluations == whole.evaluations
+
+
+def test_every_answer_that_was_paid_for_moves_the_echo(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    mark, seen = Mark(5, "a" * 64), list[tuple[int, Mark]]()
+
+    def paid(update: float, status: Status = Status.TRAINED) -> Node:
+        def node(message: Message, task: TrainTask, number: int) -> Message:
+            reply = decode_reply(answer(message, task, np.full(LENGTH, update), status).content)
+            return Message(encode_reply(replace(reply, ledger=mark)), reply_to=message)
+
+        return node
+
+    class Echoes(NoEchoes):
+        def saw(self, node: int, mark: Mark) -> None:
+            seen.append((node, mark))
+
+    driven = coordinator(grid_of(pool, [paid(1.0), paid(0.0, Status.FAILED), paid(1e6), refusing]), tmp_path, rounds=1)
+    driven._echoes = Echoes()
+    driven.run()
+    assert sorted(seen) == [(1, mark), (2, mark), (3, mark)], "one that failed and one that was kept out as well"
+
+
+def test_whoever_watches_hears_who_is_asked_and_who_says_what(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    told: list[Any] = []
+
+    class Watching(SilentProgress):
+        def asks(self, number: int, nodes: Any) -> None:
+            told.append((number, list(nodes)))
+
+        def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
+            told.append((node, verdict))
+
+    watched = coordinator(grid_of(pool, [honest, with_nan, refusing]), tmp_path, rounds=1)
+    watched._observer = Watching()
+    watched.run()
+    assert told[0] == (1, [1, 2, 3])
+    assert sorted(told[1:]) == [(1, "accepted"), (2, "not-finite"), (3, "refused_size")]
 
 
 @pytest.mark.guarantee("a checkpoint is durable before the next round's first message leaves.")

@@ -1,6 +1,7 @@
 """Nothing but the Fleet API passes, and nothing passes in excess."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.gateway import DEFAULT_LIMITS, Limits, TokenBuckets, build_gateway
+from server.gateway import DEFAULT_LIMITS, SILENT_FOR_S, Limits, TokenBuckets, Visitors, build_gateway
 
 FORBIDDEN = [
     "/",
@@ -122,10 +123,25 @@ def test_fleet_requests_pass_with_their_body_and_headers_but_no_hops() -> None:
     assert not {"x-forwarded-for", "cookie"} & set(seen) and "keep-alive" not in response.headers
 
 
-def test_other_methods_do_not_pass() -> None:
+@pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
+def test_other_methods_are_not_found_either(method: str) -> None:
     superlink = Superlink()
-    (response,) = through(superlink, {"method": "DELETE", "url": "/v1/fleet/pull"})
-    assert response.status_code == 405 and superlink.seen == []
+    for response in through(superlink, *({"method": method, "url": url} for url in ("/v1/fleet/pull", "/v1/other"))):
+        assert (response.status_code, response.text) == (404, "not found\n") and "allow" not in response.headers
+    assert superlink.seen == []
+
+
+def test_who_connects_is_logged_once_and_again_after_a_silence(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "server.gateway")
+    through(Superlink(), *[{"method": "POST", "url": "/v1/fleet/pull"}] * 3)
+    assert [line for line in caplog.messages if "connects" in line] == ["ward-7 connects from 127.0.0.1."]
+    now = [0.0]
+    visitors = Visitors(lambda: now[0])
+    assert [visitors.comes("ward-7", address) for address in ("a", "a", "b")] == [True, False, True]
+    now[0] = SILENT_FOR_S - 1
+    assert not visitors.comes("ward-7", "a")
+    now[0] += SILENT_FOR_S + 1
+    assert visitors.comes("ward-7", "a") and not visitors.comes("ward-7", "a")
 
 
 @pytest.mark.parametrize("declared", [True, False])

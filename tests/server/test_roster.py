@@ -1,5 +1,6 @@
 """Who is asked: whoever said yes; the undecided are asked again soon, the others seldom."""
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -59,9 +60,24 @@ def test_who_said_no_is_asked_seldom_and_who_thinks_is_asked_soon() -> None:
     assert stances.due({1, 2}, 100.0 + 20 * ASK_AGAIN_S) == [1, 2]
 
 
+def test_whoever_thinks_for_long_is_asked_less_and_less_and_at_least_every_minute() -> None:
+    stances, now, asked = Stances(), 0.0, list[float]()
+    while now < 3 * 86_400:
+        if stances.due({1}, now):
+            asked.append(now)
+            stances.asked(1, now)
+            stances.said(1, Status.AWAITING_APPROVAL, now)
+        now += 1.0
+    pauses = [after - before for before, after in itertools.pairwise(asked)]
+    assert pauses[:2] == [2.0, 2.0] and pauses == sorted(pauses) and pauses[-1] == 60.0
+    stances.said(1, Status.REFUSED_LEDGER, now)
+    stances.asked(1, now)
+    assert stances.due({1}, now + ASK_AGAIN_S) == [1], "whoever says something new is asked soon again"
+
+
 def test_the_first_round_waits_for_whoever_is_still_thinking(monkeypatch: pytest.MonkeyPatch) -> None:
     grid: Any = Grid(n1=Status.APPROVED, n2=Status.APPROVED, n3=Status.AWAITING_APPROVAL, n4=Status.REJECTED)
-    told: list[dict[str, int]] = []
+    told: list[dict[str, list[int]]] = []
     monkeypatch.setattr(roster, "ASK_AGAIN_S", 0.0)
     waits = 0
 
@@ -74,7 +90,7 @@ def test_the_first_round_waits_for_whoever_is_still_thinking(monkeypatch: pytest
     monkeypatch.setattr(roster.time, "sleep", pause)
     asked = Approving(grid, OFFER, quorum=2, patience_s=600.0, on_change=told.append)
     assert asked.members() == [1, 2, 3]
-    assert waits >= 3 and told[-1] == {"approved": 3, "rejected": 1}
+    assert waits >= 3 and told[-1] == {"approved": [1, 2, 3], "rejected": [4]}
 
 
 def test_a_node_that_does_not_know_the_run_any_more_is_shown_it_again() -> None:

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from sqlalchemy import create_engine, text
@@ -25,12 +25,12 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[str]:
+def postgresql(not_here: Callable[[str], NoReturn]) -> Iterator[str]:
     """A PostgreSQL server of our own, on loopback, gone afterwards; a URL without a database."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     initdb = found[-1] if found else shutil.which("initdb")
     if initdb is None:
-        pytest.skip("PostgreSQL is not installed; it runs where Debian's postgresql is (apt-get install)")
+        not_here("PostgreSQL is not installed; it runs where Debian's postgresql is (apt-get install)")
     binaries = Path(initdb).parent
     # PostgreSQL does not run as root
     owner: dict[str, Any] = {"user": "postgres", "group": "postgres"} if os.geteuid() == 0 else {}
@@ -128,6 +128,32 @@ def test_an_echo_never_goes_back(store: Store) -> None:
     assert store.last(9) == Mark(5, "a" * 64), "it belongs to the node, not to Flower's number for it"
 
 
+def test_a_ledgers_height_may_have_twelve_digits_and_a_mark_that_cannot_be_kept_ends_nothing(
+    url: str, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.invite("ward", "hash", SOON)
+    store.enrol("hash", "key", 7, datetime.now(UTC))
+    store.saw(7, Mark(10**12 - 1, "a" * 64))
+    assert store.last(7) == Mark(10**12 - 1, "a" * 64)
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE nodes RENAME TO away"))
+    store.saw(7, Mark(10**12 - 1, "b" * 64))
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE away RENAME TO nodes"))
+    engine.dispose()
+    assert "The ledger mark of node 7 was not kept" in caplog.text
+    assert store.last(7) == Mark(10**12 - 1, "a" * 64)
+
+
+def test_a_node_is_known_by_every_number_that_flower_gave_it(store: Store) -> None:
+    for name, number in (("ward", 1), ("lab", 2)):
+        store.invite(name, name, SOON)
+        store.enrol(name, name, number, datetime.now(UTC))
+    store.renumber("ward", 2**64 - 1)
+    assert store.names() == {1: "ward", 2: "lab", 2**64 - 1: "ward"}
+
+
 def test_one_key_one_node(store: Store) -> None:
     for name in ("one", "two"):
         store.invite(name, name, SOON)
@@ -186,6 +212,23 @@ def test_a_store_of_the_first_version_is_migrated(url: str, store: Store, make_s
         assert migrated.run(run).reason == ""
         migrated.set_state(run, "failed", reason="why")
         assert migrated.run(run).reason == "why"
+
+
+def test_a_store_of_the_second_version_is_migrated(url: str, store: Store) -> None:
+    store.invite("ward", "hash", SOON)
+    store.enrol("hash", "key", 7, datetime.now(UTC))
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("ALTER TABLE nodes ALTER COLUMN ledger_height TYPE INTEGER"))
+        connection.execute(text("DROP TABLE numbers"))
+        connection.execute(text("UPDATE meta SET value = '1'"))
+    engine.dispose()
+    with Store(url) as migrated:
+        assert migrated.names() == {7: "ward"}
+        migrated.saw(7, Mark(10**12 - 1, "a" * 64))
+        assert migrated.last(7).height == 10**12 - 1
 
 
 def test_a_store_of_a_newer_version_is_left_alone(url: str, store: Store) -> None:

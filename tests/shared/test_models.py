@@ -14,8 +14,9 @@ from server.export import export, load_finished
 from shared.adapted_model import build, layout_of
 from shared.adapters import orthonormal_rows
 from shared.batches import collate
+from shared.embedded import DATA_FOLDER_VARIABLE
 from shared.errors import SettingsError
-from shared.foundation import find
+from shared.foundation import Foundation, find
 from shared.study import Adapter, Model, Study
 
 Studies = Callable[..., Study]
@@ -46,6 +47,21 @@ def test_only_b_and_the_head_are_trained(make_study: Studies) -> None:
     names = [name for name, _ in layout_of(make_study(adapter={"layers": "last:1"})).tensors]
     assert len(names) == 4 and all(".layer.2." in name or name.startswith("head.") for name in names)
     assert not any("lora_A" in name for name in names)
+
+
+def test_an_embedded_model_may_lie_in_a_folder_and_is_checked_there_too(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed = find(Model(source="embedded:minilm"))
+    monkeypatch.setenv(DATA_FOLDER_VARIABLE, str(tmp_path))
+    (tmp_path / "models").mkdir()
+    assert find(Model(source="embedded:minilm")) == installed, "nothing of that name is there"
+    (tmp_path / "models/minilm").symlink_to(installed.directory)
+    assert find(Model(source="embedded:minilm")) == Foundation(tmp_path / "models/minilm", installed.fingerprint)
+    (tmp_path / "models/minilm").unlink()
+    (tmp_path / "models/minilm").symlink_to(tiny_bert)
+    with pytest.raises(SettingsError, match="weights of embedded:minilm"):
+        find(Model(source="embedded:minilm"))
 
 
 def test_wrong_models_are_refused(tmp_path: Path, tiny_bert: Path) -> None:

@@ -1,0 +1,73 @@
+"""A node in two containers: each half says what it sees, and none claims what the other one has."""
+
+import io
+from pathlib import Path
+
+import pytest
+
+from client.doctor import examine
+from client.settings import Folders
+from client.side import SIDE, side
+from client.standing import standing
+from client.vault.desk import Desk
+from client.vault.service import Steps, VaultService, serving
+from client.vault.vaults import Vaults
+from shared.errors import SettingsError
+from shared.invite import read_invite
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> Folders:
+    (tmp_path / "node.toml").write_text("")
+    return Desk(tmp_path / "node.toml").folders
+
+
+def test_a_half_is_vault_or_link_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    for name in ("", "vault", "link"):
+        monkeypatch.setenv(SIDE, name)
+        seen[name] = (side().has_vault, side().has_link)
+    assert seen == {"": (True, True), "vault": (True, False), "link": (False, True)}
+    monkeypatch.setenv(SIDE, "both")
+    with pytest.raises(SettingsError, match="FEDVAULT_SIDE='both'"):
+        side()
+
+
+def test_status_is_asked_of_the_socket_and_of_the_half_that_is_here(
+    places: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = Steps()
+    with serving(VaultService(Vaults(tmp_path / "node.toml", on_step=steps), steps), places.socket):
+        monkeypatch.setenv(SIDE, "vault")
+        found = standing(places)
+        assert found["running"] is True and found["vault"]["ledger_rows"] == 0
+        assert found["link"] == "in its own container"
+        monkeypatch.setenv(SIDE, "link")
+        places.link.mkdir()
+        (places.link / "state.json").write_text('{"connected": true}')
+        found = standing(places)
+        assert found["running"] is True and found["vault"]["busy"] is False
+        assert found["local_metrics"] == "in the vault's container"
+    monkeypatch.setenv(SIDE, "vault")
+    assert standing(places)["running"] is False and standing(places)["vault"] is None
+    monkeypatch.delenv(SIDE)
+    assert standing(places)["running"] is False
+
+
+def test_doctor_examines_one_half(places: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tmp_path / "node.toml"
+    policy = "epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 60\n"
+    config.write_text(f'[datasets.ward]\nsource = "ward.csv"\n{policy}models = ["{"0" * 64}"]\n')
+    monkeypatch.setenv(SIDE, "vault")
+    vault = [finding.check for finding in examine(config)]
+    monkeypatch.setenv(SIDE, "link")
+    link = {finding.check: finding for finding in examine(config)}
+    assert vault[:3] == ["settings", "ledger", "disk"] and "ward: data" in vault and "membership" not in vault
+    assert list(link) == ["settings", "disk", "membership", "vault"]
+    assert not link["vault"].ok and "Is its container running?" in link["vault"].todo
+
+
+def test_an_invite_may_come_as_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("not an invite"))
+    with pytest.raises(SettingsError, match="Expected an invite"):
+        read_invite(Path("-"))
