@@ -96,11 +96,12 @@ class Vaults:
         warm, settings = self._warm, desk.settings.node
         if not settings.local_metrics or warm is None or warm.run != task.study_run:
             return
+        last = warm.vault.last
+        if last is None or last.round != task.round:
+            return  # sent again, not trained: what may have ended this process once is not done twice
         try:
             found = _measured(warm.vault, task, desk)
-            last = warm.vault.last
-            if last is not None and last.round == task.round:
-                found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
+            found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
         except Exception:
             log.exception("Local metrics of round %d failed; training is not affected.", task.round)
             return
@@ -113,6 +114,7 @@ class Vaults:
         desk = Desk(self._config)
         try:
             warm = self._opened(desk, task)
+            objections = [] if warm is None else self._objections(desk, warm)
         except LedgerError as error:
             log.error("Round %d refused: %s", task.round, error)
             return _without_vault(task, Status.REFUSED_LEDGER)
@@ -125,7 +127,7 @@ class Vaults:
             warm.vault,
             desk.ledger,
             dataset=warm.dataset,
-            policy_says=lambda books: self._policy_says(desk, books, warm),
+            policy_says=lambda books: Status.REFUSED_POLICY if objections else self._policy_says(desk, books, warm),
         )
         return accountable.train(task)
 
@@ -149,7 +151,7 @@ class Vaults:
         return Vault(
             study,
             model,
-            approved.train(run),
+            lambda: approved.train(run),
             declared_size=approved.declared_size(run),
             randomness=lambda _round: OsRandomness(),
             cache=_private(desk.folders.cache),
@@ -157,15 +159,16 @@ class Vaults:
             on_step=self._on_step,
         )
 
-    def _policy_says(self, desk: Desk, books: Books, warm: Warm) -> Status | None:
-        """What node.toml says today: it may have become stricter since the study was approved."""
+    def _objections(self, desk: Desk, warm: Warm) -> list[str]:
+        """What node.toml has against the study today: it may have become stricter since the approval."""
         if warm.dataset not in desk.settings.datasets:
-            return Status.REFUSED_POLICY
+            return [f"{warm.dataset} is not in node.toml any more"]
+        return desk.objections(warm.vault.study, warm.dataset, underway=True)
+
+    def _policy_says(self, desk: Desk, books: Books, warm: Warm) -> Status | None:
         policy = desk.settings.policy(warm.dataset)
         if books.spent_after_round(warm.run) > policy.epsilon:
             return Status.REFUSED_BUDGET
-        if desk.objections(warm.vault.study, warm.dataset, underway=True):
-            return Status.REFUSED_POLICY
         return None if open_at(policy, self._now()) else Status.REFUSED_HOURS
 
     def _stance(self, offer: StudyOffer) -> Status:
