@@ -204,12 +204,27 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
 
 
 @cli.command()
+def register(
+    dataset: Annotated[str, typer.Argument(help="A dataset of node.toml.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Enter a dataset's records before any study: who shares a budget is settled now. Needed by within-policy."""
+    desk = _desk(config)
+    asked = desk.read(dataset)
+    with desk.ledger() as ledger:
+        desk.register(ledger, asked)
+        others = sorted(ledger.books.account(dataset) - {dataset})
+        typer.echo(
+            f"Registered. Row {ledger.height} of the ledger. Shares records with: {', '.join(others) or 'none'}."
+        )
+
+
+@cli.command()
 def show(study: StudyName, dataset: Dataset = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
     desk = _desk(config)
     declared, _run = _declared(desk, study)
-    with desk.ledger() as ledger:
-        question = desk.ask(ledger, declared, _only(desk, dataset))
+    question = desk.ask(declared, _only(desk, dataset))
     if as_json:
         typer.echo(json.dumps(asdict(question), indent=1))
         return
@@ -235,8 +250,7 @@ def approve(
     if named is None:
         raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
     chosen = _only(desk, dataset)
-    with desk.ledger() as ledger:
-        weighed = desk.weigh(ledger, declared, chosen)
+    weighed = desk.weigh(declared, chosen)
     typer.echo(weighed.question.in_words)
     if not yes:
         # the vault goes on meanwhile; whether it still fits is looked at again
@@ -372,9 +386,9 @@ def withdraw(
     config: Config = NODE_TOML,
 ) -> None:
     """A tombstone: no further rounds on these records, in any dataset. What was released stays released."""
+    if not yes:
+        typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
     with _desk(config).ledger() as opened:
-        if not yes:
-            typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
         opened.withdraw(dataset)
         account = opened.books.account(dataset)
         runs = sorted(name for name, run in opened.books.runs.items() if run.dataset in account and run.attempts)

@@ -28,13 +28,14 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Self
 
-from client.vault.books import Books
+from client.vault.books import UNDECLARED, Books, Limit, Terms, records, registration
 from shared.errors import FedVaultError, LedgerError
 from shared.files import write_atomically
 from shared.privacy.releases import Release, to_dict
 
 GENESIS = "0" * 64
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+SALT_BYTES = 16  # the server is told hashes of rows, and must not find out by trying what they hold
 SCHEMA = """
 CREATE TABLE rows (height INTEGER PRIMARY KEY, body TEXT NOT NULL, hash TEXT NOT NULL UNIQUE) STRICT;
 CREATE TRIGGER rows_stay BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
@@ -97,14 +98,21 @@ class Ledger:
         """Add a row that the books allow, durably."""
         self._append(row)
 
-    def register(self, dataset: str, *, epsilon: float, delta: float) -> None:
-        """Set the most a dataset may ever spend; once."""
-        self._append({"kind": "register", "dataset": dataset, "epsilon": epsilon, "delta": delta})
+    def register(
+        self,
+        dataset: str,
+        *,
+        epsilon: float,
+        delta: float,
+        terms: Terms = UNDECLARED,
+        ties: Iterable[str] = (),
+    ) -> None:
+        """Set the most a dataset may ever spend, and what it is measured in; once."""
+        self._append(records(dataset, ties, None) | registration(dataset, Limit(epsilon, delta), terms))
 
     def tie(self, dataset: str, others: Iterable[str]) -> None:
-        """Make one account of datasets that share records, as `RecordIndex.enter` found them; known ties stay."""
-        for other in sorted(set(others) - self.books.ties.get(dataset, set())):
-            self._append({"kind": "tie", "dataset": dataset, "other": other})
+        """Make one account of datasets that share records; one row, whomever it is tied to."""
+        self._append(records(dataset, others, None))
 
     def approve(self, dataset: str, run: str, *, study_sha256: str, rounds: int, per_round: Release) -> None:
         """Earmark a whole run.
@@ -245,7 +253,7 @@ class Ledger:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
         moment = self._moment()
         self.books.apply(row)
-        entered = {**row, "time": moment.isoformat(timespec="seconds"), "salt": secrets.token_hex(8)}
+        entered = {**row, "time": moment.isoformat(timespec="seconds"), "salt": secrets.token_hex(SALT_BYTES)}
         body = json.dumps(entered, sort_keys=True, separators=(",", ":"))
         head = chained(self.head, body)
         # memory and disk differ until both copies are durable; a failure in between is final for this process

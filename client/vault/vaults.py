@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from client.vault.accountable import AccountableVault
-from client.vault.books import Books
+from client.vault.books import Books, Limit
+from client.vault.datasets import TokenizedDataset
 from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.offers import Offered
@@ -26,7 +27,7 @@ from client.vault.private_training import micro_batches
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault, device_for
 from shared.adapted_model import build
-from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
+from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.study import Study
 
@@ -139,19 +140,24 @@ class Vaults:
         if run is None or run.study_sha256 != task.study_sha256:
             return None
         self._warm = None  # before the next model is loaded: two may not fit
-        self._warm = Warm(task.study_run, run.dataset, self._vault(desk, task.study_run))
+        self._warm = Warm(task.study_run, run.dataset, self._vault(desk, task.study_run, run.dataset))
         return self._warm
 
-    def _vault(self, desk: Desk, run: str) -> Vault:
+    def _vault(self, desk: Desk, run: str, dataset: str) -> Vault:
         approved, performance = desk.approved, desk.settings.performance
         study = approved.study(run).model_copy(update={"performance": performance})
         if performance.threads:
             torch.set_num_threads(performance.threads)
         model = build(study, desk.foundation(study)).to(device_for(performance.device))
+
+        def opened() -> TokenizedDataset:
+            desk.take(run, study, dataset)
+            return approved.train(run)
+
         return Vault(
             study,
             model,
-            lambda: approved.train(run),
+            opened,
             declared_size=approved.declared_size(run),
             randomness=lambda _round: OsRandomness(),
             cache=_private(desk.folders.cache),
@@ -167,23 +173,30 @@ class Vaults:
 
     def _policy_says(self, desk: Desk, books: Books, warm: Warm) -> Status | None:
         policy = desk.settings.policy(warm.dataset)
-        if books.spent_after_round(warm.run) > policy.epsilon:
+        if desk.changed(books, warm.dataset):
+            return Status.REFUSED_POLICY
+        # the stricter of ledger and node.toml, in both figures: an epsilon means nothing without its delta
+        limit = books.limit(warm.dataset).stricter(Limit(policy.epsilon, policy.delta))
+        if books.spent_after_round(warm.run, delta=limit.delta) > limit.epsilon:
             return Status.REFUSED_BUDGET
         return None if open_at(policy, self._now()) else Status.REFUSED_HOURS
 
     def _stance(self, offer: StudyOffer) -> Status:
+        """A function of public facts and the ledger: no record is looked at, so none can change the answer."""
         desk = Desk(self._config)
         offered = desk.offers.receive(offer)
+        allowed, reason = _allowed(desk, offered.study)
         with desk.ledger() as ledger:
             run = ledger.books.runs.get(offered.run)
             if offered.rejected or (run is not None and run.closed):
                 return Status.REJECTED
             if run is not None:
                 return Status.APPROVED if run.study_sha256 == offered.study.sha256 else Status.REFUSED_STUDY
-            possible, reason = _possible(desk, ledger.books, offered.study)
-            if not possible:
+            same = [name for name in allowed if not desk.changed(ledger.books, name)]
+            if not same:
                 return reason
-            return _approved_by_policy(desk, ledger, offered, possible)
+            possible = [name for name in same if desk.fits(ledger.books, offered.study, name)]
+            return _approved_by_policy(desk, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
 
     def _wait_for_slot(self) -> None:
         slot = Desk(self._config).settings.node.release_slot_s
@@ -191,28 +204,26 @@ class Vaults:
             self._sleep(slot - time.time() % slot)
 
 
-def _possible(desk: Desk, books: Books, study: Study) -> tuple[list[str], Status]:
-    """Datasets that the study may be trained on as far as public reasons go, and the reason if there is none."""
+def _allowed(desk: Desk, study: Study) -> tuple[list[str], Status]:
+    """Datasets that node.toml lets the study have, and the reason to give if it has none."""
     try:
         desk.foundation(study)
     except SettingsError:
         return [], Status.REFUSED_MODEL
-    allowed = [name for name in desk.settings.datasets if not desk.objections(study, name)]
-    if not allowed:
-        return [], Status.REFUSED_POLICY
-    return [name for name in allowed if desk.fits(books, study, name)], Status.REFUSED_BUDGET
+    return [name for name in desk.settings.datasets if not desk.objections(study, name)], Status.REFUSED_POLICY
 
 
 def _approved_by_policy(desk: Desk, ledger: Ledger, offered: Offered, possible: list[str]) -> Status:
-    if len(possible) != 1 or desk.settings.policy(possible[0]).approval == "ask":
+    name = possible[0]
+    unasked = desk.settings.policy(name).approval == "within-policy" and name in ledger.books.limits
+    if len(possible) != 1 or not unasked:
         return Status.AWAITING_APPROVAL
     try:
-        desk.approve(ledger, desk.weigh(ledger, offered.study, possible[0]), offered.run)
-    except (BudgetError, DataError, PolicyRefusal) as error:
-        # the cause may be the records: a person has to look, and the server hears only that
+        desk.approve_unasked(ledger, offered.study, name, offered.run)
+    except (BudgetError, PolicyRefusal) as error:
         log.error("%s was not approved by itself: %s", offered.run, error)
         return Status.AWAITING_APPROVAL
-    log.info("%s was approved by the policy of %s.", offered.run, possible[0])
+    log.info("%s was approved by the policy of %s.", offered.run, name)
     return Status.APPROVED
 
 
