@@ -16,16 +16,32 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Protocol
 
 from client.vault.books import Books
 from client.vault.ledger import Ledger
-from client.vault.vault import Vault
 from client.vault.wire import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
 from shared.protocol import Mark, Status, TrainReply, TrainTask
 
 log = logging.getLogger(__name__)
 OpenLedger = Callable[[], AbstractContextManager[Ledger]]
+
+
+class Attempts(Protocol):
+    """What trains, as far as the ledger is concerned; `Vault` is one."""
+
+    def refusal(self, task: TrainTask) -> Status | None:
+        """A public reason not to train; looks at no record."""
+        ...
+
+    def attempt(self, task: TrainTask) -> TrainReply:
+        """Train; called once the round is paid for."""
+        ...
+
+    def reply(self, task: TrainTask, status: Status) -> TrainReply:
+        """A code without an update."""
+        ...
 
 
 class AccountableVault:
@@ -45,7 +61,7 @@ class AccountableVault:
 
     def __init__(
         self,
-        vault: Vault,
+        vault: Attempts,
         open_ledger: OpenLedger,
         *,
         dataset: str,

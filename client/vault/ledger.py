@@ -30,7 +30,7 @@ from typing import Any, Self
 
 from client.vault.books import UNDECLARED, Books, Limit, Terms, records, registration
 from shared.errors import FedVaultError, LedgerError
-from shared.files import write_atomically
+from shared.files import sync_folder, write_atomically
 from shared.privacy.releases import Release, to_dict
 
 GENESIS = "0" * 64
@@ -137,7 +137,9 @@ class Ledger:
     def commit(self, run: str, number: int, released: bytes) -> None:
         """Make released bytes durable, then say so in the ledger; only then may they leave."""
         outbox = self._outbox(run, number)
-        outbox.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not outbox.parent.exists():
+            outbox.parent.mkdir(mode=0o700)
+            sync_folder(outbox.parent.parent)
         write_atomically(outbox, released)
         self._commit_row(run, number, released)
 
