@@ -214,12 +214,27 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
 
 
 @cli.command()
+def register(
+    dataset: Annotated[str, typer.Argument(help="A dataset of node.toml.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Enter a dataset's records before any study: who shares a budget is settled now. Needed by within-policy."""
+    desk = _desk(config)
+    asked = desk.read(dataset)
+    with desk.ledger() as ledger:
+        desk.register(ledger, asked)
+        others = sorted(ledger.books.account(dataset) - {dataset})
+        typer.echo(
+            f"Registered. Row {ledger.height} of the ledger. Shares records with: {', '.join(others) or 'none'}."
+        )
+
+
+@cli.command()
 def show(study: StudyName, dataset: Dataset = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
     desk = _desk(config)
     declared, _run = _declared(desk, study)
-    with desk.ledger() as ledger:
-        question = desk.ask(ledger, declared, _only(desk, dataset))
+    question = desk.ask(declared, _only(desk, dataset))
     if as_json:
         typer.echo(json.dumps(asdict(question), indent=1))
         return
@@ -245,8 +260,7 @@ def approve(
     if named is None:
         raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
     chosen = _only(desk, dataset)
-    with desk.ledger() as ledger:
-        weighed = desk.weigh(ledger, declared, chosen)
+    weighed = desk.weigh(declared, chosen)
     typer.echo(weighed.question.in_words)
     if not yes:
         # the vault goes on meanwhile; whether it still fits is looked at again

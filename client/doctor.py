@@ -210,8 +210,7 @@ def _budget(desk: Desk, name: str) -> str:
 
 
 def _question(desk: Desk, study: Study, dataset: str) -> str:
-    with desk.ledger() as ledger:
-        question = desk.ask(ledger, study, dataset)
+    question = desk.ask(study, dataset)
     if question.objections:
         raise PolicyRefusal(
             f"The policy refuses: {'; '.join(question.objections)}.", hint="Change node.toml, or say no."

@@ -4,13 +4,14 @@ Images and recordings are files that a cell names, relative to the table, or byt
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from shared.errors import DataError
+from shared.tasks.declarations import CONTENT
 
 
 def read_table(path: Path, columns: Sequence[str], media: Collection[str] = ()) -> pd.DataFrame:
@@ -45,6 +46,35 @@ def read_table(path: Path, columns: Sequence[str], media: Collection[str] = ()) 
             for name in dict.fromkeys(columns)
         }
     )
+
+
+def columns_of(path: Path) -> list[str]:
+    """Names of a table's columns.
+
+    Raises:
+        DataError: no such file, an unknown kind of file, or an unreadable file.
+    """
+    return [str(name) for name in _read(path).columns]
+
+
+def content_columns(found: Collection[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Columns of a table by which a record is known, whichever task reads it, by the task's name of each.
+
+    Args:
+        found: the table's own columns.
+        names: what a task's columns are called in it; default: the same.
+
+    Raises:
+        DataError: it has none of them.
+    """
+    called = {name: names.get(name, name) for name in CONTENT}
+    present = {name: column for name, column in called.items() if column in found}
+    if not present:
+        raise DataError(
+            f"Expected a column with texts, images or recordings, got {', '.join(map(repr, found)) or 'none'}.",
+            hint="Name it in `columns`, as in columns = { text = \"report\" }. Possible names: " + ", ".join(CONTENT),
+        )
+    return present
 
 
 def identity(cell: str | bytes) -> str:

@@ -100,6 +100,16 @@ def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command
     assert accounts["ward"]["spent"] == 0
 
 
+def test_register_enters_one_row_and_says_whose_budget_is_shared(node: Command, study: Callable[..., str]) -> None:
+    study()
+    code, out, _ = node("register", "ward")
+    assert code == 0 and "Row 1 of the ledger. Shares records with: none." in out
+    assert "Row 2 of the ledger. Shares records with: ward." in node("register", "renamed")[1]
+    assert "Row 3 of the ledger" in node("register", "ward")[1]
+    code, out, err = node("register", "nobody")
+    assert code != 0 and out == "" and "node.toml (ward, renamed)" in err
+
+
 def test_node_toml_may_be_stricter_than_the_ledger_and_never_looser(
     node: Command, study: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -208,5 +218,5 @@ def test_mistakes_are_one_clear_error(
 
 
 def test_help_teaches(node: Command) -> None:
-    for command in ([], ["init"], ["show"], ["approve"], ["ledger"], ["withdraw"]):
+    for command in ([], ["init"], ["register"], ["show"], ["approve"], ["ledger"], ["withdraw"]):
         assert "Usage" in node(*command, "--help")[1]

@@ -127,6 +127,7 @@ def enrolled(server: Reader, tmp_path: Path, name: str) -> Reader:
     config = node.folder / "node.toml"
     config.write_text(f"{config.read_text()}\n{policy.replace('= 1800 ', '= 110 ')}\n[performance]\nthreads = 1\n")
     node.types(".venv/bin/fedvault-node join")
+    node.types(".venv/bin/fedvault-node register")
     node.types(".venv/bin/fedvault-node start")
     return node
 

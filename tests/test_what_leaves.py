@@ -5,6 +5,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.link import Link
 from client.membership import membership
 from client.settings import folders, load_node
+from client.vault.desk import Desk
+from client.vault.private_training import PrivateTrainer
 from client.vault.vaults import Vaults
 from server.roster import OFFER_LIFE_S
 from shared.errors import RunError
@@ -81,23 +84,33 @@ class Sent:
     body: bytes
 
 
-class Troubled:
-    """The real vault, which fails in round 2 with a message that would tell everything."""
+class Listening:
+    """The real vault, and what it answered."""
 
     def __init__(self, vaults: Vaults) -> None:
         self._vaults = vaults
         self.statuses: list[Status] = []
 
     def train(self, task: TrainTask) -> TrainReply:
-        if task.round == 2:
-            self.statuses.append(Status.FAILED)
-            raise RunError("patient Anna: loss 3.21 in records.csv")
         reply = self._vaults.train(task)
         self.statuses.append(reply.status)
         return reply
 
     def offer(self, offer: StudyOffer) -> OfferReply:
         return self._vaults.offer(offer)
+
+
+@pytest.fixture
+def trouble(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training fails in the second round with a message that would tell everything."""
+    honest, rounds = PrivateTrainer.train_round, count(1)
+
+    def train_round(self: PrivateTrainer, *arguments: Any, **named: Any) -> Any:
+        if next(rounds) == 2:
+            raise RunError("patient Anna: loss 3.21 in records.csv")
+        return honest(self, *arguments, **named)
+
+    monkeypatch.setattr(PrivateTrainer, "train_round", train_round)
 
 
 @pytest.fixture
@@ -147,6 +160,7 @@ def study(federation: Federation, tiny_bert: Path, tmp_path: Path) -> str:
         node=f'models = "{tiny_bert.parent}"',
     )
     federation.enrol("secretward")
+    federation.node("secretward", "register", "ward")
     (tmp_path / "study.toml").write_text(f"""
 [study]
 name = "what leaves"
@@ -172,9 +186,10 @@ smallest_declared_size = 10
 @pytest.mark.guarantee(
     "a reply says nothing of how long it took: it bears its task's own moment, and one constant run time."
 )
+@pytest.mark.usefixtures("trouble")
 def test_the_whole_wire_of_a_whole_study(federation: Federation, study: str, wire: dict[int, bytearray]) -> None:
     config = federation.config("secretward")
-    places, vault, stop = folders(config, load_node(config)), Troubled(Vaults(config)), threading.Event()
+    places, vault, stop = folders(config, load_node(config)), Listening(Vaults(config)), threading.Event()
     member = membership(places.link)
     link = Link(
         lambda: member.connect(load_node(config).server, config.parent),
@@ -192,6 +207,10 @@ def test_the_whole_wire_of_a_whole_study(federation: Federation, study: str, wir
         stop.set()
         running.join(30)
     assert vault.statuses == [Status.TRAINED, Status.FAILED, Status.TRAINED, Status.TRAINED]
+    with Desk(config).ledger() as ledger:
+        entered = [(row["kind"], row.get("round")) for row in ledger.rows()]
+    paid = [(kind, number) for number in range(1, ROUNDS + 1) for kind in ("reserve", "commit")]
+    assert entered == [("register", None), ("approve", None), *paid], "the failure is paid for as the updates are"
     history = federation.run(study)["history"]
     assert [record["outcome"] for record in history] == ["aggregated", "skipped", "aggregated", "aggregated"]
 

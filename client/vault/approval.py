@@ -1,8 +1,10 @@
 """An operator's yes, as a row of the ledger."""
 
+from client.vault.books import Books
 from client.vault.ledger import Ledger
 from shared.errors import PolicyRefusal
 from shared.privacy.planning import plan
+from shared.privacy.releases import Release
 from shared.study import Study
 
 
@@ -13,11 +15,23 @@ def approve(ledger: Ledger, study: Study, *, dataset: str, run: str) -> None:
         BudgetError: it does not fit into what the dataset may spend.
         PolicyRefusal: the dataset is unknown or withdrawn, its delta is stricter, or the run was approved before.
     """
-    if dataset not in ledger.books.limits:
+    per_round = check_approval(ledger.books, study, dataset=dataset)
+    rounds = study.federation.rounds
+    ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)
+
+
+def check_approval(books: Books, study: Study, *, dataset: str) -> Release:
+    """What one round of the study releases, if these books allow a yes to it.
+
+    Raises:
+        BudgetError: it does not fit into what the dataset may spend.
+        PolicyRefusal: the dataset is unknown or withdrawn, or its delta is stricter.
+    """
+    if dataset not in books.limits:
         raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
-    limit = ledger.books.limit(dataset)
+    limit = books.limit(dataset)
     if study.privacy.delta > limit.delta:
         raise PolicyRefusal(f"Expected privacy.delta of at most {limit.delta:g}, got {study.privacy.delta:g}.")
     per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)
-    rounds = study.federation.rounds
-    ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)
+    books.check_fits(dataset, rounds=study.federation.rounds, per_round=per_round)
+    return per_round

@@ -18,27 +18,52 @@ class ApprovedRuns:
     """Snapshots by study run.
 
     Guarantee: a run trains on the records as they were when it was approved, whatever happens to the file later.
+    Guarantee: a run that the policy approved trains on the records as its first round found them.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def keep(self, run: str, study: Study, *, declared_size: int, train: Records, holdout: Records) -> None:
-        """Write a snapshot as a whole or not at all; one that is there is replaced."""
+    def keep(
+        self,
+        run: str,
+        study: Study,
+        *,
+        declared_size: int,
+        train: Records | None = None,
+        holdout: Records | None = None,
+    ) -> None:
+        """Write a snapshot as a whole or not at all; one that is there is replaced. Records may come later: `take`."""
         folder = self._of(run)
         unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(parents=True, mode=0o700)
         (unfinished / "study.json").write_text(study.canonical_json())
         (unfinished / "declared_size.json").write_text(json.dumps(declared_size))
-        train.save(unfinished / "train.npz")
-        holdout.save(unfinished / "holdout.npz")
+        if train is not None and holdout is not None:
+            train.save(unfinished / "train.npz")
+            holdout.save(unfinished / "holdout.npz")
         for path in unfinished.iterdir():
             path.chmod(0o600)
             with path.open("rb") as file:
                 os.fsync(file.fileno())
         shutil.rmtree(folder, ignore_errors=True)
         unfinished.rename(folder)
+
+    def taken(self, run: str) -> bool:
+        """Whether the records are kept."""
+        return (self._of(run) / "train.npz").exists()
+
+    def take(self, run: str, *, train: Records, holdout: Records) -> None:
+        """Keep the records of a run that was approved without them."""
+        # the training records last: they say that both are there
+        for name, part in (("holdout.npz", holdout), ("train.npz", train)):
+            unfinished = self._of(run) / f".{name}"
+            part.save(unfinished)
+            unfinished.chmod(0o600)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.rename(self._of(run) / name)
 
     def study(self, run: str) -> Study:
         """The study as approved; its performance settings are this machine's own.

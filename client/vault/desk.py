@@ -3,34 +3,34 @@
 Models and tokenizers are imported where they are used: most of what an operator asks needs neither.
 """
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from client.settings import Folders, NodeSettings, folders, load_node
-from client.vault.approval import approve
+from client.vault.approval import approve, check_approval
 from client.vault.approved_runs import ApprovedRuns
-from client.vault.books import Books, Limit
+from client.vault.books import Books, Limit, Terms
 from client.vault.ledger import Ledger
 from client.vault.offers import Offers
 from client.vault.policy import FLOAT_BYTES, objections
-from client.vault.record_index import RecordIndex, node_key
+from client.vault.registry import Registration, Registry
 from client.vault.roles import unit_name
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
+from shared.sources import columns_of, content_columns, identity, read_table
 from shared.study import Study
+from shared.tasks.declarations import MEDIA
 
 if TYPE_CHECKING:
     from client.vault.snapshot import Facts, Snapshot
     from shared.foundation import Foundation
-    from shared.tasks.rows import Table
 
 LEDGER_PATIENCE_S = 60.0
 
@@ -88,9 +88,8 @@ class Weighed:
 
     question: Question
     study: Study
-    dataset: str
-    rows: list[dict[str, Any]]
-    """For the ledger, before the approval itself."""
+    registration: Registration
+    """The dataset with the records that it held."""
     taken: "Snapshot"
 
 
@@ -131,23 +130,50 @@ class Desk:
         with Ledger(found.ledger, second=found.second, patience_s=LEDGER_PATIENCE_S) as opened:
             yield opened
 
-    def ask(self, ledger: Ledger, study: Study, dataset: str) -> Question:
-        """Weigh a study against the policy and what the ledger would say; enters nothing into the ledger."""
-        return self.weigh(ledger, study, dataset).question
+    def books(self) -> Books:
+        """What the ledger adds up to now."""
+        with self.ledger() as ledger:
+            return ledger.books
 
-    def weigh(self, ledger: Ledger, study: Study, dataset: str) -> "Weighed":
-        """The same, with the records that were weighed: what is approved is what was shown."""
-        table = self._table(study, dataset)
-        taken = self._snapshot(study, dataset, table)
-        rows = self._registration(ledger.books, study, dataset, table)
-        return Weighed(self._question(ledger, study, dataset, rows, taken.facts), study, dataset, rows, taken)
+    def ask(self, study: Study, dataset: str) -> Question:
+        """Weigh a study against the policy and what the ledger would say; enters nothing anywhere."""
+        return self.weigh(study, dataset).question
+
+    def weigh(self, study: Study, dataset: str) -> "Weighed":
+        """The same, with the records that were weighed: what is approved is what was shown.
+
+        Reading and tokenising may take minutes; the ledger is not held meanwhile.
+        """
+        books = self.books()
+        registry, table = Registry(*self.folders.records, books), self._table(dataset, study)
+        taken = self._snapshot(study, dataset, table, registry.key)
+        asked = self._registration(registry, dataset, table)
+        question = self._question(registry.look(asked), study, dataset, taken.facts)
+        return Weighed(question, study, asked, taken)
+
+    def read(self, dataset: str) -> Registration:
+        """What there is to register: the policy's terms, and the records as they are now."""
+        return self._registration(Registry(*self.folders.records, self.books()), dataset, self._table(dataset))
+
+    def register(self, ledger: Ledger, asked: Registration) -> None:
+        """Enter a dataset's records before any study asks for them, or those that came to it since: one row.
+
+        Raises:
+            BudgetError: with what they share, more would be promised than may be spent.
+            PolicyRefusal: node.toml does not say what the dataset was registered with.
+        """
+        changed = self.changed(ledger.books, asked.dataset)
+        if changed:
+            raise _refusal(asked.dataset, changed)
+        registry = Registry(*self.folders.records, ledger.books)
+        registry.enter(ledger, asked, lambda books: books.check_promises(asked.dataset))
 
     def fits(self, books: Books, study: Study, dataset: str) -> bool:
         """Whether the study fits into what the dataset may spend, as far as the ledger knows its records."""
         policy = self.settings.policy(dataset)
         limit, history = Limit(policy.epsilon, policy.delta), []
         if dataset in books.limits:
-            limit, history = _stricter(books.limit(dataset), limit), books.history(dataset, earmarked=True)
+            limit, history = books.limit(dataset).stricter(limit), books.history(dataset, earmarked=True)
         whole = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
         return epsilon_rdp([*history, whole], limit.delta) <= limit.epsilon
 
@@ -158,6 +184,14 @@ class Desk:
         """
         dimension = dimension_of(study.canonical_json(), self.foundation(study).directory)
         return objections(self.settings.policy(dataset), study, dimension=dimension, underway=underway)
+
+    def changed(self, books: Books, dataset: str) -> list[str]:
+        """What node.toml says otherwise than when the dataset was registered; public."""
+        now, then = self._terms(dataset), books.terms.get(dataset)
+        if then is None or now == then:
+            return []
+        said = f"{dataset} was registered with one {then.unit} as its unit and declared_size = {then.declared_size}"
+        return [f"{said}, node.toml says one {now.unit} and {now.declared_size}"]
 
     def foundation(self, study: Study) -> "Foundation":
         """The study's base model among this node's own.
@@ -172,33 +206,59 @@ class Desk:
         return find_by_fingerprint(study.model.fingerprint, self.folders.models)
 
     def approve(self, ledger: Ledger, weighed: "Weighed", run: str) -> None:
-        """Enter a yes: the whole worst case is earmarked, the records are kept as they were weighed.
+        """Enter a yes: the records, then the whole worst case; the records are kept as they were weighed.
+
+        The rows are two, whatever the records hold and share.
 
         Raises:
             PolicyRefusal: the policy forbids it, or the run was rejected; the operator changes the policy or says no.
             BudgetError: it does not fit into what the records may spend.
         """
         self.offers.check_open(run)
-        question, dataset = weighed.question, weighed.dataset
+        question, asked, study = weighed.question, weighed.registration, weighed.study
         if question.objections:
-            raise PolicyRefusal(
-                f"Expected a study within the policy of {dataset!r}, got: {'; '.join(question.objections)}.",
-                hint="The stricter of study and policy wins. Change node.toml, or say no.",
-            )
-        if question.epsilon_after > question.epsilon_limit:
-            raise BudgetError(
-                f"Expected a study that fits into epsilon={question.epsilon_limit:g} of {dataset!r}, "
-                f"it would promise {question.epsilon_after:.3f}.",
-                hint=f"{question.epsilon_promised:.3f} is spent or earmarked already.",
-            )
+            raise _refusal(asked.dataset, list(question.objections))
         if run in ledger.books.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
-        for row in weighed.rows:
-            ledger.enter(row)
+
+        def check(books: Books) -> None:
+            # the ledger may have gone on since it was weighed
+            changed = self.changed(books, asked.dataset)
+            if changed:
+                raise _refusal(asked.dataset, changed)
+            _check_fits(self._question(books, study, asked.dataset, question.records))
+            check_approval(books, study, dataset=asked.dataset)
+
+        Registry(*self.folders.records, ledger.books).enter(ledger, asked, check)
         # first what it will train on, then the yes: a crash in between leaves files that nobody asks for
-        size, taken = self.settings.policy(dataset).declared_size, weighed.taken
-        self.approved.keep(run, weighed.study, declared_size=size, train=taken.train, holdout=taken.holdout)
-        approve(ledger, weighed.study, dataset=dataset, run=run)
+        size, taken = asked.terms.declared_size, weighed.taken
+        self.approved.keep(run, study, declared_size=size, train=taken.train, holdout=taken.holdout)
+        approve(ledger, study, dataset=asked.dataset, run=run)
+
+    def approve_unasked(self, ledger: Ledger, study: Study, dataset: str, run: str) -> None:
+        """Enter the policy's yes, for a dataset that was registered before. Looks at no record.
+
+        The records are taken by the first round, after it is paid for. The row is one.
+
+        Raises:
+            PolicyRefusal: the dataset was withdrawn, or the run was rejected or approved before.
+            BudgetError: it does not fit into what the records may spend.
+        """
+        self.offers.check_open(run)
+        check_approval(ledger.books, study, dataset=dataset)
+        self.approved.keep(run, study, declared_size=self.settings.policy(dataset).declared_size)
+        approve(ledger, study, dataset=dataset, run=run)
+
+    def take(self, run: str, study: Study, dataset: str) -> None:
+        """Keep what a run trains on, if its approval did not: the records of today that were registered."""
+        if self.approved.taken(run):
+            return
+        registry, table = Registry(*self.folders.records, self.books()), self._table(dataset, study)
+        identities, known = self._registration(registry, dataset, table).identities, registry.known(dataset)
+        # each row by itself; identities stand column after column
+        rows = [known.issuperset(filter(None, identities[row :: len(table)])) for row in range(len(table))]
+        taken = self._snapshot(study, dataset, table[rows], registry.key)
+        self.approved.take(run, train=taken.train, holdout=taken.holdout)
 
     def reject(self, ledger: Ledger, run: str) -> str:
         """Say no; a run that was approved is closed, and what it earmarked and did not use is given back.
@@ -215,17 +275,13 @@ class Desk:
             self.offers.reject(name)
         return name
 
-    def _question(
-        self, ledger: Ledger, study: Study, dataset: str, rows: list[dict[str, Any]], facts: "Facts"
-    ) -> Question:
+    def _question(self, books: Books, study: Study, dataset: str, facts: "Facts") -> Question:
+        """In these books the dataset's records are entered."""
         policy = self.settings.policy(dataset)
-        books = copy.deepcopy(ledger.books)
-        for row in rows:
-            books.apply(row)
         planned = plan(study.privacy, steps=study.total_steps)
         whole = planned.release(study.total_steps)
         # the ledger keeps what was declared first; node.toml may only be stricter
-        limit = _stricter(books.limit(dataset), Limit(policy.epsilon, policy.delta))
+        limit = books.limit(dataset).stricter(Limit(policy.epsilon, policy.delta))
         history = books.history(dataset, earmarked=True)
         dimension = dimension_of(study.canonical_json(), self.foundation(study).directory)
         return Question(
@@ -245,44 +301,50 @@ class Desk:
             epsilon_limit=limit.epsilon,
             delta=limit.delta,
             unit=policy.unit,
-            objections=tuple(self.objections(study, dataset)),
+            objections=(*self.changed(books, dataset), *self.objections(study, dataset)),
             records=facts,
         )
 
     def snapshot(self, study: Study, dataset: str) -> "Snapshot":
         """What the study would train on now."""
-        return self._snapshot(study, dataset, self._table(study, dataset))
+        registry = Registry(*self.folders.records, self.books())
+        return self._snapshot(study, dataset, self._table(dataset, study), registry.key)
 
-    def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame) -> "Snapshot":
+    def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame, key: bytes) -> "Snapshot":
         from client.vault.snapshot import take_snapshot
 
-        policy = self.settings.policy(dataset)
-        return take_snapshot(table, policy, study, self.foundation(study), key=node_key(self.folders.records[1]))
+        return take_snapshot(table, self.settings.policy(dataset), study, self.foundation(study), key=key)
 
-    def _table(self, study: Study, dataset: str) -> pd.DataFrame:
+    def _table(self, dataset: str, study: Study | None = None) -> pd.DataFrame:
+        """The columns that records are known by, those that the study reads, and the unit's."""
         policy = self.settings.policy(dataset)
+        source = self.config.resolve().parent / policy.source
+        names, optional = content_columns(columns_of(source), policy.columns), list[str]()
+        if study is not None:
+            from shared.tasks.kinds import task_kind
+            from shared.tasks.rows import Table
+
+            reader = Table(task_kind(study.task), policy.columns)
+            names, optional = names | reader.names, reader.optional
+        media = [column for name, column in names.items() if name in MEDIA]
         others = [policy.unit_column] if policy.unit_column else []
-        return self._reader(study, dataset).read(self.config.resolve().parent / policy.source, *others)
+        return read_table(source, [*names.values(), *others], media, optional=optional)
 
-    def _reader(self, study: Study, dataset: str) -> "Table":
-        from shared.tasks.kinds import task_kind
-        from shared.tasks.rows import Table
-
-        return Table(task_kind(study.task), self.settings.policy(dataset).columns)
-
-    def _registration(self, books: Books, study: Study, dataset: str, table: pd.DataFrame) -> list[dict[str, Any]]:
-        """Rows that are missing before an approval: the dataset's limit, and ties by the records it holds now."""
+    def _terms(self, dataset: str) -> Terms:
         policy = self.settings.policy(dataset)
-        index, key = self.folders.records
-        identities = self._reader(study, dataset).identities(table)
+        return Terms(policy.unit, policy.declared_size)
+
+    def _registration(self, registry: Registry, dataset: str, table: pd.DataFrame) -> Registration:
+        """What a record is known by: each text, image and recording in it, whichever study may read it."""
+        policy = self.settings.policy(dataset)
+        known = content_columns(table.columns, policy.columns)
+        texts = [identity(cell) for column in known.values() for cell in table[column]]
         if policy.unit_column is not None:
             # whoever is in two datasets has one budget, whatever the rows say
-            identities += [f"{policy.unit} {unit_name(value)}" for value in table[policy.unit_column] if value.strip()]
-        others = RecordIndex(index, node_key(key)).enter(dataset, identities)
-        limit = {"kind": "register", "dataset": dataset, "epsilon": policy.epsilon, "delta": policy.delta}
-        new = others & set(books.limits) - books.ties.get(dataset, set())
-        ties = [{"kind": "tie", "dataset": dataset, "other": other} for other in sorted(new)]
-        return ties if dataset in books.limits else [limit, *ties]
+            names = map(unit_name, table[policy.unit_column])
+            texts += [f"{policy.unit} {name}" if name else "" for name in names]
+        limit = Limit(policy.epsilon, policy.delta)
+        return Registration(dataset, limit, self._terms(dataset), registry.identities(texts))
 
 
 @lru_cache(maxsize=64)
@@ -294,5 +356,17 @@ def dimension_of(study_json: str, directory: Path) -> int:
     return layout_of(Study.model_validate_json(study_json), Foundation(directory, "")).length
 
 
-def _stricter(one: Limit, other: Limit) -> Limit:
-    return Limit(min(one.epsilon, other.epsilon), min(one.delta, other.delta))
+def _check_fits(question: Question) -> None:
+    if question.epsilon_after > question.epsilon_limit:
+        raise BudgetError(
+            f"Expected a study that fits into epsilon={question.epsilon_limit:g} of {question.dataset!r}, "
+            f"it would promise {question.epsilon_after:.3f}.",
+            hint=f"{question.epsilon_promised:.3f} is spent or earmarked already.",
+        )
+
+
+def _refusal(dataset: str, objections: list[str]) -> PolicyRefusal:
+    return PolicyRefusal(
+        f"Expected a study within the policy of {dataset!r}, got: {'; '.join(objections)}.",
+        hint="The stricter of study and policy wins. Change node.toml, or say no.",
+    )

@@ -27,10 +27,10 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Self
 
-from client.vault.books import Books
+from client.vault.books import UNDECLARED, Books, Limit, Terms, records, registration
 from client.vault.ledger_file import GENESIS, SEE_A_PERSON, body_of, chained, migrate, prepare, speaking
 from shared.errors import FedVaultError, LedgerError
-from shared.files import write_atomically
+from shared.files import sync_folder, write_atomically
 from shared.privacy.releases import Release, to_dict
 
 CLOCK_SKEW = timedelta(minutes=10)
@@ -87,14 +87,21 @@ class Ledger:
         """Add a row that the books allow, durably."""
         self._append(row)
 
-    def register(self, dataset: str, *, epsilon: float, delta: float) -> None:
-        """Set the most a dataset may ever spend; once."""
-        self._append({"kind": "register", "dataset": dataset, "epsilon": epsilon, "delta": delta})
+    def register(
+        self,
+        dataset: str,
+        *,
+        epsilon: float,
+        delta: float,
+        terms: Terms = UNDECLARED,
+        ties: Iterable[str] = (),
+    ) -> None:
+        """Set the most a dataset may ever spend, and what it is measured in; once."""
+        self._append(records(dataset, ties, None) | registration(dataset, Limit(epsilon, delta), terms))
 
     def tie(self, dataset: str, others: Iterable[str]) -> None:
-        """Make one account of datasets that share records, as `RecordIndex.enter` found them; known ties stay."""
-        for other in sorted(set(others) - self.books.ties.get(dataset, set())):
-            self._append({"kind": "tie", "dataset": dataset, "other": other})
+        """Make one account of datasets that share records; one row, whomever it is tied to."""
+        self._append(records(dataset, others, None))
 
     def approve(self, dataset: str, run: str, *, study_sha256: str, rounds: int, per_round: Release) -> None:
         """Earmark a whole run.
@@ -119,7 +126,9 @@ class Ledger:
     def commit(self, run: str, number: int, released: bytes) -> None:
         """Make released bytes durable, then say so in the ledger; only then may they leave."""
         outbox = self._outbox(run, number)
-        outbox.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not outbox.parent.exists():
+            outbox.parent.mkdir(mode=0o700)
+            sync_folder(outbox.parent.parent)
         write_atomically(outbox, released)
         self._commit_row(run, number, released)
 

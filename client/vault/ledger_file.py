@@ -29,6 +29,7 @@ CREATE TRIGGER rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'the le
 {ROWS_IN_ORDER}
 """
 SCHEMA_VERSION = 2
+SALT_BYTES = 16  # the server is told hashes of rows, and must not find out by trying what they hold
 MIGRATIONS = {1: ROWS_IN_ORDER}
 """Statements that lead from a version to the next. 1: `INSERT OR REPLACE` went past the other two triggers."""
 
@@ -65,7 +66,7 @@ def migrate(database: sqlite3.Connection, version: int) -> None:
 
 def body_of(row: Mapping[str, Any], moment: datetime) -> str:
     """A row as it is written: with its time, and a salt so that its hash says nothing about it."""
-    entered = {**row, "time": moment.isoformat(timespec="seconds"), "salt": secrets.token_hex(8)}
+    entered = {**row, "time": moment.isoformat(timespec="seconds"), "salt": secrets.token_hex(SALT_BYTES)}
     return json.dumps(entered, sort_keys=True, separators=(",", ":"))
 
 

@@ -51,7 +51,8 @@ class DatasetPolicy(Section):
     hours: str = "00:00-00:00"
     """Local time from-to; across midnight if `to` is earlier; the same twice means always."""
     approval: Literal["ask", "within-policy"] = "ask"
-    """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself."""
+    """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself, on
+    records that were registered before (`fedvault-node register`); rows that came to the source since are left out."""
 
     @field_validator("hours")
     @classmethod

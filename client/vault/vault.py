@@ -2,29 +2,34 @@
 
 It holds the records, the model and the study that was agreed to. Whatever it answers has the same length; whatever
 goes wrong after training began becomes one code, and the cause stays in the local log.
+
+| part of an answer | what it looks at |
+|---|---|
+| `refusal` | the study, the task, the model, the probe on synthetic records: public; comes before anything is paid |
+| `attempt` | the records: opened, passed through the frozen layers, trained on; comes after the round is paid for |
 """
 
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
-from client.vault.exactness import ensure_exact
-from client.vault.prefix import open_prefix
+from client.vault.exactness import LENGTHS, ensure_exact
+from client.vault.prefix import Prefix, open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
-from shared.errors import ExactnessError, FedVaultError
+from shared.errors import FedVaultError
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
-from shared.records import Records
+from shared.records import Records, with_units
 from shared.schedule import learning_rate_factors
-from shared.study import Study
+from shared.study import RECORD, Study
 
 log = logging.getLogger(__name__)
 
@@ -53,11 +58,12 @@ class Vault:
 
     Guarantee: everything a reply says about the records went through the private trainer.
     Guarantee: every reply of a study has the same length, whether training succeeded or not.
+    Guarantee: a refusal is found without looking at any record.
 
     Args:
         study: as agreed; phase, steps, learning rates, sigma and C come from here, never from a task.
         model: the study's model on its device.
-        records: to train on.
+        records: to train on, or what opens them, asked by the first attempt.
         declared_size: public size of the dataset.
         randomness: source of sampling and noise for a round number.
         cache: private folder for activations; None computes them each time.
@@ -69,7 +75,7 @@ class Vault:
         self,
         study: Study,
         model: AdaptedModel,
-        records: Records,
+        records: Records | Callable[[], Records],
         *,
         declared_size: int,
         randomness: Callable[[int], Randomness],
@@ -83,13 +89,16 @@ class Vault:
         self._verdicts = verdicts
         self._records = records
         self._trainer: PrivateTrainer | None = None
+        self._exact = False
         self.last: Trained | None = None
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task."""
         refusal = self.refusal(task)
-        if refusal is not None:
-            return self.reply(task, refusal)
+        return self.attempt(task) if refusal is None else self.reply(task, refusal)
+
+    def attempt(self, task: TrainTask) -> TrainReply:
+        """Train on the records, for a task that was not refused: trained, or failed whatever the cause."""
         try:
             update = self._trained(self.trainer(), task)
         except Exception:
@@ -107,38 +116,47 @@ class Vault:
         if self.declared_size < self.study.federation.smallest_declared_size:
             return Status.REFUSED_SIZE
         try:
-            self.trainer()
-        except ExactnessError as error:
-            log.error("Round %d refused: %s", task.round, error)
-            return Status.REFUSED_EXACTNESS
+            self._show_exact()
         except Exception:
-            return None  # it may be the data's doing: training will meet it again, as a failure that is paid for
+            # no record was near: whatever stopped the probe is public, and what is not shown is not trained
+            log.exception("Round %d refused: exactness was not shown.", task.round)
+            return Status.REFUSED_EXACTNESS
         return None
 
     def trainer(self) -> PrivateTrainer:
-        """The trainer, probed for exactness, built at first use and kept warm."""
+        """The trainer on the records, probed for exactness first, built at first use and kept warm."""
         if self._trainer is None:
-            performance, training = self.study.performance, self.study.training
-            device = next(self.model.parameters()).device
-            prefix = open_prefix(
-                self.model,
-                self._records,
-                device,
-                folder=self._cache,
-                limit_bytes=performance.prefix_cache_limit_bytes,
-            )
-            trainer = PrivateTrainer(
-                self.model,
-                prefix,
-                plan(self.study.privacy, steps=self.study.total_steps),
-                declared_size=self.declared_size,
-                learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
-                micro_batch_tokens=performance.micro_batch_tokens,
-                precision=performance.precision,
-            )
-            ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts)
-            self._trainer = trainer
+            self._show_exact()
+            records = self._records() if callable(self._records) else self._records
+            limit_bytes = self.study.performance.prefix_cache_limit_bytes
+            prefix = open_prefix(self.model, records, self._device, folder=self._cache, limit_bytes=limit_bytes)
+            self._trainer = self._trainer_on(prefix)
         return self._trainer
+
+    def _show_exact(self) -> None:
+        if not self._exact:
+            records = self.model.kind.synthetic(self.model.config, LENGTHS, variant=0)
+            if self.study.privacy.unit != RECORD:
+                records = with_units(records, np.arange(len(records)))
+            trainer = self._trainer_on(Prefix(self.model, records, self._device))
+            ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts)
+            self._exact = True
+
+    def _trainer_on(self, prefix: Prefix) -> PrivateTrainer:
+        training = self.study.training
+        return PrivateTrainer(
+            self.model,
+            prefix,
+            plan(self.study.privacy, steps=self.study.total_steps),
+            declared_size=self.declared_size,
+            learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
+            micro_batch_tokens=self.study.performance.micro_batch_tokens,
+            precision=self.study.performance.precision,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
         training, federation = self.study.training, self.study.federation

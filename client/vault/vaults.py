@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from client.vault.accountable import AccountableVault
-from client.vault.books import Books
+from client.vault.books import Books, Limit
+from client.vault.datasets import TokenizedDataset
 from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.offers import Offered
@@ -25,7 +26,7 @@ from client.vault.prefix import open_prefix
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault, device_for
 from shared.adapted_model import build
-from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
+from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.judging import judge
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.study import Study
@@ -96,11 +97,12 @@ class Vaults:
         warm, settings = self._warm, desk.settings.node
         if not settings.local_metrics or warm is None or warm.run != task.study_run:
             return
+        last = warm.vault.last
+        if last is None or last.round != task.round:
+            return  # sent again, not trained: what may have ended this process once is not done twice
         try:
             found = _measured(warm.vault, task, desk)
-            last = warm.vault.last
-            if last is not None and last.round == task.round:
-                found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
+            found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
         except Exception:
             log.exception("Local metrics of round %d failed; training is not affected.", task.round)
             return
@@ -113,6 +115,7 @@ class Vaults:
         desk = Desk(self._config)
         try:
             warm = self._opened(desk, task)
+            objections = [] if warm is None else self._objections(desk, warm)
         except LedgerError as error:
             log.error("Round %d refused: %s", task.round, error)
             return _without_vault(task, Status.REFUSED_LEDGER)
@@ -125,7 +128,7 @@ class Vaults:
             warm.vault,
             desk.ledger,
             dataset=warm.dataset,
-            policy_says=lambda books: self._policy_says(desk, books, warm),
+            policy_says=lambda books: Status.REFUSED_POLICY if objections else self._policy_says(desk, books, warm),
         )
         return accountable.train(task)
 
@@ -137,19 +140,24 @@ class Vaults:
         if run is None or run.study_sha256 != task.study_sha256:
             return None
         self._warm = None  # before the next model is loaded: two may not fit
-        self._warm = Warm(task.study_run, run.dataset, self._vault(desk, task.study_run))
+        self._warm = Warm(task.study_run, run.dataset, self._vault(desk, task.study_run, run.dataset))
         return self._warm
 
-    def _vault(self, desk: Desk, run: str) -> Vault:
+    def _vault(self, desk: Desk, run: str, dataset: str) -> Vault:
         approved, performance = desk.approved, desk.settings.performance
         study = approved.study(run).model_copy(update={"performance": performance})
         if performance.threads:
             torch.set_num_threads(performance.threads)
         model = build(study, desk.foundation(study)).to(device_for(performance.device))
+
+        def opened() -> TokenizedDataset:
+            desk.take(run, study, dataset)
+            return approved.train(run)
+
         return Vault(
             study,
             model,
-            approved.train(run),
+            opened,
             declared_size=approved.declared_size(run),
             randomness=lambda _round: OsRandomness(),
             cache=_private(desk.folders.cache),
@@ -157,30 +165,38 @@ class Vaults:
             on_step=self._on_step,
         )
 
-    def _policy_says(self, desk: Desk, books: Books, warm: Warm) -> Status | None:
-        """What node.toml says today: it may have become stricter since the study was approved."""
+    def _objections(self, desk: Desk, warm: Warm) -> list[str]:
+        """What node.toml has against the study today: it may have become stricter since the approval."""
         if warm.dataset not in desk.settings.datasets:
-            return Status.REFUSED_POLICY
+            return [f"{warm.dataset} is not in node.toml any more"]
+        return desk.objections(warm.vault.study, warm.dataset, underway=True)
+
+    def _policy_says(self, desk: Desk, books: Books, warm: Warm) -> Status | None:
         policy = desk.settings.policy(warm.dataset)
-        if books.spent_after_round(warm.run) > policy.epsilon:
-            return Status.REFUSED_BUDGET
-        if desk.objections(warm.vault.study, warm.dataset, underway=True):
+        if desk.changed(books, warm.dataset):
             return Status.REFUSED_POLICY
+        # the stricter of ledger and node.toml, in both figures: an epsilon means nothing without its delta
+        limit = books.limit(warm.dataset).stricter(Limit(policy.epsilon, policy.delta))
+        if books.spent_after_round(warm.run, delta=limit.delta) > limit.epsilon:
+            return Status.REFUSED_BUDGET
         return None if open_at(policy, self._now()) else Status.REFUSED_HOURS
 
     def _stance(self, offer: StudyOffer) -> Status:
+        """A function of public facts and the ledger: no record is looked at, so none can change the answer."""
         desk = Desk(self._config)
         offered = desk.offers.receive(offer)
+        allowed, reason = _allowed(desk, offered.study)
         with desk.ledger() as ledger:
             run = ledger.books.runs.get(offered.run)
             if offered.rejected or (run is not None and run.closed):
                 return Status.REJECTED
             if run is not None:
                 return Status.APPROVED if run.study_sha256 == offered.study.sha256 else Status.REFUSED_STUDY
-            possible, reason = _possible(desk, ledger.books, offered.study)
-            if not possible:
+            same = [name for name in allowed if not desk.changed(ledger.books, name)]
+            if not same:
                 return reason
-            return _approved_by_policy(desk, ledger, offered, possible)
+            possible = [name for name in same if desk.fits(ledger.books, offered.study, name)]
+            return _approved_by_policy(desk, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
 
     def _wait_for_slot(self) -> None:
         slot = Desk(self._config).settings.node.release_slot_s
@@ -188,28 +204,26 @@ class Vaults:
             self._sleep(slot - time.time() % slot)
 
 
-def _possible(desk: Desk, books: Books, study: Study) -> tuple[list[str], Status]:
-    """Datasets that the study may be trained on as far as public reasons go, and the reason if there is none."""
+def _allowed(desk: Desk, study: Study) -> tuple[list[str], Status]:
+    """Datasets that node.toml lets the study have, and the reason to give if it has none."""
     try:
         desk.foundation(study)
     except SettingsError:
         return [], Status.REFUSED_MODEL
-    allowed = [name for name in desk.settings.datasets if not desk.objections(study, name)]
-    if not allowed:
-        return [], Status.REFUSED_POLICY
-    return [name for name in allowed if desk.fits(books, study, name)], Status.REFUSED_BUDGET
+    return [name for name in desk.settings.datasets if not desk.objections(study, name)], Status.REFUSED_POLICY
 
 
 def _approved_by_policy(desk: Desk, ledger: Ledger, offered: Offered, possible: list[str]) -> Status:
-    if len(possible) != 1 or desk.settings.policy(possible[0]).approval == "ask":
+    name = possible[0]
+    unasked = desk.settings.policy(name).approval == "within-policy" and name in ledger.books.limits
+    if len(possible) != 1 or not unasked:
         return Status.AWAITING_APPROVAL
     try:
-        desk.approve(ledger, desk.weigh(ledger, offered.study, possible[0]), offered.run)
-    except (BudgetError, DataError, PolicyRefusal) as error:
-        # the cause may be the records: a person has to look, and the server hears only that
+        desk.approve_unasked(ledger, offered.study, name, offered.run)
+    except (BudgetError, PolicyRefusal) as error:
         log.error("%s was not approved by itself: %s", offered.run, error)
         return Status.AWAITING_APPROVAL
-    log.info("%s was approved by the policy of %s.", offered.run, possible[0])
+    log.info("%s was approved by the policy of %s.", offered.run, name)
     return Status.APPROVED
 
 

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 
 from client.vault.desk import Desk
-from client.vault.ledger import Ledger
+from client.vault.registry import Registry
 from shared.errors import DataError, SettingsError
 
 
@@ -31,9 +31,12 @@ def withdraw(desk: Desk, dataset: str) -> list[Descendant]:
         DataError: it was never registered, and its records cannot be read to find out what shares them.
         PolicyRefusal: it was withdrawn before.
     """
+    known = dataset in desk.books().limits
+    asked = None if known else desk.read(dataset)
     with desk.ledger() as ledger:
-        if dataset not in ledger.books.limits:
-            _register(desk, ledger, dataset)
+        if asked is not None:
+            # only what is registered can be tied to what shares its records, and ended with it
+            Registry(*desk.folders.records, ledger.books).enter(ledger, asked, lambda _books: None)
         ledger.withdraw(dataset)
         account = ledger.books.account(dataset)
         runs = {name: run for name, run in ledger.books.runs.items() if run.dataset in account}
@@ -47,13 +50,6 @@ def withdraw(desk: Desk, dataset: str) -> list[Descendant]:
     # of every dataset: whose activations a file holds cannot be told any more, and they are computed again when needed
     shutil.rmtree(desk.folders.cache, ignore_errors=True)
     return found
-
-
-def _register(desk: Desk, ledger: Ledger, dataset: str) -> None:
-    """Only what is registered can be tied to what shares its records, and ended with it."""
-    desk.settings.policy(dataset)
-    for row in desk._registration(ledger.books, dataset, desk._table(dataset)):
-        ledger.enter(row)
 
 
 def _study(desk: Desk, run: str) -> tuple[str, str]:

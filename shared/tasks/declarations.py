@@ -198,6 +198,10 @@ Task = Annotated[
     Field(discriminator="kind"),
 ]
 
+CONTENT = ("audio", "context", "image", "prompt", "question", "response", "source", "target", "text", "text_pair", "tokens")
+"""Columns, over all kinds, whose cells say which record this is: whoever shares one shares a budget. Labels do not."""
+MEDIA = ("audio", "image", "mask")
+"""Columns, over all kinds, whose cells name a file or hold its bytes."""
 KINDS = frozenset(
     {
         "sequence-classification",

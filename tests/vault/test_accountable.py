@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import client.vault.ledger
+import client.vault.vault
 from client.vault.accountable import AccountableVault
 from client.vault.approval import approve
 from client.vault.ledger import Ledger
@@ -17,7 +17,7 @@ from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault
 from client.vault.wire import read_reply, write_reply
 from shared.adapted_model import build
-from shared.errors import BudgetError, PolicyRefusal
+from shared.errors import BudgetError, ExactnessError, PolicyRefusal
 from shared.protocol import Status, TrainTask, encode_reply
 from shared.records import Records as Dataset
 from shared.study import Study
@@ -78,7 +78,7 @@ def test_the_same_question_gets_the_same_bytes(
 ) -> None:
     first = accountable.train(task(vault))
     spent = ledger.books.spent("data")
-    monkeypatch.setattr(vault, "train", lambda _task: pytest.fail("trained again"))
+    monkeypatch.setattr(vault, "attempt", lambda _task: pytest.fail("trained again"))
     other_adapter = task(vault, adapter=np.ones(vault.model.layout.length, np.float32))
     for question in (task(vault), other_adapter):
         again = accountable.train(question)
@@ -106,7 +106,7 @@ def test_a_crash_while_training_is_charged_and_answered_as_lost(
     def killed(_task: TrainTask) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(vault, "train", killed)
+    monkeypatch.setattr(vault, "attempt", killed)
     with pytest.raises(KeyboardInterrupt):
         accountable.train(task(vault))
     monkeypatch.undo()
@@ -127,15 +127,94 @@ def test_a_failure_that_the_data_may_have_caused_is_paid_for_and_repeated(
     assert ledger.books.spent("data") > 0
 
 
-def test_a_disk_that_fails_at_the_end_lets_nothing_leave(
-    accountable: AccountableVault, vault: Vault, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.guarantee("after the reservation every trouble is answered with one code.")
+@pytest.mark.parametrize(
+    "when", ["records are opened", "exactness", "the update is made durable", "the row is entered"]
+)
+def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_leave(
+    study: Study, ledger: Ledger, make_records: Records, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    def full(*_: object) -> None:
-        raise OSError("No space left on device")
+    approve(ledger, study, dataset="data", run="run")
+    opened = Opened(ledger, make_records(60))
+    troubled = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
+    if when == "records are opened":
+        opened.error = MemoryError("too many")
+    elif when == "exactness":
+        opened.error = ExactnessError("Expected exact gradients, got others.")
+    elif when == "the update is made durable":
+        monkeypatch.setattr(ledger, "_outbox", lambda *_: ledger.path / "not-a-folder" / "update")
+    else:
+        monkeypatch.setattr(ledger, "_commit_row", lambda *_: 1 / 0)
+    reply = AccountableVault(troubled, lambda: nullcontext(ledger), dataset="data").train(task(troubled))
+    assert reply.status is Status.FAILED and not reply.update.any()
+    assert (reply.ledger.height, ledger.books.spent("data") > 0) == (3, True)
 
-    monkeypatch.setattr(client.vault.ledger, "write_atomically", full)
-    reply = accountable.train(task(vault))
-    assert reply.status is Status.REFUSED_LEDGER and not reply.update.any()
+
+class Opened:
+    """Records that remember what the ledger said when they were opened."""
+
+    def __init__(self, ledger: Ledger, records: TokenizedDataset) -> None:
+        self._ledger, self._records = ledger, records
+        self.error: Exception | None = None
+        self.after: list[str] = []
+
+    def __call__(self) -> TokenizedDataset:
+        self.after = [row["kind"] for row in self._ledger.rows()]
+        if self.error is not None:
+            raise self.error
+        return self._records
+
+
+@pytest.mark.guarantee("no record is opened for a round, and none is looked at, before the round's cost is on disk.")
+@pytest.mark.guarantee("a refusal is found without looking at any record.")
+def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
+    study: Study, ledger: Ledger, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    approve(ledger, study, dataset="data", run="run")
+    opened, looked = Opened(ledger, make_records(60)), list[tuple[str, int]]()
+
+    def spied(name: str) -> Callable[..., Any]:
+        honest = getattr(client.vault.vault, name)
+
+        def spy(*arguments: Any, **named: Any) -> Any:
+            looked.append((name, ledger.height))
+            return honest(*arguments, **named)
+
+        return spy
+
+    for name in ("ensure_exact", "open_prefix"):
+        monkeypatch.setattr(client.vault.vault, name, spied(name))
+    vault = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
+    answering = AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
+    for wrong in (task(vault, round=9), task(vault, study_run="unknown")):
+        answering.train(wrong)
+    assert opened.after == [] and looked == [("ensure_exact", 2)], "a refusal opens no record"
+    assert answering.train(task(vault)).status is Status.TRAINED
+    assert opened.after == ["register", "approve", "reserve"]
+    assert looked == [("ensure_exact", 2), ("open_prefix", 3)]
+
+
+def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
+    study: Study, tmp_path: Path, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def open_ledger() -> Ledger:
+        return Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "second" / "head.json")
+
+    with open_ledger() as ledger:
+        ledger.register("data", epsilon=3.0, delta=1e-5)
+        approve(ledger, study, dataset="data", run="run")
+    looked = list[int]()
+
+    def look(*_: object, **__: object) -> None:
+        with open_ledger() as other:
+            looked.append(other.height)
+
+    monkeypatch.setattr(client.vault.vault, "ensure_exact", look)
+    vault = Vault(
+        study, build(study), make_records(60), declared_size=60, randomness=lambda _round: OsRandomness(), on_step=look
+    )
+    assert AccountableVault(vault, open_ledger, dataset="data").train(task(vault)).status is Status.TRAINED
+    assert looked == [2, 3, 3, 3]
 
 
 def test_public_refusals_cost_nothing(vault: Vault, ledger: Ledger, study: Study, make_records: Records) -> None:

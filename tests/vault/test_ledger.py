@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-import client.vault.ledger as module
 from client.vault.ledger import Ledger
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
@@ -95,69 +92,6 @@ def test_registering_again_resets_nothing_and_withdrawing_ends_everything(opened
     for refused in (lambda: ledger.reserve("run", 1), lambda: approved(ledger, run="other")):
         with pytest.raises(PolicyRefusal, match="withdrawn"):
             refused()
-
-
-class Crash(BaseException):
-    """The power goes."""
-
-
-def crashing(monkeypatch: pytest.MonkeyPatch, write: int) -> None:
-    """Cut the power at one of the next durable writes: before it, or in the middle of a rename."""
-    honest, count = module.write_atomically, iter(range(1000))
-
-    def cut(path: Path, content: bytes) -> None:
-        if next(count) == write:
-            raise Crash
-        honest(path, content)
-
-    monkeypatch.setattr(module, "write_atomically", cut)
-
-
-steps = st.lists(st.tuples(st.integers(1, 4), st.sampled_from([None, None, 0, 1, 2, 3])), max_size=12)
-
-
-@pytest.mark.guarantee("what a dataset has spent is on disk before the first noisy step that spends it.")
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps)
-def test_spent_is_never_less_than_what_was_released(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[int, int | None]]
-) -> None:
-    folder = tmp_path_factory.mktemp("ledger")
-    released: dict[int, bytes] = {}
-    trained: list[int] = []
-
-    def reopen() -> Ledger:
-        return Ledger(folder / "ledger.db", second=folder / "head.json")
-
-    ledger = approved(reopen(), epsilon=9.0)
-    for serial, (number, crash) in enumerate(steps):
-        if crash is not None:
-            crashing(monkeypatch, crash)
-        try:
-            play(ledger, number, b"%d" % serial, trained, released)
-        except Crash:
-            ledger.close()
-            monkeypatch.undo()
-            ledger = reopen()
-        monkeypatch.undo()
-        independent = epsilon_rdp([SubsampledGaussian(1.5, 0.1, 6 * len(set(trained)))], DELTA) if trained else 0.0
-        assert ledger.books.spent("data") >= independent - 1e-12
-        assert len(trained) == len(set(trained)), "a round was trained twice"
-        assert all(ledger.answer("run", n) == sent for n, sent in released.items())
-    ledger.close()
-    shutil.rmtree(folder)
-
-
-def play(ledger: Ledger, number: int, update: bytes, trained: list[int], released: dict[int, bytes]) -> None:
-    """One task as a vault answers it."""
-    kept = ledger.answer("run", number)
-    if kept is None and not ledger.lost("run", number):
-        ledger.reserve("run", number)
-        trained.append(number)
-        ledger.commit("run", number, update)
-        kept = ledger.answer("run", number)
-    if kept is not None:
-        assert released.setdefault(number, kept) == kept, "other bytes were sent for the same round"
 
 
 def damage(path: Path, statement: str) -> None:

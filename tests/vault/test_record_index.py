@@ -1,16 +1,22 @@
 """Identity is the data's: renaming, editing and registering anew reset nothing."""
 
-from collections.abc import Iterator
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from client.vault.books import UNDECLARED, Limit, Terms
 from client.vault.ledger import Ledger
 from client.vault.record_index import KEY_BYTES, RecordIndex, node_key
+from client.vault.registry import Registration, Registry
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
 
+Registered = Callable[..., None]
 ROUND = SubsampledGaussian(1.5, 0.1, 6)
 
 
@@ -25,10 +31,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield opened
 
 
-def registered(ledger: Ledger, index: RecordIndex, name: str, texts: list[str], *, epsilon: float = 3.0) -> None:
-    others = index.enter(name, texts)
-    ledger.register(name, epsilon=epsilon, delta=1e-5)
-    ledger.tie(name, others)
+@pytest.fixture
+def registered(ledger: Ledger, tmp_path: Path) -> Callable[..., None]:
+    """Enters texts as a dataset's records, as the node does."""
+
+    def enter(name: str, texts: list[str], *, epsilon: float = 3.0, terms: Terms = UNDECLARED) -> None:
+        registry = Registry(tmp_path / "records.db", tmp_path / "key", ledger.books)
+        asked = Registration(name, Limit(epsilon, 1e-5), terms, registry.identities(texts))
+        registry.enter(ledger, asked, lambda books: books.check_promises(name))
+
+    return enter
 
 
 @pytest.mark.guarantee("a dataset that shares any record with an older one is tied to it, whatever its name.")
@@ -40,11 +52,11 @@ def registered(ledger: Ledger, index: RecordIndex, name: str, texts: list[str], 
         ["new", "records", "\uff54\uff48\uff52\uff45\uff45"],
     ],
 )
-def test_one_shared_record_is_one_budget(index: RecordIndex, ledger: Ledger, texts: list[str]) -> None:
-    registered(ledger, index, "ward", ["one", "two", "three"])
+def test_one_shared_record_is_one_budget(registered: Registered, ledger: Ledger, texts: list[str]) -> None:
+    registered("ward", ["one", "two", "three"])
     ledger.approve("ward", "first", study_sha256="s" * 64, rounds=4, per_round=ROUND)
     ledger.reserve("first", 1)
-    registered(ledger, index, "renamed", texts, epsilon=100.0)
+    registered("renamed", texts, epsilon=100.0)
     assert ledger.books.spent("renamed") == ledger.books.spent("ward") > 0
     assert ledger.books.limit("renamed").epsilon == 3.0
     fitting = ledger.books.affordable_rounds("renamed", ROUND)
@@ -52,42 +64,132 @@ def test_one_shared_record_is_one_budget(index: RecordIndex, ledger: Ledger, tex
         ledger.approve("renamed", "second", study_sha256="s" * 64, rounds=fitting + 1, per_round=ROUND)
 
 
-def test_ties_reach_through_others_and_stay_after_the_records_are_gone(index: RecordIndex, ledger: Ledger) -> None:
-    registered(ledger, index, "a", ["one"])
-    registered(ledger, index, "b", ["one", "two"])
-    registered(ledger, index, "c", ["two", "three"])
-    registered(ledger, index, "apart", ["four"])
+def test_ties_reach_through_others_and_stay_after_the_records_are_gone(registered: Registered, ledger: Ledger) -> None:
+    registered("a", ["one"])
+    registered("b", ["one", "two"])
+    registered("c", ["two", "three"])
+    registered("apart", ["four"])
     assert ledger.books.account("a") == {"a", "b", "c"} and ledger.books.account("apart") == {"apart"}
-    assert index.enter("a", ["nothing of before"]) == {"b"}
+    registered("a", ["nothing of before"])
+    assert ledger.books.account("a") == {"a", "b", "c"}
     ledger.approve("c", "run", study_sha256="s" * 64, rounds=1, per_round=ROUND)
     assert ledger.books.promised("a") == epsilon_rdp([ROUND], 1e-5) and ledger.books.promised("apart") == 0.0
 
 
-def test_withdrawing_reaches_everything_that_shares_records(index: RecordIndex, ledger: Ledger) -> None:
-    registered(ledger, index, "a", ["one"])
-    registered(ledger, index, "b", ["one"])
+def test_withdrawing_reaches_everything_that_shares_records(registered: Registered, ledger: Ledger) -> None:
+    registered("a", ["one"])
+    registered("b", ["one"])
     ledger.withdraw("a")
     with pytest.raises(PolicyRefusal, match="'a' with its records was withdrawn"):
         ledger.approve("b", "run", study_sha256="s" * 64, rounds=1, per_round=ROUND)
 
 
-def test_empty_texts_tie_nothing(index: RecordIndex) -> None:
-    index.enter("a", ["", "  "])
-    assert index.enter("b", ["", "\t"]) == set()
+def test_empty_texts_tie_nothing(registered: Registered, ledger: Ledger) -> None:
+    registered("a", ["", "  "])
+    registered("b", ["", "\t"])
+    assert ledger.books.account("b") == {"b"}
 
 
-def test_known_ties_are_entered_once(index: RecordIndex, ledger: Ledger) -> None:
-    registered(ledger, index, "a", ["one"])
-    registered(ledger, index, "b", ["one"])
-    height = ledger.height
-    ledger.tie("b", index.enter("b", ["one"]))
-    ledger.tie("a", index.enter("a", ["one"]))
-    assert ledger.height == height
+@pytest.mark.guarantee("registering a dataset enters one row, whatever its records share with others.")
+@pytest.mark.parametrize("texts", [["apart"], ["one"], ["one", "two"], ["one", "two", "three"], [""]])
+def test_registering_enters_one_row_whatever_is_shared(
+    registered: Registered, ledger: Ledger, texts: list[str]
+) -> None:
+    for name in ("one", "two", "three"):
+        registered(name, [name])
+    assert ledger.height == 3
+    for again in (4, 5):
+        registered("new", texts)
+        assert ledger.height == again
+
+
+def test_the_hash_that_is_sent_is_of_a_row_with_128_random_bits(registered: Registered, ledger: Ledger) -> None:
+    registered("a", ["one"])
+    (row,) = ledger.rows()
+    assert len(row["salt"]) == 32, "nobody finds out by trying what the row says of the records"
+
+
+def test_datasets_with_different_units_never_become_one_account(registered: Registered, ledger: Ledger) -> None:
+    registered("rows", ["one"], terms=Terms("record", 10))
+    with pytest.raises(PolicyRefusal, match="'people' hides one patient and 'rows' one record"):
+        registered("people", ["one", "two"], terms=Terms("patient", 10))
+    registered("people", ["two"], terms=Terms("patient", 10))
+    with pytest.raises(PolicyRefusal, match="hide the same unit"):
+        registered("people", ["two", "one"])
+    assert ledger.books.account("people") == {"people"} and ledger.height == 2
+    registered("more-people", ["two"], terms=Terms("patient", 20))
+    assert ledger.books.account("people") == {"people", "more-people"}
+
+
+def test_records_that_would_promise_too_much_together_are_not_registered(
+    registered: Registered, ledger: Ledger
+) -> None:
+    for name in ("a", "b"):
+        registered(name, [name])
+        rounds = ledger.books.affordable_rounds(name, ROUND)
+        ledger.approve(name, f"run-{name}", study_sha256="s" * 64, rounds=rounds, per_round=ROUND)
+    with pytest.raises(BudgetError, match="'c' shares some with a, b"):
+        registered("c", ["a", "b"])
+    assert "c" not in ledger.books.limits and ledger.height == 4
+
+
+@pytest.mark.guarantee(
+    "an index or a key that is gone, older or another one than the ledger knows is never used, nor made anew."
+)
+@pytest.mark.parametrize("what", ["records.db", "key"])
+@pytest.mark.parametrize("how", ["gone", "older", "another"])
+def test_another_index_or_key_stops_registering(
+    registered: Registered, ledger: Ledger, tmp_path: Path, what: str, how: str
+) -> None:
+    registered("ward", ["one"])
+    path = tmp_path / what
+    older = path.read_bytes()
+    registered("ward", ["one", "two"])
+    if how == "gone":
+        path.unlink()
+    elif what == "key":
+        path.write_bytes(os.urandom(KEY_BYTES) if how == "another" else older[:5])
+    elif how == "older":
+        path.write_bytes(older)
+    else:
+        change(path, "UPDATE records SET dataset = 'other'")
+    with pytest.raises(LedgerError) as raised:
+        registered("renamed", ["two"])
+    assert "Restore it from a backup" in raised.value.hint
+    assert path.exists() == (how != "gone") and ledger.height == 2
+
+
+def change(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute(statement)
+
+
+def test_an_index_that_a_crash_left_ahead_goes_on_and_only_ties_more(
+    registered: Registered, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registered("ward", ["one"])
+    monkeypatch.setattr(ledger, "enter", lambda _row: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        registered("renamed", ["one", "two"])
+    monkeypatch.undo()
+    registered("third", ["two"])
+    assert ledger.books.account("third") == {"third"}, "nothing was spent under a name that is not registered"
+    registered("renamed", ["neither"])
+    assert ledger.books.account("renamed") == {"ward", "renamed", "third"}
+
+
+def test_looking_keeps_nothing(index: RecordIndex, registered: Registered, ledger: Ledger) -> None:
+    registered("ward", ["one"])
+    before = index.known("ward"), index.known("renamed")
+    assert index.look("renamed", index.hashed(["one", "two"])).others == {"ward"}
+    assert (index.known("ward"), index.known("renamed")) == before and not before[1]
 
 
 def test_hashes_say_nothing_without_the_key(tmp_path: Path) -> None:
     for name in ("here", "there"):
-        RecordIndex(tmp_path / f"{name}.db", node_key(tmp_path / f"{name}.key")).enter("a", ["a secret record"])
+        index = RecordIndex(tmp_path / f"{name}.db", node_key(tmp_path / f"{name}.key"))
+        with index.entering("a", index.hashed(["a secret record"])):
+            pass
     stored = [(tmp_path / f"{name}.db").read_bytes() for name in ("here", "there")]
     assert stored[0] != stored[1] and not any(b"secret" in content for content in stored)
     assert (tmp_path / "here.key").stat().st_mode & 0o777 == 0o600

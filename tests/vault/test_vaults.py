@@ -13,11 +13,12 @@ import pytest
 
 from client.vault.approved_runs import ApprovedRuns
 from client.vault.desk import Desk
+from client.vault.ledger import Ledger
 from client.vault.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
 from client.vault.vaults import Vaults
 from client.vault.wire import write_reply
 from shared.adapted_model import layout_of
-from shared.errors import BudgetError, DataError, PeerError, PolicyRefusal, SettingsError
+from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.foundation import find
 from shared.protocol import Mark, Status, StudyOffer, TrainTask
 from shared.study import Model, Study
@@ -50,8 +51,15 @@ class Node:
 
     def approve(self, study: Study, run: str = "r-1") -> None:
         desk = Desk(self.config)
+        weighed = desk.weigh(study, "ward")
         with desk.ledger() as ledger:
-            desk.approve(ledger, desk.weigh(ledger, study, "ward"), run)
+            desk.approve(ledger, weighed, run)
+
+    def register(self) -> None:
+        desk = Desk(self.config)
+        asked = desk.read("ward")
+        with desk.ledger() as ledger:
+            desk.register(ledger, asked)
 
     def rows(self) -> list[str]:
         with Desk(self.config).ledger() as ledger:
@@ -135,6 +143,7 @@ def test_an_offer_outside_the_policy_is_refused_for_a_public_reason(
 
 def test_within_policy_approves_what_the_policy_allows_and_no_more_than_the_budget(node: Node) -> None:
     node.write(approval="within-policy")
+    node.register()
     vaults = Vaults(node.config)
     assert vaults.offer(offer(node.study(privacy={"epsilon": 2.0}))).status is Status.APPROVED
     assert node.rows() == ["register", "approve"]
@@ -143,11 +152,130 @@ def test_within_policy_approves_what_the_policy_allows_and_no_more_than_the_budg
     assert node.rows() == ["register", "approve"]
 
 
-def test_within_policy_leaves_data_that_cannot_be_read_to_a_person(node: Node) -> None:
+def test_within_policy_leaves_a_dataset_that_nobody_registered_to_a_person(node: Node) -> None:
     node.write(approval="within-policy")
-    node.data.write_text("nothing,here\n1,2\n")
     assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
-    assert node.rows() == []
+    node.approve(node.study(privacy={"epsilon": 0.5}))
+    small = node.study(privacy={"epsilon": 1.0})
+    assert Vaults(node.config).offer(offer(small, "r-2")).status is Status.APPROVED
+    assert node.rows() == ["register", "approve", "approve"]
+
+
+SOURCES = {
+    "as it was registered": None,
+    "gone": "",
+    "without its columns": "nothing,here\n1,2\n",
+    "not a table": "\x00\x01",
+    "one record, of another dataset": "text,label\nclinic word,no\n",
+}
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_no_record_changes_what_the_policy_answers_nor_the_height_that_is_sent(node: Node, source: str) -> None:
+    node.write(approval="within-policy")
+    node.register()
+    other(node, "clinic", "clinic word")
+    if SOURCES[source] is not None:
+        node.data.write_text(SOURCES[source] or "")
+    if source == "gone":
+        node.data.unlink()
+    study, vaults = node.study(), Vaults(node.config)
+    assert vaults.offer(offer(study)).status is Status.APPROVED
+    assert vaults.offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
+    reply = vaults.train(task(study))
+    usable = source in ("as it was registered", "one record, of another dataset")
+    assert reply.status is (Status.TRAINED if usable else Status.FAILED)
+    assert reply.ledger.height == 4, "registered twice, approved, and paid for whatever came of it"
+    assert node.rows()[-2:] == ["reserve", "commit"]
+
+
+def other(node: Node, name: str, text: str, **changes: Any) -> None:
+    """Register another dataset with one record."""
+    usual = node.config.read_text()
+    node.write(**changes)
+    (node.folder / f"{name}.csv").write_text(f"text,label\n{text},no\n")
+    node.config.write_text(node.config.read_text().replace("ward", name))
+    desk = Desk(node.config)
+    asked = desk.read(name)
+    with desk.ledger() as ledger:
+        desk.register(ledger, asked)
+    node.config.write_text(usual)
+
+
+@pytest.mark.guarantee("a run that the policy approved trains on the records as its first round found them.")
+def test_a_run_of_the_policy_trains_on_registered_records_as_its_first_round_found_them(node: Node) -> None:
+    node.write(approval="within-policy", holdout=0.0)
+    node.register()
+    rows = node.data.read_text().splitlines()
+    node.data.write_text("\n".join([*rows[:41], "came after,yes"]) + "\n")
+    study, vaults, kept = node.study(), Vaults(node.config), ApprovedRuns(Desk(node.config).folders.approved)
+    assert vaults.offer(offer(study)).status is Status.APPROVED
+    assert not kept.taken("r-1"), "nothing is read before a round is paid for"
+    assert vaults.train(task(study)).status is Status.TRAINED
+    assert len(kept.train("r-1")) == 40, "a row that was not registered is left out"
+    node.data.unlink()
+    assert Vaults(node.config).train(task(study, 2)).status is Status.TRAINED
+
+
+def test_a_row_of_the_approval_is_one_and_of_the_records_one_whatever_they_share(node: Node) -> None:
+    heights = set()
+    for text in ("apart", "bad word0"):
+        other(node, text.replace(" ", "-"), text)
+        before = len(node.rows())
+        node.approve(node.study(privacy={"epsilon": 0.4}), f"r-{text}")
+        heights.add(len(node.rows()) - before)
+    assert heights == {2}
+    with Desk(node.config).ledger() as ledger:
+        assert ledger.books.account("ward") == {"ward", "bad-word0"}
+
+
+@pytest.mark.parametrize("changes", [{"declared_size": 60}, {"unit": "patient", "unit_column": "label"}])
+def test_what_spending_is_measured_in_stays_as_it_was_registered(node: Node, changes: dict[str, Any]) -> None:
+    study, vaults = node.study(privacy={"epsilon": 1.0}), Vaults(node.config)
+    node.approve(study)
+    node.write(approval="within-policy", **changes)
+    unit = {"privacy": {"epsilon": 1.0, "unit": changes.get("unit", "record")}}
+    assert vaults.offer(offer(node.study(**unit), "r-2")).status is Status.REFUSED_POLICY
+    assert vaults.train(task(study)).status is Status.REFUSED_POLICY
+    for refused in (node.register, lambda: node.approve(node.study(**unit), "r-2")):
+        with pytest.raises(PolicyRefusal, match="was registered with one record as its unit and declared_size = 54"):
+            refused()
+    assert node.rows() == ["register", "approve"]
+
+
+def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    import client.vault.snapshot as module
+
+    honest, heights = module.take_snapshot, list[int]()
+
+    def looking(*arguments: Any, **named: Any) -> Any:
+        with Ledger(Desk(node.config).folders.ledger, second=Desk(node.config).folders.second) as ledger:
+            heights.append(ledger.height)
+        return honest(*arguments, **named)
+
+    monkeypatch.setattr(module, "take_snapshot", looking)
+    node.approve(node.study())
+    assert heights == [0] and node.rows() == ["register", "approve"]
+
+
+def test_what_was_weighed_is_weighed_again_before_it_is_entered(node: Node) -> None:
+    desk, study = Desk(node.config), node.study(privacy={"epsilon": 2.5})
+    weighed = desk.weigh(study, "ward")
+    node.approve(study, "r-other")
+    with pytest.raises(BudgetError, match="it would promise"), desk.ledger() as ledger:
+        desk.approve(ledger, weighed, "r-1")
+    assert node.rows() == ["register", "approve"]
+
+
+def test_without_the_record_index_nothing_new_is_approved_and_what_was_approved_goes_on(node: Node) -> None:
+    study = node.study(privacy={"epsilon": 1.0})
+    node.approve(study)
+    Desk(node.config).folders.records[0].unlink()
+    with pytest.raises(LedgerError, match="Expected the record index"):
+        Desk(node.config).ask(study, "ward")
+    with pytest.raises(LedgerError, match="Expected the record index"):
+        node.register()
+    assert Vaults(node.config).train(task(study)).status is Status.TRAINED
 
 
 def test_rounds_are_trained_in_the_policys_hours(node: Node) -> None:
@@ -174,6 +302,20 @@ def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> No
     assert vaults.train(task(study, 2)).status is Status.REFUSED_POLICY
     node.write()
     assert vaults.train(task(study, 2)).status is Status.TRAINED
+
+
+def test_a_stricter_delta_of_today_makes_what_is_spent_more(node: Node) -> None:
+    study, vaults = node.study(privacy={"delta": 1e-7}), Vaults(node.config)
+    node.write(delta=1e-4)
+    node.approve(study)
+    assert vaults.train(task(study)).status is Status.TRAINED
+    with Desk(node.config).ledger() as ledger:
+        loose, strict = (ledger.books.spent_after_round("r-1", delta=delta) for delta in (1e-4, 1e-7))
+    assert loose < strict
+    node.write(epsilon=round((loose + strict) / 2, 6), delta=1e-4)
+    assert vaults.train(task(study, 2)).status is Status.TRAINED
+    node.write(epsilon=round((loose + strict) / 2, 6), delta=1e-7)
+    assert vaults.train(task(study, 3)).status is Status.REFUSED_BUDGET
 
 
 def test_another_study_under_an_approved_name_is_refused(node: Node) -> None:
@@ -222,6 +364,7 @@ def test_local_metrics_stay_in_a_local_file(node: Node) -> None:
 
 def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
     node.write(approval="within-policy")
+    node.register()
     section = node.config.read_text().split("[datasets.ward]")[1]
     node.config.write_text(node.config.read_text() + "[datasets.clinic]" + section)
     assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
