@@ -26,10 +26,11 @@ class Table:
         """Read the columns of the task, and some others.
 
         Raises:
-            DataError: the table cannot be read, or a column is missing.
+            DataError: the table cannot be read, or a column is missing that is not optional.
         """
         media = [self.names[column.name] for column in self.kind.columns if column.media]
-        return read_table(path, [*self.names.values(), *others], media)
+        optional = [self.names[column.name] for column in self.kind.columns if column.optional]
+        return read_table(path, [*self.names.values(), *others], media, optional=optional)
 
     def rows(self, part: pd.DataFrame) -> Rows:
         """The cells of some rows."""
