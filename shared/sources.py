@@ -4,25 +4,30 @@ Images and recordings are files that a cell names, relative to the table, or byt
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from shared.errors import DataError
 from shared.tasks.declarations import CONTENT
 
 
-def read_table(path: Path, columns: Sequence[str], media: Collection[str] = ()) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[str], media: Collection[str] = (), *, optional: Collection[str] = ()
+) -> pd.DataFrame:
     """Read the named columns as text; a missing cell becomes an empty string.
 
-    Literal words such as NA or null stay text. Numbers become their plain form (1, not 1.0).
+    Literal words such as NA or null stay text. Numbers become their plain form (1, not 1.0), lists and objects JSON.
 
     Args:
         path: the table.
         columns: wanted ones.
         media: those of them that hold files; they are read as bytes, empty for a file that is not there.
+        optional: those of them that may be missing; their cells are then empty.
 
     Raises:
         DataError: no such file, an unknown kind of file, an unreadable file, missing or doubled columns, no rows.
@@ -31,6 +36,7 @@ def read_table(path: Path, columns: Sequence[str], media: Collection[str] = ()) 
     doubled = [name for name in columns if list(table.columns).count(name) > 1]
     if doubled:
         raise DataError(f"Expected each column of {path} once, got {doubled[0]!r} more than once.")
+    table = table.assign(**{name: "" for name in optional if name not in table.columns})
     missing = [name for name in columns if name not in table.columns]
     if missing:
         raise DataError(
@@ -136,7 +142,14 @@ def _text(cell: Any) -> str:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
+    if isinstance(cell, dict | list | np.ndarray):
+        return json.dumps(cell, ensure_ascii=False, default=_plain)
     return str(cell)
+
+
+def _plain(part: Any) -> Any:
+    """What JSON has no word for: arrays and their numbers, or anything else as text."""
+    return part.tolist() if isinstance(part, np.ndarray | np.generic) else str(part)
 
 
 def _media(cell: Any, folder: Path) -> bytes:

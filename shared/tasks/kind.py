@@ -35,6 +35,8 @@ class Column(NamedTuple):
     """Whether the cell says which record this is: whoever shares it shares a budget. A label does not."""
     media: bool = False
     """Whether the cell names a file, or holds its bytes."""
+    optional: bool = False
+    """Whether a table may lack it: its cells are then empty."""
 
 
 class TaskKind(ABC):
@@ -80,7 +82,7 @@ class TaskKind(ABC):
             inputs = {"inputs_embeds": batch["states"]}
         else:
             inputs = {"input_ids": batch["ids"]}
-            if "types" in batch:
+            if "types" in batch and getattr(base.config, "type_vocab_size", 1) > 1:  # others know no segments
                 inputs["token_type_ids"] = batch["types"]
         states: Tensor = base(attention_mask=attention(batch), **inputs).last_hidden_state
         return states

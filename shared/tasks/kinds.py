@@ -6,9 +6,11 @@ from typing import Any
 from shared.tasks import declarations
 from shared.tasks.kind import TaskKind
 from shared.tasks.sequence_classification import SequenceClassification
+from shared.tasks.token_classification import TokenClassification
 
 KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
     declarations.SequenceClassification: SequenceClassification,
+    declarations.TokenClassification: TokenClassification,
 }
 
 

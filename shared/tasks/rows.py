@@ -26,10 +26,15 @@ class Table:
         """Read the columns of the task, and some others.
 
         Raises:
-            DataError: the table cannot be read, or a column is missing.
+            DataError: the table cannot be read, or a column is missing that is not optional.
         """
         media = [self.names[column.name] for column in self.kind.columns if column.media]
-        return read_table(path, [*self.names.values(), *others], media)
+        return read_table(path, [*self.names.values(), *others], media, optional=self.optional)
+
+    @property
+    def optional(self) -> list[str]:
+        """Columns of the table that it may lack."""
+        return [self.names[column.name] for column in self.kind.columns if column.optional]
 
     def rows(self, part: pd.DataFrame) -> Rows:
         """The cells of some rows."""
@@ -39,11 +44,6 @@ class Table:
         """What makes each row the record that it is, labels included."""
         columns = [[identity(cell) for cell in part[column]] for column in self.names.values()]
         return list(zip(*columns, strict=True))
-
-    def identities(self, part: pd.DataFrame) -> list[str]:
-        """What a record is known by wherever it turns up again: each of its texts, images and recordings."""
-        known = [self.names[column.name] for column in self.kind.columns if column.identifies]
-        return [identity(cell) for column in known for cell in part[column]]
 
     def encode(self, part: pd.DataFrame, processor: object) -> Encoded:
         """Fields of some rows; problems bear the rows' numbers in the whole table."""

@@ -1,7 +1,7 @@
 """Texts to token ids, one record at a time in effect, and what is said of texts that had to be cut."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +21,8 @@ class Tokenised(NamedTuple):
     types: list[list[int]] | None
     """Segment of each token, for models that are told: 0 in the first text, 1 in the second."""
     problems: list[Problem]
+    encodings: Sequence[Any] | None = None
+    """What a fast tokenizer tells of each record beside its ids, such as where in the text its tokens are."""
 
 
 def tokenise(
@@ -40,7 +42,7 @@ def tokenise(
     second = [text[:most] for text in pairs] if pairs is not None else None
     encoded = tokenizer(cut, second, truncation=True, max_length=max_length, return_attention_mask=False)
     types = encoded.get("token_type_ids") if pairs is not None else None
-    return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems)
+    return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems, encoded.encodings)
 
 
 def mean_features(states: Tensor, batch: Batch) -> Tensor:
@@ -56,6 +58,11 @@ def mean_features(states: Tensor, batch: Batch) -> Tensor:
     weights = mask.to(states.dtype).unsqueeze(-1)
     mean = (states * weights).sum(1) / weights.sum(1)
     return FEATURE_NORM * F.normalize(mean, dim=-1)
+
+
+def token_features(states: Tensor) -> Tensor:
+    """Each token's state, scaled to length 4 for the same reason."""
+    return FEATURE_NORM * F.normalize(states, dim=-1)
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:

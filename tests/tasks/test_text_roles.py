@@ -1,0 +1,104 @@
+"""Every text kind through every role: exact gradients, a private round, a judgement, an export that is read back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModel
+
+from client.vault.exactness import probe
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer
+from client.vault.vault import Vault
+from server.export import export, load_finished
+from shared.adapted_model import AdaptedModel, build, initial_adapter
+from shared.judging import judge
+from shared.privacy.planning import plan
+from shared.protocol import Status, TrainTask
+from shared.records import Records
+from shared.study import Study
+from simulations.seeded_randomness import SeededRandomnessForSimulation
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*is_gradient_checkpointing.*:FutureWarning"  # PEFT asks transformers for it
+)
+Studies = Callable[..., Study]
+TASKS: dict[str, dict[str, Any]] = {
+    "token-classification": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"], "max_length": 24},
+}
+ROWS: dict[str, dict[str, list[str]]] = {
+    "token-classification": {
+        "tokens": ["ada lives in paris", "paris ada", "bad"],
+        "tags": ["B-PER O O O", "O B-PER", "?"],
+    },
+}
+METHODS = [("bert", "ffa-lora"), ("bert", "lora"), ("bert", "dora"), ("bert", "ia3")]
+METHODS += [("roberta", "ffa-lora"), ("roberta", "lora")]
+
+
+def adapted(text_study: Studies, task: str, family: str, method: str, layers: str = "last:1") -> Study:
+    aggregation = "fedit" if method in ("lora", "dora") else "ffa"
+    rank = {} if method == "ia3" else {"rank": 2}
+    return text_study(
+        TASKS[task],
+        family,
+        adapter={"method": method, "layers": layers} | rank,
+        federation={"rounds": 2, "smallest_declared_size": 4, "aggregation": aggregation},
+    )
+
+
+def records_of(model: AdaptedModel, task: str, times: int = 1) -> Records:
+    rows = {name: cells * times for name, cells in ROWS[task].items()}
+    return model.kind.encode(rows, model.kind.processor(model.foundation)).records
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(("family", "method"), METHODS)
+def test_gradients_are_those_of_single_records(
+    text_study: Studies, tmp_path: Path, task: str, family: str, method: str
+) -> None:
+    study = adapted(text_study, task, family, method, "all" if method == "lora" else "last:1")
+    model = build(study)
+    prefix = open_prefix(model, records_of(model, task), torch.device("cpu"), folder=None, limit_bytes=0)
+    rates, planned = LearningRates(1.0, 1.0), plan(study.privacy, steps=4)
+    trainer = PrivateTrainer(model, prefix, planned, declared_size=10, learning_rates=rates, micro_batch_tokens=512)
+    assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None) < 1e-5
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_private_round_trains_is_judged_and_exported(text_study: Studies, tmp_path: Path, task: str) -> None:
+    study = adapted(text_study, task, "bert", "ffa-lora")
+    model, start = build(study), initial_adapter(study)
+    vault = Vault(
+        study,
+        model,
+        records_of(model, task, times=4),
+        declared_size=10,
+        randomness=lambda number: SeededRandomnessForSimulation(1, number),
+        cache=tmp_path / "cache",
+    )
+    reply = vault.train(TrainTask(study.sha256, "run", 1, start))
+    assert reply.status is Status.TRAINED and reply.update.any()
+    finished = start + reply.update
+    export(study, finished, tmp_path / "out")
+    check_reloaded(study, finished, tmp_path / "out", task)
+
+
+def check_reloaded(study: Study, finished: np.ndarray[Any, Any], folder: Path, task: str) -> None:
+    model = build(study)
+    model.load(finished)
+    records = records_of(model, task)
+    judged = judge(model, records, tokens=256, with_loss=True)
+    assert len(judged.evidence) == int(records.usable.sum()) < len(records)
+    assert all(np.isfinite(value) for value in model.kind.metrics(judged.evidence).values())
+    again = load_finished(folder)._model
+    assert judge(again, records, tokens=16, with_loss=True).loss == pytest.approx(judged.loss, rel=1e-4)
+    plain = PeftModel.from_pretrained(AutoModel.from_pretrained(study.model.source, add_pooling_layer=False), folder)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.no_grad():
+        expected = model.base(input_ids=ids).last_hidden_state
+        torch.testing.assert_close(plain.eval()(input_ids=ids).last_hidden_state, expected)
