@@ -78,7 +78,7 @@ def content_columns(found: Collection[str], names: Mapping[str, str]) -> dict[st
     if not present:
         raise DataError(
             f"Expected a column with texts, images or recordings, got {', '.join(map(repr, found)) or 'none'}.",
-            hint="Name it in `columns`, as in columns = { text = \"report\" }. Possible names: " + ", ".join(CONTENT),
+            hint='Name it in `columns`, as in columns = { text = "report" }. Possible names: ' + ", ".join(CONTENT),
         )
     return present
 

@@ -12,7 +12,7 @@ goes wrong after training began becomes one code, and the cause stays in the loc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 

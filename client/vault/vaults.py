@@ -17,7 +17,6 @@ import torch
 
 from client.vault.accountable import AccountableVault
 from client.vault.books import Books, Limit
-from client.vault.datasets import TokenizedDataset
 from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.offers import Offered
@@ -29,6 +28,7 @@ from shared.adapted_model import build
 from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.judging import judge
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.records import Records
 from shared.study import Study
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class Vaults:
             torch.set_num_threads(performance.threads)
         model = build(study, desk.foundation(study)).to(device_for(performance.device))
 
-        def opened() -> TokenizedDataset:
+        def opened() -> Records:
             desk.take(run, study, dataset)
             return approved.train(run)
 

@@ -198,7 +198,9 @@ Task = Annotated[
     Field(discriminator="kind"),
 ]
 
-CONTENT = ("audio", "context", "image", "prompt", "question", "response", "source", "target", "text", "text_pair", "tokens")
+CONTENT = (
+    "audio", "context", "image", "prompt", "question", "response", "source", "target", "text", "text_pair", "tokens",
+)  # fmt: skip
 """Columns, over all kinds, whose cells say which record this is: whoever shares one shares a budget. Labels do not."""
 MEDIA = ("audio", "image", "mask")
 """Columns, over all kinds, whose cells name a file or hold its bytes."""

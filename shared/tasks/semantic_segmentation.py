@@ -157,7 +157,7 @@ class SemanticSegmentation(TaskKind):
         return tuple(count.astype(np.int64) for count in counts)
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Intersection over union, of each class over all records, as a mean of those that occur; share of pixels right."""
+        """Intersection over union of each class, over all records, as a mean of those that occur; pixels right."""
         if not evidence:
             return {"mean_iou": 0.0, "pixel_accuracy": 0.0}
         right, predicted, true = (np.sum(part, axis=0) for part in zip(*evidence, strict=True))

@@ -153,12 +153,12 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
 class Opened:
     """Records that remember what the ledger said when they were opened."""
 
-    def __init__(self, ledger: Ledger, records: TokenizedDataset) -> None:
+    def __init__(self, ledger: Ledger, records: Dataset) -> None:
         self._ledger, self._records = ledger, records
         self.error: Exception | None = None
         self.after: list[str] = []
 
-    def __call__(self) -> TokenizedDataset:
+    def __call__(self) -> Dataset:
         self.after = [row["kind"] for row in self._ledger.rows()]
         if self.error is not None:
             raise self.error
