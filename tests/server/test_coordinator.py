@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Error, Message
-from server.aggregation.ffa import FfaMean
 
+from server.aggregation.mean import UniformMean
 from server.checkpoints import Checkpoints, State
 from server.coordinator import Coordinator, NoEchoes, Terms
 from server.rounds import Round
@@ -79,7 +79,7 @@ def coordinator(grid: Any, folder: Path, **changes: Any) -> Coordinator:
         Terms("study", "run", **terms),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
-        aggregation=FfaMean,
+        aggregation=UniformMean,
         checkpoints=Checkpoints(folder),
         evaluate=lambda number, adapter: {"sum": float(adapter.sum()), "round": number},
     )

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from server.aggregation.ffa import FfaMean
 
 from server.aggregation.fixed_point import LARGEST_SUM, FixedPointSum
+from server.aggregation.mean import UniformMean
 from shared.errors import PeerError
 
 finite = st.floats(-1000, 1000, width=32)
@@ -60,7 +60,7 @@ def test_what_could_spoil_the_sum_is_refused_and_leaves_it_as_it_was(bad: float)
 
 
 def test_ffa_adds_the_mean_change_to_the_current_adapter() -> None:
-    method = FfaMean(2)
+    method = UniformMean(2)
     for update in ([1, 0], [3, -2]):
         method.add(np.array(update, np.float32))
     assert method.result(np.array([10, 10], np.float32)).tolist() == [12, 9]
