@@ -51,9 +51,10 @@ def test_doctor_finds_nothing_where_all_is_well(
 ) -> None:
     offered(federation, ward, make_study(model=pinned(tiny_bert)), "r-doctor")
     said = federation.node(ward, "doctor", "r-doctor")
-    for check in ("server", "clock", "key", "ledger", "disk", "certificate", "ward: data", "ward: base models"):
+    for check in ("server", "clock", "key", "ledger", "disk", "certificate", "ward: data", "study: labels"):
         assert f"ok     {check}: " in said
     assert "60 rows (no 30, yes 30), declared 60. For your eyes only" in said
+    assert "ok     ward: base models" in said and "ok     ward: budget" in said
     assert "s a step on cpu" in said and "GiB of memory" in said and "FAILED" not in said
     assert json.loads(federation.node(ward, "ledger", "--json"))["rows"] == 0, "looking costs nothing"
 
@@ -108,7 +109,10 @@ def test_studies_are_listed_shown_approved_receipted_and_rejected(
     federation.node(ward, "reject", "r-second")
     assert said() | {"r-first": "yes", "r-second": "no"} == said()
     federation.node(ward, "receipt", "r-first", "--out", str(tmp_path / "receipt.json"))
-    assert "0 rounds paid, epsilon 0.000" in command("client", "verify", str(tmp_path / "receipt.json"))
+    verified = command("client", "verify", str(tmp_path / "receipt.json"))
+    assert "0 rounds paid, epsilon 0.000" in verified and "only --authority can tell" in verified
+    authority = str(federation.home / "keys" / "authority.crt")
+    assert "It is operated's." in command("client", "verify", str(tmp_path / "receipt.json"), "--authority", authority)
     (tmp_path / "receipt.json").write_text((tmp_path / "receipt.json").read_text().replace("1e-05", "1e-03"))
     with pytest.raises(Impatience, match="as it was signed"):
         command("client", "verify", str(tmp_path / "receipt.json"))
@@ -136,3 +140,12 @@ def test_leaving_closes_what_is_open_and_keeps_the_ledger(
     assert not (federation.config(ward).parent / "node" / "link" / "node.key").exists()
     with pytest.raises(Impatience, match="fedvault-node join INVITE"):
         federation.node(ward, "start")
+
+
+def test_leaving_also_clears_up_after_a_join_that_did_not_come_to_its_end(federation: Federation, ward: str) -> None:
+    link = federation.config(ward).parent / "node" / "link"
+    (link / "node.key").write_text("made, and then the connection was cut")
+    assert "did not come to its end" in federation.node(ward, "leave", "--yes")
+    assert not (link / "node.key").exists()
+    with pytest.raises(Impatience, match="fedvault-node join INVITE"):
+        federation.node(ward, "leave", "--yes")

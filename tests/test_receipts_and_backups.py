@@ -97,9 +97,6 @@ def test_an_epsilon_that_does_not_follow_is_refused_though_it_is_signed(
         verify(flattering)
 
 
-WHOSE = "a name is said of a signer only if the given authority certified that very key for it."
-
-
 class Signing:
     """A federation's authority, and a node that it certified."""
 
@@ -110,7 +107,7 @@ class Signing:
         self.certificate = issue_node(folder / "authority", name, _request(self.key, name).encode()).decode()
 
 
-@pytest.mark.guarantee(WHOSE)
+@pytest.mark.guarantee("a name is said of a signer only if the given authority certified that very key for it.")
 def test_a_receipt_says_whose_it_is_to_whoever_trusts_the_authority(ledger: Ledger, tmp_path: Path) -> None:
     ours, theirs = Signing(tmp_path, "st-mary"), Signing(tmp_path / "other", "st-mary")
     receipt = verify(issue(ledger, "r-1", ours.key, ours.certificate).as_json())
@@ -125,7 +122,7 @@ def test_a_receipt_says_whose_it_is_to_whoever_trusts_the_authority(ledger: Ledg
     ledger.close()
 
 
-@pytest.mark.guarantee(WHOSE)
+@pytest.mark.guarantee("a name is said of a signer only if the given authority certified that very key for it.")
 def test_another_nodes_certificate_or_one_of_another_time_names_nobody(ledger: Ledger, tmp_path: Path) -> None:
     ours = Signing(tmp_path, "st-mary")
     thief = ec.generate_private_key(ec.SECP384R1())

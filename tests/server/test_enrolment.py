@@ -96,10 +96,9 @@ def test_an_invite_is_good_once_and_only_its_hash_is_kept(home: Home, store: Sto
     assert made.token.encode() not in written
 
 
-LOST = "whoever lost the answer may ask again with the same invite and the same key, and with no other."
-
-
-@pytest.mark.guarantee(LOST)
+@pytest.mark.guarantee(
+    "whoever lost the answer may ask again with the same invite and the same key, and with no other."
+)
 def test_a_lost_answer_is_given_again_to_the_same_key_and_no_other(home: Home, store: Store, tmp_path: Path) -> None:
     flower, made = Flower(), invite(store, home, "ward")
     enrolment, csr = Enrolment(store, home, flower), request_of(tmp_path)  # type: ignore[arg-type]
@@ -116,7 +115,9 @@ def test_a_lost_answer_is_given_again_to_the_same_key_and_no_other(home: Home, s
     assert enrol(enrolment, made.token, csr).status_code == 403
 
 
-@pytest.mark.guarantee(LOST)
+@pytest.mark.guarantee(
+    "whoever lost the answer may ask again with the same invite and the same key, and with no other."
+)
 def test_joining_again_after_a_lost_answer_comes_to_its_end(
     home: Home, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

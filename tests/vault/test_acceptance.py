@@ -21,9 +21,6 @@ from shared.privacy.releases import SubsampledGaussian
 
 DELTA, ROUND, ROUNDS = 1e-5, SubsampledGaussian(1.5, 0.1, 6), 4
 WHOLE_RUN = epsilon_rdp([SubsampledGaussian(1.5, 0.1, 6 * ROUNDS)], DELTA)
-ACCEPTING = (
-    "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
-)
 
 
 @dataclass
@@ -78,7 +75,9 @@ def node(tmp_path: Path) -> Iterator[Node]:
     yield found
 
 
-@pytest.mark.guarantee(ACCEPTING)
+@pytest.mark.guarantee(
+    "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
+)
 def test_a_backup_on_a_new_machine_goes_on_with_every_open_round_charged(node: Node) -> None:
     shutil.rmtree(node.second.parent)
     with pytest.raises(LedgerError, match="second copy"):
@@ -92,7 +91,9 @@ def test_a_backup_on_a_new_machine_goes_on_with_every_open_round_charged(node: N
         ledger.approve("ward", "next", study_sha256="s" * 64, rounds=1, per_round=ROUND)
 
 
-@pytest.mark.guarantee(ACCEPTING)
+@pytest.mark.guarantee(
+    "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
+)
 @pytest.mark.parametrize(
     "statement",
     [
@@ -128,7 +129,9 @@ def test_an_older_copy_of_the_second_copy_is_no_sign_of_missing_rows(node: Node)
     assert not node.cannot_train("ward")
 
 
-@pytest.mark.guarantee(ACCEPTING)
+@pytest.mark.guarantee(
+    "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
+)
 def test_what_the_server_saw_and_both_copies_lost_is_decided_once(node: Node) -> None:
     for part in ("node", "elsewhere"):
         shutil.copytree(node.folder / part, node.folder / f"old-{part}")
@@ -210,7 +213,9 @@ def test_a_crash_while_accepting_leaves_a_decision_to_be_made_again(
 damages = st.sampled_from(["change", "delete", "cut", "roll back", "no second", "forge"])
 
 
-@pytest.mark.guarantee(ACCEPTING)
+@pytest.mark.guarantee(
+    "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
+)
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(damages, st.integers(1, 12)), min_size=1, max_size=3), st.integers(0, 4))
 def test_after_any_damage_either_all_is_counted_or_nothing_is_trained(
