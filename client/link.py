@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 BUSY_POLL_S, IDLE_POLL_S, BUSY_FOR_S = 0.2, 2.0, 120.0
 HEARTBEAT_EVERY_S = 12.0
+CLOCK_SKEW_S = 300.0
+"""What the clocks of node and server may differ by: no task is taken for expired before it is."""
 
 
 class AnswersTasks(Protocol):
@@ -250,8 +252,10 @@ def answered(message: Message, vault: AnswersTasks) -> RecordDict:
 
 
 def _expired(message: Message) -> bool:
-    """Whether the server has stopped waiting: a round trained now would be paid for and read by nobody."""
-    return time.time() > message.metadata.created_at + message.metadata.ttl
+    """Whether the server has stopped waiting for a task: trained now, it would be paid for and read by nobody."""
+    if message.metadata.message_type != "train":
+        return False
+    return time.time() > message.metadata.created_at + message.metadata.ttl + CLOCK_SKEW_S
 
 
 def _stance(offer: StudyOffer, vault: AnswersTasks) -> OfferReply:

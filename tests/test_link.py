@@ -16,7 +16,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from client import link_process
 from client.fleet import NotAccepted, Received, Refused
 from client.inbox import Inbox
-from client.link import FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
+from client.link import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
 from shared.protocol import (
@@ -259,7 +259,7 @@ def test_a_task_that_nobody_waits_for_any_more_is_neither_trained_nor_answered(
     tmp_path: Path, stop: threading.Event
 ) -> None:
     message = Message(encode_task(TASK), 7, "train", ttl=60.0)
-    message.metadata.created_at = time.time() - 61.0
+    message.metadata.created_at = time.time() - 61.0 - CLOCK_SKEW_S
     name = message.object_id
     objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
     Inbox(tmp_path / "inbox").keep(Received(name, 1, objects))
