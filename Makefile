@@ -45,7 +45,7 @@ check: setup ## format, lint, types, architecture, generated documents
 proto: setup ## generate the vault's gRPC code from its .proto
 	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault/_generated/vault.proto
 
-e2e: setup ## a server and four nodes over TLS on this machine, then every fault; about twenty minutes
+e2e: setup ## a server and four nodes over TLS on this machine, then every fault; about half an hour
 	@$(BIN)/python -m simulations.e2e
 
 bench: setup ## ratios against what a user would otherwise run; minutes

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from shared.foundation import find
-from shared.study import Model
-from simulations.e2e import faults
-from simulations.e2e.faults import Scene
+from shared.study import Model, load_study
+from simulations.e2e import budgets, certificates, faults
+from simulations.e2e.budgets import limit_for_one
 from simulations.e2e.federation import Federation, wait_until
+from simulations.e2e.scene import Scene
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
-HONEST, ROGUE = ["river", "harbour"], "forest"
+HONEST, ROGUE, TIGHT = ["river", "harbour"], "forest", "harbour"
 STUDY = """
 [study]
 name = "short faults"
@@ -27,7 +28,7 @@ local_steps = 100
 learning_rate = 0.001
 adapter_learning_rate = 0.001
 [federation]
-rounds = 200
+rounds = 600
 quorum = 1
 deadline_s = 20
 smallest_declared_size = 10
@@ -38,24 +39,26 @@ smallest_declared_size = 10
 def scene(federation: Federation, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     """Two honest nodes in training and one that is enrolled and does not run."""
     fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    study = tmp_path_factory.mktemp("short") / "study.toml"
+    study.write_text(STUDY.format(model=tiny_bert))
+    tight = limit_for_one(load_study(study), 1e-5)
     for name in [*HONEST, ROGUE]:
+        epsilon = tight if name == TIGHT else 30.0
         rows = [f"{name}{i} {'good' if i % 2 else 'bad'} word{i},{'yes' if i % 2 else 'no'}" for i in range(60)]
-        policy = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 54\nmodels = ["{fingerprint}"]\nsmallest_cohort = 1\n'
+        policy = f'epsilon = {epsilon}\ndelta = 1e-5\ndeclared_size = 54\nmodels = ["{fingerprint}"]\n'
         federation.make_node(
             name,
             "text,label\n" + "\n".join(rows) + "\n",
-            f"{policy}[performance]\nthreads = 1\n",
+            f"{policy}smallest_cohort = 1\n[performance]\nthreads = 1\n",
             node=f'models = "{tiny_bert.parent}"\nlocal_metrics = false',
         )
         federation.enrol(name)
     for name in HONEST:
         federation.node(name, "start", "--detach")
-    study = tmp_path_factory.mktemp("short") / "study.toml"
-    study.write_text(STUDY.format(model=tiny_bert))
     run = federation.start_study(study)
     try:
         federation.approve(HONEST, run)
-        found = Scene(federation, run, HONEST, ROGUE)
+        found = Scene(federation, run, HONEST, ROGUE, TIGHT)
         wait_until(found.records, "the first round")
         yield found
     finally:
@@ -77,13 +80,29 @@ def test_a_killed_superlink_and_gateway_are_back_and_so_are_the_nodes(scene: Sce
     assert "goes on with round" in faults.killed_gateway_and_link(scene)
 
 
-@pytest.mark.parametrize("kind", ["nan", "replay"])
+@pytest.mark.parametrize("kind", ["nan", "shape", "norm", "stale", "replay"])
 def test_a_node_that_misbehaves_is_kept_out(scene: Scene, kind: str) -> None:
     assert faults.EXPECTED[kind] in faults.misbehaving(scene, kind)
 
 
-def test_a_budget_that_runs_out_ends_that_node_and_nobody_else(scene: Scene) -> None:
-    assert "refuses from round" in faults.budget_runs_out(scene)
+def test_whoever_was_not_invited_is_not_let_in(scene: Scene) -> None:
+    assert "no invite, no entry" in certificates.uninvited(scene)
+
+
+def test_a_node_whose_certificate_has_expired_is_not_let_in(scene: Scene) -> None:
+    assert "back in round" in certificates.expired_node_certificate(scene)
+
+
+def test_a_whole_node_frozen_past_the_deadline_is_late_and_comes_back(scene: Scene) -> None:
+    assert "late in round" in faults.frozen_node(scene)
+
+
+def test_a_budget_that_was_spent_refuses_the_next_study_and_nothing_else(scene: Scene) -> None:
+    assert "refuses the next study for its budget" in budgets.budget_is_spent(scene)
+
+
+def test_a_limit_that_is_lowered_is_filled_and_ends_that_node_and_nobody_else(scene: Scene) -> None:
+    assert "more rounds, refuses in round" in budgets.limit_is_lowered(scene)
 
 
 def test_nobody_was_charged_twice_for_a_round(scene: Scene) -> None:

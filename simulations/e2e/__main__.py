@@ -23,13 +23,16 @@ from shared.foundation import find
 from shared.privacy.planning import declared_size
 from shared.protocol import Vector
 from shared.study import Model, load_study
-from simulations.e2e.faults import FAULTS, Scene, attempt
+from simulations.e2e.budgets import limit_for_one
+from simulations.e2e.faults import FAULTS, attempt
 from simulations.e2e.federation import Federation, Impatience, command, wait_until
+from simulations.e2e.scene import Scene
 
 SCENARIO = Path("simulations/scenarios/vader.toml")
 DATA = Path("data/vader/vader.csv")
 KEY = b"e2e: which rows the server owns"
 ROWS_IN_FAULTS = 80
+PLENTY, DELTA = 30.0, 1e-5
 NOISE = 0.03
 """Largest difference of accuracy between two runs of one study that differ in their noise alone."""
 FAULT_STUDY = """
@@ -146,19 +149,21 @@ def _packed(folder: Path) -> Vector:
 def _faults(folder: Path, wanted: list[str]) -> list[bool]:
     folder.mkdir()
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
-    federation, honest = Federation(folder), ["tweets", "amazon", "editorials"]
+    federation, honest, tight = Federation(folder), ["tweets", "amazon", "editorials"], "amazon"
+    study = folder / "study.toml"
+    study.write_text(FAULT_STUDY)
+    limit = limit_for_one(load_study(study), DELTA)
     try:
         federation.make_server()
         for name in [*honest, "rogue"]:
             part = table[table["site"] == (name if name != "rogue" else "movies")].head(ROWS_IN_FAULTS)
-            federation.make_node(name, part.to_csv(index=False), _policy(len(part)), node="local_metrics = false")
+            policy = _policy(len(part), epsilon=limit if name == tight else PLENTY)
+            federation.make_node(name, part.to_csv(index=False), policy, node="local_metrics = false")
         _up(federation, honest)
         federation.enrol("rogue")
-        study = folder / "study.toml"
-        study.write_text(FAULT_STUDY)
         run = federation.start_study(study)
         federation.approve(honest, run)
-        scene = Scene(federation, run, honest, "rogue")
+        scene = Scene(federation, run, honest, "rogue", tight)
         wait_until(scene.records, "the first round")
         return [attempt(name, scene, typer.echo) for name in wanted]
     except Impatience as error:
@@ -176,11 +181,11 @@ def _up(federation: Federation, nodes: list[str]) -> None:
         federation.node(name, "start", "--detach")
 
 
-def _policy(rows: int) -> str:
+def _policy(rows: int, *, epsilon: float = 3.0) -> str:
     fingerprint = find(Model(source="embedded:minilm")).fingerprint
     # one thread each: four vaults share this machine's cores
     return (
-        f"epsilon = 3.0\ndelta = 1e-5\ndeclared_size = {declared_size(int(rows * 0.9))}\n"
+        f"epsilon = {epsilon}\ndelta = {DELTA}\ndeclared_size = {declared_size(int(rows * 0.9))}\n"
         f'models = ["{fingerprint}"]\nsmallest_cohort = 2\n[performance]\nthreads = 1\n'
     )
 

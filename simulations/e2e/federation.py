@@ -115,6 +115,10 @@ class Federation:
             raise Impatience(f"no process {process} of {of}")
         return int(found[0])
 
+    def supervisor(self, of: str) -> int:
+        """Process id of whoever keeps a node's processes."""
+        return int(json.loads((self.folder / of / "node" / "run" / "state.json").read_text())["pid"])
+
     def signal(self, of: str, process: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to one process, which may be starting right now."""
         pid = wait_until(lambda: self._alive(of, process), f"{process} of {of} runs")

@@ -1,5 +1,6 @@
 """A node that has been let in and misbehaves: it speaks the protocol and sends what no vault would."""
 
+import math
 import sys
 import threading
 from dataclasses import replace
@@ -10,9 +11,13 @@ import numpy as np
 from client.link import Link
 from client.membership import membership
 from client.settings import folders, load_node
+from shared.privacy.planning import plan
 from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
+from shared.schedule import learning_rate_factors
+from shared.study import Study
 
 HUGE_FLOATS = 75_000_000
+TIMES_TOO_LONG = 100
 KINDS = ("nan", "shape", "norm", "stale", "replay", "huge")
 
 
@@ -21,10 +26,12 @@ class Rogue:
 
     Args:
         kind: what is wrong with its updates.
+        study: that it is asked to train.
+        size: its declared number of records.
     """
 
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
+    def __init__(self, kind: str, study: Study, size: int) -> None:
+        self._kind, self._study, self._size = kind, study, size
         self._first: TrainReply | None = None
 
     def offer(self, offer: StudyOffer) -> OfferReply:
@@ -48,20 +55,33 @@ class Rogue:
         if self._kind == "nan":
             honest[0] = np.nan
         if self._kind == "norm":
-            return honest * np.float32(1e6)
+            length = TIMES_TOO_LONG * honest_norm(self._study, task.round, self._size, len(honest))
+            return honest * np.float32(length / np.linalg.norm(honest))
         if self._kind == "shape":
             return honest[:-1]
         # noise: Flower sends equal chunks once
         return np.random.default_rng().random(HUGE_FLOATS, np.float32) if self._kind == "huge" else honest
 
 
-def main(config: Path, kind: str) -> None:
+def honest_norm(study: Study, number: int, size: int, dimension: int) -> float:
+    """How long an honest update of a round is: noise is nearly all of it (one step: rate sigma C sqrt(d) / q n)."""
+    training, planned = study.training, plan(study.privacy, steps=study.total_steps)
+    factors = learning_rate_factors(
+        round_number=number, local_steps=training.local_steps, rounds=study.federation.rounds
+    )
+    rate = max(training.learning_rate, training.adapter_learning_rate)
+    step = planned.noise_multiplier * planned.clip_norm * math.sqrt(dimension) / (planned.sampling_rate * size)
+    return rate * step * math.sqrt(sum(factor**2 for factor in factors))
+
+
+def main(config: Path, kind: str, study: Path) -> None:
     """Run until killed."""
     settings = load_node(config)
+    (size,) = (policy.declared_size for policy in settings.datasets.values())
     member, base = membership(folders(config, settings).link), config.resolve().parent
     Link(
         lambda: member.connect(settings.server, base),
-        Rogue(kind),
+        Rogue(kind, Study.model_validate_json(study.read_text()), size),
         folders(config, settings).link,
         server=member.server,
         node_id=member.node_id,
@@ -70,4 +90,4 @@ def main(config: Path, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2])
+    main(Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3]))

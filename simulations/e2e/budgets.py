@@ -1,0 +1,139 @@
+"""Budgets that run out: by being spent, and by an operator who allows less.
+
+A node approves a run only if its whole worst case fits beside all that was spent and earmarked, so no run outlives its
+own budget. What runs out is what is left for the next one; and a limit may be lowered under a run that is underway.
+"""
+
+import json
+from typing import NamedTuple
+
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.planning import plan
+from shared.privacy.releases import SubsampledGaussian
+from shared.study import Study
+from simulations.e2e.federation import Impatience, wait_until
+from simulations.e2e.scene import Record, Scene
+
+ROOM_ROUNDS = 6.5
+SHORT_ROUNDS, SHORT_STEPS = 2, 4
+
+
+def limit_for_one(main: Study, delta: float) -> float:
+    """A limit with room for the study underway and for one short study beside it, and for no second one."""
+    whole, short = _release(main), _short_release(main)
+    return (epsilon_rdp([whole, short], delta) + epsilon_rdp([whole, short, short], delta)) / 2
+
+
+def budget_is_spent(scene: Scene) -> str:
+    """Two short studies in the middle of a long one: the first spends what a node had left, so it refuses the second.
+
+    The others train the second one; for the long one everything is earmarked, and it goes on with all of them.
+    """
+    federation, name = scene.federation, scene.tight
+    federation.server("stop", scene.run)
+    try:
+        first = _short_study(scene, scene.honest)
+        after = books(scene, name).spent
+        if any(scene.node_id(name) not in record["accepted"] for record in first):
+            raise Impatience(f"{name} was not in the first short study: {first}")
+        second = _short_study(scene, [node for node in scene.honest if node != name])
+        if books(scene, name).spent != after or any(scene.node_id(name) in record["asked"] for record in second):
+            raise Impatience(f"{name} was in the second short study: {second}")
+    finally:
+        federation.server("resume", scene.run)
+    record = scene.all_accepted()
+    return f"spent {after:.3f}, refuses the next study for its budget; its earmark holds in round {record['round']}"
+
+
+def limit_is_lowered(scene: Scene) -> str:
+    """An operator lowers the limit: rounds fill it, then the node refuses, and the others go on; raised, it is back."""
+    federation, name = scene.federation, scene.tight
+    config = federation.config(name)
+    settings = config.read_text()
+    (declared,) = [line for line in settings.splitlines() if line.startswith("epsilon = ")]
+    before = books(scene, name)
+    scene.after(scene.accepted(name), f"{name} trains a round")
+    now = books(scene, name)
+    per_round = (now.spent - before.spent) / (now.rounds - before.rounds)
+    limit = now.spent + ROOM_ROUNDS * per_round
+    try:
+        config.write_text(settings.replace(declared, f"epsilon = {limit:.6f}"))
+        record = scene.after(scene.refused(name, "refused_budget"), f"{name} refuses for its budget")
+        after = books(scene, name)
+        more = after.rounds - now.rounds
+        if not (more and limit - 2 * per_round < after.spent <= limit) or record["outcome"] != "aggregated":
+            raise Impatience(f"spent {after.spent}, allowed {limit}, {more} more rounds: {record}")
+    finally:
+        config.write_text(settings)
+    back = scene.after(scene.accepted(name), f"{name} is back")
+    return f"{more} more rounds, refuses in round {record['round']} at {after.spent:.3f}, back in round {back['round']}"
+
+
+class Books(NamedTuple):
+    """What a node's ledger said at one moment."""
+
+    rounds: int
+    """Paid for, of the study underway."""
+    spent: float
+
+
+def books(scene: Scene, name: str) -> Books:
+    """Ask a node's ledger, once for both."""
+    path = scene.federation.folder / f"{name}.rows.jsonl"
+    said = json.loads(scene.federation.node(name, "ledger", "--json", "--export", str(path)))
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rounds = sum(row["kind"] == "reserve" and row["run"] == scene.run for row in rows)
+    return Books(rounds, float(said["datasets"]["ward"]["spent"]))
+
+
+def _short_study(scene: Scene, members: list[str]) -> list[Record]:
+    """Run the short study at these; whoever else is there has to refuse it for its budget. Returns its rounds."""
+    federation = scene.federation
+    path = federation.folder / "short.toml"
+    path.write_text(_short(scene.study()))
+    run = federation.start_study(path)
+    refusing = [scene.node_id(name) for name in scene.honest if name not in members]
+    # the one whose budget this is about says yes first: a round may begin before the last one has
+    federation.approve(sorted(members, key=lambda name: name != scene.tight), run)
+    wait_until(lambda: federation.run(run)["state"] == "finished", "the short study is finished", timeout_s=300.0)
+    told = [json.loads(line) for line in federation.server("logs", run, "--json").splitlines()]
+    stances = [event["body"] for event in told if event["kind"] == "stances"][-1]
+    if stances.get("refused_budget", []) != refusing:
+        raise Impatience(f"expected {refusing} to refuse for their budgets, got {stances}")
+    found: list[Record] = federation.run(run)["history"]
+    return found
+
+
+def _short(main: Study) -> str:
+    labels = ", ".join(f'"{label}"' for label in main.task.labels)
+    return f"""
+[study]
+name = "short"
+[model]
+source = "{main.model.source}"
+[task]
+kind = "{main.task.kind}"
+labels = [{labels}]
+max_length = {main.task.max_length}
+[adapter]
+layers = "last:1"
+[privacy]
+epsilon = 1.0
+[training]
+local_steps = {SHORT_STEPS}
+[federation]
+rounds = {SHORT_ROUNDS}
+quorum = {main.federation.quorum}
+deadline_s = 240
+smallest_declared_size = 10
+"""
+
+
+def _short_release(main: Study) -> SubsampledGaussian:
+    privacy = main.privacy.model_copy(update={"epsilon": 1.0})
+    steps = SHORT_ROUNDS * SHORT_STEPS
+    return plan(privacy, steps=steps).release(steps)
+
+
+def _release(study: Study) -> SubsampledGaussian:
+    return plan(study.privacy, steps=study.total_steps).release(study.total_steps)
