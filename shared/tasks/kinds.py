@@ -7,6 +7,10 @@ from shared.tasks import declarations
 from shared.tasks.audio_classification import AudioClassification
 from shared.tasks.image_classification import ImageClassification
 from shared.tasks.kind import TaskKind
+from shared.tasks.masked_language_model import MaskedLanguageModel
+from shared.tasks.multi_task import MultiTask
+from shared.tasks.question_answering import QuestionAnswering
+from shared.tasks.recommendation import Recommendation
 from shared.tasks.semantic_segmentation import SemanticSegmentation
 from shared.tasks.sequence_classification import SequenceClassification
 from shared.tasks.speech_recognition import SpeechRecognition
@@ -15,6 +19,10 @@ from shared.tasks.token_classification import TokenClassification
 KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
     declarations.AudioClassification: AudioClassification,
     declarations.ImageClassification: ImageClassification,
+    declarations.MaskedLanguageModel: MaskedLanguageModel,
+    declarations.MultiTask: MultiTask,
+    declarations.QuestionAnswering: QuestionAnswering,
+    declarations.Recommendation: Recommendation,
     declarations.SemanticSegmentation: SemanticSegmentation,
     declarations.SequenceClassification: SequenceClassification,
     declarations.SpeechRecognition: SpeechRecognition,

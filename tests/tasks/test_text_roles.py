@@ -29,11 +29,51 @@ pytestmark = pytest.mark.filterwarnings(
 Studies = Callable[..., Study]
 TASKS: dict[str, dict[str, Any]] = {
     "token-classification": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"], "max_length": 24},
+    "question-answering": {"kind": "question-answering", "max_length": 24},
+    "masked-lm": {"kind": "masked-lm", "max_length": 24, "masked": 0.3},
+    "multi-task": {
+        "kind": "multi-task",
+        "tasks": {
+            "mood": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": 24},
+            "names": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"], "max_length": 24},
+            "reading": {"kind": "question-answering", "max_length": 24},
+        },
+    },
+    "recommendation": {
+        "kind": "recommendation",
+        "goal": "ranking",
+        "rating_range": [1, 5],
+        "ids": ["user"],
+        "id_width": 12,
+        "max_length": 24,
+    },
 }
 ROWS: dict[str, dict[str, list[str]]] = {
     "token-classification": {
         "tokens": ["ada lives in paris", "paris ada", "bad"],
         "tags": ["B-PER O O O", "O B-PER", "?"],
+    },
+    "question-answering": {
+        "question": ["who lives", "where lives ada", "who"],
+        "context": ["ada lives in paris", "in paris ada lives .", "bad"],
+        "answer": ["ada", "paris", "good"],
+    },
+    "masked-lm": {"text": ["ada lives in paris .", "good bad word1 word2 word3 word4 word5", ""]},
+    "multi-task": {
+        "task": ["mood", "names", "reading", "who knows"],
+        "text": ["good word1", "", "", "bad"],
+        "label": ["yes", "", "", "no"],
+        "tokens": ["", "ada lives", "", ""],
+        "tags": ["", "B-PER O", "", ""],
+        "question": ["", "", "who lives in paris", ""],
+        "context": ["", "", "ada lives in paris", ""],
+        "answer": ["", "", "ada", ""],
+    },
+    "recommendation": {
+        "text": ["good word1", "bad", "word2 word3 good", ""],
+        "rating": ["5", "1", "4", "3"],
+        "user": ["u1", "", "u2", "u1"],
+        "group": ["g", "g", "g", "g"],
     },
 }
 METHODS = [("bert", "ffa-lora"), ("bert", "lora"), ("bert", "dora"), ("bert", "ia3")]

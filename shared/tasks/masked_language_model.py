@@ -1,0 +1,179 @@
+"""Masked language modelling: some of a text's tokens are masked, and the model's own language head fills them in.
+
+The head belongs to the base model and stays as it is. A checkpoint without one gets its own input embeddings as output
+embeddings: frozen, and the same for everyone, where transformers would put random weights.
+"""
+
+import hashlib
+import logging
+import math
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
+
+from shared.batches import Batch, Fills
+from shared.errors import SettingsError
+from shared.records import Encoded, Problem, Records, ragged
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.texts import token_losses, tokenise
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+log = logging.getLogger(__name__)
+LARGEST_LOSS = 50.0  # nats; keeps the perplexity finite
+
+
+class TiedHead(nn.Module):
+    """Scores of words by their likeness to the state: the model's own embeddings, as everyone has them."""
+
+    def __init__(self, embeddings: nn.Embedding) -> None:
+        super().__init__()
+        self.weight, self.scale = embeddings.weight, 2 * math.log(embeddings.num_embeddings)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Cosines, on a scale on which one word like the state outweighs a vocabulary of others."""
+        return self.scale * F.normalize(states, dim=-1) @ F.normalize(self.weight, dim=-1).T
+
+
+class EncoderWithLanguageHead:
+    """Loads an encoder, with its frozen language head as its attribute `language_head`."""
+
+    @staticmethod
+    def from_pretrained(directory: Any, **options: Any) -> PreTrainedModel:
+        """As transformers does."""
+        model, found = AutoModelForMaskedLM.from_pretrained(directory, output_loading_info=True, **options)
+        return _taken_apart(model, missing=found["missing_keys"])
+
+    @staticmethod
+    def from_config(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
+        """As transformers does."""
+        return _taken_apart(AutoModelForMaskedLM.from_config(config, **options), missing=())
+
+
+class MaskedLanguageModel(TaskKind):
+    """The kind `masked-lm`."""
+
+    auto = EncoderWithLanguageHead
+    metric, higher_is_better = "pseudo_perplexity", False
+    columns = (Column("text"),)
+    fills: ClassVar[Fills] = {"ids": 0, "where": 0, "target": -1}
+
+    def __init__(self, task: declarations.MaskedLanguageModel) -> None:
+        self.task = task
+        self._language_head: nn.Module = nn.Identity()
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Token ids with some of them masked, where those are, and what they were.
+
+        A row is unusable if its text holds no token that could be masked.
+        """
+        if processor.mask_token_id is None:
+            raise SettingsError(f"Expected a tokenizer with a mask token, got {type(processor).__name__}.")
+        found = tokenise(strings(rows["text"]), processor, max_length=self.task.max_length)
+        marks = frozenset(processor.all_special_ids)
+        places = [masked_places(ids, marks, fraction=self.task.masked) for ids in found.ids]
+        masked = [np.array(ids, dtype=np.int32) for ids in found.ids]
+        targets = [ids[where] for ids, where in zip(masked, places, strict=True)]
+        for ids, where in zip(masked, places, strict=True):
+            ids[where] = processor.mask_token_id
+        usable = np.array([len(where) > 0 for where in places], dtype=bool)
+        problems = [Problem(int(row), "its text holds no token to mask") for row in np.flatnonzero(~usable)]
+        fields = {
+            "ids": ragged(masked, np.int32),
+            "where": ragged(places, np.int32),
+            "target": ragged(targets, np.int32),
+        }
+        return Encoded(Records(fields, usable), (*found.problems, *problems))
+
+    def adapt(self, base: nn.Module) -> None:
+        """Take the language head off the encoder; it becomes the model's head."""
+        self._language_head = base.language_head
+        del base.language_head
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """The base model's own, frozen."""
+        del config
+        return self._language_head
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """States of the masked tokens alone: scores for all others would be thrown away."""
+        where = batch["where"].unsqueeze(-1)
+        return states.gather(1, where.expand(*where.shape[:-1], states.shape[-1]))
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy, averaged over the masked tokens of each record."""
+        return token_losses(outputs, batch["target"])
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Of each record's masked tokens: the surprise at them in nats, how many were guessed, how many there are."""
+        outputs, targets = model.outputs(batch), batch["target"]
+        surprise = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none", ignore_index=-1).double().sum(1)
+        hits = (outputs.argmax(-1) == targets).sum(1)  # padding is -1, which no token is
+        counts = [len(records["target"][index]) for index in indices]
+        return list(zip(surprise.tolist(), hits.tolist(), counts, strict=True))
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Perplexity and accuracy over all masked tokens (pseudo: each sees what comes after it, too)."""
+        surprise, hits, count = (sum(part) for part in zip((0.0, 0, 0), *evidence, strict=True))
+        loss = min(surprise / count, LARGEST_LOSS) if count else LARGEST_LOSS
+        return {"pseudo_perplexity": math.exp(loss), "masked_accuracy": hits / max(1, count)}
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens, every third of them masked."""
+        ids = [np.array(part, dtype=np.int32) for part in random_ids(config, lengths, variant=variant)]
+        fields = {
+            "ids": ragged(ids, np.int32),
+            "where": ragged([np.arange(1, length, 3) for length in lengths], np.int32),
+            "target": ragged([part[1::3][::-1] for part in ids], np.int32),
+        }
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """Each token by how often it was masked in training, whatever stands around it; add-one for unseen ones."""
+        seen = Counter[int]()
+        for part in train:
+            seen.update(part["target"].values.tolist())
+        total = sum(seen.values()) + len(seen) + 1
+        likeliest = seen.most_common(1)[0][0] if seen else -1
+        targets = [held_out["target"][i].tolist() for i in np.flatnonzero(held_out.usable).tolist()]
+        return [
+            (sum(math.log(total / (seen[token] + 1)) for token in each), each.count(likeliest), len(each))
+            for each in targets
+        ]
+
+
+def masked_places(ids: Sequence[int], marks: Collection[int], *, fraction: float) -> list[int]:
+    """Which tokens of a record are masked: at least one, never a special one, by a hash of the record alone.
+
+    Static and keyless, so that every pass, every cache and every machine masks the same ones.
+    """
+    places = [place for place, token in enumerate(ids) if token not in marks]
+    count = min(len(places), max(1, round(fraction * len(places))))
+    content = np.array(ids, dtype="<i4").tobytes()
+    ranks = np.frombuffer(hashlib.shake_128(b"fedvault mask " + content).digest(8 * len(places)), dtype="<u8")
+    return sorted(places[rank] for rank in np.argsort(ranks, kind="stable")[:count].tolist())
+
+
+def _taken_apart(model: PreTrainedModel, *, missing: Collection[str]) -> PreTrainedModel:
+    encoder = model.base_model
+    others = [(name, module) for name, module in model.named_children() if module is not encoder]
+    if encoder is model or len(others) != 1:
+        raise SettingsError(
+            f"Expected an encoder with one language head, got model type {model.config.model_type!r}.",
+            hint="BERT, RoBERTa and models like them have one.",
+        )
+    ((name, head),) = others
+    absent = sorted(key for key in missing if key.startswith(f"{name}."))
+    if absent:
+        log.warning("The base model has no language head (%s): its own embeddings take its place, frozen.", absent[0])
+        head = TiedHead(encoder.get_input_embeddings())
+    encoder.language_head = head
+    loaded: PreTrainedModel = encoder
+    return loaded

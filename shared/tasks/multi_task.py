@@ -1,0 +1,236 @@
+"""Multi-task: several text tasks on one adapter, each with a linear head of its own.
+
+Every record belongs to one task, and only that task's loss counts for it. All heads are run on every record, because
+what is computed must not depend on whose record it is; heads are small beside the model.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from shared.batches import Batch
+from shared.records import Encoded, Problem, Ragged, Records, ragged
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, strings
+from shared.tasks.question_answering import QuestionAnswering
+from shared.tasks.sequence_classification import SequenceClassification
+from shared.tasks.token_classification import TokenClassification
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+SHARED = ("ids", "types")
+PARTS: dict[type[Any], Any] = {
+    declarations.SequenceClassification: SequenceClassification,
+    declarations.TokenClassification: TokenClassification,
+    declarations.QuestionAnswering: QuestionAnswering,
+}
+
+
+class MultiTask(TaskKind):
+    """The kind `multi-task`."""
+
+    metric = "mean_score"
+
+    def __init__(self, task: declarations.MultiTask) -> None:
+        self.task = task
+        self.parts: dict[str, TaskKind] = {name: PARTS[type(part)](part) for name, part in task.tasks.items()}
+        self.columns = (Column("task", identifies=False), *_all_columns(self.parts.values()))
+        shared = {name: 0 for name in SHARED if any(name in part.fills for part in self.parts.values())}
+        own = {
+            f"{name}.{field}": fill
+            for name, part in self.parts.items()
+            for field, fill in part.fills.items()
+            if field not in SHARED
+        }
+        self.fills = shared | {"member": None} | own
+        self._widths: dict[str, int] = {}
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Each row as its own task encodes it, with placeholders for all others; an unknown task is unusable."""
+        named = [cell.strip() for cell in strings(rows["task"])]
+        table = _Assembly(self, len(named), processor)
+        problems = [
+            Problem(row, f"its task {name[:40]!r} is none of the study's")
+            for row, name in enumerate(named)
+            if name not in self.parts
+        ]
+        for name, part in self.parts.items():
+            chosen = [row for row, other in enumerate(named) if other == name]
+            if chosen:
+                own = {column.name: [rows[column.name][row] for row in chosen] for column in part.columns}
+                records, found = part.encode(own, processor)
+                table.place(name, chosen, records)
+                problems += [Problem(chosen[row], reason) for row, reason in found]
+        return Encoded(table.records(), tuple(problems))
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """One head per task, by name."""
+        heads = {name: part.head(config) for name, part in self.parts.items()}
+        self._widths = {name: cast(int, head.out_features) for name, head in heads.items()}
+        return nn.ModuleDict({_key(name): head for name, head in heads.items()})
+
+    def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
+        """What every head says, side by side (records, outputs)."""
+        said = []
+        for name, part in self.parts.items():
+            own = self._own(name, batch)
+            said.append(
+                part.answer(cast(nn.ModuleDict, head)[_key(name)], part.features(features, own), own).flatten(1)
+            )
+        return torch.cat(said, dim=1)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of each record's own task."""
+        split = self._split(outputs, batch)
+        each = [part.losses(split[name], self._own(name, batch)) for name, part in self.parts.items()]
+        return (torch.stack(each, dim=1) * batch["member"]).sum(1)
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """The task's name, and what that task says."""
+        split, member = self._split(model.outputs(batch), batch), batch["member"].argmax(1).tolist()
+        found: dict[int, Evidence] = {}
+        for number, (name, part) in enumerate(self.parts.items()):
+            rows = [row for row, task in enumerate(member) if task == number]
+            if rows:
+                own = {field: tensor[rows] for field, tensor in self._own(name, batch).items()}
+                answered = cast("AdaptedModel", _Answered(split[name][rows]))
+                told = part.evidence(answered, own, self._view(name, records), [indices[row] for row in rows])
+                found |= {row: (name, *one) for row, one in zip(rows, told, strict=True)}
+        return [found[row] for row in range(len(indices))]
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Every task's own metrics, and the mean over tasks that have records of each one's main metric.
+
+        A rating counts by its rank correlation, because an error has no place in a mean of shares.
+        """
+        found, scores = dict[str, float](), list[float]()
+        for name, part in self.parts.items():
+            own = [tuple(one[1:]) for one in evidence if one[0] == name]
+            metrics = part.metrics(own)
+            found |= {f"{name}_{metric}": value for metric, value in metrics.items()}
+            if own:
+                scores.append(metrics[part.metric if part.higher_is_better else "spearman"])
+        return {"mean_score": float(np.mean(scores)) if scores else 0.0} | found
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens; every fourth record is of the same tasks, so that all tasks have some."""
+        parts = {name: part.synthetic(config, lengths, variant=variant) for name, part in self.parts.items()}
+        fields: dict[str, Ragged] = {}
+        for name, records in parts.items():
+            fields |= {field if field in SHARED else f"{name}.{field}": kept for field, kept in records.fields.items()}
+        turns = min(4, len(parts))
+        member = [[float(task % turns == n % 4 % turns) for task in range(len(parts))] for n in range(len(lengths))]
+        return Records(fields | {"member": ragged(member, np.float32)}, np.ones(len(lengths), dtype=bool))
+
+    def counts(self, records: Records) -> dict[str, int]:
+        """What each task counts, under its name."""
+        return {
+            f"{name}: {label}": count
+            for name, part in self.parts.items()
+            for label, count in part.counts(self._of(name, records)).items()
+        }
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """Each task's own constant answer."""
+        found: list[Evidence] = []
+        for name, part in self.parts.items():
+            guesses = part.constant([self._of(name, records) for records in train], self._of(name, held_out))
+            found += [(name, *one) for one in guesses or ()]
+        return found
+
+    def _own(self, name: str, batch: Batch) -> Batch:
+        """A batch as one task knows it."""
+        own = {field: tensor for field, tensor in batch.items() if "." not in field and field != "member"}
+        prefix = f"{name}."
+        return own | {field.removeprefix(prefix): t for field, t in batch.items() if field.startswith(prefix)}
+
+    def _view(self, name: str, records: Records) -> Records:
+        """All records, with the fields of one task."""
+        prefix = f"{name}."
+        fields = {
+            field.removeprefix(prefix): kept for field, kept in records.fields.items() if field.startswith(prefix)
+        }
+        return Records(fields | {field: records[field] for field in SHARED if field in records.fields}, records.usable)
+
+    def _of(self, name: str, records: Records) -> Records:
+        """The records of one task."""
+        number = list(self.parts).index(name)
+        rows = [row for row in range(len(records)) if records["member"][row][number] > 0]
+        return self._view(name, records).select(np.array(rows, dtype=np.int64))
+
+    def _split(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The outputs of each head, in the shape that its task gave them."""
+        tokens = batch["mask"].shape[1]
+        shapes = [
+            (self._widths[name],) if part.pooled else (tokens, self._widths[name]) for name, part in self.parts.items()
+        ]
+        pieces = outputs.split([int(np.prod(shape)) for shape in shapes], dim=1)
+        return {name: piece.unflatten(1, shape) for name, piece, shape in zip(self.parts, pieces, shapes, strict=True)}
+
+
+class _Answered(NamedTuple):
+    """Stands for the model where a task asks for outputs that are there already."""
+
+    given: Tensor
+
+    def outputs(self, _batch: Batch) -> Tensor:
+        return self.given
+
+
+class _Assembly:
+    """Fields of all tasks, filled with placeholders until a task places its records."""
+
+    def __init__(self, kind: MultiTask, rows: int, processor: Any) -> None:
+        self._names, self._fills = list(kind.parts), kind.fills
+        self._usable = np.zeros(rows, dtype=bool)
+        self._member = np.zeros((rows, len(self._names)), np.float32)
+        self._cells: dict[str, list[Any]] = {}
+        self._dtypes: dict[str, Any] = {}
+        for name, part in kind.parts.items():
+            empty = part.encode({column.name: [""] for column in part.columns}, processor).records
+            for field, kept in empty.fields.items():
+                full = _full(name, field)
+                per_token = field != "ids" and self._fills.get(full) is not None
+                self._dtypes[full] = kept.values.dtype
+                self._cells.setdefault(full, [None if per_token else kept[0]] * rows)
+
+    def place(self, name: str, rows: Sequence[int], records: Records) -> None:
+        """Put one task's records where they belong."""
+        self._usable[list(rows)] = records.usable
+        self._member[list(rows), self._names.index(name)] = 1.0
+        for field, kept in records.fields.items():
+            for row, place in enumerate(rows):
+                self._cells[_full(name, field)][place] = kept[row]
+
+    def records(self) -> Records:
+        """All of them; what a task has one of per token, a record of another task has as many of."""
+        lengths = [len(ids) for ids in self._cells["ids"]]
+        for field, fill in self._fills.items():
+            if fill is not None:
+                cells = zip(self._cells[field], lengths, strict=True)
+                self._cells[field] = [np.full(n, fill) if cell is None else cell for cell, n in cells]
+        fields = {field: ragged(cells, self._dtypes[field]) for field, cells in self._cells.items()}
+        return Records(fields | {"member": ragged(list(self._member), np.float32)}, self._usable)
+
+
+def _key(name: str) -> str:
+    """A task may be called like one of PyTorch's own attributes."""
+    return f"{name}_head"
+
+
+def _full(name: str, field: str) -> str:
+    return field if field in SHARED else f"{name}.{field}"
+
+
+def _all_columns(parts: Any) -> tuple[Column, ...]:
+    """Every column that some task reads, once; a table may lack those of tasks that it has no rows of."""
+    columns: dict[str, Column] = {}
+    for column in (column for part in parts for column in part.columns):
+        known = columns.get(column.name, column)
+        columns[column.name] = column._replace(identifies=column.identifies or known.identifies, optional=True)
+    return tuple(columns.values())

@@ -1,0 +1,210 @@
+"""Question answering: the answer is a piece of the context; a linear head says where it begins and where it ends."""
+
+import json
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig
+
+from shared.base_model import width_of
+from shared.batches import Batch, Fills
+from shared.errors import SettingsError
+from shared.records import Encoded, Problem, Records, ragged, text, texts
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.texts import token_features, tokenise
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+NOWHERE = -1e9
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+class Span(NamedTuple):
+    """Where an answer is in its context, in characters."""
+
+    start: int
+    end: int
+
+
+class QuestionAnswering(TaskKind):
+    """The kind `question-answering`."""
+
+    metric = "f1"
+    columns = (Column("question", identifies=False), Column("context"), Column("answer", identifies=False))
+    fills: ClassVar[Fills] = {"ids": 0, "types": 0, "inside": 0, "target": None}
+
+    def __init__(self, task: declarations.QuestionAnswering) -> None:
+        self.task = task
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Token ids of question and context, and the first and last token of the answer.
+
+        A cell of `answer` holds a text, which is looked for in the context, or SQuAD's JSON object with lists `text`
+        and `answer_start`, of which the first is learned and any is right. A row is unusable without a question or if
+        its answer is not in its context; where the answer lies beyond the tokens that are kept, nothing is learned and
+        no answer will be right.
+        """
+        questions, contexts, cells = (strings(rows[name]) for name in ("question", "context", "answer"))
+        found = tokenise(questions, processor, max_length=self.task.max_length, pairs=contexts)
+        if questions and found.encodings is None:
+            raise SettingsError(f"Expected a fast tokenizer, got {type(processor).__name__}.")
+        problems, encodings = list(found.problems), found.encodings or ()
+        answers = [answers_in(context, cell) for context, cell in zip(contexts, cells, strict=True)]
+        targets = [tokens_of(each[0], one) if each else None for each, one in zip(answers, encodings, strict=True)]
+        usable = [bool(question.strip() and each) for question, each in zip(questions, answers, strict=True)]
+        for row, (question, each, target) in enumerate(zip(questions, answers, targets, strict=True)):
+            if not question.strip():
+                problems.append(Problem(row, "its question is empty"))
+            elif not each:
+                problems.append(Problem(row, f"its answer {cells[row][:40]!r} is not in its context"))
+            elif target is None:
+                problems.append(Problem(row, "its answer lies beyond the tokens that are kept"))
+        spans = [context_spans(one) for one in encodings]
+        truths = [json.dumps([context[s:e] for s, e in each]) for context, each in zip(contexts, answers, strict=True)]
+        fields = {
+            "ids": ragged(found.ids, np.int32),
+            "types": ragged(found.types or [[0] * len(ids) for ids in found.ids], np.int8),
+            "inside": ragged([span[:, 1] > 0 for span in spans], np.int8),
+            "target": ragged([target or (-1, -1) for target in targets], np.int64),
+            "spans": ragged([span.ravel() for span in spans], np.int32),
+            "context": texts(contexts),
+            "answers": texts(truths),
+        }
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """Two outputs per token: how likely the answer begins there, and ends. A bias would change neither."""
+        head = nn.Linear(width_of(config), 2, bias=False)
+        with torch.no_grad():
+            head.weight.zero_()
+        return head
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """Every token's state, all of one length."""
+        del batch
+        return token_features(states)
+
+    def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
+        """Scores (records, tokens, 2); an answer lies inside the context, so all other tokens are out of reach."""
+        scores: Tensor = head(features)
+        return scores.masked_fill(batch["inside"].unsqueeze(-1) == 0, NOWHERE)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy of beginning and end over the context's tokens; 0 for an answer beyond them."""
+        ends = F.cross_entropy(outputs, batch["target"], reduction="none", ignore_index=-1)
+        return ends.mean(1)
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """The likeliest piece of the context, as text, and every right answer."""
+        scores = model.outputs(batch).float().cpu().numpy()
+        return [self._one(records, index, row) for index, row in zip(indices, scores, strict=True)]
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """F1 over shared words and exact matches, both after SQuAD's normalisation, best over the right answers."""
+        f1 = [max(word_f1(guess, truth) for truth in truths) for guess, truths in evidence]
+        exact = [any(normalised(guess) == normalised(truth) for truth in truths) for guess, truths in evidence]
+        return {"f1": sum(f1) / max(1, len(f1)), "exact_match": sum(exact) / max(1, len(exact))}
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens, the second half of which is the context; answers all over it."""
+        shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]
+        halves = [length // 2 for length in lengths]
+        starts = [half + shift % (n - half) for half, shift, n in zip(halves, shifts, lengths, strict=True)]
+        fields = {
+            "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
+            "types": ragged([np.arange(n) >= half for n, half in zip(lengths, halves, strict=True)], np.int8),
+            "inside": ragged([np.arange(n) >= half for n, half in zip(lengths, halves, strict=True)], np.int8),
+            "target": ragged([(start, n - 1) for start, n in zip(starts, lengths, strict=True)], np.int64),
+            "spans": ragged([np.zeros(2 * n) for n in lengths], np.int32),
+            "context": texts(["" for _ in lengths]),
+            "answers": texts(['[""]' for _ in lengths]),
+        }
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """The most frequent answer, for every question."""
+        seen = Counter(_truths(part, i)[0] for part in train for i in np.flatnonzero(part.usable).tolist())
+        guess = seen.most_common(1)[0][0] if seen else ""
+        return [(guess, _truths(held_out, i)) for i in np.flatnonzero(held_out.usable).tolist()]
+
+    def _one(self, records: Records, index: int, scores: NDArray[np.float32]) -> Evidence:
+        spans, truths = records["spans"][index].reshape(-1, 2), _truths(records, index)
+        places = np.flatnonzero(spans[:, 1] > 0)
+        if not len(places):
+            return "", truths
+        first, last = best_piece(scores[places, 0], scores[places, 1], longest=self.task.longest_answer)
+        return text(records["context"], index)[spans[places[first], 0] : spans[places[last], 1]].strip(), truths
+
+
+def answers_in(context: str, cell: str) -> list[Span]:
+    """Where the answers that a cell holds are in the context; one that is not there is left out."""
+    found = []
+    for answer, start in _candidates(cell):
+        place = start if start is not None and context[start : start + len(answer)] == answer else context.find(answer)
+        if answer.strip() and place >= 0:
+            found.append(Span(place, place + len(answer)))
+    return found
+
+
+def context_spans(encoding: Any) -> NDArray[np.int32]:
+    """Where each token of the context begins and ends in it (tokens, 2); zeros for all other tokens."""
+    second = np.array([sequence == 1 for sequence in encoding.sequence_ids], dtype=bool)
+    spans = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
+    spans[~second] = 0
+    return spans
+
+
+def tokens_of(answer: Span, encoding: Any) -> tuple[int, int] | None:
+    """The first and the last token of an answer; None if some of it was cut off."""
+    spans = context_spans(encoding)
+    touched = np.flatnonzero((spans[:, 1] > answer.start) & (spans[:, 0] < answer.end))
+    if not len(touched) or spans[:, 1].max() < answer.end:
+        return None
+    return int(touched[0]), int(touched[-1])
+
+
+def best_piece(begins: NDArray[np.float32], ends: NDArray[np.float32], *, longest: int) -> tuple[int, int]:
+    """The likeliest first and last token of at most `longest` tokens."""
+    together = begins[:, None] + ends[None, :]
+    allowed = np.triu(np.ones_like(together)) * np.tril(np.ones_like(together), longest - 1)
+    first, last = np.unravel_index(int(np.where(allowed > 0, together, -np.inf).argmax()), together.shape)
+    return int(first), int(last)
+
+
+def normalised(answer: str) -> str:
+    """An answer in small letters, without punctuation, articles and needless spaces (SQuAD's evaluation, v1.1)."""
+    return " ".join(ARTICLES.sub(" ", answer.lower().translate(WITHOUT_PUNCTUATION)).split())
+
+
+def word_f1(guess: str, truth: str) -> float:
+    """Harmonic mean of precision and recall of the words that two normalised answers share."""
+    guessed, true = normalised(guess).split(), normalised(truth).split()
+    shared = sum((Counter(guessed) & Counter(true)).values())
+    return 2 * shared / (len(guessed) + len(true)) if shared else float(guessed == true)
+
+
+def _candidates(cell: str) -> list[tuple[str, int | None]]:
+    if cell.lstrip().startswith("{"):
+        try:
+            held = json.loads(cell)
+            answers, starts = held["text"], held["answer_start"]
+            return [(str(answer), int(start)) for answer, start in zip(answers, starts, strict=True)]
+        except (ValueError, KeyError, TypeError):
+            pass  # it is a text that begins with a brace
+    return [(cell.strip(), None)]
+
+
+def _truths(records: Records, index: int) -> list[str]:
+    found: list[str] = json.loads(text(records["answers"], index))
+    return found

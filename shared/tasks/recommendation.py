@@ -1,0 +1,156 @@
+"""Recommendation: how a text about an item, and who or what its ids name, are rated; a linear head on all of it.
+
+Ids are hashed to fixed public directions, so no table of users or items is learned, agreed on or sent: one row of the
+head serves every id that there will ever be.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.metrics import ndcg_score
+from torch import Tensor, nn
+from transformers import PretrainedConfig
+
+from shared.base_model import width_of
+from shared.batches import Batch
+from shared.records import Encoded, Problem, Records, ragged, text, texts
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
+from shared.tasks.sequence_classification import Rating
+from shared.tasks.texts import mean_features, tokenise
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+BEST = 10
+
+
+class Recommendation(TaskKind):
+    """The kind `recommendation`."""
+
+    pooled = True
+
+    def __init__(self, task: declarations.Recommendation) -> None:
+        self.task, self.ranking = task, task.goal == "ranking"
+        self.rating = Rating(*task.rating_range)
+        self.metric, self.higher_is_better = ("ndcg_at_10", True) if self.ranking else ("mse", False)
+        named = tuple(Column(name, identifies=False) for name in task.ids)
+        group = (Column("group", identifies=False),) if self.ranking and "group" not in task.ids else ()
+        self.columns = (Column("text"), Column("rating", identifies=False), *named, *group)
+        self.fills = {"ids": 0, "target": None} | ({"directions": None} if task.ids else {})
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Token ids, directions of the ids, and the rating; an empty text or a rating that is no number is unusable.
+
+        An empty id has no direction, and an empty group none to be ranked in.
+        """
+        cells, ratings = strings(rows["text"]), strings(rows["rating"])
+        found = tokenise(cells, processor, max_length=self.task.max_length)
+        targets = [self.rating.target(rating) for rating in ratings]
+        problems = list(found.problems)
+        for row, (cell, target) in enumerate(zip(cells, targets, strict=True)):
+            if not cell.strip():
+                problems.append(Problem(row, "its text is empty"))
+            elif target is None:
+                problems.append(Problem(row, f"its rating {ratings[row][:40]!r} is no number"))
+        usable = [bool(cell.strip()) and target is not None for cell, target in zip(cells, targets, strict=True)]
+        fields = {
+            "ids": ragged(found.ids, np.int32),
+            "target": ragged([0.0 if target is None else target for target in targets], np.float32),
+            "group": texts(strings(rows["group"]) if self.ranking else [""] * len(cells)),
+        }
+        if self.task.ids:
+            named = list(zip(*(strings(rows[name]) for name in self.task.ids), strict=True))
+            fields["directions"] = ragged([self._directions(values) for values in named], np.float32)
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """One rating from the text's features and the ids' directions."""
+        return zero_linear(width_of(config) + len(self.task.ids) * self.task.id_width, 1)
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """Mean over real tokens, of one length."""
+        return mean_features(states, batch)
+
+    def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
+        """The rating, on the scale from -1 to 1."""
+        known = torch.cat([features, batch["directions"]], dim=1) if self.task.ids else features
+        outputs: Tensor = head(known)
+        return outputs
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Squared error per record, for a ranking as well: a loss over pairs would tie records to each other."""
+        return self.rating.losses(outputs, batch["target"])
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Predicted and true rating, and the group."""
+        predicted = self.rating.predicted(model.outputs(batch))
+        return [
+            (guess, self.rating.shown(records["target"][i]), text(records["group"], i))
+            for guess, i in zip(predicted, indices, strict=True)
+        ]
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Squared error and rank correlation; for a ranking also NDCG@10, the mean over groups that can be ranked."""
+        errors = self.rating.metrics([(guess, truth) for guess, truth, _ in evidence])
+        if not self.ranking:
+            return errors
+        lowest = self.rating.middle - self.rating.half
+        return {"ndcg_at_10": ndcg_of_groups(evidence, lowest=lowest)} | errors
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens and ids; ratings all over the range."""
+        shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]
+        fields = {
+            "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
+            "target": ragged([self.rating.synthetic(shift) for shift in shifts], np.float32),
+            "group": texts(["" for _ in lengths]),
+        }
+        if self.task.ids:
+            drawn = [self._directions([str(shift)] * len(self.task.ids)) for shift in shifts]
+            fields["directions"] = ragged(drawn, np.float32)
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def counts(self, records: Records) -> dict[str, int]:
+        """Records in the lower and the upper half of the range."""
+        return self.rating.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """The mean rating, for everything: every order of a group is as likely as any other."""
+        seen = [part["target"][i] for part in train for i in np.flatnonzero(part.usable).tolist()]
+        guess = self.rating.constant(seen)
+        rows = np.flatnonzero(held_out.usable).tolist()
+        return [(guess, self.rating.shown(held_out["target"][i]), text(held_out["group"], i)) for i in rows]
+
+    def _directions(self, values: Sequence[str]) -> NDArray[np.float32]:
+        named = zip(self.task.ids, values, strict=True)
+        return np.concatenate([direction(name, value, width=self.task.id_width) for name, value in named])
+
+
+def direction(column: str, value: str, *, width: int) -> NDArray[np.float32]:
+    """A fixed public direction of length 1 for an id (width,), by bits of its hash; zeros for an empty one."""
+    if not value.strip():
+        return np.zeros(width, np.float32)
+    named = f"fedvault id {column}={value.strip()}".encode("utf-8", "replace")
+    bits = np.unpackbits(np.frombuffer(hashlib.shake_128(named).digest(-(-width // 8)), dtype=np.uint8))[:width]
+    return ((2.0 * bits - 1.0) / np.sqrt(width)).astype(np.float32)
+
+
+def ndcg_of_groups(evidence: Sequence[Evidence], *, lowest: float) -> float:
+    """Mean NDCG@10 over groups with two different ratings at least; gains are ratings above the lowest one.
+
+    0 if there is no such group. Equal guesses count as every order of them, each as likely.
+    """
+    groups = defaultdict[str, list[tuple[float, float]]](list)
+    for guess, truth, group in evidence:
+        if group.strip():
+            groups[group].append((guess, truth - lowest))
+    ranked = [list(zip(*group, strict=True)) for group in groups.values() if len({gain for _, gain in group}) > 1]
+    if not ranked:
+        return 0.0
+    return float(np.mean([ndcg_score([gains], [guesses], k=BEST) for guesses, gains in ranked]))

@@ -1,0 +1,112 @@
+"""Sequence classification beyond one text and one label: pairs, several labels, ratings."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sklearn.metrics import f1_score
+
+from client.vault.exactness import probe
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer
+from shared.adapted_model import build
+from shared.batches import collate
+from shared.errors import SettingsError
+from shared.foundation import find, load_tokenizer
+from shared.privacy.planning import plan
+from shared.records import Encoded
+from shared.study import Study
+from shared.tasks.kinds import task_kind
+
+BASE: dict[str, Any] = {"kind": "sequence-classification", "max_length": 24}
+PAIR = BASE | {"labels": ["no", "yes"], "pair": True}
+MANY = BASE | {"labels": ["a", "b", "c"], "problem": "multi-label"}
+RATING = BASE | {"problem": "rating", "rating_range": [-4, 4]}
+Studies = Callable[..., Study]
+
+
+@pytest.fixture
+def encode(text_study: Studies) -> Callable[..., Encoded]:
+    def run(task: dict[str, Any], rows: list[tuple[str, ...]], family: str = "bert") -> Encoded:
+        study = text_study(task, family)
+        kind = task_kind(study.task)
+        cells = {column.name: [row[number] for row in rows] for number, column in enumerate(kind.columns)}
+        return kind.encode(cells, load_tokenizer(find(study.model)))
+
+    return run
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize(("task", "method"), [(PAIR, "lora"), (MANY, "ffa-lora"), (RATING, "dora")])
+def test_every_goal_is_exact(
+    text_study: Studies, tmp_path: Path, task: dict[str, Any], method: str, family: str
+) -> None:
+    aggregation = {"aggregation": "ffa" if method == "ffa-lora" else "fedit"}
+    study = text_study(task, family, adapter={"method": method, "layers": "last:1"}, federation=aggregation)
+    model = build(study)
+    prefix = open_prefix(
+        model, model.kind.synthetic(model.config, [3], variant=0), torch.device("cpu"), folder=None, limit_bytes=0
+    )
+    planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
+    trainer = PrivateTrainer(model, prefix, planned, declared_size=10, learning_rates=rates, micro_batch_tokens=512)
+    assert probe(trainer, cache=tmp_path) < 1e-5
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_pair_is_told_apart_where_the_model_can(
+    text_study: Studies, encode: Callable[..., Encoded], family: str
+) -> None:
+    records = encode(PAIR, [("good", "ada lives", "yes"), ("ada lives", "good", "yes")], family).records
+    assert set(records["types"].values.tolist()) == ({0, 1} if family == "bert" else {0})
+    model = build(text_study(PAIR, family))
+    model.head.weight.data.normal_()
+    one, other = model.outputs(collate(records, [0, 1], model.kind.fills, torch.device("cpu")))
+    assert not torch.allclose(one, other)
+
+
+def test_a_cell_names_any_number_of_labels(text_study: Studies, encode: Callable[..., Encoded]) -> None:
+    rows = [("good", "a|c"), ("good", ""), ("good", " b "), ("good", "a|z"), ("", "a")]
+    records, problems = encode(MANY, rows)
+    assert [records["target"][row].tolist() for row in range(3)] == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert records.usable.tolist() == [True, True, True, False, False]
+    assert [(p.row, p.reason[:9]) for p in problems] == [(3, "its label"), (4, "its text ")]
+    kind = task_kind(text_study(MANY).task)
+    assert kind.counts(records) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_many_labels_are_judged_as_scikit_learn_judges_them(text_study: Studies) -> None:
+    guess, truth = np.random.default_rng(1).integers(0, 2, (2, 40, 3))
+    found = task_kind(text_study(MANY).task).metrics(list(zip(guess.tolist(), truth.tolist(), strict=True)))
+    assert found == {
+        "macro_f1": pytest.approx(np.mean([f1_score(truth[:, k], guess[:, k]) for k in range(3)])),
+        "micro_f1": pytest.approx(f1_score(truth.ravel(), guess.ravel())),
+        "exact_match": pytest.approx((guess == truth).all(1).mean()),
+    }
+
+
+def test_ratings_are_cut_off_and_what_is_no_number_is_named(encode: Callable[..., Encoded]) -> None:
+    records, problems = encode(RATING, [("good", "2"), ("good", "9"), ("good", "much"), ("good", "inf")])
+    assert records["target"].values.tolist() == [0.5, 1.0, 0.0, 0.0] and [p.row for p in problems] == [2, 3]
+
+
+def test_ratings_are_judged_on_their_own_scale(text_study: Studies) -> None:
+    guess, truth = np.random.default_rng(1).uniform(-4, 4, (2, 30))
+    kind = task_kind(text_study(RATING).task)
+    found = kind.metrics(list(zip(guess.tolist(), truth.tolist(), strict=True)))
+    assert found == {
+        "mse": pytest.approx(np.square(guess - truth).mean()),
+        "spearman": pytest.approx(spearmanr(guess, truth).statistic),
+    }
+    assert kind.metrics([(0.0, 1.0), (0.0, 3.0)])["spearman"] == 0.0 and not kind.higher_is_better
+
+
+@pytest.mark.parametrize(
+    "changed", [{"labels": ["a"]}, RATING | {"labels": ["a", "b"]}, RATING | {"rating_range": [1, 1]}, {}]
+)
+def test_a_goal_without_what_it_needs_is_refused(text_study: Studies, changed: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"labels|rating_range"):
+        text_study(BASE | changed)
