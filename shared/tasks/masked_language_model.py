@@ -9,7 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -63,7 +63,7 @@ class MaskedLanguageModel(TaskKind):
     auto = EncoderWithLanguageHead
     metric, higher_is_better = "pseudo_perplexity", False
     columns = (Column("text"),)
-    fills: ClassVar[Fills] = {"ids": 0, "where": 0, "target": -1}
+    fills: Fills = {"ids": 0, "where": 0, "target": -1}  # noqa: RUF012 - the base class has it per instance
 
     def __init__(self, task: declarations.MaskedLanguageModel) -> None:
         self.task = task
@@ -94,7 +94,7 @@ class MaskedLanguageModel(TaskKind):
 
     def adapt(self, base: nn.Module) -> None:
         """Take the language head off the encoder; it becomes the model's head."""
-        self._language_head = base.language_head
+        self._language_head = base.get_submodule("language_head")
         del base.language_head
 
     def head(self, config: PretrainedConfig) -> nn.Module:

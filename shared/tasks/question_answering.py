@@ -5,7 +5,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class QuestionAnswering(TaskKind):
 
     metric = "f1"
     columns = (Column("question", identifies=False), Column("context"), Column("answer", identifies=False))
-    fills: ClassVar[Fills] = {"ids": 0, "types": 0, "inside": 0, "target": None}
+    fills: Fills = {"ids": 0, "types": 0, "inside": 0, "target": None}  # noqa: RUF012 - the base class has it per instance
 
     def __init__(self, task: declarations.QuestionAnswering) -> None:
         self.task = task

@@ -11,6 +11,7 @@ from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
 from shared.privacy.releases import SubsampledGaussian
 from shared.study import Study
+from shared.tasks.declarations import SequenceClassification
 from simulations.e2e.federation import Impatience, wait_until
 from simulations.e2e.scene import Record, Scene
 
@@ -105,16 +106,19 @@ def _short_study(scene: Scene, members: list[str]) -> list[Record]:
 
 
 def _short(main: Study) -> str:
-    labels = ", ".join(f'"{label}"' for label in main.task.labels)
+    task = main.task
+    if not isinstance(task, SequenceClassification):
+        raise Impatience(f"expected a study of texts with labels, got {task.kind}")
+    labels = ", ".join(f'"{label}"' for label in task.labels)
     return f"""
 [study]
 name = "short"
 [model]
 source = "{main.model.source}"
 [task]
-kind = "{main.task.kind}"
+kind = "{task.kind}"
 labels = [{labels}]
-max_length = {main.task.max_length}
+max_length = {task.max_length}
 [adapter]
 layers = "last:1"
 [privacy]
