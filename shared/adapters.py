@@ -34,11 +34,12 @@ TRAINED_PARTS = {
 }
 OWN_TABLE = {
     "albert": ("query", "value"),
+    "deit": ("q_proj", "v_proj"),
     "distilbert": ("q_lin", "v_lin"),
     "mpnet": ("q", "v"),
-    "segformer": ("query", "value"),
-    "swin": ("query", "value"),
-    "vit": ("query", "value"),
+    "segformer": ("q_proj", "v_proj"),
+    "swin": ("q_proj", "v_proj"),
+    "vit": ("q_proj", "v_proj"),
     "wav2vec2": ("q_proj", "v_proj"),
     "whisper": ("q_proj", "v_proj"),
 }
@@ -188,7 +189,8 @@ def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:
     if adapter.layers == "all":
         return None
     count, wanted = getattr(base.config, "num_hidden_layers", None), int(adapter.layers.removeprefix("last:"))
-    if not isinstance(count, int):
+    staged = hasattr(base.config, "depths")  # Swin, SegFormer: what is counted there are stages of several layers
+    if not isinstance(count, int) or staged:
         raise SettingsError(f"Expected adapter.layers='all' for a {base.config.model_type}, got {adapter.layers!r}.")
     if wanted > count:
         raise SettingsError(f"Expected adapter.layers of at most 'last:{count}' for this model, got 'last:{wanted}'.")

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.tasks import declarations
+from shared.tasks.image_classification import ImageClassification
 from shared.tasks.kind import TaskKind
 from shared.tasks.sequence_classification import SequenceClassification
 
 KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
+    declarations.ImageClassification: ImageClassification,
     declarations.SequenceClassification: SequenceClassification,
 }
 

@@ -1,0 +1,137 @@
+"""Tiny vision and speech models with random weights, and studies over them: every media kind is tested on these."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from PIL import Image
+
+from client.vault.exactness import probe
+from client.vault.prefix import open_prefix
+from client.vault.private_training import LearningRates, PrivateTrainer
+from client.vault.vault import Vault
+from shared.adapted_model import build, initial_adapter
+from shared.privacy.planning import plan
+from shared.protocol import TrainReply, TrainTask
+from shared.records import Records
+from shared.study import Study, parse
+from simulations.seeded_randomness import SeededRandomnessForSimulation
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+SPREAD = {"initializer_range": 0.2}
+
+
+def _vit() -> Any:
+    return transformers.ViTModel(transformers.ViTConfig(image_size=16, patch_size=4, **SMALL, **SPREAD))
+
+
+def _deit() -> Any:
+    return transformers.DeiTModel(transformers.DeiTConfig(image_size=16, patch_size=4, **SMALL, **SPREAD))
+
+
+def _swin() -> Any:
+    shape = {
+        "image_size": 16,
+        "patch_size": 2,
+        "window_size": 2,
+        "embed_dim": 16,
+        "depths": [2, 1],
+        "num_heads": [2, 2],
+    }
+    return transformers.SwinModel(transformers.SwinConfig(**shape, **SPREAD))
+
+
+MEDIA_MODELS: dict[str, Callable[[], Any]] = {"vit": _vit, "deit": _deit, "swin": _swin}
+MediaModels = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def media_model(tmp_path_factory: pytest.TempPathFactory) -> MediaModels:
+    """The folder of a tiny model of a family, made at first use."""
+    made: dict[str, Path] = {}
+
+    def folder(family: str) -> Path:
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp(family)
+            torch.manual_seed(0)
+            MEDIA_MODELS[family]().save_pretrained(made[family])
+        return made[family]
+
+    return folder
+
+
+@pytest.fixture
+def media_study(media_model: MediaModels) -> Callable[..., Study]:
+    """A study over a family; sections are given as keywords."""
+
+    def make(family: str, **sections: dict[str, Any]) -> Study:
+        declared: dict[str, Any] = {
+            "study": {"name": "test"},
+            "model": {"source": str(media_model(family))},
+            "adapter": {"layers": "all", "rank": 2},
+            "privacy": {"epsilon": 8.0, "sampling_rate": 0.5},
+            "training": {"local_steps": 2},
+            "federation": {"rounds": 2, "smallest_declared_size": 4},
+        }
+        for name, values in sections.items():
+            declared[name] = declared.get(name, {}) | values
+        method = declared["adapter"].get("method", "ffa-lora")
+        declared["federation"]["aggregation"] = "fedit" if method in ("lora", "dora") else "ffa"
+        return parse(Study, declared, where="test")
+
+    return make
+
+
+@pytest.fixture
+def worst_error() -> Callable[[Study], float]:
+    """Runs the probe: per-example gradients against a loop over single records, and the coupling test."""
+
+    def find(study: Study) -> float:
+        model = build(study)
+        records = model.kind.synthetic(model.config, (5, 7, 9), variant=0)
+        prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
+        trainer = PrivateTrainer(
+            model,
+            prefix,
+            plan(study.privacy, steps=4),
+            declared_size=10,
+            learning_rates=LearningRates(1.0, 1.0),
+            micro_batch_tokens=256,
+        )
+        return probe(trainer, cache=None)
+
+    return find
+
+
+@pytest.fixture
+def private_round() -> Callable[[Study, Records], TrainReply]:
+    """One private round of one node."""
+
+    def train(study: Study, records: Records) -> TrainReply:
+        vault = Vault(
+            study,
+            build(study),
+            records,
+            declared_size=max(4, len(records)),
+            randomness=lambda number: SeededRandomnessForSimulation(1, "arm", "site", number),
+        )
+        return vault.train(TrainTask(study.sha256, "run", 1, initial_adapter(study)))
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def png() -> Callable[[Any], bytes]:
+    """Makes a PNG file of pixels."""
+
+    def encode(pixels: Any) -> bytes:
+        target = io.BytesIO()
+        Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(target, "PNG")
+        return target.getvalue()
+
+    return encode
