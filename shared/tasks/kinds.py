@@ -4,13 +4,17 @@ from collections.abc import Callable
 from typing import Any
 
 from shared.tasks import declarations
+from shared.tasks.audio_classification import AudioClassification
 from shared.tasks.image_classification import ImageClassification
 from shared.tasks.kind import TaskKind
 from shared.tasks.sequence_classification import SequenceClassification
+from shared.tasks.speech_recognition import SpeechRecognition
 
 KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
+    declarations.AudioClassification: AudioClassification,
     declarations.ImageClassification: ImageClassification,
     declarations.SequenceClassification: SequenceClassification,
+    declarations.SpeechRecognition: SpeechRecognition,
 }
 
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import transformers
 from PIL import Image
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from client.vault.exactness import probe
 from client.vault.prefix import open_prefix
@@ -46,7 +48,40 @@ def _swin() -> Any:
     return transformers.SwinModel(transformers.SwinConfig(**shape, **SPREAD))
 
 
-MEDIA_MODELS: dict[str, Callable[[], Any]] = {"vit": _vit, "deit": _deit, "swin": _swin}
+def _wav2vec2() -> Any:
+    ears = {"conv_dim": [16, 16], "conv_kernel": [16, 8], "conv_stride": [40, 20], "num_feat_extract_layers": 2}
+    position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
+    return transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**ears, **position, **SMALL, **SPREAD))
+
+
+def _whisper() -> Any:
+    encoder = {"encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48, "max_source_positions": 100}
+    decoder = {"decoder_layers": 2, "decoder_attention_heads": 2, "decoder_ffn_dim": 48, "max_target_positions": 40}
+    ids: dict[str, Any] = {"pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 256, "decoder_start_token_id": 257}
+    ids |= {"suppress_tokens": [7, 8], "begin_suppress_tokens": [220, 256]}
+    config = transformers.WhisperConfig(
+        vocab_size=261, d_model=32, num_mel_bins=16, init_std=0.2, **encoder, **decoder, **ids
+    )
+    return transformers.WhisperForConditionalGeneration(config)
+
+
+def _ears(family: str, folder: Path) -> None:
+    if family == "wav2vec2":
+        transformers.Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
+    if family == "whisper":
+        transformers.WhisperFeatureExtractor(feature_size=16).save_pretrained(folder)
+        letters = [*bytes_to_unicode().values(), "<|endoftext|>", *WHISPER_MARKS]
+        vocabulary = {letter: number for number, letter in enumerate(letters)}
+        tokenizer = transformers.WhisperTokenizer(
+            vocab=vocabulary, merges=[], additional_special_tokens=list(WHISPER_MARKS)
+        )
+        tokenizer.save_pretrained(folder)
+
+
+WHISPER_MARKS = ("<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>")
+MEDIA_MODELS: dict[str, Callable[[], Any]] = {
+    "vit": _vit, "deit": _deit, "swin": _swin, "wav2vec2": _wav2vec2, "whisper": _whisper
+}  # fmt: skip
 MediaModels = Callable[[str], Path]
 
 
@@ -60,6 +95,7 @@ def media_model(tmp_path_factory: pytest.TempPathFactory) -> MediaModels:
             made[family] = tmp_path_factory.mktemp(family)
             torch.manual_seed(0)
             MEDIA_MODELS[family]().save_pretrained(made[family])
+            _ears(family, made[family])
         return made[family]
 
     return folder
@@ -132,6 +168,19 @@ def png() -> Callable[[Any], bytes]:
     def encode(pixels: Any) -> bytes:
         target = io.BytesIO()
         Image.fromarray(np.asarray(pixels, dtype=np.uint8)).save(target, "PNG")
+        return target.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def wav() -> Callable[..., bytes]:
+    """Makes a WAV file of a tone."""
+
+    def encode(hertz: float, *, seconds: float = 0.5, rate: int = 8000, channels: int = 1) -> bytes:
+        samples = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+        target = io.BytesIO()
+        soundfile.write(target, np.stack([samples] * channels, axis=1), rate, format="WAV", subtype="PCM_16")
         return target.getvalue()
 
     return encode

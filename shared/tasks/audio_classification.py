@@ -1,0 +1,76 @@
+"""audio-classification: one recording, one label."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+from transformers import AutoConfig, PretrainedConfig
+
+from shared.batches import Batch
+from shared.foundation import Foundation
+from shared.records import Encoded, Records, ragged
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Rows, strings
+from shared.tasks.one_label import OneLabelKind, mean_of_tokens
+from shared.tasks.sounds import Hearing, cut_positions, encoded, hearing
+
+
+class AudioClassification(OneLabelKind):
+    """The kind `audio-classification`."""
+
+    columns = (Column("audio", media=True), Column("label", identifies=False))
+    hearing: Hearing
+
+    def __init__(self, task: declarations.AudioClassification) -> None:
+        super().__init__(task.labels)
+        self.task = task
+        self.fills = {"sound": None, "target": None}
+
+    def processor(self, foundation: Foundation) -> Hearing:
+        """How the base model wants its recordings."""
+        return sound_processor(foundation, self.task.seconds)
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """What is heard, and the label; a missing or broken recording, or an unknown label, cannot be used."""
+        sounds, problems = processor.read(rows["audio"])
+        targets, unknown = self.targets(strings(rows["label"]))
+        usable = [sound is not None and target >= 0 for sound, target in zip(sounds, targets, strict=True)]
+        fields = {"sound": processor.field(sounds), "target": ragged(targets, np.int64)}
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), (*problems, *unknown))
+
+    def adapt(self, base: nn.Module) -> None:
+        """Of a Whisper, keep the encoder's part that hears the study's seconds; a decoder would only cost."""
+        config: Any = base.config
+        self.hearing = hearing(Path(str(base.name_or_path)), config, self.task.seconds)
+        self.fixed_tokens = self.hearing.tokens
+        if config.is_encoder_decoder:
+            base.decoder = nn.Identity()
+            cut_positions(base, self.hearing.tokens)
+
+    def run(self, base: nn.Module, batch: Batch) -> Tensor:
+        """States of the sound (records, tokens, width)."""
+        states: Tensor = encoded(base, self.hearing.shaped(batch["sound"])).last_hidden_state
+        return states
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """Mean over time, of one length."""
+        del batch
+        return mean_of_tokens(states)
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random sound; labels in turn."""
+        del config
+        targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
+        fields = {
+            "sound": self.hearing.synthetic(len(lengths), variant=variant),
+            "target": ragged(targets, np.int64),
+        }
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+
+def sound_processor(foundation: Foundation, seconds: float) -> Hearing:
+    """How the base model in this folder wants recordings of so many seconds."""
+    found = AutoConfig.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
+    return hearing(foundation.directory, found, seconds)

@@ -1,0 +1,176 @@
+"""Recordings: from the bytes of a file to what a speech model hears, each by itself and of one length.
+
+Whisper's encoder hears 30 seconds however short a recording is. Here its positions are cut to the seconds that a study
+asks for, so that a clip of one second costs one second.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from transformers import AutoFeatureExtractor, PretrainedConfig
+
+from shared.errors import SettingsError
+from shared.records import Problem, Ragged, ragged
+from shared.tasks.images import PREPROCESSOR, MediaError, file_of
+from shared.tasks.kind import Cell
+
+RATES = (1_000, 768_000)
+MOST_CHANNELS = 16
+HOPS_PER_POSITION = 2  # Whisper's second convolution halves the frames
+UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what programs write that stream a WAV file
+
+Waveform = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """How a base model wants its recordings."""
+
+    extractor: Any
+    """The model's own feature extractor: a spectrogram, or a waveform of mean 0 and variance 1."""
+    samples: int
+    """Heard of each recording, at the model's rate."""
+    shape: tuple[int, ...]
+    """Of what the model takes for one recording."""
+    tokens: int
+    """States that the model makes of one recording."""
+
+    @property
+    def rate(self) -> int:
+        """Samples per second."""
+        return int(self.extractor.sampling_rate)
+
+    def heard(self, waveform: Waveform) -> NDArray[np.float16]:
+        """Flat input (product of `shape`) of one waveform: silence follows a short one, a long one is cut off."""
+        padded = np.zeros(self.samples, np.float32)
+        padded[: len(waveform)] = waveform[: self.samples]
+        return _extracted(self.extractor, padded).astype(np.float16).ravel()
+
+    def shaped(self, sound: Tensor) -> Tensor:
+        """Stored inputs (records, entries) as the model takes them."""
+        return sound.view(len(sound), *self.shape)
+
+    def read(self, cells: Sequence[Cell]) -> tuple[list[NDArray[np.float16] | None], list[Problem]]:
+        """Input of each recording, None for one that cannot be used, and why."""
+        sounds: list[NDArray[np.float16] | None] = []
+        problems = []
+        for row, cell in enumerate(cells):
+            try:
+                sounds.append(self.heard(waveform(cell, self.rate, most_samples=self.samples)))
+            except MediaError as error:
+                sounds.append(None)
+                problems.append(Problem(row, f"its recording {error}"))
+        return sounds, problems
+
+    def field(self, sounds: Sequence[NDArray[np.float16] | None]) -> Ragged:
+        """Pack inputs, zeros where there is no recording."""
+        nothing = np.zeros(int(np.prod(self.shape)), np.float16)
+        return ragged([nothing if sound is None else sound for sound in sounds], np.float16)
+
+    def synthetic(self, records: int, *, variant: int, seed: int = 23) -> Ragged:
+        """Inputs from a public generator; `variant` changes the first record's."""
+        seeds = [[seed, n] if n or not variant else [seed, 0, variant] for n in range(records)]
+        size = int(np.prod(self.shape))
+        return ragged([np.random.default_rng(each).standard_normal(size) for each in seeds], np.float16)
+
+
+def hearing(directory: Path, config: PretrainedConfig, seconds: float) -> Hearing:
+    """How the base model in this folder wants recordings of so many seconds.
+
+    Raises:
+        SettingsError: the folder does not tell, or the model makes nothing of so short a recording.
+    """
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
+        rate = int(extractor.sampling_rate)
+    except (OSError, ValueError, AttributeError):
+        raise SettingsError(
+            f"Expected a base model that hears, got {config.model_type!r} without a feature extractor.",
+            hint=f"Its folder needs a {PREPROCESSOR} that names one.",
+        ) from None
+    positions = getattr(config, "max_source_positions", None)
+    if positions is not None:
+        per_position = int(extractor.hop_length) * HOPS_PER_POSITION
+        tokens = min(int(positions), round(seconds * rate / per_position))
+        samples = tokens * per_position
+    else:
+        samples = tokens = round(seconds * rate)
+        for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
+            tokens = max(0, (tokens - kernel) // stride + 1)
+    if tokens < 1:
+        raise SettingsError(f"Expected task.seconds of which the model makes a state, got seconds={seconds:g}.")
+    return Hearing(extractor, samples, _extracted(extractor, np.zeros(samples, np.float32)).shape, tokens)
+
+
+def cut_positions(model: Any, tokens: int) -> None:
+    """Let a Whisper hear only the first positions of its encoder, in place."""
+    encoder = model.get_encoder()
+    positions: nn.Embedding = encoder.embed_positions
+    with torch.no_grad():
+        kept = positions.weight[:tokens].clone()
+    positions.weight = nn.Parameter(kept, requires_grad=False)
+    positions.num_embeddings = encoder.max_source_positions = model.config.max_source_positions = tokens
+
+
+def encoded(base: Any, sound: Tensor) -> Any:
+    """What an encoder makes of sound, with an adapter around it or not."""
+    return base.get_encoder()(sound) if base.config.is_encoder_decoder else base(sound)
+
+
+def waveform(cell: Cell, rate: int, *, most_samples: int) -> Waveform:
+    """Read the start of a recording, mixed to one channel, at this rate.
+
+    Args:
+        cell: bytes of a WAV, FLAC, OGG or MP3 file, or the file's name.
+        rate: wanted samples per second.
+        most_samples: the most that is wanted; no more is unpacked.
+
+    Raises:
+        MediaError: there is no recording, it cannot be read, is cut off, or holds nothing.
+    """
+    content = file_of(cell)
+    if not content:
+        raise MediaError("is missing")
+    found, own_rate = _unpacked(content, seconds=most_samples / rate)
+    if own_rate != rate:
+        from scipy.signal import resample_poly
+
+        ratio = Fraction(rate, own_rate)
+        found = resample_poly(found, ratio.numerator, ratio.denominator)
+    return np.asarray(found, np.float32)
+
+
+def _unpacked(content: bytes, *, seconds: float) -> tuple[Waveform, int]:
+    import soundfile
+
+    said = int.from_bytes(content[4:8], "little") if content[:4] == b"RIFF" else 0
+    if said not in UNKNOWN_SIZES and said > len(content) - 8:
+        raise MediaError(f"is cut off: {len(content) - 8} of {said} bytes")
+    try:
+        with soundfile.SoundFile(io.BytesIO(content)) as file:
+            rate, channels = int(file.samplerate), int(file.channels)
+            if not RATES[0] <= rate <= RATES[1] or channels > MOST_CHANNELS:
+                raise MediaError(f"has {channels} channels at {rate} Hz")
+            found = file.read(frames=int(np.ceil(seconds * rate)), dtype="float32", always_2d=True)
+    except MediaError:
+        raise
+    except Exception as error:  # the library has several; all mean that this is no recording
+        raise MediaError(f"cannot be read ({type(error).__name__})") from None
+    if not len(found):
+        raise MediaError("holds no sound")
+    if not np.isfinite(found).all():
+        raise MediaError("holds values that are no numbers")
+    return found.mean(axis=1).clip(-1, 1), rate
+
+
+def _extracted(extractor: Any, samples: Waveform) -> NDArray[np.float32]:
+    found = extractor(samples, sampling_rate=extractor.sampling_rate, padding="max_length", max_length=len(samples))
+    return np.asarray(found[extractor.model_input_names[0]][0], np.float32)

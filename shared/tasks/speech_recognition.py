@@ -1,0 +1,163 @@
+"""speech-recognition: a recording and its transcript, by an encoder that hears and a decoder that writes (Whisper)."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSpeechSeq2Seq, PretrainedConfig, PreTrainedTokenizerBase
+
+from shared.batches import Batch
+from shared.errors import SettingsError
+from shared.foundation import Foundation, load_tokenizer
+from shared.records import Encoded, Problem, Records, ragged, text, texts
+from shared.tasks import declarations
+from shared.tasks.audio_classification import sound_processor
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.sounds import Hearing, cut_positions, encoded, hearing
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+UNKNOWN = -1
+
+
+class Processor(NamedTuple):
+    """What turns recordings and transcripts into arrays."""
+
+    hearing: Hearing
+    tokenizer: PreTrainedTokenizerBase
+
+
+class SpeechRecognition(TaskKind):
+    """The kind `speech-recognition`."""
+
+    auto = AutoModelForSpeechSeq2Seq
+    peft_task = None
+    cuttable = False
+    metric, higher_is_better = "wer", False
+    columns = (Column("audio", media=True), Column("transcript", identifies=False))
+    hearing: Hearing
+
+    def __init__(self, task: declarations.SpeechRecognition) -> None:
+        self.task = task
+        self.fills = {"sound": None, "ids": 0, "target": UNKNOWN}
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def processor(self, foundation: Foundation) -> Processor:
+        """How the base model wants its recordings, and its tokenizer."""
+        return Processor(sound_processor(foundation, self.task.seconds), load_tokenizer(foundation))
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """What is heard, what is to be written, and the transcript itself; one without words cannot be used."""
+        sounds, problems = processor.hearing.read(rows["audio"])
+        transcripts = [cell.strip() for cell in strings(rows["transcript"])]
+        most = self.task.max_target_length
+        # Whisper writes a space before the first word
+        written = tokenise([f" {words}" for words in transcripts], processor.tokenizer, max_length=most)
+        plain = [normalised(words[: CHARACTERS_PER_TOKEN * most]) for words in transcripts]
+        empty = [Problem(row, "its transcript has no words") for row, words in enumerate(plain) if not words]
+        usable = [sound is not None and bool(words) for sound, words in zip(sounds, plain, strict=True)]
+        begins = len(processor.tokenizer.prefix_tokens)
+        fields = {
+            "sound": processor.hearing.field(sounds),
+            "ids": ragged(written.ids, np.int32),
+            "target": ragged([[UNKNOWN] * min(begins, len(ids)) + ids[begins:] for ids in written.ids], np.int32),
+            "transcript": texts(plain),
+        }
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), (*problems, *written.problems, *empty))
+
+    def adapt(self, base: nn.Module) -> None:
+        """Cut the encoder to the study's seconds."""
+        config: Any = base.config
+        wanted, most = self.task.max_target_length, config.max_target_positions
+        if wanted > most:
+            raise SettingsError(f"Expected task.max_target_length of at most {most} for this model, got {wanted}.")
+        self.hearing = hearing(Path(str(base.name_or_path)), config, self.task.seconds)
+        self.fixed_tokens = self.hearing.tokens
+        cut_positions(base, self.hearing.tokens)
+
+    def run(self, base: nn.Module, batch: Batch) -> Tensor:
+        """What is likely after each written token (records, tokens, vocabulary). Padding comes last and is not seen."""
+        sound = self.hearing.shaped(batch["sound"])
+        logits: Tensor = base(input_features=sound, decoder_input_ids=batch["ids"]).logits
+        return logits
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean over each record's own tokens."""
+        return token_losses(*shifted(outputs, batch["target"]))
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """What is written, always taking the likeliest token, and the transcript, both as `normalised` has them."""
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(model.foundation)
+        tokenizer = self._tokenizer
+        prompt, end = list(tokenizer.prefix_tokens), int(tokenizer.eos_token_id)
+        most = self.task.max_target_length - len(prompt)
+        found = written_ids(model.base, self.hearing.shaped(batch["sound"]), prompt, end=end, most=most)
+        hypotheses = tokenizer.batch_decode(found, skip_special_tokens=True)
+        references = [text(records["transcript"], i) for i in indices]
+        return [(normalised(said), truth) for said, truth in zip(hypotheses, references, strict=True)]
+
+    def told(self, evidence: Evidence) -> str:
+        """What was written, as users of a finished model are told it."""
+        return str(evidence[0])
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Word error rate over all words, and the share of records without an error."""
+        if not evidence:
+            return {"wer": 1.0, "exact_match": 0.0}
+        from jiwer import wer
+
+        said, truth = (list(part) for part in zip(*evidence, strict=True))
+        exact = sum(a == b for a, b in evidence) / len(evidence)
+        return {"wer": float(wer(truth, said)), "exact_match": exact}
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random sound and tokens."""
+        ids = random_ids(config, lengths, variant=variant)
+        fields = {
+            "sound": self.hearing.synthetic(len(lengths), variant=variant),
+            "ids": ragged(ids, np.int32),
+            "target": ragged([[UNKNOWN, *tokens[1:]] for tokens in ids], np.int32),
+        }
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """The most frequent transcript for everyone."""
+        seen = Counter(text(part["transcript"], i) for part in train for i in np.flatnonzero(part.usable).tolist())
+        guess = min(seen, key=lambda words: (-seen[words], words), default="")
+        return [(guess, text(held_out["transcript"], i)) for i in np.flatnonzero(held_out.usable).tolist()]
+
+
+def normalised(words: str) -> str:
+    """Lower case, without punctuation, one space between words: what word errors are counted on."""
+    kept = ["" if mark in "'’" else " " if unicodedata.category(mark)[0] in "PS" else mark for mark in words.lower()]
+    return " ".join("".join(kept).split())
+
+
+def written_ids(base: nn.Module, sound: Tensor, prompt: Sequence[int], *, end: int, most: int) -> list[list[int]]:
+    """Token ids that the model writes of each recording, always the likeliest, up to the end mark."""
+    heard = encoded(base, sound)
+    never, not_first = _suppressed(base, "suppress_tokens"), _suppressed(base, "begin_suppress_tokens")
+    fed = torch.tensor([list(prompt)] * len(sound), device=sound.device)
+    cache, columns = None, list[Tensor]()
+    done = torch.zeros(len(sound), dtype=torch.bool, device=sound.device)
+    while len(columns) < most and not done.all():
+        out = base(encoder_outputs=heard, decoder_input_ids=fed, past_key_values=cache, use_cache=True)
+        logits, cache = out.logits[:, -1], out.past_key_values
+        logits[:, never if columns else never + not_first] = float("-inf")
+        chosen = logits.argmax(-1).masked_fill(done, end)
+        columns.append(chosen)
+        done, fed = done | (chosen == end), chosen[:, None]
+    found: list[list[int]] = torch.stack(columns, dim=1).cpu().tolist() if columns else [[] for _ in sound]
+    return [ids[: ids.index(end)] if end in ids else ids for ids in found]
+
+
+def _suppressed(base: nn.Module, name: str) -> list[int]:
+    return list(getattr(getattr(base, "generation_config", None), name, None) or [])
