@@ -122,8 +122,12 @@ def patches(config: PretrainedConfig, size: Size) -> Size:
     return max(1, size[0] // first), max(1, size[1] // first)
 
 
-def opened(cell: Cell) -> "Image":
+def opened(cell: Cell, *, as_it_is: bool = False) -> "Image":
     """Unpack the image of a cell: its bytes, or the name of its file.
+
+    Args:
+        cell: of a media column.
+        as_it_is: leave 16-bit values alone, as those of a mask.
 
     Raises:
         MediaError: there is none, it is no image or a broken one, or it is too large to be unpacked.
@@ -146,7 +150,7 @@ def opened(cell: Cell) -> "Image":
         raise MediaError(f"has more than {MOST_PIXELS:,} pixels") from None
     except Exception as error:  # each decoder has its own; all mean that this is no image
         raise MediaError(f"cannot be read ({type(error).__name__})") from None
-    return _eight_bits(image)
+    return image if as_it_is else _eight_bits(image)
 
 
 def file_of(cell: Cell) -> bytes:

@@ -7,12 +7,14 @@ from shared.tasks import declarations
 from shared.tasks.audio_classification import AudioClassification
 from shared.tasks.image_classification import ImageClassification
 from shared.tasks.kind import TaskKind
+from shared.tasks.semantic_segmentation import SemanticSegmentation
 from shared.tasks.sequence_classification import SequenceClassification
 from shared.tasks.speech_recognition import SpeechRecognition
 
 KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
     declarations.AudioClassification: AudioClassification,
     declarations.ImageClassification: ImageClassification,
+    declarations.SemanticSegmentation: SemanticSegmentation,
     declarations.SequenceClassification: SequenceClassification,
     declarations.SpeechRecognition: SpeechRecognition,
 }

@@ -48,6 +48,12 @@ def _swin() -> Any:
     return transformers.SwinModel(transformers.SwinConfig(**shape, **SPREAD))
 
 
+def _segformer() -> Any:
+    stages = {"hidden_sizes": [8, 16], "num_encoder_blocks": 2, "depths": [2, 1], "num_attention_heads": [1, 2]}
+    patches = {"sr_ratios": [2, 1], "patch_sizes": [7, 3], "strides": [4, 2], "mlp_ratios": [2, 2]}
+    return transformers.SegformerModel(transformers.SegformerConfig(**stages, **patches, **SPREAD))
+
+
 def _wav2vec2() -> Any:
     ears = {"conv_dim": [16, 16], "conv_kernel": [16, 8], "conv_stride": [40, 20], "num_feat_extract_layers": 2}
     position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
@@ -65,7 +71,10 @@ def _whisper() -> Any:
     return transformers.WhisperForConditionalGeneration(config)
 
 
-def _ears(family: str, folder: Path) -> None:
+def _senses(family: str, folder: Path) -> None:
+    """What a model's folder tells of its inputs, where its configuration does not."""
+    if family == "segformer":
+        (folder / "preprocessor_config.json").write_text('{"size": {"height": 16, "width": 16}}')
     if family == "wav2vec2":
         transformers.Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
     if family == "whisper":
@@ -80,8 +89,13 @@ def _ears(family: str, folder: Path) -> None:
 
 WHISPER_MARKS = ("<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|notimestamps|>")
 MEDIA_MODELS: dict[str, Callable[[], Any]] = {
-    "vit": _vit, "deit": _deit, "swin": _swin, "wav2vec2": _wav2vec2, "whisper": _whisper
-}  # fmt: skip
+    "vit": _vit,
+    "deit": _deit,
+    "swin": _swin,
+    "segformer": _segformer,
+    "wav2vec2": _wav2vec2,
+    "whisper": _whisper,
+}
 MediaModels = Callable[[str], Path]
 
 
@@ -95,7 +109,7 @@ def media_model(tmp_path_factory: pytest.TempPathFactory) -> MediaModels:
             made[family] = tmp_path_factory.mktemp(family)
             torch.manual_seed(0)
             MEDIA_MODELS[family]().save_pretrained(made[family])
-            _ears(family, made[family])
+            _senses(family, made[family])
         return made[family]
 
     return folder

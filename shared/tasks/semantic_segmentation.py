@@ -1,0 +1,205 @@
+"""semantic-segmentation: an image, and a mask that gives every pixel a class.
+
+The head is linear: it reads the class of each patch from its state, and what it says is drawn out to the mask's size.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig
+
+from shared.base_model import width_of
+from shared.batches import Batch
+from shared.errors import SettingsError
+from shared.foundation import Foundation
+from shared.records import Encoded, Problem, Records, ragged
+from shared.tasks import declarations
+from shared.tasks.image_classification import image_processor, pixel_field
+from shared.tasks.images import Framing, MediaError, Size, framing, opened, patches, synthetic_pixels
+from shared.tasks.kind import Cell, Column, Evidence, Rows, TaskKind, zero_linear
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+UNCOUNTED = 255
+"""What a stored mask holds where a pixel counts for nothing, whatever the study's masks hold there."""
+STATE_NORM = 4.0
+MASK_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
+
+
+class SemanticSegmentation(TaskKind):
+    """The kind `semantic-segmentation`."""
+
+    peft_task = None
+    cuttable = False
+    metric, higher_is_better = "mean_iou", True
+    columns = (Column("image", media=True), Column("mask", identifies=False, media=True))
+    framing: Framing
+    grid: Size
+
+    def __init__(self, task: declarations.SemanticSegmentation) -> None:
+        self.task = task
+        self.classes = len(task.labels)
+        self.fills = {"pixels": None, "mask_values": None}
+
+    def processor(self, foundation: Foundation) -> Framing:
+        """How the base model wants its images."""
+        return image_processor(foundation)
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Pixels and their classes, both as the model sees them; a row with a bad image or mask cannot be used."""
+        images: list[Any] = []
+        masks: list[Any] = []
+        problems = []
+        for row, (image, mask) in enumerate(zip(rows["image"], rows["mask"], strict=True)):
+            pixels, values, reason = self._pair(image, mask, processor)
+            images.append(pixels)
+            masks.append(values)
+            if reason is not None:
+                problems.append(Problem(row, reason))
+        nothing = np.full(processor.size[0] * processor.size[1], UNCOUNTED, np.uint8)
+        fields = {
+            "pixels": pixel_field(images, processor),
+            "mask_values": ragged([nothing if mask is None else mask for mask in masks], np.uint8),
+        }
+        usable = [image is not None and mask is not None for image, mask in zip(images, masks, strict=True)]
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
+
+    def _pair(self, image: Cell, mask: Cell, framed: Framing) -> tuple[Any, Any, str | None]:
+        """Pixels, classes, and why one of them is missing."""
+        try:
+            picture = opened(image)
+            pixels = framed.pixels(picture)
+        except MediaError as error:
+            return None, None, f"its image {error}"
+        try:
+            return pixels, self._values(mask, picture.size, framed), None
+        except MediaError as error:
+            return pixels, None, f"its mask {error}"
+
+    def _values(self, cell: Cell, size: Size, framed: Framing) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        mask = opened(cell, as_it_is=True)
+        if mask.mode not in MASK_MODES:
+            raise MediaError(f"has more than one channel (mode {mask.mode})")
+        if mask.size != size:
+            raise MediaError(f"has {mask.width} x {mask.height} pixels, its image {size[0]} x {size[1]}")
+        values = np.asarray(mask).astype(np.int64)
+        counted = values != self.task.ignore
+        unknown = np.unique(values[counted & ((values < 0) | (values >= self.classes))])
+        if len(unknown):
+            raise MediaError(f"holds {unknown[0]}, which is none of the study's {self.classes} classes")
+        stored = np.where(counted, values, UNCOUNTED).astype(np.uint8)
+        seen = framed.classes(Image.fromarray(stored))
+        if (seen == UNCOUNTED).all():
+            raise MediaError("has no pixel that counts")
+        return seen
+
+    def adapt(self, base: nn.Module) -> None:
+        """Learn from the base model how it sees; nothing about it is changed."""
+        config: Any = base.config
+        if hasattr(config, "depths") and not _staged(config):
+            raise SettingsError(f"Expected a ViT or a SegFormer for masks, got model type {config.model_type!r}.")
+        self.framing = framing(Path(str(base.name_or_path)), config)
+        self.grid = patches(config, self.framing.size)
+        self.fixed_tokens = self.grid[0] * self.grid[1]
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """One output per class, for every patch."""
+        return zero_linear(_state_width(config), self.classes)
+
+    def run(self, base: nn.Module, batch: Batch) -> Tensor:
+        """States of the patches (records, rows x columns, width); of a model of stages, those of every stage."""
+        found = base(pixel_values=self.framing.normalised(batch["pixels"]), output_hidden_states=_staged(base.config))
+        if not _staged(base.config):
+            states: Tensor = found.last_hidden_state
+            return states[:, -self.fixed_tokens :]
+        stages = [F.normalize(stage, dim=1) for stage in found.hidden_states]
+        drawn = [F.interpolate(stage, size=self.grid, mode="bilinear", align_corners=False) for stage in stages]
+        return torch.cat(drawn, dim=1).flatten(2).transpose(1, 2)
+
+    def features(self, states: Tensor, batch: Batch) -> Tensor:
+        """Each patch's state brought to one length: clipping rewards gradients of like lengths."""
+        del batch
+        return STATE_NORM * F.normalize(states, dim=-1)
+
+    def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
+        """How likely each class is at each pixel (records, classes, height, width)."""
+        del batch
+        by_patch: Tensor = head(features)
+        shaped = by_patch.transpose(1, 2).reshape(len(by_patch), -1, *self.grid)
+        return F.interpolate(shaped, size=self.framing.size, mode="bilinear", align_corners=False)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy over each record's own pixels that count; 0 for a record without any."""
+        truth = batch["mask_values"].view(len(outputs), *self.framing.size).long()
+        each = F.cross_entropy(outputs, truth, reduction="none", ignore_index=UNCOUNTED)
+        counted = (truth != UNCOUNTED).flatten(1).sum(1)
+        return each.flatten(1).sum(1) / counted.clamp(min=1)
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Pixels by class: right, predicted, true."""
+        predicted = model.outputs(batch).argmax(1).flatten(1).cpu().numpy()
+        truths = [records["mask_values"][i] for i in indices]
+        return [self._pixels(guess, truth) for guess, truth in zip(predicted, truths, strict=True)]
+
+    def _pixels(self, guess: NDArray[Any], truth: NDArray[Any]) -> Evidence:
+        counted = truth != UNCOUNTED
+        guess, truth = guess[counted], truth[counted]
+        counts = [np.bincount(part, minlength=self.classes) for part in (truth[guess == truth], guess, truth)]
+        return tuple(count.astype(np.int64) for count in counts)
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Intersection over union, of each class over all records, as a mean of those that occur; share of pixels right."""
+        if not evidence:
+            return {"mean_iou": 0.0, "pixel_accuracy": 0.0}
+        right, predicted, true = (np.sum(part, axis=0) for part in zip(*evidence, strict=True))
+        union = predicted + true - right
+        occurs = union > 0
+        mean = float((right[occurs] / union[occurs]).mean()) if occurs.any() else 0.0
+        return {"mean_iou": mean, "pixel_accuracy": float(right.sum() / max(1, true.sum()))}
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random pixels and classes."""
+        del config
+        area = self.framing.size[0] * self.framing.size[1]
+        masks = synthetic_pixels(len(lengths), area, variant=variant, seed=24)
+        fields = {
+            "pixels": ragged(synthetic_pixels(len(lengths), self.framing.channels * area, variant=variant), np.uint8),
+            "mask_values": ragged([mask % self.classes for mask in masks], np.uint8),
+        }
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def counts(self, records: Records) -> dict[str, int]:
+        """Usable records in which each class occurs."""
+        found = np.zeros(self.classes, np.int64)
+        for index in np.flatnonzero(records.usable).tolist():
+            present = np.unique(records["mask_values"][index])
+            found[present[present != UNCOUNTED]] += 1
+        return dict(zip(self.task.labels, found.tolist(), strict=True))
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """The most frequent class for every pixel."""
+        seen = np.zeros(256, np.int64)
+        for part in train:
+            for index in np.flatnonzero(part.usable).tolist():
+                seen += np.bincount(part["mask_values"][index], minlength=256)
+        guess = int(seen[: self.classes].argmax())
+        truths = [held_out["mask_values"][i] for i in np.flatnonzero(held_out.usable).tolist()]
+        return [self._pixels(np.full(len(truth), guess), truth) for truth in truths]
+
+
+def _staged(config: Any) -> bool:
+    """Whether the model sees in stages of falling resolution (SegFormer), whose fine ones know where edges are."""
+    return hasattr(config, "hidden_sizes")
+
+
+def _state_width(config: Any) -> int:
+    return sum(config.hidden_sizes) if _staged(config) else width_of(config)
