@@ -69,7 +69,10 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
         return unchanged
     targets = _targets(base, adapter)
     numbers = _layer_numbers(base, adapter)
-    config = _ia3(base, targets, peft_task) if adapter.method == "ia3" else _lora(adapter, targets, numbers, peft_task)
+    if adapter.method == "ia3":
+        config = _ia3(base, targets, peft_task)
+    else:
+        config = _lora(adapter, *_for_peft(base, targets, numbers), peft_task)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
@@ -159,6 +162,16 @@ def _lora(adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_
         use_rslora=adapter.rank_stabilized,
         use_dora=adapter.method == "dora",
     )
+
+
+def _for_peft(base: nn.Module, targets: list[str], numbers: list[int] | None) -> tuple[list[str], list[int] | None]:
+    """Targets and layer numbers; layers by their whole names where they stand outermost, which PEFT overlooks."""
+    if numbers is None:
+        return targets, None
+    wanted = tuple(f".{target}" for target in targets)
+    named = [name for name, _ in base.named_modules() if name.endswith(wanted) and _within(f".{name}", numbers)]
+    outermost = any(re.match(r"\w+\.\d+\.", name) for name in named)  # as in a bare ViT, Llama or GPT-2
+    return (named, None) if outermost else (targets, numbers)
 
 
 def _same_scale(adapter: Adapter, rank: int) -> float:

@@ -150,6 +150,13 @@ class SemanticSegmentation(TaskKind):
         truths = [records["mask_values"][i] for i in indices]
         return [self._pixels(guess, truth) for guess, truth in zip(predicted, truths, strict=True)]
 
+    def predict(
+        self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]
+    ) -> list[NDArray[np.uint8]]:
+        """Class of each pixel of each image as the model sees it (height, width)."""
+        del records, indices
+        return list(model.outputs(batch).argmax(1).cpu().numpy().astype(np.uint8))
+
     def _pixels(self, guess: NDArray[Any], truth: NDArray[Any]) -> Evidence:
         counted = truth != UNCOUNTED
         guess, truth = guess[counted], truth[counted]
@@ -157,7 +164,7 @@ class SemanticSegmentation(TaskKind):
         return tuple(count.astype(np.int64) for count in counts)
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Intersection over union of each class, over all records, as a mean of those that occur; pixels right."""
+        """Intersection over union of each class over all records, as a mean over those that occur; pixels right."""
         if not evidence:
             return {"mean_iou": 0.0, "pixel_accuracy": 0.0}
         right, predicted, true = (np.sum(part, axis=0) for part in zip(*evidence, strict=True))

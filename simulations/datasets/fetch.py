@@ -10,10 +10,12 @@ from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
 from simulations.datasets import (
     digit_images,
+    digit_masks,
     health_tweets,
     mpnet,
     orange_texts,
     prompts,
+    small_vit,
     smollm2,
     spoken_digits,
     translations,
@@ -49,6 +51,9 @@ MODELS = {
     "mpnet": Item(WEIGHTS, 405, "Apache-2.0", "sentence encoder, MPNet, 109 M", mpnet.build),
     "smollm2": Item(WEIGHTS, 93, "Apache-2.0", "chat model, Llama, 135 M, from 4-bit weights", smollm2.build),
     "whisper": Item(WEIGHTS, 141, "MIT", "English speech to text, Whisper tiny.en, 38 M", whisper.build),
+    "small-vit": Item(
+        WEIGHTS, 1.4, "CC BY-SA 3.0", "digit images, ViT, 0.2 M, trained here in 2 minutes", small_vit.build
+    ),
 }
 DATA = {
     "vader": Item("vader.csv", 2.5, "MIT", "rated texts of four kinds, 19,136", vader.build),
@@ -60,6 +65,7 @@ DATA = {
     "tweet-entities": Item("tweet-entities.csv", 0.2, "research", "tagged tweets, 2,394", tweet_entities.build),
     "translations": Item("translations.csv", 31, "BSD-3", "English and German messages, 4,576", translations.build),
     "digits": Item("digits.parquet", 0, "CC BY 4.0", "8 x 8 images of digits, 1,797", digit_images.build_digits),
+    "digit-masks": Item("digit-masks.parquet", 0, "CC BY 4.0", "the same with a class per pixel", digit_masks.build),
     "mnist": Item("mnist.parquet", 1.4, "CC BY-SA 3.0", "28 x 28 images of digits, 5,000", digit_images.build_mnist),
     "spoken-digits": Item(
         "spoken-digits.csv", 10, "free (generated)", "synthesised digits by 8 voices, 1,200", spoken_digits.build
@@ -102,6 +108,9 @@ def find(name: str, folder: Path) -> Path | None:
     if name in DATA:
         table = folder / name / DATA[name].file
         return table if table.is_file() else None
+    if name not in EMBEDDED:  # trained here, so that no two machines get the same weights
+        trained = folder / "models" / name
+        return trained if (trained / WEIGHTS).is_file() else None
     try:
         return embedded_folder(name, folder)
     except SettingsError:

@@ -123,6 +123,14 @@ def test_vectorised_gradients_are_exact(
     assert worst_error(make(family, adapter=adapter)) < 1e-5
 
 
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_last_layers_of_a_vit_are_adapted_alone(make: Studies, method: str) -> None:
+    names = {"target_modules": ["k_proj", "v_proj", "fc2"]} if method == "ia3" else {}
+    model = build(make(adapter={"layers": "last:1", "method": method, **names}))
+    trained = [name for name, _ in model.layout.tensors if not name.startswith("head.")]
+    assert trained and all(".layers.1." in name for name in trained)
+
+
 def test_last_layers_of_a_model_of_stages_are_refused(make: Studies) -> None:
     with pytest.raises(SettingsError, match="'all' for a swin"):
         build(make("swin", adapter={"layers": "last:1"}))
