@@ -9,14 +9,14 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
-from shared.batches import Batch, Fills
+from shared.batches import Batch
 from shared.errors import SettingsError
 from shared.records import Encoded, Problem, Records, ragged
 from shared.tasks import declarations
@@ -63,10 +63,10 @@ class MaskedLanguageModel(TaskKind):
     auto = EncoderWithLanguageHead
     metric, higher_is_better = "pseudo_perplexity", False
     columns = (Column("text"),)
-    fills: Fills = {"ids": 0, "where": 0, "target": -1}  # noqa: RUF012 - the base class has it per instance
 
     def __init__(self, task: declarations.MaskedLanguageModel) -> None:
         self.task = task
+        self.fills = {"ids": 0, "where": 0, "target": -1}
         self._language_head: nn.Module = nn.Identity()
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
@@ -94,7 +94,7 @@ class MaskedLanguageModel(TaskKind):
 
     def adapt(self, base: nn.Module) -> None:
         """Take the language head off the encoder; it becomes the model's head."""
-        self._language_head = base.get_submodule("language_head")
+        self._language_head = cast(nn.Module, base.language_head)
         del base.language_head
 
     def head(self, config: PretrainedConfig) -> nn.Module:

@@ -170,10 +170,7 @@ class MultiTask(TaskKind):
             (self._widths[name],) if part.pooled else (tokens, self._widths[name]) for name, part in self.parts.items()
         ]
         pieces = torch.split(outputs, [int(np.prod(shape)) for shape in shapes], dim=1)
-        return {
-            name: piece.reshape(len(piece), *shape)
-            for name, piece, shape in zip(self.parts, pieces, shapes, strict=True)
-        }
+        return {name: piece.reshape(-1, *shape) for name, piece, shape in zip(self.parts, pieces, shapes, strict=True)}
 
 
 class _Answered(NamedTuple):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig
 
 from shared.base_model import width_of
-from shared.batches import Batch, Fills
+from shared.batches import Batch
 from shared.errors import SettingsError
 from shared.records import Encoded, Problem, Records, ragged, text, texts
 from shared.tasks import declarations
@@ -42,10 +42,10 @@ class QuestionAnswering(TaskKind):
 
     metric = "f1"
     columns = (Column("question", identifies=False), Column("context"), Column("answer", identifies=False))
-    fills: Fills = {"ids": 0, "types": 0, "inside": 0, "target": None}  # noqa: RUF012 - the base class has it per instance
 
     def __init__(self, task: declarations.QuestionAnswering) -> None:
         self.task = task
+        self.fills = {"ids": 0, "types": 0, "inside": 0, "target": None}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
         """Token ids of question and context, and the first and last token of the answer.

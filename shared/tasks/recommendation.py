@@ -138,8 +138,8 @@ def direction(column: str, value: str, *, width: int) -> NDArray[np.float32]:
         return np.zeros(width, np.float32)
     named = f"fedvault id {column}={value.strip()}".encode("utf-8", "replace")
     bits = np.unpackbits(np.frombuffer(hashlib.shake_128(named).digest(-(-width // 8)), dtype=np.uint8))[:width]
-    found: NDArray[np.float32] = ((2.0 * bits - 1.0) / np.sqrt(width)).astype(np.float32)
-    return found
+    signs: NDArray[np.float32] = ((2.0 * bits - 1.0) / np.sqrt(width)).astype(np.float32)
+    return signs
 
 
 def ndcg_of_groups(evidence: Sequence[Evidence], *, lowest: float) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from shared.base_model import width_of
-from shared.batches import Batch, Fills
+from shared.batches import Batch
 from shared.errors import SettingsError
 from shared.records import Encoded, Problem, Records, ragged
 from shared.tasks import declarations
@@ -30,10 +30,10 @@ class TokenClassification(TaskKind):
     """The kind `token-classification`."""
 
     columns = (Column("tokens"), Column("tags", identifies=False))
-    fills: Fills = {"ids": 0, "target": -1}  # noqa: RUF012 - the base class has it per instance
 
     def __init__(self, task: declarations.TokenClassification) -> None:
         self.task = task
+        self.fills = {"ids": 0, "target": -1}
         self.entities = all(ENTITY_TAG.fullmatch(label) for label in task.labels)
         self.metric = "entity_f1" if self.entities else "accuracy"
         self._index = {label: number for number, label in enumerate(task.labels)}

@@ -20,6 +20,7 @@ from simulations.datasets import (
     spoken_digits,
     translations,
     tweet_entities,
+    tweet_tasks,
     vader,
     whisper,
 )
@@ -63,6 +64,16 @@ DATA = {
     "reuters": Item("reuters.csv", 38, "research", "newswire of 8 topics, 7,674", orange_texts.build_reuters),
     "health-tweets": Item("health-tweets.csv", 11, "CC BY 4.0", "tweets of 16 agencies, 63,326", health_tweets.build),
     "tweet-entities": Item("tweet-entities.csv", 0.2, "research", "tagged tweets, 2,394", tweet_entities.build),
+    "tweet-questions": Item(
+        "tweet-questions.csv", 0.2, "research", "who and what tweets name, 1,019 questions", tweet_tasks.build_questions
+    ),
+    "text-tasks": Item(
+        "text-tasks.csv",
+        2.7,
+        "MIT, research",
+        "moods, entities and questions of tweets, 5,078",
+        tweet_tasks.build_tasks,
+    ),
     "translations": Item("translations.csv", 31, "BSD-3", "English and German messages, 4,576", translations.build),
     "digits": Item("digits.parquet", 0, "CC BY 4.0", "8 x 8 images of digits, 1,797", digit_images.build_digits),
     "digit-masks": Item("digit-masks.parquet", 0, "CC BY 4.0", "the same with a class per pixel", digit_masks.build),

