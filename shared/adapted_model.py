@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from shared import adapters, layers
 from shared.base_model import load_base, width_of
 from shared.batches import Batch
+from shared.errors import SettingsError
 from shared.foundation import Foundation, find
 from shared.study import Study
 from shared.tasks.kind import TaskKind
@@ -29,6 +30,11 @@ class AdaptedModel(nn.Module):
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
         self.head = self.kind.head(base.config)
         self.layout = adapters.layout_of(self)
+        if not self.layout.tensors:
+            raise SettingsError(
+                f"Expected something to train, got adapter.method={study.adapter.method!r} and a task without a head.",
+                hint="Choose an adapter, such as adapter.method = 'ffa-lora'.",
+            )
         self.width = width_of(base.config)
         self.head_only = study.adapter.method == "head-only" and self.kind.pooled and bool(self.cut)
         # a tuple hides the views from nn.Module: they share their parameters with `base`

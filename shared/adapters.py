@@ -20,6 +20,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPI
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGET_TABLE
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from shared.errors import SettingsError
 from shared.layers import layer_count
@@ -35,6 +36,7 @@ TRAINED_PARTS = {
 OWN_TABLE = {
     "albert": ("query", "value"),
     "distilbert": ("q_lin", "v_lin"),
+    "marian": ("q_proj", "v_proj"),
     "mpnet": ("q", "v"),
     "segformer": ("query", "value"),
     "swin": ("query", "value"),
@@ -68,7 +70,10 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
         return unchanged
     targets = _targets(base, adapter)
     numbers = _layer_numbers(base, adapter)
-    config = _ia3(base, targets, peft_task) if adapter.method == "ia3" else _lora(adapter, targets, numbers, peft_task)
+    config = (
+        _ia3(base, targets, peft_task) if adapter.method == "ia3" else _lora(base, adapter, targets, numbers, peft_task)
+    )
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2's transposed layers
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
@@ -144,20 +149,30 @@ def unpack(model: nn.Module, layout: Layout, vector: NDArray[np.float32]) -> Non
             start += size
 
 
-def _lora(adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None) -> PeftConfig:
+def _lora(
+    base: PreTrainedModel, adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None
+) -> PeftConfig:
     alpha = adapter.alpha or adapter.rank
+    outright = _names_outright(base, targets, numbers)
     return LoraConfig(
         task_type=peft_task,
         r=adapter.rank,
         lora_alpha=alpha,
         lora_dropout=0.0,
-        target_modules=targets,
-        layers_to_transform=numbers,
+        target_modules=outright or targets,
+        layers_to_transform=None if outright else numbers,
         rank_pattern=dict(adapter.rank_pattern),
         alpha_pattern={name: alpha * _same_scale(adapter, rank) for name, rank in adapter.rank_pattern.items()},
         use_rslora=adapter.rank_stabilized,
         use_dora=adapter.method == "dora",
     )
+
+
+def _names_outright(base: PreTrainedModel, targets: list[str], numbers: list[int] | None) -> list[str]:
+    """Whole names, where PEFT finds no layer numbers in them: a bare decoder's names begin with the list of layers."""
+    names = [name for name, _ in base.named_modules() if re.match(r"(layers|h)\.\d+\.", name)]
+    wanted = [name for name in names if int(name.split(".")[1]) in (numbers or ())]
+    return [name for name in wanted if any(name.endswith(f".{target}") for target in targets)]
 
 
 def _same_scale(adapter: Adapter, rank: int) -> float:
