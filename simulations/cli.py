@@ -4,20 +4,19 @@ import json
 import logging
 import os
 import shlex
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from shared.command_line import VERBOSE, run_command
+from shared.embedded import DATA_FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from simulations.progress import SilentProgress, TerminalProgress
 
-SCENARIOS = Path(__file__).parent / "scenarios"
 INTERRUPTED = 130
 QUIET = {
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -120,27 +119,47 @@ def report(
 
 @cli.command()
 def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
-    """List the scenarios that ship, with what each one shows."""
-    rows = []
-    for path in sorted(SCENARIOS.glob("*.toml")):
-        study = tomllib.loads(path.read_text())["study"]
-        rows.append({"file": str(path), "name": study["name"], "shows": study.get("description", "")})
+    """List the scenarios that ship: what each one shows, on which evidence, and what to type."""
+    from simulations.catalogue import catalogue
+
+    rows = catalogue()
     if as_json:
-        typer.echo(json.dumps(rows, indent=1))
+        typer.echo(json.dumps([row._asdict() for row in rows], indent=1))
         return
     for row in rows:
-        typer.echo(f"{row['file']}\n  {row['name']}: {row['shows']}")
+        lines = (f"{row.name} ({row.task})", row.shows, f"Evidence: {row.evidence}", *(f"$ {c}" for c in row.commands))
+        typer.echo("\n  ".join(lines))
+
+
+FOLDER = Annotated[Path, typer.Option(envvar=DATA_FOLDER_VARIABLE, help="Where data sets and models go.")]
 
 
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="vader (four real sites of rated text) or minilm (the base model).")],
-    folder: Annotated[Path, typer.Option(help="Where data sets go.")] = Path("data"),
+    name: Annotated[str, typer.Argument(help="A model or data set; `fedvault-sim data list` names them.")],
+    folder: FOLDER = Path("data"),
 ) -> None:
     """Fetch a model or data set, pinned by hash. Does nothing if it is there."""
     from simulations.datasets.fetch import fetch as fetch_named
 
     typer.echo(str(fetch_named(name, folder, lambda line: typer.echo(line, err=True))))
+
+
+@data.command(name="list")
+def list_data(
+    folder: FOLDER = Path("data"),
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """List the models and data sets: what each is, what it weighs, its licence, and whether it is here."""
+    from simulations.datasets.fetch import listed
+
+    rows = listed(folder)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        here = "here" if row["here"] else f"{row['download_mb']:g} MB"
+        typer.echo(f"{row['name']:<17}{row['kind']:<7}{here:<8}{row['licence']:<18}{row['about']}")
 
 
 def main() -> None:

@@ -41,6 +41,7 @@ class SiteWithoutPrivacy:
             declared_size=declared_size,
             learning_rates=rates,
             micro_batch_tokens=study.performance.micro_batch_tokens,
+            precision=study.performance.precision,
         )
         log.warning("Training WITHOUT PRIVACY: nothing this arm releases is protected.")
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from client.vault.vault import device_for
 from server.app import build_server_app, norm_bound
 from server.checkpoints import Checkpoints, State
 from server.export import export
@@ -136,12 +137,15 @@ class Run:
             self.folder.rmdir()
 
     def _engine(self) -> Engine:
-        simulation, threads = self.scenario.simulation, self.scenario.performance.threads
+        simulation, performance = self.scenario.simulation, self.scenario.performance
+        # sites that share a GPU share one process, and so one copy of the base model for each arm
+        alone = not simulation.processes and device_for(performance.device).type == "cuda"
+        processes = 1 if alone else simulation.processes
         if simulation.engine == "ray":
             from simulations.ray import RayEngine
 
-            return RayEngine(self.folder.resolve(), processes=simulation.processes, threads=threads)
-        return LocalEngine(self.folder.resolve(), processes=simulation.processes, threads=threads)
+            return RayEngine(self.folder.resolve(), processes=processes, threads=performance.threads)
+        return LocalEngine(self.folder.resolve(), processes=processes, threads=performance.threads)
 
     def _build_caches(self, engine: Engine, arms: list[Arm], prepared: Prepared) -> None:
         if not self.scenario.performance.prefix_cache:

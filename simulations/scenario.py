@@ -41,7 +41,7 @@ class Simulation(Section):
     engine: Literal["local", "ray"] = "local"
     """`local`: our process pool. `ray`: Flower's simulation engine."""
     processes: int = Field(default=0, ge=0, le=1024)
-    """Worker processes; 0 = one per core."""
+    """Worker processes; 0 = one per core, or a single one where a GPU is used."""
     arms: tuple[str, ...] = ARMS
     """What is run: the study itself (`federated`) and what it is compared with."""
     alone: str = "largest"

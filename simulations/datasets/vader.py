@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from shared.errors import DataError
+from simulations.datasets.download import packages
 
 INNER = "vaderSentiment-3.3.1/additional_resources/hutto_ICWSM_2014.tar.gz"
 SITES = {
@@ -26,6 +27,14 @@ Human sentiment ratings by C.J. Hutto and E. Gilbert, "VADER: A Parsimonious Rul
 Social Media Text", ICWSM 2014. From the source package vaderSentiment 3.3.1, MIT licence; the snippets are their
 authors'. Label: rating > 0; rows with |rating| <= 0.5 left out.
 """
+
+
+def build(folder: Path) -> None:
+    """Write vader.csv: text, label, site."""
+    with packages("vader", "--no-binary", "vaderSentiment") as archives:
+        table = extract(next(archives.glob("vader*.tar.gz")))
+    table.to_csv(folder / "vader.csv", index=False)
+    (folder / "SOURCE.md").write_text(SOURCE_NOTE)
 
 
 def extract(archive: Path) -> pd.DataFrame:
