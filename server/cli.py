@@ -292,9 +292,10 @@ def logs(
 def export(
     run: RunName,
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    merged: Annotated[bool, typer.Option("--merge", help="A complete model, with the adapter in its weights.")] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Hand out a finished adapter with its model card."""
+    """Hand out a finished adapter, or the whole model with it, and its model card; plain transformers loads either."""
     import shutil
 
     from server.run_process import adapter_folder
@@ -307,8 +308,16 @@ def export(
         raise SettingsError(f"Expected a finished run, {one.id} is {one.state} after {one.round} rounds.")
     if folder.exists():
         raise SettingsError(f"Expected a new folder, {folder} is there.")
-    shutil.copytree(adapter_folder(found, one), folder)
-    typer.echo(f"{folder}: the adapter, its head, and README.md, its card.")
+    exported = adapter_folder(found, one)
+    if merged:
+        from server.export import merge
+
+        merge(exported, folder)
+        shutil.copy(exported / "README.md", folder)
+    else:
+        shutil.copytree(exported, folder)
+    what = "the whole model" if merged else "the adapter"
+    typer.echo(f"{folder}: {what}, its head if it has one, and README.md, its card, which says how to load it.")
 
 
 @cli.command(hidden=True)

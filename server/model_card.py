@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from server.checkpoints import State
+from server.how_to_load import code
 from shared.files import write_atomically
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
 from shared.protocol import Status
 from shared.study import Study
+from shared.tasks.kinds import task_kind
 
 PAID_FOR = frozenset({Status.FAILED.name.lower(), Status.LOST.name.lower()})
 """Answers without an update that a node gives after it has paid; every other one comes before."""
@@ -106,13 +108,31 @@ this does not cover: one person with records at two organisations spends at both
 
 ## How to load
 
+`base` is the folder of `{study.model.source}`, `adapter` this one:
+
+```python
+{code(study, merged=False)}```
+
+After `fedvault-server export {run} model --merge`, `model` is a complete one:
+
+```python
+{code(study, merged=True)}```
+
+With FedVault, which checks that the base model is the one this was trained on:
+
 ```python
 from server.export import load_finished
-print(load_finished("adapter").classify(["a text"]))
-```
 
-The encoder's adapter is in PEFT's own format: `PeftModel.from_pretrained(base, "adapter")`.
+print(load_finished("adapter").predict({{{_asked(study)}}}))
+```
 """
+
+
+def _asked(study: Study) -> str:
+    kind = task_kind(study.task)
+    asked = [column for column in kind.columns if column.name not in kind.answers]
+    cells = {column.name: "Path(file).read_bytes()" if column.media else '"…"' for column in asked}
+    return ", ".join(f'"{name}": [{cell}]' for name, cell in cells.items())
 
 
 def _task(study: Study) -> str:

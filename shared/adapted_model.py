@@ -32,7 +32,8 @@ class AdaptedModel(nn.Module):
         self.layout = adapters.layout_of(self)
         if not self.layout.tensors:
             raise SettingsError(
-                f"Expected something to train, got adapter.method={study.adapter.method!r} and no head."
+                f"Expected something to train, got adapter.method={study.adapter.method!r} and a task without a head.",
+                hint="Choose an adapter, such as adapter.method = 'ffa-lora'.",
             )
         self.width = width_of(base.config)
         self.head_only = study.adapter.method == "head-only" and self.kind.pooled and bool(self.cut)

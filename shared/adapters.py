@@ -20,6 +20,7 @@ from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPI
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGET_TABLE
 from torch import nn
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from shared.errors import SettingsError
 from shared.layers import layer_count
@@ -36,6 +37,7 @@ OWN_TABLE = {
     "albert": ("query", "value"),
     "deit": ("q_proj", "v_proj"),
     "distilbert": ("q_lin", "v_lin"),
+    "marian": ("q_proj", "v_proj"),
     "mpnet": ("q", "v"),
     "segformer": ("q_proj", "v_proj"),
     "swin": ("q_proj", "v_proj"),
@@ -73,6 +75,7 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
         config = _ia3(base, targets, peft_task)
     else:
         config = _lora(adapter, *_for_peft(base, targets, numbers), peft_task)
+    config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2's transposed layers
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
@@ -148,7 +151,9 @@ def unpack(model: nn.Module, layout: Layout, vector: NDArray[np.float32]) -> Non
             start += size
 
 
-def _lora(adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None) -> PeftConfig:
+def _lora(
+    adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None
+) -> PeftConfig:
     alpha = adapter.alpha or adapter.rank
     return LoraConfig(
         task_type=peft_task,

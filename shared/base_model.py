@@ -53,6 +53,7 @@ def load_base(foundation: Foundation, auto: Any, *, with_weights: bool = True) -
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     _refuse_batch_statistics(model)
+    _silence_padding_check(model)
     loaded: PreTrainedModel = model.eval().requires_grad_(False)
     return loaded
 
@@ -79,6 +80,17 @@ def _switch_off(config: PretrainedConfig) -> None:
     if getattr(config, "apply_spec_augment", False):
         config.apply_spec_augment = False
     config.use_cache = False
+
+
+def _silence_padding_check(model: nn.Module) -> None:
+    """Without a mask some models look into the ids for padding, to warn: vectorised gradients cannot look."""
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.warn_if_padding_and_no_attention_mask = _say_nothing
+
+
+def _say_nothing(*_: Any, **__: Any) -> None:
+    """Batches without a mask hold no padding."""
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:

@@ -58,6 +58,8 @@ class TaskKind(ABC):
     """Fields that enter a batch. `ids`, and `types` where there are any, are what the frozen layers read."""
     fixed_tokens: int = 0
     """Tokens of a record beside its padded fields, such as the patches of an image."""
+    answers: tuple[str, ...] = ("label", "tags", "answer", "target", "mask", "transcript", "rating")
+    """Columns that say what is to be predicted: who asks a finished model leaves them out."""
 
     def processor(self, foundation: Foundation) -> Any:
         """What turns cells into arrays: the base model's tokenizer."""
@@ -123,6 +125,14 @@ class TaskKind(ABC):
         """Evidence of the best constant answer, as a baseline; None where a task has none. In simulations only."""
         del train, held_out
         return None
+
+    def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
+        """What the finished model answers to these records, one answer each; their own answers play no part."""
+        return [self.told(found) for found in self.evidence(model, batch, records, indices)]
+
+    def told(self, evidence: Evidence) -> Any:
+        """A prediction as users are told it."""
+        return evidence[0]
 
 
 def random_ids(config: PretrainedConfig, lengths: Sequence[int], *, variant: int, seed: int = 20) -> list[list[int]]:

@@ -5,6 +5,7 @@ from typing import Any
 
 from shared.tasks import declarations
 from shared.tasks.audio_classification import AudioClassification
+from shared.tasks.causal_lm import CausalLanguageModel
 from shared.tasks.image_classification import ImageClassification
 from shared.tasks.kind import TaskKind
 from shared.tasks.masked_language_model import MaskedLanguageModel
@@ -12,12 +13,14 @@ from shared.tasks.multi_task import MultiTask
 from shared.tasks.question_answering import QuestionAnswering
 from shared.tasks.recommendation import Recommendation
 from shared.tasks.semantic_segmentation import SemanticSegmentation
+from shared.tasks.seq2seq import SequenceToSequence
 from shared.tasks.sequence_classification import SequenceClassification
 from shared.tasks.speech_recognition import SpeechRecognition
 from shared.tasks.token_classification import TokenClassification
 
 KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
     declarations.AudioClassification: AudioClassification,
+    declarations.CausalLanguageModel: CausalLanguageModel,
     declarations.ImageClassification: ImageClassification,
     declarations.MaskedLanguageModel: MaskedLanguageModel,
     declarations.MultiTask: MultiTask,
@@ -25,6 +28,7 @@ KINDS: dict[type[Any], Callable[[Any], TaskKind]] = {
     declarations.Recommendation: Recommendation,
     declarations.SemanticSegmentation: SemanticSegmentation,
     declarations.SequenceClassification: SequenceClassification,
+    declarations.SequenceToSequence: SequenceToSequence,
     declarations.SpeechRecognition: SpeechRecognition,
     declarations.TokenClassification: TokenClassification,
 }

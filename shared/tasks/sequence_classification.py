@@ -80,6 +80,10 @@ class SequenceClassification(TaskKind):
         """As the goal has it."""
         return self.goal.metrics(evidence)
 
+    def told(self, evidence: Evidence) -> Any:
+        """A label, a list of labels, or a rating."""
+        return self.goal.told(evidence[0])
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Random tokens; labels in turn."""
         targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
@@ -131,6 +135,10 @@ class OneLabel:
         """The true label's index."""
         return int(target[0])
 
+    def told(self, predicted: Any) -> Any:
+        """The label itself."""
+        return self.labels[predicted]
+
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Accuracy, and F1 averaged over the labels."""
         if not evidence:
@@ -181,6 +189,10 @@ class ManyLabels(OneLabel):
     def shown(self, target: NDArray[Any]) -> Any:
         """0 or 1 for each label."""
         return target.astype(int).tolist()
+
+    def told(self, predicted: Any) -> Any:
+        """The labels themselves."""
+        return [label for label, has in zip(self.labels, predicted, strict=True) if has]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """F1 averaged over the labels, F1 over all decisions, and records with every label right."""
@@ -235,6 +247,10 @@ class Rating:
     def shown(self, target: NDArray[Any]) -> Any:
         """The true rating."""
         return float(self.middle + self.half * target[0])
+
+    def told(self, predicted: Any) -> Any:
+        """The rating itself."""
+        return predicted
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Mean squared error in units of the rating, and Spearman's rank correlation (0 where it is undefined)."""

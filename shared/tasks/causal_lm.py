@@ -1,0 +1,212 @@
+"""Causal language modelling: texts, or prompts with responses; the base model's own head, and no other.
+
+One record is one training sequence: nothing is packed, split or joined. A text that ends within `max_length` is
+followed by the model's end token, which is learned too; a text that had to be cut has no end to learn.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from peft import TaskType
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+
+from shared.batches import Batch, attention
+from shared.errors import SettingsError
+from shared.records import Encoded, Problem, Ragged, Records, ragged
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary
+IGNORED = -1  # no token: what `token_losses` leaves out
+RESPONSE_ON_NEW_LINE = "\n"
+"""What stands between prompt and response; who asks the finished model puts it behind the prompt."""
+
+
+class Sequences(NamedTuple):
+    """What is learned of one row."""
+
+    given: list[int]
+    """Tokens that are read only."""
+    learned: list[int]
+
+
+class CausalLanguageModel(TaskKind):
+    """The kind `causal-lm`."""
+
+    auto = AutoModelForCausalLM
+    peft_task = TaskType.CAUSAL_LM
+    metric, higher_is_better = "perplexity", False
+    answers = ("response",)
+
+    def __init__(self, task: declarations.CausalLanguageModel) -> None:
+        self.task = task
+        self.text_alone = task.form == "text"
+        self.columns = (Column("text"),) if self.text_alone else (Column("prompt"), Column("response"))
+        self.fills = {"ids": 0, "target": IGNORED}
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Token ids, and where what is learned begins; a record without anything to learn cannot be used."""
+        columns = [strings(rows[column.name]) for column in self.columns]
+        most = CHARACTERS_PER_TOKEN * self.task.max_length
+        ids, starts, usable, problems = list[list[int]](), list[int](), list[bool](), list[Problem]()
+        for row, cells in enumerate(zip(*columns, strict=True)):
+            for cell in cells:
+                if len(cell) > most:
+                    problems.append(Problem(row, f"a text of {len(cell)} characters was cut to its first {most}"))
+            given, learned = self._sequences([cell[:most] for cell in cells], processor)
+            reason = self._reason(cells, given, learned)
+            if reason:
+                problems.append(Problem(row, reason))
+            usable.append(not reason)
+            ids.append((given + learned)[: self.task.max_length] or [0])
+            starts.append(min(len(given), self.task.max_length))
+        return Encoded(Records(_fields(ids, starts), np.array(usable, dtype=bool)), tuple(problems))
+
+    def run(self, base: nn.Module, batch: Batch) -> Tensor:
+        """Scores of every next token (records, tokens, vocabulary); below a cut, states."""
+        read = {"inputs_embeds": batch["states"]} if "states" in batch else {"input_ids": batch["ids"]}
+        scores: Tensor = base(attention_mask=attention(batch), use_cache=False, **read).logits
+        return scores
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy over each record's own learned tokens."""
+        return token_losses(*shifted(outputs, batch["target"]))
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Over the learned tokens of each record: the sum of losses, how many were foreseen, how many there are."""
+        del records, indices
+        scores, targets = shifted(model.outputs(batch), batch["target"])
+        each = F.cross_entropy(scores.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+        foreseen = ((scores.argmax(2) == targets) & (targets >= 0)).sum(1)
+        sums, counts = each.double().sum(1), (targets >= 0).sum(1)
+        return list(zip(sums.tolist(), foreseen.tolist(), counts.tolist(), strict=True))
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Perplexity per token, cut off at e to the 20th, and the share of tokens foreseen."""
+        sums, foreseen, counts = (sum(part) for part in zip(*evidence, strict=True)) if evidence else (0.0, 0, 0)
+        loss = sums / counts if counts else math.inf
+        finite = min(loss, LARGEST_LOSS) if loss == loss else LARGEST_LOSS
+        return {"perplexity": math.exp(finite), "token_accuracy": foreseen / max(1, counts)}
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens; responses of many lengths, of which the first changes with `variant`."""
+        starts = [0 if self.text_alone else length // 2 for length in lengths]
+        starts[0] += variant
+        return Records(_fields(random_ids(config, lengths, variant=variant), starts), np.ones(len(lengths), dtype=bool))
+
+    def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
+        """How the model goes on after each prompt, or after each text, up to `max_length` tokens in all."""
+        del batch
+        tokenizer = self.processor(model.foundation)
+        return [self._continued(model, tokenizer, records, index) for index in indices]
+
+    def _continued(
+        self, model: "AdaptedModel", tokenizer: PreTrainedTokenizerBase, records: Records, index: int
+    ) -> str:
+        ids, start = records["ids"][index], int(records["start"][index][0])
+        given = _without_end(ids.tolist(), tokenizer) if self.text_alone else ids[:start].tolist()
+        asked = torch.tensor([given or [end_token(tokenizer)]], device=next(model.parameters()).device)
+        room = max(1, self.task.max_length - asked.shape[1])
+        said = generate(model.base, asked, tokenizer, max_new_tokens=room)
+        text: str = tokenizer.decode(said[0, asked.shape[1] :], skip_special_tokens=True)
+        return text
+
+    def _sequences(self, cells: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Sequences:
+        if self.text_alone:
+            return Sequences([], ended(tokens(tokenizer, cells[0], marks=True), tokenizer))
+        prompt, response = cells
+        if self.task.form == "chat":
+            return _chat(prompt, response, tokenizer)
+        given = tokens(tokenizer, prompt + RESPONSE_ON_NEW_LINE, marks=True)
+        return Sequences(_without_end(given, tokenizer), ended(tokens(tokenizer, response), tokenizer))
+
+    def _reason(self, cells: Sequence[str], given: Sequence[int], learned: Sequence[int]) -> str:
+        """Why a row cannot be used; empty if it can."""
+        for column, cell in zip(self.columns, cells, strict=True):
+            if not cell.strip():
+                return f"its {column.name} is empty"
+        if len(given) >= self.task.max_length:
+            return f"its prompt alone fills task.max_length={self.task.max_length}"
+        return "" if len(given) + len(learned) > 1 else "it is too short to learn from"
+
+
+def tokens(tokenizer: PreTrainedTokenizerBase, text: str, *, marks: bool = False) -> list[int]:
+    """Token ids of a text, with the model's own marks around it or without."""
+    found: list[int] = tokenizer(text, add_special_tokens=marks, verbose=False)["input_ids"]
+    return found
+
+
+def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token after which nothing comes.
+
+    Raises:
+        SettingsError: the tokenizer has none, so a model could not learn to stop.
+    """
+    found = tokenizer.eos_token_id
+    if not isinstance(found, int):
+        raise SettingsError("Expected a base model whose tokenizer has an end token, got one without eos_token.")
+    return found
+
+
+def ended(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids with one end token behind them."""
+    return [*_without_end(ids, tokenizer), end_token(tokenizer)]
+
+
+def generate(base: nn.Module, ids: Tensor, tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int) -> Tensor:
+    """Go on greedily after prompts of one length (records, tokens), from the base with its adapter."""
+    end = end_token(tokenizer)
+    with torch.no_grad():
+        said: Tensor = base.generate(  # type: ignore[operator]
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            use_cache=True,
+            eos_token_id=end,
+            pad_token_id=end,
+        )
+    return said
+
+
+def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    end = end_token(tokenizer)
+    return ids[:-1] if ids and ids[-1] == end else ids
+
+
+def _chat(prompt: str, response: str, tokenizer: PreTrainedTokenizerBase) -> Sequences:
+    """One turn in the model's own chat template.
+
+    Raises:
+        SettingsError: the tokenizer has no chat template, or one that rewrites the question once it is answered.
+    """
+    if not tokenizer.chat_template:
+        raise SettingsError(
+            "Expected a base model with a chat template for task.form='chat', got one without.",
+            hint="Use task.form = 'prompt-response'.",
+        )
+    question, answer = {"role": "user", "content": prompt}, {"role": "assistant", "content": response}
+    asked: Any = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+    whole: Any = tokenizer.apply_chat_template([question, answer], tokenize=False)
+    if not whole.startswith(asked):
+        raise SettingsError("Expected a chat template that only adds the answer to the question, got another one.")
+    learned, end = tokens(tokenizer, whole[len(asked) :]), end_token(tokenizer)
+    if end in learned:  # what the template puts behind the end, such as a line break, is never generated
+        learned = learned[: len(learned) - learned[::-1].index(end)]
+    return Sequences(tokens(tokenizer, asked), ended(learned, tokenizer))
+
+
+def _fields(ids: Sequence[list[int]], starts: Sequence[int]) -> dict[str, Ragged]:
+    """Token ids; the same where they are learned, and -1 elsewhere; the place of the first that is."""
+    learned = [[IGNORED] * start + tokens[start:] for tokens, start in zip(ids, starts, strict=True)]
+    return {"ids": ragged(ids, np.int32), "target": ragged(learned, np.int32), "start": ragged(starts, np.int64)}

@@ -1,0 +1,151 @@
+"""Sequence to sequence: a source text and its target, such as a translation or a summary; the model's own head."""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from peft import TaskType
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
+
+from shared.batches import Batch, attention
+from shared.errors import SettingsError
+from shared.foundation import Foundation, load_tokenizer
+from shared.records import Encoded, Problem, Records, ragged, text, texts
+from shared.tasks import declarations
+from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.text_overlap import chrf, rouge_l
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, token_losses, tokenise
+
+if TYPE_CHECKING:
+    from shared.adapted_model import AdaptedModel
+
+IGNORED = -1  # no token: what `token_losses` leaves out
+LARGEST_LOSS = 20.0  # nats per token; worse than guessing among any vocabulary
+
+
+class SequenceToSequence(TaskKind):
+    """The kind `seq2seq`."""
+
+    auto = AutoModelForSeq2SeqLM
+    peft_task = TaskType.SEQ_2_SEQ_LM
+    cuttable = False
+    columns = (Column("source"), Column("target"))
+
+    def __init__(self, task: declarations.SequenceToSequence) -> None:
+        self.task = task
+        self.metric, self.higher_is_better = ("rouge_l" if task.metric == "rouge" else "chrf"), True
+        self.fills = {"ids": 0, "target": IGNORED}
+
+    def encode(self, rows: Rows, processor: Any) -> Encoded:
+        """Token ids of source and target, and the target itself; a record without either cannot be used."""
+        sources, targets = strings(rows["source"]), strings(rows["target"])
+        asked = tokenise([self.task.prefix + source for source in sources], processor, max_length=self.task.max_length)
+        most = CHARACTERS_PER_TOKEN * self.task.max_target_length
+        learned = [_target_ids(processor, target[:most], self.task.max_target_length) for target in targets]
+        problems, usable = list(asked.problems), list[bool]()
+        for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
+            if len(target) > most:
+                problems.append(Problem(row, f"a target of {len(target)} characters was cut to its first {most}"))
+            missing = [name for name, cell in (("source", source), ("target", target)) if not cell.strip()]
+            if missing:
+                problems.append(Problem(row, f"its {missing[0]} is empty"))
+            usable.append(not missing)
+        fields = {
+            "ids": ragged(asked.ids, np.int32),
+            "target": ragged(learned, np.int32),
+            "reference": texts([target[:most] for target in targets]),
+        }
+        return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
+
+    def run(self, base: nn.Module, batch: Batch) -> Tensor:
+        """Scores of every token of the target (records, tokens, vocabulary), given the true ones before it."""
+        scores: Tensor = base(
+            input_ids=batch["ids"],
+            attention_mask=attention(batch),
+            decoder_input_ids=_one_later(batch["target"], start_token(base.config)),
+            use_cache=False,
+        ).logits
+        return scores
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Mean cross-entropy over each record's own target."""
+        return token_losses(outputs, batch["target"])
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """The text that the model writes, the one that is true, and the loss of the true one."""
+        said = self.predict(model, batch, records, indices)
+        losses = model.losses(batch).double().tolist()
+        true = [text(records["reference"], index) for index in indices]
+        return list(zip(said, true, losses, strict=True))
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """ROUGE-L averaged over the records, or chrF over all of them, and the mean loss per record."""
+        said, true, losses = zip(*evidence, strict=True) if evidence else ((), (), ())
+        mean_rouge = sum(map(rouge_l, said, true)) / max(1, len(said))
+        quality = chrf(said, true) if self.task.metric == "chrf" else mean_rouge
+        finite = [loss if math.isfinite(loss) else LARGEST_LOSS for loss in losses] or [LARGEST_LOSS]
+        return {self.metric: quality, "loss": sum(finite) / len(finite)}
+
+    def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
+        """Random tokens in and out."""
+        targets = [length // 2 + 1 for length in lengths]
+        fields = {
+            "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
+            "target": ragged(random_ids(config, targets, variant=variant, seed=23), np.int32),
+            "reference": texts([""] * len(lengths)),
+        }
+        return Records(fields, np.ones(len(lengths), dtype=bool))
+
+    def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
+        """What the model writes, greedily."""
+        del records, indices
+        tokenizer, config = _tokenizer(model.foundation), model.config
+        with torch.no_grad():
+            said = model.base.generate(  # type: ignore[operator]
+                input_ids=batch["ids"],
+                attention_mask=batch["mask"],
+                max_new_tokens=self.task.max_target_length,
+                do_sample=False,
+                num_beams=1,
+                use_cache=True,
+                decoder_start_token_id=start_token(config),
+            )
+        found: list[Any] = tokenizer.batch_decode(said, skip_special_tokens=True)
+        return found
+
+
+def start_token(config: PretrainedConfig) -> int:
+    """What the decoder reads before the first token of a target.
+
+    Raises:
+        SettingsError: the model does not say.
+    """
+    for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
+        found = getattr(config, name, None)
+        if isinstance(found, int):
+            return found
+    raise SettingsError(f"Expected a model with a decoder_start_token_id, got a {config.model_type} without.")
+
+
+def _one_later(targets: Tensor, start: int) -> Tensor:
+    """What the decoder reads: the true tokens, one place later. Padding lies behind them, where nothing looks back."""
+    begun = torch.cat([torch.full_like(targets[:, :1], start), targets[:, :-1]], dim=1)
+    return begun.clamp(min=0)
+
+
+def _target_ids(tokenizer: PreTrainedTokenizerBase, target: str, max_length: int) -> list[int]:
+    """Token ids with the end token, which is learned, also where the text was cut."""
+    found: list[int] = tokenizer(text_target=target, truncation=True, max_length=max_length)["input_ids"]
+    end = tokenizer.eos_token_id
+    if isinstance(end, int) and end not in found[-1:]:
+        found = [*found[: max_length - 1], end]
+    return found or [0]
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:
+    return load_tokenizer(foundation)
