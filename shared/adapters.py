@@ -151,9 +151,7 @@ def unpack(model: nn.Module, layout: Layout, vector: NDArray[np.float32]) -> Non
             start += size
 
 
-def _lora(
-    adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None
-) -> PeftConfig:
+def _lora(adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_task: TaskType | None) -> PeftConfig:
     alpha = adapter.alpha or adapter.rank
     return LoraConfig(
         task_type=peft_task,
