@@ -25,10 +25,12 @@ from client.vault_client import VaultClient
 from shared.errors import BudgetError, DataError, FedVaultError, PolicyRefusal, RunError
 from shared.foundation import find_by_fingerprint
 from shared.privacy.planning import declared_size
-from shared.sources import read_table
+from shared.sources import columns_of, content_columns, read_table
 from shared.study import Study
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from client.vault.snapshot import Facts
     from shared.records import Records
 
@@ -179,11 +181,19 @@ def _accepted(member: Membership, settings: NodeSettings, desk: Desk) -> Finding
 
 def _data(desk: Desk, name: str) -> str:
     policy = desk.settings.policy(name)
-    columns = [*policy.columns.values(), *([policy.unit_column] if policy.unit_column else [])]
-    table = read_table(desk.config.resolve().parent / policy.source, columns or ["text", "label"])
+    source = desk.config.resolve().parent / policy.source
+    found, label = columns_of(source), policy.columns.get("label", "label")
+    wanted = [*content_columns(found, policy.columns).values(), *([policy.unit_column] if policy.unit_column else [])]
+    labelled = label in found or "label" in policy.columns
+    table = read_table(source, [*wanted, *([label] if labelled else [])])
     usual = declared_size(len(table))
     note = "" if usual == policy.declared_size else f"; rounded to two digits that is {usual}"
-    return f"{len(table)} rows, declared {policy.declared_size}{note}. For your eyes only"
+    labels = f" ({_counts(table[label])})" if labelled else ""
+    return f"{len(table)} rows{labels}, declared {policy.declared_size}{note}. For your eyes only"
+
+
+def _counts(cells: "pd.Series[str]") -> str:
+    return ", ".join(f"{label} {count}" for label, count in cells.str.strip().value_counts().head(8).items())
 
 
 def _models(desk: Desk, name: str) -> str:
