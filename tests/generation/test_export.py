@@ -88,7 +88,8 @@ def test_the_snippets_are_the_model_cards_own_lines(language_study: Studies, mak
     for snippet, study in studies(language_study, make_study).items():
         lines = (SNIPPETS / f"{snippet}.py").read_text()
         assert lines == code(study, merged=snippet.endswith("merged"))
-        assert f"```python\n{lines}```" in card("run", study, State(study.sha256, "run", 0, np.zeros(0, np.float32)))
+        state = State(study.sha256, "run", 0, np.zeros(0, np.float32))
+        assert f"```python\n{lines}```" in card("run", study, state, names={})
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
