@@ -26,3 +26,24 @@ def test_the_readmes_scenario_is_a_valid_one(tmp_path: Path) -> None:
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (tmp_path / "my-study.toml").write_text(blocks[0])
     assert load(tmp_path / "my-study.toml").as_study().task.labels == ("no", "yes")
+
+
+def test_the_readmes_snippets_are_the_ones_that_are_run() -> None:
+    text = (ROOT / "README.md").read_text()
+    shown = re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```\n<!-- /snippet -->", text, re.S)
+    assert [name for name, _ in shown] == ["generate", "classify"]
+    for name, code in shown:
+        assert code == (ROOT / "tests" / "snippets" / f"{name}.py").read_text()
+
+
+def test_the_readmes_table_names_every_task_kind_and_scenarios_that_ship() -> None:
+    from shared.tasks.declarations import KINDS
+    from simulations.catalogue import catalogue
+
+    table = re.findall(r"<!-- families -->\n(.*?)<!-- /families -->", (ROOT / "README.md").read_text(), re.S)[0]
+    rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
+    assert {row[1].strip(" `") for row in rows} == KINDS
+    ships = {Path(entry.file).stem: entry.task for entry in catalogue()}
+    for row in rows:
+        for name in re.findall(r"`([\w-]+)`", row[5]):
+            assert ships[name] == row[1].strip(" `")
