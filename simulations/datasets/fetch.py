@@ -14,6 +14,7 @@ from simulations.datasets import (
     mpnet,
     orange_texts,
     prompts,
+    small_t5,
     smollm2,
     spoken_digits,
     translations,
@@ -49,6 +50,7 @@ MODELS = {
     "mpnet": Item(WEIGHTS, 405, "Apache-2.0", "sentence encoder, MPNet, 109 M", mpnet.build),
     "smollm2": Item(WEIGHTS, 93, "Apache-2.0", "chat model, Llama, 135 M, from 4-bit weights", smollm2.build),
     "whisper": Item(WEIGHTS, 141, "MIT", "English speech to text, Whisper tiny.en, 38 M", whisper.build),
+    "small-t5": Item(WEIGHTS, 31, "BSD-3", "T5 with random weights, 0.3 M, made here", small_t5.build),
 }
 DATA = {
     "vader": Item("vader.csv", 2.5, "MIT", "rated texts of four kinds, 19,136", vader.build),
@@ -102,6 +104,9 @@ def find(name: str, folder: Path) -> Path | None:
     if name in DATA:
         table = folder / name / DATA[name].file
         return table if table.is_file() else None
+    if name not in EMBEDDED:  # trained here, so that no two machines get the same weights
+        trained = folder / "models" / name
+        return trained if (trained / WEIGHTS).is_file() else None
     try:
         return embedded_folder(name, folder)
     except SettingsError:
