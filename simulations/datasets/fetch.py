@@ -15,6 +15,7 @@ from simulations.datasets import (
     mpnet,
     orange_texts,
     prompts,
+    small_t5,
     small_vit,
     smollm2,
     spoken_digits,
@@ -55,6 +56,7 @@ MODELS = {
     "small-vit": Item(
         WEIGHTS, 1.4, "CC BY-SA 3.0", "digit images, ViT, 0.2 M, trained here in 2 minutes", small_vit.build
     ),
+    "small-t5": Item(WEIGHTS, 31, "BSD-3", "T5 with random weights, 0.3 M, made here", small_t5.build),
 }
 DATA = {
     "vader": Item("vader.csv", 2.5, "MIT", "rated texts of four kinds, 19,136", vader.build),

@@ -11,11 +11,16 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
+from typer.testing import CliRunner
 
 from server.checkpoints import State
+from server.cli import cli
 from server.export import export, load_finished, merge
 from server.how_to_load import code
 from server.model_card import card
+from server.run_process import adapter_folder
+from server.settings import Home
+from server.store import Store
 from shared.adapted_model import AdaptedModel
 from shared.errors import SettingsError
 from shared.study import Study
@@ -139,3 +144,23 @@ def test_labels_and_ratings_are_told_in_their_own_words(
         finished.classify(["good"])
     with pytest.raises(SettingsError, match="Expected columns text of one length"):
         finished.predict({"words": ["good"]})
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_the_servers_command_hands_out_either(
+    language_study: Studies, randomised: Any, tmp_path: Path, merged: bool
+) -> None:
+    runner, home = CliRunner(), Home(tmp_path / "server")
+    assert runner.invoke(cli, ["init", "--host", "localhost", "--home", str(home.folder)]).exit_code == 0
+    study = language_study("llama", TASKS["chat"])
+    with Store(home.database()) as store:
+        run = store.create_run(study)
+        store.set_state(run.id, "finished")
+    export(study, randomised(study).packed(), adapter_folder(home, run))
+    (adapter_folder(home, run) / "README.md").write_text("card")
+    wanted = ["export", run.id, str(tmp_path / "out"), "--home", str(home.folder), *(["--merge"] if merged else [])]
+    done = runner.invoke(cli, wanted)
+    assert done.exit_code == 0 and ("the whole model" if merged else "the adapter") in done.output
+    found = {path.name for path in (tmp_path / "out").iterdir()}
+    expected = {"config.json", "model.safetensors", "tokenizer.json"} if merged else {"adapter_model.safetensors"}
+    assert expected | {"README.md", "fedvault.json"} <= found
