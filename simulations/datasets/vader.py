@@ -2,7 +2,8 @@
 
 Tweets, Amazon review snippets, movie review snippets and New York Times editorial snippets: four real sites. The label
 is `positive` if the mean rating, from -4 to 4, is above 0, else `negative`; texts rated within 0.5 of neutral are left
-out. Reviews and editorials come snippet by snippet: `document` says which one a snippet is from.
+out. Amazon reviews and editorials come snippet by snippet: `document` says which one a snippet is from, and
+`collection` names the site again, for these alone.
 """
 
 import io
@@ -32,7 +33,7 @@ editorials.
 
 
 def build(folder: Path) -> None:
-    """Write vader.csv: text, label, rating, document, site."""
+    """Write vader.csv: text, label, rating, document, collection, site."""
     with packages("vader", "--no-binary", "vaderSentiment") as archives:
         table = extract(next(archives.glob("vader*.tar.gz")))
     table.to_csv(folder / "vader.csv", index=False)
@@ -40,7 +41,7 @@ def build(folder: Path) -> None:
 
 
 def extract(archive: Path) -> pd.DataFrame:
-    """Read the four files out of the source package; columns text, label, rating, document, site.
+    """Read the four files out of the source package; columns text, label, rating, document, collection, site.
 
     Raises:
         DataError: the archive does not hold what it should.
@@ -67,12 +68,14 @@ def _site(inner: tarfile.TarFile, site: str, name: str) -> pd.DataFrame:
     lines = [line for line in member.read().decode("utf-8", "replace").split("\n") if line.strip()]
     rows = [(name, float(rating), text.strip()) for name, rating, text in (line.split("\t", 2) for line in lines)]
     rated = [row for row in rows if abs(row[1]) > NEUTRAL]
+    documents = [f"{site} {name.split('_')[0]}" if "_" in name else "" for name, _, _ in rated]
     return pd.DataFrame(
         {
             "text": [text for _, _, text in rated],
             "label": ["positive" if rating > 0 else "negative" for _, rating, _ in rated],
             "rating": [rating for _, rating, _ in rated],
-            "document": [f"{site} {name.split('_')[0]}" if "_" in name else "" for name, _, _ in rated],
+            "document": documents,
+            "collection": [site if document else "" for document in documents],
             "site": site,
         }
     )

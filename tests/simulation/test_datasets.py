@@ -67,8 +67,8 @@ def test_ground_truth_becomes_one_table(tmp_path: Path) -> None:
     table = vader.extract(outer)
     assert table.site.unique().tolist() == list(vader.SITES) and len(table) == 8
     assert table[table.site == "tweets"].to_numpy().tolist() == [
-        ["loved it", "positive", 2.5, "tweets 1", "tweets"],
-        ["hated\x0bit", "negative", -1.0, "", "tweets"],
+        ["loved it", "positive", 2.5, "tweets 1", "tweets", "tweets"],
+        ["hated\x0bit", "negative", -1.0, "", "", "tweets"],
     ]
 
 
