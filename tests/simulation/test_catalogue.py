@@ -18,3 +18,9 @@ def test_a_scenario_opens_with_what_it_shows_and_how_to_run_it(entry: Entry) -> 
     kind, _, name = declared.model.source.partition(":")
     wanted = {declared.simulation.data.source.removeprefix("dataset:"), *([name] if kind == "embedded" else [])}
     assert fetched <= {*MODELS, *DATA} and wanted - {"minilm", "vader"} <= fetched
+
+
+def test_every_task_kind_has_a_scenario() -> None:
+    from shared.tasks.declarations import KINDS
+
+    assert {entry.task for entry in catalogue()} == KINDS
