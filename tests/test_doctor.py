@@ -39,8 +39,9 @@ class Node:
 
     def approve(self, run: str = "r-1", dataset: str = "ward") -> None:
         desk = Desk(self.config)
+        weighed = desk.weigh(self.study, dataset)
         with desk.ledger() as ledger:
-            desk.approve(ledger, desk.weigh(ledger, self.study, dataset), run)
+            desk.approve(ledger, weighed, run)
 
     def examined(self) -> dict[str, Finding]:
         return {found.check: found for found in examine(self.config, self.study, "ward")}

@@ -30,7 +30,7 @@ adapter_learning_rate = 0.001
 [federation]
 rounds = 600
 quorum = 1
-deadline_s = 20
+deadline_s = 30
 smallest_declared_size = 10
 """
 

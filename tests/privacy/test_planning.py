@@ -46,6 +46,7 @@ def test_no_performance_setting_changes_noise_sampling_steps_or_clipping(make_st
         "micro_batch_tokens": 64,
         "threads": 3,
         "device": "cpu",
+        "precision": "bfloat16",
         "prefix_cache": False,
         "prefix_cache_limit_bytes": 1,
     }

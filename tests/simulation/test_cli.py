@@ -116,6 +116,6 @@ def test_run_prints_json_and_report_shows_it_again(folder: Path) -> None:
 
 
 def test_scenarios_are_listed(here: Any, tmp_path: Path) -> None:
-    assert "vader.toml" in here("scenarios", cwd=tmp_path)[1]
-    names = [entry["name"] for entry in json.loads(here("scenarios", "--json", cwd=tmp_path)[1])]
-    assert names == ["sentiment at four sites"]
+    assert "$ fedvault-sim run simulations/scenarios/vader.toml" in here("scenarios", cwd=tmp_path)[1]
+    listed = {entry["name"]: entry for entry in json.loads(here("scenarios", "--json", cwd=tmp_path)[1])}
+    assert listed["sentiment at four sites"]["evidence"].startswith("real weights, real data")
