@@ -1,6 +1,7 @@
 """Out through a proxy, with the certificate authority that it needs."""
 
 import json
+import select
 import socket
 import ssl
 import threading
@@ -65,21 +66,29 @@ class Proxy:
                     client, there = self._inspect[0](client), self._inspect[1](there)
                     open_ones.enter_context(client)
                     open_ones.enter_context(there)
-                back = threading.Thread(target=_pump, args=(there, client), daemon=True)
-                back.start()
-                _pump(client, there)
-                back.join(10)
+                _relay(client, there)
             except OSError:
                 return  # who went away is not waited for
 
 
-def _pump(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while content := source.recv(65536):
-            target.sendall(content)
-        target.shutdown(socket.SHUT_WR)
-    except OSError:
-        return
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    """Pass on until either side ends; in one thread, since a TLS socket must not be read and written at once."""
+    towards = {one: other, other: one}
+    while True:
+        held = [side for side in towards if isinstance(side, ssl.SSLSocket) and side.pending()]
+        for source in held or select.select(list(towards), [], [], 30)[0] or [None]:
+            if source is None:
+                return
+            source.settimeout(0)
+            try:
+                content = source.recv(65536)
+            except (ssl.SSLWantReadError, BlockingIOError):
+                continue  # a part of a record, or a session ticket
+            finally:
+                source.settimeout(10)
+            if not content:
+                return
+            towards[source].sendall(content)
 
 
 @contextmanager
