@@ -4,20 +4,26 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shared.adapted_model import build
 from shared.judging import judge
+from shared.prefix import open_prefix
 from shared.protocol import Vector
 from shared.study import Study
 from shared.tasks.rows import Table
 
 
-def evaluator(study: Study, source: Path, columns: Mapping[str, str]) -> Callable[[int, Vector], dict[str, Any]]:
+def evaluator(
+    study: Study, source: Path, columns: Mapping[str, str], *, cache: Path | None = None
+) -> Callable[[int, Vector], dict[str, Any]]:
     """Load model and table once; what comes back measures an adapter.
 
     Args:
         study: as declared.
         source: the table.
         columns: what the task's columns are called in it.
+        cache: folder for what the frozen layers make of the table; None computes it at every measurement.
 
     Raises:
         DataError: the table cannot be read.
@@ -25,10 +31,13 @@ def evaluator(study: Study, source: Path, columns: Mapping[str, str]) -> Callabl
     model = build(study)
     reader = Table(model.kind, columns)
     records, _ = reader.encode(reader.read(source), model.kind.processor(model.foundation))
+    limit_bytes = study.performance.prefix_cache_limit_bytes
+    prefix = open_prefix(model, records, torch.device("cpu"), folder=cache, limit_bytes=limit_bytes)
 
     def evaluate(_number: int, adapter: Vector) -> dict[str, Any]:
         model.load(adapter)
-        found = judge(model, records, tokens=study.performance.micro_batch_tokens)
+        tokens = study.performance.micro_batch_tokens
+        found = judge(model, records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes())
         return model.kind.metrics(found.evidence) | {"records": len(found.evidence)}
 
     return evaluate

@@ -90,7 +90,8 @@ def _drive(home: Home, store: Store, run: Run) -> None:
     control.close()
     evaluate = None
     if settings.evaluation:
-        evaluate = evaluator(study, home.folder / settings.evaluation, settings.evaluation_columns)
+        table, cache = home.folder / settings.evaluation, home.folder / "cache"
+        evaluate = evaluator(study, table, settings.evaluation_columns, cache=cache)
     finished: list[State] = []
     with driven_run(home) as grid:
         app = build_server_app(

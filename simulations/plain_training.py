@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 import torch
 
-from client.vault.prefix import Prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
+from shared.prefix import Prefix
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
 from shared.schedule import learning_rate_factors

@@ -13,11 +13,11 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.app import build_client_app
-from client.vault.prefix import Prefix, open_prefix
 from client.vault.vault import Trains, Vault, device_for
 from shared.adapted_model import AdaptedModel, build
 from shared.errors import RunError
 from shared.judging import judge
+from shared.prefix import Prefix, open_prefix
 from shared.protocol import TrainTask, Vector
 from shared.records import load
 from shared.tasks.kind import Evidence

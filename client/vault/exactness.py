@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from client.vault.per_example import check_gradients, plain_linear_layers
-from client.vault.prefix import open_prefix
 from client.vault.private_training import PrivateTrainer
 from shared.adapted_model import AdaptedModel
 from shared.batches import collate
 from shared.errors import ExactnessError
+from shared.prefix import open_prefix
 from shared.records import Records
 
 TOLERANCE = 2e-5

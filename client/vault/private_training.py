@@ -17,13 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from client.vault.per_example import BatchSize, check_gradients, make_per_example, only_linear
-from client.vault.prefix import Prefix
 from client.vault.private_optimizer import PrivateOptimizer
 from client.vault.randomness import Randomness
 from client.vault.vectorised import vectorised_gradients
 from shared.adapted_model import AdaptedModel
 from shared.batches import LENGTH_STEP, physical
 from shared.errors import ExactnessError
+from shared.prefix import Prefix
 from shared.privacy.planning import PrivacyPlan
 from shared.study import RECORD
 

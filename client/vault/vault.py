@@ -20,11 +20,11 @@ import numpy as np
 import torch
 
 from client.vault.exactness import LENGTHS, ensure_exact
-from client.vault.prefix import Prefix, open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.errors import FedVaultError
+from shared.prefix import Prefix, open_prefix
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
 from shared.records import Records, with_units

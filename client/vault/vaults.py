@@ -21,12 +21,12 @@ from client.vault.desk import Desk
 from client.vault.ledger import Ledger
 from client.vault.offers import Offered
 from client.vault.policy import open_at
-from client.vault.prefix import open_prefix
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault, device_for
 from shared.adapted_model import build
 from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.judging import judge
+from shared.prefix import open_prefix
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.records import Records
 from shared.study import Study

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import OsRandomness
 from shared.adapted_model import AdaptedModel, build
 from shared.batches import collate
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.records import Records
 from shared.study import Study, parse

@@ -11,10 +11,10 @@ import torch
 import transformers
 
 from client.vault.exactness import probe
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.vault import Vault
 from shared.adapted_model import AdaptedModel, build, initial_adapter
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.protocol import TrainReply, TrainTask
 from shared.records import Encoded

@@ -11,12 +11,12 @@ from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
 from client.vault.exactness import probe
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from shared.adapted_model import build
 from shared.batches import collate
 from shared.errors import SettingsError
 from shared.foundation import find, load_tokenizer
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.records import Encoded
 from shared.study import Study

@@ -11,12 +11,12 @@ from peft import PeftModel
 from transformers import AutoModel
 
 from client.vault.exactness import probe
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.vault import Vault
 from server.export import export, load_finished
 from shared.adapted_model import AdaptedModel, build, initial_adapter
 from shared.judging import judge
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainTask
 from shared.records import Records

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from client.vault.exactness import ensure_exact, probe, verdict_key
 from client.vault.per_example import make_per_example
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from shared.adapted_model import build
 from shared.batches import Batch
 from shared.errors import ExactnessError
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.records import Records as Dataset
 from shared.study import Study

@@ -11,10 +11,10 @@ import transformers
 
 from client.vault.exactness import probe
 from client.vault.per_example import only_linear
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from shared.adapted_model import build
 from shared.errors import ExactnessError
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.study import Study
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client.vault.prefix import open_prefix
 from client.vault.vault import Vault
 from shared.adapted_model import build
 from shared.batches import physical
 from shared.errors import ExactnessError
+from shared.prefix import open_prefix
 from shared.protocol import Status, TrainReply, TrainTask, encode_reply
 from shared.records import Records as Dataset
 from shared.study import Study

@@ -16,13 +16,13 @@ from client.vault import private_training
 from client.vault.datasets import group
 from client.vault.per_example import plain_linear_layers
 from client.vault.policy import DatasetPolicy, objections
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.roles import Role, roles, unit_roles
 from client.vault.vault import Vault
 from shared.adapted_model import build
 from shared.batches import collate
 from shared.errors import DataError, ExactnessError, SettingsError
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainTask
 from shared.records import Records as Dataset

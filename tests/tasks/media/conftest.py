@@ -14,10 +14,10 @@ from PIL import Image
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from client.vault.exactness import probe
-from client.vault.prefix import open_prefix
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.vault import Vault
 from shared.adapted_model import build, initial_adapter
+from shared.prefix import open_prefix
 from shared.privacy.planning import plan
 from shared.protocol import TrainReply, TrainTask
 from shared.records import Records

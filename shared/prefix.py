@@ -58,7 +58,7 @@ class Prefix:
 
 
 class CachedPrefix(Prefix):
-    """The same activations, bit for bit, from a memory-mapped file that only this node reads."""
+    """The same activations, bit for bit, from a memory-mapped file that only its owner reads."""
 
     def __init__(self, model: AdaptedModel, records: Records, device: torch.device, path: Path) -> None:
         super().__init__(model, records, device)
