@@ -8,7 +8,7 @@ import torch
 
 from shared.adapted_model import build
 from shared.judging import judge
-from shared.prefix import open_prefix
+from shared.prefix import prefix_for
 from shared.protocol import Vector
 from shared.study import Study
 from shared.tasks.rows import Table
@@ -31,8 +31,7 @@ def evaluator(
     model = build(study)
     reader = Table(model.kind, columns)
     records, _ = reader.encode(reader.read(source), model.kind.processor(model.foundation))
-    limit_bytes = study.performance.prefix_cache_limit_bytes
-    prefix = open_prefix(model, records, torch.device("cpu"), folder=cache, limit_bytes=limit_bytes)
+    prefix = prefix_for(model, records, torch.device("cpu"), study.performance, cache)
 
     def evaluate(_number: int, adapter: Vector) -> dict[str, Any]:
         model.load(adapter)

@@ -1,5 +1,7 @@
 """The model that is trained: a frozen base with its adapter, and a head; cut where training begins."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -8,9 +10,10 @@ from torch import Tensor, nn
 
 from shared import adapters, layers
 from shared.base_model import load_base, width_of
-from shared.batches import Batch
+from shared.batches import Batch, collate
 from shared.errors import SettingsError
 from shared.foundation import Foundation, find
+from shared.records import Records
 from shared.study import Study
 from shared.tasks.kind import TaskKind
 from shared.tasks.kinds import task_kind
@@ -26,7 +29,7 @@ class AdaptedModel(nn.Module):
         self.config = base.config
         self.kind.adapt(base)
         self.foundation = foundation
-        self.cut = adapters.lowest_trained_layer(base, study.adapter) if self.kind.cuttable else None
+        self.cut = adapters.lowest_trained_layer(base, study.adapter)
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
         self.head = self.kind.head(base.config)
         self.layout = adapters.layout_of(self)
@@ -36,7 +39,7 @@ class AdaptedModel(nn.Module):
                 hint="Choose an adapter, such as adapter.method = 'ffa-lora'.",
             )
         self.width = width_of(base.config)
-        self.head_only = study.adapter.method == "head-only" and self.kind.pooled and bool(self.cut)
+        self.head_only = study.adapter.method == "head-only" and self.kind.pooled
         # a tuple hides the views from nn.Module: they share their parameters with `base`
         self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
         self.eval()
@@ -44,12 +47,12 @@ class AdaptedModel(nn.Module):
     @property
     def frozen_prefix(self) -> bool:
         """Whether whole layers lie below the first trained tensor."""
-        return self._parts is not None
+        return self._parts is not None or self.head_only
 
     @property
     def prefix_fields(self) -> tuple[str, ...]:
         """Fields that `prefix` reads."""
-        return tuple(name for name in ("ids", "types") if name in self.kind.fills)
+        return tuple(name for name in self.kind.reads if name in self.kind.fills)
 
     @property
     def prefix_id(self) -> str:
@@ -59,6 +62,24 @@ class AdaptedModel(nn.Module):
     def prefix_id_at(self, cut: int) -> str:
         """The name for a cut elsewhere in the same base model."""
         return f"{self.foundation.fingerprint[:16]}-{cut}"
+
+    def state_rows(self, records: Records, *, pooled: bool | None = None) -> NDArray[np.int64]:
+        """How many states `prefix` gives of each record (records,): one if it is pooled, else one per token."""
+        if self.head_only if pooled is None else pooled:
+            return np.ones(len(records), dtype=np.int64)
+        if "ids" in self.prefix_fields:
+            return records["ids"].lengths
+        return np.full(len(records), self._fixed_rows, dtype=np.int64)
+
+    @cached_property
+    def _fixed_rows(self) -> int:
+        """States of an image or a recording, found by running one: the configuration does not always tell."""
+        one = self.kind.synthetic(self.config, [1], variant=0)
+        fills = {name: self.kind.fills[name] for name in self.prefix_fields}
+        assert self._parts is not None  # noqa: S101 - asked only of a model that is cut
+        with torch.no_grad():
+            batch = collate(one, [0], fills, next(self.parameters()).device)
+            return int(self.kind.frozen(self._parts[0], batch).shape[1])
 
     def pooled_from(self, cut: int, batch: Batch) -> Tensor:
         """Pooled features (records, width) of the frozen base, from the states at a lower cut."""
@@ -70,18 +91,22 @@ class AdaptedModel(nn.Module):
 
         If only the head is trained on pooled features, these are all there is: (records, 1, width).
         """
-        if self._parts is None:
-            raise ValueError("a model that is not cut has no prefix")
         with torch.no_grad():
-            states = self.kind.run(self._parts[0], batch)
-            return self.kind.features(states, batch).unsqueeze(1) if self.head_only else states
+            if self.head_only:
+                return self.kind.features(self.kind.run(self.base, batch), batch).unsqueeze(1)
+            if self._parts is None:
+                raise ValueError("a model that is not cut has no prefix")
+            return self.kind.frozen(self._parts[0], batch)
+
+    def part_for(self, batch: Batch) -> nn.Module:
+        """What is still to be run: the part above the cut if the batch holds states, else the whole base."""
+        return self._parts[1] if self._parts is not None and "states" in batch else self.base
 
     def outputs(self, batch: Batch) -> Tensor:
         """What the task predicts (records, …), from `states` that `prefix` gave if the model is cut."""
         if self.head_only and "states" in batch:
             return self.kind.answer(self.head, batch["states"].squeeze(1), batch)
-        part = self._parts[1] if self._parts is not None and "states" in batch else self.base
-        states = self.kind.run(part, batch)
+        states = self.kind.run(self.part_for(batch), batch)
         return self.kind.answer(self.head, self.kind.features(states, batch), batch)
 
     def losses(self, batch: Batch) -> Tensor:

@@ -208,6 +208,13 @@ def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:
     staged = hasattr(base.config, "depths")  # Swin, SegFormer: what is counted there are stages of several layers
     if not isinstance(count, int) or staged:
         raise SettingsError(f"Expected adapter.layers='all' for a {base.config.model_type}, got {adapter.layers!r}.")
+    depths = {getattr(base.config, name, None) or count for name in ("num_decoder_layers", "decoder_layers")}
+    if base.config.is_encoder_decoder and depths != {count}:
+        raise SettingsError(
+            f"Expected as many decoder layers as encoder layers ({count}) for adapter.layers={adapter.layers!r}, "
+            f"got {max(depths - {count})}.",
+            hint="Choose adapter.layers = 'all'.",
+        )
     if wanted > count:
         raise SettingsError(f"Expected adapter.layers of at most 'last:{count}' for this model, got 'last:{wanted}'.")
     return list(range(count - wanted, count))

@@ -137,6 +137,9 @@ class Performance(Section):
     """Keep the activations below the lowest adapted layer on disk for the length of the study."""
     prefix_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)
     """A dataset whose activations would be larger is trained without the cache."""
+    prefix_storage: Literal["float32", "float16"] = "float32"
+    """What activations below the lowest adapted layer are kept in. In half precision they take half the room, and each
+    record's are rounded once, by itself: gradients are exact for the rounded activations."""
 
 
 class Study(Section):

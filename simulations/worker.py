@@ -17,7 +17,7 @@ from client.vault.vault import Trains, Vault, device_for
 from shared.adapted_model import AdaptedModel, build
 from shared.errors import RunError
 from shared.judging import judge
-from shared.prefix import Prefix, open_prefix
+from shared.prefix import Prefix, prefix_for
 from shared.protocol import TrainTask, Vector
 from shared.records import load
 from shared.tasks.kind import Evidence
@@ -104,14 +104,8 @@ def _trains(arm_name: str, site_index: int) -> Trains:
 
 
 def _prefix(arm: Arm, model: AdaptedModel, records: Path) -> Prefix:
-    performance = arm.study.performance
-    return open_prefix(
-        model,
-        load(records),
-        next(model.parameters()).device,
-        folder=_folder() / "cache" if performance.prefix_cache else None,
-        limit_bytes=performance.prefix_cache_limit_bytes,
-    )
+    device = next(model.parameters()).device
+    return prefix_for(model, load(records), device, arm.study.performance, _folder() / "cache")
 
 
 @lru_cache(maxsize=2)

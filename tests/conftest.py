@@ -19,6 +19,9 @@ with warnings.catch_warnings():
     import transformers
     from flwr.supercore.task_identity import TaskIdentity
 
+from shared.adapted_model import AdaptedModel, build
+from shared.batches import collate
+from shared.prefix import CachedPrefix, open_prefix
 from shared.records import Records, ragged
 from shared.study import Study, parse
 from simulations.e2e.federation import Federation, wait_until
@@ -107,6 +110,48 @@ def make_records(records_of: Callable[..., Records]) -> Callable[..., Records]:
         return records_of(records, [record[0] % 2 for record in records])
 
     return make
+
+
+@pytest.fixture
+def check_cut(tmp_path: Path) -> Callable[[Study], AdaptedModel]:
+    """Checks that a study's model is cut, computes what the whole one does, and gives the same bits from its cache."""
+
+    def check(study: Study) -> AdaptedModel:
+        model = build(study)
+        assert model.frozen_prefix
+        drawn = np.random.default_rng(0).standard_normal(model.layout.length)
+        model.load((0.3 * drawn).astype(np.float32))
+        records = model.kind.synthetic(model.config, [8, 5, 6, 8, 3], variant=0)
+        device, indices = torch.device("cpu"), range(len(records))
+        whole = collate(records, indices, model.kind.fills, device)
+        for storage in ("float32", "float16"):
+            anew = open_prefix(model, records, device, folder=None, limit_bytes=0, storage=storage)
+            kept = open_prefix(model, records, device, folder=tmp_path, limit_bytes=2**30, storage=storage)
+            assert isinstance(kept, CachedPrefix)
+            for other in (anew.states([3, 1, 4, 0, 2]), kept.states([3, 1, 4, 0, 2]), anew.states([3])):
+                for place, states in zip([3, 1, 4, 0, 2], other, strict=False):
+                    assert torch.equal(states, anew.states(indices)[place])
+            batch = kept.batch(indices)
+            assert not set(model.prefix_fields) & set(batch)
+            exact = {"rtol": 1e-4, "atol": 1e-4} if storage == "float32" else {"rtol": 0.05, "atol": 0.05}
+            torch.testing.assert_close(model.losses(batch), model.losses(whole), **exact)
+            with torch.no_grad():
+                found = model.kind.evidence(model, batch, records, indices)
+                if storage == "float32":
+                    assert_evidence_close(found, model.kind.evidence(model, whole, records, indices))
+        return model
+
+    return check
+
+
+def assert_evidence_close(found: Any, expected: Any) -> None:
+    """Compare what was predicted, numbers within rounding."""
+    for one, other in zip(found, expected, strict=True):
+        for part, like in zip(one, other, strict=True):
+            if isinstance(part, float) or getattr(part, "dtype", np.dtype(object)).kind == "f":
+                np.testing.assert_allclose(part, like, rtol=1e-3, atol=1e-4)
+            else:
+                np.testing.assert_equal(part, like)
 
 
 @pytest.fixture(scope="session")

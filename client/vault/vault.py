@@ -24,7 +24,7 @@ from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import Randomness
 from shared.adapted_model import AdaptedModel
 from shared.errors import FedVaultError
-from shared.prefix import Prefix, open_prefix
+from shared.prefix import Prefix, prefix_for
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
 from shared.records import Records, with_units
@@ -128,8 +128,7 @@ class Vault:
         if self._trainer is None:
             self._show_exact()
             records = self._records() if callable(self._records) else self._records
-            limit_bytes = self.study.performance.prefix_cache_limit_bytes
-            prefix = open_prefix(self.model, records, self._device, folder=self._cache, limit_bytes=limit_bytes)
+            prefix = prefix_for(self.model, records, self._device, self.study.performance, self._cache)
             self._trainer = self._trainer_on(prefix)
         return self._trainer
 

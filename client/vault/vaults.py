@@ -26,7 +26,7 @@ from client.vault.vault import Vault, device_for
 from shared.adapted_model import build
 from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.judging import judge
-from shared.prefix import open_prefix
+from shared.prefix import prefix_for
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.records import Records
 from shared.study import Study
@@ -233,13 +233,8 @@ def _measured(vault: Vault, task: TrainTask, desk: Desk) -> dict[str, float]:
         return {}
     model, performance = vault.model, vault.study.performance
     model.load(task.adapter)
-    prefix = open_prefix(
-        model,
-        records,
-        next(model.parameters()).device,
-        folder=_private(desk.folders.cache) if performance.prefix_cache else None,
-        limit_bytes=performance.prefix_cache_limit_bytes,
-    )
+    folder = _private(desk.folders.cache) if performance.prefix_cache else None
+    prefix = prefix_for(model, records, next(model.parameters()).device, performance, folder)
     tokens = performance.micro_batch_tokens
     found = judge(model, records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes(), with_loss=True)
     return {"loss": found.loss, **model.kind.metrics(found.evidence)}

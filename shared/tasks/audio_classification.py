@@ -14,13 +14,14 @@ from shared.records import Encoded, Records, ragged
 from shared.tasks import declarations
 from shared.tasks.kind import Column, Rows, strings
 from shared.tasks.one_label import OneLabelKind, mean_of_tokens
-from shared.tasks.sounds import Hearing, cut_positions, encoded, hearing
+from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
 
 
 class AudioClassification(OneLabelKind):
     """The kind `audio-classification`."""
 
     columns = (Column("audio", media=True), Column("label", identifies=False))
+    reads = ("sound",)
     hearing: Hearing
 
     def __init__(self, task: declarations.AudioClassification) -> None:
@@ -51,7 +52,12 @@ class AudioClassification(OneLabelKind):
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """States of the sound (records, tokens, width)."""
-        states: Tensor = encoded(base, self.hearing.shaped(batch["sound"])).last_hidden_state
+        states: Tensor = encoded(base, heard(batch, self.hearing)).last_hidden_state
+        return states
+
+    def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
+        """States of the sound at the cut."""
+        states: Tensor = part(heard(batch, self.hearing)).last_hidden_state
         return states
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:

@@ -72,10 +72,15 @@ class CausalLanguageModel(TaskKind):
         return Encoded(Records(_fields(ids, starts), np.array(usable, dtype=bool)), tuple(problems))
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """Scores of every next token (records, tokens, vocabulary); below a cut, states."""
+        """Scores of every next token (records, tokens, vocabulary)."""
         read = {"inputs_embeds": batch["states"]} if "states" in batch else {"input_ids": batch["ids"]}
         scores: Tensor = base(attention_mask=attention(batch), use_cache=False, **read).logits
         return scores
+
+    def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
+        """States at the cut; the language head stays above."""
+        found: Tensor = part(input_ids=batch["ids"], attention_mask=attention(batch), use_cache=False).last_hidden_state
+        return found
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy over each record's own learned tokens."""

@@ -21,6 +21,7 @@ class ImageClassification(OneLabelKind):
     """The kind `image-classification`."""
 
     columns = (Column("image", media=True), Column("label", identifies=False))
+    reads = ("pixels",)
     framing: Framing
 
     def __init__(self, task: declarations.ImageClassification) -> None:
@@ -48,7 +49,7 @@ class ImageClassification(OneLabelKind):
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """States of the patches and whatever stands before them (records, tokens, width)."""
-        states: Tensor = base(pixel_values=self.framing.normalised(batch["pixels"])).last_hidden_state
+        states: Tensor = base(pixel_values=seen(batch, self.framing)).last_hidden_state
         return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
@@ -72,6 +73,11 @@ def image_processor(foundation: Foundation) -> Framing:
     """How the base model in this folder wants its images."""
     found = AutoConfig.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
     return framing(foundation.directory, found)
+
+
+def seen(batch: Batch, framed: Framing) -> Tensor:
+    """What the model is given: pixels as it wants them, or the states at a cut."""
+    return batch["states"] if "states" in batch else framed.normalised(batch["pixels"])
 
 
 def encode_images(cells: Sequence[Any], framed: Framing) -> tuple[list[Any], list[Problem]]:

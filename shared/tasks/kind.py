@@ -46,8 +46,8 @@ class TaskKind(ABC):
     """The transformers class of the base model."""
     peft_task: ClassVar[TaskType | None] = TaskType.FEATURE_EXTRACTION
     """How PEFT names the adapted model."""
-    cuttable: ClassVar[bool] = True
-    """Whether frozen layers below the adapter may be run by themselves, and kept."""
+    reads: ClassVar[tuple[str, ...]] = ("ids", "types")
+    """Fields that the layers below a cut read, where a study has them."""
     pooled: ClassVar[bool] = False
     """Whether `features` gives one vector per record."""
     metric: str
@@ -55,7 +55,7 @@ class TaskKind(ABC):
     higher_is_better: bool = True
     columns: tuple[Column, ...]
     fills: Fills
-    """Fields that enter a batch. `ids`, and `types` where there are any, are what the frozen layers read."""
+    """Fields that enter a batch."""
     fixed_tokens: int = 0
     """Tokens of a record beside its padded fields, such as the patches of an image."""
     answers: tuple[str, ...] = ("label", "tags", "answer", "target", "mask", "transcript", "rating")
@@ -88,6 +88,10 @@ class TaskKind(ABC):
                 inputs["token_type_ids"] = batch["types"]
         states: Tensor = base(attention_mask=attention(batch), **inputs).last_hidden_state
         return states
+
+    def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
+        """States (records, tokens, width) of the part below a cut, from the fields that it `reads`."""
+        return self.run(part, batch)
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
         """What the head takes."""

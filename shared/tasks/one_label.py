@@ -20,7 +20,6 @@ class OneLabelKind(TaskKind):
     """A kind whose records have one label each, in the field `target`."""
 
     peft_task = None
-    cuttable = False
     pooled = True
     metric, higher_is_better = "accuracy", True
 

@@ -20,7 +20,7 @@ from shared.errors import SettingsError
 from shared.foundation import Foundation
 from shared.records import Encoded, Problem, Records, ragged
 from shared.tasks import declarations
-from shared.tasks.image_classification import image_processor, pixel_field
+from shared.tasks.image_classification import image_processor, pixel_field, seen
 from shared.tasks.images import Framing, MediaError, Size, framing, opened, patches, synthetic_pixels
 from shared.tasks.kind import Cell, Column, Evidence, Rows, TaskKind, zero_linear
 
@@ -37,7 +37,7 @@ class SemanticSegmentation(TaskKind):
     """The kind `semantic-segmentation`."""
 
     peft_task = None
-    cuttable = False
+    reads = ("pixels",)
     metric, higher_is_better = "mean_iou", True
     columns = (Column("image", media=True), Column("mask", identifies=False, media=True))
     framing: Framing
@@ -116,11 +116,11 @@ class SemanticSegmentation(TaskKind):
         return zero_linear(_state_width(config), self.classes)
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """States of the patches (records, rows x columns, width); of a model of stages, those of every stage."""
-        found = base(pixel_values=self.framing.normalised(batch["pixels"]), output_hidden_states=_staged(base.config))
+        """States of whatever stands before the patches, and of these; of a model of stages, those of every stage."""
+        found = base(pixel_values=seen(batch, self.framing), output_hidden_states=_staged(base.config))
         if not _staged(base.config):
             states: Tensor = found.last_hidden_state
-            return states[:, -self.fixed_tokens :]
+            return states
         stages = [F.normalize(stage, dim=1) for stage in found.hidden_states]
         drawn = [F.interpolate(stage, size=self.grid, mode="bilinear", align_corners=False) for stage in stages]
         return torch.cat(drawn, dim=1).flatten(2).transpose(1, 2)
@@ -128,7 +128,7 @@ class SemanticSegmentation(TaskKind):
     def features(self, states: Tensor, batch: Batch) -> Tensor:
         """Each patch's state brought to one length: clipping rewards gradients of like lengths."""
         del batch
-        return STATE_NORM * F.normalize(states, dim=-1)
+        return STATE_NORM * F.normalize(states[:, -self.fixed_tokens :], dim=-1)
 
     def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
         """How likely each class is at each pixel (records, classes, height, width)."""

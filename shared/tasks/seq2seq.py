@@ -32,7 +32,7 @@ class SequenceToSequence(TaskKind):
 
     auto = AutoModelForSeq2SeqLM
     peft_task = TaskType.SEQ_2_SEQ_LM
-    cuttable = False
+    reads = ("ids",)
     columns = (Column("source"), Column("target"))
 
     def __init__(self, task: declarations.SequenceToSequence) -> None:
@@ -64,12 +64,17 @@ class SequenceToSequence(TaskKind):
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Scores of every token of the target (records, tokens, vocabulary), given the true ones before it."""
         scores: Tensor = base(
-            input_ids=batch["ids"],
+            **_source(batch),
             attention_mask=attention(batch),
             decoder_input_ids=_one_later(batch["target"], start_token(base.config)),
             use_cache=False,
         ).logits
         return scores
+
+    def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
+        """States of the source at the cut, in the encoder."""
+        states: Tensor = part(input_ids=batch["ids"], attention_mask=attention(batch)).last_hidden_state
+        return states
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean cross-entropy over each record's own target."""
@@ -105,8 +110,8 @@ class SequenceToSequence(TaskKind):
         del records, indices
         tokenizer, config = _tokenizer(model.foundation), model.config
         with torch.no_grad():
-            said = model.base.generate(  # type: ignore[operator]
-                input_ids=batch["ids"],
+            said = model.part_for(batch).generate(  # type: ignore[operator]
+                **_source(batch),
                 attention_mask=batch["mask"],
                 max_new_tokens=self.task.max_target_length,
                 do_sample=False,
@@ -129,6 +134,11 @@ def start_token(config: PretrainedConfig) -> int:
         if isinstance(found, int):
             return found
     raise SettingsError(f"Expected a model with a decoder_start_token_id, got a {config.model_type} without.")
+
+
+def _source(batch: Batch) -> dict[str, Tensor]:
+    """What the encoder is given: token ids, or the states at a cut."""
+    return {"inputs_embeds": batch["states"]} if "states" in batch else {"input_ids": batch["ids"]}
 
 
 def _one_later(targets: Tensor, start: int) -> Tensor:

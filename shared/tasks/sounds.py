@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, PretrainedConfig
 
+from shared.batches import Batch
 from shared.errors import SettingsError
 from shared.records import Problem, Ragged, ragged
 from shared.tasks.images import PREPROCESSOR, MediaError, file_of
@@ -118,6 +119,11 @@ def cut_positions(model: Any, tokens: int) -> None:
         kept = positions.weight[:tokens].clone()
     positions.weight = nn.Parameter(kept, requires_grad=False)
     positions.num_embeddings = encoder.max_source_positions = model.config.max_source_positions = tokens
+
+
+def heard(batch: Batch, ears: Hearing) -> Tensor:
+    """What the model is given: sound as it wants it, or the states at a cut."""
+    return batch["states"] if "states" in batch else ears.shaped(batch["sound"])
 
 
 def encoded(base: Any, sound: Tensor) -> Any:

@@ -18,7 +18,7 @@ from shared.records import Encoded, Problem, Records, ragged, text, texts
 from shared.tasks import declarations
 from shared.tasks.audio_classification import sound_processor
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
-from shared.tasks.sounds import Hearing, cut_positions, encoded, hearing
+from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class SpeechRecognition(TaskKind):
 
     auto = AutoModelForSpeechSeq2Seq
     peft_task = None
-    cuttable = False
+    reads = ("sound",)
     metric, higher_is_better = "wer", False
     columns = (Column("audio", media=True), Column("transcript", identifies=False))
     hearing: Hearing
@@ -84,9 +84,13 @@ class SpeechRecognition(TaskKind):
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """What is likely after each written token (records, tokens, vocabulary). Padding comes last and is not seen."""
-        sound = self.hearing.shaped(batch["sound"])
-        logits: Tensor = base(input_features=sound, decoder_input_ids=batch["ids"]).logits
+        logits: Tensor = base(input_features=heard(batch, self.hearing), decoder_input_ids=batch["ids"]).logits
         return logits
+
+    def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
+        """States of the sound at the cut, in the encoder."""
+        states: Tensor = part(heard(batch, self.hearing)).last_hidden_state
+        return states
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean over each record's own tokens."""
@@ -99,7 +103,7 @@ class SpeechRecognition(TaskKind):
         tokenizer = self._tokenizer
         prompt, end = list(tokenizer.prefix_tokens), int(tokenizer.eos_token_id)
         most = self.task.max_target_length - len(prompt)
-        found = written_ids(model.base, self.hearing.shaped(batch["sound"]), prompt, end=end, most=most)
+        found = written_ids(model.part_for(batch), heard(batch, self.hearing), prompt, end=end, most=most)
         hypotheses = tokenizer.batch_decode(found, skip_special_tokens=True)
         references = [text(records["transcript"], i) for i in indices]
         return [(normalised(said), truth) for said, truth in zip(hypotheses, references, strict=True)]
@@ -125,6 +129,7 @@ class SpeechRecognition(TaskKind):
             "sound": self.hearing.synthetic(len(lengths), variant=variant),
             "ids": ragged(ids, np.int32),
             "target": ragged([[UNKNOWN, *tokens[1:]] for tokens in ids], np.int32),
+            "transcript": texts([""] * len(lengths)),
         }
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
@@ -143,13 +148,13 @@ def normalised(words: str) -> str:
 
 def written_ids(base: nn.Module, sound: Tensor, prompt: Sequence[int], *, end: int, most: int) -> list[list[int]]:
     """Token ids that the model writes of each recording, always the likeliest, up to the end mark."""
-    heard = encoded(base, sound)
+    states = encoded(base, sound)
     never, not_first = _suppressed(base, "suppress_tokens"), _suppressed(base, "begin_suppress_tokens")
     fed = torch.tensor([list(prompt)] * len(sound), device=sound.device)
     cache, columns = None, list[Tensor]()
     done = torch.zeros(len(sound), dtype=torch.bool, device=sound.device)
     while len(columns) < most and not done.all():
-        out = base(encoder_outputs=heard, decoder_input_ids=fed, past_key_values=cache, use_cache=True)
+        out = base(encoder_outputs=states, decoder_input_ids=fed, past_key_values=cache, use_cache=True)
         logits, cache = out.logits[:, -1], out.past_key_values
         logits[:, never if columns else never + not_first] = float("-inf")
         chosen = logits.argmax(-1).masked_fill(done, end)

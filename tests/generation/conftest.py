@@ -77,6 +77,9 @@ FAMILIES: dict[str, Callable[[], Any]] = {
     "bart": lambda: transformers.BartForConditionalGeneration(
         transformers.BartConfig(**BOTH_WAYS, decoder_start_token_id=END)
     ),
+    "shallow-bart": lambda: transformers.BartForConditionalGeneration(
+        transformers.BartConfig(**BOTH_WAYS | {"decoder_layers": 1}, decoder_start_token_id=END)
+    ),
     "marian": lambda: transformers.MarianMTModel(transformers.MarianConfig(**BOTH_WAYS, decoder_start_token_id=PAD)),
 }  # fmt: skip
 

@@ -115,6 +115,28 @@ def test_a_model_that_flattens_records_and_tokens_is_exact_on_both_paths(
     assert probe(trainer("opt", method=method, target_modules=["fc1", "fc2"]), cache=None) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet"])
+@pytest.mark.parametrize(
+    "adapter", [{"layers": "last:1"}, {"layers": "last:1", "method": "dora"}, {"method": "head-only"}]
+)
+def test_frozen_layers_of_every_family_are_kept(
+    make_study: Studies, family: Families, check_cut: Callable[[Study], Any], name: str, adapter: dict[str, str]
+) -> None:
+    aggregation = "fedit" if adapter.get("method") == "dora" else "ffa"
+    check_cut(
+        make_study(
+            model={"source": str(family(name))}, adapter={"rank": 4} | adapter, federation={"aggregation": aggregation}
+        )
+    )
+
+
+@pytest.mark.parametrize("name", ["albert", "opt"])
+def test_features_of_a_model_that_is_not_cut_are_kept_if_only_the_head_is_trained(
+    make_study: Studies, family: Families, check_cut: Callable[[Study], Any], name: str
+) -> None:
+    check_cut(make_study(model={"source": str(family(name))}, adapter={"method": "head-only"}))
+
+
 def test_what_cannot_be_vectorised_is_refused_by_name(
     trainer: Callable[..., PrivateTrainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
