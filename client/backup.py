@@ -1,5 +1,7 @@
 """A backup of what a node cannot make again: ledger, record index, keys, snapshots, answers, settings."""
 
+import contextlib
+import hashlib
 import sqlite3
 import tarfile
 import tempfile
@@ -23,22 +25,32 @@ def back_up(desk: Desk, archive: Path) -> None:
         raise SettingsError(f"Expected a new file, {archive} is there.")
     home = desk.folders.home
     archive.touch(mode=0o600)
-    # the ledger's lock is held, so nothing is entered meanwhile
-    with desk.ledger(), tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "w:gz") as tar:
+    with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "w:gz") as tar:
+        # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
+        # released meanwhile is in the archive and not in its ledger, which is charged for it all the same
+        with desk.ledger():
+            copies = {path: _consistent(path, Path(scratch)) for path in _kept(desk) if path.suffix == ".db"}
         tar.add(desk.config, "node.toml")
-        for path in sorted(home.rglob("*")):
-            part = path.relative_to(home)
-            if part.parts[0] in LEFT_OUT or not path.is_file() or path.name.endswith((".lock", "-wal", "-shm")):
-                continue
-            if path.resolve().is_relative_to(desk.folders.ledger_copy.resolve()):
-                continue  # by a link
-            source = _consistent(path, Path(scratch)) if path.suffix == ".db" else path
-            tar.add(source, Path("home") / part)
+        for path in _kept(desk):
+            with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
+                tar.add(copies.get(path, path), Path("home") / path.relative_to(home))
+
+
+def _kept(desk: Desk) -> list[Path]:
+    home, second = desk.folders.home, desk.folders.ledger_copy.resolve()
+    return [
+        path
+        for path in sorted(home.rglob("*"))
+        if path.relative_to(home).parts[0] not in LEFT_OUT
+        and path.is_file()
+        and not path.name.endswith((".lock", "-wal", "-shm"))
+        and not path.resolve().is_relative_to(second)  # by a link
+    ]
 
 
 def _consistent(path: Path, scratch: Path) -> Path:
     """A copy of a database with everything that its write-ahead log holds."""
-    copy = scratch / path.name
+    copy = scratch / hashlib.sha256(str(path).encode()).hexdigest()
     with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
         source.backup(target)
     return copy

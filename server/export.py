@@ -103,8 +103,9 @@ class FinishedModel:
             SettingsError: a column is missing, or columns are not of one length.
         """
         kind = self._model.kind
-        wanted = [column.name for column in kind.columns if column.name not in kind.answers]
-        counts = {len(rows[name]) for name in wanted if name in rows}
+        asked = [column for column in kind.columns if column.name not in kind.answers]
+        wanted = [column.name for column in asked if not column.optional]
+        counts = {len(rows[column.name]) for column in asked if column.name in rows}
         if any(name not in rows for name in wanted) or len(counts) != 1:
             raise SettingsError(f"Expected columns {', '.join(wanted)} of one length, got {', '.join(rows) or 'none'}.")
         (count,) = counts

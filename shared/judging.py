@@ -30,6 +30,7 @@ def judge(
     batch_of: Callable[[Sequence[int]], Batch] | None = None,
     sizes: NDArray[np.int64] | None = None,
     with_loss: bool = False,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Judged:
     """Run the model on every usable record.
 
@@ -40,6 +41,7 @@ def judge(
         batch_of: where batches come from, such as a cache of activations; default: the records themselves.
         sizes: of the records, as `batches.shapes` gives them; default: computed.
         with_loss: also compute the loss, which is one more pass.
+        on_batch: called before every physical batch; what it raises ends the judging.
     """
     kind, device = model.kind, next(model.parameters()).device
     batch_of = batch_of or (lambda part: collate(records, part, kind.fills, device))
@@ -49,6 +51,7 @@ def judge(
     with torch.no_grad():
         usable = np.flatnonzero(records.usable)
         for part in physical(sizes, usable, tokens=tokens, fixed=kind.fixed_tokens):
+            on_batch()
             batch = batch_of(part)
             found |= zip(part, kind.evidence(model, batch, records, part), strict=True)
             if with_loss:

@@ -35,29 +35,34 @@ def write_report(result: Result, path: Path) -> None:
 
 def page(result: Result) -> str:
     """The whole page; every text from outside is escaped."""
-    name = _text(result.scenario["study"]["name"])
+    name = text(result.scenario["study"]["name"])
     metric, higher_is_better = result.final.metric, result.final.higher_is_better
     body = [
         f"<h1>{name}</h1>",
         f"<p>{_headline(result)}</p>",
         f"<p>{_guarantee(result)}</p>",
         f'<p class="box">{SEEDED}</p>' if any(p.seeded_noise for p in result.privacy.values()) else "",
-        *(f'<p class="box">{_text(warning)}</p>' for warning in result.warnings),
-        f"<h2>{_text(heading(metric, 'on records never trained on', higher_is_better=higher_is_better))}</h2>",
+        *(f'<p class="box">{text(warning)}</p>' for warning in result.warnings),
+        f"<h2>{text(heading(metric, 'on records never trained on', higher_is_better=higher_is_better))}</h2>",
         _arms_table(result),
-        _plot("arms", _arms_figure(result), heading(metric, "of every arm, overall and of the worst site")),
+        plot("arms", _arms_figure(result), heading(metric, "of every arm, overall and of the worst site")),
         "<h2>Round by round</h2>",
-        _plot("rounds", _rounds_figure(result), heading(metric, "after every round, overall and by site")),
+        plot("rounds", _rounds_figure(result), heading(metric, "after every round, overall and by site")),
         "<h2>Privacy spent</h2>",
         _privacy_table(result),
         "<h2>What it took</h2>",
-        _plot("bytes", _bytes_figure(result), "Bytes a node sends per round, beside what other ways would send"),
-        _plot("timing", _timing_figure(result), "Seconds by phase"),
+        plot("bytes", _bytes_figure(result), "Bytes a node sends per round, beside what other ways would send"),
+        plot("timing", _timing_figure(result), "Seconds by phase"),
         "<h2>The study</h2>",
-        f"<p>SHA-256 <code>{_text(result.study_sha256)}</code>, FedVault {_text(result.fedvault_version)}.</p>",
-        f"<pre>{_text(json.dumps(result.scenario, indent=1, ensure_ascii=False))}</pre>",
+        f"<p>SHA-256 <code>{text(result.study_sha256)}</code>, FedVault {text(result.fedvault_version)}.</p>",
+        f"<pre>{text(json.dumps(result.scenario, indent=1, ensure_ascii=False))}</pre>",
     ]
-    head = f'<meta charset="utf-8"><title>{name}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>'
+    return document(result.scenario["study"]["name"], body)
+
+
+def document(title: str, body: list[str]) -> str:
+    """A page that needs no network, from parts that are HTML already."""
+    head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
 
 
@@ -65,7 +70,7 @@ def _headline(result: Result) -> str:
     epsilon, value = result.arms["federated"].epsilon, shown(result.final.value)
     parts = [f"Federated under ε = {epsilon:.2f}: {_metric(result)} <b>{value}</b>"]
     alone = [arm for name, arm in result.arms.items() if name.startswith("site-alone")]
-    parts += [f"{_text(arm.title)} under the same ε: {shown(arm.quality.value)}" for arm in alone[:3]]
+    parts += [f"{text(arm.title)} under the same ε: {shown(arm.quality.value)}" for arm in alone[:3]]
     reference = result.arms.get("without-privacy")
     if reference is not None:
         parts.append(f"without privacy, the reference without protection: {shown(reference.quality.value)}")
@@ -76,7 +81,7 @@ def _guarantee(result: Result) -> str:
     first = next(iter(result.privacy.values()))
     worst = max(spent.epsilon_rdp for spent in result.privacy.values())
     return (
-        f"For every site and every {_text(first.unit)} x it trained on, everything the site sent in this study is "
+        f"For every site and every {text(first.unit)} x it trained on, everything the site sent in this study is "
         f"({worst:.3f}, {first.delta:g})-differentially private with respect to adding or removing x ({first.sampling} "
         f"sampling, {first.accountant} accounting), as far as the noise is secret."
     )
@@ -133,16 +138,16 @@ def _privacy_table(result: Result) -> str:
 
 
 def _table(header: list[str], rows: list[tuple[str, list[str]]]) -> str:
-    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in header)
+    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in header)
     body = "".join(
-        f'<tr class="{kind}">' + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>" for kind, cells in rows
+        f'<tr class="{kind}">' + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>" for kind, cells in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def _arms_figure(result: Result) -> go.Figure:
     arms = list(result.arms.values())
-    titles = [_text(arm.title) for arm in arms]
+    titles = [text(arm.title) for arm in arms]
     hatched = {"shape": ["" if arm.private else "/" for arm in arms]}
     values = [arm.quality.value for arm in arms]
     worst = [arm.quality.worst_site.value for arm in arms]
@@ -163,7 +168,7 @@ def _rounds_figure(result: Result) -> go.Figure:
     figure = go.Figure([go.Scatter(name="all sites", x=numbers, y=overall, line={"width": 4})])
     for site in list(result.final.per_site)[:SHOWN_SITES]:
         values = [drawable(r.evaluation.per_site[site]) for r in evaluated if r.evaluation]
-        figure.add_scatter(name=_text(site), x=numbers, y=values)
+        figure.add_scatter(name=text(site), x=numbers, y=values)
     reference = result.arms.get("without-privacy")
     if reference is not None and drawable(reference.quality.value) is not None:
         note = "WITHOUT PRIVACY (reference)"
@@ -172,7 +177,7 @@ def _rounds_figure(result: Result) -> go.Figure:
 
 
 def _metric(result: Result) -> str:
-    return _text(words(result.final.metric) + direction(higher_is_better=result.final.higher_is_better))
+    return text(words(result.final.metric) + direction(higher_is_better=result.final.higher_is_better))
 
 
 def _bytes_figure(result: Result) -> go.Figure:
@@ -184,19 +189,21 @@ def _bytes_figure(result: Result) -> go.Figure:
 
 
 def _timing_figure(result: Result) -> go.Figure:
-    figure = go.Figure(go.Bar(x=list(result.timing.values()), y=[_text(n) for n in result.timing], orientation="h"))
+    figure = go.Figure(go.Bar(x=list(result.timing.values()), y=[text(n) for n in result.timing], orientation="h"))
     return figure.update_layout(xaxis_title="seconds", height=320, yaxis_autorange="reversed")
 
 
-def _plot(name: str, figure: go.Figure, description: str) -> str:
+def plot(name: str, figure: go.Figure, description: str) -> str:
+    """A figure as HTML, for `document`."""
     figure.update_layout(template="plotly_white", margin={"l": 40, "r": 20, "t": 20, "b": 40})
     plain = figure.to_plotly_json()
     data = json.dumps([plain["data"], plain["layout"]], cls=_Encoder, allow_nan=False).replace("<", "\\u003c")
     draw = f"Plotly.newPlot('{name}',...{data},{{displayModeBar:false,responsive:true}})"
-    return f'<div id="{name}" role="img" aria-label="{_text(description)}"></div><script>{draw}</script>'
+    return f'<div id="{name}" role="img" aria-label="{text(description)}"></div><script>{draw}</script>'
 
 
-def _text(value: str) -> str:
+def text(value: str) -> str:
+    """Escape what comes from outside."""
     return html.escape(str(value))
 
 

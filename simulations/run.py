@@ -68,10 +68,14 @@ class Run:
         source: the table.
         folder: for everything that is written.
         progress: told how far the run is.
+        cache: folder for activations that several runs on the same records share, and that stays; default: this run's.
     """
 
-    def __init__(self, scenario: Scenario, source: Path, folder: Path, progress: Progress) -> None:
+    def __init__(
+        self, scenario: Scenario, source: Path, folder: Path, progress: Progress, *, cache: Path | None = None
+    ) -> None:
         self.scenario, self.source, self.folder, self.progress = scenario, source, folder, progress
+        self.cache = cache
         self.study = scenario.as_study()
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""
@@ -116,7 +120,8 @@ class Run:
             export(self.study, states["federated"].adapter, self.folder / "adapter")
         result = summary(self.scenario, prepared, results, states["federated"], self.timing)
         write_result(self.folder / "result.json", result)
-        shutil.rmtree(self.folder / "cache", ignore_errors=True)
+        if self.cache is None:
+            shutil.rmtree(self.folder / "cache", ignore_errors=True)
         return result
 
     def _prepare(self) -> Prepared:
@@ -155,6 +160,9 @@ class Run:
         if not self.scenario.performance.prefix_cache:
             return
         self.progress.phase("frozen layers")
+        if self.cache is not None and not (self.folder / "cache").exists():
+            self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.folder / "cache").symlink_to(self.cache.resolve())
         (self.folder / "cache").mkdir(mode=0o700, exist_ok=True)
         ordered = sorted(prepared.sites, key=lambda site: -site.train)
         with self._timed("cache"):

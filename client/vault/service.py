@@ -4,7 +4,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,8 +34,11 @@ class Answers(Protocol):
         """Keep a study, and say how this node stands to it."""
         ...
 
-    def measure(self, task: TrainTask) -> None:
-        """Whatever the operator wants to know after a round; called when the reply is on its way."""
+    def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
+        """Whatever the operator wants to know after a round; called when the reply is on its way.
+
+        `make_way` is called now and then; what it raises ends the measuring.
+        """
         ...
 
     def standing(self) -> Mark:
@@ -80,7 +83,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
 
     def __init__(self, answers: Answers, steps: Steps) -> None:
         self._answers, self._steps = answers, steps
-        self._one_job = threading.Lock()
+        self._one_job, self._asked = threading.Lock(), threading.Event()
         self._job = ("", 0)
 
     def Train(  # noqa: N802 - gRPC's name
@@ -88,6 +91,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     ) -> Iterator[vault_pb2.TrainEvent]:
         """Train or resend; a second job at the same time is refused."""
         if not self._one_job.acquire(blocking=False):
+            self._asked.set()
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
         heard: queue.SimpleQueue[int | TrainReply | Exception] = queue.SimpleQueue()
         context.add_callback(self._steps.start(heard).set)
@@ -133,14 +137,24 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, echo)
             self._job = (request.study_run, request.round)
             reply = self._answers.train(task)
+            self._asked.clear()
             heard.put(reply)
             if reply.status is Status.TRAINED:
-                self._answers.measure(task)
+                self._answers.measure(task, self._make_way)
         except Exception as error:
             log.exception("The vault failed; the link is told only that it failed.")
             heard.put(error)
         finally:
             self._one_job.release()
+
+    def _make_way(self) -> None:
+        """A round that is asked for comes before figures that only this node sees.
+
+        Raises:
+            RunError: one is asked for.
+        """
+        if self._asked.is_set():
+            raise RunError("Expected time to measure, the next round was asked for.")
 
 
 @contextmanager

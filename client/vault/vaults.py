@@ -24,7 +24,7 @@ from client.vault.policy import open_at
 from client.vault.randomness import OsRandomness
 from client.vault.vault import Vault, device_for
 from shared.adapted_model import build
-from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, SettingsError
+from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, RunError, SettingsError
 from shared.judging import judge
 from shared.prefix import prefix_for
 from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
@@ -91,7 +91,7 @@ class Vaults:
         with Desk(self._config).ledger() as ledger:
             return Mark(ledger.height, ledger.head)
 
-    def measure(self, task: TrainTask) -> None:
+    def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
         """Loss and accuracy of a received adapter on this node's held-out records, into a local file."""
         desk = Desk(self._config)
         warm, settings = self._warm, desk.settings.node
@@ -100,12 +100,15 @@ class Vaults:
         last = warm.vault.last
         if last is None or last.round != task.round:
             return  # sent again, not trained: what may have ended this process once is not done twice
+        found: dict[str, float] = {}
         try:
-            found = _measured(warm.vault, task, desk)
-            found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
+            found = _measured(warm.vault, task, desk, make_way)
+        except RunError as error:
+            log.warning("Round %d was not measured on held-out records: %s", task.round, error)
         except Exception:
             log.exception("Local metrics of round %d failed; training is not affected.", task.round)
             return
+        found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": task.study_run, "round": task.round}
         with desk.folders.metrics.open("a") as file:
             file.write(json.dumps(line | found) + "\n")
@@ -227,7 +230,7 @@ def _approved_by_policy(desk: Desk, ledger: Ledger, offered: Offered, possible: 
     return Status.APPROVED
 
 
-def _measured(vault: Vault, task: TrainTask, desk: Desk) -> dict[str, float]:
+def _measured(vault: Vault, task: TrainTask, desk: Desk, make_way: Callable[[], None]) -> dict[str, float]:
     records = desk.approved.holdout(task.study_run)
     if not len(records):
         return {}
@@ -235,8 +238,15 @@ def _measured(vault: Vault, task: TrainTask, desk: Desk) -> dict[str, float]:
     model.load(task.adapter)
     folder = _private(desk.folders.cache) if performance.prefix_cache else None
     prefix = prefix_for(model, records, next(model.parameters()).device, performance, folder)
-    tokens = performance.micro_batch_tokens
-    found = judge(model, records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes(), with_loss=True)
+    found = judge(
+        model,
+        records,
+        tokens=performance.micro_batch_tokens,
+        batch_of=prefix.batch,
+        sizes=prefix.sizes(),
+        with_loss=True,
+        on_batch=make_way,
+    )
     return {"loss": found.loss, **model.kind.metrics(found.evidence)}
 
 

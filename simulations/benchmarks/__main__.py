@@ -1,4 +1,4 @@
-"""`python -m simulations.benchmarks [step] [engines] [rounds] [quality]`: all of them without a name."""
+"""`python -m simulations.benchmarks [step] [engines] [rounds]`: all of them without a name."""
 
 import json
 import logging
@@ -20,9 +20,7 @@ console = Console()
 
 
 def main(
-    names: Annotated[
-        list[str] | None, typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), quality (20 min)")
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="step (1 min), engines (2 min), rounds (5 min)")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure ratios and accuracies, and keep them in runs/bench/."""
@@ -57,12 +55,6 @@ def _rounds() -> Iterable[Any]:
     return rounds.rows()
 
 
-def _quality() -> Iterable[Any]:
-    from simulations.benchmarks import quality
-
-    return quality.table(FOLDER / "quality")
-
-
 def _table(name: str, rows: Sequence[Any]) -> Table:
     table = Table(title=name, title_justify="left")
     for field in fields(rows[0]):
@@ -76,7 +68,6 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
     "step": _step,
     "engines": _engines,
     "rounds": _rounds,
-    "quality": _quality,
 }
 
 if __name__ == "__main__":

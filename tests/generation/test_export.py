@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, GenerationConfig
 from typer.testing import CliRunner
 
@@ -69,6 +70,16 @@ def studies(language_study: Studies, make_study: Studies) -> dict[str, Study]:
         snippet: language_study(FAMILY[snippet], task) if snippet in FAMILY else make_study(task=task)
         for snippet, task in TASKS.items()
     }
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers for it
+def test_peft_finds_the_base_model_by_itself(language_study: Studies, randomised: Any, tmp_path: Path) -> None:
+    study = language_study("llama", TASKS["generate"])
+    model = randomised(study)
+    export(study, model.packed(), tmp_path)
+    found = AutoPeftModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ids = torch.tensor([[8, 9, 10]])
+    torch.testing.assert_close(found(input_ids=ids).logits, model.base(input_ids=ids).logits)
 
 
 def test_plain_libraries_answer_as_the_finished_model_does(

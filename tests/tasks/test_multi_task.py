@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from server.export import export, load_finished
 from shared.adapted_model import build
 from shared.batches import collate
 from shared.errors import SettingsError
@@ -116,3 +117,12 @@ def test_the_constant_answers_are_each_tasks_own(text_study: Studies, encode: Ca
 def test_what_is_no_set_of_text_tasks_is_refused(text_study: Studies, tasks: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="task"):
         text_study({"kind": "multi-task", "tasks": tasks})
+
+
+def test_a_finished_model_is_asked_about_one_task_alone(text_study: Studies, tmp_path: Path) -> None:
+    study = text_study(TASK)
+    export(study, build(study).packed(), tmp_path)
+    answers = load_finished(tmp_path).predict({"task": ["items", "stars"], "text": ["good", "bad word1"]})
+    assert len(answers) == 2
+    with pytest.raises(SettingsError, match="Expected columns task"):
+        load_finished(tmp_path).predict({"text": ["good"]})

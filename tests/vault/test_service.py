@@ -42,7 +42,7 @@ class OneRun:
     def offer(self, offer: StudyOffer) -> OfferReply:
         return OfferReply(offer.study_run, Status.AWAITING_APPROVAL)
 
-    def measure(self, task: TrainTask) -> None:
+    def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
         pass
 
     def standing(self) -> Mark:
@@ -67,6 +67,30 @@ def serve(stack: ExitStack, folder: Path, study: Study, records: Dataset, step_s
     service = VaultService(OneRun(AccountableVault(vault, lambda: nullcontext(ledger), dataset="data"), ledger), steps)
     stack.enter_context(serving(service, folder / "socket" / "vault.sock"))
     return ledger
+
+
+def test_a_round_that_is_asked_for_ends_the_measuring_of_the_last_one(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made_way = threading.Event()
+
+    def without_end(_self: OneRun, _task: TrainTask, make_way: Callable[[], None]) -> None:
+        try:
+            while True:
+                make_way()
+                time.sleep(0.01)
+        except RunError:
+            made_way.set()
+            raise
+
+    monkeypatch.setattr(OneRun, "measure", without_end)
+    with ExitStack() as stack:
+        serve(stack, tmp_path, study, make_records(60))
+        assert client.train(task(study)).status is Status.TRAINED
+        assert not made_way.is_set()
+        assert client.train(task(study, 2)).status is Status.TRAINED
+        assert made_way.is_set()
+        assert client.train(task(study, 2)).status is Status.TRAINED, "the last one is measured now, and makes way too"
 
 
 def in_process(folder: Path, study: Study, records: Dataset, step_s: float) -> None:

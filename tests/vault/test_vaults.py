@@ -352,13 +352,13 @@ def test_local_metrics_stay_in_a_local_file(node: Node) -> None:
     node.write(holdout=0.3)
     node.approve(study)
     vaults.train(task(study))
-    vaults.measure(task(study))
+    vaults.measure(task(study), lambda: None)
     (line,) = map(json.loads, Desk(node.config).folders.metrics.read_text().splitlines())
     assert (line["run"], line["round"]) == ("r-1", 1) and 0 <= line["accuracy"] <= 1 and line["loss"] > 0
     assert line["train_seconds"] > 0 and 0 <= line["clip_fraction"] <= 1
     assert Desk(node.config).folders.metrics.stat().st_mode & 0o077 == 0
     node.write(node="local_metrics = false")
-    vaults.measure(task(study))
+    vaults.measure(task(study), lambda: None)
     assert len(Desk(node.config).folders.metrics.read_text().splitlines()) == 1
 
 

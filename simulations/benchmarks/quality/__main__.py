@@ -1,0 +1,81 @@
+"""`python -m simulations.benchmarks.quality`: real sets, natural sites, several epsilons and seeds; resumable."""
+
+import json
+import logging
+import os
+from dataclasses import asdict, astuple, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shared.files import write_atomically
+from simulations.benchmarks.quality.figures import gains, rows
+from simulations.benchmarks.quality.plot import page
+from simulations.benchmarks.quality.sets import EPSILONS, SEEDS, SETS, Case, cases
+from simulations.cli import QUIET, quiet_libraries
+from simulations.progress import SilentProgress
+from simulations.result import Result
+from simulations.run import Run
+from simulations.scenario import data_path
+
+FOLDER = Path("runs/bench/quality")
+console = Console()
+
+
+def main(
+    names: Annotated[list[str] | None, typer.Argument(help=f"Sets: {', '.join(SETS)}; default: all.")] = None,
+    epsilons: Annotated[list[float] | None, typer.Option("--epsilon", help="May be given several times.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to this one.")] = SEEDS,
+    out: Annotated[Path, typer.Option(help="Folder of all runs: finished ones are not run again.")] = FOLDER,
+    short: Annotated[bool, typer.Option(help="Only the study and the head alone: their paired difference.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Run what is not done yet, print the tables and draw OUT/quality.html. Minutes for each set, epsilon and seed."""
+    os.environ |= QUIET
+    quiet_libraries()
+    logging.getLogger("simulations").setLevel(logging.ERROR)
+    wanted = cases(tuple(names or SETS), tuple(epsilons or EPSILONS), seeds, short=short)
+    found: dict[Case, Result] = {}
+    bars = (TextColumn("{task.description:<40}"), BarColumn(bar_width=14), MofNCompleteColumn())
+    with Progress(*bars, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=len(wanted))
+        for case in wanted:
+            progress.update(bar, description=f"{case.name}, epsilon {case.epsilon:g}, seed {case.seed}")
+            found[case] = run(case, out)
+            progress.advance(bar)
+    figures, differences = rows(found), gains(found)
+    plain = {"figures": [*map(asdict, figures)], "gains": [*map(asdict, differences)]}
+    write_atomically(out / "quality.json", json.dumps(plain, indent=1).encode())
+    write_atomically(out / "quality.html", page(figures, differences).encode())
+    if as_json:
+        console.print_json(data=plain)
+        return
+    console.print(_table("quality on held-out records", figures))
+    console.print(_table("LoRA and head minus the head alone", differences))
+    console.print(f"plot: {out / 'quality.html'}")
+
+
+def run(case: Case, root: Path) -> Result:
+    """Run one case, or go on with it; runs of one set and seed share what the frozen layers make of the records."""
+    scenario = case.scenario()
+    cache = root / case.name / f"seed-{case.seed}" / "cache"
+    one = Run(scenario, data_path(scenario, case.path), case.folder(root), SilentProgress(), cache=cache)
+    one.open(resume=True)
+    return one.execute()
+
+
+def _table(title: str, table: Any) -> Table:
+    shown = Table(title=title, title_justify="left")
+    for field in fields(table[0]):
+        shown.add_column({"name": "set"}.get(field.name, field.name))
+    for row in table:
+        shown.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in astuple(row)))
+    return shown
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,98 @@
+"""From finished runs to figures: means over seeds, and what LoRA adds to the head alone, seed by seed."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from scipy import stats
+
+from simulations.benchmarks.quality.sets import Case
+from simulations.result import Result
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Row:
+    """One arm on one set at one epsilon, over seeds."""
+
+    name: str
+    arm: str
+    epsilon: float
+    """Infinite without privacy."""
+    metric: str
+    mean: float
+    """Over all held-out records, mean over seeds."""
+    deviation: float
+    """Standard deviation over seeds; 0 of a single one."""
+    worst_site: float
+    """Of the worst site, mean over seeds."""
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What the study's own arm is better than the head alone at the same epsilon, the same seed and the same rows."""
+
+    name: str
+    epsilon: float
+    points: float
+    """Mean difference of the main metric, in hundredths."""
+    low: float
+    """Lower end of the two-sided interval of 95 % by Student's t; not a number for a single seed."""
+    high: float
+    """Its upper end."""
+    seeds: int
+
+
+def rows(found: Mapping[Case, Result]) -> list[Row]:
+    """One row for each set, epsilon and arm."""
+    grouped: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
+    titles: dict[str, str] = {}
+    metrics: dict[str, str] = {}
+    for case, result in found.items():
+        metrics[case.name] = result.final.metric
+        for name, arm in result.arms.items():
+            key = "site-alone" if name.startswith("site-alone") else name
+            titles[key] = "largest site alone" if key == "site-alone" else arm.title
+            epsilon = case.epsilon if arm.private and arm.epsilon is not None else math.inf if not arm.private else 0.0
+            values = (arm.quality.value, arm.quality.worst_site.value)
+            grouped.setdefault((case.name, key, epsilon), []).append(values)
+    return [
+        Row(
+            name=name,
+            arm=titles[arm],
+            epsilon=epsilon,
+            metric=metrics[name],
+            mean=statistics.mean(value for value, _ in values),
+            deviation=statistics.stdev(value for value, _ in values) if len(values) > 1 else 0.0,
+            worst_site=statistics.mean(worst for _, worst in values),
+            seeds=len(values),
+        )
+        for (name, arm, epsilon), values in sorted(grouped.items(), key=lambda item: (item[0][0], item[0][2]))
+    ]
+
+
+def gains(found: Mapping[Case, Result]) -> list[Gain]:
+    """The paired difference by set and epsilon; the last ones are those without privacy."""
+    pairs: dict[tuple[str, float], list[float]] = {}
+    for case, result in found.items():
+        for ours, head, epsilon in (
+            ("federated", "head-federated", case.epsilon),
+            ("without-privacy", "head-without-privacy", math.inf),
+        ):
+            if {ours, head} <= set(result.arms):
+                difference = result.arms[ours].quality.value - result.arms[head].quality.value
+                sign = 1 if result.final.higher_is_better else -1
+                pairs.setdefault((case.name, epsilon), []).append(100 * sign * difference)
+    return [Gain(name, epsilon, *interval(values), len(values)) for (name, epsilon), values in sorted(pairs.items())]
+
+
+def interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Mean, and the ends of Student's interval."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    width = stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    return mean, mean - float(width), mean + float(width)
