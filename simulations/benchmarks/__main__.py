@@ -1,4 +1,4 @@
-"""`python -m simulations.benchmarks [step] [engines] [rounds] [quality]`: all of them without a name."""
+"""`python -m simulations.benchmarks [step] [engines] [rounds] [quality] [wire]`: all of them without a name."""
 
 import json
 import logging
@@ -21,7 +21,8 @@ console = Console()
 
 def main(
     names: Annotated[
-        list[str] | None, typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), quality (20 min)")
+        list[str] | None,
+        typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), quality (20 min), wire (1 min)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -63,6 +64,12 @@ def _quality() -> Iterable[Any]:
     return quality.table(FOLDER / "quality")
 
 
+def _wire() -> Iterable[Any]:
+    from simulations.benchmarks import wire
+
+    return wire.rows()
+
+
 def _table(name: str, rows: Sequence[Any]) -> Table:
     table = Table(title=name, title_justify="left")
     for field in fields(rows[0]):
@@ -77,6 +84,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
     "engines": _engines,
     "rounds": _rounds,
     "quality": _quality,
+    "wire": _wire,
 }
 
 if __name__ == "__main__":

@@ -92,6 +92,23 @@ def test_bytes_are_the_packed_adapter_and_little_else(finished: tuple[Path, Resu
     assert not (folder / "cache").exists()
 
 
+def test_a_study_in_int8_sends_a_byte_for_each_value_and_little_else(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    declared = declaration(tiny_bert)
+    declared["federation"] = declared["federation"] | {"wire": "int8"}
+    # the reference without privacy has no noise to take a step from: it stays float32
+    declared["simulation"] = declared["simulation"] | {"arms": ["federated", "without-privacy"]}
+    result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    floats = finished[1].bytes.up_per_node_round // 4
+    assert result.bytes.up_by_wire == finished[1].bytes.up_by_wire
+    assert result.bytes.up_per_node_round == result.bytes.up_by_wire["int8"] == floats + 40
+    assert result.bytes.down_per_node_round == finished[1].bytes.down_per_node_round
+    assert all(entry.accepted == 3 for entry in result.rounds) and packed(tmp_path / "run") != packed(finished[0])
+    without = (entry.arms["without-privacy"].quality for entry in (result, finished[1]))
+    assert next(without) == next(without)
+
+
 def test_the_exported_adapter_classifies(finished: tuple[Path, Result]) -> None:
     assert set(load_finished(finished[0] / "adapter").classify(["good word1", "bad word2"])) <= {"no", "yes"}
 
