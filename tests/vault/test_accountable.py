@@ -189,7 +189,7 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
 
         return spy
 
-    for name in ("ensure_exact", "open_prefix"):
+    for name in ("ensure_exact", "prefix_for"):
         monkeypatch.setattr(client.vault.vault, name, spied(name))
     vault = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
     answering = AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
@@ -198,7 +198,7 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
     assert opened.after == [] and looked == [("ensure_exact", 2)], "a refusal opens no record"
     assert answering.train(task(vault)).status is Status.TRAINED
     assert opened.after == ["register", "approve", "reserve"]
-    assert looked == [("ensure_exact", 2), ("open_prefix", 3)]
+    assert looked == [("ensure_exact", 2), ("prefix_for", 3)]
 
 
 def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
