@@ -164,6 +164,20 @@ def load(path: Path) -> Records:
         raise DataError(f"Expected prepared records at {path}, got an unreadable file.", hint=str(error)) from None
 
 
+def joined(parts: Sequence[Records]) -> Records:
+    """Records of several places as one dataset, without units."""
+    names = parts[0].fields
+    fields = {
+        name: ragged([row for part in parts for row in _rows(part[name])], parts[0][name].values.dtype)
+        for name in names
+    }
+    return Records(fields, np.concatenate([part.usable for part in parts]))
+
+
+def _rows(field: Ragged) -> list[NDArray[Any]]:
+    return [field[index] for index in range(len(field))]
+
+
 def with_units(records: Records, units: NDArray[np.int64]) -> Records:
     """The same records, and the unit that each belongs to."""
     return replace(records, units=units)

@@ -14,6 +14,8 @@ from shared.study import Study
 from simulations.prepare import Site
 from simulations.scenario import Scenario
 
+UNROUNDED = {"wire": "float32"}
+"""For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -27,32 +29,60 @@ class Arm:
     site_indices: tuple[int, ...]
     protected: bool
     seed: int
+    recipe: str = "own"
+    """`own`, or `textbook`: what its sites train by."""
+    pooled: bool = False
+    """Whether all its sites' records are in one place."""
 
 
 def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     """The arms that are trained, the study itself last but for the reference without privacy."""
     study, simulation = scenario.as_study(), scenario.simulation
-    everyone = tuple(site.index for site in sites)
+    wanted, seed, everyone = simulation.arms, simulation.seed, tuple(site.index for site in sites)
     arms = []
-    if "head-federated" in simulation.arms and study.adapter.method != "head-only" and has_head(study):
+    head_only = None
+    if study.adapter.method != "head-only" and has_head(study):
         head_only = changed(study, adapter=HEAD_ONLY, federation={"aggregation": "ffa"})
-        arms.append(Arm("head-federated", "head alone", head_only, everyone, True, simulation.seed))
-    if "site-alone" in simulation.arms:
-        alone = changed(study, federation={"quorum": 1})
+    if "head-federated" in wanted and head_only:
+        arms.append(Arm("head-federated", "head alone", head_only, everyone, True, seed))
+    single = changed(study, federation={"quorum": 1})
+    if "site-alone" in wanted:
         arms += [
-            Arm(f"site-alone:{site.name}", f"{site.name} alone", alone, (site.index,), True, simulation.seed)
+            Arm(f"site-alone:{site.name}", f"{site.name} alone", single, (site.index,), True, seed)
             for site in _alone(simulation.alone, sites)
         ]
-    arms.append(Arm("federated", "federated", study, everyone, True, simulation.seed))
-    if "without-privacy" in simulation.arms:
-        rates = {
-            "learning_rate": simulation.reference_learning_rate,
-            "adapter_learning_rate": simulation.reference_adapter_learning_rate,
-        }
-        # its updates have no noise, so none that the step of an encoding could be half of
-        reference = changed(study, training=rates, federation={"wire": "float32"})
-        arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, simulation.seed))
+    if "textbook" in wanted:
+        arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), everyone, True, seed, recipe="textbook"))
+    arms.append(Arm("federated", "federated", study, everyone, True, seed))
+    if "central" in wanted:
+        arms.append(Arm("central", "all records in one place", single, everyone, True, seed, pooled=True))
+    rates = {
+        "learning_rate": simulation.reference_learning_rate,
+        "adapter_learning_rate": simulation.reference_adapter_learning_rate,
+    }
+    if "head-without-privacy" in wanted and head_only:
+        reference = changed(head_only, training=rates, federation=UNROUNDED)
+        arms.append(Arm("head-without-privacy", "head alone WITHOUT PRIVACY", reference, everyone, False, seed))
+    if "without-privacy" in wanted:
+        reference = changed(study, training=rates, federation=UNROUNDED)
+        arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, seed))
     return arms
+
+
+def _textbook(scenario: Scenario) -> Study:
+    """The same study as tutorials train it: LoRA's A and B, gradients cut at length 1, rates for Adam."""
+    simulation, adapter = scenario.simulation, scenario.adapter
+    lora = {"method": "lora"} if adapter.method == "ffa-lora" else {}
+    return changed(
+        scenario.as_study(),
+        adapter=lora,
+        privacy={"clipping": "flat", "clip_norm": 1.0},
+        training={
+            "learning_rate": simulation.textbook_learning_rate,
+            "adapter_learning_rate": simulation.textbook_adapter_learning_rate,
+        },
+        federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED},
+    )
 
 
 def has_head(study: Study) -> bool:
@@ -85,6 +115,8 @@ def write_arm(arm: Arm, run: Path) -> None:
         "site_indices": arm.site_indices,
         "protected": arm.protected,
         "seed": arm.seed,
+        "recipe": arm.recipe,
+        "pooled": arm.pooled,
     }
     write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())
 

@@ -205,7 +205,7 @@ class Run:
         kept = Checkpoints(folder).latest(study_sha256=arm.study.sha256, study_run=arm.name)
         self.progress.arm(arm.title, rounds, kept.round if kept else 0)
         sizes = {site.index: site.train for site in prepared.sites}
-        engine.serve(app, [sizes[index] for index in arm.site_indices])
+        engine.serve(app, [sum(sizes.values())] if arm.pooled else [sizes[index] for index in arm.site_indices])
         if not done or not any(record["outcome"] == "aggregated" for record in done[0].records):
             raise RunError(
                 f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
@@ -215,7 +215,7 @@ class Run:
 
     @staticmethod
     def _bound(arm: Arm, layout: Layout) -> Callable[[int], float]:
-        if not arm.protected:
+        if not arm.protected or arm.recipe != "own":  # the bound is that of our own steps
             return lambda _number: float("inf")
         return lambda number: norm_bound(arm.study, number, dimension=layout.length)
 

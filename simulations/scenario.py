@@ -13,7 +13,18 @@ from shared.section import Positive, Section
 from shared.study import RECORD, Study, parse, read_toml
 from simulations.partition import Iid, Partition
 
-ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
+ARMS = (
+    "majority",
+    "untrained-head",
+    "head-federated",
+    "site-alone",
+    "textbook",
+    "federated",
+    "central",
+    "head-without-privacy",
+    "without-privacy",
+)
+USUAL_ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
 
 
 class SimulationData(Section):
@@ -42,8 +53,14 @@ class Simulation(Section):
     """`local`: our process pool. `ray`: Flower's simulation engine."""
     processes: int = Field(default=0, ge=0, le=1024)
     """Worker processes; 0 = one per core, or a single one where a GPU is used."""
-    arms: tuple[str, ...] = ARMS
-    """What is run: the study itself (`federated`) and what it is compared with."""
+    arms: tuple[str, ...] = USUAL_ARMS
+    """What is run: the study itself (`federated`) and what it is compared with. `textbook` is the recipe of tutorials
+    at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `central` trains on
+    all sites' records in one place, also privately."""
+    textbook_learning_rate: Positive = 0.02
+    """Adam's, of the head in the arm `textbook`."""
+    textbook_adapter_learning_rate: Positive = 0.002
+    """Adam's, of the adapter in that arm."""
     alone: str = "largest"
     """Which site the arm `site-alone` takes: its name, `largest`, or `every` for one arm per site."""
     evaluate_every: int = Field(default=1, ge=1)

@@ -19,12 +19,13 @@ from shared.errors import RunError
 from shared.judging import judge
 from shared.prefix import Prefix, prefix_for
 from shared.protocol import TrainTask, Vector
-from shared.records import load
+from shared.records import Records, joined, load
 from shared.tasks.kind import Evidence
 from simulations.arms import Arm, read_arm
 from simulations.plain_training import SiteWithoutPrivacy
 from simulations.prepare import Prepared, Site, reopen
 from simulations.seeded_randomness import SeededRandomnessForSimulation
+from simulations.textbook import TextbookSite
 
 RUN_FOLDER = "FEDVAULT_SIMULATION"
 THREADS = "FEDVAULT_THREADS"
@@ -60,7 +61,7 @@ def evaluate(arm_name: str, site_index: int, adapter: Vector) -> Seen:
     arm, site = _arm(arm_name), _site(site_index)
     model = _model(arm_name)
     model.load(adapter)
-    prefix = _prefix(arm, model, _prepared().holdout_path(site))
+    prefix = _prefix(arm, model, load(_prepared().holdout_path(site)))
     tokens = arm.study.performance.micro_batch_tokens
     found = judge(model, prefix.records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes())
     return Seen(site.name, found.evidence)
@@ -71,41 +72,46 @@ def build_cache(arm_name: str, site_index: int) -> None:
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     arm, site = _arm(arm_name), _site(site_index)
     for path in (_prepared().train_path(site), _prepared().holdout_path(site)):
-        _prefix(arm, _model(arm_name), path)
+        _prefix(arm, _model(arm_name), load(path))
 
 
 def open_site(context: Context, task: TrainTask) -> Trains:
     """The simulated site that a task is for; `study_run` names the arm."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    partition = int(context.node_config["partition-id"])
     arm = _arm(task.study_run)
-    return _trains(task.study_run, arm.site_indices[int(context.node_config["partition-id"])])
+    return _trains(task.study_run, arm.site_indices if arm.pooled else (arm.site_indices[partition],))
 
 
 @lru_cache(maxsize=4096)
-def _trains(arm_name: str, site_index: int) -> Trains:
-    arm, site, prepared = _arm(arm_name), _site(site_index), _prepared()
-    model = _model(arm_name)
+def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
+    arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
+    model, size = _model(arm_name), sum(site.declared_size for site in sites)
+    parts = [load(prepared.train_path(site)) for site in sites]
+    records = parts[0] if len(parts) == 1 else joined(parts)
+    place = "+".join(site.name for site in sites)
 
     def seeded(round_number: int) -> SeededRandomnessForSimulation:
-        return SeededRandomnessForSimulation(arm.seed, arm.name, site.name, round_number)
+        return SeededRandomnessForSimulation(arm.seed, arm.name, place, round_number)
 
     if not arm.protected:
-        prefix = _prefix(arm, model, prepared.train_path(site))
-        return SiteWithoutPrivacy(arm.study, model, prefix, declared_size=site.declared_size, randomness=seeded)
-    return Vault(
+        prefix = _prefix(arm, model, records)
+        return SiteWithoutPrivacy(arm.study, model, prefix, declared_size=size, randomness=seeded)
+    vault = TextbookSite if arm.recipe == "textbook" else Vault
+    return vault(
         arm.study,
         model,
-        load(prepared.train_path(site)),
-        declared_size=site.declared_size,
+        records,
+        declared_size=size,
         randomness=seeded,
         cache=_folder() / "cache",
         verdicts=_folder() / "cache" / "verdicts",
     )
 
 
-def _prefix(arm: Arm, model: AdaptedModel, records: Path) -> Prefix:
+def _prefix(arm: Arm, model: AdaptedModel, records: Records) -> Prefix:
     device = next(model.parameters()).device
-    return prefix_for(model, load(records), device, arm.study.performance, _folder() / "cache")
+    return prefix_for(model, records, device, arm.study.performance, _folder() / "cache")
 
 
 @lru_cache(maxsize=2)

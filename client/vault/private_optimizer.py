@@ -10,6 +10,7 @@ Where the unit of privacy is a group of records, the one gradient of such a unit
 | the batch is larger than memory | `accumulate` any number of physical parts, then one `step` with one noise draw |
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -25,7 +26,7 @@ AUTOMATIC_STABILITY = 0.01  # gamma of AUTO-S, as a fraction of clip_norm
 
 
 class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no types
-    """SGD on the noisy sum of clipped per-example gradients, in float64 until the final rounding.
+    """Descent, SGD by default, on the noisy sum of clipped per-example gradients, in float64 until the final rounding.
 
     Guarantee: adding or removing one record moves the sum that the noise is added to by at most `clip_norm`.
     Guarantee: every step adds exactly one draw of Gaussian noise with standard deviation noise_multiplier x clip_norm.
@@ -36,6 +37,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         clip_norm: C, in gradient units.
         divisor: L = sampling rate x declared size; public, never the true batch size.
         clipping: `flat` min(1, C/|g|), or `automatic` C/(|g| + 0.01 C) (Bu et al. 2023, arXiv:2206.07136, AUTO-S).
+        descent: what is done with the noisy mean, such as torch.optim.SGD; it sees nothing else.
     """
 
     def __init__(
@@ -46,9 +48,10 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         clip_norm: float,
         divisor: float,
         clipping: Literal["automatic", "flat"],
+        descent: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = torch.optim.SGD,
     ) -> None:
         super().__init__(
-            torch.optim.SGD(parameter_groups),
+            descent(parameter_groups),
             noise_multiplier=noise_multiplier,
             max_grad_norm=clip_norm,
             expected_batch_size=None,

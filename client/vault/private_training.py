@@ -10,7 +10,7 @@ Rules
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from shared.prefix import Prefix
 from shared.privacy.planning import PrivacyPlan
 from shared.study import RECORD
 
+Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64; changes rounding only
 
 
@@ -53,6 +54,7 @@ class PrivateTrainer:
         learning_rates: of the first step.
         micro_batch_tokens: size of a physical batch; performance only.
         precision: of matrix products; performance only.
+        descent: what is done with noisy means, begun anew in every round.
 
     Raises:
         ExactnessError: the plan's unit and the dataset's differ, so clipping would bound nothing that was promised.
@@ -68,6 +70,7 @@ class PrivateTrainer:
         learning_rates: LearningRates,
         micro_batch_tokens: int,
         precision: Literal["float32", "bfloat16"] = "float32",
+        descent: Descent = torch.optim.SGD,
     ) -> None:
         if (plan.unit == RECORD) != (prefix.records.units is None):
             found = "single" if prefix.records.units is None else "grouped"
@@ -75,7 +78,7 @@ class PrivateTrainer:
         self.model, self.prefix, self.plan = model, prefix, plan
         self.divisor = plan.sampling_rate * declared_size
         self.learning_rates = learning_rates
-        self.micro_batch_tokens, self.precision = micro_batch_tokens, precision
+        self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
         self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
@@ -117,6 +120,7 @@ class PrivateTrainer:
             clip_norm=self.plan.clip_norm,
             divisor=self.divisor,
             clipping=self.plan.clipping,
+            descent=self.descent,
         )
 
     def per_example_gradients(self, indices: Sequence[int]) -> None:

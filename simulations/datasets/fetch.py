@@ -11,7 +11,9 @@ from shared.files import complete_folder, file_sha256
 from simulations.datasets import (
     digit_images,
     digit_masks,
+    disaster_messages,
     health_tweets,
+    movie_reviews,
     mpnet,
     orange_texts,
     prompts,
@@ -60,6 +62,10 @@ MODELS = {
 }
 DATA = {
     "vader": Item("vader.csv", 2.5, "MIT", "rated texts of four kinds, 19,136", vader.build),
+    "disaster-messages": Item(
+        "disaster-messages.csv", 10, "research", "messages in disasters, 3 channels, 26,216", disaster_messages.build
+    ),
+    "movie-reviews": Item("movie-reviews.csv", 13, "research", "film reviews of 2 sites, 33,530", movie_reviews.build),
     "newsgroups": Item(
         "newsgroups.csv", 38, "research", "posts to 20 newsgroups, 18,821", orange_texts.build_newsgroups
     ),

@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import json
+import sqlite3
 import struct
 import tarfile
 import wave
@@ -18,7 +19,9 @@ import pytest
 from shared.errors import DataError
 from simulations.datasets import (
     digit_images,
+    disaster_messages,
     health_tweets,
+    movie_reviews,
     orange_texts,
     prompts,
     spoken_digits,
@@ -75,6 +78,32 @@ def test_ground_truth_becomes_one_table(tmp_path: Path) -> None:
 def test_another_archive_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"got another archive"):
         vader.extract(archive_of(tmp_path / "other.tar.gz", {"readme": b"hello"}))
+
+
+def test_disaster_messages_bear_their_channel_and_what_they_are_about(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "messages.db") as database:
+        database.execute("create table Messages (message, genre, aid_related, request)")
+        rows = [(" we need water ", "direct", 1, 1), ("  ", "news", 1, 0), ("a storm passed", "news", 0, 0)]
+        database.executemany("insert into Messages values (?, ?, ?, ?)", rows)
+    database.close()
+    content = {disaster_messages.DATABASE: (tmp_path / "messages.db").read_bytes()}
+    table = disaster_messages.extract(archive_of(tmp_path / "package.tar.gz", content))
+    assert table.to_numpy().tolist() == [
+        ["we need water", "aid", "request", "direct"],
+        ["a storm passed", "other", "other", "news"],
+    ]
+    with pytest.raises(DataError, match="got another archive"):
+        disaster_messages.extract(archive_of(tmp_path / "other.tar.gz", {"readme": b"hello"}))
+
+
+def test_movie_reviews_bear_their_site() -> None:
+    content = b'text,label,source\n"a <br /><br />joy",1,imdb\ndull,0.0,rotten_tomatoes\n,1,imdb\n'
+    assert movie_reviews.extract(content).to_numpy().tolist() == [
+        ["a joy", "positive", "imdb"],
+        ["dull", "negative", "rotten_tomatoes"],
+    ]
+    with pytest.raises(DataError, match="labels 0 and 1"):
+        movie_reviews.extract(b"text,label,source\nfine,2,imdb\n")
 
 
 def test_labelled_texts_of_both_splits_become_one_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

