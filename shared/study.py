@@ -126,7 +126,7 @@ class Federation(Section):
     """Sites that declare fewer units (records, by default) are left out: they would add nothing but noise."""
     wire: Wire = "float32"
     """How a node's update travels: `float32`, in half of that as `bfloat16`, in a quarter as `int8`. The shorter ones
-    are rounded at random after the noise, without bias, `int8` in steps of half the noise of a round. Nodes of before
+    are rounded at random after the noise, without bias, `int8` in steps of an eighth of the noise. Nodes of before
     protocol version 5 can train `float32` alone."""
 
 

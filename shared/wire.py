@@ -28,9 +28,9 @@ SHARPEST_BEND = 0.25
 GROUPS = 2
 HEADER = struct.Struct("<Idd")
 VALUE_BYTES: dict[Wire, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
-ROUNDING_ROOM: dict[Wire, float] = {"float32": 1.0, "bfloat16": 1 + 2.0**-7, "int8": 2.0}
+ROUNDING_ROOM: dict[Wire, float] = {"float32": 1.0, "bfloat16": 1 + 2.0**-7, "int8": 1.5}
 """What rounding may multiply the norm of an honest update by. With int8 a value moves by less than the first step,
-half the noise's deviation, plus exp(`SHARPEST_BEND`) - 1 = 0.28 of itself."""
+an eighth of the noise's deviation, plus exp(`SHARPEST_BEND`) - 1 = 0.28 of itself."""
 Vector = NDArray[np.float32]
 Value = TypeVar("Value", np.float32, np.int8)
 

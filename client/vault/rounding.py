@@ -3,7 +3,7 @@
 | wire | the two values around x | how far apart |
 |---|---|---|
 | `bfloat16` | x with its lower 16 bits cut off, and the next one | below 2^-7 of x |
-| `int8` | neighbours on a grid of 255 values | half the noise's deviation near 0, in proportion far from it |
+| `int8` | neighbours on a grid of 255 values | an eighth of the noise near 0, a few percent of x far from it |
 
 The upper one is taken with the probability that makes the mean x. What is rounded has its noise already, so this costs
 no privacy; the grids are from public numbers, so they say nothing at all.
@@ -19,7 +19,7 @@ from shared.schedule import learning_rate_factors
 from shared.study import Study
 from shared.wire import Encoding, Grid, Vector, parts
 
-STEPS_PER_DEVIATION = 2
+STEPS_PER_DEVIATION = 8
 NOISE_DEVIATIONS = 5
 LARGEST_BFLOAT16 = np.array([0x7F7F0000], np.uint32).view(np.float32)[0]
 LOWER_HALF = 2**16

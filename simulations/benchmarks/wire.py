@@ -3,6 +3,7 @@
 Sampling and noise are the same in every encoding, so what differs between the accuracies of one seed is rounding alone.
 """
 
+import math
 import statistics
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from simulations.run import Run
 from simulations.scenario import data_path, load
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "digits.toml"
-SEEDS = (1, 2, 3, 4, 5)
+SEEDS = range(1, 9)
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,18 @@ class Encoded:
     wire: str
     bytes_up: int
     """Payload of one reply: per node and round."""
-    full_lora: float
-    """What sending A and B of every layer as float32 would take, as a multiple."""
-    full_model: float
-    """What sending every weight as float32 would take, as a multiple."""
+    x_lora: float
+    """How many times as much A and B of every layer would be, as float32."""
+    x_model: float
+    """How many times as much every weight would be, as float32."""
     metric: str
     """The task's main metric; the figures are of it."""
     mean: float
     """Over all held-out records, mean over seeds."""
-    lowest: float
-    highest: float
-    beside_float32: float
-    """Mean difference to float32 of the same seed."""
+    change: float
+    """From float32 of the same seed, mean over seeds."""
+    error: float
+    """Standard error of that change."""
 
 
 def rows() -> Iterator[Encoded]:
@@ -46,17 +47,16 @@ def rows() -> Iterator[Encoded]:
         found = {wire: [_run(wire, seed, Path(scratch) / f"{wire}-{seed}") for seed in SEEDS] for wire in WIRES}
     for wire, results in found.items():
         sizes, values = results[0].bytes, [result.final.value for result in results]
-        plain = [result.final.value for result in found["float32"]]
+        changes = [value - plain.final.value for value, plain in zip(values, found["float32"], strict=True)]
         yield Encoded(
             wire=wire,
             bytes_up=sizes.up_per_node_round,
-            full_lora=sizes.full_lora_up / sizes.up_per_node_round,
-            full_model=sizes.full_model_up / sizes.up_per_node_round,
+            x_lora=sizes.full_lora_up / sizes.up_per_node_round,
+            x_model=sizes.full_model_up / sizes.up_per_node_round,
             metric=results[0].final.metric,
             mean=statistics.mean(values),
-            lowest=min(values),
-            highest=max(values),
-            beside_float32=statistics.mean(value - other for value, other in zip(values, plain, strict=True)),
+            change=statistics.mean(changes),
+            error=statistics.stdev(changes) / math.sqrt(len(changes)),
         )
 
 
