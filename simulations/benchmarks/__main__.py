@@ -22,7 +22,7 @@ console = Console()
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), quality (20 min), wire (1 min)"),
+        typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), quality (20 min), wire (3 min)"),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
