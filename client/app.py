@@ -12,7 +12,7 @@ from flwr.clientapp import ClientApp
 
 from client.vault.vault import Trains
 from shared.errors import PeerError, VersionError
-from shared.protocol import Status, TrainReply, TrainTask, decode_task, encode_reply
+from shared.protocol import Status, TrainReply, TrainTask, decode_task, encode_reply, without_update
 
 
 def build_client_app(open_vault: Callable[[Context, TrainTask], Trains]) -> ClientApp:
@@ -40,10 +40,7 @@ class RefuseRealData:
 
     def train(self, task: TrainTask) -> TrainReply:
         """Refuse."""
-        zeros = np.zeros_like(task.adapter)
-        return TrainReply(
-            task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.REFUSED_REAL_DATA, zeros
-        )
+        return without_update(task, Status.REFUSED_REAL_DATA)
 
 
 def _unreadable(code: Status) -> TrainReply:

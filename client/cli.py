@@ -235,10 +235,15 @@ def show(study: StudyName, dataset: Dataset = None, config: Config = NODE_TOML, 
     desk = _desk(config)
     declared, _run = _declared(desk, study)
     question = desk.ask(declared, _only(desk, dataset))
+    ways = desk.ways_to_send(declared)
     if as_json:
-        typer.echo(json.dumps(asdict(question), indent=1))
+        typer.echo(json.dumps(asdict(question) | {"bytes_by_way": ways}, indent=1))
         return
     typer.echo(question.in_words)
+    typer.echo("Bytes that a node sends in a round, this way and others:")
+    for way, size in ways.items():
+        chosen = "  <- this study" if way.endswith(f" {question.wire}") else ""
+        typer.echo(f"  {way:<29}{size:>14,}{chosen}")
     for objection in question.objections:
         typer.echo(f"The policy says no: {objection}.")
     if question.epsilon_after > question.epsilon_limit:

@@ -39,6 +39,7 @@ from shared.protocol import (
     decode_task,
     encode_offer_reply,
     encode_reply,
+    without_update,
 )
 from shared.versions import SPOKEN
 
@@ -246,8 +247,7 @@ def answered(message: Message, vault: AnswersTasks) -> RecordDict:
         reply = vault.train(task)
     except (RunError, PeerError) as error:
         log.error("Round %d failed: %s", task.round, error)
-        zeros = np.zeros_like(task.adapter)
-        reply = TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.FAILED, zeros)
+        reply = without_update(task, Status.FAILED)
     return encode_reply(reply, version=task.version)
 
 

@@ -52,6 +52,7 @@ class VaultClient:
             adapter=task.adapter.astype("<f4").tobytes(),
             ledger_height=task.echo.height,
             ledger_head=task.echo.head,
+            wire=task.wire,
         )
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:

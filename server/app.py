@@ -15,6 +15,7 @@ from shared.privacy.planning import plan
 from shared.protocol import Vector
 from shared.schedule import learning_rate_factors
 from shared.study import Study
+from shared.wire import ROUNDING_ROOM
 
 
 def build_server_app(
@@ -46,7 +47,12 @@ def build_server_app(
     """
     app = ServerApp()
     terms = Terms(
-        study.sha256, study_run, study.federation.rounds, study.federation.quorum, study.federation.deadline_s
+        study.sha256,
+        study_run,
+        study.federation.rounds,
+        study.federation.quorum,
+        study.federation.deadline_s,
+        study.federation.wire,
     )
 
     @app.main()
@@ -73,7 +79,7 @@ def norm_bound(study: Study, round_number: int, *, dimension: int) -> float:
     """The largest norm of an honest update in this round, at the smallest site the study admits."""
     training, federation = study.training, study.federation
     planned = plan(study.privacy, steps=study.total_steps)
-    return largest_plausible_norm(
+    return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(
         rate=max(training.learning_rate, training.adapter_learning_rate),
         factors=learning_rate_factors(
             round_number=round_number, local_steps=training.local_steps, rounds=federation.rounds

@@ -14,6 +14,7 @@ from server.intake import Accepted, Refused, inspect
 from server.roster import Everyone, Roster
 from server.rounds import Round, RoundRecord
 from shared.protocol import NO_MARK, Mark, TrainTask, Vector, encode_task, with_echo
+from shared.wire import Wire
 
 FIRST_POLL_S = 0.01
 LONGEST_POLL_S = 0.2
@@ -69,6 +70,8 @@ class Terms:
     rounds: int
     quorum: int
     deadline_s: float
+    wire: Wire = "float32"
+    """How updates travel."""
 
 
 class Coordinator:
@@ -143,7 +146,7 @@ class Coordinator:
         return closed
 
     def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
-        task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter)
+        task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
         nodes = self._roster.members()
         started = time.monotonic()
         current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)

@@ -8,7 +8,8 @@ from enum import StrEnum
 import numpy as np
 from flwr.app import Message
 
-from shared.errors import PeerError, VersionError
+from shared.errors import EncodingError, PeerError, VersionError
+from shared.privacy.size import largest_signal, noise_deviation
 from shared.protocol import NO_MARK, Mark, Status, TrainReply, TrainTask, Vector, decode_reply
 
 LARGEST_NORM = 1000.0
@@ -65,9 +66,11 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
     if not message.has_content():
         return Quarantined(Reason.NODE_ERROR)
     try:
-        reply = decode_reply(message.content)
+        reply = decode_reply(message.content, task.wire)
     except VersionError:
         return Refused(Status.REFUSED_VERSION)
+    except EncodingError:
+        return Quarantined(Reason.SHAPE)
     except PeerError:
         return Quarantined(Reason.MALFORMED)
     if reply.status is Status.REFUSED_VERSION:
@@ -93,10 +96,8 @@ def largest_plausible_norm(
 ) -> float:
     """Bound the norm of an honest update of one round from public numbers.
 
-    One step moves by rate x factor x (sum of clipped gradients + noise) / L. The sum is at most clip_norm times the
-    batch, and a Poisson batch of mean L exceeds L + 10 sqrt(L) + 10 practically never (Chernoff: below e^-30). The
-    noise vector's length is at most sigma C (sqrt(d) + 6) (Gaussian concentration: above with probability e^-18).
-    Signals may point the same way in every step and add up; independent noise adds in quadrature.
+    One step moves by rate x factor x (sum of clipped gradients + noise) / L. The noise vector's length is at most
+    sigma C (sqrt(d) + 6) (Gaussian concentration: above with probability e^-18).
 
     Args:
         rate: largest learning rate of any trained tensor.
@@ -106,10 +107,15 @@ def largest_plausible_norm(
         expected_batch: L of the smallest site that may take part.
         dimension: floats in the update.
     """
-    per_batch = 1 + (10 * math.sqrt(expected_batch) + 10) / expected_batch
-    signal = rate * clip_norm * per_batch * sum(factors)
-    noise_length = noise_multiplier * clip_norm * (math.sqrt(dimension) + 6) / expected_batch
-    return signal + rate * noise_length * math.sqrt(sum(factor**2 for factor in factors))
+    signal = largest_signal(rate=rate, factors=factors, clip_norm=clip_norm, expected_batch=expected_batch)
+    noise = noise_deviation(
+        rate=rate,
+        factors=factors,
+        clip_norm=clip_norm,
+        noise_multiplier=noise_multiplier,
+        expected_batch=expected_batch,
+    )
+    return signal + noise * (math.sqrt(dimension) + 6)
 
 
 def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:

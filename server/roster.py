@@ -165,6 +165,7 @@ class Approving:
         on_change: Callable[[dict[str, list[int]]], None] = lambda _told: None,
     ) -> None:
         self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
+        self._spoken = offer.versions
         self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
         self._stances, self._open, self._versions = Stances(), dict[str, int](), dict[int, int]()
         self._begun, self._told = False, dict[str, list[int]]()
@@ -197,7 +198,7 @@ class Approving:
 
     def version(self, node: int) -> int:
         """The newest that the node speaks as well, as its stance said."""
-        return self._versions.get(node, SPOKEN.newest)
+        return self._versions.get(node, self._spoken.newest)
 
     def _ask(self, nodes: list[int], now: float) -> None:
         messages = [
@@ -228,10 +229,10 @@ class Approving:
             return Status.REFUSED_VERSION
         except PeerError:
             return None
-        common = SPOKEN.common(found.versions)
+        common = self._spoken.common(found.versions)
         if common is None or found.status is Status.REFUSED_VERSION:
-            message = "Node %d speaks protocol versions %d to %d, this server %d to %d: update the older side."
-            log.warning(message, node, *found.versions, *SPOKEN)
+            message = "Node %d speaks protocol versions %d to %d, this study needs %d to %d: update the older side."
+            log.warning(message, node, *found.versions, *self._spoken)
             return Status.REFUSED_VERSION
         self._versions[node] = common
         return found.status if found.study_run == self._run else None

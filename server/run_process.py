@@ -28,6 +28,7 @@ from server.superlink import QUIET
 from shared.adapted_model import initial_adapter
 from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol import StudyOffer
+from shared.versions import spoken_for
 
 log = logging.getLogger(__name__)
 ASKED = "asked"
@@ -105,7 +106,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
             observer=watcher,
             roster=lambda grid: Approving(
                 grid,
-                StudyOffer(run.id, study.canonical_json()),
+                StudyOffer(run.id, study.canonical_json(), spoken_for(study.federation.wire)),
                 quorum=study.federation.quorum,
                 patience_s=study.federation.deadline_s,
                 on_change=watcher.waiting,

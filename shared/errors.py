@@ -4,7 +4,8 @@
     ├── SettingsError     2  the operator: a study, scenario or option is wrong
     ├── DataError         3  the operator: a data source cannot be used as declared
     ├── PeerError         4  the other side broke the protocol
-    │   └── VersionError  4  the other side speaks no version of it that this one speaks
+    │   ├── VersionError  4  the other side speaks no version of it that this one speaks
+    │   └── EncodingError 4  an update's bytes are no update in the encoding of its study
     ├── PolicyRefusal     5  the node's own rules say no
     ├── BudgetError       6  the privacy budget does not allow it
     ├── ExactnessError    7  exact per-example gradients cannot be shown for this model and adapter
@@ -50,6 +51,10 @@ class PeerError(FedVaultError):
 
 class VersionError(PeerError):
     """A message is in a version of the protocol that is not spoken here."""
+
+
+class EncodingError(PeerError):
+    """The bytes of an update are no update in the encoding of its study."""
 
 
 class PolicyRefusal(FedVaultError):  # noqa: N818 - a refusal is the node working, not failing

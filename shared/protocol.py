@@ -4,7 +4,7 @@ The trainable state is ONE vector, and it travels as bytes inside the record tha
 for every record, array and chunk by itself, and each costs a round trip. What differs from node to node, the echo of
 its ledger, stays in a record of its own, so that the server keeps the adapter once. A reply names the digest of the
 adapter it started from, so a stale one can be told. Every reply of a study has the same length, also a failed one
-(zeros), so that its size says nothing about the data.
+(zeros), so that its size says nothing about the data; what that length is follows from the task.
 """
 
 import hashlib
@@ -19,7 +19,8 @@ from flwr.app import ConfigRecord, RecordDict
 from numpy.typing import NDArray
 
 from shared.errors import PeerError, VersionError
-from shared.versions import BEFORE_NEGOTIATION, ENVELOPE, SPOKEN, Versions
+from shared.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_WIRE, SPOKEN, Versions
+from shared.wire import FLOAT32, WIRES, Encoding, Wire, pack, unpack
 
 PROTOCOL_VERSION = SPOKEN.newest
 LARGEST_ROUND = 2**31 - 1
@@ -93,6 +94,8 @@ class TrainTask:
     """This node's ledger as the server last saw it."""
     version: int = PROTOCOL_VERSION
     """Of the protocol, that the node speaks as well; the reply comes back in the same."""
+    wire: Wire = "float32"
+    """How the update of the reply is encoded: the study's."""
 
     @cached_property
     def adapter_sha256(self) -> str:
@@ -112,6 +115,16 @@ class TrainReply:
     update: Vector
     ledger: Mark = NO_MARK
     """The node's ledger when it paid for this round."""
+    encoding: Encoding = FLOAT32
+    """What the update's values were rounded to."""
+
+
+def without_update(task: TrainTask, status: Status) -> TrainReply:
+    """A code, and zeros as long as the update would be."""
+    zeros, encoding = np.zeros_like(task.adapter), Encoding.of_zeros(task.wire, len(task.adapter))
+    return TrainReply(
+        task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, zeros, encoding=encoding
+    )
 
 
 def digest(vector: Vector) -> str:
@@ -120,14 +133,21 @@ def digest(vector: Vector) -> str:
 
 
 def encode_task(task: TrainTask) -> RecordDict:
-    """Turn a task into Flower records."""
+    """Turn a task into Flower records.
+
+    Raises:
+        VersionError: its version has no word for the encoding that it asks for.
+    """
+    if task.wire != "float32" and task.version < SAYS_WIRE:
+        raise VersionError(f"Expected protocol version {SAYS_WIRE} for {task.wire} updates, got {task.version}.")
     config: dict[str, Any] = {
         "protocol-version": task.version,
         "study-sha256": task.study_sha256,
         "study-run": task.study_run,
         "round": task.round,
         "adapter-sha256": task.adapter_sha256,
-        "adapter": _pack(task.adapter),
+        "adapter": pack(task.adapter),
+        **({"wire": task.wire} if task.version >= SAYS_WIRE else {}),
     }
     return RecordDict({"task": ConfigRecord(config), "echo": _echo(task.echo, task.version)})
 
@@ -189,10 +209,10 @@ def decode_task(records: RecordDict) -> TrainTask:
         PeerError: a record is missing or mistyped, the round is no round, or the adapter does not match its digest.
     """
     config = _config(records, "task")
-    adapter = _unpack(config, "adapter")
+    adapter, _ = unpack(_bytes(config, "adapter"), "float32")
     echo = _read_mark(_config(records, "echo"))
     study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
-    task = TrainTask(study_sha256, study_run, _round(config), adapter, echo, version)
+    task = TrainTask(study_sha256, study_run, _round(config), adapter, echo, version, _wire(config, version))
     if task.round == 0:
         raise PeerError("Expected rounds to count from 1, got round=0.")
     if task.adapter_sha256 != _text(config, "adapter-sha256"):
@@ -210,39 +230,48 @@ def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> Recor
         "base-sha256": reply.base_sha256,
         "status": int(reply.status),
         **_mark(reply.ledger),
-        "update": _pack(reply.update),
+        "update": pack(reply.update, reply.encoding),
     }
     return RecordDict({"reply": ConfigRecord(config)})
 
 
-def decode_reply(records: RecordDict) -> TrainReply:
-    """Read a reply.
+def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
+    """Read a reply; its update is encoded as its task said.
 
     Raises:
         VersionError: it is in a version that is not spoken here.
+        EncodingError: the update is not in this encoding.
         PeerError: a record is missing or mistyped.
     """
     config = _config(records, "reply")
+    update, encoding = unpack(_bytes(config, "update"), wire)
     return TrainReply(
         _text(config, "study-sha256"),
         _text(config, "study-run"),
         _round(config),
         _text(config, "base-sha256"),
         _status(config),
-        _unpack(config, "update"),
+        update,
         _read_mark(config),
+        encoding,
     )
 
 
-def _pack(vector: Vector) -> bytes:
-    return np.ascontiguousarray(vector, dtype="<f4").tobytes()
-
-
-def _unpack(config: ConfigRecord, key: str) -> Vector:
+def _bytes(config: ConfigRecord, key: str) -> bytes:
     packed = config.get(key)
-    if not isinstance(packed, bytes) or len(packed) % 4:
-        raise PeerError(f"Expected float32 values as bytes under {key!r}, got something else.")
-    return np.frombuffer(packed, dtype="<f4").astype(np.float32)
+    if not isinstance(packed, bytes):
+        raise PeerError(f"Expected bytes under {key!r}, got {type(packed).__name__}.")
+    return packed
+
+
+def _wire(config: ConfigRecord, version: int) -> Wire:
+    if version < SAYS_WIRE:
+        return "float32"
+    wire = _text(config, "wire")
+    for known in WIRES:
+        if wire == known:
+            return known
+    raise PeerError(f"Expected an encoding among {', '.join(WIRES)}, got {wire!r}.")
 
 
 def _envelope(versions: Versions) -> dict[str, Any]:

@@ -4,12 +4,17 @@
 |---|---|
 | 3 | a vector travels as bytes inside the record that describes it |
 | 4 | offers and stances say which versions are spoken, so that two sides of different age find a common one |
+| 5 | a task says how the update in its reply is encoded |
 
 The server shows a study in an envelope whose layout is version 3's for ever, says which versions it speaks, and hears
 which the node speaks. Tasks to that node are written in the newest that both know; a reply is in its task's version.
+A study whose updates do not travel as float32 is offered in version 5 and newer alone, so that an older node refuses
+the version by name instead of a study that it cannot read.
 """
 
 from typing import NamedTuple
+
+from shared.wire import Wire
 
 
 class Versions(NamedTuple):
@@ -24,8 +29,15 @@ class Versions(NamedTuple):
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
-SPOKEN = Versions(3, 4)
+SPOKEN = Versions(3, 5)
 BEFORE_NEGOTIATION = Versions(3, 3)
 """What is spoken by a side that does not say."""
 ENVELOPE = Versions(3, 3)
 """Of offers and stances: who cannot read these cannot negotiate."""
+SAYS_WIRE = 5
+"""The first in which a task says how its reply's update is encoded; before it all were float32."""
+
+
+def spoken_for(wire: Wire) -> Versions:
+    """The versions of ours in which a study with this encoding can be trained."""
+    return SPOKEN if wire == "float32" else Versions(SAYS_WIRE, SPOKEN.newest)

@@ -14,6 +14,8 @@ from shared.study import Study
 from simulations.prepare import Site
 from simulations.scenario import Scenario
 
+UNROUNDED = {"wire": "float32"}
+"""For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -59,10 +61,10 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         "adapter_learning_rate": simulation.reference_adapter_learning_rate,
     }
     if "head-without-privacy" in wanted and head_only:
-        reference = changed(head_only, training=rates)
+        reference = changed(head_only, training=rates, federation=UNROUNDED)
         arms.append(Arm("head-without-privacy", "head alone WITHOUT PRIVACY", reference, everyone, False, seed))
     if "without-privacy" in wanted:
-        reference = changed(study, training=rates)
+        reference = changed(study, training=rates, federation=UNROUNDED)
         arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, seed))
     return arms
 
@@ -79,7 +81,7 @@ def _textbook(scenario: Scenario) -> Study:
             "learning_rate": simulation.textbook_learning_rate,
             "adapter_learning_rate": simulation.textbook_adapter_learning_rate,
         },
-        federation={"aggregation": "fedit" if lora else scenario.federation.aggregation},
+        federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED},
     )
 
 

@@ -182,10 +182,12 @@ def _metric(result: Result) -> str:
 
 def _bytes_figure(result: Result) -> go.Figure:
     sizes = result.bytes
-    names = ["this adapter", "LoRA A and B, all layers", "the whole model"]
-    values = [sizes.up_per_node_round, sizes.full_lora_up, sizes.full_model_up]
+    # results of before there was a choice know one size only
+    sent = sizes.up_by_wire or {"float32": sizes.up_per_node_round}
+    names = [*(f"this adapter, {wire}" for wire in sent), "LoRA A and B, all layers", "the whole model"]
+    values = [*sent.values(), sizes.full_lora_up, sizes.full_model_up]
     figure = go.Figure(go.Bar(x=values, y=names, orientation="h", text=[f"{v / 1024:,.0f} KiB" for v in values]))
-    return figure.update_layout(xaxis_type="log", xaxis_title="bytes per node and round, up", height=260)
+    return figure.update_layout(xaxis_type="log", xaxis_title="bytes per node and round, up", height=300)
 
 
 def _timing_figure(result: Result) -> go.Figure:

@@ -5,7 +5,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, PlainSerializer, ValidationError
+from pydantic import BaseModel, Field, PlainSerializer, ValidationError
 
 from shared.errors import SettingsError
 from shared.files import write_atomically
@@ -155,6 +155,8 @@ class Bytes(Section):
     """One reply."""
     down_per_node_round: int
     """One task."""
+    up_by_wire: dict[str, int] = Field(default_factory=dict)
+    """One update of this adapter by the encoding that the study could choose; federation.wire says which it was."""
     full_lora_up: int
     """What sending A and B of every layer would take."""
     full_model_up: int

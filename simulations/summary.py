@@ -7,6 +7,7 @@ from typing import Any
 from server.checkpoints import State
 from shared.privacy.accounting import epsilon_prv, epsilon_rdp
 from shared.privacy.planning import plan
+from shared.sizes import adapter_bytes, full_lora_bytes, full_model_bytes
 from shared.study import Study
 from shared.tasks.kinds import task_kind
 from simulations.arms import Arm
@@ -22,7 +23,6 @@ from simulations.result import (
     worst_of,
 )
 from simulations.scenario import Scenario
-from simulations.sizes import full_lora_bytes, full_model_bytes
 from simulations.worker import Seen
 
 
@@ -85,6 +85,7 @@ def summary(
         bytes=Bytes(
             up_per_node_round=max(record["bytes_up_per_node"] for record in records),
             down_per_node_round=max(record["bytes_down_per_node"] for record in records),
+            up_by_wire=adapter_bytes(study),
             full_lora_up=full_lora_bytes(study),
             full_model_up=full_model_bytes(study),
         ),

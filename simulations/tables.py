@@ -62,6 +62,9 @@ def cost_table(result: Result) -> Table:
     table = Table(title="What it took", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_header=False)
     size = result.bytes
     table.add_row("up / down per node and round", f"{_kib(size.up_per_node_round)} / {_kib(size.down_per_node_round)}")
+    by_wire = " / ".join(f"{wire} {_kib(bytes_up)}" for wire, bytes_up in size.up_by_wire.items())
+    if by_wire:
+        table.add_row("up by federation.wire", by_wire)
     table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
     table.add_row("seconds by phase", ", ".join(f"{escape(phase)} {s:.1f}" for phase, s in result.timing.items()))
     return table

@@ -46,7 +46,7 @@ def study(tmp_path: Path, tiny_bert: Path) -> Callable[..., str]:
     (tmp_path / "node.toml").write_text("\n".join(datasets))
 
     def write(name: str = "study.toml", **changes: Any) -> str:
-        values = {"epsilon": 2.0, "quorum": 3} | changes
+        values = {"epsilon": 2.0, "quorum": 3, "wire": "float32"} | changes
         (tmp_path / name).write_text(f"""
 [study]
 name = "test"
@@ -61,6 +61,7 @@ max_length = 24
 epsilon = {values["epsilon"]}
 [federation]
 quorum = {values["quorum"]}
+wire = "{values["wire"]}"
 """)
         return name
 
@@ -82,6 +83,20 @@ def test_show_says_what_leaves_and_what_it_costs(node: Command, study: Callable[
     assert asked["epsilon_promised"] == 0 and asked["objections"] == [] and asked["rounds"] == 8
     assert asked["epsilon_after"] == asked["epsilon_alone"] <= 2.0
     assert json.loads(node("ledger", "--json")[1])["rows"] == 0, "looking enters nothing"
+
+
+def test_show_puts_the_bytes_of_every_encoding_beside_full_lora_and_the_whole_model(
+    node: Command, study: Callable[..., str]
+) -> None:
+    names = study(), study("int8.toml", wire="int8")
+    plain, short = (json.loads(node("show", name, "--dataset", "ward", "--json")[1]) for name in names)
+    ways, floats = plain["bytes_by_way"], plain["bytes_per_round"] // 4
+    assert ways == short["bytes_by_way"]
+    assert (plain["bytes_per_round"], short["bytes_per_round"]) == (4 * floats, floats + 40)
+    *ours, full_lora, full_model = ways.values()
+    assert ours == [4 * floats, 2 * floats, floats + 40] and max(ours) < full_lora < full_model
+    out = node("show", "int8.toml", "--dataset", "ward")[1]
+    assert f"{floats + 40:>14,}  <- this study" in out and "the whole model" in out
 
 
 def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command, study: Callable[..., str]) -> None:

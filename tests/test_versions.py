@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from server.aggregation.mean import UniformMean
 from server.checkpoints import Checkpoints
 from server.coordinator import Coordinator, Terms
 from server.roster import Approving
+from shared.errors import PeerError, VersionError
 from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, decode_task, encode_task
-from shared.versions import SPOKEN, Versions
+from shared.versions import SPOKEN, Versions, spoken_for
 
 ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
 OLD_OFFER = {"protocol-version": 3, "study-run": "r-1", "study-json": "{}"}
@@ -119,7 +121,7 @@ def test_a_round_is_asked_and_answered_in_the_newest_common_version(
     assert study_with(node, server_speaks, monkeypatch, tmp_path) == ["accepted"] and node.asked_in == [chosen]
 
 
-@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(5, 9)])
+@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(6, 9)])
 def test_a_node_without_a_common_version_is_told_to_the_operator_and_never_asked(
     node_speaks: Versions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +147,33 @@ def test_a_node_that_went_back_to_an_older_version_refuses_by_name_and_is_asked_
 
     monkeypatch.setattr(node, "_answer", older)
     assert study_with(node, SPOKEN, monkeypatch, tmp_path) == ["refused_version"]
+
+
+@pytest.mark.parametrize("node_speaks", [None, Versions(3, 4)])
+def test_an_older_node_refuses_the_version_of_a_study_whose_encoding_it_cannot_know(
+    node_speaks: Versions | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node: Any = Node(node_speaks, monkeypatch)
+    told: list[Any] = []
+    offer = StudyOffer("r-1", "{}", spoken_for("int8"))
+    asked = Approving(node, offer, quorum=1, patience_s=0.0, on_change=told.append)
+    monkeypatch.setattr(server.roster.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt))
+    with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+        asked.members()
+    assert set(told[-1]) == {"refused_version"} and "this study needs 5 to 5" in caplog.text
+    assert spoken_for("float32") == SPOKEN, "nothing new is asked of anybody"
+
+
+def test_a_task_says_the_encoding_since_version_5_and_cannot_before() -> None:
+    task = TrainTask("s" * 64, "r-1", 1, np.ones(3, np.float32), wire="int8")
+    assert decode_task(encode_task(task)).wire == "int8"
+    with pytest.raises(VersionError, match="version 5 for int8"):
+        encode_task(replace(task, version=4))
+    assert "wire" not in encode_task(replace(task, version=4, wire="float32"))["task"]  # type: ignore[operator]
+    records = encode_task(task)
+    records["task"]["wire"] = "int4"  # type: ignore[index,call-overload]
+    with pytest.raises(PeerError, match="an encoding among float32, bfloat16, int8"):
+        decode_task(records)
 
 
 def test_a_task_says_its_version_and_version_3_is_still_read() -> None:

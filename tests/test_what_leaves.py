@@ -29,6 +29,7 @@ from shared.foundation import find
 from shared.privacy.planning import declared_size
 from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.study import Model
+from shared.wire import Wire, packed_bytes
 from simulations.e2e.federation import Federation, wait_until
 
 pytestmark = pytest.mark.integration
@@ -90,10 +91,12 @@ class Listening:
     def __init__(self, vaults: Vaults) -> None:
         self._vaults = vaults
         self.statuses: list[Status] = []
+        self.floats = 0
 
     def train(self, task: TrainTask) -> TrainReply:
         reply = self._vaults.train(task)
         self.statuses.append(reply.status)
+        self.floats = len(task.adapter)
         return reply
 
     def offer(self, offer: StudyOffer) -> OfferReply:
@@ -147,20 +150,33 @@ def requests_in(stream: bytes) -> list[Sent]:
     return found
 
 
+@pytest.fixture(params=["float32", "int8"])
+def encoding(request: pytest.FixtureRequest) -> Wire:
+    """How updates travel."""
+    found: Wire = request.param
+    return found
+
+
 @pytest.fixture
-def study(federation: Federation, tiny_bert: Path, tmp_path: Path) -> str:
+def node(encoding: Wire) -> str:
+    """The node's name, which is a secret as well."""
+    return f"secretward-{encoding}"
+
+
+@pytest.fixture
+def study(federation: Federation, node: str, encoding: Wire, tiny_bert: Path, tmp_path: Path) -> str:
     """A node with private words and a study that wants it; returns the run."""
     rows = [f"wordprivate{i} {'good' if i % 2 else 'bad'},{'yes' if i % 2 else 'no'}" for i in range(60)]
     fingerprint = find(Model(source=str(tiny_bert))).fingerprint
     policy = f'epsilon = 5.0\ndelta = 1e-5\ndeclared_size = {declared_size(54)}\nmodels = ["{fingerprint}"]\n'
     federation.make_node(
-        "secretward",
+        node,
         "text,label\n" + "\n".join(rows) + "\n",
         policy + "smallest_cohort = 1\napproval = 'within-policy'\n",
         node=f'models = "{tiny_bert.parent}"',
     )
-    federation.enrol("secretward")
-    federation.node("secretward", "register", "ward")
+    federation.enrol(node)
+    federation.node(node, "register", "ward")
     (tmp_path / "study.toml").write_text(f"""
 [study]
 name = "what leaves"
@@ -178,6 +194,7 @@ rounds = {ROUNDS}
 quorum = 1
 deadline_s = {DEADLINE_S}
 smallest_declared_size = 10
+wire = "{encoding}"
 """)
     return federation.start_study(tmp_path / "study.toml")
 
@@ -187,8 +204,10 @@ smallest_declared_size = 10
     "a reply says nothing of how long it took: it bears its task's own moment, and one constant run time."
 )
 @pytest.mark.usefixtures("trouble")
-def test_the_whole_wire_of_a_whole_study(federation: Federation, study: str, wire: dict[int, bytearray]) -> None:
-    config = federation.config("secretward")
+def test_the_whole_wire_of_a_whole_study(
+    federation: Federation, study: str, node: str, encoding: Wire, wire: dict[int, bytearray]
+) -> None:
+    config = federation.config(node)
     places, vault, stop = folders(config, load_node(config)), Listening(Vaults(config)), threading.Event()
     member = membership(places.link)
     link = Link(
@@ -221,7 +240,8 @@ def test_the_whole_wire_of_a_whole_study(federation: Federation, study: str, wir
     assert {request.path for request in sent} <= PATHS
     assert {name for request in sent for name in request.headers} <= HEADERS
     _check_messages([request.body for request in sent if request.path.endswith("push-messages")])
-    _check_objects([request.body for request in sent if request.path.endswith("push-object")])
+    objects = [request.body for request in sent if request.path.endswith("push-object")]
+    _check_objects(objects, update_bytes=packed_bytes(vault.floats, encoding))
 
 
 def _check_messages(bodies: list[bytes]) -> None:
@@ -238,15 +258,17 @@ def _check_messages(bodies: list[bytes]) -> None:
     assert set(sizes) == {"train", "query"} and len(sizes["train"]) == 1, "every reply of a study has the same length"
 
 
-def _check_objects(bodies: list[bytes]) -> None:
+def _check_objects(bodies: list[bytes], *, update_bytes: int) -> None:
     kinds: dict[str, set[int]] = defaultdict(set)
-    fields: set[str] = set()
+    fields, updates = set[str](), set[int]()
     for body in bodies:
         pushed = PushObjectRequest.FromString(body)
         kind = get_object_type_from_object_content(pushed.object_content)
         kinds[kind].add(len(pushed.object_content))
         if kind == "ConfigRecord":
-            fields |= set(ConfigRecord.inflate(pushed.object_content))
+            record = ConfigRecord.inflate(pushed.object_content)
+            fields |= set(record)
+            updates |= {len(value) for value in record.values() if isinstance(value, bytes)}
     assert set(kinds) == {"Message", "RecordDict", "ConfigRecord"}
     assert fields == {
         "protocol-version",
@@ -262,4 +284,5 @@ def _check_objects(bodies: list[bytes]) -> None:
         "update",
     }
     # an update, and the zeros of a failure, are as long as each other
+    assert updates == {update_bytes}
     assert len(kinds["ConfigRecord"]) == 2, "a reply and a stance, each of one length"

@@ -4,7 +4,7 @@ Models and tokenizers are imported where they are used: most of what an operator
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -18,7 +18,7 @@ from client.vault.approved_runs import ApprovedRuns
 from client.vault.books import Books, Limit, Terms
 from client.vault.ledger import Ledger
 from client.vault.offers import Offers
-from client.vault.policy import FLOAT_BYTES, objections
+from client.vault.policy import objections
 from client.vault.registry import Registration, Registry
 from client.vault.roles import unit_name
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
@@ -27,6 +27,7 @@ from shared.privacy.planning import plan
 from shared.sources import columns_of, content_columns, identity, read_table
 from shared.study import Study
 from shared.tasks.declarations import MEDIA
+from shared.wire import packed_bytes
 
 if TYPE_CHECKING:
     from client.vault.snapshot import Facts, Snapshot
@@ -47,6 +48,8 @@ class Question:
     rounds: int
     steps: int
     bytes_per_round: int
+    wire: str
+    """How the values of an update travel."""
     noise_multiplier: float
     sampling_rate: float
     epsilon_alone: float
@@ -73,8 +76,8 @@ class Question:
         problems = "".join(f"\n  {line}" for line in facts.problems)
         return (
             f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
-            f"In each, {self.bytes_per_round} bytes of noisy adapter leave this house, nothing else that depends on a "
-            f"{self.unit}. Afterwards the records have promised epsilon {self.epsilon_after:.3f} of "
+            f"In each, {self.bytes_per_round} bytes of noisy adapter ({self.wire}) leave this house, nothing else that "
+            f"depends on a {self.unit}. Afterwards the records have promised epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}); {max(0.0, left):.3f} is left for all studies to come.\n"
             f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
             f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
@@ -205,6 +208,19 @@ class Desk:
 
         return find_by_fingerprint(study.model.fingerprint, self.folders.models)
 
+    def ways_to_send(self, study: Study) -> dict[str, int]:
+        """Bytes of one update of the study by encoding, and what other ways of training the same model would send.
+
+        A way that the model or the adapter rules out is left out.
+        """
+        from shared.sizes import adapter_bytes, full_lora_bytes, full_model_bytes
+
+        foundation = self.foundation(study)
+        found = {f"this adapter as {wire}": size for wire, size in adapter_bytes(study, foundation).items()}
+        with suppress(SettingsError):
+            found["LoRA's A and B in all layers"] = full_lora_bytes(study, foundation)
+        return found | {"the whole model": full_model_bytes(study, foundation)}
+
     def approve(self, ledger: Ledger, weighed: "Weighed", run: str) -> None:
         """Enter a yes: the records, then the whole worst case; the records are kept as they were weighed.
 
@@ -292,7 +308,8 @@ class Desk:
             trains=f"a {study.adapter.method} adapter of {study.model.source}",
             rounds=study.federation.rounds,
             steps=study.total_steps,
-            bytes_per_round=dimension * FLOAT_BYTES,
+            bytes_per_round=packed_bytes(dimension, study.federation.wire),
+            wire=study.federation.wire,
             noise_multiplier=planned.noise_multiplier,
             sampling_rate=planned.sampling_rate,
             epsilon_alone=epsilon_rdp([whole], limit.delta),

@@ -12,8 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.section import Section
 from shared.study import RECORD, UNIT_PATTERN, Study
+from shared.wire import packed_bytes
 
-FLOAT_BYTES = 4
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
@@ -116,8 +116,9 @@ def objections(policy: DatasetPolicy, study: Study, *, dimension: int, underway:
         found.append(
             f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
         )
-    if dimension * FLOAT_BYTES > policy.largest_update_bytes:
-        found.append(f"an update of {dimension * FLOAT_BYTES} bytes is above {policy.largest_update_bytes}")
+    size_bytes = packed_bytes(dimension, study.federation.wire)
+    if size_bytes > policy.largest_update_bytes:
+        found.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
     return found
 
 

@@ -20,7 +20,7 @@ KEY_BYTES = 32
 
 
 class StepRandomness(Protocol):
-    """The randomness of one logical step; each of its two streams can be read once."""
+    """The randomness of one logical step; each of its streams can be read once."""
 
     def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
         """Ascending indices below `count`, each included independently with probability `sampling_rate`."""
@@ -28,6 +28,10 @@ class StepRandomness(Protocol):
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
         """Independent standard normal numbers."""
+        ...
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """Independent numbers strictly between 0 and 1, to round a finished update with."""
         ...
 
 
@@ -40,7 +44,7 @@ class Randomness(Protocol):
 
 
 class KeyStream:
-    """Sampling and noise of one step from one 32-byte key through ChaCha20.
+    """Sampling and noise of one step, or the rounding of a finished update, from one 32-byte key through ChaCha20.
 
     Guarantee: no part of the key stream is used twice; a second read raises instead.
     """
@@ -70,6 +74,10 @@ class KeyStream:
         words = np.frombuffer(self._stream("noise", 8 * 4 * count), dtype="<u8")
         summed: NDArray[np.float64] = ndtri(open_uniforms(words)).reshape(4, count).sum(axis=0) / 2
         return summed
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """Strictly between 0 and 1, with 52 random bits."""
+        return open_uniforms(np.frombuffer(self._stream("rounding", 8 * count), dtype="<u8"))
 
     def _stream(self, purpose: str, size_bytes: int) -> bytes:
         at_least(0, size_bytes=size_bytes)

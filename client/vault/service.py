@@ -17,6 +17,7 @@ from client.vault._generated import vault_pb2, vault_pb2_grpc
 from client.vault.wire import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
 from shared.protocol import NO_MARK, Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.wire import WIRES
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
@@ -134,7 +135,8 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         try:
             adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
             echo = Mark(request.ledger_height, request.ledger_head) if request.ledger_height else NO_MARK
-            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, echo)
+            wire = next(known for known in WIRES if known == (request.wire or "float32"))
+            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, echo, wire=wire)
             self._job = (request.study_run, request.round)
             reply = self._answers.train(task)
             self._asked.clear()

@@ -12,7 +12,7 @@ goes wrong after training began becomes one code, and the cause stays in the loc
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -22,14 +22,16 @@ import torch
 from client.vault.exactness import LENGTHS, ensure_exact
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import Randomness
+from client.vault.rounding import encoding_for, rounded
 from shared.adapted_model import AdaptedModel
 from shared.errors import FedVaultError
 from shared.prefix import Prefix, prefix_for
 from shared.privacy.planning import plan
-from shared.protocol import Status, TrainReply, TrainTask
+from shared.protocol import Status, TrainReply, TrainTask, Vector
 from shared.records import Records, with_units
 from shared.schedule import learning_rate_factors
 from shared.study import RECORD, Study
+from shared.wire import Encoding
 
 log = logging.getLogger(__name__)
 
@@ -100,16 +102,17 @@ class Vault:
     def attempt(self, task: TrainTask) -> TrainReply:
         """Train on the records, for a task that was not refused: trained, or failed whatever the cause."""
         try:
-            update = self._trained(self.trainer(), task)
+            return self._trained(self.trainer(), task)
         except Exception:
             # the cause may be data: one code stands for all of them
             log.exception("Round %d failed; the server is told only that it failed.", task.round)
             return self.reply(task, Status.FAILED)
-        return self.reply(task, Status.TRAINED, update)
 
     def refusal(self, task: TrainTask) -> Status | None:
         """A public reason not to train, found before anything is spent; None if there is none."""
         if task.study_sha256 != self.study.sha256 or not 1 <= task.round <= self.study.federation.rounds:
+            return Status.REFUSED_STUDY
+        if task.wire != self.study.federation.wire:
             return Status.REFUSED_STUDY
         if task.adapter.shape != (self.model.layout.length,) or not np.isfinite(task.adapter).all():
             return Status.REFUSED_STUDY
@@ -157,24 +160,38 @@ class Vault:
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> TrainReply:
         training, federation = self.study.training, self.study.federation
         factors = learning_rate_factors(
             round_number=task.round, local_steps=training.local_steps, rounds=federation.rounds
         )
-        started = time.monotonic()
-        update = trainer.train_round(
-            task.adapter, factors=factors, randomness=self._randomness(task.round), on_step=self._on_step
-        )
+        started, randomness = time.monotonic(), self._randomness(task.round)
+        update = trainer.train_round(task.adapter, factors=factors, randomness=randomness, on_step=self._on_step)
         self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction)
-        return update
+        return self._encoded(task, update, randomness)
 
-    def reply(
-        self, task: TrainTask, status: Status, update: np.ndarray[tuple[int], np.dtype[np.float32]] | None = None
-    ) -> TrainReply:
-        """An answer of this study's one length."""
-        released = np.zeros(self.model.layout.length, np.float32) if update is None else update
-        return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, released)
+    def _encoded(self, task: TrainTask, update: Vector, randomness: Randomness) -> TrainReply:
+        """The noised update, rounded to what the study's encoding has."""
+        encoding = encoding_for(
+            self.study, self.model.layout, declared_size=self.declared_size, round_number=task.round
+        )
+        if encoding.wire != "float32":
+            update = rounded(update, encoding, randomness.step().uniforms(len(update)))
+        return replace(self.reply(task, Status.TRAINED), update=update, encoding=encoding)
+
+    def reply(self, task: TrainTask, status: Status) -> TrainReply:
+        """A code, in an answer of this study's one length."""
+        length = self.model.layout.length
+        encoding = Encoding.of_zeros(self.study.federation.wire, length)
+        return TrainReply(
+            task.study_sha256,
+            task.study_run,
+            task.round,
+            task.adapter_sha256,
+            status,
+            np.zeros(length, np.float32),
+            encoding=encoding,
+        )
 
 
 def device_for(name: str) -> torch.device:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from client.vault.accountable import AccountableVault
@@ -27,7 +26,7 @@ from shared.adapted_model import build
 from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, RunError, SettingsError
 from shared.judging import judge
 from shared.prefix import prefix_for
-from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask, without_update
 from shared.records import Records
 from shared.study import Study
 
@@ -121,12 +120,12 @@ class Vaults:
             objections = [] if warm is None else self._objections(desk, warm)
         except LedgerError as error:
             log.error("Round %d refused: %s", task.round, error)
-            return _without_vault(task, Status.REFUSED_LEDGER)
+            return without_update(task, Status.REFUSED_LEDGER)
         except Exception:
             log.exception("Round %d refused; the server is told only that the policy does not allow it.", task.round)
-            return _without_vault(task, Status.REFUSED_POLICY)
+            return without_update(task, Status.REFUSED_POLICY)
         if warm is None:
-            return _without_vault(task, Status.REFUSED_POLICY)
+            return without_update(task, Status.REFUSED_POLICY)
         accountable = AccountableVault(
             warm.vault,
             desk.ledger,
@@ -248,11 +247,6 @@ def _measured(vault: Vault, task: TrainTask, desk: Desk, make_way: Callable[[], 
         on_batch=make_way,
     )
     return {"loss": found.loss, **model.kind.metrics(found.evidence)}
-
-
-def _without_vault(task: TrainTask, status: Status) -> TrainReply:
-    zeros = np.zeros_like(task.adapter)
-    return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, zeros)
 
 
 def _private(folder: Path) -> Path:

@@ -3,10 +3,9 @@
 import json
 from dataclasses import asdict
 
-import numpy as np
-
 from shared.errors import PeerError
 from shared.protocol import Mark, Status, TrainReply
+from shared.wire import pack, unpack
 
 LARGEST_MESSAGE_BYTES = 512 * 2**20
 MESSAGE_SIZES = (
@@ -16,9 +15,10 @@ MESSAGE_SIZES = (
 
 
 def write_reply(reply: TrainReply) -> bytes:
-    """A reply as bytes: a line of JSON, then little-endian float32."""
-    plain = {name: value for name, value in asdict(reply).items() if name != "update"}
-    return json.dumps(plain, sort_keys=True).encode() + b"\n" + reply.update.astype("<f4").tobytes()
+    """A reply as bytes: a line of JSON, then the update as it travels."""
+    plain = {name: value for name, value in asdict(reply).items() if name not in ("update", "encoding")}
+    plain |= {"wire": reply.encoding.wire}
+    return json.dumps(plain, sort_keys=True).encode() + b"\n" + pack(reply.update, reply.encoding)
 
 
 def read_reply(written: bytes) -> TrainReply:
@@ -31,6 +31,8 @@ def read_reply(written: bytes) -> TrainReply:
     try:
         plain = json.loads(head)
         plain |= {"status": Status(plain["status"]), "ledger": Mark(**plain["ledger"])}
-        return TrainReply(**plain, update=np.frombuffer(update, "<f4").copy())
+        # an outbox may hold replies from before there was a choice
+        values, encoding = unpack(update, plain.pop("wire", "float32"))
+        return TrainReply(**plain, update=values, encoding=encoding)
     except (ValueError, KeyError, TypeError):
         raise PeerError("Expected a written reply, got other bytes.") from None

@@ -1,4 +1,4 @@
-"""`python -m simulations.benchmarks [step] [engines] [rounds]`: all of them without a name."""
+"""`python -m simulations.benchmarks [step] [engines] [rounds] [wire]`: all of them without a name."""
 
 import json
 import logging
@@ -20,7 +20,10 @@ console = Console()
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(help="step (1 min), engines (2 min), rounds (5 min)")] = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), wire (3 min)"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure ratios and accuracies, and keep them in runs/bench/."""
@@ -55,6 +58,12 @@ def _rounds() -> Iterable[Any]:
     return rounds.rows()
 
 
+def _wire() -> Iterable[Any]:
+    from simulations.benchmarks import wire
+
+    return wire.rows()
+
+
 def _table(name: str, rows: Sequence[Any]) -> Table:
     table = Table(title=name, title_justify="left")
     for field in fields(rows[0]):
@@ -68,6 +77,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
     "step": _step,
     "engines": _engines,
     "rounds": _rounds,
+    "wire": _wire,
 }
 
 if __name__ == "__main__":

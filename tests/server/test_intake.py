@@ -9,17 +9,27 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.app import norm_bound
 from server.intake import LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect
-from shared.protocol import PROTOCOL_VERSION, Status, TrainReply, TrainTask, digest, encode_reply, encode_task
+from shared.protocol import (
+    PROTOCOL_VERSION,
+    Status,
+    TrainReply,
+    TrainTask,
+    digest,
+    encode_reply,
+    encode_task,
+    without_update,
+)
 from shared.study import Study
+from shared.wire import HEADER, WIRES, Encoding, Grid, Wire
 
 TASK = TrainTask("s" * 64, "run", 3, np.zeros(4, np.float32))
 GOOD = TrainReply(TASK.study_sha256, "run", 3, digest(TASK.adapter), Status.TRAINED, np.ones(4, np.float32))
 
 
-def judged(reply: Any, *, largest_norm: float = 10.0) -> Any:
+def judged(reply: Any, *, largest_norm: float = 10.0, wire: Wire = "float32") -> Any:
     question = Message(encode_task(TASK), 1, "train")
     content = encode_reply(reply) if isinstance(reply, TrainReply) else reply
-    return inspect(Message(content, reply_to=question), TASK, largest_norm=largest_norm)
+    return inspect(Message(content, reply_to=question), replace(TASK, wire=wire), largest_norm=largest_norm)
 
 
 def test_an_honest_update_is_let_in() -> None:
@@ -73,6 +83,55 @@ def test_a_refusal_keeps_its_code() -> None:
 )
 def test_a_refusal_of_the_version_is_told_as_one(content: Any) -> None:
     assert judged(content) == Refused(Status.REFUSED_VERSION)
+
+
+GRIDS = (Grid.fitted(3, largest=2.0, finest=0.01), Grid.fitted(1, largest=2.0, finest=0.01))
+SHORT: dict[Wire, TrainReply] = {
+    "bfloat16": replace(GOOD, encoding=Encoding("bfloat16")),
+    "int8": replace(GOOD, update=GRIDS[0].values()[200:204], encoding=Encoding("int8", GRIDS)),
+}
+
+
+@pytest.mark.parametrize("wire", SHORT)
+def test_an_update_in_the_studys_encoding_is_let_in_as_float32(wire: Wire) -> None:
+    verdict = judged(SHORT[wire], wire=wire)
+    assert isinstance(verdict, Accepted) and verdict.update.dtype == np.float32
+    assert verdict.update.tolist() == SHORT[wire].update.tolist()
+
+
+def spoiled(width: float, bend: float, codes: bytes = bytes(4)) -> RecordDict:
+    records = encode_reply(SHORT["int8"])
+    records["reply"]["update"] = HEADER.pack(3, width, bend) + HEADER.pack(1, 1.0, 0.01) + codes
+    return records
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        spoiled(float("nan"), 0.01),
+        spoiled(float("inf"), 0.01),
+        spoiled(1.0, float("inf")),
+        spoiled(1.0, 0.01, bytes(3)),
+        spoiled(1.0, 0.01, b"\x80\0\0\0"),
+        GOOD,
+        SHORT["bfloat16"],
+        replace(SHORT["int8"], update=np.zeros(5, np.float32), encoding=Encoding.of_zeros("int8", 5)),
+    ],
+)
+def test_what_is_not_in_the_studys_encoding_has_the_wrong_shape(reply: Any) -> None:
+    assert judged(reply, wire="int8") == Quarantined(Reason.SHAPE)
+
+
+def test_a_grid_may_not_be_wider_than_an_honest_update() -> None:
+    wide = (Grid.fitted(3, largest=1e6, finest=1.0), GRIDS[1])
+    reply = replace(GOOD, update=wide[0].values()[[-1, -1, -1, 127]], encoding=Encoding("int8", wide))
+    assert judged(reply, wire="int8") == Quarantined(Reason.NORM)
+
+
+def test_a_failure_in_any_encoding_keeps_its_code() -> None:
+    for wire in WIRES:
+        failed = without_update(replace(TASK, wire=wire), Status.FAILED)
+        assert judged(failed, wire=wire) == Refused(Status.FAILED)
 
 
 def test_no_study_can_declare_the_overflow_bound_away() -> None:

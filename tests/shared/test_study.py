@@ -14,6 +14,7 @@ MINIMAL: dict[str, Any] = {
     "model": {"source": "embedded:minilm"},
     "task": {"kind": "sequence-classification", "labels": ["no", "yes"]},
 }
+GOLDEN = "5f221ba1f329ac89f2da8f4abf2c838635fbb8b7658d9accc1803073466a2c9e"  # of MINIMAL, before studies had a wire
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"privacy": {"epsilonn": 1}}, "privacy.epsilonn: no such key"),
     "unknown section": ({"privcy": {}}, "privcy: no such key"),
@@ -24,6 +25,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "one label": ({"task": {"kind": "sequence-classification", "labels": ["no"]}}, "task: labels: at least two"),
     "doubled label": ({"task": {"kind": "sequence-classification", "labels": ["a", "a"]}}, "distinct"),
     "bad layers": ({"adapter": {"layers": "top"}}, "adapter.layers"),
+    "unknown wire": ({"federation": {"wire": "int4"}}, "federation.wire: .*'float32', 'bfloat16' or 'int8'"),
     "hub id without revision": ({"model": {"source": "org/name"}}, "model.revision"),
     "revision of a folder": ({"model": {"source": "embedded:minilm", "revision": "x"}}, "model.revision"),
 }
@@ -47,4 +49,14 @@ def test_identity_does_not_depend_on_spelling_and_changes_with_meaning(make_stud
     spelled_out = make_study(privacy={"epsilon": 3.0, "delta": 1e-5}, adapter={"rank": 8})
     assert spelled_out.sha256 == make_study().sha256
     assert make_study(privacy={"epsilon": 2.9}).sha256 != make_study().sha256
+    assert make_study(federation={"wire": "int8"}).sha256 != make_study().sha256
     assert make_study().canonical_json() == Study.model_validate_json(make_study().model_dump_json()).canonical_json()
+
+
+def test_a_key_that_was_added_later_is_no_part_of_a_study_that_does_not_use_it(
+    make_study: Callable[..., Study],
+) -> None:
+    assert "wire" not in make_study(federation={"wire": "float32"}).canonical_json()
+    short = make_study(federation={"wire": "bfloat16"})
+    assert Study.model_validate_json(short.canonical_json()).federation.wire == "bfloat16"
+    assert parse(Study, MINIMAL, where="golden").sha256 == GOLDEN

@@ -16,6 +16,7 @@ import pytest
 
 from server.export import load_finished
 from shared.errors import RunError, SettingsError
+from simulations.arms import trained_arms
 from simulations.engine import LocalEngine
 from simulations.progress import SilentProgress
 from simulations.result import Result, read_result
@@ -105,6 +106,29 @@ def test_bytes_are_the_packed_adapter_and_little_else(finished: tuple[Path, Resu
     assert result.bytes.down_per_node_round == result.bytes.up_per_node_round
     assert result.bytes.full_model_up > result.bytes.full_lora_up > 4 * floats
     assert not (folder / "cache").exists()
+
+
+def test_a_study_in_int8_sends_a_byte_for_each_value_and_little_else(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    declared = declaration(tiny_bert)
+    declared["federation"] = declared["federation"] | {"wire": "int8"}
+    declared["simulation"] = declared["simulation"] | {"arms": ["federated", "without-privacy"]}
+    result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    floats = finished[1].bytes.up_per_node_round // 4
+    assert result.bytes.up_by_wire == finished[1].bytes.up_by_wire
+    assert result.bytes.up_per_node_round == result.bytes.up_by_wire["int8"] == floats + 40
+    assert result.bytes.down_per_node_round == finished[1].bytes.down_per_node_round
+    assert all(entry.accepted == 3 for entry in result.rounds) and packed(tmp_path / "run") != packed(finished[0])
+    without = (entry.arms["without-privacy"].quality for entry in (result, finished[1]))
+    assert next(without) == next(without)
+
+
+def test_only_arms_with_the_noise_of_sgd_are_rounded(scenario: Scenarios) -> None:
+    wanted = ["head-federated", "textbook", "federated", "central", "head-without-privacy", "without-privacy"]
+    declared = scenario(federation={"wire": "int8"}, simulation={"arms": wanted})
+    rounded = {arm.name for arm in trained_arms(declared, ()) if arm.study.federation.wire == "int8"}
+    assert rounded == {"head-federated", "federated", "central"}
 
 
 def test_the_exported_adapter_classifies(finished: tuple[Path, Result]) -> None:

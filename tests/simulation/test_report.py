@@ -88,7 +88,13 @@ def result() -> Result:
         arms=arms,
         baselines={"without-privacy": arms["without-privacy"]},
         privacy={site: spent},
-        bytes=Bytes(up_per_node_round=1024, down_per_node_round=1024, full_lora_up=9000, full_model_up=10**8),
+        bytes=Bytes(
+            up_per_node_round=1024,
+            down_per_node_round=1024,
+            up_by_wire={"float32": 1024, "bfloat16": 512, "int8": 296},
+            full_lora_up=9000,
+            full_model_up=10**8,
+        ),
         timing={"prepare": 1.0},
         data={site: SiteData(rows=1, train=1, holdout=0, dropped=0, unusable=0)},
         warnings=[HOSTILE],
@@ -175,3 +181,14 @@ def test_every_field_of_the_result_says_what_it_means() -> None:
     written = schema_markdown()
     assert "| None |" not in written and "`epsilon_rdp`" in written
     assert (Path(__file__).parents[2] / "simulations" / "RESULT.md").read_text() == written
+
+
+def test_bytes_are_shown_by_encoding_and_an_older_result_shows_the_one_it_has(result: Result) -> None:
+    console = Console(record=True, width=100)
+    render(result, console)
+    assert "float32 1.0 KiB / bfloat16 0.5 KiB / int8 0.3 KiB" in console.export_text()
+    assert "this adapter, int8" in page(result)
+    older = result.model_copy(update={"bytes": result.bytes.model_copy(update={"up_by_wire": {}})})
+    assert "this adapter, float32" in page(older) and "this adapter, int8" not in page(older)
+    render(older, console)
+    assert "by federation.wire" not in console.export_text()

@@ -21,13 +21,18 @@ from shared.errors import BudgetError, ExactnessError, PolicyRefusal
 from shared.protocol import Status, TrainTask, encode_reply
 from shared.records import Records as Dataset
 from shared.study import Study
+from shared.wire import WIRES
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
 
+EVERY_WIRE = pytest.mark.parametrize("study", WIRES, indirect=True)
+
+
 @pytest.fixture
-def study(make_study: Studies) -> Study:
-    return make_study(adapter={"layers": "last:1"})
+def study(make_study: Studies, request: pytest.FixtureRequest) -> Study:
+    """As float32, or in the encoding that a test asks for."""
+    return make_study(adapter={"layers": "last:1"}, federation={"wire": getattr(request, "param", "float32")})
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 def task(vault: Vault, **changes: Any) -> TrainTask:
     zeros = np.zeros(vault.model.layout.length, np.float32)
-    return replace(TrainTask(vault.study.sha256, "run", 1, zeros), **changes)
+    return replace(TrainTask(vault.study.sha256, "run", 1, zeros, wire=vault.study.federation.wire), **changes)
 
 
 @pytest.fixture
@@ -73,6 +78,7 @@ def test_the_reservation_is_on_disk_before_the_first_step_and_the_bytes_before_t
 
 
 @pytest.mark.guarantee("a question that is asked again gets the same bytes, and costs nothing.")
+@EVERY_WIRE
 def test_the_same_question_gets_the_same_bytes(
     accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +88,8 @@ def test_the_same_question_gets_the_same_bytes(
     other_adapter = task(vault, adapter=np.ones(vault.model.layout.length, np.float32))
     for question in (task(vault), other_adapter):
         again = accountable.train(question)
-        assert write_reply(again) == write_reply(first)
+        assert write_reply(again) == write_reply(first) and again.encoding.wire == vault.study.federation.wire
+        assert encode_reply(again)["reply"].deflate() == encode_reply(first)["reply"].deflate()
     assert ledger.books.spent("data") == spent
 
 
@@ -182,7 +189,7 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
 
         return spy
 
-    for name in ("ensure_exact", "open_prefix"):
+    for name in ("ensure_exact", "prefix_for"):
         monkeypatch.setattr(client.vault.vault, name, spied(name))
     vault = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
     answering = AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
@@ -191,7 +198,7 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
     assert opened.after == [] and looked == [("ensure_exact", 2)], "a refusal opens no record"
     assert answering.train(task(vault)).status is Status.TRAINED
     assert opened.after == ["register", "approve", "reserve"]
-    assert looked == [("ensure_exact", 2), ("open_prefix", 3)]
+    assert looked == [("ensure_exact", 2), ("prefix_for", 3)]
 
 
 def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
@@ -252,6 +259,15 @@ def test_a_tie_found_after_approval_ends_what_no_longer_fits(
     assert ledger.books.spent("data") <= 3.0
 
 
+@EVERY_WIRE
 def test_a_written_reply_is_read_back(vault: Vault) -> None:
-    reply = vault.reply(task(vault), Status.TRAINED, np.arange(vault.model.layout.length, dtype=np.float32))
-    assert write_reply(read_reply(write_reply(reply))) == write_reply(reply)
+    reply = vault.train(task(vault))
+    written = write_reply(reply)
+    assert write_reply(read_reply(written)) == written and read_reply(written).encoding == reply.encoding
+    assert read_reply(written).update.tobytes() == reply.update.tobytes()
+
+
+def test_a_reply_that_was_kept_before_there_was_a_choice_is_float32(vault: Vault) -> None:
+    kept = write_reply(vault.train(task(vault)))
+    older = kept.replace(b', "wire": "float32"', b"")
+    assert older != kept and write_reply(read_reply(older)) == kept

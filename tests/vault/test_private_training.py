@@ -12,9 +12,10 @@ from shared.adapted_model import build
 from shared.batches import physical
 from shared.errors import ExactnessError
 from shared.prefix import open_prefix
-from shared.protocol import Status, TrainReply, TrainTask, encode_reply
+from shared.protocol import Status, TrainReply, TrainTask, encode_reply, without_update
 from shared.records import Records as Dataset
 from shared.study import Study
+from shared.wire import WIRES, Wire, packed_bytes
 from simulations.seeded_randomness import SeededRandomnessForSimulation
 
 Records = Callable[..., Dataset]
@@ -146,6 +147,31 @@ def test_failure_and_refusal_answer_with_a_code_and_zeros_of_the_usual_length(
     assert all(r.update.shape == usual.update.shape and not r.update.any() for r in replies)
     assert "division by zero" in caplog.text
     assert "division" not in str(encode_reply(replies[0]))
+
+
+@pytest.mark.guarantee("every reply of a study has the same length, whether training succeeded or not.")
+@pytest.mark.parametrize("wire", WIRES)
+def test_in_every_encoding_replies_have_one_length_and_it_is_the_one_that_the_task_implies(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, wire: Wire
+) -> None:
+    good = vault(make_study(federation={"wire": wire}), make_records(60))
+    asked = replace(task(good), wire=wire)
+    replies = [
+        good.train(asked),
+        good.train(replace(asked, round=9)),
+        good.train(replace(asked, study_sha256="0" * 64)),
+    ]
+    monkeypatch.setattr(good.trainer(), "train_round", lambda *_, **__: 1 / 0)
+    # the last is the link's own, when the vault is away
+    replies += [good.train(asked), without_update(asked, Status.FAILED)]
+    assert [r.status for r in replies] == [Status.TRAINED, *[Status.REFUSED_STUDY] * 2, *[Status.FAILED] * 2]
+    assert {len(encode_reply(r)["reply"]["update"]) for r in replies} == {packed_bytes(len(asked.adapter), wire)}
+    assert len({len(encode_reply(replace(r, study_sha256="0" * 64))["reply"].deflate()) for r in replies}) == 1
+
+
+def test_a_task_that_asks_for_another_encoding_is_refused(make_study: Studies, make_records: Records) -> None:
+    short = vault(make_study(federation={"wire": "int8"}), make_records(60))
+    assert short.train(task(short)).status is Status.REFUSED_STUDY
 
 
 def test_state_that_does_not_move_stops_the_run(

@@ -26,7 +26,7 @@ from client.vault.wire import write_reply
 from client.vault_client import VaultClient
 from shared.adapted_model import build, layout_of
 from shared.errors import RunError
-from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainTask
+from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainTask, encode_reply
 from shared.records import Records as Dataset
 from shared.study import Study
 
@@ -103,8 +103,9 @@ def in_process(folder: Path, study: Study, records: Dataset, step_s: float) -> N
 
 
 @pytest.fixture
-def study(make_study: Studies) -> Study:
-    return make_study(adapter={"layers": "last:1"})
+def study(make_study: Studies, request: pytest.FixtureRequest) -> Study:
+    """As float32, or in the encoding that a test asks for."""
+    return make_study(adapter={"layers": "last:1"}, federation={"wire": getattr(request, "param", "float32")})
 
 
 @pytest.fixture
@@ -116,6 +117,18 @@ def client(tmp_path: Path) -> Iterator[VaultClient]:
 
 def task(study: Study, number: int = 1) -> TrainTask:
     return TrainTask(study.sha256, "run", number, np.zeros(layout_of(study).length, np.float32))
+
+
+@pytest.mark.parametrize("study", ["bfloat16", "int8"], indirect=True)
+def test_a_round_over_the_socket_keeps_its_encoding(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    short = replace(task(study), wire=study.federation.wire)
+    with ExitStack() as stack:
+        serve(stack, tmp_path, study, make_records(60))
+        first = client.train(short)
+        assert first.status is Status.TRAINED and first.encoding.wire == study.federation.wire
+        assert encode_reply(client.train(short))["reply"].deflate() == encode_reply(first)["reply"].deflate()
 
 
 def test_a_round_over_the_socket_streams_its_steps_and_is_resent(

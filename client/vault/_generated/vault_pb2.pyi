@@ -5,20 +5,22 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainRequest(_message.Message):
-    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head")
+    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head", "wire")
     STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
     STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     ADAPTER_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    WIRE_FIELD_NUMBER: _ClassVar[int]
     study_sha256: str
     study_run: str
     round: int
     adapter: bytes
     ledger_height: int
     ledger_head: str
-    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ...) -> None: ...
+    wire: str
+    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., wire: _Optional[str] = ...) -> None: ...
 
 class TrainEvent(_message.Message):
     __slots__ = ("steps_done", "reply")
