@@ -138,7 +138,7 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Start the work, longest first; returns ids in the order of the messages."""
-        numbered = [_with_id(message) for message in messages]
+        numbered = [with_id(message) for message in messages]
         for bundle in bundled(numbered, [self._sizes[partition_of(m)] for m in numbered], self._bundles):
             future = self._submit(bundle, len(self._sizes))
             ids = [message.metadata.message_id for message in bundle]
@@ -224,7 +224,8 @@ def in_process(executor: Executor, handle: Handle) -> Submit:
     return lambda messages, nodes: executor.submit(handled, messages, nodes)
 
 
-def _with_id(message: Message) -> Message:
+def with_id(message: Message) -> Message:
+    """The same message under an id of its own, as a SuperLink would give it."""
     old = message.metadata
     metadata = Metadata(
         run_id=old.run_id,

@@ -36,10 +36,11 @@ class FixedPointSum:
         largest = max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
         if not self._largest + largest < LARGEST_SUM:
             raise PeerError(f"Expected finite values with a sum below {LARGEST_SUM:g}, got up to {largest:g}.")
-        scaled, whole = np.empty(BLOCK), np.empty(BLOCK, np.int64)
+        scaled, whole = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64)
         for start in range(0, len(vector), BLOCK):
             part = vector[start : start + BLOCK]
-            exact = np.multiply(part, 2.0**FRACTION_BITS, out=scaled[: len(part)], dtype=np.float64)
+            # exact in float32 too: a power of two moves the exponent alone, and the bound above is far from its end
+            exact = np.multiply(part, np.float32(2**FRACTION_BITS), out=scaled[: len(part)])
             whole[: len(part)] = np.rint(exact, out=exact)
             self._total[start : start + BLOCK] += whole[: len(part)]
         self._largest += largest

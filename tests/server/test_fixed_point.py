@@ -51,7 +51,8 @@ def test_memory_does_not_grow_with_the_number_of_vectors() -> None:
 @pytest.mark.parametrize("length", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7])
 def test_blocks_give_the_bits_of_the_whole_vector_at_once(length: int) -> None:
     generator, total = np.random.default_rng(length), FixedPointSum(length)
-    parts = [(50 * generator.standard_normal(length)).astype(np.float32) for _ in range(3)]
+    scales = np.exp2(generator.integers(-140, 20, (3, length)))  # from below float32's smallest normal number
+    parts = [(scale * generator.standard_normal(length)).astype(np.float32) for scale in scales]
     expected = np.zeros(length, np.int64)
     for part in parts:
         total.add(part)
