@@ -66,12 +66,16 @@ class LocalEngine:
     def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
         """Run a ServerApp over a grid of `len(sizes)` nodes."""
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 0
-        grid = LocalGrid(self.submit, sizes, bundles=BUNDLES_PER_WORKER * self.processes)
+        grid = self.grid(sizes)
         context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
         try:
             app(grid, context)
         finally:
             grid.cancel()
+
+    def grid(self, sizes: Sequence[int]) -> "LocalGrid":
+        """A grid of `len(sizes)` nodes over the workers."""
+        return LocalGrid(self.submit, sizes, bundles=BUNDLES_PER_WORKER * self.processes)
 
     def submit(self, messages: list[Message], nodes: int) -> Future[list[Message]]:
         """Hand messages to a worker, which answers them one after the other."""
