@@ -19,7 +19,7 @@ from simulations.prepare import prepare
 from simulations.scenario import Scenario
 
 TABLE, CLIENTS, ARM = Path("data/vader/vader.csv"), 100, "federated"
-TURNS, WARM_UP = 5, 2
+TURNS, WARM_UP = 5, 3  # until nearly every worker has met every site
 
 
 def scenario_of(clients: int) -> Scenario:
