@@ -78,6 +78,7 @@ class Coordinator:
     """Asks, folds replies in as they come, aggregates, writes a checkpoint, evaluates; round after round.
 
     Guarantee: a checkpoint is durable before the next round's first message leaves.
+    Guarantee: replies are folded as they come and dropped, so memory does not grow with the number of nodes.
 
     Args:
         grid: Flower's Grid, real or simulated.

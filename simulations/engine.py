@@ -66,12 +66,16 @@ class LocalEngine:
     def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
         """Run a ServerApp over a grid of `len(sizes)` nodes."""
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 0
-        grid = LocalGrid(self.submit, sizes, bundles=BUNDLES_PER_WORKER * self.processes)
+        grid = self.grid(sizes)
         context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
         try:
             app(grid, context)
         finally:
             grid.cancel()
+
+    def grid(self, sizes: Sequence[int]) -> "LocalGrid":
+        """A grid of `len(sizes)` nodes over the workers."""
+        return LocalGrid(self.submit, sizes, bundles=BUNDLES_PER_WORKER * self.processes)
 
     def submit(self, messages: list[Message], nodes: int) -> Future[list[Message]]:
         """Hand messages to a worker, which answers them one after the other."""
@@ -138,7 +142,7 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Start the work, longest first; returns ids in the order of the messages."""
-        numbered = [_with_id(message) for message in messages]
+        numbered = [with_id(message) for message in messages]
         for bundle in bundled(numbered, [self._sizes[partition_of(m)] for m in numbered], self._bundles):
             future = self._submit(bundle, len(self._sizes))
             ids = [message.metadata.message_id for message in bundle]
@@ -224,7 +228,8 @@ def in_process(executor: Executor, handle: Handle) -> Submit:
     return lambda messages, nodes: executor.submit(handled, messages, nodes)
 
 
-def _with_id(message: Message) -> Message:
+def with_id(message: Message) -> Message:
+    """The same message under an id of its own, as a SuperLink would give it."""
     old = message.metadata
     metadata = Metadata(
         run_id=old.run_id,

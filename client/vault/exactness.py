@@ -13,6 +13,7 @@ import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -71,22 +72,28 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
 
 def verdict_key(trainer: PrivateTrainer, *, cached: bool) -> str:
     """What a verdict is valid for: model, adapter, our code, the libraries, device, batching and cache."""
-    code = hashlib.sha256()
-    for path in sorted([*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[2].glob("shared/**/*.py")]):
-        code.update(path.read_bytes())
     facts = {
         "model": trainer.model.prefix_id,
         "task": repr(getattr(trainer.model.kind, "task", type(trainer.model.kind).__name__)),
         "tensors": trainer.model.layout.tensors,
         "scale": str(trainer.model.peft_model() and trainer.model.peft_model().peft_config),  # type: ignore[union-attr]
-        "code": code.hexdigest(),
-        "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        **_installed(),
         "device": str(trainer.prefix.device),
         "micro_batch_tokens": trainer.micro_batch_tokens,
         "precision": trainer.precision,
         "cached": cached,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _installed() -> dict[str, object]:
+    """Our code and the libraries, read once: a process with many simulated sites asks for each of them."""
+    code = hashlib.sha256()
+    for path in sorted([*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[2].glob("shared/**/*.py")]):
+        code.update(path.read_bytes())
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"code": code.hexdigest(), "libraries": libraries}
 
 
 def ensure_exact(trainer: PrivateTrainer, *, cache: Path | None, verdicts: Path | None) -> None:

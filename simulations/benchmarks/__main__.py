@@ -1,4 +1,4 @@
-"""`python -m simulations.benchmarks [step] [engines] [rounds] [wire]`: all of them without a name."""
+"""`python -m simulations.benchmarks [NAME ...]`: every benchmark without a name."""
 
 import json
 import logging
@@ -22,11 +22,18 @@ console = Console()
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="step (1 min), engines (2 min), rounds (5 min), wire (3 min)"),
+        typer.Argument(
+            help="step (1 min), training (5 min), node-memory (2 min), engines (5 min), clients (5 min), "
+            "server-memory (4 min), rounds (5 min), wire (3 min); default: all"
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Measure ratios and accuracies, and keep them in runs/bench/."""
+    """Measure ratios beside what a user would otherwise run, and accuracies; keep them in runs/bench/.
+
+    A ratio is ours by theirs, median and quartiles over neighbouring turns, with the aim for it where one was set. Of
+    seconds and memory less is better, of records and clients per second more.
+    """
     os.environ |= QUIET
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
@@ -46,10 +53,34 @@ def _step() -> Iterable[Any]:
     return private_step.rows()
 
 
+def _training() -> Iterable[Any]:
+    from simulations.benchmarks import training
+
+    return training.rows()
+
+
+def _node_memory() -> Iterable[Any]:
+    from simulations.benchmarks import node_memory
+
+    return node_memory.rows()
+
+
 def _engines() -> Iterable[Any]:
     from simulations.benchmarks import engines
 
     return engines.rows()
+
+
+def _clients() -> Iterable[Any]:
+    from simulations.benchmarks import clients
+
+    return clients.rows()
+
+
+def _server_memory() -> Iterable[Any]:
+    from simulations.benchmarks import server_memory
+
+    return server_memory.rows()
 
 
 def _rounds() -> Iterable[Any]:
@@ -75,7 +106,11 @@ def _table(name: str, rows: Sequence[Any]) -> Table:
 
 BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
     "step": _step,
+    "training": _training,
+    "node-memory": _node_memory,
     "engines": _engines,
+    "clients": _clients,
+    "server-memory": _server_memory,
     "rounds": _rounds,
     "wire": _wire,
 }

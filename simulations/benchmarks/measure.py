@@ -1,64 +1,86 @@
-"""Time two ways of doing the same work, turn by turn."""
+"""Two ways of doing the same work, turn by turn: how much of something each takes, and their ratio."""
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+Pairs = list[tuple[float, float]]
+"""Figures of turns: ours, theirs."""
+
 
 @dataclass(frozen=True)
 class Ratio:
-    """How long ours took beside the peer."""
+    """What ours took, or did, beside the peer."""
 
     measure: str
     peer: str
-    ours_s: float
-    """Median seconds."""
-    peer_s: float
-    """Median seconds."""
+    unit: str
+    """Of the next two figures."""
+    ours: float
+    """Median."""
+    theirs: float
+    """Median."""
     ratio: float
-    """Median of the ratios of neighbouring turns: slow drifts of the machine cancel."""
+    """Median of ours by theirs in neighbouring turns: slow drifts of the machine cancel."""
     low: float
     """Lower quartile of those ratios."""
     high: float
     """Upper quartile."""
     turns: int
+    aim: str
+    """For the ratio; empty where none was set."""
 
 
 def interleaved(
-    measure: str, peer: str, *, ours: Callable[[], object], theirs: Callable[[], object], turns: int, warm_up: int = 2
+    measure: str,
+    peer: str,
+    *,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    turns: int,
+    warm_up: int = 2,
+    aim: str = "",
 ) -> Ratio:
-    """Run both ways in turn, the order swapped every time."""
+    """Time both ways in turn, the order swapped every time."""
     for _ in range(warm_up):
         ours()
         theirs()
+    return ratio_of(measure, peer, alternating(lambda: seconds(ours), lambda: seconds(theirs), turns), aim=aim)
+
+
+def alternating(ours: Callable[[], float], theirs: Callable[[], float], turns: int) -> Pairs:
+    """Measure both in turn, the order swapped every time; pairs of (ours, theirs)."""
     pairs = []
     for turn in range(turns):
         if turn % 2:
-            peer_s, ours_s = _seconds(theirs), _seconds(ours)
+            second, first = theirs(), ours()
         else:
-            ours_s, peer_s = _seconds(ours), _seconds(theirs)
-        pairs.append((ours_s, peer_s))
-    return ratio_of(measure, peer, pairs)
+            first, second = ours(), theirs()
+        pairs.append((first, second))
+    return pairs
 
 
-def ratio_of(measure: str, peer: str, pairs: Sequence[tuple[float, float]]) -> Ratio:
-    """Sum up pairs of seconds (ours, peer)."""
+def ratio_of(measure: str, peer: str, pairs: Sequence[tuple[float, float]], *, unit: str = "s", aim: str = "") -> Ratio:
+    """Sum up pairs of (ours, theirs)."""
     ratios = [ours / theirs for ours, theirs in pairs]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return Ratio(
         measure=measure,
         peer=peer,
-        ours_s=statistics.median(ours for ours, _ in pairs),
-        peer_s=statistics.median(theirs for _, theirs in pairs),
+        unit=unit,
+        ours=statistics.median(ours for ours, _ in pairs),
+        theirs=statistics.median(theirs for _, theirs in pairs),
         ratio=middle,
         low=low,
         high=high,
         turns=len(pairs),
+        aim=aim,
     )
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of a call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from server.aggregation.fixed_point import LARGEST_SUM, FixedPointSum
+from server.aggregation.fixed_point import BLOCK, FRACTION_BITS, LARGEST_SUM, FixedPointSum
 from server.aggregation.mean import UniformMean
 from shared.errors import PeerError
 
@@ -48,7 +48,19 @@ def test_memory_does_not_grow_with_the_number_of_vectors() -> None:
     assert held < 2 * vector.nbytes * 2
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, LARGEST_SUM])
+@pytest.mark.parametrize("length", [0, 1, BLOCK - 1, BLOCK, 2 * BLOCK + 7])
+def test_blocks_give_the_bits_of_the_whole_vector_at_once(length: int) -> None:
+    generator, total = np.random.default_rng(length), FixedPointSum(length)
+    scales = np.exp2(generator.integers(-140, 20, (3, length)))  # from below float32's smallest normal number
+    parts = [(scale * generator.standard_normal(length)).astype(np.float32) for scale in scales]
+    expected = np.zeros(length, np.int64)
+    for part in parts:
+        total.add(part)
+        expected += np.rint(np.ldexp(part.astype(np.float64), FRACTION_BITS)).astype(np.int64)
+    np.testing.assert_array_equal(total.mean(), np.ldexp(expected.astype(np.float64), -FRACTION_BITS) / 3)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, LARGEST_SUM, -LARGEST_SUM])
 def test_what_could_spoil_the_sum_is_refused_and_leaves_it_as_it_was(bad: float) -> None:
     total = FixedPointSum(2)
     total.add(np.array([1, 2], np.float32))

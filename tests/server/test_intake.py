@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.app import norm_bound
-from server.intake import LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect
+from server.intake import BLOCK, LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect
 from shared.protocol import (
     PROTOCOL_VERSION,
     Status,
@@ -54,6 +54,20 @@ def test_an_honest_update_is_let_in() -> None:
 )
 def test_what_is_wrong_is_quarantined_with_its_reason(change: dict[str, Any], reason: Reason) -> None:
     assert judged(replace(GOOD, **change)) == Quarantined(reason)
+
+
+@pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 2 * BLOCK])
+def test_one_entry_of_many_is_seen_wherever_it_stands(place: int) -> None:
+    task = replace(TASK, adapter=np.zeros(2 * BLOCK + 1, np.float32))
+    signalling = np.array([0x7F800001], np.uint32).view(np.float32)[0]
+    smallest = np.nextafter(np.float32(0), np.float32(1))
+    for value, reason in ((signalling, Reason.NOT_FINITE), (11, Reason.NORM), (smallest, None), (9.9, None)):
+        update = np.zeros_like(task.adapter)
+        update[place] = value
+        reply = replace(GOOD, base_sha256=task.adapter_sha256, update=update)
+        message = Message(encode_reply(reply), reply_to=Message(encode_task(task), 1, "train"))
+        verdict = inspect(message, task, largest_norm=10.0)
+        assert getattr(verdict, "reason", None) == reason
 
 
 @pytest.mark.parametrize(

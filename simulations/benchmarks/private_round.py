@@ -1,0 +1,47 @@
+"""A private round as a node runs it, over records that lie ready."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.vault.private_training import LearningRates, PrivateTrainer
+from shared.adapted_model import AdaptedModel, build
+from shared.prefix import open_prefix
+from shared.privacy.planning import declared_size, plan
+from shared.records import Records, load
+from shared.study import Study
+from simulations.benchmarks.drawn import Drawn
+from simulations.benchmarks.peft_model import Shapes, shapes_of
+
+CACHE_BYTES = 2**30
+
+
+def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Path) -> PrivateTrainer:
+    """A trainer whose frozen layers have been run on every record, once."""
+    prefix = open_prefix(model, records, torch.device("cpu"), folder=cache, limit_bytes=CACHE_BYTES)
+    return PrivateTrainer(
+        model,
+        prefix,
+        plan(study.privacy, steps=study.total_steps),
+        declared_size=declared_size(len(records)),
+        learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
+        micro_batch_tokens=study.performance.micro_batch_tokens,
+    )
+
+
+def train_once(trainer: PrivateTrainer, batches: Sequence[NDArray[np.int64]]) -> None:
+    """One round over these batches, from the adapter as it is."""
+    received = trainer.model.packed()
+    trainer.train_round(received, factors=[1.0] * len(batches), randomness=Drawn(batches))
+
+
+def first_round(study: Study, records: Path, batches: Sequence[NDArray[np.int64]]) -> Shapes:
+    """Everything from loading the base model on; returns what was trained."""
+    with tempfile.TemporaryDirectory() as cache:
+        trainer = open_trainer(study, build(study), load(records), Path(cache))
+        train_once(trainer, batches)
+        return shapes_of(trainer.model)

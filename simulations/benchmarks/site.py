@@ -1,0 +1,35 @@
+"""One real site for training benchmarks: records of the VADER ground truth, and a study over them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from shared.foundation import find
+from shared.records import Records
+from shared.study import Study, parse
+from shared.tasks.kinds import task_kind
+
+TABLE, SITE = Path("data/vader/vader.csv"), "tweets"
+RECORDS, STEPS, SAMPLING_RATE = 1000, 10, 0.1  # one epoch: a round of the default length
+
+
+def study_of(layers: str) -> Study:
+    """Sentiment under epsilon 3 with LoRA on these layers of MiniLM."""
+    declared = {
+        "study": {"name": "benchmark"},
+        "model": {"source": "embedded:minilm"},
+        "task": {"kind": "sequence-classification", "labels": ["negative", "positive"], "max_length": 48},
+        "adapter": {"layers": layers},
+        "privacy": {"sampling_rate": SAMPLING_RATE},
+        "training": {"local_steps": STEPS},
+    }
+    return parse(Study, declared, where="benchmark")
+
+
+def site_records(study: Study, count: int = RECORDS) -> Records:
+    """The first records of the site, tokenised."""
+    table = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
+    rows = table[table["site"] == SITE].head(count)
+    kind = task_kind(study.task)
+    cells = {"text": rows["text"].tolist(), "label": rows["label"].tolist()}
+    return kind.encode(cells, kind.processor(find(study.model))).records

@@ -1,0 +1,116 @@
+"""Benchmarks compare like with like: the same tensors, the same noise, the same records."""
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shared.adapted_model import build
+from shared.foundation import find
+from shared.records import Records
+from shared.study import Study
+from simulations.benchmarks.__main__ import BENCHMARKS
+from simulations.benchmarks.drawn import Drawn, draw
+from simulations.benchmarks.measure import alternating, ratio_of
+from simulations.benchmarks.node_memory import micro_batches
+from simulations.benchmarks.peak import in_own_process
+from simulations.benchmarks.peft_model import peft_model, plain_round, refuse_other_tensors, shapes_of
+from simulations.benchmarks.private_round import first_round
+from simulations.benchmarks.server_memory import aggregate
+from simulations.benchmarks.training import PrivateRounds, compared
+
+Studies = Callable[..., Study]
+
+
+def test_a_ratio_is_the_median_over_turns_with_its_quartiles_and_aim() -> None:
+    found = ratio_of("fast", "slow", [(1, 2), (3, 3), (4, 2)], unit="MiB", aim="at most 1")
+    assert (found.ours, found.theirs, found.ratio, found.low, found.high) == (3, 2, 1, 0.5, 2)
+    assert (found.unit, found.turns, found.aim) == ("MiB", 3, "at most 1")
+
+
+def test_turns_swap_their_order() -> None:
+    order: list[str] = []
+
+    def told(name: str, figure: float) -> float:
+        order.append(name)
+        return figure
+
+    pairs = alternating(lambda: told("ours", 1), lambda: told("theirs", 2), turns=3)
+    assert order == ["ours", "theirs", "theirs", "ours", "ours", "theirs"] and pairs == [(1, 2)] * 3
+
+
+@pytest.mark.parametrize("layers", ["all", "last:2", "last:1"])
+def test_the_peer_trains_the_very_tensors_of_the_study(make_study: Studies, layers: str) -> None:
+    study = make_study(adapter={"layers": layers})
+    ours = shapes_of(build(study))
+    base = find(study.model).directory
+    assert ours == shapes_of(peft_model(base, labels=2, layers=layers, rank=study.adapter.rank))
+    with pytest.raises(RuntimeError, match="same tensors"):
+        refuse_other_tensors(ours, shapes_of(peft_model(base, labels=2, layers=layers, rank=4)))
+
+
+@pytest.mark.parametrize(("layers", "rows"), [("all", 1), ("last:2", 2)])
+def test_opacus_recipe_spends_what_a_round_of_ours_does(
+    make_study: Studies, make_records: Callable[..., Records], layers: str, rows: int
+) -> None:
+    study = make_study(
+        adapter={"layers": layers}, privacy={"epsilon": 8.0, "sampling_rate": 0.25}, training={"local_steps": 4}
+    )
+    found = list(compared(study, make_records(80), turns=2))  # raises for another sigma, rate or number of steps
+    assert len(found) == rows and all(row.ours > 0 and row.theirs > 0 for row in found)
+    other = study.model_copy(update={"training": study.training.model_copy(update={"local_steps": 3})})
+    with pytest.raises(RuntimeError, match="sigma, q and steps"):
+        list(compared(other, make_records(80), turns=1))
+
+
+def test_a_later_round_needs_a_first_one(make_study: Studies, make_records: Callable[..., Records]) -> None:
+    with pytest.raises(RuntimeError, match="first round"):
+        PrivateRounds(make_study(), make_records(20)).later()
+
+
+def test_both_train_on_the_records_that_were_drawn(
+    make_study: Studies, make_records: Callable[..., Records], tmp_path: Path
+) -> None:
+    study, records = make_study(performance={"micro_batch_tokens": 64}), make_records(60)
+    batches = draw(len(records), steps=3, sampling_rate=0.5)
+    source = Drawn(batches)
+    assert all(np.array_equal(source.step().poisson_batch(60, 0.5), batch) for batch in batches)
+    cut = micro_batches(study, records, batches)
+    for parts, chosen in zip(cut, batches, strict=True):
+        assert len(parts) > 1
+        assert sorted(ids for part in parts for ids in part["ids"]) == sorted(
+            records["ids"][i].tolist() for i in chosen
+        )
+    records.save(tmp_path / "records.npz")
+    (tmp_path / "cut.json").write_text(json.dumps(cut))
+    theirs = plain_round(find(study.model).directory, tmp_path / "cut.json", 2, "last:2", study.adapter.rank)
+    assert first_round(study, tmp_path / "records.npz", batches) == theirs
+
+
+@pytest.mark.guarantee("replies are folded as they come and dropped, so memory does not grow with the number of nodes.")
+def test_a_round_of_many_nodes_holds_no_more_than_one_of_few() -> None:
+    def peak(nodes: int) -> int:
+        tracemalloc.start()
+        assert aggregate(nodes, 300_000) == list(range(1, nodes + 1))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    peak(2)  # whatever is imported at first use
+    assert peak(60) < 1.1 * peak(4)
+
+
+@pytest.mark.integration
+def test_a_process_of_its_own_tells_its_peak_alone() -> None:
+    held = np.ones(40_000_000)  # 305 MiB here, and not there
+    little, much = in_own_process(np.ones, 1)[1], in_own_process(np.ones, 40_000_000)[1]
+    assert little < 300 and much - little > 300 and held.all()
+
+
+def test_every_benchmark_has_rows() -> None:
+    for name, begin in BENCHMARKS.items():
+        if name != "quality":  # runs at once
+            iter(begin())  # imports, and measures nothing yet
