@@ -97,6 +97,51 @@ def run(
 
 
 @cli.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="A study or a scenario, as TOML.")],
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="Declared size of every node. Default: of a scenario's sites, from its data."
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change one value; may be repeated.")
+    ] = None,
+    epsilon_limit: Annotated[
+        float | None, typer.Option(help="The most a node's dataset may ever spend. Default: the study's epsilon.")
+    ] = None,
+    spent_steps: Annotated[int, typer.Option(min=0, help="Steps of such studies that its ledger holds already.")] = 0,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a typical record, for the timing. Default: the most the task allows.")
+    ] = None,
+    timing: Annotated[bool, typer.Option(help="Measure real private steps here; needs the model.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a study will cost every node, how long it takes, and whether it can learn, before anybody spends budget.
+
+    Example: fedvault-sim plan study.toml --sizes 3700,4200,1600 --set adapter.rank=4
+    """
+    from server.plan_text import as_json as to_json
+    from server.plan_text import show
+    from simulations.plan import plan_file, timed
+
+    quiet_libraries()
+    study, planned, help_with = plan_file(
+        file, sizes, changes or [], epsilon_limit=epsilon_limit, spent_steps=spent_steps
+    )
+    minutes = timed(study, planned, tokens) if timing else {}
+    if as_json:
+        typer.echo(json.dumps(to_json(planned, help_with) | {"minutes": minutes}, indent=1))
+        return
+    show(
+        planned,
+        help_with,
+        {node: {k.replace("_", " "): f"{v:.2g}" for k, v in m.items()} for node, m in minutes.items()},
+    )
+
+
+@cli.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="A result folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
