@@ -45,8 +45,9 @@ def build_server_app(
         echoes: keeps what nodes say of their ledgers.
     """
     app = ServerApp()
+    federation = study.federation
     terms = Terms(
-        study.sha256, study_run, study.federation.rounds, study.federation.quorum, study.federation.deadline_s
+        study.sha256, study_run, federation.rounds, federation.quorum, federation.deadline_s, federation.cohort
     )
 
     @app.main()

@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
 from server.checkpoints import Checkpoints, State
+from server.cohort import drawn
 from server.intake import Accepted, Refused, inspect
 from server.roster import Everyone, Roster
 from server.rounds import Round, RoundRecord
@@ -69,12 +70,14 @@ class Terms:
     rounds: int
     quorum: int
     deadline_s: float
+    cohort: int | None = None
 
 
 class Coordinator:
     """Asks, folds replies in as they come, aggregates, writes a checkpoint, evaluates; round after round.
 
     Guarantee: a checkpoint is durable before the next round's first message leaves.
+    Guarantee: a run that was cut off asks those of a round's cohort again whom it had asked, before anybody else.
 
     Args:
         grid: Flower's Grid, real or simulated.
@@ -144,7 +147,7 @@ class Coordinator:
 
     def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter)
-        nodes = self._roster.members()
+        nodes = self._asks(number)
         started = time.monotonic()
         current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
         collected = self._aggregation(len(adapter))
@@ -162,6 +165,17 @@ class Coordinator:
         seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
         record = current.record(bytes_up=bytes_up, bytes_down=payload_bytes(asked[0]), seconds=seconds)
         return result, record
+
+    def _asks(self, number: int) -> list[int]:
+        members, terms = self._roster.members(), self.terms
+        if terms.cohort is None:
+            return members
+        before = self._checkpoints.asked(number)
+        nodes = drawn(
+            members, cohort=terms.cohort, study_run=terms.study_run, number=number, asked_before=frozenset(before)
+        )
+        self._checkpoints.keep_asked(number, {*before, *nodes})
+        return nodes
 
     def _message(self, task: TrainTask, content: RecordDict, node: int) -> Message:
         echo = self._echoes.last(node)

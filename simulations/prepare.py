@@ -76,8 +76,9 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         _site(scenario, reader, processor, folder, index, name, part)
         for index, (name, part) in enumerate(parts.items())
     ]
-    kept = tuple(site for site in sites if site.declared_size >= scenario.federation.smallest_declared_size)
-    warnings += [_too_small(site, scenario) for site in sites if site not in kept]
+    smallest = scenario.federation.smallest_declared_size
+    kept = tuple(site for site in sites if site.declared_size >= smallest)
+    warnings += [_too_small(site, scenario) for site in sites if site.declared_size < smallest]
     warnings += [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
         for s in kept

@@ -28,6 +28,7 @@ from simulations.seeded_randomness import SeededRandomnessForSimulation
 
 RUN_FOLDER = "FEDVAULT_SIMULATION"
 THREADS = "FEDVAULT_THREADS"
+WARM_SITES = 256  # whose records and trainer a worker keeps open
 
 
 class Seen(NamedTuple):
@@ -81,7 +82,7 @@ def open_site(context: Context, task: TrainTask) -> Trains:
     return _trains(task.study_run, arm.site_indices[int(context.node_config["partition-id"])])
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=WARM_SITES)
 def _trains(arm_name: str, site_index: int) -> Trains:
     arm, site, prepared = _arm(arm_name), _site(site_index), _prepared()
     model = _model(arm_name)
@@ -124,9 +125,13 @@ def _prepared() -> Prepared:
     return reopen(_folder() / "prepared")
 
 
-@lru_cache(maxsize=4096)
 def _site(index: int) -> Site:
-    return next(site for site in _prepared().sites if site.index == index)
+    return _sites()[index]
+
+
+@lru_cache(maxsize=1)
+def _sites() -> dict[int, Site]:
+    return {site.index: site for site in _prepared().sites}
 
 
 def _folder() -> Path:
