@@ -79,6 +79,8 @@ class StudyPlan:
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
     quorum: int
+    asked_per_round: int
+    """All nodes that can join, or federation.cohort of them; cost is that of a node which is asked in every round."""
     prospect: Prospect
 
     @property
@@ -132,7 +134,8 @@ def study_plan(
         )
     planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
-    mean = batch_of_mean([planned.sampling_rate * size for size in joining.values()])
+    asked = min(study.federation.cohort or len(joining), len(joining))
+    mean = batch_of_mean([planned.sampling_rate * size for size in joining.values()], asked=asked)
     by_part = [
         PartPlan(p.name, p.dimension, p.learning_rate, ratio([p], all_steps(study, planned, mean))) for p in parts
     ]
@@ -157,6 +160,7 @@ def study_plan(
         nodes=[_node(study, layout, planned, parts, name, size) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
+        asked_per_round=asked,
         prospect=prospect(by_part[0].study_ratio),
     )
 

@@ -92,6 +92,7 @@ def facts(planned: StudyPlan) -> dict[str, str]:
         "epsilon by round": ", ".join(f"{number + 1}: {every[number]:.2f}" for number in shown),
         "ledger": f"limit {planned.epsilon_limit:g}, {planned.spent_steps} steps spent: {afforded} rounds",
         "trained": ", ".join(f"{p.name} {p.dimension} (ratio {p.study_ratio:.2g})" for p in planned.parts),
+        "asked per round": f"{planned.asked_per_round} of {len(planned.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} in round 1, {planned.ratio:.2g} over the study",
         "bytes of a node": f"{planned.bytes_up_per_round:,} up, as many down per round; {planned.bytes_total:,} in all",
     }

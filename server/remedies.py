@@ -34,14 +34,14 @@ def remedies(study: Study, planned: StudyPlan) -> list[str]:
     fewer = max(1, int(part.dimension / times**2))
     how = "adapter.rank, adapter.layers" if part.name == "adapter" else "fewer labels; a smaller base model"
     found = [
-        f"records: {times:.1f} times as many at every site, or {times**2:.1f} times as many sites like these",
+        f"records: {times:.1f} times as many at every site, or {times**2:.1f} times as many such sites in a round",
         f"trained entries of the {part.name}: at most {fewer} instead of {part.dimension} ({how})",
     ]
     return [*found, *_settings(study, planned), *_without_small_sites(planned)]
 
 
 def _settings(study: Study, planned: StudyPlan) -> list[str]:
-    mean = batch_of_mean([node.declared_size for node in planned.nodes])
+    mean = batch_of_mean([node.declared_size for node in planned.nodes], asked=planned.asked_per_round)
     part = Part(planned.parts[0].name, planned.parts[0].learning_rate, planned.parts[0].dimension)
 
     def at(epsilon: float, rate: float, rounds: int) -> float:
@@ -73,8 +73,9 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
 
 def _without_small_sites(planned: StudyPlan) -> list[str]:
     sizes = [node.declared_size for node in planned.nodes]
-    best = best_batches(sizes)
-    gain = batch_of_mean(best) / batch_of_mean(sizes)
+    asked = planned.asked_per_round
+    best = best_batches(sizes, asked=asked)
+    gain = batch_of_mean(best, asked=asked) / batch_of_mean(sizes, asked=asked)
     if gain < WORTH_SAYING:
         return []
     left = f"federation.smallest_declared_size: {round(best[-1])} leaves {len(best)} sites"

@@ -55,6 +55,10 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Result folder. Default: runs/<name of the file>.")] = None,
     engine: Annotated[str | None, typer.Option(help="local (our process pool) or ray (Flower's engine).")] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster whose machines all see the result folder."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the result folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
 ) -> None:
@@ -78,13 +82,14 @@ def run(
 
     quiet_libraries()
     console, beside = Console(), Console(stderr=True)
-    running = Run(declared, source, folder, progress := _progress(as_json, beside))
+    running = Run(declared, source, folder, progress := _progress(as_json, beside), ray_address=ray_address)
     running.open(resume=resume)
     try:
         with progress:
             result = running.execute()
     except KeyboardInterrupt:
         settings = [part for change in wanted for part in ("--set", change)]
+        settings += ["--ray-address", ray_address] if ray_address else []
         again = shlex.join(["fedvault-sim", "run", str(scenario), "--out", str(folder), "--resume", *settings])
         beside.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None

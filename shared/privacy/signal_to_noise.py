@@ -113,15 +113,20 @@ def ratio(parts: Sequence[Part], steps: Steps) -> float:
     return longest_signal(parts, steps) / noise_length(parts, steps)
 
 
-def batch_of_mean(batches: Sequence[float]) -> float:
-    """The batch of one node whose update would be as noisy as the unweighted mean over these nodes.
+def batch_of_mean(batches: Sequence[float], *, asked: int | None = None) -> float:
+    """The batch of one node whose update would be as noisy as the unweighted mean over nodes with these batches.
 
-    Independent noise of variance 1 / L² each gives the mean a variance of sum(1 / L²) / n²; a small node's noise
+    Independent noise of variance 1 / L² each gives the mean of n a variance of sum(1 / L²) / n²: a small node's noise
     counts as much as a large one's signal.
+
+    Args:
+        batches: L of every node.
+        asked: how many of them a round asks, drawn at random; default: all. The variance is then the average one.
     """
-    positive(**{f"batch_{number}": batch for number, batch in enumerate(batches, start=1)})
     at_least(1, nodes=len(batches))
-    return len(batches) / math.sqrt(sum(1 / batch**2 for batch in batches))
+    positive(smallest_batch=min(batches))
+    count = len(batches) if asked is None else min(asked, len(batches))
+    return math.sqrt(count * len(batches) / sum(1 / batch**2 for batch in batches))
 
 
 def prospect(study_ratio: float) -> Prospect:
@@ -134,10 +139,10 @@ def prospect(study_ratio: float) -> Prospect:
     return Prospect.LITTLE if study_ratio < LEARNS_LITTLE else Prospect.ENOUGH
 
 
-def best_batches(batches: Sequence[float]) -> list[float]:
+def best_batches(batches: Sequence[float], *, asked: int | None = None) -> list[float]:
     """The largest nodes whose mean is the least noisy, largest first: leaving out small ones can help everyone."""
     ordered = sorted(batches, reverse=True)
-    return max((ordered[:count] for count in range(1, 1 + len(ordered))), key=batch_of_mean)
+    return max((ordered[:count] for count in range(1, 1 + len(ordered))), key=lambda b: batch_of_mean(b, asked=asked))
 
 
 def least_that_helps(ratio_at: Callable[[float], float], *, low: float, high: float) -> float | None:

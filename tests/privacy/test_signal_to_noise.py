@@ -75,6 +75,7 @@ def test_the_mean_over_nodes_is_as_noisy_as_its_batch_says() -> None:
     drawn = np.random.default_rng(2).normal(size=(200_000, 3)) / batches
     assert 1 / batch_of_mean(batches) == pytest.approx(drawn.mean(axis=1).std(), rel=0.01)
     assert batch_of_mean([25.0] * 16) == pytest.approx(4 * 25)
+    assert batch_of_mean([25.0] * 16, asked=4) == pytest.approx(2 * 25)
 
 
 def test_small_nodes_whose_noise_outweighs_them_are_left_out() -> None:

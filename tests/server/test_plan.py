@@ -79,6 +79,13 @@ def test_nothing_needs_a_remedy_where_noise_leaves_room(make_study: Callable[...
     assert found.prospect is Prospect.ENOUGH and remedies(study, found) == []
 
 
+def test_a_cohort_is_as_noisy_as_the_nodes_it_asks(make_study: Callable[..., Study]) -> None:
+    some = study_plan(make_study(federation={"cohort": 2}), LAYOUT, dict.fromkeys(map(str, range(8)), 300))
+    two = study_plan(make_study(), LAYOUT, {"a": 300, "b": 300})
+    assert some.ratio == pytest.approx(two.ratio) and some.asked_per_round == 2 and len(some.nodes) == 8
+    assert some.epsilon_by_round == two.epsilon_by_round
+
+
 def loud(make_study: Callable[..., Study], **federation: Any) -> Study:
     return make_study(training={"learning_rate": 200.0}, federation={"smallest_declared_size": 10, **federation})
 
