@@ -146,10 +146,10 @@ def best_batches(batches: Sequence[float], *, asked: int | None = None) -> list[
 
 
 def least_that_helps(ratio_at: Callable[[float], float], *, low: float, high: float) -> float | None:
-    """The smallest value in [low, high], to one percent, with which an increasing ratio is enough; None if none is."""
+    """The smallest value in [low, high], to five percent, with which an increasing ratio is enough; None if none is."""
     if ratio_at(high) < LEARNS_LITTLE:
         return None
-    while high > 1.01 * low:
+    while high > 1.05 * low:  # every look calibrates noise anew
         middle = math.sqrt(low * high)
         low, high = (low, middle) if ratio_at(middle) >= LEARNS_LITTLE else (middle, high)
     return high

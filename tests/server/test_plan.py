@@ -61,7 +61,7 @@ def test_a_study_that_cannot_learn_is_told_so_and_every_remedy_helps(make_study:
     needed = float(next(line for line in said if line.startswith("privacy.epsilon")).split()[1])
     more = make_study(privacy={"epsilon": needed})
     assert study_plan(more, LAYOUT, sizes).prospect is Prospect.ENOUGH
-    less = make_study(privacy={"epsilon": needed - 0.03})
+    less = make_study(privacy={"epsilon": 0.9 * needed})
     assert study_plan(less, LAYOUT, sizes).prospect is not Prospect.ENOUGH
     times = float(said[0].split()[1])
     assert study_plan(study, LAYOUT, dict.fromkeys("ab", round(330 * times))).prospect is Prospect.ENOUGH
