@@ -46,13 +46,15 @@ def build_server_app(
         echoes: keeps what nodes say of their ledgers.
     """
     app = ServerApp()
+    federation = study.federation
     terms = Terms(
         study.sha256,
         study_run,
-        study.federation.rounds,
-        study.federation.quorum,
-        study.federation.deadline_s,
-        study.federation.wire,
+        federation.rounds,
+        federation.quorum,
+        federation.deadline_s,
+        federation.wire,
+        federation.cohort,
     )
 
     @app.main()

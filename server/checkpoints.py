@@ -5,7 +5,7 @@ renamed. A torn or damaged pair is passed over in favour of the round before.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,20 @@ class Checkpoints:
         for number in sorted(self._rounds())[:-KEPT_ROUNDS]:
             self._json(number).unlink(missing_ok=True)
             self._vector(number).unlink(missing_ok=True)
+
+    def keep_asked(self, number: int, nodes: Iterable[int]) -> None:
+        """Make durable whom a round asks, before it does; of older rounds this is forgotten."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plain = {"round": number, "nodes": sorted(nodes)}
+        write_atomically(self.folder / "asked.json", json.dumps(plain).encode())
+
+    def asked(self, number: int) -> list[int]:
+        """Whom a round had asked before the run was cut off; nobody if it had not begun, or cannot be read."""
+        try:
+            plain = json.loads((self.folder / "asked.json").read_text())
+            return [int(node) for node in plain["nodes"]] if plain["round"] == number else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
 
     def latest(self, *, study_sha256: str, study_run: str) -> State | None:
         """The newest state that is whole; None in an empty folder.

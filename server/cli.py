@@ -192,13 +192,49 @@ def status(
 
 
 @cli.command()
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study's TOML file.")],
+    sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Declared size of every node, as their operators say.")],
+    epsilon_limit: Annotated[
+        float | None, typer.Option(help="The most a node's dataset may ever spend. Default: the study's epsilon.")
+    ] = None,
+    spent_steps: Annotated[int, typer.Option(min=0, help="Steps of such studies that its ledger holds already.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study will cost every node and whether it can learn, before anybody spends budget.
+
+    Nothing is queued and no node is asked. How long it takes depends on each node: `fedvault-sim plan` measures that.
+
+    Example: fedvault-server plan study.toml --sizes 3700,4200,1600
+    """
+    from server.plan import read_sizes, study_in, study_plan
+    from server.plan_text import as_json as to_json
+    from server.plan_text import show as show_plan
+    from server.remedies import remedies
+    from shared.adapted_model import layout_of
+
+    declared, wanted = study_in(study), read_sizes(sizes)
+    found = study_plan(declared, layout_of(declared), wanted, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
+    help_with = remedies(declared, found)
+    if as_json:
+        typer.echo(json.dumps(to_json(found, help_with), indent=1))
+        return
+    show_plan(found, help_with)
+
+
+@cli.command()
 def run(
     study: Annotated[Path, typer.Argument(help="The study's TOML file.")],
     follow: Annotated[bool, typer.Option("--follow", help="Watch it to its end.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if updates of small sites are sure to be kept out.")
+    ] = False,
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Queue a study. It starts as soon as enough nodes have approved it."""
+    """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
+    from server.kept_out import refuse_what_is_kept_out
+    from shared.adapted_model import layout_of
     from shared.foundation import find
     from shared.study import load_study
 
@@ -206,6 +242,8 @@ def run(
     # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
     pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
     declared = declared.model_copy(update={"model": pinned})
+    if not force:
+        refuse_what_is_kept_out(declared, layout_of(declared))
     with _store(Home(home)) as store:
         made = store.create_run(declared)
         _print_facts(made.as_dict(), as_json)

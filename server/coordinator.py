@@ -10,6 +10,7 @@ from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
 from server.checkpoints import Checkpoints, State
+from server.cohort import drawn
 from server.intake import Accepted, Refused, inspect
 from server.roster import Everyone, Roster
 from server.rounds import Round, RoundRecord
@@ -72,6 +73,7 @@ class Terms:
     deadline_s: float
     wire: Wire = "float32"
     """How updates travel."""
+    cohort: int | None = None
 
 
 class Coordinator:
@@ -79,6 +81,7 @@ class Coordinator:
 
     Guarantee: a checkpoint is durable before the next round's first message leaves.
     Guarantee: replies are folded as they come and dropped, so memory does not grow with the number of nodes.
+    Guarantee: a run that was cut off asks those of a round's cohort again whom it had asked, before anybody else.
 
     Args:
         grid: Flower's Grid, real or simulated.
@@ -148,7 +151,7 @@ class Coordinator:
 
     def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
-        nodes = self._roster.members()
+        nodes = self._asks(number)
         started = time.monotonic()
         current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
         collected = self._aggregation(len(adapter))
@@ -166,6 +169,17 @@ class Coordinator:
         seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
         record = current.record(bytes_up=bytes_up, bytes_down=payload_bytes(asked[0]), seconds=seconds)
         return result, record
+
+    def _asks(self, number: int) -> list[int]:
+        members, terms = self._roster.members(), self.terms
+        if terms.cohort is None:
+            return members
+        before = self._checkpoints.asked(number)
+        nodes = drawn(
+            members, cohort=terms.cohort, study_run=terms.study_run, number=number, asked_before=frozenset(before)
+        )
+        self._checkpoints.keep_asked(number, {*before, *nodes})
+        return nodes
 
     def _message(self, task: TrainTask, content: RecordDict, node: int) -> Message:
         echo = self._echoes.last(node)

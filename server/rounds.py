@@ -1,7 +1,7 @@
 """One round as a state machine without IO.
 
 Rules
-1. Every node present at the start is asked, once.
+1. Every node present at the start is asked, once; or a cohort of them, as `server/cohort.py` draws it.
 2. The first answer of a node counts; a second one, or one from a node that was not asked, is quarantined.
 3. The round closes when every asked node has answered, or at its deadline; who is silent then is `missing`.
 4. A refusal or failure is an answer: it is recorded with its code and costs the round nothing else.

@@ -120,6 +120,9 @@ class Federation(Section):
     the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B."""
     quorum: int = Field(default=2, ge=1)
     """Fewest accepted updates that make a round; with fewer the global adapter stays as it was."""
+    cohort: int | None = Field(default=None, ge=1, exclude_if=lambda cohort: cohort is None)
+    """How many of the nodes present are asked in a round, drawn anew for each. Default: all. Noise is set for a node
+    that joins every round either way: the draw amplifies nothing. Not part of the identity where it is not set."""
     deadline_s: Positive = 1800.0
     """Longest wait for the replies of one round, in seconds."""
     smallest_declared_size: int = Field(default=50, ge=1)
@@ -177,6 +180,9 @@ class Study(Section):
             )
         if not self.adapter.has_rank and (self.adapter.rank_pattern or self.adapter.rank_stabilized):
             raise ValueError(f"adapter.method = {self.adapter.method!r} has no rank: leave rank settings out")
+        cohort, quorum = self.federation.cohort, self.federation.quorum
+        if cohort is not None and cohort < quorum:
+            raise ValueError(f"federation.cohort must be at least federation.quorum = {quorum}, got {cohort}")
         if self.privacy.unit == RECORD and self.privacy.records_per_unit != RECORDS_PER_UNIT:
             raise ValueError("privacy.records_per_unit only goes with a privacy.unit other than 'record'")
         return self

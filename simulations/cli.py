@@ -55,6 +55,10 @@ def run(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Result folder. Default: runs/<name of the file>.")] = None,
     engine: Annotated[str | None, typer.Option(help="local (our process pool) or ray (Flower's engine).")] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster whose machines all see the result folder."),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the result folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
 ) -> None:
@@ -78,13 +82,14 @@ def run(
 
     quiet_libraries()
     console, beside = Console(), Console(stderr=True)
-    running = Run(declared, source, folder, progress := _progress(as_json, beside))
+    running = Run(declared, source, folder, progress := _progress(as_json, beside), ray_address=ray_address)
     running.open(resume=resume)
     try:
         with progress:
             result = running.execute()
     except KeyboardInterrupt:
         settings = [part for change in wanted for part in ("--set", change)]
+        settings += ["--ray-address", ray_address] if ray_address else []
         again = shlex.join(["fedvault-sim", "run", str(scenario), "--out", str(folder), "--resume", *settings])
         beside.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
@@ -94,6 +99,51 @@ def run(
     else:
         render(result, console)
         console.print(f"\n{folder / 'report.html'}   {folder / 'result.json'}   {folder / 'adapter'}", highlight=False)
+
+
+@cli.command()
+def plan(
+    file: Annotated[Path, typer.Argument(help="A study or a scenario, as TOML.")],
+    sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,...", help="Declared size of every node. Default: of a scenario's sites, from its data."
+        ),
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change one value; may be repeated.")
+    ] = None,
+    epsilon_limit: Annotated[
+        float | None, typer.Option(help="The most a node's dataset may ever spend. Default: the study's epsilon.")
+    ] = None,
+    spent_steps: Annotated[int, typer.Option(min=0, help="Steps of such studies that its ledger holds already.")] = 0,
+    tokens: Annotated[
+        int | None, typer.Option(min=1, help="Of a typical record, for the timing. Default: the most the task allows.")
+    ] = None,
+    timing: Annotated[bool, typer.Option(help="Measure real private steps here; needs the model.")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a study will cost every node, how long it takes, and whether it can learn, before anybody spends budget.
+
+    Example: fedvault-sim plan study.toml --sizes 3700,4200,1600 --set adapter.rank=4
+    """
+    from server.plan_text import as_json as to_json
+    from server.plan_text import show
+    from simulations.plan import plan_file, timed
+
+    quiet_libraries()
+    study, planned, help_with = plan_file(
+        file, sizes, changes or [], epsilon_limit=epsilon_limit, spent_steps=spent_steps
+    )
+    minutes = timed(study, planned, tokens) if timing else {}
+    if as_json:
+        typer.echo(json.dumps(to_json(planned, help_with) | {"minutes": minutes}, indent=1))
+        return
+    show(
+        planned,
+        help_with,
+        {node: {k.replace("_", " "): f"{v:.2g}" for k, v in m.items()} for node, m in minutes.items()},
+    )
 
 
 @cli.command()

@@ -2,20 +2,23 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from client.vault.roles import Role, roles
+from server.plan import study_plan
+from server.plan_text import verdict
 from shared.adapted_model import layout_of
 from shared.errors import DataError
 from shared.files import write_atomically
 from shared.foundation import find
-from shared.privacy.planning import declared_size, plan
+from shared.privacy.planning import declared_size
+from shared.privacy.signal_to_noise import Prospect
 from shared.records import load
 from shared.tasks.kinds import task_kind
 from shared.tasks.rows import Table, in_words
@@ -66,26 +69,22 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     Raises:
         DataError: no record carries one of the study's labels, or fewer sites than the quorum are left.
     """
-    data, kind = scenario.simulation.data, task_kind(scenario.task)
-    reader = Table(kind, data.columns)
-    others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
-    table = reader.read(source, *others)
-    _check_labels(scenario, reader, table, source)
-    processor = kind.processor(find(scenario.model))
-    parts = split(table, data.partition, label_column=_label_column(reader), seed=scenario.simulation.seed)
+    reader, table, parts = _split(scenario, source)
+    processor = reader.kind.processor(find(scenario.model))
     warnings = _left_without_site(len(table), parts.values())
     sites = [
         _site(scenario, reader, processor, folder, index, name, part)
         for index, (name, part) in enumerate(parts.items())
     ]
-    kept = tuple(site for site in sites if site.declared_size >= scenario.federation.smallest_declared_size)
-    warnings += [_too_small(site, scenario) for site in sites if site not in kept]
+    smallest = scenario.federation.smallest_declared_size
+    kept = tuple(site for site in sites if site.declared_size >= smallest)
+    warnings += [_too_small(site, scenario) for site in sites if site.declared_size < smallest]
     warnings += [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
         for s in kept
         if s.unusable
     ]
-    warnings += _delta_warnings(scenario, kept) + _noise_warnings(scenario, kept)
+    warnings += _delta_warnings(scenario, kept) + (_noise_warnings(scenario, kept) if kept else [])
     if len(kept) < scenario.federation.quorum:
         raise DataError(
             f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(kept)}.",
@@ -101,6 +100,12 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     return prepared
 
 
+def sizes_of(scenario: Scenario, source: Path) -> dict[str, int]:
+    """Training records of every site, by name: who would train on what, without reading more than the table."""
+    reader, _, parts = _split(scenario, source)
+    return {name: int((_roles(scenario, reader, part) == Role.TRAIN).sum()) for name, part in parts.items()}
+
+
 def reopen(folder: Path) -> Prepared:
     """What `prepare` left in a folder."""
     sites = json.loads((folder / "sites.json").read_text())
@@ -110,12 +115,26 @@ def reopen(folder: Path) -> Prepared:
     )
 
 
+def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[str, pd.DataFrame]]:
+    data = scenario.simulation.data
+    reader = Table(task_kind(scenario.task), data.columns)
+    others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
+    table = reader.read(source, *others)
+    _check_labels(scenario, reader, table, source)
+    parts = split(table, data.partition, label_column=_label_column(reader), seed=scenario.simulation.seed)
+    return reader, table, parts
+
+
+def _roles(scenario: Scenario, reader: Table, part: pd.DataFrame) -> NDArray[np.object_]:
+    data = scenario.simulation.data
+    key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
+    return np.array(roles(reader.contents(part), key=key, holdout=data.holdout, used=data.used), dtype=object)
+
+
 def _site(
     scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
 ) -> Site:
-    data = scenario.simulation.data
-    key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    decided = np.array(roles(reader.contents(part), key=key, holdout=data.holdout, used=data.used), dtype=object)
+    decided = _roles(scenario, reader, part)
     train, problems = reader.encode(part[decided == Role.TRAIN], processor)
     holdout, others = reader.encode(part[decided == Role.HOLDOUT], processor)
     train.save(folder / f"{index}.train.npz")
@@ -165,17 +184,10 @@ def _too_small(site: Site, scenario: Scenario) -> str:
 
 def _noise_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:
     study = scenario.as_study()
-    planned = plan(study.privacy, steps=study.total_steps)
-    # the mean over sites: signals may add up fully, independent noise adds in quadrature
-    signal = sum(planned.sampling_rate * site.declared_size for site in sites)
-    noise = planned.noise_multiplier * math.sqrt(layout_of(study).length * len(sites))
-    if noise <= signal:
+    planned = study_plan(study, layout_of(study), {site.name: site.declared_size for site in sites})
+    if planned.prospect is Prospect.ENOUGH:
         return []
-    message = (
-        f"In every step the noise is {noise / max(signal, 1):.1f} times as long as the longest possible signal: expect "
-        "little. A larger epsilon or sampling rate, fewer steps, a smaller rank or fewer layers, or more records help."
-    )
-    return [message]
+    return [verdict(planned, [])[0] + " `fedvault-sim plan` says what would help."]
 
 
 def _delta_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:

@@ -2,6 +2,8 @@
 
 import importlib
 import os
+import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,13 +17,30 @@ from shared.errors import RunError, SettingsError
 from simulations.engine import LocalEngine
 from simulations.worker import RUN_FOLDER, THREADS, told_partition
 
+ANSWERS_WITHIN_S = 5.0
 STARTUP_S = 300.0  # Ray's actors import everything before they answer for the first time
 
 
 class RayEngine:
-    """Trains through Flower's Ray backend; evaluates in the local pool, which is also where caches are built."""
+    """Trains through Flower's Ray backend; evaluates in the local pool, which is also where caches are built.
 
-    def __init__(self, folder: Path, *, processes: int = 0, threads: int = 0, app: str = "simulations.worker") -> None:
+    Args:
+        folder: run folder that the workers read; on a cluster, one that every machine sees under the same path.
+        processes: of the local pool; 0 = one per core.
+        threads: per worker; 0 = 1.
+        app: module that holds the ClientApp, as `app`.
+        address: of a Ray cluster that is running, as host:port; default: Ray is started on this machine.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        processes: int = 0,
+        threads: int = 0,
+        app: str = "simulations.worker",
+        address: str | None = None,
+    ) -> None:
         try:
             import ray  # noqa: F401 - only to say early that it is missing
         except ImportError:
@@ -31,13 +50,17 @@ class RayEngine:
         cores = len(os.sched_getaffinity(0))
         self._local = LocalEngine(folder, processes=processes, threads=threads)
         self._cores, self._threads, self._folder = cores, threads or 1, folder
+        self._address = address
         self._app: ClientApp = importlib.import_module(app).app
 
     def serve(self, server_app: ServerApp, sizes: Sequence[int]) -> None:
         """Run a ServerApp with one virtual node per size."""
         from flwr.simulation import run_simulation
 
-        os.environ |= {RUN_FOLDER: str(self._folder), THREADS: str(self._threads)}
+        told = {RUN_FOLDER: str(self._folder), THREADS: str(self._threads)}
+        os.environ |= told
+        if self._address is not None:
+            _join(self._address, told)
         init = {"num_cpus": self._cores, "include_dashboard": False, "log_to_driver": False}
         backend: dict[str, Any] = {"client_resources": {"num_cpus": self._threads, "num_gpus": 0.0}, "init_args": init}
         done: list[bool] = []
@@ -104,6 +127,32 @@ class PartitionGrid(Grid):
         sent = message.metadata
         node = self._real[sent.dst_node_id]
         return Message(message.content, node, sent.message_type, ttl=sent.ttl, group_id=sent.group_id)
+
+
+def _join(address: str, told: dict[str, str]) -> None:
+    """Connect before Flower does, which then leaves Ray as it is: it cannot pass an environment to other machines.
+
+    Raises:
+        SettingsError: not an address.
+        RunError: no cluster answers there.
+    """
+    import ray
+
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal():
+        raise SettingsError(
+            f"Expected host:port of a Ray cluster, got {address!r}.", hint="--ray-address 10.0.0.1:6379"
+        )
+    hint = "Start one with: ray start --head"
+    try:  # Ray itself would try for minutes
+        socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN_S).close()
+    except (OSError, OverflowError):
+        raise RunError(f"Expected a Ray cluster at {address}, nothing answers there.", hint=hint) from None
+    environment = {**told, "PYTHONPATH": os.pathsep.join(sys.path)}
+    try:
+        ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise RunError(f"Expected a Ray cluster at {address}, got another service ({error}).", hint=hint) from error
 
 
 def _noting_the_end(server_app: ServerApp, nodes: int, done: list[bool]) -> ServerApp:

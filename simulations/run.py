@@ -69,11 +69,25 @@ class Run:
         folder: for everything that is written.
         progress: told how far the run is.
         cache: folder for activations that several runs on the same records share, and that stays; default: this run's.
+        ray_address: of a cluster for the engine `ray`; where a run computes is no part of what it is.
+
+    Raises:
+        SettingsError: an address for another engine.
     """
 
     def __init__(
-        self, scenario: Scenario, source: Path, folder: Path, progress: Progress, *, cache: Path | None = None
+        self,
+        scenario: Scenario,
+        source: Path,
+        folder: Path,
+        progress: Progress,
+        *,
+        cache: Path | None = None,
+        ray_address: str | None = None,
     ) -> None:
+        if ray_address is not None and scenario.simulation.engine != "ray":
+            raise SettingsError("Expected no --ray-address for the local engine, got one.", hint="--engine ray")
+        self._ray_address = ray_address
         self.scenario, self.source, self.folder, self.progress = scenario, source, folder, progress
         self.cache = cache
         self.study = scenario.as_study()
@@ -153,7 +167,9 @@ class Run:
         if simulation.engine == "ray":
             from simulations.ray import RayEngine
 
-            return RayEngine(self.folder.resolve(), processes=processes, threads=performance.threads)
+            return RayEngine(
+                self.folder.resolve(), processes=processes, threads=performance.threads, address=self._ray_address
+            )
         return LocalEngine(self.folder.resolve(), processes=processes, threads=performance.threads)
 
     def _build_caches(self, engine: Engine, arms: list[Arm], prepared: Prepared) -> None:

@@ -103,10 +103,15 @@ def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
     Raises:
         SettingsError: as `shared.study.load_study`; or a change that names no key.
     """
+    return parse(Scenario, read_changed(path, changes), where=str(path))
+
+
+def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a file and apply changes to it; nothing is validated yet."""
     declared = read_toml(path)
     for change in changes:
         _apply(declared, change)
-    return parse(Scenario, declared, where=str(path))
+    return declared
 
 
 def data_path(scenario: Scenario, scenario_file: Path) -> Path:

@@ -1,12 +1,13 @@
 """From what a run did to what its result says: pure, no IO."""
 
 import importlib.metadata
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from server.checkpoints import State
 from shared.privacy.accounting import epsilon_prv, epsilon_rdp
-from shared.privacy.planning import plan
+from shared.privacy.planning import PrivacyPlan, plan
 from shared.sizes import adapter_bytes, full_lora_bytes, full_model_bytes
 from shared.study import Study
 from shared.tasks.kinds import task_kind
@@ -81,7 +82,7 @@ def summary(
         final=arms["federated"].quality,
         arms=arms,
         baselines={name: arm for name, arm in arms.items() if name != "federated"},
-        privacy={site.name: _spent(study, number, site, records) for number, site in sites.items()},
+        privacy=_privacy(study, sites, records),
         bytes=Bytes(
             up_per_node_round=max(record["bytes_up_per_node"] for record in records),
             down_per_node_round=max(record["bytes_down_per_node"] for record in records),
@@ -95,23 +96,33 @@ def summary(
     )
 
 
-def _spent(study: Study, number: int, site: Site, records: Sequence[dict[str, Any]]) -> SitePrivacy:
-    privacy, planned = study.privacy, plan(study.privacy, steps=study.total_steps)
+def _privacy(study: Study, sites: dict[int, Site], records: Sequence[dict[str, Any]]) -> dict[str, SitePrivacy]:
     # a node that was asked may have trained even if its answer was lost: that round counts as spent
-    spent_too = ("failed", "lost")
-    refused = {
-        (r["round"], entry["node"]) for r in records for entry in r["refused"] if entry["status"] not in spent_too
+    spent_too, joined = ("failed", "lost"), Counter[int]()
+    for record in records:
+        refused = {entry["node"] for entry in record["refused"] if entry["status"] not in spent_too}
+        joined.update(set(record["asked"]) - refused)
+    # thousands of sites share a few numbers of rounds, and a figure takes part of a second
+    planned, delta = plan(study.privacy, steps=study.total_steps), study.privacy.delta
+    costs = dict[int, tuple[float, float | None]]()
+    for rounds in {joined[number] for number in sites}:
+        history = [planned.release(rounds * study.training.local_steps)] if rounds else []
+        costs[rounds] = epsilon_rdp(history, delta), epsilon_prv(history, delta)
+    return {
+        site.name: _spent(study, planned, site, joined[number], costs[joined[number]]) for number, site in sites.items()
     }
-    joined = sum(number in r["asked"] and (r["round"], number) not in refused for r in records)
-    steps = joined * study.training.local_steps
-    history = [planned.release(steps)] if steps else []
+
+
+def _spent(
+    study: Study, planned: PrivacyPlan, site: Site, rounds: int, cost: tuple[float, float | None]
+) -> SitePrivacy:
     return SitePrivacy(
-        epsilon_rdp=epsilon_rdp(history, privacy.delta),
-        epsilon_prv=epsilon_prv(history, privacy.delta),
-        delta=privacy.delta,
+        epsilon_rdp=cost[0],
+        epsilon_prv=cost[1],
+        delta=planned.delta,
         noise_multiplier=planned.noise_multiplier,
         sampling_rate=planned.sampling_rate,
-        steps=steps,
+        steps=rounds * study.training.local_steps,
         unit=planned.unit,
         adjacency="add or remove one",
         sampling="Poisson",

@@ -29,6 +29,7 @@ from simulations.textbook import TextbookSite
 
 RUN_FOLDER = "FEDVAULT_SIMULATION"
 THREADS = "FEDVAULT_THREADS"
+WARM_SITES = 256  # whose records and trainer a worker keeps open
 
 
 class Seen(NamedTuple):
@@ -83,7 +84,7 @@ def open_site(context: Context, task: TrainTask) -> Trains:
     return _trains(task.study_run, arm.site_indices if arm.pooled else (arm.site_indices[partition],))
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=WARM_SITES)
 def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
     arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
     model, size = _model(arm_name), sum(site.declared_size for site in sites)
@@ -130,9 +131,13 @@ def _prepared() -> Prepared:
     return reopen(_folder() / "prepared")
 
 
-@lru_cache(maxsize=4096)
 def _site(index: int) -> Site:
-    return next(site for site in _prepared().sites if site.index == index)
+    return _sites()[index]
+
+
+@lru_cache(maxsize=1)
+def _sites() -> dict[int, Site]:
+    return {site.index: site for site in _prepared().sites}
 
 
 def _folder() -> Path:

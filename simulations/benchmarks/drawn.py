@@ -40,3 +40,7 @@ class _Step:
     def gaussian(self, count: int) -> NDArray[np.float64]:
         """Fresh noise."""
         return self._stream.gaussian(count)
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """Fresh numbers to round with."""
+        return self._stream.uniforms(count)

@@ -19,6 +19,7 @@ from shared.errors import RunError, SettingsError
 from simulations.arms import trained_arms
 from simulations.engine import LocalEngine
 from simulations.progress import SilentProgress
+from simulations.ray import _join
 from simulations.result import Result, read_result
 from simulations.run import Run
 from simulations.scenario import Scenario
@@ -27,11 +28,13 @@ pytestmark = pytest.mark.integration
 Scenarios = Callable[..., Scenario]
 
 
-def run_of(scenario: Scenario, folder: Path, table: pd.DataFrame, *, resume: bool = False) -> Run:
+def run_of(
+    scenario: Scenario, folder: Path, table: pd.DataFrame, *, resume: bool = False, ray_address: str | None = None
+) -> Run:
     source = folder.parent / "table.csv"
     source.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(source, index=False)
-    prepared = Run(scenario, source, folder, SilentProgress())
+    prepared = Run(scenario, source, folder, SilentProgress(), ray_address=ray_address)
     prepared.open(resume=resume)
     return prepared
 
@@ -206,6 +209,40 @@ def test_ray_gives_the_same_numbers(
         result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
     assert packed(tmp_path / "run") == packed(finished[0])
     assert result.final == finished[1].final and result.privacy == finished[1].privacy
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_a_ray_cluster_gives_the_same_numbers(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    declared = declaration(tiny_bert)
+    declared["simulation"] = declared["simulation"] | {"engine": "ray", "arms": ["federated"]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        from ray.cluster_utils import Cluster
+
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+        try:
+            scenario = Scenario.model_validate(declared)
+            run_of(scenario, tmp_path / "run", table, ray_address=cluster.address).execute()
+        finally:
+            cluster.shutdown()
+    assert packed(tmp_path / "run") == packed(finished[0])
+
+
+@pytest.mark.parametrize(
+    ("address", "error"), [("127.0.0.1:1", RunError), ("127.0.0.1:99999", RunError), ("there", SettingsError)]
+)
+def test_an_address_without_a_cluster_is_said_at_once(address: str, error: type[Exception]) -> None:
+    with pytest.raises(error, match=address):
+        _join(address, {})
+
+
+def test_an_address_goes_with_the_ray_engine(tiny_bert: Path, tmp_path: Path) -> None:
+    scenario = Scenario.model_validate(declaration(tiny_bert))
+    with pytest.raises(SettingsError, match="--ray-address"):
+        Run(scenario, tmp_path, tmp_path, SilentProgress(), ray_address="127.0.0.1:1")
 
 
 def test_a_worker_that_dies_is_a_node_that_died(tmp_path: Path) -> None:

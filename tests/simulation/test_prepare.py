@@ -92,8 +92,9 @@ def test_no_held_out_record_at_all_is_said(prepared: Callable[..., Prepared], ta
 def test_noise_that_drowns_the_signal_is_said_before_training(
     prepared: Callable[..., Prepared], table: pd.DataFrame
 ) -> None:
-    found = prepared(table, privacy={"epsilon": 0.5, "sampling_rate": 0.3})
-    assert any("longest possible signal" in warning for warning in found.warnings)
+    found = prepared(table, privacy={"epsilon": 0.05, "sampling_rate": 0.3})
+    assert any("This will not learn" in warning for warning in found.warnings)
+    assert not any("will not learn" in warning for warning in prepared(table, privacy={"epsilon": 8.0}).warnings)
 
 
 def test_a_delta_too_large_for_the_largest_site_is_said(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:

@@ -1,0 +1,202 @@
+"""What a study will cost and whether it will learn, before anybody spends budget on it: from public numbers alone."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from server.kept_out import rounds_kept_out
+from shared.adapters import Layout
+from shared.checks import at_least
+from shared.errors import SettingsError
+from shared.privacy.accounting import epsilon_prv
+from shared.privacy.planning import PrivacyPlan, declared_size, plan
+from shared.privacy.signal_to_noise import Part, Prospect, batch_of_mean, noise_length, prospect, ratio
+from shared.privacy.spending import epsilon_by_round, rounds_afforded
+from shared.privacy.study_steps import all_steps, parts_of, round_steps
+from shared.study import Study, parse, read_toml
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What one node can expect."""
+
+    name: str
+    declared_size: int
+    expected_batch: float
+    """L: sampling rate x declared size; the divisor of every step."""
+    update_ratio: float
+    """Longest signal over noise of its update in round 1."""
+    study_ratio: float
+    """The same over all steps of the part that decides, if the node were alone."""
+    noise_length: float
+    """Of its update in round 1, in parameter units."""
+    rounds_kept_out: int
+    """Rounds whose update is certain to be longer than the server accepts."""
+
+
+@dataclass(frozen=True)
+class PartPlan:
+    """What the mean over all nodes can expect of the head, or of the adapter."""
+
+    name: str
+    dimension: int
+    learning_rate: float
+    study_ratio: float
+    """Longest signal over noise, over all steps."""
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The whole plan; noise, steps and cost are the same at every node."""
+
+    study_sha256: str
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    rounds: int
+    delta: float
+    unit: str
+    epsilon_by_round: list[float]
+    """By RDP, which is what ledgers count."""
+    epsilon_prv: float | None
+    """Of all rounds: tighter, shown only."""
+    epsilon_limit: float
+    spent_steps: int
+    rounds_afforded: int
+    """More rounds that a ledger with this limit and these steps spent can pay for."""
+    bytes_up_per_round: int
+    """Payload of one node's update; the adapter comes down in as many."""
+    bytes_total: int
+    """Of one node, up and down, over all rounds."""
+    mean_update_ratio: float
+    """Longest signal over noise of the mean of all nodes' updates in round 1."""
+    parts: list[PartPlan]
+    """The one that decides first: the head, which starts at zero, or the adapter of a task without a head."""
+    nodes: list[NodePlan]
+    left_out: list[str]
+    """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
+    quorum: int
+    asked_per_round: int
+    """All nodes that can join, or federation.cohort of them; cost is that of a node which is asked in every round."""
+    prospect: Prospect
+
+    @property
+    def too_few(self) -> bool:
+        """Whether no round can count."""
+        return len(self.nodes) < self.quorum
+
+    @property
+    def ratio(self) -> float:
+        """What the prospect is judged by: over all steps, of the part that decides, for the mean of all nodes."""
+        return self.parts[0].study_ratio
+
+    @property
+    def fits(self) -> bool:
+        """Whether a node with this limit could approve the study."""
+        return self.rounds_afforded >= self.rounds
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {
+            "ratio": self.ratio,
+            "fits": self.fits,
+            "too_few": self.too_few,
+            "prospect": str(self.prospect),
+        }
+
+
+def study_plan(
+    study: Study, layout: Layout, sizes: dict[str, int], *, epsilon_limit: float | None = None, spent_steps: int = 0
+) -> StudyPlan:
+    """Plan a study for nodes of these declared sizes.
+
+    Args:
+        study: as declared.
+        layout: what it trains.
+        sizes: declared size by name; rounded to two digits, as their operators would declare them.
+        epsilon_limit: the most that a node's dataset may ever spend; default: what the study costs.
+        spent_steps: of this study's own kind, that the ledger holds already.
+
+    Raises:
+        SettingsError: no node is large enough.
+        BudgetError: no practical noise is enough for the study's epsilon.
+    """
+    at_least(0, spent_steps=spent_steps)
+    smallest = study.federation.smallest_declared_size
+    declared = {name: declared_size(size) for name, size in sizes.items()}
+    joining = {name: size for name, size in declared.items() if size >= smallest}
+    if not joining:
+        raise SettingsError(
+            f"Expected a site of at least federation.smallest_declared_size={smallest}, got {list(declared.values())}."
+        )
+    planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
+    limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
+    asked = min(study.federation.cohort or len(joining), len(joining))
+    mean = batch_of_mean([planned.sampling_rate * size for size in joining.values()], asked=asked)
+    by_part = [
+        PartPlan(p.name, p.dimension, p.learning_rate, ratio([p], all_steps(study, planned, mean))) for p in parts
+    ]
+    rounds, local_steps = study.federation.rounds, study.training.local_steps
+    return StudyPlan(
+        study_sha256=study.sha256,
+        noise_multiplier=planned.noise_multiplier,
+        sampling_rate=planned.sampling_rate,
+        steps=planned.steps,
+        rounds=rounds,
+        delta=planned.delta,
+        unit=planned.unit,
+        epsilon_by_round=epsilon_by_round(planned, rounds=rounds, local_steps=local_steps),
+        epsilon_prv=epsilon_prv([planned.release(planned.steps)], planned.delta),
+        epsilon_limit=limit,
+        spent_steps=spent_steps,
+        rounds_afforded=rounds_afforded(planned, local_steps=local_steps, limit=limit, spent_steps=spent_steps),
+        bytes_up_per_round=FLOAT_BYTES * layout.length,
+        bytes_total=2 * FLOAT_BYTES * layout.length * rounds,
+        mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1)),
+        parts=by_part,
+        nodes=[_node(study, layout, planned, parts, name, size) for name, size in joining.items()],
+        left_out=[name for name in declared if name not in joining],
+        quorum=study.federation.quorum,
+        asked_per_round=asked,
+        prospect=prospect(by_part[0].study_ratio),
+    )
+
+
+def _node(
+    study: Study, layout: Layout, planned: PrivacyPlan, parts: Sequence[Part], name: str, declared: int
+) -> NodePlan:
+    batch = planned.sampling_rate * declared
+    first, whole = round_steps(study, planned, batch, 1), all_steps(study, planned, batch)
+    return NodePlan(
+        name=name,
+        declared_size=declared,
+        expected_batch=batch,
+        update_ratio=ratio(parts, first),
+        study_ratio=ratio(parts[:1], whole),
+        noise_length=noise_length(parts, first),
+        rounds_kept_out=len(rounds_kept_out(study, layout, declared=declared)),
+    )
+
+
+def read_sizes(text: str) -> dict[str, int]:
+    """Declared sizes as typed, `3700,4200`, by a number for each node.
+
+    Raises:
+        SettingsError: not a list of whole numbers above zero.
+    """
+    found = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in found):
+        raise SettingsError(
+            f"Expected whole numbers with commas between, got --sizes {text!r}.", hint="--sizes 3700,4200"
+        )
+    return {f"node {number}": int(part) for number, part in enumerate(found, start=1)}
+
+
+def study_in(path: Path) -> Study:
+    """The study in a file, which may be a simulation's scenario: what only a simulation has is left aside."""
+    declared = read_toml(path)
+    declared.pop("simulation", None)
+    return parse(Study, declared, where=str(path))

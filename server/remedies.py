@@ -1,0 +1,82 @@
+"""What would let a study learn, each change by itself and with its number."""
+
+import math
+from collections.abc import Callable
+
+from server.plan import StudyPlan
+from shared.errors import BudgetError
+from shared.privacy.planning import plan
+from shared.privacy.signal_to_noise import (
+    LEARNS_LITTLE,
+    Part,
+    Steps,
+    batch_of_mean,
+    best_batches,
+    least_that_helps,
+    ratio,
+)
+from shared.schedule import learning_rate_factors
+from shared.study import Study
+
+LARGEST_EPSILON, MOST_ROUNDS = 100.0, 10_000
+WORTH_SAYING = 1.1
+
+
+def remedies(study: Study, planned: StudyPlan) -> list[str]:
+    """Changes of the study that would bring its deciding part to where it learns well; nothing if it does.
+
+    Learning rates are not among them: they make signal and noise longer alike.
+    """
+    times = LEARNS_LITTLE / planned.ratio
+    if times <= 1:
+        return []
+    part = planned.parts[0]
+    fewer = max(1, int(part.dimension / times**2))
+    how = "adapter.rank, adapter.layers" if part.name == "adapter" else "fewer labels; a smaller base model"
+    found = [
+        f"records: {times:.1f} times as many at every site, or {times**2:.1f} times as many such sites in a round",
+        f"trained entries of the {part.name}: at most {fewer} instead of {part.dimension} ({how})",
+    ]
+    return [*found, *_settings(study, planned), *_without_small_sites(planned)]
+
+
+def _settings(study: Study, planned: StudyPlan) -> list[str]:
+    mean = batch_of_mean([node.declared_size for node in planned.nodes], asked=planned.asked_per_round)
+    part = Part(planned.parts[0].name, planned.parts[0].learning_rate, planned.parts[0].dimension)
+
+    def at(epsilon: float, rate: float, rounds: int) -> float:
+        changed = study.privacy.model_copy(update={"epsilon": epsilon, "sampling_rate": rate})
+        total = rounds * study.training.local_steps
+        try:
+            sigma = plan(changed, steps=total).noise_multiplier
+        except BudgetError:
+            return 0.0
+        factors = learning_rate_factors(round_number=1, local_steps=total, rounds=1)
+        return ratio([part], Steps(factors, sigma, changed.clip_norm, rate * mean))
+
+    epsilon, rate, rounds = study.privacy.epsilon, study.privacy.sampling_rate, study.federation.rounds
+    enough: list[tuple[str, Callable[[float], float], float, float]] = [
+        ("privacy.epsilon", lambda value: at(value, rate, rounds), epsilon, LARGEST_EPSILON),
+        ("privacy.sampling_rate", lambda value: at(epsilon, value, rounds), rate, 1.0),
+        ("federation.rounds", lambda value: at(epsilon, rate, math.ceil(value)), float(rounds), float(MOST_ROUNDS)),
+    ]
+    found = []
+    for name, ratio_at, low, high in enough:
+        value = least_that_helps(ratio_at, low=low, high=high)
+        if value is not None:
+            shown = math.ceil(value) if name == "federation.rounds" else f"{math.ceil(value * 100) / 100:g}"
+            found.append(f"{name}: {shown} instead of {low:g}")
+        elif name != "privacy.epsilon" and ratio_at(high) > WORTH_SAYING * planned.ratio:
+            found.append(f"{name}: {high:g} instead of {low:g} gives {ratio_at(high) / planned.ratio:.1f} times")
+    return found
+
+
+def _without_small_sites(planned: StudyPlan) -> list[str]:
+    sizes = [node.declared_size for node in planned.nodes]
+    asked = planned.asked_per_round
+    best = best_batches(sizes, asked=asked)
+    gain = batch_of_mean(best, asked=asked) / batch_of_mean(sizes, asked=asked)
+    if gain < WORTH_SAYING:
+        return []
+    left = f"federation.smallest_declared_size: {round(best[-1])} leaves {len(best)} sites"
+    return [f"{left}, whose mean has {gain:.1f} times the ratio: a small site's noise counts as much as a large one's"]

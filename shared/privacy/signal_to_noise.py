@@ -1,0 +1,155 @@
+"""Whether anything can be learned through the noise: a study's longest signal beside its noise, before any is spent.
+
+Everything here is public: learning rates, sigma, C, the number of trained entries, and declared sizes. One step moves a
+part of the model, the head or the adapter, by
+
+    rate x factor x (sum of clipped gradients + noise) / L
+
+with L the expected batch. Signals of steps may point the same way and add up to rate x C x (sum of factors) at most.
+Noise is independent: entries have standard deviation rate x sigma x C x sqrt(sum of squared factors) / L, and d of
+them are sqrt(d) times as long. The rate falls out of a part's ratio of the two: another learning rate makes
+signal and noise longer alike.
+
+The signal is an upper bound. Gradients of different records point different ways, the more so the better the model
+is: measured without noise, single rounds moved the head by 0.12 (the first) down to 0.02 of the bound on images of
+digits and by 0.06 to 0.02 on sentiment of texts; the whole study by 0.05 and 0.03. Studies learn all the same where
+noise is as long as the bound, because it spreads over all directions and the signal does not. So the thresholds are
+measured, not derived: four sites that learn ten digits (the scenario `digits`), where guessing is right for 0.10 of the
+images and training without noise for 0.92.
+
+| ratio of the head | 0.4 | 0.7 | 0.7 | 1.6 | 2.6 | 3.1 | 5.6 | 13 | 24 |
+|---|---|---|---|---|---|---|---|---|---|
+| by | ε 0.05 | ε 0.1 | 0.06 of the records | ε 0.25 | 0.2 of the records | ε 0.5 | ε 1 | ε 3 | ε 8 |
+| right | 0.12 | 0.13 | 0.09 | 0.39 | 0.61 | 0.67 | 0.82 | 0.90 | 0.90 |
+
+The ratio says nothing of a task that cannot be learned, nor of a learning rate that is too low or too high.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from scipy.special import gammaincinv
+
+from shared.checks import at_least, positive
+
+LEARNS_NOTHING = 1.0
+"""Below this ratio, over all steps and for the mean of all nodes, next to nothing is learned."""
+LEARNS_LITTLE = 3.0
+"""Below this ratio a good part of what could be learned is lost."""
+CHANCE = math.exp(-18)
+"""Practically never: as in the server's bound on honest updates."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Trained tensors that share a learning rate: the head, or the adapter."""
+
+    name: str
+    learning_rate: float
+    """At the study's first step."""
+    dimension: int
+    """Trained entries."""
+
+    def __post_init__(self) -> None:
+        positive(learning_rate=self.learning_rate, dimension=self.dimension)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Noisy steps, of a round or of a whole study."""
+
+    factors: Sequence[float]
+    """Of the learning rate, step by step."""
+    noise_multiplier: float
+    clip_norm: float
+    batch: float
+    """L, the expected number of units in a step; for the mean over nodes see `batch_of_mean`."""
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of one entry's noise after all steps, for a learning rate of 1."""
+        return self.noise_multiplier * self.clip_norm * math.sqrt(sum(f**2 for f in self.factors)) / self.batch
+
+
+class Prospect(StrEnum):
+    """What a study can be expected to learn."""
+
+    NOTHING = "nothing"
+    LITTLE = "little"
+    ENOUGH = "enough"
+
+
+def longest_signal(parts: Sequence[Part], steps: Steps) -> float:
+    """The longest that an update can be without its noise, in parameter units.
+
+    Guarantee: no update without noise is longer, if no batch holds more than its expected number of units.
+    """
+    return max(part.learning_rate for part in parts) * steps.clip_norm * sum(steps.factors)
+
+
+def noise_length(parts: Sequence[Part], steps: Steps) -> float:
+    """Root mean square length of the noise in an update, in parameter units.
+
+    Guarantee: the mean square length of the sum of all steps' noise is the square of this.
+    """
+    return steps.spread * math.sqrt(sum(part.learning_rate**2 * part.dimension for part in parts))
+
+
+def shortest_noise(parts: Sequence[Part], steps: Steps) -> float:
+    """A length below which the noise in an update falls with probability e^-18 at most.
+
+    A part's squared length is chi-squared with as many degrees of freedom as it has entries; none of them falls below
+    its quantile of e^-18 / (number of parts), but for e^-18.
+    """
+    chance = CHANCE / len(parts)
+    lowest = sum(part.learning_rate**2 * 2 * float(gammaincinv(part.dimension / 2, chance)) for part in parts)
+    return steps.spread * math.sqrt(lowest)
+
+
+def ratio(parts: Sequence[Part], steps: Steps) -> float:
+    """Longest signal over noise. For a single part it does not depend on its learning rate."""
+    return longest_signal(parts, steps) / noise_length(parts, steps)
+
+
+def batch_of_mean(batches: Sequence[float], *, asked: int | None = None) -> float:
+    """The batch of one node whose update would be as noisy as the unweighted mean over nodes with these batches.
+
+    Independent noise of variance 1 / L² each gives the mean of n a variance of sum(1 / L²) / n²: a small node's noise
+    counts as much as a large one's signal.
+
+    Args:
+        batches: L of every node.
+        asked: how many of them a round asks, drawn at random; default: all. The variance is then the average one.
+    """
+    at_least(1, nodes=len(batches))
+    positive(smallest_batch=min(batches))
+    count = len(batches) if asked is None else min(asked, len(batches))
+    return math.sqrt(count * len(batches) / sum(1 / batch**2 for batch in batches))
+
+
+def prospect(study_ratio: float) -> Prospect:
+    """Judge a ratio over all steps, for the mean over all nodes, of the part that decides.
+
+    That is the head where the task has one: it starts at zero, and while it is noise the adapter learns from noise.
+    """
+    if study_ratio < LEARNS_NOTHING:
+        return Prospect.NOTHING
+    return Prospect.LITTLE if study_ratio < LEARNS_LITTLE else Prospect.ENOUGH
+
+
+def best_batches(batches: Sequence[float], *, asked: int | None = None) -> list[float]:
+    """The largest nodes whose mean is the least noisy, largest first: leaving out small ones can help everyone."""
+    ordered = sorted(batches, reverse=True)
+    return max((ordered[:count] for count in range(1, 1 + len(ordered))), key=lambda b: batch_of_mean(b, asked=asked))
+
+
+def least_that_helps(ratio_at: Callable[[float], float], *, low: float, high: float) -> float | None:
+    """The smallest value in [low, high], to five percent, with which an increasing ratio is enough; None if none is."""
+    if ratio_at(high) < LEARNS_LITTLE:
+        return None
+    while high > 1.05 * low:  # every look calibrates noise anew
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if ratio_at(middle) >= LEARNS_LITTLE else (middle, high)
+    return high

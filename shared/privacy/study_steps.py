@@ -1,0 +1,32 @@
+"""A study's steps, and the parts of the model that they move, as signal and noise see them."""
+
+import math
+from collections.abc import Iterable
+
+from shared.privacy.planning import PrivacyPlan
+from shared.privacy.signal_to_noise import Part, Steps
+from shared.schedule import learning_rate_factors
+from shared.study import Study
+
+
+def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
+    """Head and adapter, in this order, as far as the names and shapes of the trained tensors hold them."""
+    dimension = {"head": 0, "adapter": 0}
+    for name, shape in tensors:
+        dimension["head" if name.startswith("head.") else "adapter"] += math.prod(shape)
+    rates = {"head": study.training.learning_rate, "adapter": study.training.adapter_learning_rate}
+    return [Part(name, rates[name], size) for name, size in dimension.items() if size]
+
+
+def round_steps(study: Study, planned: PrivacyPlan, batch: float, number: int) -> Steps:
+    """The steps of one round."""
+    factors = learning_rate_factors(
+        round_number=number, local_steps=study.training.local_steps, rounds=study.federation.rounds
+    )
+    return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)
+
+
+def all_steps(study: Study, planned: PrivacyPlan, batch: float) -> Steps:
+    """The steps of the whole study."""
+    factors = learning_rate_factors(round_number=1, local_steps=study.total_steps, rounds=1)
+    return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)

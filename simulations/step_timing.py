@@ -1,0 +1,121 @@
+"""How long a private step takes on this machine: measured on synthetic records, before any data is there."""
+
+import math
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.vault.private_training import LearningRates, PrivateTrainer
+from client.vault.randomness import OsRandomness, StepRandomness
+from client.vault.vault import device_for
+from shared.adapted_model import AdaptedModel, build
+from shared.prefix import prefix_for
+from shared.privacy.planning import plan
+from shared.records import Records, with_units
+from shared.study import RECORD, Study
+
+FEW, MANY, REPEATS = 8, 40, 3
+LONGEST = 128
+"""Tokens, where a task says no length of its own."""
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """A straight line through two measured batch sizes."""
+
+    step_s: float
+    """Of an empty batch: noise and bookkeeping."""
+    record_s: float
+    """Of each record more in a batch."""
+    prefix_s: float
+    """Once per record, for its frozen activations; 0 if none are kept."""
+
+    def minutes(self, *, steps: int, batch: float) -> float:
+        """Of so many steps with so many records each."""
+        return steps * (self.step_s + batch * self.record_s) / 60
+
+    def minutes_before(self, *, records: float) -> float:
+        """Before the first round, once."""
+        return records * self.prefix_s / 60
+
+
+def time_step(study: Study, *, tokens: int | None = None) -> StepTime:
+    """Measure real private steps of this study's model and adapter on this machine, with nobody's records.
+
+    Args:
+        study: as declared.
+        tokens: of a record; default: the most that the task allows. Images and recordings have a length of their own.
+    """
+    model = build(study).to(device_for(study.performance.device))
+    records = model.kind.synthetic(model.config, [tokens or longest(study)] * MANY, variant=0)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.monotonic()
+        trainer = _trainer(study, model, records, Path(folder) if study.performance.prefix_cache else None)
+        prefix_s = (time.monotonic() - started) / MANY if model.frozen_prefix else 0.0
+        few, many = (_seconds(trainer, count) for count in (FEW, MANY))
+    record_s = max(0.0, (many - few) / (MANY - FEW))
+    return StepTime(max(0.0, few - FEW * record_s), record_s, prefix_s)
+
+
+def longest(study: Study) -> int:
+    """Tokens of the longest record that the task admits."""
+    parts = getattr(study.task, "tasks", {"": study.task}).values()
+    return max(int(getattr(part, "max_length", LONGEST)) for part in parts)
+
+
+def _trainer(study: Study, model: AdaptedModel, records: Records, cache: Path | None) -> PrivateTrainer:
+    if study.privacy.unit != RECORD:
+        records = with_units(records, np.arange(len(records)))
+    device = next(model.parameters()).device
+    rates = LearningRates(study.training.learning_rate, study.training.adapter_learning_rate)
+    return PrivateTrainer(
+        model,
+        prefix_for(model, records, device, study.performance, cache),
+        plan(study.privacy, steps=study.total_steps),
+        declared_size=math.ceil(MANY / study.privacy.sampling_rate),
+        learning_rates=rates,
+        micro_batch_tokens=study.performance.micro_batch_tokens,
+        precision=study.performance.precision,
+    )
+
+
+def _seconds(trainer: PrivateTrainer, records: int) -> float:
+    start, taken = trainer.model.packed(), []
+    for _ in range(REPEATS):
+        started = time.monotonic()
+        trainer.train_round(start, factors=[1.0], randomness=FirstRecords(records))
+        taken.append(time.monotonic() - started)
+    return min(taken)
+
+
+class FirstRecords:
+    """Draws the same batch every time, with real noise: fit for taking the time of a step, and for nothing else."""
+
+    def __init__(self, records: int) -> None:
+        self._records = records
+
+    def step(self) -> StepRandomness:
+        """One step over the first records."""
+        return _FirstRecordsOfStep(self._records, OsRandomness().step())
+
+
+class _FirstRecordsOfStep:
+    def __init__(self, records: int, drawn: StepRandomness) -> None:
+        self._records, self._drawn = records, drawn
+
+    def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
+        """The first of them, with a look at the cipher that a real draw would take."""
+        self._drawn.poisson_batch(count, sampling_rate)
+        return np.arange(self._records)
+
+    def gaussian(self, count: int) -> NDArray[np.float64]:
+        """Real noise."""
+        return self._drawn.gaussian(count)
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """Real numbers to round with."""
+        return self._drawn.uniforms(count)

@@ -1,0 +1,187 @@
+"""A plan from public numbers alone; studies whose honest updates would be kept out are found beforehand."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.app import norm_bound
+from server.cli import main
+from server.intake import LARGEST_NORM
+from server.kept_out import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
+from server.plan import read_sizes, study_in, study_plan
+from server.plan_text import verdict
+from server.remedies import remedies
+from shared.adapted_model import layout_of
+from shared.adapters import Layout
+from shared.errors import SettingsError
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.planning import plan
+from shared.privacy.signal_to_noise import Prospect
+from shared.study import Study
+
+LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
+SIZES = {"north": 300, "south": 5012, "tiny": 4}
+
+
+def test_the_plan_is_the_accountants(make_study: Callable[..., Study]) -> None:
+    study = make_study()
+    found, planned = study_plan(study, LAYOUT, SIZES), plan(study.privacy, steps=9)
+    assert (found.noise_multiplier, found.steps) == (planned.noise_multiplier, 9)
+    assert found.epsilon_by_round[1] == epsilon_rdp([planned.release(6)], study.privacy.delta)
+    assert found.epsilon_prv is not None and found.epsilon_prv < found.epsilon_by_round[-1] <= study.privacy.epsilon
+    assert found.fits and not study_plan(study, LAYOUT, SIZES, spent_steps=1).fits
+
+
+def test_nodes_are_planned_by_declared_size_and_small_ones_are_left_out(make_study: Callable[..., Study]) -> None:
+    found = study_plan(make_study(), LAYOUT, SIZES)
+    assert [(node.name, node.declared_size) for node in found.nodes] == [("north", 300), ("south", 5000)]
+    assert found.nodes[1].expected_batch == pytest.approx(500)
+    assert found.left_out == ["tiny"]
+    assert found.nodes[0].study_ratio < found.ratio < found.nodes[1].study_ratio
+    with pytest.raises(SettingsError, match="smallest_declared_size=10"):
+        study_plan(make_study(), LAYOUT, {"tiny": 4})
+
+
+def test_bytes_are_those_of_the_trained_entries(make_study: Callable[..., Study]) -> None:
+    found = study_plan(make_study(), LAYOUT, SIZES)
+    assert [(part.name, part.dimension) for part in found.parts] == [("head", 66), ("adapter", 512)]
+    assert found.bytes_up_per_round == 4 * 578 and found.bytes_total == 2 * 3 * 4 * 578
+
+
+def test_a_study_that_cannot_learn_is_told_so_and_every_remedy_helps(make_study: Callable[..., Study]) -> None:
+    study, sizes = make_study(privacy={"epsilon": 0.05}), {"north": 300, "south": 300}
+    found = study_plan(study, LAYOUT, sizes)
+    said = remedies(study, found)
+    assert found.prospect is Prospect.NOTHING and verdict(found, said)[0].startswith("This will not learn")
+    needed = float(next(line for line in said if line.startswith("privacy.epsilon")).split()[1])
+    more = make_study(privacy={"epsilon": needed})
+    assert study_plan(more, LAYOUT, sizes).prospect is Prospect.ENOUGH
+    less = make_study(privacy={"epsilon": 0.9 * needed})
+    assert study_plan(less, LAYOUT, sizes).prospect is not Prospect.ENOUGH
+    times = float(said[0].split()[1])
+    assert study_plan(study, LAYOUT, dict.fromkeys("ab", round(330 * times))).prospect is Prospect.ENOUGH
+
+
+def test_one_small_site_among_large_ones_is_named(make_study: Callable[..., Study]) -> None:
+    study = make_study(privacy={"epsilon": 0.1})
+    said = remedies(study, study_plan(study, LAYOUT, {"a": 400, "b": 400, "c": 10}))
+    assert any(line.startswith("federation.smallest_declared_size: 400 leaves 2 sites") for line in said)
+
+
+def test_nothing_needs_a_remedy_where_noise_leaves_room(make_study: Callable[..., Study]) -> None:
+    study = make_study(privacy={"epsilon": 8.0})
+    found = study_plan(study, LAYOUT, {"a": 5000, "b": 5000})
+    assert found.prospect is Prospect.ENOUGH and remedies(study, found) == []
+
+
+def test_a_cohort_is_as_noisy_as_the_nodes_it_asks(make_study: Callable[..., Study]) -> None:
+    some = study_plan(make_study(federation={"cohort": 2}), LAYOUT, dict.fromkeys(map(str, range(8)), 300))
+    two = study_plan(make_study(), LAYOUT, {"a": 300, "b": 300})
+    assert some.ratio == pytest.approx(two.ratio) and some.asked_per_round == 2 and len(some.nodes) == 8
+    assert some.epsilon_by_round == two.epsilon_by_round
+
+
+def loud(make_study: Callable[..., Study], **federation: Any) -> Study:
+    return make_study(training={"learning_rate": 200.0}, federation={"smallest_declared_size": 10, **federation})
+
+
+def test_what_is_said_to_be_kept_out_is_what_the_server_keeps_out(make_study: Callable[..., Study]) -> None:
+    study = loud(make_study)
+    generator, rates = np.random.default_rng(0), np.repeat([4.0, 200.0], [512, 66])
+    sigma = plan(study.privacy, steps=9).noise_multiplier
+
+    def passed(number: int, declared: int) -> int:
+        squares = sum((1 - step / 9) ** 2 for step in range(3 * number - 3, 3 * number))
+        spread = sigma * np.sqrt(squares) / (study.privacy.sampling_rate * declared)
+        lengths = np.linalg.norm(generator.normal(size=(2000, 578)) * rates * spread, axis=1)
+        return int((lengths <= min(LARGEST_NORM, norm_bound(study, number, dimension=578))).sum())
+
+    rounds = rounds_kept_out(study, LAYOUT, declared=10)
+    assert rounds and not any(passed(number, 10) for number in rounds)
+    assert rounds_kept_out(study, LAYOUT, declared=40) == []
+    assert all(passed(number, 40) for number in (1, 2, 3))
+
+
+def test_a_study_that_throws_small_sites_updates_away_is_refused_with_the_size_that_is_enough(
+    make_study: Callable[..., Study],
+) -> None:
+    study = loud(make_study)
+    enough = smallest_size_let_in(study, LAYOUT)
+    assert enough is not None
+    with pytest.raises(SettingsError, match="of 3 rounds") as refused:
+        refuse_what_is_kept_out(study, LAYOUT)
+    assert f"smallest_declared_size to {enough} or more" in refused.value.hint
+    refuse_what_is_kept_out(loud(make_study, smallest_declared_size=enough), LAYOUT)
+    with pytest.raises(SettingsError):
+        refuse_what_is_kept_out(loud(make_study, smallest_declared_size=enough - 1), LAYOUT)
+
+
+def test_the_plan_warns_of_updates_that_are_kept_out(make_study: Callable[..., Study]) -> None:
+    found = study_plan(loud(make_study), LAYOUT, {"north": 10, "south": 5000})
+    count = len(rounds_kept_out(loud(make_study), LAYOUT, declared=10))
+    assert count and [node.rounds_kept_out for node in found.nodes] == [count, 0]
+    assert any(f"keep out north in up to {count} of 3 rounds" in line for line in verdict(found, []))
+
+
+@pytest.mark.parametrize("text", ["", "many", "3700,", "0", "-5", "3.5"])
+def test_sizes_are_whole_numbers(text: str) -> None:
+    with pytest.raises(SettingsError, match="--sizes"):
+        read_sizes(text)
+
+
+def test_a_scenario_is_planned_as_the_study_in_it(tmp_path: Path, make_study: Callable[..., Study]) -> None:
+    study = toml(make_study(), tmp_path / "study.toml")
+    (tmp_path / "scenario.toml").write_text(study.read_text() + '[simulation.data]\nsource = "nowhere.csv"\n')
+    assert study_in(tmp_path / "scenario.toml").sha256 == study_in(study).sha256
+
+
+def toml(study: Study, path: Path, more: str = "") -> Path:
+    """A study file of what differs from the defaults."""
+    path.write_text(
+        f'[study]\nname = "test"\n[model]\nsource = "{study.model.source}"\n'
+        '[task]\nkind = "sequence-classification"\nlabels = ["no", "yes"]\nmax_length = 24\n'
+        f"[federation]\nrounds = 3\nsmallest_declared_size = 10\n[training]\nlocal_steps = 3\n{more}"
+    )
+    return path
+
+
+def test_the_server_plans_without_a_federation(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = toml(make_study(), tmp_path / "study.toml")
+    told = command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000", "--json")
+    found = json.loads(told)
+    expected = study_plan(make_study(), layout_of(make_study()), {"node 1": 300, "node 2": 5000})
+    assert found["ratio"] == expected.ratio and found["prospect"] == "enough"
+    assert found["nodes"][1]["name"] == "node 2" and len(found["epsilon_by_round"]) == 3
+    assert "Noise leaves room" in command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000")
+
+
+def test_a_study_is_not_queued_that_throws_updates_away(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = toml(make_study(), tmp_path / "study.toml", "learning_rate = 200.0\n")
+    home = ["--home", str(tmp_path / "server")]
+    command(monkeypatch, capsys, "init", "--host", "localhost", *home)
+    command(monkeypatch, capsys, "run", str(file), *home, code=2)
+    assert json.loads(command(monkeypatch, capsys, "runs", "--json", *home)) == []
+    assert json.loads(command(monkeypatch, capsys, "run", str(file), "--force", "--json", *home))["rounds"] == 3
+
+
+def command(monkeypatch: Any, capsys: Any, *arguments: str, code: int = 0) -> str:
+    monkeypatch.setattr(sys, "argv", ["fedvault-server", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert int(ended.value.code or 0) == code
+    return str(capsys.readouterr().out)
