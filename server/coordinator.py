@@ -74,6 +74,7 @@ class Terms:
     wire: Wire = "float32"
     """How updates travel."""
     cohort: int | None = None
+    """How many are asked in a round; None asks everybody who is there."""
 
 
 class Coordinator:

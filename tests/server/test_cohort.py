@@ -45,7 +45,7 @@ def grid(pool: ThreadPoolExecutor, asked: list[tuple[int, int]], cut: int = 0) -
 def coordinator(found: LocalGrid, folder: Path) -> Coordinator:
     return Coordinator(
         found,
-        Terms("study", "run", ROUNDS, 2, 20.0, COHORT),
+        Terms("study", "run", ROUNDS, 2, 20.0, cohort=COHORT),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
         aggregation=UniformMean,
