@@ -1,14 +1,13 @@
 """The real sets with natural sites that quality is measured on, and what is run on each.
 
-Every set is one scenario beside this file. Its rates were chosen on VADER's tweets and editorials alone; `digits` is
-the set on which LoRA has to earn its noise, named before anything was tuned on it.
+Every set is one scenario beside this file; parts of them, so that a run takes minutes. Rates are the studies' defaults.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import SettingsError
-from simulations.scenario import USUAL_ARMS, Scenario, load
+from simulations.scenario import Scenario, load
 
 FOLDER = Path(__file__).parent
 SETS = ("vader", "disaster-messages", "movie-reviews", "digits")
@@ -64,6 +63,3 @@ def cases(names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int, *, sh
 
 def _arms(with_references: bool) -> tuple[str, ...]:
     return (*PRIVATE, *WITHOUT_PRIVACY) if with_references else PRIVATE
-
-
-__all__ = ["EPSILONS", "SEEDS", "SETS", "USUAL_ARMS", "Case", "cases"]
