@@ -23,7 +23,10 @@ Declared = TypeVar("Declared", bound=BaseModel)
 RECORD = "record"
 UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
-ADDED_LATER = {"federation": {"wire": "float32"}}
+ADDED_LATER: dict[str, dict[str, Any]] = {
+    "privacy": {"head_share": None},
+    "federation": {"wire": "float32", "cohort": None},
+}
 """Keys that studies once did not have, with what was so then. Left out of the identity while it still is so: older
 studies keep their hash, and older nodes read what asks nothing new of them."""
 
@@ -97,6 +100,10 @@ class Privacy(Section):
     """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to length below 1; `flat` cuts at `clip_norm`."""
     clip_norm: Positive = 1.0
     """Largest length of one unit's gradient, in gradient units. With `automatic` it only rescales learning rates."""
+    head_share: float | None = Field(default=None, gt=0, lt=1)
+    """Where head and adapter are both trained, clip each by itself: the head at clip_norm x sqrt(head_share), the
+    adapter at what is left, so that the whole is bounded as before. Unset: as one vector, of which the longer part
+    takes nearly all."""
 
 
 class Training(Section):
@@ -120,7 +127,7 @@ class Federation(Section):
     the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B."""
     quorum: int = Field(default=2, ge=1)
     """Fewest accepted updates that make a round; with fewer the global adapter stays as it was."""
-    cohort: int | None = Field(default=None, ge=1, exclude_if=lambda cohort: cohort is None)
+    cohort: int | None = Field(default=None, ge=1)
     """How many of the nodes present are asked in a round, drawn anew for each. Default: all. Noise is set for a node
     that joins every round either way: the draw amplifies nothing. Not part of the identity where it is not set."""
     deadline_s: Positive = 1800.0

@@ -10,6 +10,7 @@ Where the unit of privacy is a group of records, the one gradient of such a unit
 | the batch is larger than memory | `accumulate` any number of physical parts, then one `step` with one noise draw |
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -32,7 +33,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
     Guarantee: every step adds exactly one draw of Gaussian noise with standard deviation noise_multiplier x clip_norm.
 
     Args:
-        parameter_groups: dicts with `params` and `lr`, as torch.optim.SGD takes them.
+        parameter_groups: dicts with `params` and `lr`, as torch.optim.SGD takes them; with `share` too, each group is
+            clipped by itself at clip_norm x sqrt(share), and shares add up to 1: the whole is still bounded by clip_norm.
         noise_multiplier: sigma; >= 0.
         clip_norm: C, in gradient units.
         divisor: L = sampling rate x declared size; public, never the true batch size.
@@ -75,13 +77,27 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
 
     def clip_and_accumulate(self) -> None:
         """Add the clipped gradients to `summed_grad` in float64, with a factor of 0 for anything that is not finite."""
-        gradients = [parameter.grad_sample.double() for parameter in self.params]
-        factors = clip_factors(gradients, clip_norm=self.max_grad_norm, clipping=self.clipping)
+        groups, clip_norms = self._clipped_together()
+        gradients = [[parameter.grad_sample.double() for parameter in group] for group in groups]
+        factors = clip_factors(gradients, clip_norms=clip_norms, clipping=self.clipping)
         untouched = 1.0 if self.clipping == "flat" else 1.0 / (1.0 + AUTOMATIC_STABILITY)
-        self.seen, self.scaled_down = self.seen + len(factors), self.scaled_down + int((factors < untouched).sum())
-        for parameter, gradient in zip(self.params, gradients, strict=True):
-            clipped = torch.tensordot(factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
-            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
+        shortened = torch.stack(factors).amin(dim=0) < untouched
+        self.seen, self.scaled_down = self.seen + len(shortened), self.scaled_down + int(shortened.sum())
+        for group, group_gradients, group_factors in zip(groups, gradients, factors, strict=True):
+            for parameter, gradient in zip(group, group_gradients, strict=True):
+                clipped = torch.tensordot(group_factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
+                parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
+
+    def _clipped_together(self) -> tuple[list[list[Any]], list[float]]:
+        """Parameters that are clipped as one vector, and at which length."""
+        shares = [group.get("share") for group in self.param_groups]
+        if None in shares:
+            return [list(self.params)], [float(self.max_grad_norm)]
+        if not math.isclose(sum(shares), 1.0):
+            raise ExactnessError(f"Expected shares of the clipping norm that add up to 1, got {shares}.")
+        return [list(group["params"]) for group in self.param_groups], [
+            float(self.max_grad_norm) * math.sqrt(share) for share in shares
+        ]
 
     def noisy_step(self, randomness: StepRandomness) -> None:
         """Finish one logical batch: noise, division, descent. An empty batch is pure noise."""
@@ -111,17 +127,24 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
 
 
-def clip_factors(gradients: list[Tensor], *, clip_norm: float, clipping: Literal["automatic", "flat"]) -> Tensor:
-    """One factor per record such that factor x |gradient over all tensors| <= clip_norm; 0 where it is not finite.
+def clip_factors(
+    groups: list[list[Tensor]], *, clip_norms: list[float], clipping: Literal["automatic", "flat"]
+) -> list[Tensor]:
+    """One factor per group and record such that factor x |gradient over the group's tensors| <= the group's norm; 0 for
+    a record that is not finite in any group.
 
     Guarantee: a record whose gradient is NaN or infinite contributes nothing and reveals nothing.
     """
-    norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-    if clipping == "automatic":
-        factors = clip_norm / (norms + AUTOMATIC_STABILITY * clip_norm)
-    else:
-        factors = (clip_norm / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1.0)
-    return torch.where(torch.isfinite(norms), factors, torch.zeros_like(factors))
+    norms = [torch.stack([g.flatten(1).norm(dim=1) for g in group]).norm(dim=0) for group in groups]
+    finite = torch.isfinite(torch.stack(norms)).all(dim=0)
+    found = []
+    for norm, clip_norm in zip(norms, clip_norms, strict=True):
+        if clipping == "automatic":
+            factors = clip_norm / (norm + AUTOMATIC_STABILITY * clip_norm)
+        else:
+            factors = (clip_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
+        found.append(torch.where(finite, factors, torch.zeros_like(factors)))
+    return found
 
 
 def split_like(parameters: list[nn.Parameter], flat: np.ndarray[Any, np.dtype[np.float64]]) -> list[Tensor]:

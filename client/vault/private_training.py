@@ -107,13 +107,17 @@ class PrivateTrainer:
         return update
 
     def optimizer(self) -> PrivateOptimizer:
-        """A fresh optimizer over what is trained: head and adapter at their own rates, clipped as one vector."""
+        """A fresh optimizer over what is trained: head and adapter at their own rates, each with its share of the
+        clipping norm if the plan says so."""
         rates = {"head": self.learning_rates.head, "base": self.learning_rates.adapter}
-        groups = []
+        groups: list[dict[str, Any]] = []
         for name, rate in rates.items():
             trained = [p for p in getattr(self.model, name).parameters() if p.requires_grad]
             if trained:
                 groups.append({"params": trained, "lr": rate, "initial_lr": rate})
+        if len(groups) == len(rates) and self.plan.head_share is not None:
+            for group, share in zip(groups, (self.plan.head_share, 1 - self.plan.head_share), strict=True):
+                group["share"] = share
         return PrivateOptimizer(
             groups,
             noise_multiplier=self.plan.noise_multiplier,

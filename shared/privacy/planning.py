@@ -23,6 +23,8 @@ class PrivacyPlan:
     """Of a node that joins every round: the worst case, for which the noise is set."""
     clipping: Literal["automatic", "flat"]
     clip_norm: float
+    head_share: float | None
+    """Share of the squared clipping norm that the head has, the adapter the rest; None: both clipped as one vector."""
     epsilon: float
     delta: float
     unit: str
@@ -54,6 +56,7 @@ def plan(privacy: Privacy, *, steps: int) -> PrivacyPlan:
         steps=steps,
         clipping=privacy.clipping,
         clip_norm=privacy.clip_norm,
+        head_share=privacy.head_share,
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         unit=privacy.unit,

@@ -67,6 +67,55 @@ def test_one_record_moves_the_sum_by_at_most_clip_norm(seed: int, scale: float, 
     assert moved <= clip * (1 + 1e-9)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.floats(1e-8, 1e8), st.floats(1e-3, 10), st.floats(0.05, 0.95), st.booleans())
+def test_parts_that_are_clipped_by_themselves_are_bounded_together(
+    seed: int, scale: float, clip: float, share: float, flat: bool
+) -> None:
+    generator = np.random.default_rng(seed)
+    parts = [nn.Parameter(torch.zeros(7)), nn.Parameter(torch.zeros(3, 2))]
+    opt = PrivateOptimizer(
+        [{"params": [p], "lr": 1.0, "share": s} for p, s in zip(parts, (share, 1 - share), strict=True)],
+        noise_multiplier=1.0,
+        clip_norm=clip,
+        divisor=4.0,
+        clipping="flat" if flat else "automatic",
+    )
+    for part, size in zip(parts, (scale, 1e3 * scale), strict=True):
+        part.grad_sample = size * torch.from_numpy(generator.standard_normal((1, *part.shape))).float()  # type: ignore[attr-defined]
+    opt.accumulate(1)
+    norms = [float(part.summed_grad.norm()) for part in parts]  # type: ignore[attr-defined]
+    assert norms[0] <= clip * share**0.5 * (1 + 1e-9) and norms[1] <= clip * (1 - share) ** 0.5 * (1 + 1e-9)
+    assert np.hypot(*norms) <= clip * (1 + 1e-9), "what the accountant is told of one record"
+
+
+def test_a_short_part_keeps_its_share_beside_a_long_one() -> None:
+    head, adapter = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    groups = [{"params": [head], "lr": 1.0, "share": 0.64}, {"params": [adapter], "lr": 1.0, "share": 0.36}]
+    opt = PrivateOptimizer(groups, noise_multiplier=1.0, clip_norm=1.0, divisor=1.0, clipping="flat")
+    head.grad_sample, adapter.grad_sample = torch.tensor([[1.0]]), torch.tensor([[100.0]])  # type: ignore[attr-defined]
+    opt.accumulate(1)
+    assert float(head.summed_grad) == pytest.approx(0.8) and float(adapter.summed_grad) == pytest.approx(0.6)  # type: ignore[attr-defined]
+
+
+def test_a_record_that_is_not_finite_in_one_part_contributes_to_none() -> None:
+    head, adapter = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
+    groups = [{"params": [head], "lr": 1.0, "share": 0.5}, {"params": [adapter], "lr": 1.0, "share": 0.5}]
+    opt = PrivateOptimizer(groups, noise_multiplier=1.0, clip_norm=1.0, divisor=1.0, clipping="automatic")
+    head.grad_sample, adapter.grad_sample = torch.tensor([[1.0]]), torch.tensor([[float("nan")]])  # type: ignore[attr-defined]
+    opt.accumulate(1)
+    assert float(head.summed_grad) == 0.0 and float(adapter.summed_grad) == 0.0  # type: ignore[attr-defined]
+
+
+def test_shares_that_do_not_add_up_are_refused() -> None:
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, "share": 0.7} for _ in range(2)]
+    opt = PrivateOptimizer(groups, noise_multiplier=1.0, clip_norm=1.0, divisor=1.0, clipping="flat")
+    for parameter in opt.params:
+        parameter.grad_sample = torch.ones(1, 1)
+    with pytest.raises(ExactnessError, match="add up to 1"):
+        opt.accumulate(1)
+
+
 @pytest.mark.guarantee("a record whose gradient is NaN or infinite contributes nothing and reveals nothing.")
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
 @pytest.mark.parametrize("flat", [True, False])
@@ -110,7 +159,7 @@ def test_empty_batch_is_a_step_of_pure_noise() -> None:
 
 def test_automatic_clipping_matches_its_formula() -> None:
     gradients = torch.tensor([[3.0, 4.0], [0.0, 0.01]], dtype=torch.float64)
-    factors = clip_factors([gradients], clip_norm=2.0, clipping="automatic")
+    (factors,) = clip_factors([[gradients]], clip_norms=[2.0], clipping="automatic")
     np.testing.assert_allclose(factors, [2 / (5 + 0.02), 2 / (0.01 + 0.02)], rtol=1e-12)
 
 
