@@ -51,7 +51,7 @@ local_steps = 6
 [federation]
 rounds = {OUR_ROUNDS}
 quorum = 4
-smallest_declared_size = 10
+smallest_declared_size = 200
 """
 POLICY = """epsilon = 100.0
 delta = 1e-5

@@ -54,7 +54,7 @@ adapter_learning_rate = 0.5
 rounds = 2000
 quorum = 2
 deadline_s = 45
-smallest_declared_size = 10
+smallest_declared_size = 30
 """
 
 

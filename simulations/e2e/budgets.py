@@ -129,7 +129,7 @@ local_steps = {SHORT_STEPS}
 rounds = {SHORT_ROUNDS}
 quorum = {main.federation.quorum}
 deadline_s = 240
-smallest_declared_size = 10
+smallest_declared_size = 30
 """
 
 
