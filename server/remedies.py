@@ -42,7 +42,8 @@ def remedies(study: Study, planned: StudyPlan) -> list[str]:
 
 def _settings(study: Study, planned: StudyPlan) -> list[str]:
     mean = batch_of_mean([node.declared_size for node in planned.nodes], asked=planned.asked_per_round)
-    part = Part(planned.parts[0].name, planned.parts[0].learning_rate, planned.parts[0].dimension)
+    first, both = planned.parts[0], len(planned.parts) == 2
+    part = Part(first.name, first.learning_rate, first.dimension, study.privacy.head_share if both else None)
 
     def at(epsilon: float, rate: float, rounds: int) -> float:
         changed = study.privacy.model_copy(update={"epsilon": epsilon, "sampling_rate": rate})

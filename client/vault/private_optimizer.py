@@ -34,7 +34,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
 
     Args:
         parameter_groups: dicts with `params` and `lr`, as torch.optim.SGD takes them; with `share` too, each group is
-            clipped by itself at clip_norm x sqrt(share), and shares add up to 1: the whole is still bounded by clip_norm.
+            clipped by itself at clip_norm x sqrt(share); shares add up to 1, so the whole is bounded by clip_norm.
         noise_multiplier: sigma; >= 0.
         clip_norm: C, in gradient units.
         divisor: L = sampling rate x declared size; public, never the true batch size.

@@ -51,6 +51,8 @@ class Part:
     """At the study's first step."""
     dimension: int
     """Trained entries."""
+    share: float | None = None
+    """Of the squared clipping norm, where it is clipped by itself; None: with the others, as one vector."""
 
     def __post_init__(self) -> None:
         positive(learning_rate=self.learning_rate, dimension=self.dimension)
@@ -86,7 +88,9 @@ def longest_signal(parts: Sequence[Part], steps: Steps) -> float:
 
     Guarantee: no update without noise is longer, if no batch holds more than its expected number of units.
     """
-    return max(part.learning_rate for part in parts) * steps.clip_norm * sum(steps.factors)
+    together = [part.learning_rate for part in parts if part.share is None]
+    apart = [part.learning_rate**2 * part.share for part in parts if part.share is not None]
+    return math.hypot(max(together, default=0.0), math.sqrt(sum(apart))) * steps.clip_norm * sum(steps.factors)
 
 
 def noise_length(parts: Sequence[Part], steps: Steps) -> float:

@@ -15,7 +15,10 @@ def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> li
     for name, shape in tensors:
         dimension["head" if name.startswith("head.") else "adapter"] += math.prod(shape)
     rates = {"head": study.training.learning_rate, "adapter": study.training.adapter_learning_rate}
-    return [Part(name, rates[name], size) for name, size in dimension.items() if size]
+    share, shares = study.privacy.head_share, dict[str, float]()
+    if share is not None and all(dimension.values()):
+        shares = {"head": share, "adapter": 1 - share}
+    return [Part(name, rates[name], size, shares.get(name)) for name, size in dimension.items() if size]
 
 
 def round_steps(study: Study, planned: PrivacyPlan, batch: float, number: int) -> Steps:

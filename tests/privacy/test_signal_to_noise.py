@@ -98,3 +98,12 @@ def test_the_least_that_helps_is_found_or_there_is_none() -> None:
 def test_a_part_without_entries_is_refused() -> None:
     with pytest.raises(SettingsError, match="dimension=0"):
         Part("head", 1.0, 0)
+
+
+def test_a_part_that_is_clipped_by_itself_has_its_share_of_the_signal_and_all_of_its_noise() -> None:
+    alone, shared = Part("head", 16.0, 30), Part("head", 16.0, 30, share=0.64)
+    assert ratio([shared], STEPS) == pytest.approx(0.8 * ratio([alone], STEPS))
+    adapter = Part("adapter", 4.0, 200, share=0.36)
+    whole = longest_signal([shared, adapter], STEPS)
+    assert whole == pytest.approx(math.hypot(longest_signal([shared], STEPS), longest_signal([adapter], STEPS)))
+    assert whole <= longest_signal(PARTS, STEPS)
