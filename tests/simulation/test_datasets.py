@@ -82,15 +82,20 @@ def test_another_archive_is_refused(tmp_path: Path) -> None:
 
 def test_disaster_messages_bear_their_channel_and_what_they_are_about(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "messages.db") as database:
-        database.execute("create table Messages (message, genre, aid_related, request)")
-        rows = [(" we need water ", "direct", 1, 1), ("  ", "news", 1, 0), ("a storm passed", "news", 0, 0)]
-        database.executemany("insert into Messages values (?, ?, ?, ?)", rows)
+        names = ", ".join(disaster_messages.TOPICS.values())
+        database.execute(f"create table Messages (message, genre, {names})")
+        rows = [
+            (" we need food ", "direct", 1, 0, 0, 1, 1, 0, 0, 0),
+            ("  ", "news", 1, 0, 0, 0, 0, 0, 0, 0),
+            ("all is well", "news", 0, 0, 0, 0, 0, 0, 0, 0),
+        ]
+        database.executemany(f"insert into Messages values ({', '.join('?' * 10)})", rows)  # noqa: S608
     database.close()
     content = {disaster_messages.DATABASE: (tmp_path / "messages.db").read_bytes()}
     table = disaster_messages.extract(archive_of(tmp_path / "package.tar.gz", content))
     assert table.to_numpy().tolist() == [
-        ["we need water", "aid", "request", "direct"],
-        ["a storm passed", "other", "other", "news"],
+        ["we need food", "aid", "aid|food|request", "direct"],
+        ["all is well", "other", "", "news"],
     ]
     with pytest.raises(DataError, match="got another archive"):
         disaster_messages.extract(archive_of(tmp_path / "other.tar.gz", {"readme": b"hello"}))
