@@ -109,9 +109,10 @@ HEARS = {
 FAMILIES: dict[str, Family] = {
     "bart": Family("layers", {"embed_positions": NOWHERE, "layernorm_embedding": NOTHING}, encoder="encoder"),
     "bert": BERT,
+    "camembert": BERT,
     "deit": IMAGES,
     "distilbert": Family("transformer.layer", {"embeddings": _instead(_EmbeddedWords)}),
-    "electra": BERT,
+    "electra": Family("encoder.layer", {"embeddings": EMBEDDED, "embeddings_project": NOTHING}),
     "gpt2": Family("h", {"wpe": NOWHERE}, ("ln_f",)),
     "llama": DECODER,
     "marian": MARIAN,

@@ -35,6 +35,7 @@ FAMILIES: dict[str, Callable[[], Any]] = {
             vocab_size=80, dim=32, n_layers=2, n_heads=2, hidden_dim=48, initializer_range=0.2
         )
     ),
+    "electra": lambda: transformers.ElectraModel(transformers.ElectraConfig(**SMALL, embedding_size=16)),
     "albert": lambda: transformers.AlbertModel(transformers.AlbertConfig(**SMALL, embedding_size=16)),
     "mpnet": lambda: transformers.MPNetModel(transformers.MPNetConfig(**SMALL)),
     "opt": lambda: transformers.OPTModel(
@@ -115,7 +116,7 @@ def test_a_model_that_flattens_records_and_tokens_is_exact_on_both_paths(
     assert probe(trainer("opt", method=method, target_modules=["fc1", "fc2"]), cache=None) < 1e-5
 
 
-@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet"])
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "mpnet"])
 @pytest.mark.parametrize(
     "adapter", [{"layers": "last:1"}, {"layers": "last:1", "method": "dora"}, {"method": "head-only"}]
 )

@@ -54,10 +54,12 @@ def _segformer() -> Any:
     return transformers.SegformerModel(transformers.SegformerConfig(**stages, **patches, **SPREAD))
 
 
-def _wav2vec2() -> Any:
+def _wav2vec2(*, stable: bool = False) -> Any:
     ears = {"conv_dim": [16, 16], "conv_kernel": [16, 8], "conv_stride": [40, 20], "num_feat_extract_layers": 2}
     position = {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 2}
-    return transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**ears, **position, **SMALL, **SPREAD))
+    return transformers.Wav2Vec2Model(
+        transformers.Wav2Vec2Config(**ears, **position, **SMALL, **SPREAD, do_stable_layer_norm=stable)
+    )
 
 
 def _whisper() -> Any:
@@ -75,7 +77,7 @@ def _senses(family: str, folder: Path) -> None:
     """What a model's folder tells of its inputs, where its configuration does not."""
     if family == "segformer":
         (folder / "preprocessor_config.json").write_text('{"size": {"height": 16, "width": 16}}')
-    if family == "wav2vec2":
+    if family.startswith("wav2vec2"):
         transformers.Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
     if family == "whisper":
         transformers.WhisperFeatureExtractor(feature_size=16).save_pretrained(folder)
@@ -94,6 +96,7 @@ MEDIA_MODELS: dict[str, Callable[[], Any]] = {
     "swin": _swin,
     "segformer": _segformer,
     "wav2vec2": _wav2vec2,
+    "wav2vec2-stable": lambda: _wav2vec2(stable=True),
     "whisper": _whisper,
 }
 MediaModels = Callable[[str], Path]

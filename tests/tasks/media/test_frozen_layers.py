@@ -13,7 +13,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "sound": {"kind": "audio-classification", "labels": ["a", "b"], "seconds": 0.4},
     "speech": {"kind": "speech-recognition", "seconds": 0.4, "max_target_length": 16},
 }
-CASES = [("image", "vit"), ("image", "deit"), ("mask", "vit"), ("sound", "wav2vec2"), ("sound", "whisper")]
+SOUNDS = [("sound", "wav2vec2"), ("sound", "wav2vec2-stable"), ("sound", "whisper")]
+CASES = [("image", "vit"), ("image", "deit"), ("mask", "vit"), *SOUNDS]
 LAST, HEAD = {"layers": "last:1"}, {"method": "head-only"}
 
 
