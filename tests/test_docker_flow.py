@@ -125,7 +125,7 @@ def write_what_the_operators_write(folder: Path) -> None:
     table[table["site"] == "movies"].head(120).to_csv(folder / "docker" / "north" / "data" / "ward.csv", index=False)
     config = folder / "docker" / "north" / "node.toml"
     config.write_text(config.read_text().replace("= 8500", "= 110\nsmallest_cohort = 1"))
-    study = STUDY.replace("= 1000 ", "= 10 ").replace("quorum = 3 ", "quorum = 1 ").replace("rounds = 4", "rounds = 2")
+    study = STUDY.replace("= 1000 ", "= 50 ").replace("quorum = 3 ", "quorum = 1 ").replace("rounds = 4", "rounds = 2")
     (folder / "docker" / "studies" / "study.toml").write_text(study)
 
 

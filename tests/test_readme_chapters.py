@@ -78,7 +78,7 @@ def test_a_server_and_three_nodes_as_the_readme_says(server: Reader, tmp_path: P
     settings.write_text(f"{settings.read_text()}superlink_port = {free_port()}\nmetrics_port = 0\n")
     server.types(".venv/bin/fedvault-server start")
     (study,) = chapter("Run the server", "toml")
-    (server.folder / "study.toml").write_text(study.replace("= 1000 ", "= 10 "))
+    (server.folder / "study.toml").write_text(study.replace("= 1000 ", "= 50 "))
     nodes = [enrolled(server, tmp_path, name) for name in ("st-mary", "north", "west")]
     wait_until(lambda: online(server) == ["north", "st-mary", "west"], "all are online")
 

@@ -135,7 +135,7 @@ def test_an_adapter_is_measured_on_the_servers_own_table(tmp_path: Path, make_st
     study, table = make_study(adapter={"layers": "last:1"}), tmp_path / "own.csv"
     table.write_text("text,label\nword1 good,yes\nword2 bad word3 word4,no\nfine,maybe\n")
     length = build(study).layout.length
-    adapters = [np.random.default_rng(seed).normal(0, 1, length).astype(np.float32) for seed in range(6)]
+    adapters = [np.random.default_rng(seed).normal(0, 1, length).astype(np.float32) for seed in range(20)]
     measure = evaluator(study, table, {})
     found = [measure(0, adapter) for adapter in adapters]
     cached = evaluator(study, table, {}, cache=tmp_path / "cache")
