@@ -82,6 +82,7 @@ def test_a_server_and_three_nodes_as_the_readme_says(server: Reader, tmp_path: P
     nodes = [enrolled(server, tmp_path, name) for name in ("st-mary", "north", "west")]
     wait_until(lambda: online(server) == ["north", "st-mary", "west"], "all are online")
 
+    assert json.loads(server.types(".venv/bin/fedvault-server plan", "--json"))["rounds"] == 4
     server.types(".venv/bin/fedvault-server run")
     (run,) = [shown["id"] for shown in json.loads(server.types(".venv/bin/fedvault-server runs", "--json"))]
     server.names["RUN"] = run
