@@ -27,7 +27,7 @@ def back_up(desk: Desk, archive: Path) -> None:
     archive.touch(mode=0o600)
     with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "w:gz") as tar:
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
-        # released meanwhile is in the archive and not in its ledger, which is charged for it all the same
+        # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
         with desk.ledger():
             copies = {path: _consistent(path, Path(scratch)) for path in _kept(desk) if path.suffix == ".db"}
         tar.add(desk.config, "node.toml")
