@@ -11,7 +11,7 @@ from shared.errors import SettingsError
 from simulations.scenario import Scenario, load
 
 FOLDER = Path(__file__).parent
-SETS = ("vader", "disaster-messages", "movie-reviews", "digits")
+SETS = ("vader", "disaster-messages", "movie-reviews", "digits", "fashion")
 EPSILONS = (1.0, 3.0, 8.0)
 SEEDS = 3
 PRIVATE = ("majority", "head-federated", "site-alone", "textbook", "federated", "central")
