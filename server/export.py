@@ -24,7 +24,7 @@ from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.foundation import Foundation, find
 from shared.protocol import Vector, digest
-from shared.study import Study, parse
+from shared.study import Study, recorded
 from shared.tasks.declarations import SequenceClassification
 from shared.tasks.kind import Cell
 from shared.tasks.kinds import task_kind
@@ -158,7 +158,7 @@ def _read(folder: Path) -> _Exported:
         raise SettingsError(f"Expected an exported adapter in {folder}, got none.", hint=str(error)) from None
     if digest(packed) != facts["adapter_sha256"]:
         raise SettingsError(f"Expected the adapter of {folder} as exported, got a damaged file.")
-    study = parse(Study, facts["study"], where=str(folder / STUDY_FILE))
+    study = recorded(facts["study"], where=str(folder / STUDY_FILE))
     pinned = study.model.model_copy(update={"fingerprint": facts["base_fingerprint"]})
     return _Exported(study, find(pinned), packed)
 

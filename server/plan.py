@@ -11,7 +11,7 @@ from shared.checks import at_least
 from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
-from shared.privacy.signal_to_noise import Part, Prospect, batch_of_mean, noise_length, prospect, ratio
+from shared.privacy.signal_to_noise import Part, Prospect, adapter_rate, batch_of_mean, noise_length, prospect, ratio
 from shared.privacy.spending import epsilon_by_round, rounds_afforded
 from shared.privacy.study_steps import all_steps, parts_of, round_steps
 from shared.study import Study, parse, read_toml
@@ -94,6 +94,14 @@ class StudyPlan:
         return self.parts[0].study_ratio
 
     @property
+    def adapter_rate(self) -> float | None:
+        """The adapter's learning rate that the noise allows; None without a head to measure it by."""
+        if len(self.parts) < 2:
+            return None
+        head, adapter = self.parts
+        return adapter_rate(head.learning_rate, adapter.study_ratio)
+
+    @property
     def fits(self) -> bool:
         """Whether a node with this limit could approve the study."""
         return self.rounds_afforded >= self.rounds
@@ -103,6 +111,7 @@ class StudyPlan:
         return asdict(self) | {
             "ratio": self.ratio,
             "fits": self.fits,
+            "adapter_rate": self.adapter_rate,
             "too_few": self.too_few,
             "prospect": str(self.prospect),
         }

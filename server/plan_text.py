@@ -8,6 +8,8 @@ from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
 SHOWN_NODES = 20
+TOO_FAST = 4.0
+"""How many times the rate that the noise allows an adapter's may be before it is worth a warning."""
 BOUND = (
     "Ratios are the longest possible signal over the noise, from public numbers. Real signals are far shorter: of the\n"
     "head, 0.02 to 0.12 of that bound in single rounds of digits and of sentiment. The thresholds allow for it."
@@ -60,6 +62,12 @@ def warnings(planned: StudyPlan) -> list[str]:
             found.append(
                 f"The {part.name} gets nothing but noise (ratio {part.study_ratio:.2g}): train fewer entries there."
             )
+    allowed = planned.adapter_rate
+    if allowed is not None and planned.parts[-1].learning_rate > TOO_FAST * allowed:
+        found.append(
+            f"The adapter's noise may do more harm than its signal does good: training.adapter_learning_rate = "
+            f"{allowed:.2g} instead of {planned.parts[-1].learning_rate:g}, or train the head alone."
+        )
     kept_out = [node for node in planned.nodes if node.rounds_kept_out]
     if kept_out:
         worst = max(node.rounds_kept_out for node in kept_out)
@@ -92,6 +100,7 @@ def facts(planned: StudyPlan) -> dict[str, str]:
         "epsilon by round": ", ".join(f"{number + 1}: {every[number]:.2f}" for number in shown),
         "ledger": f"limit {planned.epsilon_limit:g}, {planned.spent_steps} steps spent: {afforded} rounds",
         "trained": ", ".join(f"{p.name} {p.dimension} (ratio {p.study_ratio:.2g})" for p in planned.parts),
+        **({} if planned.adapter_rate is None else {"adapter's rate": _rates(planned, planned.adapter_rate)}),
         "asked per round": f"{planned.asked_per_round} of {len(planned.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} in round 1, {planned.ratio:.2g} over the study",
         "bytes of a node": f"{planned.bytes_up_per_round:,} up, as many down per round; {planned.bytes_total:,} in all",
@@ -112,6 +121,10 @@ def rows(planned: StudyPlan) -> list[dict[str, str]]:
         }
         for node in planned.nodes[:SHOWN_NODES]
     ]
+
+
+def _rates(planned: StudyPlan, allowed: float) -> str:
+    return f"{planned.parts[-1].learning_rate:g}; this noise allows {allowed:.2g}"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

@@ -4,6 +4,7 @@ Several processes use it at once: the command line, the supervisor, the gateway,
 is written here by commands; the supervisor makes it so.
 """
 
+import json
 import logging
 import os
 import secrets
@@ -20,7 +21,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from shared.errors import PolicyRefusal, RunError, SettingsError
 from shared.protocol import NO_MARK, Mark
-from shared.study import Study
+from shared.study import Study, recorded
 
 log = logging.getLogger(__name__)
 SCHEMA_VERSION = 2
@@ -457,7 +458,7 @@ def _invited(session: Session, token_sha256: str, now: datetime) -> NodeRow:
 
 
 def _run(row: RunRow, finished: int) -> Run:
-    study = Study.model_validate_json(row.study)
+    study = recorded(json.loads(row.study), where=f"run {row.id}")
     state: Any = row.state
     return Run(row.id, study, row.wanted, state, row.reason, row.created, row.updated, finished, row.rounds)
 

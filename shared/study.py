@@ -27,8 +27,8 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
     "privacy": {"head_share": None},
     "federation": {"wire": "float32", "cohort": None},
 }
-"""Keys that studies once did not have, with what was so then. Left out of the identity while it still is so: older
-studies keep their hash, and older nodes read what asks nothing new of them."""
+"""Keys that studies once did not have, with what was so then, whatever their default is now. Left out of the identity
+while it still is so: older studies keep their hash, and older nodes read what asks nothing new of them."""
 
 
 class Identity(Section):
@@ -100,10 +100,10 @@ class Privacy(Section):
     """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to length below 1; `flat` cuts at `clip_norm`."""
     clip_norm: Positive = 1.0
     """Largest length of one unit's gradient, in gradient units. With `automatic` it only rescales learning rates."""
-    head_share: float | None = Field(default=None, gt=0, lt=1)
+    head_share: float | None = Field(default=0.8, gt=0, lt=1)
     """Where head and adapter are both trained, clip each by itself: the head at clip_norm x sqrt(head_share), the
-    adapter at what is left, so that the whole is bounded as before. Unset: as one vector, of which the longer part
-    takes nearly all."""
+    adapter at what is left, so that the whole is bounded by clip_norm. None, of studies that were recorded without it:
+    as one vector, of which the longer part takes nearly all."""
 
 
 class Training(Section):
@@ -113,8 +113,8 @@ class Training(Section):
     """Noisy steps per round and node."""
     learning_rate: Positive = 16.0
     """Of the head, at the first step. High because clipped gradients are short."""
-    adapter_learning_rate: Positive = 4.0
-    """Of the adapter, at the first step."""
+    adapter_learning_rate: Positive = 1.0
+    """Of the adapter, at the first step. `plan` says which one the noise allows: far above it the adapter harms."""
 
 
 class Federation(Section):
@@ -236,6 +236,23 @@ def parse(kind: type[Declared], declared: dict[str, Any], *, where: str) -> Decl
     except ValidationError as error:
         lines = [_one_line(problem) for problem in error.errors()]
         raise SettingsError(f"{where} is not a valid {kind.__name__.lower()}:\n  " + "\n  ".join(lines)) from None
+
+
+def recorded(declared: Any, *, where: str) -> Study:
+    """Read a study as it was once written down by `canonical_json` or in full, not as a person declares one: a key that
+    it lacks is as it was before there was such a key.
+
+    Guarantee: a study means what it meant when it was recorded, whatever the defaults have become since.
+
+    Raises:
+        SettingsError: it is no study.
+    """
+    if isinstance(declared, dict):
+        before = {
+            name: keys | declared[name] for name, keys in ADDED_LATER.items() if isinstance(declared.get(name), dict)
+        }
+        declared = declared | before
+    return parse(Study, declared, where=where)
 
 
 def load_study(path: Path) -> Study:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.adapted_model import layout_of
 from shared.errors import SettingsError
 from shared.files import write_atomically
-from shared.study import Study
+from shared.study import Study, recorded
 from simulations.prepare import Site
 from simulations.scenario import Scenario
 
@@ -124,7 +124,7 @@ def write_arm(arm: Arm, run: Path) -> None:
 def read_arm(run: Path, name: str) -> Arm:
     """Read what `write_arm` left."""
     plain = json.loads((arm_folder(run, name) / "arm.json").read_text())
-    study, indices = Study.model_validate(plain.pop("study")), tuple(plain.pop("site_indices"))
+    study, indices = recorded(plain.pop("study"), where=name), tuple(plain.pop("site_indices"))
     return Arm(study=study, site_indices=indices, **plain)
 
 

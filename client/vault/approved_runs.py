@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shared.errors import DataError
 from shared.records import Records, load
-from shared.study import Study, parse
+from shared.study import Study, recorded
 
 
 class ApprovedRuns:
@@ -74,7 +74,7 @@ class ApprovedRuns:
         path = self._of(run) / "study.json"
         if not path.exists():
             raise DataError(f"Expected the records that {run!r} was approved with, got none.")
-        return parse(Study, json.loads(path.read_text()), where=str(path))
+        return recorded(json.loads(path.read_text()), where=str(path))
 
     def declared_size(self, run: str) -> int:
         """The dataset's public size, as declared at the time."""

@@ -3,6 +3,7 @@
 Models and tokenizers are imported where they are used: most of what an operator asks needs neither.
 """
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from shared.errors import BudgetError, PolicyRefusal, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
 from shared.sources import columns_of, content_columns, identity, read_table
-from shared.study import Study
+from shared.study import Study, recorded
 from shared.tasks.declarations import MEDIA
 from shared.wire import packed_bytes
 
@@ -370,7 +371,7 @@ def dimension_of(study_json: str, directory: Path) -> int:
     from shared.adapted_model import layout_of
     from shared.foundation import Foundation
 
-    return layout_of(Study.model_validate_json(study_json), Foundation(directory, "")).length
+    return layout_of(recorded(json.loads(study_json), where="study"), Foundation(directory, "")).length
 
 
 def _check_fits(question: Question) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shared.errors import PeerError, PolicyRefusal, SettingsError
 from shared.files import write_atomically
 from shared.protocol import StudyOffer
-from shared.study import Study, parse
+from shared.study import Study, recorded
 
 LARGEST_STUDY_BYTES = 256 * 1024
 MOST_OFFERS = 200
@@ -124,6 +124,6 @@ class Offers:
 
 def _study(offer: StudyOffer) -> Study:
     try:
-        return parse(Study, json.loads(offer.study_json), where="The offer")
+        return recorded(json.loads(offer.study_json), where="The offer")
     except (ValueError, RecursionError, SettingsError) as error:
         raise PeerError(f"Expected a study, got something else: {error}") from None

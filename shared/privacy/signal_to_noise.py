@@ -38,6 +38,8 @@ LEARNS_NOTHING = 1.0
 """Below this ratio, over all steps and for the mean of all nodes, next to nothing is learned."""
 LEARNS_LITTLE = 3.0
 """Below this ratio a good part of what could be learned is lost."""
+REACHED = 0.02
+"""What of its longest signal an adapter can be trusted to reach: the least that was measured, see above."""
 CHANCE = math.exp(-18)
 """Practically never: as in the server's bound on honest updates."""
 
@@ -115,6 +117,20 @@ def shortest_noise(parts: Sequence[Part], steps: Steps) -> float:
 def ratio(parts: Sequence[Part], steps: Steps) -> float:
     """Longest signal over noise. For a single part it does not depend on its learning rate."""
     return longest_signal(parts, steps) / noise_length(parts, steps)
+
+
+def adapter_rate(head_rate: float, adapter_ratio: float) -> float:
+    """The learning rate at which an adapter's noise does no more harm than its signal does good.
+
+    Wiener's answer to noise is to shrink by S² / (S² + N²): with noise far below the signal, the adapter moves at the
+    head's rate; with noise far above it, hardly. Head and adapter are taken to be clipped each by itself.
+
+    Args:
+        head_rate: of the head, at the study's first step.
+        adapter_ratio: longest signal over noise, over all steps.
+    """
+    power = (REACHED * adapter_ratio) ** 2
+    return head_rate * power / (1 + power)
 
 
 def batch_of_mean(batches: Sequence[float], *, asked: int | None = None) -> float:

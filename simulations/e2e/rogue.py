@@ -1,5 +1,6 @@
 """A node that has been let in and misbehaves: it speaks the protocol and sends what no vault would."""
 
+import json
 import math
 import sys
 import threading
@@ -14,7 +15,7 @@ from client.settings import folders, load_node
 from shared.privacy.planning import plan
 from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
 from shared.schedule import learning_rate_factors
-from shared.study import Study
+from shared.study import Study, recorded
 
 HUGE_FLOATS = 75_000_000
 TIMES_TOO_LONG = 100
@@ -86,7 +87,7 @@ def main(config: Path, kind: str, study: Path) -> None:
     member, base = membership(folders(config, settings).link), config.resolve().parent
     Link(
         lambda: member.connect(settings.server, base),
-        Rogue(kind, Study.model_validate_json(study.read_text()), size),
+        Rogue(kind, recorded(json.loads(study.read_text()), where=str(study)), size),
         folders(config, settings).link,
         server=member.server,
         node_id=member.node_id,

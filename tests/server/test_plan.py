@@ -14,7 +14,7 @@ from server.cli import main
 from server.intake import LARGEST_NORM
 from server.kept_out import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
 from server.plan import read_sizes, study_in, study_plan
-from server.plan_text import verdict
+from server.plan_text import facts, verdict
 from server.remedies import remedies
 from shared.adapted_model import layout_of
 from shared.adapters import Layout
@@ -71,6 +71,19 @@ def test_one_small_site_among_large_ones_is_named(make_study: Callable[..., Stud
     study = make_study(privacy={"epsilon": 0.1})
     said = remedies(study, study_plan(study, LAYOUT, {"a": 400, "b": 400, "c": 10}))
     assert any(line.startswith("federation.smallest_declared_size: 400 leaves 2 sites") for line in said)
+
+
+def test_an_adapter_that_would_drown_in_noise_is_told_a_slower_rate(make_study: Callable[..., Study]) -> None:
+    fast = make_study(training={"adapter_learning_rate": 16.0})
+    found = study_plan(fast, LAYOUT, SIZES)
+    allowed = found.adapter_rate
+    assert allowed is not None and 0 < allowed < 4
+    assert any("adapter_learning_rate = " in line and "instead of 16" in line for line in verdict(found, []))
+    slow = study_plan(make_study(training={"adapter_learning_rate": allowed}), LAYOUT, SIZES)
+    assert not any("adapter_learning_rate" in line for line in verdict(slow, []))
+    assert slow.adapter_rate == pytest.approx(allowed)  # a rate makes signal and noise longer alike
+    head = study_plan(make_study(adapter={"method": "head-only"}), Layout(LAYOUT.tensors[2:]), SIZES)
+    assert head.adapter_rate is None and "adapter's rate" not in facts(head) and "adapter's rate" in facts(slow)
 
 
 def test_nothing_needs_a_remedy_where_noise_leaves_room(make_study: Callable[..., Study]) -> None:

@@ -1,5 +1,6 @@
 """The declaration: what is refused, and what identifies it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
-from shared.study import Study, load_study, parse
+from shared.study import Study, load_study, parse, recorded
 
 MINIMAL: dict[str, Any] = {
     "study": {"name": "s"},
@@ -59,4 +60,22 @@ def test_a_key_that_was_added_later_is_no_part_of_a_study_that_does_not_use_it(
     assert "wire" not in make_study(federation={"wire": "float32"}).canonical_json()
     short = make_study(federation={"wire": "bfloat16"})
     assert Study.model_validate_json(short.canonical_json()).federation.wire == "bfloat16"
-    assert parse(Study, MINIMAL, where="golden").sha256 == GOLDEN
+    assert (
+        recorded(MINIMAL | {"training": {"adapter_learning_rate": 4.0}, "privacy": {}}, where="golden").sha256 == GOLDEN
+    )
+
+
+@pytest.mark.guarantee("a study means what it meant when it was recorded, whatever the defaults have become since.")
+def test_a_study_of_before_parts_were_clipped_by_themselves_is_still_clipped_as_one_vector(
+    make_study: Callable[..., Study],
+) -> None:
+    study = make_study()
+    assert study.privacy.head_share == 0.8 and recorded(json.loads(study.canonical_json()), where="new") == study
+    before = study.model_dump(mode="json", exclude={"performance"})
+    del before["privacy"]["head_share"], before["federation"]["wire"], before["federation"]["cohort"]
+    then = recorded(before, where="old")
+    assert then.privacy.head_share is None and then.federation.wire == "float32"
+    assert json.loads(then.canonical_json()) == before
+    for broken in ([], None, {"privacy": 3}):
+        with pytest.raises(SettingsError, match="broken is not a valid study"):
+            recorded(broken, where="broken")
