@@ -95,7 +95,7 @@ class StudyPlan:
 
     @property
     def adapter_rate(self) -> float | None:
-        """The adapter's learning rate that the noise allows; None without a head to measure it by."""
+        """The head's learning rate, shrunk by the adapter's noise: a start for its own. None without a head."""
         if len(self.parts) < 2:
             return None
         head, adapter = self.parts

@@ -8,8 +8,6 @@ from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
 SHOWN_NODES = 20
-TOO_FAST = 4.0
-"""How many times the rate that the noise allows an adapter's may be before it is worth a warning."""
 BOUND = (
     "Ratios are the longest possible signal over the noise, from public numbers. Real signals are far shorter: of the\n"
     "head, 0.02 to 0.12 of that bound in single rounds of digits and of sentiment. The thresholds allow for it."
@@ -62,12 +60,6 @@ def warnings(planned: StudyPlan) -> list[str]:
             found.append(
                 f"The {part.name} gets nothing but noise (ratio {part.study_ratio:.2g}): train fewer entries there."
             )
-    allowed = planned.adapter_rate
-    if allowed is not None and planned.parts[-1].learning_rate > TOO_FAST * allowed:
-        found.append(
-            f"The adapter's noise may do more harm than its signal does good: training.adapter_learning_rate = "
-            f"{allowed:.2g} instead of {planned.parts[-1].learning_rate:g}, or train the head alone."
-        )
     kept_out = [node for node in planned.nodes if node.rounds_kept_out]
     if kept_out:
         worst = max(node.rounds_kept_out for node in kept_out)
@@ -123,8 +115,8 @@ def rows(planned: StudyPlan) -> list[dict[str, str]]:
     ]
 
 
-def _rates(planned: StudyPlan, allowed: float) -> str:
-    return f"{planned.parts[-1].learning_rate:g}; this noise allows {allowed:.2g}"
+def _rates(planned: StudyPlan, shrunk: float) -> str:
+    return f"{planned.parts[-1].learning_rate:g}; the head's, shrunk by the adapter's noise, would be {shrunk:.2g}"
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

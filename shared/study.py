@@ -114,7 +114,7 @@ class Training(Section):
     learning_rate: Positive = 16.0
     """Of the head, at the first step. High because clipped gradients are short."""
     adapter_learning_rate: Positive = 1.0
-    """Of the adapter, at the first step. `plan` says which one the noise allows: far above it the adapter harms."""
+    """Of the adapter, at the first step. `plan` says which one suits the noise."""
 
 
 class Federation(Section):

@@ -120,7 +120,7 @@ def ratio(parts: Sequence[Part], steps: Steps) -> float:
 
 
 def adapter_rate(head_rate: float, adapter_ratio: float) -> float:
-    """The learning rate at which an adapter's noise does no more harm than its signal does good.
+    """The head's learning rate, shrunk by the adapter's noise: where to start, not a guarantee.
 
     Wiener's answer to noise is to shrink by S² / (S² + N²): with noise far below the signal, the adapter moves at the
     head's rate; with noise far above it, hardly. Head and adapter are taken to be clipped each by itself.
