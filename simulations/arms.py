@@ -33,6 +33,16 @@ class Arm:
     """`own`, or `textbook`: what its sites train by."""
     pooled: bool = False
     """Whether all its sites' records are in one place."""
+    paired_with: str = ""
+    """The arm whose batches it trains on, and whose noise it has where it trains the same entries: what the two differ
+    by is then what they do, not what they drew."""
+    drawn: int = 0
+    """Trained entries of that arm."""
+
+    @property
+    def draws(self) -> str:
+        """Whose batches and noise it has."""
+        return self.paired_with or self.name
 
 
 def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
@@ -44,7 +54,10 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     if study.adapter.method != "head-only" and has_head(study):
         head_only = changed(study, adapter=HEAD_ONLY, federation={"aggregation": "ffa"})
     if "head-federated" in wanted and head_only:
-        arms.append(Arm("head-federated", "head alone", head_only, everyone, True, seed))
+        entries = layout_of(study).length
+        arms.append(
+            Arm("head-federated", "head alone", head_only, everyone, True, seed, paired_with="federated", drawn=entries)
+        )
     single = changed(study, federation={"quorum": 1})
     if "site-alone" in wanted:
         arms += [
@@ -62,7 +75,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     }
     if "head-without-privacy" in wanted and head_only:
         reference = changed(head_only, training=rates, federation=UNROUNDED)
-        arms.append(Arm("head-without-privacy", "head alone WITHOUT PRIVACY", reference, everyone, False, seed))
+        title, pair = "head alone WITHOUT PRIVACY", "without-privacy"
+        arms.append(Arm("head-without-privacy", title, reference, everyone, False, seed, paired_with=pair))
     if "without-privacy" in wanted:
         reference = changed(study, training=rates, federation=UNROUNDED)
         arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, seed))
@@ -117,6 +131,8 @@ def write_arm(arm: Arm, run: Path) -> None:
         "seed": arm.seed,
         "recipe": arm.recipe,
         "pooled": arm.pooled,
+        "paired_with": arm.paired_with,
+        "drawn": arm.drawn,
     }
     write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())
 

@@ -4,6 +4,9 @@ import hashlib
 import logging
 from functools import lru_cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from client.vault.randomness import KeyStream, StepRandomness
 
 log = logging.getLogger(__name__)
@@ -18,10 +21,13 @@ class SeededRandomnessForSimulation:
     Args:
         seed: of the simulation.
         context: what tells this source from others of the same simulation: arm, site, round.
+        drawn: numbers of noise that are drawn at once, where an arm uses the first few of another's; default: as many
+            as are asked for.
     """
 
-    def __init__(self, seed: int, *context: str | int) -> None:
+    def __init__(self, seed: int, *context: str | int, drawn: int = 0) -> None:
         self._label = repr((seed, *context)).encode()
+        self._drawn = drawn
         self._steps = 0
         _warn_once()
 
@@ -29,7 +35,19 @@ class SeededRandomnessForSimulation:
         """The key of step t is SHA-256 over label and t."""
         key = hashlib.sha256(b"fedvault simulation\0" + self._label + b"\0%d" % self._steps).digest()
         self._steps += 1
-        return KeyStream(key)
+        return _FirstOf(key, self._drawn)
+
+
+class _FirstOf(KeyStream):
+    """Draws more noise than is asked for: how many are drawn together changes every one of them."""
+
+    def __init__(self, key: bytes, drawn: int) -> None:
+        super().__init__(key)
+        self._drawn = drawn
+
+    def gaussian(self, count: int) -> NDArray[np.float64]:
+        """The first of so many independent standard normal numbers."""
+        return super().gaussian(max(count, self._drawn))[:count]
 
 
 @lru_cache(maxsize=1)

@@ -93,7 +93,7 @@ def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
     place = "+".join(site.name for site in sites)
 
     def seeded(round_number: int) -> SeededRandomnessForSimulation:
-        return SeededRandomnessForSimulation(arm.seed, arm.name, place, round_number)
+        return SeededRandomnessForSimulation(arm.seed, arm.draws, place, round_number, drawn=arm.drawn)
 
     if not arm.protected:
         prefix = _prefix(arm, model, records)

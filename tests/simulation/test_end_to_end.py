@@ -11,13 +11,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from server.checkpoints import Checkpoints
 from server.export import load_finished
+from shared.adapted_model import layout_of
 from shared.errors import RunError, SettingsError
-from simulations.arms import trained_arms
+from simulations.arms import arm_folder, trained_arms
 from simulations.engine import LocalEngine
+from simulations.prepare import Site
 from simulations.progress import SilentProgress
 from simulations.ray import _join
 from simulations.result import Result, read_result
@@ -125,6 +129,31 @@ def test_a_study_in_int8_sends_a_byte_for_each_value_and_little_else(
     assert all(entry.accepted == 3 for entry in result.rounds) and packed(tmp_path / "run") != packed(finished[0])
     without = (entry.arms["without-privacy"].quality for entry in (result, finished[1]))
     assert next(without) == next(without)
+
+
+def test_the_head_alone_has_the_same_batches_and_noise_as_the_study_beside_it(
+    tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
+) -> None:
+    """With an adapter that hardly moves and hardly shares the clipping norm, both train the same head."""
+    declared = declaration(tiny_bert)
+    declared["training"] = declared["training"] | {"adapter_learning_rate": 1e-6}
+    declared["privacy"] = declared["privacy"] | {"head_share": 0.999999}
+    declared["simulation"]["arms"] = ("head-federated", "federated")
+    scenario = Scenario.model_validate(declared)
+    run_of(scenario, tmp_path / "run", table).execute()
+    head, both = trained_arms(scenario, (Site(0, "a", 100, 60, 20, 0, 0, 60),))
+    learned = []
+    for arm in (head, both):
+        kept = Checkpoints(arm_folder(tmp_path / "run", arm.name) / "checkpoints")
+        state = kept.latest(study_sha256=arm.study.sha256, study_run=arm.name)
+        assert state is not None
+        parts, start = {}, 0
+        for name, shape in layout_of(arm.study).tensors:
+            parts[name] = state.adapter[start : (start := start + int(np.prod(shape)))]
+        learned.append(parts)
+    for name, alone in learned[0].items():
+        assert np.abs(alone).max() > 0.1
+        assert learned[1][name] == pytest.approx(alone, abs=1e-3)
 
 
 def test_only_arms_with_the_noise_of_sgd_are_rounded(scenario: Scenarios) -> None:

@@ -108,6 +108,15 @@ def test_seeded_randomness_repeats_and_depends_on_its_context() -> None:
     assert draws("site", 1)[:2] != draws("site", 1)[2:]
 
 
+def test_an_arm_that_trains_fewer_entries_has_the_first_of_the_others_noise() -> None:
+    def noise(count: int, drawn: int) -> list[float]:
+        return SeededRandomnessForSimulation(7, "arm", drawn=drawn).step().gaussian(count).tolist()
+
+    assert noise(3, 8) == noise(8, 0)[:3] == noise(8, 8)[:3]
+    assert noise(3, 0) != noise(8, 0)[:3]  # why it has to be said
+    assert noise(9, 8) == noise(9, 0)
+
+
 def in_child(draw: Callable[[], Draws]) -> bytes:
     """What a forked child draws."""
     read, write = os.pipe()
