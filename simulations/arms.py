@@ -90,7 +90,7 @@ def _textbook(scenario: Scenario) -> Study:
     return changed(
         scenario.as_study(),
         adapter=lora,
-        privacy={"clipping": "flat", "clip_norm": 1.0},
+        privacy={"clipping": "flat", "clip_norm": 1.0, "head_share": None},
         training={
             "learning_rate": simulation.textbook_learning_rate,
             "adapter_learning_rate": simulation.textbook_adapter_learning_rate,

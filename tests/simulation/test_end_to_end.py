@@ -163,6 +163,14 @@ def test_only_arms_with_the_noise_of_sgd_are_rounded(scenario: Scenarios) -> Non
     assert rounded == {"head-federated", "federated", "central"}
 
 
+def test_the_recipe_of_tutorials_clips_one_vector_at_length_one(scenario: Scenarios) -> None:
+    declared = scenario(simulation={"arms": ["textbook", "federated"]}, privacy={"clip_norm": 3.0})
+    textbook, ours = trained_arms(declared, ())
+    assert ours.study.privacy.head_share == 0.8 and textbook.study.privacy.head_share is None
+    assert (textbook.study.privacy.clipping, textbook.study.privacy.clip_norm) == ("flat", 1.0)
+    assert textbook.study.privacy.epsilon == ours.study.privacy.epsilon
+
+
 def test_the_exported_adapter_classifies(finished: tuple[Path, Result]) -> None:
     assert set(load_finished(finished[0] / "adapter").classify(["good word1", "bad word2"])) <= {"no", "yes"}
 
