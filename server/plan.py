@@ -11,7 +11,16 @@ from shared.checks import at_least
 from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
-from shared.privacy.signal_to_noise import Part, Prospect, adapter_rate, batch_of_mean, noise_length, prospect, ratio
+from shared.privacy.signal_to_noise import (
+    AdapterStart,
+    Part,
+    Prospect,
+    adapter_start,
+    batch_of_mean,
+    noise_length,
+    prospect,
+    ratio,
+)
 from shared.privacy.spending import epsilon_by_round, rounds_afforded
 from shared.privacy.study_steps import all_steps, parts_of, round_steps
 from shared.study import Study, parse, read_toml
@@ -75,6 +84,8 @@ class StudyPlan:
     """Longest signal over noise of the mean of all nodes' updates in round 1."""
     parts: list[PartPlan]
     """The one that decides first: the head, which starts at zero, or the adapter of a task without a head."""
+    adapter_start: AdapterStart | None
+    """Learning rate and share that this noise suggests; None unless head and adapter are both trained."""
     nodes: list[NodePlan]
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
@@ -94,14 +105,6 @@ class StudyPlan:
         return self.parts[0].study_ratio
 
     @property
-    def adapter_rate(self) -> float | None:
-        """The head's learning rate, shrunk by the adapter's noise: a start for its own. None without a head."""
-        if len(self.parts) < 2:
-            return None
-        head, adapter = self.parts
-        return adapter_rate(head.learning_rate, adapter.study_ratio)
-
-    @property
     def fits(self) -> bool:
         """Whether a node with this limit could approve the study."""
         return self.rounds_afforded >= self.rounds
@@ -111,7 +114,6 @@ class StudyPlan:
         return asdict(self) | {
             "ratio": self.ratio,
             "fits": self.fits,
-            "adapter_rate": self.adapter_rate,
             "too_few": self.too_few,
             "prospect": str(self.prospect),
         }
@@ -166,12 +168,19 @@ def study_plan(
         bytes_total=2 * FLOAT_BYTES * layout.length * rounds,
         mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1)),
         parts=by_part,
+        adapter_start=_start(parts, by_part),
         nodes=[_node(study, layout, planned, parts, name, size) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
         asked_per_round=asked,
         prospect=prospect(by_part[0].study_ratio),
     )
+
+
+def _start(parts: Sequence[Part], planned: Sequence[PartPlan]) -> AdapterStart | None:
+    if len(parts) < 2:
+        return None
+    return adapter_start(parts[0].learning_rate, planned[1].study_ratio, parts[1].share)
 
 
 def _node(

@@ -92,7 +92,7 @@ def facts(planned: StudyPlan) -> dict[str, str]:
         "epsilon by round": ", ".join(f"{number + 1}: {every[number]:.2f}" for number in shown),
         "ledger": f"limit {planned.epsilon_limit:g}, {planned.spent_steps} steps spent: {afforded} rounds",
         "trained": ", ".join(f"{p.name} {p.dimension} (ratio {p.study_ratio:.2g})" for p in planned.parts),
-        **({} if planned.adapter_rate is None else {"adapter's rate": _rates(planned, planned.adapter_rate)}),
+        **_start(planned),
         "asked per round": f"{planned.asked_per_round} of {len(planned.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} in round 1, {planned.ratio:.2g} over the study",
         "bytes of a node": f"{planned.bytes_up_per_round:,} up, as many down per round; {planned.bytes_total:,} in all",
@@ -115,8 +115,12 @@ def rows(planned: StudyPlan) -> list[dict[str, str]]:
     ]
 
 
-def _rates(planned: StudyPlan, shrunk: float) -> str:
-    return f"{planned.parts[-1].learning_rate:g}; the head's, shrunk by the adapter's noise, would be {shrunk:.2g}"
+def _start(planned: StudyPlan) -> dict[str, str]:
+    start = planned.adapter_start
+    if start is None:
+        return {}
+    rate, given = f"adapter_learning_rate {start.learning_rate:.2g}", planned.parts[1].learning_rate
+    return {"adapter": f"rate {given:g}; this noise suggests {rate}, head_share {start.head_share:.3f}, for a start"}
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

@@ -40,6 +40,10 @@ LEARNS_LITTLE = 3.0
 """Below this ratio a good part of what could be learned is lost."""
 REACHED = 0.02
 """What of its longest signal an adapter can be trusted to reach: the least that was measured, see above."""
+HEAD_SHARE = 0.8
+"""The head's share that an adapter's ratio is judged at."""
+SHARE_AT_BEST = 0.8
+"""What an adapter without noise is given of the squared norm."""
 CHANCE = math.exp(-18)
 """Practically never: as in the server's bound on honest updates."""
 
@@ -119,18 +123,30 @@ def ratio(parts: Sequence[Part], steps: Steps) -> float:
     return longest_signal(parts, steps) / noise_length(parts, steps)
 
 
-def adapter_rate(head_rate: float, adapter_ratio: float) -> float:
-    """The head's learning rate, shrunk by the adapter's noise: where to start, not a guarantee.
+@dataclass(frozen=True)
+class AdapterStart:
+    """Where to start with an adapter beside a head."""
+
+    learning_rate: float
+    head_share: float
+
+
+def adapter_start(head_rate: float, adapter_ratio: float, adapter_share: float | None) -> AdapterStart:
+    """The head's rate, shrunk by the adapter's noise, and a share of the clipping norm for as long as that is worth it.
 
     Wiener's answer to noise is to shrink by S² / (S² + N²): with noise far below the signal, the adapter moves at the
-    head's rate; with noise far above it, hardly. Head and adapter are taken to be clipped each by itself.
+    head's rate; with noise far above it, hardly, and then the head is left nearly all of the norm. A start, no guarantee.
 
     Args:
         head_rate: of the head, at the study's first step.
         adapter_ratio: longest signal over noise, over all steps.
+        adapter_share: of the squared clipping norm, that this ratio is of; None: all of it.
     """
-    power = (REACHED * adapter_ratio) ** 2
-    return head_rate * power / (1 + power)
+    longest_share = 1 - HEAD_SHARE
+    at_share = adapter_ratio * math.sqrt(longest_share / (1.0 if adapter_share is None else adapter_share))
+    power = (REACHED * at_share) ** 2
+    kept = power / (1 + power)
+    return AdapterStart(head_rate * kept, 1 - SHARE_AT_BEST * kept)
 
 
 def batch_of_mean(batches: Sequence[float], *, asked: int | None = None) -> float:

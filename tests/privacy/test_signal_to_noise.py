@@ -12,7 +12,7 @@ from shared.privacy.signal_to_noise import (
     Part,
     Prospect,
     Steps,
-    adapter_rate,
+    adapter_start,
     batch_of_mean,
     best_batches,
     least_that_helps,
@@ -110,10 +110,14 @@ def test_a_part_that_is_clipped_by_itself_has_its_share_of_the_signal_and_all_of
     assert whole <= longest_signal(PARTS, STEPS)
 
 
-def test_an_adapters_rate_is_where_expected_error_is_least() -> None:
+def test_an_adapters_start_is_where_expected_error_is_least() -> None:
     """Oracle: the best of many rates for a step of one direction, whose signal is 2 % of the longest one."""
     rates = np.linspace(1e-4, 16.0, 200_000)
     for found in (3.0, 10.0, 50.0, 400.0):
         signal, noise = 0.02 * found, 1.0
         error = (rates / 16.0 * signal - signal) ** 2 + (rates / 16.0 * noise) ** 2
-        assert adapter_rate(16.0, found) == pytest.approx(rates[error.argmin()], abs=2e-4)
+        start = adapter_start(16.0, found, 0.2)
+        assert start.learning_rate == pytest.approx(rates[error.argmin()], abs=2e-4)
+        assert start.head_share == pytest.approx(1 - 0.8 * start.learning_rate / 16.0)
+        others = [adapter_start(16.0, found * math.sqrt(5), None), adapter_start(16.0, found / 2, 0.05)]
+        assert all(other.learning_rate == pytest.approx(start.learning_rate) for other in others)

@@ -75,14 +75,20 @@ def test_one_small_site_among_large_ones_is_named(make_study: Callable[..., Stud
 
 def test_an_adapters_rate_follows_its_noise(make_study: Callable[..., Study]) -> None:
     fast = study_plan(make_study(training={"adapter_learning_rate": 16.0}), LAYOUT, SIZES)
-    rate = fast.adapter_rate
-    assert rate is not None and 0 < rate < 4
-    slow = study_plan(make_study(training={"adapter_learning_rate": rate}), LAYOUT, SIZES)
-    assert slow.adapter_rate == pytest.approx(rate)  # a rate makes signal and noise longer alike
-    clearer = study_plan(make_study(), LAYOUT, {"north": 3000, "south": 50_000})
-    assert clearer.adapter_rate is not None and clearer.adapter_rate > 4 * rate
+    start = fast.adapter_start
+    assert start is not None and 0 < start.learning_rate < 4 and start.head_share > 0.9
+    suggested = {
+        "training": {"adapter_learning_rate": start.learning_rate},
+        "privacy": {"head_share": start.head_share},
+    }
+    slow = study_plan(make_study(**suggested), LAYOUT, SIZES)
+    assert slow.adapter_start is not None  # neither rate nor share moves what is suggested
+    assert slow.adapter_start.learning_rate == pytest.approx(start.learning_rate)
+    assert slow.adapter_start.head_share == pytest.approx(start.head_share)
+    clearer = study_plan(make_study(), LAYOUT, {"north": 3000, "south": 50_000}).adapter_start
+    assert clearer is not None and clearer.learning_rate > 4 * start.learning_rate
     head = study_plan(make_study(adapter={"method": "head-only"}), Layout(LAYOUT.tensors[2:]), SIZES)
-    assert head.adapter_rate is None and "adapter's rate" not in facts(head) and "adapter's rate" in facts(slow)
+    assert head.adapter_start is None and "adapter" not in facts(head) and "adapter" in facts(slow)
 
 
 def test_nothing_needs_a_remedy_where_noise_leaves_room(make_study: Callable[..., Study]) -> None:
