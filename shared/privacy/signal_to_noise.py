@@ -135,7 +135,7 @@ def adapter_start(head_rate: float, adapter_ratio: float, adapter_share: float |
     """The head's rate, shrunk by the adapter's noise, and a share of the clipping norm for as long as that is worth it.
 
     Wiener's answer to noise is to shrink by S² / (S² + N²): with noise far below the signal, the adapter moves at the
-    head's rate; with noise far above it, hardly, and then the head is left nearly all of the norm. A start, no guarantee.
+    head's rate; with noise far above it, hardly, and then the head keeps nearly all of the norm. A start, no guarantee.
 
     Args:
         head_rate: of the head, at the study's first step.
