@@ -129,7 +129,7 @@ def test_the_grids_change_with_every_public_number_they_are_from(make_study: Stu
         grids(study, declared_size=600),
         grids(study, round_number=2),
         grids(make_study(federation={"wire": "int8"}, privacy={"epsilon": 1.0})),
-        grids(make_study(federation={"wire": "int8"}, training={"adapter_learning_rate": 1.0})),
+        grids(make_study(federation={"wire": "int8"}, training={"adapter_learning_rate": 2.0})),
     ]
     assert len({usual, *others}) == 5
     assert sum(grid.length for grid in usual) == layout.length and usual[1].length == 2 * 32 + 2, "the head's own"

@@ -100,14 +100,26 @@ def naive_sum(trainer: PrivateTrainer, chosen: Sequence[int], *, clip: float, au
     for unit in chosen:
         own = [record_gradient(trainer, int(row)) for row in np.flatnonzero(units == unit)]
         mean = np.mean(own, axis=0)
-        length = float(np.linalg.norm(mean))
-        total += mean * (clip / (length + 0.01 * clip) if automatic else min(1.0, clip / length))
+        for part, norm in clipped_together(trainer, clip):
+            length = float(np.linalg.norm(mean[part]))
+            total[part] += mean[part] * (norm / (length + 0.01 * norm) if automatic else min(1.0, norm / length))
     return total
+
+
+def clipped_together(trainer: PrivateTrainer, clip: float) -> list[tuple[NDArray[np.bool_], float]]:
+    """Which entries are clipped as one vector, and at which length."""
+    tensors = trainer.model.layout.tensors
+    head = np.concatenate([np.full(int(np.prod(shape)), name.startswith("head.")) for name, shape in tensors])
+    share = trainer.plan.head_share
+    if share is None:
+        return [(np.ones_like(head), clip)]
+    return [(head, clip * share**0.5), (~head, clip * (1 - share) ** 0.5)]
 
 
 @pytest.mark.parametrize("clipping", ["automatic", "flat"])
 @pytest.mark.parametrize("layers", ["last:1", "all"])
 @pytest.mark.parametrize("clip", [0.05, 3.0])
+@pytest.mark.parametrize("share", [None, 0.8])
 def test_sum_is_that_of_a_loop_over_units(
     make_study: Studies,
     make_records: Records,
@@ -116,8 +128,9 @@ def test_sum_is_that_of_a_loop_over_units(
     clipping: str,
     layers: str,
     clip: float,
+    share: float | None,
 ) -> None:
-    trainer = make_trainer(make_records(20), UNITS, clipping=clipping, clip_norm=clip)
+    trainer = make_trainer(make_records(20), UNITS, clipping=clipping, clip_norm=clip, head_share=share)
     monkeypatch.setattr(private_training, "UNIT_SUMS_BYTES", 8 * 3 * trainer.model.layout.length)  # groups of 3 and 1
     chosen = [0, 1, 3, 4]
     expected = naive_sum(trainer, chosen, clip=clip, automatic=clipping == "automatic")
