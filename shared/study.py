@@ -248,10 +248,11 @@ def recorded(declared: Any, *, where: str) -> Study:
         SettingsError: it is no study.
     """
     if isinstance(declared, dict):
-        before = {
-            name: keys | declared[name] for name, keys in ADDED_LATER.items() if isinstance(declared.get(name), dict)
+        sections = {name: declared.get(name, {}) for name in ADDED_LATER}
+        declared = declared | {
+            name: ADDED_LATER[name] | section if isinstance(section, dict) else section
+            for name, section in sections.items()
         }
-        declared = declared | before
     return parse(Study, declared, where=where)
 
 

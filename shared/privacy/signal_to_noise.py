@@ -39,11 +39,12 @@ LEARNS_NOTHING = 1.0
 LEARNS_LITTLE = 3.0
 """Below this ratio a good part of what could be learned is lost."""
 REACHED = 0.02
-"""What of its longest signal an adapter can be trusted to reach: the least that was measured, see above."""
+"""What of its longest signal an adapter is taken to reach: the least that was measured of a head, see above."""
 HEAD_SHARE = 0.8
 """The head's share that an adapter's ratio is judged at."""
 SHARE_AT_BEST = 0.8
-"""What an adapter without noise is given of the squared norm."""
+"""What an adapter without noise is given of the squared norm, so that images of clothing get the share that was best on
+others of their kind (the data set `fashion-choices`)."""
 CHANCE = math.exp(-18)
 """Practically never: as in the server's bound on honest updates."""
 

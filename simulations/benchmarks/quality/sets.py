@@ -1,8 +1,9 @@
 """The real sets that quality is measured on, three of them with natural sites, and what is run on each.
 
-Every set is one scenario beside this file; parts of them, so that a run takes minutes. Of texts and digits the head's
-rate and the shares are the defaults, and the adapter's rate is the one that `fedvault-sim plan` shows. Of clothing, the
-set on which the head is not enough, both rates were chosen on other images (the data set `fashion-choices`).
+Every set is one scenario beside this file; parts of them, so that a run takes minutes. The head's rate and
+share are the defaults, and the adapter's rate is the one that `fedvault-sim plan` suggests; of digits, whose sites are
+small, its share too. Of clothing, the set on which the head is not enough, rates were chosen on other images (the data
+set `fashion-choices`).
 """
 
 from dataclasses import dataclass
