@@ -13,7 +13,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor
 from shared.adapted_model import AdaptedModel
 from shared.batches import LENGTH_STEP, Batch, Fills, collate, mask_of, pad, padded_length, shapes
 from shared.records import Records
+from shared.state_file import StateFile
 from shared.study import Performance
 
 MOST_ROWS, CANONICAL_TOKENS = 16, 8192
@@ -68,21 +69,20 @@ class Prefix:
 
 
 class CachedPrefix(Prefix):
-    """The same activations, bit for bit, from a memory-mapped file that only its owner reads."""
+    """The same activations, bit for bit, from a file that only its owner reads."""
 
     def __init__(
         self, model: AdaptedModel, records: Records, device: torch.device, path: Path, *, storage: Storage = "float32"
     ) -> None:
         super().__init__(model, records, device, storage=storage)
         self._rows = row_offsets(model, records)
-        shape = (int(self._rows[-1]), model.width)
         if not path.exists():
-            _build(self, path, shape=shape)
-        self._stored = np.memmap(path, dtype=storage, mode="r", shape=shape)
+            _build(self, path)
+        self._stored = StateFile(path, width=model.width, dtype=storage)
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
         """Activations of the records, read back."""
-        kept = [np.array(self._stored[self._rows[i] : self._rows[i + 1]]) for i in indices]
+        kept = [self._stored.read(self._rows[i], self._rows[i + 1]) for i in indices]
         return [torch.from_numpy(rows).to(self.device).float() for rows in kept]
 
 
@@ -176,12 +176,11 @@ def _below(model: AdaptedModel) -> Fills:
     return {name: model.kind.fills[name] for name in model.prefix_fields}
 
 
-def _build(prefix: CachedPrefix, path: Path, *, shape: tuple[int, int]) -> None:
+def _build(prefix: CachedPrefix, path: Path) -> None:
     # written beside its final name: a crash leaves no half-filled cache behind
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    stored = np.memmap(unfinished, dtype=prefix.storage, mode="w+", shape=shape)
-    unfinished.chmod(0o600)
     model, records = prefix.model, prefix.records
+    stored = StateFile(unfinished, width=model.width, dtype=prefix.storage, new=True)
     rows, below = row_offsets(model, records), _shallower_cache(prefix, path.parent)
     for indices in canonical_batches(model, records, range(len(records))):
         if below is None:
@@ -189,7 +188,7 @@ def _build(prefix: CachedPrefix, path: Path, *, shape: tuple[int, int]) -> None:
         else:
             found = _pooled_from(prefix, *below, indices)
         for index, states in zip(indices, found, strict=True):
-            stored[rows[index] : rows[index + 1]] = rounded(states, prefix.storage).cpu().numpy()
+            stored.write(rows[index], rounded(states, prefix.storage).cpu().numpy())
     stored.flush()
     unfinished.replace(path)
 
@@ -198,7 +197,7 @@ def _cache_path(folder: Path, model: AdaptedModel, records: Records, prefix_id: 
     return folder / f"{records.digest(model.prefix_fields)}-{prefix_id}.{SUFFIXES[storage]}"
 
 
-def _shallower_cache(prefix: CachedPrefix, folder: Path) -> tuple[int, NDArray[Any]] | None:
+def _shallower_cache(prefix: CachedPrefix, folder: Path) -> tuple[int, StateFile] | None:
     """Activations of a lower cut of the same model and dataset, from which pooled features are soon computed."""
     model, records = prefix.model, prefix.records
     if not model.head_only or prefix.storage != "float32":  # rounded twice would not be what is computed anew
@@ -206,15 +205,14 @@ def _shallower_cache(prefix: CachedPrefix, folder: Path) -> tuple[int, NDArray[A
     for cut in range(int(model.cut or 0) - 1, 0, -1):
         path = _cache_path(folder, model, records, model.prefix_id_at(cut), prefix.storage)
         if path.exists():
-            shape = (int(row_offsets(model, records, pooled=False)[-1]), model.width)
-            return cut, np.memmap(path, dtype=np.float32, mode="r", shape=shape)
+            return cut, StateFile(path, width=model.width, dtype=prefix.storage)
     return None
 
 
-def _pooled_from(prefix: CachedPrefix, cut: int, stored: NDArray[Any], indices: Sequence[int]) -> list[Tensor]:
+def _pooled_from(prefix: CachedPrefix, cut: int, stored: StateFile, indices: Sequence[int]) -> list[Tensor]:
     model, records = prefix.model, prefix.records
     offsets = row_offsets(model, records, pooled=False)
-    states = [torch.from_numpy(np.array(stored[offsets[i] : offsets[i + 1]])) for i in indices]
+    states = [torch.from_numpy(stored.read(offsets[i], offsets[i + 1])) for i in indices]
     lengths = [len(rows) for rows in states]
     length = padded_length(max(lengths)) if "ids" in model.prefix_fields else max(lengths)
     batch = {"states": pad(states, length), "mask": mask_of(lengths, length)}

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import ndcg_score
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
@@ -154,4 +153,6 @@ def ndcg_of_groups(evidence: Sequence[Evidence], *, lowest: float) -> float:
     ranked = [list(zip(*group, strict=True)) for group in groups.values() if len({gain for _, gain in group}) > 1]
     if not ranked:
         return 0.0
+    from sklearn.metrics import ndcg_score  # not for training alone
+
     return float(np.mean([ndcg_score([gains], [guesses], k=BEST) for guesses, gains in ranked]))

@@ -1,12 +1,13 @@
-"""Sequence classification: a text or a pair, and a label, labels or a rating; a linear head on mean features."""
+"""Sequence classification: a text or a pair, and a label, labels or a rating; a linear head on mean features.
+
+Libraries of metrics are imported where they are called: a process that only trains never loads them.
+"""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
-from sklearn.metrics import accuracy_score, f1_score
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig
@@ -143,6 +144,8 @@ class OneLabel:
         """Accuracy, and F1 averaged over the labels."""
         if not evidence:
             return {"accuracy": 0.0, "macro_f1": 0.0}
+        from sklearn.metrics import accuracy_score, f1_score
+
         guess, truth = zip(*evidence, strict=True)
         f1 = f1_score(truth, guess, average="macro", labels=np.arange(self.outputs), zero_division=0.0)
         return {"accuracy": float(accuracy_score(truth, guess)), "macro_f1": float(f1)}
@@ -198,6 +201,8 @@ class ManyLabels(OneLabel):
         """F1 averaged over the labels, F1 over all decisions, and records with every label right."""
         if not evidence:
             return {"macro_f1": 0.0, "micro_f1": 0.0, "exact_match": 0.0}
+        from sklearn.metrics import f1_score
+
         guess, truth = (np.array(part) for part in zip(*evidence, strict=True))
         return {
             "macro_f1": float(f1_score(truth, guess, average="macro", zero_division=0.0)),
@@ -256,6 +261,8 @@ class Rating:
         """Mean squared error in units of the rating, and Spearman's rank correlation (0 where it is undefined)."""
         if not evidence:
             return {"mse": float(4 * self.half**2), "spearman": 0.0}
+        from scipy.stats import spearmanr
+
         guess, truth = (np.array(part, dtype=float) for part in zip(*evidence, strict=True))
         varied = np.ptp(guess) > 0 and np.ptp(truth) > 0
         return {

@@ -69,7 +69,7 @@ class PrivateRounds:
     def first(self) -> float:
         """A round that runs the frozen layers on every record of the site before it trains."""
         batches, started = self._draw(), time.perf_counter()
-        with tempfile.TemporaryDirectory() as cache:  # what is mapped stays readable without its name
+        with tempfile.TemporaryDirectory() as cache:  # what is open stays readable without its name
             self._trainer = open_trainer(self._study, self.model, self._records, Path(cache))
             train_once(self._trainer, batches)
         return sum(map(len, batches)) / (time.perf_counter() - started)
