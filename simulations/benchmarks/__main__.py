@@ -23,7 +23,7 @@ def main(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="step (1 min), training (5 min), node-memory (2 min), engines (5 min), clients (5 min), "
+            help="step (1 min), training (9 min), node-memory (2 min), engines (5 min), clients (6 min), "
             "server-memory (4 min), rounds (5 min), wire (3 min); default: all"
         ),
     ] = None,

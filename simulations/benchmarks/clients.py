@@ -1,7 +1,8 @@
 """A hundred small sites train LoRA under epsilon in turn: clients per second, whoever runs them.
 
-Real text, few records each. Local engine, Ray and the bare for-loop run one and the same ClientApp, which keeps its
-model and its sites' frozen activations in each worker; they differ in what lies around it.
+Real text, few records each. The bare for-loop and Ray run the very ClientApp of the local engine, which keeps its model
+and its sites' frozen activations in each worker: they differ in what lies around it. Ray then runs plain LoRA WITHOUT
+PRIVACY, in a ClientApp that keeps its model and nothing else.
 """
 
 import tempfile
@@ -18,6 +19,7 @@ from simulations.engine import LocalEngine
 from simulations.prepare import prepare
 from simulations.scenario import Scenario
 
+PLAIN = "simulations.benchmarks.plain_lora_app"
 TABLE, CLIENTS, ARM = Path("data/vader/vader.csv"), 100, "federated"
 TURNS, WARM_UP = 5, 3  # until nearly every worker has met every site
 
@@ -42,14 +44,14 @@ def scenario_of(clients: int) -> Scenario:
 
 
 def rows() -> Iterator[Ratio]:
-    """Beside the bare loop times the cores, and beside Flower's Ray engine."""
+    """Beside the bare loop times the cores, and beside Flower's Ray engine with two ClientApps."""
     with tempfile.TemporaryDirectory() as folder:
         yield from compared(scenario_of(CLIENTS), TABLE, Path(folder), turns=TURNS)
 
 
 def compared(scenario: Scenario, source: Path, folder: Path, *, turns: int) -> Iterator[Ratio]:
-    """Clients per second of both comparisons, in a run folder of its own."""
-    work = _prepared(scenario, source, folder)
+    """Clients per second of all comparisons, in a run folder of its own."""
+    work = prepare_run(scenario, source, folder)
     local, alone = LocalEngine(folder, threads=1), LocalEngine(folder, processes=1, threads=1)
     measure = f"{work.clients} clients train LoRA, private"
     try:
@@ -64,13 +66,17 @@ def compared(scenario: Scenario, source: Path, folder: Path, *, turns: int) -> I
         peer = f"bare for-loop x {local.processes} cores"
         yield ratio_of(measure, peer, _rates(pairs, work), unit="clients/s", aim="at least 0.9")
         pairs = beside_ray(local, work, folder, turns=turns, warm_up=WARM_UP)
-        yield ratio_of(measure, "Flower's Ray engine", _rates(pairs, work), unit="clients/s", aim="at least 1.6")
+        yield ratio_of(measure, "Flower's Ray engine, the same ClientApp", _rates(pairs, work), unit="clients/s")
+        pairs = beside_ray(local, work, folder, turns=turns, warm_up=WARM_UP, app=PLAIN)
+        peer = "Flower's Ray engine, plain LoRA, its model kept"
+        yield ratio_of(measure, peer, _rates(pairs, work), unit="clients/s", aim="at least 1.6")
     finally:
         local.close()
         alone.close()
 
 
-def _prepared(scenario: Scenario, source: Path, folder: Path) -> Work:
+def prepare_run(scenario: Scenario, source: Path, folder: Path) -> Work:
+    """Sites on disk, the arm that trains on them, and the work that this is."""
     prepared, study = prepare(scenario, source, folder / "prepared"), scenario.as_study()
     indices = tuple(site.index for site in prepared.sites)
     write_arm(Arm(ARM, ARM, study, indices, True, scenario.simulation.seed), folder)

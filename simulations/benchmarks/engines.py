@@ -54,11 +54,13 @@ def rows() -> Iterator[Ratio]:
             local.close()
 
 
-def beside_ray(local: LocalEngine, work: Work, folder: Path, *, turns: int, warm_up: int = 1) -> Pairs:
-    """Seconds of rounds (local engine, Flower's Ray engine)."""
+def beside_ray(
+    local: LocalEngine, work: Work, folder: Path, *, turns: int, warm_up: int = 1, app: str | None = None
+) -> Pairs:
+    """Seconds of rounds (local engine, Flower's Ray engine), which may run another ClientApp."""
     from simulations.ray import RayEngine
 
-    grid, engine = local.grid([1] * work.clients), RayEngine(folder, app=work.app)
+    grid, engine = local.grid([1] * work.clients), RayEngine(folder, app=app or work.app)
     try:
         found = beside(engine, work, lambda: round_seconds(grid, work), turns=turns, warm_up=warm_up)
     finally:

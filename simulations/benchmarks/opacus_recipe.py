@@ -41,7 +41,7 @@ class OpacusRecipe:
         clip_norm: float,
     ) -> None:
         self.model = model.train()
-        self._noise_multiplier, self._clip_norm = noise_multiplier, clip_norm
+        self.max_length, self._noise_multiplier, self._clip_norm = max_length, noise_multiplier, clip_norm
         rows = [torch.from_numpy(records["ids"][i]).long() for i in range(len(records))]
         targets = torch.tensor([int(records["target"][i][0]) for i in range(len(records))])
         self._dataset = TensorDataset(*padded(rows, max_length), targets)

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import Context, Message, RecordDict
 
 from shared.adapted_model import build
 from shared.foundation import find
+from shared.protocol import Status, TrainTask, decode_reply, encode_task
 from shared.records import Records
 from shared.study import Study
+from simulations.benchmarks import plain_lora_app
 from simulations.benchmarks.__main__ import BENCHMARKS
+from simulations.benchmarks.clients import TABLE, prepare_run, scenario_of
 from simulations.benchmarks.drawn import Drawn, draw
 from simulations.benchmarks.measure import alternating, ratio_of
 from simulations.benchmarks.node_memory import micro_batches
@@ -21,6 +26,7 @@ from simulations.benchmarks.peft_model import peft_model, plain_round, refuse_ot
 from simulations.benchmarks.private_round import first_round
 from simulations.benchmarks.server_memory import aggregate
 from simulations.benchmarks.training import PrivateRounds, compared
+from simulations.worker import RUN_FOLDER
 
 Studies = Callable[..., Study]
 
@@ -114,3 +120,16 @@ def test_every_benchmark_has_rows() -> None:
     for name, begin in BENCHMARKS.items():
         if name != "quality":  # runs at once
             iter(begin())  # imports, and measures nothing yet
+
+
+@pytest.mark.integration
+def test_plain_clients_move_the_very_tensors_of_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = prepare_run(scenario_of(100), TABLE, tmp_path)
+    monkeypatch.setenv(RUN_FOLDER, str(tmp_path))
+    threads = torch.get_num_threads()
+    content = encode_task(TrainTask(study.study_sha256, study.study_run, 1, study.initial))
+    context = Context(1, 7, {"partition-id": 6, "num-partitions": 100}, RecordDict(), {})
+    told = decode_reply(plain_lora_app.app(Message(content, 7, "train"), context).content)
+    torch.set_num_threads(threads)
+    assert told.status == Status.TRAINED and told.update.shape == study.initial.shape
+    assert np.isfinite(told.update).all() and np.count_nonzero(told.update) > 0.9 * len(told.update)
