@@ -10,7 +10,8 @@ import pytest
 from shared.errors import SettingsError
 from simulations.benchmarks.quality.figures import gains, interval, rows
 from simulations.benchmarks.quality.plot import page
-from simulations.benchmarks.quality.sets import EPSILONS, SETS, Case, cases
+from simulations.benchmarks.quality.recipe import as_planned
+from simulations.benchmarks.quality.sets import EPSILONS, SETS, SHORT, Case, cases
 from simulations.result import ArmResult, Quality, Result, WorstSite
 
 
@@ -56,6 +57,31 @@ def test_every_set_is_a_scenario_and_references_are_run_once_per_seed() -> None:
     assert len({case.folder(Path("root")) for case in wanted}) == len(wanted)
     with pytest.raises(SettingsError, match="'nothing'"):
         cases(("nothing",), EPSILONS, 1, short=True)
+
+
+@pytest.mark.integration
+def test_an_adapter_moves_as_far_as_the_plan_says_at_each_epsilon() -> None:
+    strict, loose = (as_planned(Case("vader", epsilon, 1, SHORT)) for epsilon in (1.0, 8.0))
+    assert strict.training.adapter_learning_rate < loose.training.adapter_learning_rate < 16
+    assert 1 > (strict.privacy.head_share or 0) > (loose.privacy.head_share or 0) > 0.8
+    assert (strict.privacy.epsilon, strict.simulation.arms) == (1.0, SHORT)
+    stated = Case("fashion", 1.0, 1, SHORT)
+    assert as_planned(stated) == stated.scenario()
+
+
+def test_a_run_that_had_more_arms_is_not_run_again(tmp_path: Path) -> None:
+    short = Case("vader", 3.0, 1, SHORT)
+    assert short.finished(tmp_path) is None
+    (whole,) = cases(("vader",), (3.0,), 1, short=False)
+    whole.folder(tmp_path).mkdir(parents=True)
+    kept = whole.folder(tmp_path) / "result.json"
+    kept.write_text("{}")
+    assert short.finished(tmp_path) == whole.finished(tmp_path) == kept
+    assert replace(short, seed=2).finished(tmp_path) is None
+    kept.rename(short.folder(tmp_path).parent / "elsewhere.json")
+    short.folder(tmp_path).mkdir()
+    (short.folder(tmp_path) / "result.json").write_text("{}")
+    assert whole.finished(tmp_path) is None
 
 
 def test_rows_are_means_over_seeds_by_epsilon(found: dict[Case, Result]) -> None:

@@ -15,10 +15,11 @@ from rich.table import Table
 from shared.files import write_atomically
 from simulations.benchmarks.quality.figures import gains, rows
 from simulations.benchmarks.quality.plot import page
+from simulations.benchmarks.quality.recipe import as_planned
 from simulations.benchmarks.quality.sets import EPSILONS, SEEDS, SETS, Case, cases
 from simulations.cli import QUIET, quiet_libraries
 from simulations.progress import SilentProgress
-from simulations.result import Result
+from simulations.result import Result, read_result
 from simulations.run import Run
 from simulations.scenario import data_path
 
@@ -61,7 +62,10 @@ def main(
 
 def run(case: Case, root: Path) -> Result:
     """Run one case, or go on with it; runs of one set and seed share what the frozen layers make of the records."""
-    scenario = case.scenario()
+    finished = case.finished(root)
+    if finished is not None:
+        return read_result(finished)
+    scenario = as_planned(case)
     cache = root / case.name / f"seed-{case.seed}" / "cache"
     one = Run(scenario, data_path(scenario, case.path), case.folder(root), SilentProgress(), cache=cache)
     one.open(resume=True)

@@ -1,12 +1,11 @@
 """The real sets that quality is measured on, three of them with natural sites, and what is run on each.
 
-Every set is one scenario beside this file; parts of them, so that a run takes minutes. The head's rate and
-share are the defaults, and the adapter's rate is the one that `fedvault-sim plan` suggests; of digits, whose sites are
-small, its share too. Of clothing, the set on which the head is not enough, rates were chosen on other images (the data
-set `fashion-choices`).
+Every set is one scenario beside this file; parts of them, so that a run takes minutes. The head's rate is the default;
+the adapter's rate and the head's share are what `fedvault-sim plan` suggests at each epsilon. Only the file of
+clothing, the set on which the head is not enough, states its own, chosen on other images (`fashion-choices`).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.errors import SettingsError
@@ -36,10 +35,22 @@ class Case:
         """The scenario's file."""
         return FOLDER / f"{self.name}.toml"
 
+    @property
+    def changes(self) -> list[str]:
+        """What this case changes in it."""
+        return [f"privacy.epsilon={self.epsilon}", f"simulation.seed={self.seed}", f"simulation.arms={[*self.arms]}"]
+
     def scenario(self) -> Scenario:
         """The scenario with this case's values."""
-        changes = [f"privacy.epsilon={self.epsilon}", f"simulation.seed={self.seed}", f"simulation.arms={[*self.arms]}"]
-        return load(self.path, changes)
+        return load(self.path, self.changes)
+
+    def finished(self, root: Path) -> Path | None:
+        """The result of a run that has these arms, among others maybe; None if there is none yet."""
+        for arms in (self.arms, _arms(with_references=False), _arms(with_references=True)):
+            result = replace(self, arms=arms).folder(root) / "result.json"
+            if set(self.arms) <= set(arms) and result.exists():
+                return result
+        return None
 
     def folder(self, root: Path) -> Path:
         """Where the run is kept."""
@@ -57,12 +68,12 @@ def cases(names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int, *, sh
     if unknown:
         raise SettingsError(f"Expected some of {', '.join(SETS)}, got {unknown[0]!r}.")
     return [
-        Case(name, epsilon, seed, SHORT if short else _arms(epsilon == max(epsilons)))
+        Case(name, epsilon, seed, SHORT if short else _arms(with_references=epsilon == max(epsilons)))
         for seed in range(1, seeds + 1)
         for name in names
         for epsilon in epsilons
     ]
 
 
-def _arms(with_references: bool) -> tuple[str, ...]:
+def _arms(*, with_references: bool) -> tuple[str, ...]:
     return (*PRIVATE, *WITHOUT_PRIVACY) if with_references else PRIVATE

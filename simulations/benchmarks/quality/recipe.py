@@ -1,0 +1,27 @@
+"""What a set is trained by: its file, and the planner's suggestions for what that leaves open, from public numbers.
+
+They depend on epsilon: the more noise, the less an adapter is moved, and the more of the norm the head keeps.
+"""
+
+from simulations.benchmarks.quality.sets import Case
+from simulations.plan import plan_file
+from simulations.scenario import Scenario, load
+
+
+def as_planned(case: Case) -> Scenario:
+    """The case's scenario, with the planner's adapter rate and head share unless its file states a rate.
+
+    Raises:
+        SettingsError: the data set was not fetched.
+    """
+    scenario = case.scenario()
+    if "adapter_learning_rate" in scenario.training.model_fields_set:
+        return scenario
+    start = plan_file(case.path, None, case.changes, epsilon_limit=None, spent_steps=0)[1].adapter_start
+    if start is None:
+        return scenario
+    suggested = [
+        f"training.adapter_learning_rate={start.learning_rate:.2g}",
+        f"privacy.head_share={start.head_share:.3g}",
+    ]
+    return load(case.path, [*case.changes, *suggested])
