@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +26,7 @@ from shared.adapters import Layout
 from shared.errors import FedVaultError, RunError, SettingsError
 from shared.files import write_atomically
 from shared.protocol import Vector
-from shared.records import load
+from shared.records import joined, load
 from shared.tasks.kinds import task_kind
 from simulations import worker
 from simulations.arms import Arm, arm_folder, trained_arms, write_arm
@@ -34,6 +35,8 @@ from simulations.prepare import Prepared, prepare, reopen
 from simulations.result import ArmResult, Quality, Result, read_result, write_result
 from simulations.scenario import Scenario
 from simulations.summary import quality, summary, trained, untrained
+
+EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 
 
 class Progress(Protocol):
@@ -180,12 +183,14 @@ class Run:
             self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
             (self.folder / "cache").symlink_to(self.cache.resolve())
         (self.folder / "cache").mkdir(mode=0o700, exist_ok=True)
-        ordered = sorted(prepared.sites, key=lambda site: -site.train)
+        # of many sites, a cohort may never meet most: theirs are computed when they are asked for the first time
+        asked = () if self.study.federation.cohort else sorted(prepared.sites, key=lambda site: -site.train)
         with self._timed("cache"):
             # the deepest cut is built from the others' activations, so the study's own cache comes first
             for name in ("federated", "head-federated"):
                 if any(arm.name == name for arm in arms):
-                    engine.map(worker.build_cache, [(name, site.index) for site in ordered])
+                    engine.map(worker.build_training_cache, [(name, site.index) for site in asked])
+                    engine.map(worker.build_evaluation_cache, [(name, group) for group in evaluated_together(prepared)])
 
     def _run_arms(
         self, engine: Engine, arms: list[Arm], prepared: Prepared
@@ -244,19 +249,22 @@ class Run:
         return lambda number: norm_bound(arm.study, number, dimension=layout.length)
 
     def _evaluate(self, engine: Engine, arm: str, adapter: Vector, prepared: Prepared) -> Quality:
-        ordered = sorted(prepared.sites, key=lambda site: -site.holdout)
-        found: list[worker.Seen] = engine.map(worker.evaluate, [(arm, site.index, adapter) for site in ordered])
-        return quality(self.study, found)
+        calls = [(arm, group, adapter) for group in evaluated_together(prepared)]
+        found: list[list[worker.Seen]] = engine.map(worker.evaluate, calls)
+        return quality(self.study, [*chain.from_iterable(found)])
 
     def _constant(self, prepared: Prepared) -> ArmResult | None:
         kind = task_kind(self.study.task)
         train = [load(prepared.train_path(site)) for site in prepared.sites]
-        found = []
-        for site in prepared.sites:
-            evidence = kind.constant(train, load(prepared.holdout_path(site)))
-            if evidence is None:
-                return None
-            found.append(worker.Seen(site.name, evidence))
+        held_out = [load(prepared.holdout_path(site)) for site in prepared.sites]
+        evidence = kind.constant(train, joined(held_out))
+        if evidence is None:
+            return None
+        left = iter(evidence)
+        found = [
+            worker.Seen(site.name, [*islice(left, int(part.usable.sum()))])
+            for site, part in zip(prepared.sites, held_out, strict=True)
+        ]
         title = "majority class" if getattr(self.study.task, "labels", ()) else "one answer for all"
         return untrained(title, quality(self.study, found), 0.0)
 
@@ -281,3 +289,14 @@ class Run:
         finally:
             self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
             write_atomically(self.folder / "timing.json", json.dumps(self.timing, indent=1).encode())
+
+
+def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
+    """Indices of sites, the largest first, small ones in groups: thousands of sites are not as many batches."""
+    groups, group, held_out = list[tuple[int, ...]](), list[int](), 0
+    for site in sorted(prepared.sites, key=lambda site: -site.holdout):
+        group, held_out = [*group, site.index], held_out + site.holdout
+        if held_out >= EVALUATED_TOGETHER:
+            groups.append(tuple(group))
+            group, held_out = [], 0
+    return [*groups, tuple(group)] if group else groups

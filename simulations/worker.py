@@ -6,6 +6,7 @@ its own engine.
 
 import os
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,24 +57,30 @@ def start_worker(folder: str, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def evaluate(arm_name: str, site_index: int, adapter: Vector) -> Seen:
-    """Predict a site's held-out records with a global adapter. Exists in simulations only."""
+def evaluate(arm_name: str, site_indices: tuple[int, ...], adapter: Vector) -> list[Seen]:
+    """Predict the held-out records of some sites with a global adapter. Exists in simulations only."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
-    arm, site = _arm(arm_name), _site(site_index)
-    model = _model(arm_name)
+    model, parts = _model(arm_name), _held_out(site_indices)
     model.load(adapter)
-    prefix = _prefix(arm, model, load(_prepared().holdout_path(site)))
-    tokens = arm.study.performance.micro_batch_tokens
-    found = judge(model, prefix.records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes())
-    return Seen(site.name, found.evidence)
+    prefix = _prefix(_arm(arm_name), model, joined(parts))
+    tokens = _arm(arm_name).study.performance.micro_batch_tokens
+    found = iter(judge(model, prefix.records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes()).evidence)
+    return [
+        Seen(_site(index).name, list(islice(found, int(part.usable.sum()))))
+        for index, part in zip(site_indices, parts, strict=True)
+    ]
 
 
-def build_cache(arm_name: str, site_index: int) -> None:
+def build_training_cache(arm_name: str, site_index: int) -> None:
     """Compute the frozen activations of a site's records once, before anything is timed as training."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
-    arm, site = _arm(arm_name), _site(site_index)
-    for path in (_prepared().train_path(site), _prepared().holdout_path(site)):
-        _prefix(arm, _model(arm_name), load(path))
+    _prefix(_arm(arm_name), _model(arm_name), load(_prepared().train_path(_site(site_index))))
+
+
+def build_evaluation_cache(arm_name: str, site_indices: tuple[int, ...]) -> None:
+    """Compute those of the held-out records of sites that are evaluated together."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    _prefix(_arm(arm_name), _model(arm_name), joined(_held_out(site_indices)))
 
 
 def open_site(context: Context, task: TrainTask) -> Trains:
@@ -108,6 +115,10 @@ def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
         cache=_folder() / "cache",
         verdicts=_folder() / "cache" / "verdicts",
     )
+
+
+def _held_out(site_indices: tuple[int, ...]) -> list[Records]:
+    return [load(_prepared().holdout_path(_site(index))) for index in site_indices]
 
 
 def _prefix(arm: Arm, model: AdaptedModel, records: Records) -> Prefix:

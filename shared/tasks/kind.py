@@ -126,7 +126,8 @@ class TaskKind(ABC):
         return {}
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """Evidence of the best constant answer, as a baseline; None where a task has none. In simulations only."""
+        """Evidence of the best constant answer, for each usable held-out record in turn; None where a task
+        has none. A baseline, in simulations only."""
         del train, held_out
         return None
 

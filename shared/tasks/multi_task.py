@@ -4,7 +4,7 @@ Every record belongs to one task, and only that task's loss counts for it. All h
 what is computed must not depend on whose record it is; heads are small beside the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -137,11 +137,13 @@ class MultiTask(TaskKind):
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
         """Each task's own constant answer."""
-        found: list[Evidence] = []
+        answers: dict[str, Iterator[Evidence]] = {}
         for name, part in self.parts.items():
             guesses = part.constant([self._of(name, records) for records in train], self._of(name, held_out))
-            found += [(name, *one) for one in guesses or ()]
-        return found
+            answers[name] = iter(guesses or ())
+        names = list(self.parts)
+        tasks = [names[held_out["member"][row].argmax()] for row in np.flatnonzero(held_out.usable).tolist()]
+        return [(name, *next(answers[name])) for name in tasks]
 
     def _own(self, name: str, batch: Batch) -> Batch:
         """A batch as one task knows it."""

@@ -55,7 +55,7 @@ def compared(scenario: Scenario, source: Path, folder: Path, *, turns: int) -> I
     local, alone = LocalEngine(folder, threads=1), LocalEngine(folder, processes=1, threads=1)
     measure = f"{work.clients} clients train LoRA, private"
     try:
-        local.map(worker.build_cache, [(ARM, index) for index in range(work.clients)])
+        local.map(worker.build_training_cache, [(ARM, index) for index in range(work.clients)])
 
         def loop() -> float:
             # a core's share of the work, if a loop on each of them did not slow the others

@@ -21,11 +21,11 @@ from shared.adapted_model import layout_of
 from shared.errors import RunError, SettingsError
 from simulations.arms import arm_folder, trained_arms
 from simulations.engine import LocalEngine
-from simulations.prepare import Site
+from simulations.prepare import Site, reopen
 from simulations.progress import SilentProgress
 from simulations.ray import _join
 from simulations.result import Result, read_result
-from simulations.run import Run
+from simulations.run import Run, evaluated_together
 from simulations.scenario import Scenario
 
 pytestmark = pytest.mark.integration
@@ -234,6 +234,36 @@ def test_performance_settings_change_no_bit_of_the_batches_and_the_noise(
     result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
     assert result.study_sha256 == finished[1].study_sha256
     assert packed(tmp_path / "run") == packed(finished[0])
+
+
+def test_small_sites_are_evaluated_together_and_each_keeps_its_own_figures(
+    finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = evaluated_together(reopen(finished[0] / "prepared"))
+    monkeypatch.setattr("simulations.run.EVALUATED_TOGETHER", 1)
+    assert len(together) == 1 and [(index,) for index in together[0]] == evaluated_together(
+        reopen(finished[0] / "prepared")
+    )
+    declared = declaration(tiny_bert)
+    declared["simulation"]["arms"] = ["majority", "federated"]
+    result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    assert result.final == finished[1].final
+    assert result.arms["majority"].quality == finished[1].arms["majority"].quality
+    assert len(set(result.final.per_site.values())) > 1, "else sites could be mixed up unseen"
+
+
+def test_a_site_that_no_cohort_asks_computes_nothing(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    declared = declaration(tiny_bert)
+    declared["federation"] |= {"cohort": 1, "rounds": 1, "quorum": 1}
+    declared["simulation"] |= {"arms": ["federated"]}
+    cache = tmp_path / "cache"
+    source = tmp_path / "table.csv"
+    table.to_csv(source, index=False)
+    run = Run(Scenario.model_validate(declared), source, tmp_path / "run", SilentProgress(), cache=cache)
+    run.open(resume=False)
+    (only,) = run.execute().rounds
+    assert only.accepted == 1
+    assert len(list(cache.glob("*.f32"))) == 2, "of the site that was asked, and of what is evaluated"
 
 
 def test_ray_gives_the_same_numbers(

@@ -109,6 +109,8 @@ def test_the_constant_answers_are_each_tasks_own(text_study: Studies, encode: Ca
     kind, records = task_kind(text_study(TASK).task), encode(ROWS).records
     found = kind.constant([records], records) or []
     assert found[:2] == [("items", 1, 1), ("stars", 2.0, 2.0)] and [one[0] for one in found] == list(PARTS)
+    backwards = records.select(np.arange(len(records))[::-1])
+    assert kind.constant([records], backwards) == found[::-1], "in the records' order, whichever task they are of"
 
 
 @pytest.mark.parametrize(
