@@ -15,8 +15,10 @@ from shared.privacy.signal_to_noise import (
     AdapterStart,
     Part,
     Prospect,
+    Steps,
     adapter_start,
     batch_of_mean,
+    head_rate,
     noise_length,
     prospect,
     ratio,
@@ -24,8 +26,10 @@ from shared.privacy.signal_to_noise import (
 from shared.privacy.spending import epsilon_by_round, rounds_afforded
 from shared.privacy.study_steps import all_steps, parts_of, round_steps
 from shared.study import Study, parse, read_toml
+from shared.tasks.declarations import FEATURE_NORM
 
 FLOAT_BYTES = 4
+ONE_LABEL = ("sequence-classification", "image-classification", "audio-classification")
 
 
 @dataclass(frozen=True)
@@ -84,8 +88,10 @@ class StudyPlan:
     """Longest signal over noise of the mean of all nodes' updates in round 1."""
     parts: list[PartPlan]
     """The one that decides first: the head, which starts at zero, or the adapter of a task without a head."""
+    head_start: float | None
+    """Learning rate of the head that this noise suggests; None for what is no classifier of one label."""
     adapter_start: AdapterStart | None
-    """Learning rate and share that this noise suggests; None unless head and adapter are both trained."""
+    """The same of the adapter, beside that head, and a share; None unless head and adapter are both trained."""
     nodes: list[NodePlan]
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
@@ -150,6 +156,7 @@ def study_plan(
     by_part = [
         PartPlan(p.name, p.dimension, p.learning_rate, ratio([p], all_steps(study, planned, mean))) for p in parts
     ]
+    head = _head_start(study, parts, all_steps(study, planned, mean))
     rounds, local_steps = study.federation.rounds, study.training.local_steps
     return StudyPlan(
         study_sha256=study.sha256,
@@ -168,7 +175,8 @@ def study_plan(
         bytes_total=2 * FLOAT_BYTES * layout.length * rounds,
         mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1)),
         parts=by_part,
-        adapter_start=_start(parts, by_part),
+        head_start=head,
+        adapter_start=_start(parts, by_part, head),
         nodes=[_node(study, layout, planned, parts, name, size) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
@@ -177,10 +185,15 @@ def study_plan(
     )
 
 
-def _start(parts: Sequence[Part], planned: Sequence[PartPlan]) -> AdapterStart | None:
+def _head_start(study: Study, parts: Sequence[Part], steps: Steps) -> float | None:
+    one_label = study.task.kind in ONE_LABEL and getattr(study.task, "problem", "single-label") == "single-label"
+    return head_rate(steps, feature_length=FEATURE_NORM) if one_label and parts[0].name == "head" else None
+
+
+def _start(parts: Sequence[Part], planned: Sequence[PartPlan], head: float | None) -> AdapterStart | None:
     if len(parts) < 2:
         return None
-    return adapter_start(parts[0].learning_rate, planned[1].study_ratio, parts[1].share)
+    return adapter_start(head or parts[0].learning_rate, planned[1].study_ratio, parts[1].share)
 
 
 def _node(

@@ -116,11 +116,15 @@ def rows(planned: StudyPlan) -> list[dict[str, str]]:
 
 
 def _start(planned: StudyPlan) -> dict[str, str]:
+    found: dict[str, str] = {}
+    if planned.head_start is not None:
+        given = planned.parts[0].learning_rate
+        found["head"] = f"rate {given:g}; this noise suggests learning_rate {planned.head_start:.2g}, for a start"
     start = planned.adapter_start
-    if start is None:
-        return {}
-    rate, given = f"adapter_learning_rate {start.learning_rate:.2g}", planned.parts[1].learning_rate
-    return {"adapter": f"rate {given:g}; this noise suggests {rate}, head_share {start.head_share:.3f}, for a start"}
+    if start is not None:
+        rate, given = f"adapter_learning_rate {start.learning_rate:.2g}", planned.parts[1].learning_rate
+        found["adapter"] = f"rate {given:g}; beside that, {rate} and head_share {start.head_share:.3f}"
+    return found
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

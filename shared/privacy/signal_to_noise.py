@@ -45,6 +45,12 @@ HEAD_SHARE = 0.8
 SHARE_AT_BEST = 0.8
 """What an adapter without noise is given of the squared norm, so that images of clothing get the share that was best on
 others of their kind (the data set `fashion-choices`)."""
+OUTPUT_NOISE = 2.5
+"""Standard deviation of the noise in the difference of two outputs of a classifier at which its head learned best: on
+Reuters R8 and 20 Newsgroups, as 8, 20 and 2 classes, at 4 sites of 300 to 2,800 records and ε 1, 3 and 8, where the
+best of the rates 2 to 64 left 0.6 to 5.5, mostly 2 to 5."""
+HIGHEST_HEAD_RATE = 64.0
+"""Of those rates, at a clipping norm of 1."""
 CHANCE = math.exp(-18)
 """Practically never: as in the server's bound on honest updates."""
 
@@ -148,6 +154,20 @@ def adapter_start(head_rate: float, adapter_ratio: float, adapter_share: float |
     power = (REACHED * at_share) ** 2
     kept = power / (1 + power)
     return AdapterStart(head_rate * kept, 1 - SHARE_AT_BEST * kept)
+
+
+def head_rate(steps: Steps, *, feature_length: float) -> float:
+    """Where to start with the head of a classifier: as fast as the noise in its answers allows.
+
+    After all steps an entry's noise has standard deviation rate x spread, an output's is as many times as much as its
+    features are long, and of a difference of two outputs it is sqrt(2) times that. A start, no guarantee.
+
+    Args:
+        steps: of the whole study, for the mean over nodes.
+        feature_length: of what the head reads.
+    """
+    loud = steps.spread * feature_length * math.sqrt(2)
+    return min(HIGHEST_HEAD_RATE / steps.clip_norm, OUTPUT_NOISE / loud)
 
 
 def batch_of_mean(batches: Sequence[float], *, asked: int | None = None) -> float:

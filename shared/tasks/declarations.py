@@ -198,6 +198,9 @@ Task = Annotated[
     Field(discriminator="kind"),
 ]
 
+FEATURE_NORM = 4.0
+"""Length that pooled features are brought to before a linear head."""
+
 CONTENT = (
     "audio", "context", "image", "prompt", "question", "response", "source", "target", "text", "text_pair", "tokens",
 )  # fmt: skip

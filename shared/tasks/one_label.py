@@ -11,9 +11,9 @@ from transformers import PretrainedConfig
 from shared.base_model import width_of
 from shared.batches import Batch
 from shared.records import Problem, Records
+from shared.tasks.declarations import FEATURE_NORM
 from shared.tasks.kind import Evidence, TaskKind, zero_linear
 from shared.tasks.sequence_classification import OneLabel
-from shared.tasks.texts import FEATURE_NORM
 
 
 class OneLabelKind(TaskKind):

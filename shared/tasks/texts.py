@@ -9,9 +9,9 @@ from transformers import PreTrainedTokenizerBase
 
 from shared.batches import Batch
 from shared.records import Problem
+from shared.tasks.declarations import FEATURE_NORM
 
 CHARACTERS_PER_TOKEN = 100  # longer texts are cut before tokenisation, so that a 2 MB cell costs no more than others
-FEATURE_NORM = 4.0
 
 
 class Tokenised(NamedTuple):

@@ -1,6 +1,6 @@
 """What a set is trained by: its file, and the planner's suggestions for what that leaves open, from public numbers.
 
-They depend on epsilon: the more noise, the less an adapter is moved, and the more of the norm the head keeps.
+They depend on epsilon: the more noise, the less head and adapter are moved, and the more of the norm the head keeps.
 """
 
 from simulations.benchmarks.quality.sets import Case
@@ -9,7 +9,7 @@ from simulations.scenario import Scenario, load
 
 
 def as_planned(case: Case) -> Scenario:
-    """The case's scenario, with the planner's adapter rate and head share unless its file states a rate.
+    """The case's scenario, with the planner's rates and head share unless its file states a rate.
 
     Raises:
         SettingsError: the data set was not fetched.
@@ -17,10 +17,12 @@ def as_planned(case: Case) -> Scenario:
     scenario = case.scenario()
     if "adapter_learning_rate" in scenario.training.model_fields_set:
         return scenario
-    start = plan_file(case.path, None, case.changes, epsilon_limit=None, spent_steps=0)[1].adapter_start
-    if start is None:
+    planned = plan_file(case.path, None, case.changes, epsilon_limit=None, spent_steps=0)[1]
+    head, start = planned.head_start, planned.adapter_start
+    if head is None or start is None:
         return scenario
     suggested = [
+        f"training.learning_rate={head:.2g}",
         f"training.adapter_learning_rate={start.learning_rate:.2g}",
         f"privacy.head_share={start.head_share:.3g}",
     ]
