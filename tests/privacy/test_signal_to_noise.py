@@ -15,6 +15,7 @@ from shared.privacy.signal_to_noise import (
     adapter_start,
     batch_of_mean,
     best_batches,
+    head_rate,
     least_that_helps,
     longest_signal,
     noise_length,
@@ -108,6 +109,20 @@ def test_a_part_that_is_clipped_by_itself_has_its_share_of_the_signal_and_all_of
     whole = longest_signal([shared, adapter], STEPS)
     assert whole == pytest.approx(math.hypot(longest_signal([shared], STEPS), longest_signal([adapter], STEPS)))
     assert whole <= longest_signal(PARTS, STEPS)
+
+
+def test_a_heads_start_leaves_a_known_noise_between_two_answers() -> None:
+    """Oracle: steps that are nothing but noise, taken one by one, and what they do to two outputs."""
+    steps = Steps([1.0, 0.75, 0.5, 0.25], noise_multiplier=1.3, clip_norm=0.5, batch=20.0)
+    rate, generator = head_rate(steps, feature_length=4.0), np.random.default_rng(0)
+    features = 4.0 * np.eye(6)[2]
+    weights = np.zeros((20_000, 2, 6))
+    for factor in steps.factors:
+        weights -= rate * factor * 1.3 * 0.5 * generator.standard_normal(weights.shape) / 20.0
+    outputs = weights @ features
+    assert (outputs[:, 0] - outputs[:, 1]).std() == pytest.approx(2.5, rel=0.02)
+    quiet = Steps(steps.factors, noise_multiplier=1e-3, clip_norm=0.5, batch=20.0)
+    assert head_rate(quiet, feature_length=4.0) == 128.0, "64 at a clipping norm of 1"
 
 
 def test_an_adapters_start_is_where_expected_error_is_least() -> None:

@@ -91,6 +91,19 @@ def test_an_adapters_rate_follows_its_noise(make_study: Callable[..., Study]) ->
     assert head.adapter_start is None and "adapter" not in facts(head) and "adapter" in facts(slow)
 
 
+def test_a_head_moves_as_fast_as_its_noise_allows(make_study: Callable[..., Study]) -> None:
+    plans = [study_plan(make_study(privacy={"epsilon": e}), LAYOUT, SIZES) for e in (1.0, 3.0)]
+    strict, loose = (planned.head_start for planned in plans)
+    assert strict is not None and loose is not None and strict < loose
+    assert loose / strict == pytest.approx(plans[0].noise_multiplier / plans[1].noise_multiplier)
+    assert f"learning_rate {strict:.2g}" in facts(plans[0])["head"]
+    slow = study_plan(make_study(training={"learning_rate": 0.5}), LAYOUT, SIZES)
+    assert slow.head_start == pytest.approx(study_plan(make_study(), LAYOUT, SIZES).head_start)
+    stars = {"kind": "sequence-classification", "problem": "rating", "rating_range": [1, 5], "labels": []}
+    rating = study_plan(make_study(task=stars), LAYOUT, SIZES)
+    assert rating.head_start is None and "head" not in facts(rating)
+
+
 def test_nothing_needs_a_remedy_where_noise_leaves_room(make_study: Callable[..., Study]) -> None:
     study = make_study(privacy={"epsilon": 8.0})
     found = study_plan(study, LAYOUT, {"a": 5000, "b": 5000})
