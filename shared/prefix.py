@@ -182,15 +182,18 @@ def _build(prefix: CachedPrefix, path: Path) -> None:
     model, records = prefix.model, prefix.records
     stored = StateFile(unfinished, width=model.width, dtype=prefix.storage, new=True)
     rows, below = row_offsets(model, records), _shallower_cache(prefix, path.parent)
-    for indices in canonical_batches(model, records, range(len(records))):
-        if below is None:
-            found = canonical_states(model, records, indices, prefix.device)
-        else:
-            found = _pooled_from(prefix, *below, indices)
-        for index, states in zip(indices, found, strict=True):
-            stored.write(rows[index], rounded(states, prefix.storage).cpu().numpy())
-    stored.flush()
-    unfinished.replace(path)
+    try:
+        for indices in canonical_batches(model, records, range(len(records))):
+            if below is None:
+                found = canonical_states(model, records, indices, prefix.device)
+            else:
+                found = _pooled_from(prefix, *below, indices)
+            for index, states in zip(indices, found, strict=True):
+                stored.write(rows[index], rounded(states, prefix.storage).cpu().numpy())
+        stored.flush()
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)  # what a full disk or an interruption leaves is made of private records
 
 
 def _cache_path(folder: Path, model: AdaptedModel, records: Records, prefix_id: str, storage: Storage) -> Path:

@@ -15,7 +15,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from shared.errors import RunError, SettingsError
 from simulations.engine import LocalEngine
-from simulations.worker import RUN_FOLDER, THREADS, told_partition
+from simulations.partition_query import told_partition
+from simulations.worker import RUN_FOLDER, THREADS
 
 ANSWERS_WITHIN_S = 5.0
 STARTUP_S = 300.0  # Ray's actors import everything before they answer for the first time

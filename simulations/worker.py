@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context
 
 from client.app import build_client_app
 from client.vault.vault import Trains, Vault, device_for
 from shared.adapted_model import AdaptedModel, build
-from shared.errors import RunError
 from shared.judging import judge
 from shared.prefix import Prefix, prefix_for
 from shared.protocol import TrainTask, Vector
 from shared.records import Records, joined, load
 from shared.tasks.kind import Evidence
 from simulations.arms import Arm, read_arm
+from simulations.partition_query import tells_partition
 from simulations.plain_training import SiteWithoutPrivacy
 from simulations.prepare import Prepared, Site, reopen
 from simulations.seeded_randomness import SeededRandomnessForSimulation
@@ -155,19 +155,4 @@ def _folder() -> Path:
     return Path(os.environ[RUN_FOLDER])
 
 
-app = build_client_app(open_site)
-
-
-@app.query()
-def tell_partition(message: Message, context: Context) -> Message:
-    """Say which partition this simulated node holds: Flower's Ray engine tells only the node."""
-    told = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
-    return Message(RecordDict({"node": told}), reply_to=message)
-
-
-def told_partition(reply: Message) -> int:
-    """Read what `tell_partition` said."""
-    partition = reply.content.config_records["node"]["partition-id"]
-    if not isinstance(partition, int):
-        raise RunError(f"Expected a partition number, got {type(partition).__name__}.")
-    return partition
+app = tells_partition(build_client_app(open_site))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -24,6 +24,7 @@ from shared.study import Study
 from shared.tasks.declarations import SequenceClassification
 from simulations.arms import read_arm
 from simulations.benchmarks.peft_model import padded, peft_model, trained
+from simulations.partition_query import tells_partition
 from simulations.prepare import reopen
 from simulations.worker import RUN_FOLDER
 
@@ -84,11 +85,4 @@ def _folder() -> Path:
     return Path(os.environ[RUN_FOLDER])
 
 
-app = build_client_app(_open)
-
-
-@app.query()
-def tell_partition(message: Message, context: Context) -> Message:
-    """For the Ray engine."""
-    told = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
-    return Message(RecordDict({"node": told}), reply_to=message)
+app = tells_partition(build_client_app(_open))

@@ -1,10 +1,11 @@
 """A ClientApp that only answers: what is left of a round's time is the engine's."""
 
-from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.app import Context
 
 from client.app import build_client_app
 from client.vault.vault import Trains
 from shared.protocol import Status, TrainReply, TrainTask
+from simulations.partition_query import tells_partition
 
 LENGTH = 7000
 
@@ -22,11 +23,4 @@ def _open(_context: Context, _task: TrainTask) -> Trains:
     return Echo()
 
 
-app = build_client_app(_open)
-
-
-@app.query()
-def tell_partition(message: Message, context: Context) -> Message:
-    """For the Ray engine."""
-    told = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
-    return Message(RecordDict({"node": told}), reply_to=message)
+app = tells_partition(build_client_app(_open))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from shared.errors import SettingsError
+from simulations.benchmarks.quality.__main__ import run
 from simulations.benchmarks.quality.figures import gains, interval, rows
 from simulations.benchmarks.quality.plot import page
 from simulations.benchmarks.quality.recipe import as_planned
@@ -69,19 +70,33 @@ def test_an_adapter_moves_as_far_as_the_plan_says_at_each_epsilon() -> None:
     assert as_planned(stated) == stated.scenario()
 
 
-def test_a_run_that_had_more_arms_is_not_run_again(tmp_path: Path) -> None:
+def test_a_run_that_had_more_arms_serves_for_fewer(tmp_path: Path) -> None:
     short = Case("vader", 3.0, 1, SHORT)
-    assert short.finished(tmp_path) is None
+    assert short.or_finished(tmp_path) == short
     (whole,) = cases(("vader",), (3.0,), 1, short=False)
     whole.folder(tmp_path).mkdir(parents=True)
-    kept = whole.folder(tmp_path) / "result.json"
-    kept.write_text("{}")
-    assert short.finished(tmp_path) == whole.finished(tmp_path) == kept
-    assert replace(short, seed=2).finished(tmp_path) is None
-    kept.rename(short.folder(tmp_path).parent / "elsewhere.json")
-    short.folder(tmp_path).mkdir()
-    (short.folder(tmp_path) / "result.json").write_text("{}")
-    assert whole.finished(tmp_path) is None
+    assert short.or_finished(tmp_path) == short, "one that is not finished does not"
+    (whole.folder(tmp_path) / "result.json").write_text("{}")
+    assert short.or_finished(tmp_path) == whole.or_finished(tmp_path) == whole
+    assert replace(short, seed=2).or_finished(tmp_path) == replace(short, seed=2)
+
+
+def test_figures_are_of_the_arms_that_were_asked_for_and_of_the_scenario_as_it_is(
+    found: dict[Case, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simulations.benchmarks.quality.__main__.as_planned", Case.scenario)
+    monkeypatch.setattr("simulations.benchmarks.quality.__main__.data_path", lambda *_: tmp_path)
+    monkeypatch.setattr("simulations.run.read_result", lambda _path: next(iter(found.values())))
+    (whole,) = cases(("vader",), (3.0,), 1, short=False)
+    folder = whole.folder(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("{}")
+    (folder / "scenario.json").write_text(whole.scenario().model_dump_json(indent=1, exclude={"performance"}))
+    assert set(run(replace(whole, arms=SHORT), tmp_path).arms) == set(SHORT)
+    assert set(run(whole, tmp_path).arms) == {"majority", *SHORT, "head-without-privacy", "without-privacy"}
+    (folder / "scenario.json").write_text("{}")
+    with pytest.raises(SettingsError, match="got a changed one"):
+        run(replace(whole, arms=SHORT), tmp_path)
 
 
 def test_rows_are_means_over_seeds_by_epsilon(found: dict[Case, Result]) -> None:

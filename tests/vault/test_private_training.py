@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from client.vault.vault import Vault
 from shared.adapted_model import build
@@ -14,6 +15,7 @@ from shared.errors import ExactnessError
 from shared.prefix import open_prefix
 from shared.protocol import Status, TrainReply, TrainTask, encode_reply, without_update
 from shared.records import Records as Dataset
+from shared.state_file import StateFile
 from shared.study import Study
 from shared.wire import WIRES, Wire, packed_bytes
 from simulations.seeded_randomness import SeededRandomnessForSimulation
@@ -74,6 +76,24 @@ def test_pooled_features_from_a_lower_cache_are_the_same_bits(
     folders = [tmp_path / "both", tmp_path / "alone"]
     states = [open_prefix(head, records, device, folder=f, limit_bytes=2**30).states(range(40)) for f in folders]
     assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(*states, strict=True))
+
+
+def test_a_full_disk_leaves_nothing_of_a_cache(
+    make_study: Studies, make_records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, written = StateFile.write, list[int]()
+
+    def write(states: StateFile, start: int, rows: NDArray[np.floating]) -> None:
+        if written:
+            raise OSError("no space left on device")
+        written.append(start)
+        kept(states, start, rows)
+
+    records, model = make_records(40), build(make_study(adapter={"layers": "last:1"}))
+    monkeypatch.setattr(StateFile, "write", write)
+    with pytest.raises(OSError, match="no space left"):
+        open_prefix(model, records, next(model.parameters()).device, folder=tmp_path, limit_bytes=2**30)
+    assert written and not list(tmp_path.iterdir())
 
 
 def test_too_large_a_cache_is_not_made(make_study: Studies, make_records: Records, tmp_path: Path) -> None:

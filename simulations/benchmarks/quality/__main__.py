@@ -19,7 +19,7 @@ from simulations.benchmarks.quality.recipe import as_planned
 from simulations.benchmarks.quality.sets import EPSILONS, SEEDS, SETS, Case, cases
 from simulations.cli import QUIET, quiet_libraries
 from simulations.progress import SilentProgress
-from simulations.result import Result, read_result
+from simulations.result import Result
 from simulations.run import Run
 from simulations.scenario import data_path
 
@@ -62,14 +62,14 @@ def main(
 
 def run(case: Case, root: Path) -> Result:
     """Run one case, or go on with it; runs of one set and seed share what the frozen layers make of the records."""
-    finished = case.finished(root)
-    if finished is not None:
-        return read_result(finished)
+    wanted, case = case.arms, case.or_finished(root)
     scenario = as_planned(case)
     cache = root / case.name / f"seed-{case.seed}" / "cache"
     one = Run(scenario, data_path(scenario, case.path), case.folder(root), SilentProgress(), cache=cache)
     one.open(resume=True)
-    return one.execute()
+    result = one.execute()
+    arms = {name: arm for name, arm in result.arms.items() if name.partition(":")[0] in wanted}
+    return result.model_copy(update={"arms": arms})
 
 
 def _table(title: str, table: Any) -> Table:

@@ -1,8 +1,8 @@
 """The real sets that quality is measured on, three of them with natural sites, and what is run on each.
 
-Every set is one scenario beside this file; parts of them, so that a run takes minutes. Both rates
-and the head's share are what `fedvault-sim plan` suggests at each epsilon, from public numbers. Only the file of
-clothing, the set on which the head is not enough, states its own, chosen on other images (`fashion-choices`).
+Every set is one scenario beside this file; parts of them, so that a run takes minutes. Both rates and the head's share
+are what `fedvault-sim plan` suggests at each epsilon, from public numbers. Only the file of clothing, the set on which
+the head is not enough, states its own, chosen on other images (`fashion-choices`).
 """
 
 from dataclasses import dataclass, replace
@@ -44,13 +44,13 @@ class Case:
         """The scenario with this case's values."""
         return load(self.path, self.changes)
 
-    def finished(self, root: Path) -> Path | None:
-        """The result of a run that has these arms, among others maybe; None if there is none yet."""
-        for arms in (self.arms, _arms(with_references=False), _arms(with_references=True)):
-            result = replace(self, arms=arms).folder(root) / "result.json"
-            if set(self.arms) <= set(arms) and result.exists():
-                return result
-        return None
+    def or_finished(self, root: Path) -> "Case":
+        """This case, or one that has more arms and is finished."""
+        for arms in (_arms(with_references=False), _arms(with_references=True)):
+            larger = replace(self, arms=arms)
+            if set(self.arms) < set(arms) and (larger.folder(root) / "result.json").exists():
+                return larger
+        return self
 
     def folder(self, root: Path) -> Path:
         """Where the run is kept."""
