@@ -25,6 +25,8 @@ from shared.tasks.rows import Table, in_words
 from simulations.partition import ByColumn, split
 from simulations.scenario import Scenario
 
+WARNED_OF = 20
+
 
 @dataclass(frozen=True)
 class Site:
@@ -78,12 +80,13 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     ]
     smallest = scenario.federation.smallest_declared_size
     kept = tuple(site for site in sites if site.declared_size >= smallest)
-    warnings += [_too_small(site, scenario) for site in sites if site.declared_size < smallest]
-    warnings += [
+    warnings += _first([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
+    unusable = [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
         for s in kept
         if s.unusable
     ]
+    warnings += _first(unusable, "with unusable records")
     warnings += _delta_warnings(scenario, kept) + (_noise_warnings(scenario, kept) if kept else [])
     if len(kept) < scenario.federation.quorum:
         raise DataError(
@@ -175,6 +178,12 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
 def _left_without_site(rows: int, parts: Iterable[pd.DataFrame]) -> list[str]:
     lost = rows - sum(len(part) for part in parts)
     return [f"{lost} rows name no site and were left out."] if lost else []
+
+
+def _first(warnings: list[str], what: str) -> list[str]:
+    """The first few warnings of a kind; of thousands of sites nobody reads each."""
+    left = len(warnings) - WARNED_OF
+    return [*warnings[:WARNED_OF], f"{left} more sites {what}."] if left > 0 else warnings
 
 
 def _too_small(site: Site, scenario: Scenario) -> str:

@@ -56,6 +56,14 @@ def test_a_site_with_three_rows_and_rows_without_site_are_left_out(
     assert any("1 rows name no site" in warning for warning in found.warnings)
 
 
+def test_of_many_sites_that_are_left_out_the_first_are_named(
+    prepared: Callable[..., Prepared], table: pd.DataFrame
+) -> None:
+    found = prepared(with_rows(table, *[("good", "yes", f"tiny-{number:02}") for number in range(33)]))
+    named = [warning for warning in found.warnings if "left out: " in warning]
+    assert len(named) == 20 and "'tiny-00'" in named[0] and "13 more sites left out." in found.warnings
+
+
 def test_a_cell_of_two_megabytes_is_cut_to_the_studys_length(
     prepared: Callable[..., Prepared], table: pd.DataFrame
 ) -> None:
