@@ -6,7 +6,7 @@ renamed. A torn or damaged pair is passed over in favour of the round before.
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._vector(state.round), save({"adapter": state.adapter}))
-        plain = {name: value for name, value in asdict(state).items() if name != "adapter"}
+        plain = {name: value for name, value in vars(state).items() if name != "adapter"}  # asdict copies adapters
         plain["adapter_sha256"] = digest(state.adapter)
-        write_atomically(self._json(state.round), json.dumps(plain, indent=1, allow_nan=False).encode())
+        write_atomically(self._json(state.round), json.dumps(plain, allow_nan=False).encode())
         for number in sorted(self._rounds())[:-KEPT_ROUNDS]:
             self._json(number).unlink(missing_ok=True)
             self._vector(number).unlink(missing_ok=True)

@@ -143,7 +143,7 @@ def _implausible(update: Vector, task: TrainTask, largest_norm: float) -> Reason
 
 def _norm(update: Vector) -> float:
     """Length in float64, in which no square of a float32 overflows or vanishes: 0 or not finite says so of an entry."""
-    total, block = 0.0, np.empty(BLOCK)
+    total, block = 0.0, np.empty(min(len(update), BLOCK))
     with np.errstate(invalid="ignore"):  # NaNs come in kinds, and converting some of them warns
         for start in range(0, len(update), BLOCK):
             part = block[: len(update[start : start + BLOCK])]

@@ -8,7 +8,7 @@ Rules
 5. With fewer accepted updates than the quorum the round is `skipped` and the global adapter stays as it was.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from shared.errors import SettingsError
@@ -35,7 +35,7 @@ class RoundRecord:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self)
+        return dict(vars(self))
 
 
 @dataclass

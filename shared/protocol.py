@@ -209,7 +209,7 @@ def decode_task(records: RecordDict) -> TrainTask:
         PeerError: a record is missing or mistyped, the round is no round, or the adapter does not match its digest.
     """
     config = _config(records, "task")
-    adapter, _ = unpack(_bytes(config, "adapter"), "float32")
+    adapter = unpack(_bytes(config, "adapter"), "float32")[0].copy()
     echo = _read_mark(_config(records, "echo"))
     study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
     task = TrainTask(study_sha256, study_run, _round(config), adapter, echo, version, _wire(config, version))
@@ -307,9 +307,10 @@ def _read_mark(config: ConfigRecord) -> Mark:
 
 def _status(config: ConfigRecord) -> Status:
     status = _number(config, "status")
-    if status not in set(Status):
-        raise PeerError(f"Expected a known status, got status={status}.")
-    return Status(status)
+    try:
+        return Status(status)
+    except ValueError:
+        raise PeerError(f"Expected a known status, got status={status}.") from None
 
 
 def _config(records: RecordDict, name: str, versions: Versions = SPOKEN) -> ConfigRecord:
@@ -332,7 +333,7 @@ def _text(config: ConfigRecord, key: str) -> str:
     value = config.get(key)
     if not isinstance(value, str):
         raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
         raise PeerError(f"Expected text under {key!r}, got half of a character.")
     return value
 

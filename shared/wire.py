@@ -107,7 +107,7 @@ def pack(update: Vector, encoding: Encoding = FLOAT32) -> bytes:
 
 
 def unpack(packed: bytes, wire: Wire) -> tuple[Vector, Encoding]:
-    """Read what `pack` gave; whoever sent it may have sent anything.
+    """Read what `pack` gave; whoever sent it may have sent anything. Values of float32 stay where they came, read-only.
 
     Raises:
         EncodingError: it is nothing that `pack` gives.
@@ -119,7 +119,7 @@ def unpack(packed: bytes, wire: Wire) -> tuple[Vector, Encoding]:
     if len(packed) % VALUE_BYTES[wire]:
         raise EncodingError(f"Expected {wire} values, got {len(packed)} bytes.")
     if wire == "float32":
-        return np.frombuffer(packed, "<f4").astype(np.float32), FLOAT32
+        return np.frombuffer(packed, "<f4").astype(np.float32, copy=False), FLOAT32
     return (np.frombuffer(packed, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32), Encoding(wire)
 
 

@@ -142,13 +142,18 @@ class LocalGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Start the work, longest first; returns ids in the order of the messages."""
-        numbered = [with_id(message) for message in messages]
-        for bundle in bundled(numbered, [self._sizes[partition_of(m)] for m in numbered], self._bundles):
-            future = self._submit(bundle, len(self._sizes))
+        asked = list(messages)
+        found = [""] * len(asked)
+        for places in bundled([self._sizes[partition_of(message)] for message in asked], self._bundles):
+            # one bundle after the other, so that workers have begun before the last has its ids
+            bundle = [with_id(asked[place]) for place in places]
             ids = [message.metadata.message_id for message in bundle]
-            self._pending |= {i: (bundle[place], place, future) for place, i in enumerate(ids)}
+            future = self._submit(bundle, len(self._sizes))
+            for order, (place, message_id) in enumerate(zip(places, ids, strict=True)):
+                found[place] = message_id
+                self._pending[message_id] = (bundle[order], order, future)
             future.add_done_callback(self._noting(ids))
-        return [message.metadata.message_id for message in numbered]
+        return found
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """Replies that are ready; waits up to a moment for the first."""
@@ -183,13 +188,13 @@ class LocalGrid(Grid):
             future.cancel()
 
 
-def bundled(messages: Sequence[Message], sizes: Sequence[int], bundles: int) -> Iterator[list[Message]]:
-    """Group messages so that no bundle, but for single large ones, holds more than its share; largest first."""
+def bundled(sizes: Sequence[int], bundles: int) -> Iterator[list[int]]:
+    """Group places so that no bundle, but for single large ones, holds more than its share; largest first."""
     share = sum(sizes) / bundles
-    bundle: list[Message] = []
+    bundle: list[int] = []
     total = 0.0
-    for place in sorted(range(len(messages)), key=lambda place: -sizes[place]):
-        bundle.append(messages[place])
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        bundle.append(place)
         total += sizes[place]
         if total >= share:
             yield bundle

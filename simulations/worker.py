@@ -4,6 +4,7 @@ A run folder named by the environment says which arms and sites there are; Flowe
 its own engine.
 """
 
+import multiprocessing
 import os
 from functools import lru_cache
 from itertools import islice
@@ -44,17 +45,27 @@ def start_worker(folder: str, threads: int) -> None:
     """Prepare this process."""
     import logging
     import signal
+    import threading
 
     from flwr.supercore.task_identity import TaskIdentity
     from transformers.utils import logging as transformers_logging
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ[RUN_FOLDER], os.environ[THREADS] = folder, str(threads)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("simulations").setLevel(logging.ERROR)  # the report says seeded and unprotected; once is enough
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """A run that was killed stops no worker, and workers that nobody asks any more wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def evaluate(arm_name: str, site_indices: tuple[int, ...], adapter: Vector) -> list[Seen]:

@@ -22,6 +22,7 @@ class FixedPointSum:
 
     def __init__(self, length: int) -> None:
         self._total = np.zeros(length, dtype=np.int64)
+        self._scaled, self._whole = np.empty(min(length, BLOCK), np.float32), np.empty(min(length, BLOCK), np.int64)
         self._largest = 0.0
         self.count = 0
 
@@ -36,13 +37,12 @@ class FixedPointSum:
         largest = max(float(vector.max(initial=0.0)), -float(vector.min(initial=0.0)))
         if not self._largest + largest < LARGEST_SUM:
             raise PeerError(f"Expected finite values with a sum below {LARGEST_SUM:g}, got up to {largest:g}.")
-        scaled, whole = np.empty(BLOCK, np.float32), np.empty(BLOCK, np.int64)
         for start in range(0, len(vector), BLOCK):
             part = vector[start : start + BLOCK]
             # exact in float32 too: a power of two moves the exponent alone, and the bound above is far from its end
-            exact = np.multiply(part, np.float32(2**FRACTION_BITS), out=scaled[: len(part)])
-            whole[: len(part)] = np.rint(exact, out=exact)
-            self._total[start : start + BLOCK] += whole[: len(part)]
+            exact = np.multiply(part, np.float32(2**FRACTION_BITS), out=self._scaled[: len(part)])
+            self._whole[: len(part)] = np.rint(exact, out=exact)
+            self._total[start : start + BLOCK] += self._whole[: len(part)]
         self._largest += largest
         self.count += 1
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 
+import simulations
 from server.checkpoints import Checkpoints
 from server.export import load_finished
 from shared.adapted_model import layout_of
@@ -320,6 +322,28 @@ def test_a_worker_that_dies_is_a_node_that_died(tmp_path: Path) -> None:
         assert engine.map(abs, [(-3,)]) == [3]
     finally:
         engine.close()
+
+
+KILLED = """
+import os, pathlib, sys
+from simulations.engine import LocalEngine
+if __name__ == "__main__":
+    engine = LocalEngine(pathlib.Path(sys.argv[1]), processes=1)
+    print(*engine.map(os.getpid, [()]), flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "killed.py"
+    script.write_text(KILLED)
+    command, root = [sys.executable, str(script), str(tmp_path)], Path(simulations.__file__).parents[1]
+    environment = os.environ | {"PYTHONPATH": str(root)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as run:
+        assert run.stdout is not None
+        worker = psutil.Process(int(run.stdout.readline()))
+        run.kill()
+        worker.wait(timeout=60)
 
 
 def test_an_arm_without_any_update_is_an_error(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
