@@ -24,7 +24,7 @@ def main(
         list[str] | None,
         typer.Argument(
             help="step (1 min), training (9 min), node-memory (2 min), engines (5 min), clients (6 min), "
-            "server-memory (4 min), rounds (5 min), wire (3 min); default: all"
+            "server-memory (4 min), rounds (5 min), wire (3 min), decoders (10 min); default: all"
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
@@ -95,6 +95,12 @@ def _wire() -> Iterable[Any]:
     return wire.rows()
 
 
+def _decoders() -> Iterable[Any]:
+    from simulations.benchmarks import decoders
+
+    return decoders.rows()
+
+
 def _table(name: str, rows: Sequence[Any]) -> Table:
     table = Table(title=name, title_justify="left")
     for field in fields(rows[0]):
@@ -113,6 +119,7 @@ BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
     "server-memory": _server_memory,
     "rounds": _rounds,
     "wire": _wire,
+    "decoders": _decoders,
 }
 
 if __name__ == "__main__":

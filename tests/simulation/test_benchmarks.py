@@ -15,9 +15,10 @@ from shared.foundation import find
 from shared.protocol import Status, TrainTask, decode_reply, encode_task
 from shared.records import Records
 from shared.study import Study
-from simulations.benchmarks import plain_lora_app
+from simulations.benchmarks import decoders, plain_lora_app
 from simulations.benchmarks.__main__ import BENCHMARKS
 from simulations.benchmarks.clients import TABLE, prepare_run, scenario_of
+from simulations.benchmarks.decoder_steps import Work, step_of, write_decoder
 from simulations.benchmarks.drawn import Drawn, draw
 from simulations.benchmarks.measure import alternating, ratio_of
 from simulations.benchmarks.node_memory import micro_batches
@@ -70,6 +71,19 @@ def test_opacus_recipe_spends_what_a_round_of_ours_does(
     other = study.model_copy(update={"training": study.training.model_copy(update={"local_steps": 3})})
     with pytest.raises(RuntimeError, match="sigma, q and steps"):
         list(compared(other, make_records(80), turns=1))
+
+
+@pytest.mark.integration
+def test_steps_of_a_decoder_train_the_same_tensors_three_ways(tmp_path: Path) -> None:
+    shape = {"vocab_size": 100, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+    write_decoder(tmp_path, shape | {"num_attention_heads": 2})
+    work = Work(tmp_path, records=4, tokens=16, device="cpu")
+    found = list(decoders.compared("tiny", work, turns=2))  # raises for other tensors
+    assert [(row.unit, row.peer) for row in found] == [
+        (unit, peer) for unit in ("records/s", "MiB") for peer in decoders.PEERS.values()
+    ]
+    assert all(row.ours > 0 and row.theirs > 0 for row in found)
+    assert step_of("private", work).trains == [(32, 8)] * 4
 
 
 def test_a_later_round_needs_a_first_one(make_study: Studies, make_records: Callable[..., Records]) -> None:
