@@ -74,7 +74,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         "adapter_learning_rate": simulation.reference_adapter_learning_rate,
     }
     if "head-without-privacy" in wanted and head_only:
-        reference = changed(head_only, training=rates, federation=UNROUNDED)
+        alone = simulation.reference_head_alone_learning_rate or simulation.reference_learning_rate
+        reference = changed(head_only, training=rates | {"learning_rate": alone}, federation=UNROUNDED)
         title, pair = "head alone WITHOUT PRIVACY", "without-privacy"
         arms.append(Arm("head-without-privacy", title, reference, everyone, False, seed, paired_with=pair))
     if "without-privacy" in wanted:

@@ -69,6 +69,8 @@ class Simulation(Section):
     """Head learning rate of the arm without privacy, whose gradients are not clipped."""
     reference_adapter_learning_rate: Positive = 4.0
     """Adapter learning rate of that arm."""
+    reference_head_alone_learning_rate: Positive | None = None
+    """Of the head that is trained alone without privacy; `None`: as beside the adapter, which may not bear as much."""
 
     @field_validator("arms")
     @classmethod

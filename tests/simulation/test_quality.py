@@ -66,8 +66,6 @@ def test_an_adapter_moves_as_far_as_the_plan_says_at_each_epsilon() -> None:
     assert strict.training.adapter_learning_rate < loose.training.adapter_learning_rate < 16
     assert 1 > (strict.privacy.head_share or 0) > (loose.privacy.head_share or 0) > 0.8
     assert (strict.privacy.epsilon, strict.simulation.arms) == (1.0, SHORT)
-    stated = Case("fashion", 1.0, 1, SHORT)
-    assert as_planned(stated) == stated.scenario()
 
 
 def test_a_run_that_had_more_arms_serves_for_fewer(tmp_path: Path) -> None:

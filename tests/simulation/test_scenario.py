@@ -108,6 +108,19 @@ def test_arms_spend_the_same_epsilon_and_only_the_reference_is_unprotected(scena
     assert arms["federated"].study == scenario().as_study()
 
 
+def test_a_head_alone_without_privacy_may_have_a_rate_of_its_own(scenario: Callable[..., Scenario]) -> None:
+    def rates(**changes: object) -> list[tuple[str, float, float]]:
+        declared = scenario().model_dump()
+        declared["simulation"] |= {"arms": ["federated", "head-without-privacy", "without-privacy"], **changes}
+        arms = trained_arms(Scenario.model_validate(declared), SITES)[1:]
+        return [(a.name, a.study.training.learning_rate, a.study.training.adapter_learning_rate) for a in arms]
+
+    both = {"reference_learning_rate": 2.0, "reference_adapter_learning_rate": 8.0}
+    assert rates(**both) == [("head-without-privacy", 2.0, 8.0), ("without-privacy", 2.0, 8.0)]
+    alone = rates(**both, reference_head_alone_learning_rate=64.0)
+    assert alone == [("head-without-privacy", 64.0, 8.0), ("without-privacy", 2.0, 8.0)]
+
+
 def test_which_site_is_alone(scenario: Callable[..., Scenario]) -> None:
     def alone(which: str) -> list[str]:
         declared = scenario().model_dump()

@@ -1,4 +1,4 @@
-"""What a set is trained by: its file, and the planner's suggestions for what that leaves open, from public numbers.
+"""What a set is trained by: its file, and the planner's suggestions for its rates, from public numbers.
 
 They depend on epsilon: the more noise, the less head and adapter are moved, and the more of the norm the head keeps.
 """
@@ -9,18 +9,15 @@ from simulations.scenario import Scenario, load
 
 
 def as_planned(case: Case) -> Scenario:
-    """The case's scenario, with the planner's rates and head share unless its file states a rate.
+    """The case's scenario, with the planner's rates and head share.
 
     Raises:
         SettingsError: the data set was not fetched.
     """
-    scenario = case.scenario()
-    if "adapter_learning_rate" in scenario.training.model_fields_set:
-        return scenario
     planned = plan_file(case.path, None, case.changes, epsilon_limit=None, spent_steps=0)[1]
     head, start = planned.head_start, planned.adapter_start
     if head is None or start is None:
-        return scenario
+        return case.scenario()
     suggested = [
         f"training.learning_rate={head:.2g}",
         f"training.adapter_learning_rate={start.learning_rate:.2g}",

@@ -1,8 +1,7 @@
 """The real sets that quality is measured on, three of them with natural sites, and what is run on each.
 
 Every set is one scenario beside this file; parts of them, so that a run takes minutes. Both rates and the head's share
-are what `fedvault-sim plan` suggests at each epsilon, from public numbers. Only the file of clothing, the set on which
-the head is not enough, states its own, chosen on other images (`fashion-choices`).
+are what `fedvault-sim plan` suggests at each epsilon, from public numbers.
 """
 
 from dataclasses import dataclass, replace
