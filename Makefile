@@ -48,7 +48,8 @@ proto: setup ## generate the vault's gRPC code from its .proto
 e2e: setup ## a server and four nodes over TLS on this machine, then every fault; about half an hour
 	@$(BIN)/python -m simulations.e2e
 
-bench: setup ## ratios against what a user would otherwise run; minutes
+bench: setup ## ratios against what a user would otherwise run; an hour
+	@$(BIN)/fedvault-sim data fetch small-vit digits
 	@$(BIN)/python -m simulations.benchmarks
 
 clean: ## remove the environment and everything that was generated

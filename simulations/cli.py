@@ -186,13 +186,14 @@ FOLDER = Annotated[Path, typer.Option(envvar=DATA_FOLDER_VARIABLE, help="Where d
 
 @data.command()
 def fetch(
-    name: Annotated[str, typer.Argument(help="A model or data set; `fedvault-sim data list` names them.")],
+    names: Annotated[list[str], typer.Argument(help="Models and data sets; `fedvault-sim data list` names them.")],
     folder: FOLDER = Path("data"),
 ) -> None:
-    """Fetch a model or data set, pinned by hash. Does nothing if it is there."""
+    """Fetch models and data sets, pinned by hash, one after the other. What is there is left as it is."""
     from simulations.datasets.fetch import fetch as fetch_named
 
-    typer.echo(str(fetch_named(name, folder, lambda line: typer.echo(line, err=True))))
+    for name in names:
+        typer.echo(str(fetch_named(name, folder, lambda line: typer.echo(line, err=True))))
 
 
 @data.command(name="list")

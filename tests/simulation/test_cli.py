@@ -60,7 +60,8 @@ def test_help_teaches(here: Any, tmp_path: Path) -> None:
     for arguments in ([], ["run"], ["report"], ["scenarios"], ["data", "fetch"]):
         code, out, _ = here(*arguments, "--help", cwd=tmp_path)
         assert code == 0 and "Usage" in out
-    assert "privacy.epsilon=1" in here("run", "--help", cwd=tmp_path)[1]
+    taught = here("run", "--help", cwd=tmp_path)[1]
+    assert "privacy.epsilon=1" in taught and "A TOML file" in taught, "of arguments too"
 
 
 @pytest.mark.parametrize(

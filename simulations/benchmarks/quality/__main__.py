@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from shared.command_line import run_command
 from shared.files import write_atomically
 from simulations.benchmarks.quality.figures import gains, rows
 from simulations.benchmarks.quality.plot import page
@@ -82,4 +83,4 @@ def _table(title: str, table: Any) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(lambda: typer.run(main))
