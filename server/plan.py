@@ -18,6 +18,7 @@ from shared.privacy.signal_to_noise import (
     Steps,
     adapter_start,
     batch_of_mean,
+    best_batches,
     head_rate,
     noise_length,
     prospect,
@@ -109,6 +110,15 @@ class StudyPlan:
     def ratio(self) -> float:
         """What the prospect is judged by: over all steps, of the part that decides, for the mean of all nodes."""
         return self.parts[0].study_ratio
+
+    @property
+    def quietest(self) -> tuple[list[str], float]:
+        """The largest nodes whose mean is the least noisy, and its ratio by that of all."""
+        nodes = sorted(self.nodes, key=lambda node: -node.declared_size)
+        sizes = [float(node.declared_size) for node in nodes]
+        best = best_batches(sizes, asked=self.asked_per_round)
+        gain = batch_of_mean(best, asked=self.asked_per_round) / batch_of_mean(sizes, asked=self.asked_per_round)
+        return [node.name for node in nodes[: len(best)]], gain
 
     @property
     def fits(self) -> bool:

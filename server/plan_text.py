@@ -8,6 +8,8 @@ from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
 SHOWN_NODES = 20
+UNEQUAL = 1.25
+"""How many times as quiet the mean of the largest nodes is at which leaving out the others is worth saying."""
 BOUND = (
     "Ratios are the longest possible signal over the noise, from public numbers. Real signals are far shorter: of the\n"
     "head, 0.02 to 0.12 of that bound in single rounds of digits and of sentiment. The thresholds allow for it."
@@ -67,6 +69,14 @@ def warnings(planned: StudyPlan) -> list[str]:
             f"The server will keep out {_some([node.name for node in kept_out])} in up to {worst} of {planned.rounds} "
             "rounds: noise alone is longer than it accepts, and the rounds are paid for all the same. Lower learning "
             "rates or trained entries, or raise federation.smallest_declared_size."
+        )
+    best, gain = planned.quietest
+    if planned.prospect is Prospect.ENOUGH and gain > UNEQUAL:
+        have = "has" if len(best) == 1 else "have"
+        found.append(
+            f"{_some(best)} alone {have} {gain:.1f} times the ratio of the mean of all: a small node's noise counts as "
+            "much as a large one's. If the task can do without the others' records, raise "
+            "federation.smallest_declared_size."
         )
     if planned.left_out:
         found.append(f"Left out, below federation.smallest_declared_size: {_some(planned.left_out)}.")

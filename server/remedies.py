@@ -11,7 +11,6 @@ from shared.privacy.signal_to_noise import (
     Part,
     Steps,
     batch_of_mean,
-    best_batches,
     least_that_helps,
     ratio,
 )
@@ -73,11 +72,9 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
 
 
 def _without_small_sites(planned: StudyPlan) -> list[str]:
-    sizes = [node.declared_size for node in planned.nodes]
-    asked = planned.asked_per_round
-    best = best_batches(sizes, asked=asked)
-    gain = batch_of_mean(best, asked=asked) / batch_of_mean(sizes, asked=asked)
+    best, gain = planned.quietest
     if gain < WORTH_SAYING:
         return []
-    left = f"federation.smallest_declared_size: {round(best[-1])} leaves {len(best)} sites"
+    smallest = min(node.declared_size for node in planned.nodes if node.name in best)
+    left = f"federation.smallest_declared_size: {smallest} leaves {len(best)} sites"
     return [f"{left}, whose mean has {gain:.1f} times the ratio: a small site's noise counts as much as a large one's"]

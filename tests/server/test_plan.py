@@ -14,7 +14,7 @@ from server.cli import main
 from server.intake import LARGEST_NORM
 from server.kept_out import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
 from server.plan import read_sizes, study_in, study_plan
-from server.plan_text import facts, verdict
+from server.plan_text import facts, verdict, warnings
 from server.remedies import remedies
 from shared.adapted_model import layout_of
 from shared.adapters import Layout
@@ -71,6 +71,19 @@ def test_one_small_site_among_large_ones_is_named(make_study: Callable[..., Stud
     study = make_study(privacy={"epsilon": 0.1})
     said = remedies(study, study_plan(study, LAYOUT, {"a": 400, "b": 400, "c": 10}))
     assert any(line.startswith("federation.smallest_declared_size: 400 leaves 2 sites") for line in said)
+
+
+def test_a_large_site_is_told_that_it_would_do_better_alone(make_study: Callable[..., Study]) -> None:
+    def said(**sizes: int) -> list[str]:
+        found = study_plan(make_study(privacy={"epsilon": 8.0}), LAYOUT, sizes)
+        assert found.prospect is Prospect.ENOUGH
+        return [line for line in warnings(found) if "times the ratio" in line]
+
+    assert said(a=9000, b=9000) == said(a=9000, b=6000) == []
+    (line,) = said(large=9000, small=2000)
+    assert line.startswith("large alone has 2.3 times the ratio of the mean of all")
+    (line,) = said(large=9000, larger=9500, small=900)
+    assert line.startswith("larger, large alone have")
 
 
 def test_an_adapters_rate_follows_its_noise(make_study: Callable[..., Study]) -> None:
