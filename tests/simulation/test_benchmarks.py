@@ -11,11 +11,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 
 from shared.adapted_model import build
+from shared.errors import SettingsError
 from shared.foundation import find
 from shared.protocol import Status, TrainTask, decode_reply, encode_task
 from shared.records import Records
 from shared.study import Study
-from simulations.benchmarks import decoders, plain_lora_app
+from simulations.benchmarks import decoders, heads, plain_lora_app
 from simulations.benchmarks.__main__ import BENCHMARKS
 from simulations.benchmarks.clients import TABLE, prepare_run, scenario_of
 from simulations.benchmarks.decoder_steps import Work, step_of, write_decoder
@@ -84,6 +85,30 @@ def test_steps_of_a_decoder_train_the_same_tensors_three_ways(tmp_path: Path) ->
     ]
     assert all(row.ours > 0 and row.theirs > 0 for row in found)
     assert step_of("private", work).trains == [(32, 8)] * 4
+
+
+@pytest.mark.integration
+def test_a_plans_rate_of_a_head_stands_beside_fixed_ones(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(heads, "HELD_OUT", 40)
+    monkeypatch.setattr(heads, "RATES", (2.0, heads.DEFAULT))
+    study, kinds = heads.study_of(["bad", "good"], 8.0), ["bad", "good"] * 120
+    cells = {"text": [f"it was {kind}, {number}" for number, kind in enumerate(kinds)], "label": kinds}
+    found = heads.chosen("films", heads.Federation(study, cells, tmp_path), study, (100, 100))
+    assert found.best is not None and found.plan is not None and found.best > 0.9 and found.plan > 0.8
+    assert found.plan_rate and found.lost_by_plan == pytest.approx(100 * (found.best - found.plan))
+    assert found.best_rate in heads.RATES and found.sites == "100 100"
+
+
+def test_halves_are_two_classes_and_a_table_that_is_missing_is_named(tmp_path: Path) -> None:
+    table = tmp_path / "posts.csv"
+    with pytest.raises(SettingsError) as refusal:
+        heads.read(heads.Classes("posts", table))
+    assert refusal.value.hint == "Run: fedvault-sim data fetch posts"
+    table.write_text("text,label\nw,a\nx,b\ny,c\nz,d\n")
+    assert heads.read(heads.Classes("posts", table))[0] == ["a", "b", "c", "d"]
+    labels, cells = heads.read(heads.Classes("posts", table, halves=True))
+    halves = dict(zip(cells["text"], cells["label"], strict=True))
+    assert labels == ["0", "1"] and halves == {"w": "0", "x": "0", "y": "1", "z": "1"}
 
 
 def test_a_later_round_needs_a_first_one(make_study: Studies, make_records: Callable[..., Records]) -> None:
