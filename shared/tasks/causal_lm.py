@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from peft import TaskType
 from torch import Tensor, nn
-from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from shared.batches import Batch, attention
@@ -20,7 +19,7 @@ from shared.errors import SettingsError
 from shared.records import Encoded, Problem, Ragged, Records, ragged
 from shared.tasks import declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
-from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, each_token_loss, shifted, token_losses
 
 if TYPE_CHECKING:
     from shared.adapted_model import AdaptedModel
@@ -90,7 +89,7 @@ class CausalLanguageModel(TaskKind):
         """Over the learned tokens of each record: the sum of losses, how many were foreseen, how many there are."""
         del records, indices
         scores, targets = shifted(model.outputs(batch), batch["target"])
-        each = F.cross_entropy(scores.transpose(1, 2), targets, reduction="none", ignore_index=IGNORED)
+        each = each_token_loss(scores, targets)
         foreseen = ((scores.argmax(2) == targets) & (targets >= 0)).sum(1)
         sums, counts = each.double().sum(1), (targets >= 0).sum(1)
         return list(zip(sums.tolist(), foreseen.tolist(), counts.tolist(), strict=True))

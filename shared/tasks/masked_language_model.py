@@ -21,7 +21,7 @@ from shared.errors import SettingsError
 from shared.records import Encoded, Problem, Records, ragged
 from shared.tasks import declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
-from shared.tasks.texts import token_losses, tokenise
+from shared.tasks.texts import each_token_loss, token_losses, tokenise
 
 if TYPE_CHECKING:
     from shared.adapted_model import AdaptedModel
@@ -114,7 +114,7 @@ class MaskedLanguageModel(TaskKind):
     def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Of each record's masked tokens: the surprise at them in nats, how many were guessed, how many there are."""
         outputs, targets = model.outputs(batch), batch["target"]
-        surprise = F.cross_entropy(outputs.transpose(1, 2), targets, reduction="none", ignore_index=-1).double().sum(1)
+        surprise = each_token_loss(outputs, targets).double().sum(1)
         hits = (outputs.argmax(-1) == targets).sum(1)  # padding is -1, which no token is
         counts = [len(records["target"][index]) for index in indices]
         return list(zip(surprise.tolist(), hits.tolist(), counts, strict=True))

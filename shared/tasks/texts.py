@@ -71,11 +71,22 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     Hugging Face's built-in loss averages over the tokens of the whole batch, which would let one record's length change
     another's gradient.
     """
-    each = F.cross_entropy(logits.transpose(1, 2), targets, reduction="none", ignore_index=-1)
     counted = (targets >= 0).sum(1)
-    return each.sum(1) / counted.clamp(min=1)
+    return each_token_loss(logits, targets).sum(1) / counted.clamp(min=1)
+
+
+def each_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every token (records, tokens); 0 where the target is -1.
+
+    One row per token: over a vocabulary, classes in the second of three dimensions take more than twice as long.
+    """
+    each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1)
+    return each.view(targets.shape)
 
 
 def shifted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Line up what was predicted after each token with the token that came."""
-    return logits[:, :-1], targets[:, 1:]
+    """Line up what was predicted after each token with the token that came; after the last one comes none.
+
+    The targets move and not the logits: a part of these would have to be copied.
+    """
+    return logits, F.pad(targets[:, 1:], (0, 1), value=-1)
