@@ -16,12 +16,12 @@ import torch
 
 from client.vault.private_training import LearningRates, PrivateTrainer
 from server.aggregation.mean import UniformMean
-from server.plan import StudyPlan, study_plan
-from shared.adapted_model import AdaptedModel, build, layout_of
+from server.plan import study_plan
+from shared.adapted_model import build, layout_of
 from shared.errors import SettingsError
 from shared.foundation import find
 from shared.prefix import Prefix, open_prefix
-from shared.privacy.planning import declared_size, plan
+from shared.privacy.planning import PrivacyPlan, declared_size, plan
 from shared.protocol import Vector
 from shared.records import Records
 from shared.schedule import learning_rate_factors
@@ -132,7 +132,7 @@ class Federation:
     """
 
     def __init__(self, study: Study, cells: dict[str, list[str]], cache: Path) -> None:
-        self._model: AdaptedModel = build(study)
+        self._model = build(study)
         kind = self._model.kind
         records = kind.encode(cells, kind.processor(find(study.model))).records
         self._whole, self._cache = records, cache
@@ -148,7 +148,8 @@ class Federation:
 
     def _accuracy(self, study: Study, sites: Sequence[Prefix], rate: float, seed: int) -> float:
         rounds, local_steps = study.federation.rounds, study.training.local_steps
-        trainers = [self._trainer(study, site, rate) for site in sites]
+        planned = plan(study.privacy, steps=study.total_steps)
+        trainers = [self._trainer(study, planned, site, rate) for site in sites]
         adapter: Vector = np.zeros(self._model.layout.length, np.float32)
         for number in range(1, rounds + 1):
             factors = learning_rate_factors(round_number=number, local_steps=local_steps, rounds=rounds)
@@ -162,11 +163,11 @@ class Federation:
             outputs = self._model.kind.answer(self._model.head, self._features, {})
         return float((outputs.argmax(1) == self._truth).float().mean())
 
-    def _trainer(self, study: Study, site: Prefix, rate: float) -> PrivateTrainer:
+    def _trainer(self, study: Study, planned: PrivacyPlan, site: Prefix, rate: float) -> PrivateTrainer:
         return PrivateTrainer(
             self._model,
             site,
-            plan(study.privacy, steps=study.total_steps),
+            planned,
             declared_size=declared_size(len(site.records)),
             learning_rates=LearningRates(rate, rate),
             micro_batch_tokens=study.performance.micro_batch_tokens,
@@ -179,7 +180,7 @@ class Federation:
 def chosen(name: str, federation: Federation, study: Study, sizes: Sequence[int]) -> Choice:
     """The fixed rates and the plan's, on one study."""
     declared = {str(place): declared_size(size) for place, size in enumerate(sizes)}
-    planned: StudyPlan = study_plan(study, layout_of(study), declared, epsilon_limit=None, spent_steps=0)
+    planned = study_plan(study, layout_of(study), declared)
     if planned.head_start is None:
         raise RuntimeError("Expected a plan that suggests a rate for the head of a classifier, got none.")
     *fixed, by_plan = federation.accuracies(study, sizes, [*RATES, planned.head_start])
