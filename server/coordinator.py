@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
@@ -15,7 +15,7 @@ from server.intake import Accepted, Refused, inspect
 from server.roster import Everyone, Roster
 from server.rounds import Round, RoundRecord
 from shared.protocol import NO_MARK, Mark, TrainTask, Vector, encode_task, with_echo
-from shared.wire import Wire
+from shared.wire import Wire, packed_bytes
 
 FIRST_POLL_S = 0.01
 LONGEST_POLL_S = 0.2
@@ -168,7 +168,7 @@ class Coordinator:
         trained = time.monotonic()
         result = collected.result(adapter) if current.reached_quorum else adapter
         seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
-        record = current.record(bytes_up=bytes_up, bytes_down=payload_bytes(asked[0]), seconds=seconds)
+        record = current.record(bytes_up=bytes_up, bytes_down=packed_bytes(len(adapter), "float32"), seconds=seconds)
         return result, record
 
     def _asks(self, number: int) -> list[int]:
@@ -196,7 +196,7 @@ class Coordinator:
         if isinstance(verdict, Accepted):
             collected.add(verdict.update)
             current.accept(node)
-            size = payload_bytes(reply)
+            size = packed_bytes(len(verdict.update), task.wire)
         elif isinstance(verdict, Refused):
             told = verdict.status.name.lower()
             current.refuse(node, told)
@@ -228,11 +228,3 @@ class Coordinator:
             pause = FIRST_POLL_S if came else min(2 * pause, LONGEST_POLL_S)
             if not came:
                 time.sleep(pause)
-
-
-def payload_bytes(message: Message) -> int:
-    """Bytes of the packed vectors in a message."""
-    if not message.has_content():
-        return 0
-    records = (record for record in message.content.values() if isinstance(record, ConfigRecord))
-    return sum(len(value) for record in records for value in record.values() if isinstance(value, bytes))

@@ -5,27 +5,30 @@ ones several at a time; a worker keeps models and data between rounds. A worker 
 node's death would.
 """
 
+import fcntl
 import importlib
+import itertools
 import multiprocessing
 import os
 import queue
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 NODE_DIED = 8  # the code Flower itself uses for a ClientApp that stopped responding
 RUN_ID = 1
+IDS = itertools.count(1)
 LONGEST_PULL_S = 0.2
 BUNDLES_PER_WORKER = 16
+REPLY_PIPE_BYTES = 2**20  # what Linux allows everybody
 Handle = Callable[[Message, int, int], Message]
 Submit = Callable[[list[Message], int], "Future[list[Message]]"]
 
@@ -104,7 +107,10 @@ class LocalEngine:
 
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["simulations.worker"])
-        return ProcessPoolExecutor(self.processes, context, start_worker, (str(self._folder), self._threads))
+        pool = ProcessPoolExecutor(self.processes, context, start_worker, (str(self._folder), self._threads))
+        with suppress(AttributeError, OSError):  # by 64 KiB, worker and parent would wait for each other at every step
+            fcntl.fcntl(pool._result_queue._writer.fileno(), fcntl.F_SETPIPE_SZ, REPLY_PIPE_BYTES)  # type: ignore[attr-defined]
+        return pool
 
 
 class LocalGrid(Grid):
@@ -234,22 +240,9 @@ def in_process(executor: Executor, handle: Handle) -> Submit:
 
 
 def with_id(message: Message) -> Message:
-    """The same message under an id of its own, as a SuperLink would give it."""
-    old = message.metadata
-    metadata = Metadata(
-        run_id=old.run_id,
-        message_id=uuid.uuid4().hex,
-        src_node_id=old.src_node_id,
-        dst_node_id=old.dst_node_id,
-        reply_to_message_id="",
-        group_id=old.group_id,
-        created_at=old.created_at,
-        ttl=old.ttl,
-        message_type=old.message_type,
-        src_task_id=old.src_task_id,
-        dst_task_id=old.dst_task_id,
-    )
-    return Message(metadata=metadata, content=message.content)  # type: ignore[call-overload, no-any-return]
+    """The message, given an id as Flower's own grids give theirs."""
+    message.metadata.__dict__["_message_id"] = str(next(IDS))
+    return message
 
 
 def _result(question: Message, place: int, future: "Future[list[Message]]") -> Message:

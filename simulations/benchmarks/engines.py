@@ -24,7 +24,7 @@ from simulations.benchmarks.measure import Pairs, Ratio, ratio_of
 from simulations.benchmarks.trivial_app import LENGTH
 from simulations.engine import Engine, LocalEngine
 
-CLIENTS, TURNS, RAY_TURNS = 1000, 7, 3
+CLIENTS, TURNS, RAY_TURNS = 1000, 7, 5
 TRIVIAL = "simulations.benchmarks.trivial_app"
 
 
@@ -47,7 +47,7 @@ def rows() -> Iterator[Ratio]:
         local = LocalEngine(Path(folder), app=TRIVIAL)
         try:
             measure = f"{CLIENTS} trivial clients, a round"
-            yield ratio_of(measure, "for-loop", beside(local, work, lambda: loop_seconds(work), turns=TURNS))
+            yield ratio_of(measure, "for-loop", beside(local, work, lambda: loop_seconds(work), turns=TURNS, warm_up=3))
             pairs = beside_ray(local, work, Path(folder), turns=RAY_TURNS)
             yield ratio_of(measure, "Flower's Ray engine", pairs, aim="at most 0.02")
         finally:
