@@ -177,6 +177,24 @@ def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
 
 
 @cli.command()
+def models(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """List the base models that are here, with the fingerprints that a dataset's `models` takes.
+
+    They are looked for in `models` beside node.toml, a folder each (config.json, tokenizer, *.safetensors), and among
+    installed packages. Nothing is ever downloaded for a study.
+    """
+    from client.settings import folders, load_node
+    from shared.foundation import on_this_machine
+
+    places = folders(config, load_node(config))
+    found = [{"fingerprint": one.fingerprint, "folder": str(one.directory)} for one in on_this_machine(places.models)]
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:  # no table: a terminal would break what is to be copied
+        typer.echo("\n".join(f"{one['fingerprint']}  {one['folder']}" for one in found) or "none")
+
+
+@cli.command()
 def logs(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it comes.")] = False,
     config: Config = NODE_TOML,

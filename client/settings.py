@@ -63,7 +63,7 @@ class NodeSettings(Section):
     node: Node = Node()
     server: Server = Server()
     performance: Performance = Performance()
-    """This machine's own speed settings; they never change what is computed."""
+    """This machine's own speed settings."""
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
     """By name."""
 

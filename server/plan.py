@@ -28,8 +28,8 @@ from shared.privacy.spending import epsilon_by_round, rounds_afforded
 from shared.privacy.study_steps import all_steps, parts_of, round_steps
 from shared.study import Study, parse, read_toml
 from shared.tasks.declarations import FEATURE_NORM
+from shared.wire import packed_bytes
 
-FLOAT_BYTES = 4
 ONE_LABEL = ("sequence-classification", "image-classification", "audio-classification")
 
 
@@ -82,7 +82,9 @@ class StudyPlan:
     rounds_afforded: int
     """More rounds that a ledger with this limit and these steps spent can pay for."""
     bytes_up_per_round: int
-    """Payload of one node's update; the adapter comes down in as many."""
+    """Payload of one node's update, in the study's encoding."""
+    bytes_down_per_round: int
+    """Of the adapter, which always travels as float32."""
     bytes_total: int
     """Of one node, up and down, over all rounds."""
     mean_update_ratio: float
@@ -111,14 +113,13 @@ class StudyPlan:
         """What the prospect is judged by: over all steps, of the part that decides, for the mean of all nodes."""
         return self.parts[0].study_ratio
 
-    @property
-    def quietest(self) -> tuple[list[str], float]:
-        """The largest nodes whose mean is the least noisy, and its ratio by that of all."""
+    def quietest(self, *, least: int = 1) -> tuple[list[NodePlan], float]:
+        """The largest nodes, at least so many, whose mean is the least noisy, and its ratio by that of all."""
         nodes = sorted(self.nodes, key=lambda node: -node.declared_size)
         sizes = [float(node.declared_size) for node in nodes]
-        best = best_batches(sizes, asked=self.asked_per_round)
+        best = best_batches(sizes, asked=self.asked_per_round, least=least)
         gain = batch_of_mean(best, asked=self.asked_per_round) / batch_of_mean(sizes, asked=self.asked_per_round)
-        return [node.name for node in nodes[: len(best)]], gain
+        return nodes[: len(best)], gain
 
     @property
     def fits(self) -> bool:
@@ -168,6 +169,9 @@ def study_plan(
     ]
     head = _head_start(study, parts, all_steps(study, planned, mean))
     rounds, local_steps = study.federation.rounds, study.training.local_steps
+    up, down = packed_bytes(layout.length, study.federation.wire), packed_bytes(layout.length, "float32")
+    # of two digits, so even thousands of sites have few different sizes
+    kept_out = {size: len(rounds_kept_out(study, layout, declared=size)) for size in set(joining.values())}
     return StudyPlan(
         study_sha256=study.sha256,
         noise_multiplier=planned.noise_multiplier,
@@ -181,13 +185,14 @@ def study_plan(
         epsilon_limit=limit,
         spent_steps=spent_steps,
         rounds_afforded=rounds_afforded(planned, local_steps=local_steps, limit=limit, spent_steps=spent_steps),
-        bytes_up_per_round=FLOAT_BYTES * layout.length,
-        bytes_total=2 * FLOAT_BYTES * layout.length * rounds,
+        bytes_up_per_round=up,
+        bytes_down_per_round=down,
+        bytes_total=(up + down) * rounds,
         mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1)),
         parts=by_part,
         head_start=head,
         adapter_start=_start(parts, by_part, head),
-        nodes=[_node(study, layout, planned, parts, name, size) for name, size in joining.items()],
+        nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
         asked_per_round=asked,
@@ -207,7 +212,7 @@ def _start(parts: Sequence[Part], planned: Sequence[PartPlan], head: float | Non
 
 
 def _node(
-    study: Study, layout: Layout, planned: PrivacyPlan, parts: Sequence[Part], name: str, declared: int
+    study: Study, planned: PrivacyPlan, parts: Sequence[Part], name: str, declared: int, kept_out: int
 ) -> NodePlan:
     batch = planned.sampling_rate * declared
     first, whole = round_steps(study, planned, batch, 1), all_steps(study, planned, batch)
@@ -218,7 +223,7 @@ def _node(
         update_ratio=ratio(parts, first),
         study_ratio=ratio(parts[:1], whole),
         noise_length=noise_length(parts, first),
-        rounds_kept_out=len(rounds_kept_out(study, layout, declared=declared)),
+        rounds_kept_out=kept_out,
     )
 
 

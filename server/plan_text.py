@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.plan import StudyPlan
+from server.plan import NodePlan, StudyPlan
 from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
@@ -50,7 +50,7 @@ def verdict(planned: StudyPlan, help_with: Sequence[str]) -> list[str]:
     }
     lines = [told[planned.prospect]]
     if help_with:
-        lines += ["Any one of these would do, by itself:", *(f"  {change}" for change in help_with)]
+        lines += ["These would help, each enough by itself unless it says otherwise:", *(f"  {c}" for c in help_with)]
     return [*lines, *warnings(planned)]
 
 
@@ -70,13 +70,12 @@ def warnings(planned: StudyPlan) -> list[str]:
             "rounds: noise alone is longer than it accepts, and the rounds are paid for all the same. Lower learning "
             "rates or trained entries, or raise federation.smallest_declared_size."
         )
-    best, gain = planned.quietest
+    best, gain = planned.quietest()
     if planned.prospect is Prospect.ENOUGH and gain > UNEQUAL:
         have = "has" if len(best) == 1 else "have"
         found.append(
-            f"{_some(best)} alone {have} {gain:.1f} times the ratio of the mean of all: a small node's noise counts as "
-            "much as a large one's. If the task can do without the others' records, raise "
-            "federation.smallest_declared_size."
+            f"{_some([node.name for node in best])} alone {have} {gain:.1f} times the ratio of the mean of all: a "
+            f"small node's noise counts as much as a large one's. {_without_others(best, planned.quorum)}"
         )
     if planned.left_out:
         found.append(f"Left out, below federation.smallest_declared_size: {_some(planned.left_out)}.")
@@ -88,6 +87,13 @@ def warnings(planned: StudyPlan) -> list[str]:
             f"{planned.rounds_afforded} of {planned.rounds} rounds, so it cannot approve the study."
         )
     return found
+
+
+def _without_others(best: Sequence[NodePlan], quorum: int) -> str:
+    if len(best) < quorum:
+        return "They are fewer than federation.quorum: they may do better without this study."
+    smallest = best[-1].declared_size
+    return f"If the task can do without the others' records, set federation.smallest_declared_size to {smallest}."
 
 
 def facts(planned: StudyPlan) -> dict[str, str]:
@@ -105,7 +111,8 @@ def facts(planned: StudyPlan) -> dict[str, str]:
         **_start(planned),
         "asked per round": f"{planned.asked_per_round} of {len(planned.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} in round 1, {planned.ratio:.2g} over the study",
-        "bytes of a node": f"{planned.bytes_up_per_round:,} up, as many down per round; {planned.bytes_total:,} in all",
+        "bytes of a node": f"{planned.bytes_up_per_round:,} up, {planned.bytes_down_per_round:,} down per round; "
+        f"{planned.bytes_total:,} in all",
     }
 
 

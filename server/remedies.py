@@ -1,4 +1,7 @@
-"""What would let a study learn, each change by itself and with its number."""
+"""What would let a study learn, each change by itself and with its number.
+
+A change that helps and is not enough by itself says so.
+"""
 
 import math
 from collections.abc import Callable
@@ -17,12 +20,13 @@ from shared.privacy.signal_to_noise import (
 from shared.schedule import learning_rate_factors
 from shared.study import Study
 
-LARGEST_EPSILON, MOST_ROUNDS = 100.0, 10_000
+LARGEST_EPSILON, MOST_ROUNDS, MOST_STEPS = 100.0, 10_000, 100_000
 WORTH_SAYING = 1.1
+NOT_ENOUGH = "not enough by itself"
 
 
 def remedies(study: Study, planned: StudyPlan) -> list[str]:
-    """Changes of the study that would bring its deciding part to where it learns well; nothing if it does.
+    """Changes of the study that bring its deciding part to where it learns well, or nearer; nothing if it is there.
 
     Learning rates are not among them: they make signal and noise longer alike.
     """
@@ -55,10 +59,11 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
         return ratio([part], Steps(factors, sigma, changed.clip_norm, rate * mean))
 
     epsilon, rate, rounds = study.privacy.epsilon, study.privacy.sampling_rate, study.federation.rounds
+    most_rounds = max(rounds, min(MOST_ROUNDS, MOST_STEPS // study.training.local_steps))
     enough: list[tuple[str, Callable[[float], float], float, float]] = [
         ("privacy.epsilon", lambda value: at(value, rate, rounds), epsilon, LARGEST_EPSILON),
         ("privacy.sampling_rate", lambda value: at(epsilon, value, rounds), rate, 1.0),
-        ("federation.rounds", lambda value: at(epsilon, rate, math.ceil(value)), float(rounds), float(MOST_ROUNDS)),
+        ("federation.rounds", lambda value: at(epsilon, rate, math.ceil(value)), float(rounds), float(most_rounds)),
     ]
     found = []
     for name, ratio_at, low, high in enough:
@@ -67,14 +72,16 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
             shown = math.ceil(value) if name == "federation.rounds" else f"{math.ceil(value * 100) / 100:g}"
             found.append(f"{name}: {shown} instead of {low:g}")
         elif name != "privacy.epsilon" and ratio_at(high) > WORTH_SAYING * planned.ratio:
-            found.append(f"{name}: {high:g} instead of {low:g} gives {ratio_at(high) / planned.ratio:.1f} times")
+            gain = ratio_at(high) / planned.ratio
+            found.append(f"{name}: {high:g} instead of {low:g} gives {gain:.1f} times the ratio, {NOT_ENOUGH}")
     return found
 
 
 def _without_small_sites(planned: StudyPlan) -> list[str]:
-    best, gain = planned.quietest
+    best, gain = planned.quietest(least=planned.quorum)
     if gain < WORTH_SAYING:
         return []
-    smallest = min(node.declared_size for node in planned.nodes if node.name in best)
-    left = f"federation.smallest_declared_size: {smallest} leaves {len(best)} sites"
-    return [f"{left}, whose mean has {gain:.1f} times the ratio: a small site's noise counts as much as a large one's"]
+    left = f"federation.smallest_declared_size: {best[-1].declared_size} leaves {len(best)} sites"
+    enough = "" if gain * planned.ratio >= LEARNS_LITTLE else f", {NOT_ENOUGH}"
+    why = "a small site's noise counts as much as a large one's"
+    return [f"{left}, whose mean has {gain:.1f} times the ratio{enough}: {why}"]

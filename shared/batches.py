@@ -37,7 +37,7 @@ def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> NDArra
 
 
 def physical(
-    sizes: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int, fixed: int = 0
+    sizes: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int, fixed: int = 0, most: int | None = None
 ) -> Iterator[list[int]]:
     """Cut a logical batch into physical ones of one shape, shortest first, at most `tokens` each.
 
@@ -46,12 +46,14 @@ def physical(
         chosen: indices of the logical batch.
         tokens: the most in one physical batch; a record that is longer gets one of its own.
         fixed: tokens of a record beside its padded fields, such as the patches of an image.
+        most: records in one physical batch; default: as many as have these tokens.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index in chosen.tolist():
         groups.setdefault(tuple(sizes[index].tolist()), []).append(index)
     for shape in sorted(groups):
         group, at_once = groups[shape], max(1, tokens // (sum(shape) + fixed))
+        at_once = min(at_once, most or at_once)
         for start in range(0, len(group), at_once):
             yield group[start : start + at_once]
 

@@ -5,6 +5,7 @@ importing the package it came in.
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -53,14 +54,22 @@ def find_by_fingerprint(fingerprint: str, folder: Path) -> Foundation:
     Raises:
         SettingsError: there is none.
     """
-    candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
-    for directory in [*candidates, *embedded_here()]:
-        if any(directory.glob("*.safetensors")) and _fingerprint(directory) == fingerprint:
-            return Foundation(directory, fingerprint)
+    for foundation in on_this_machine(folder):
+        if foundation.fingerprint == fingerprint:
+            return foundation
     raise SettingsError(
         f"Expected a base model with fingerprint {fingerprint[:16]}… in {folder} or installed, got none.",
-        hint="Put the model's folder (config.json, tokenizer, *.safetensors) there. Nothing is downloaded for a study.",
+        hint="Put the model's folder (config.json, tokenizer, *.safetensors) there: nothing is downloaded for a study. "
+        "`fedvault-node models` lists what is there.",
     )
+
+
+def on_this_machine(folder: Path) -> Iterator[Foundation]:
+    """Every base model in `folder`, one folder each, then every installed one; each takes a moment to hash."""
+    candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    for directory in [*candidates, *embedded_here()]:
+        if any(directory.glob("*.safetensors")):
+            yield Foundation(directory, _fingerprint(directory))
 
 
 def load_tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:

@@ -1,8 +1,8 @@
 """The study: one declaration of what is trained, under which privacy, by how many rounds.
 
 A study travels as data, never as code. Its canonical JSON (sorted keys, defaults filled in) and the SHA-256 of that
-identify it everywhere. Performance settings are left out of the identity: by definition they cannot change what is
-computed, only how fast, so each machine may choose its own.
+identify it everywhere. Performance settings are left out of the identity: they change nothing that is promised, so
+each machine may choose its own.
 """
 
 import hashlib
@@ -141,7 +141,7 @@ class Federation(Section):
 
 
 class Performance(Section):
-    """[performance]: how fast, never what. No value here changes noise, sampling, steps or clipping."""
+    """[performance]: how fast. No value here changes noise, sampling, steps or clipping."""
 
     micro_batch_tokens: int = Field(default=2048, ge=64)
     """Tokens (or image patches, or frames of sound) in one physical batch, padding included."""

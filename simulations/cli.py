@@ -127,6 +127,8 @@ def plan(
 
     Example: fedvault-sim plan study.toml --sizes 3700,4200,1600 --set adapter.rank=4
     """
+    from rich.console import Console
+
     from server.plan_text import as_json as to_json
     from server.plan_text import show
     from simulations.plan import plan_file, timed
@@ -135,7 +137,8 @@ def plan(
     study, planned, help_with = plan_file(
         file, sizes, changes or [], epsilon_limit=epsilon_limit, spent_steps=spent_steps
     )
-    minutes = timed(study, planned, tokens) if timing else {}
+    with Console(stderr=True).status("Timing private steps on this machine"):
+        minutes = timed(study, planned, tokens) if timing else {}
     if as_json:
         typer.echo(json.dumps(to_json(planned, help_with) | {"minutes": minutes}, indent=1))
         return

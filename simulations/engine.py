@@ -1,8 +1,8 @@
 """The local engine: Flower's Grid in memory, over a pool of warm worker processes.
 
 The same ServerApp and ClientApp run as in a deployment. Messages go to whichever worker is free, longest first, small
-ones several at a time; a worker keeps models and data between rounds. A worker that dies becomes an error reply, as a
-node's death would.
+ones several at a time; a worker keeps models and data between rounds. Where a worker dies, all that was asked and not
+answered yet becomes error replies, as if those nodes had died.
 """
 
 import fcntl
@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import queue
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +22,8 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.task_identity import TaskIdentity
+
+from shared.errors import RunError
 
 NODE_DIED = 8  # the code Flower itself uses for a ClientApp that stopped responding
 RUN_ID = 1
@@ -40,8 +42,19 @@ class Engine(Protocol):
         """Run a ServerApp to its end with one node per size; the sizes only decide who starts first."""
         ...
 
-    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
-        """Call a function in the workers, in the given order, and return the results in that order."""
+    def map(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, done: Callable[[], None] = lambda: None
+    ) -> list[Any]:
+        """Call a function in the workers, in the given order, and return the results in that order.
+
+        Args:
+            function: of a module.
+            calls: its arguments, call by call.
+            done: told of every call that is done.
+
+        Raises:
+            RunError: a worker died.
+        """
         ...
 
     def close(self) -> None:
@@ -84,9 +97,20 @@ class LocalEngine:
         """Hand messages to a worker, which answers them one after the other."""
         return self._call(answer, self._app, messages, nodes)
 
-    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, done: Callable[[], None] = lambda: None
+    ) -> list[Any]:
         """Call a function in the workers."""
         futures = [self._call(function, *call) for call in calls]
+        try:
+            for future in as_completed(futures):
+                future.result()
+                done()
+        except BrokenProcessPool as error:
+            raise RunError(
+                "Expected workers that live to the end, got one that was killed: mostly for want of memory.",
+                hint="--resume goes on with what is done, also with fewer workers: --set simulation.processes=1",
+            ) from error
         return [future.result() for future in futures]
 
     def close(self) -> None:
@@ -195,7 +219,7 @@ class LocalGrid(Grid):
 
 
 def bundled(sizes: Sequence[int], bundles: int) -> Iterator[list[int]]:
-    """Group places so that no bundle, but for single large ones, holds more than its share; largest first."""
+    """Group places so that a bundle is full as soon as it holds its share; largest first."""
     share = sum(sizes) / bundles
     bundle: list[int] = []
     total = 0.0

@@ -45,10 +45,15 @@ class TerminalProgress:
         self._finish_phase()
         self._bars.stop()
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: str, steps: int = 1) -> None:
         """A phase without rounds begins."""
         self._finish_phase()
-        self._task, self._done = self._bars.add_task(name, total=1, note=""), 1.0
+        self._task, self._done = self._bars.add_task(name, total=steps, note=""), float(steps)
+
+    def step(self) -> None:
+        """Move within a phase."""
+        if self._task is not None:
+            self._bars.advance(self._task)
 
     def arm(self, title: str, rounds: int, done: int) -> None:
         """An arm begins."""
@@ -96,7 +101,10 @@ class SilentProgress:
     def __exit__(self, *_: object) -> None:
         return None
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: str, steps: int = 1) -> None:
+        """Nothing."""
+
+    def step(self) -> None:
         """Nothing."""
 
     def arm(self, title: str, rounds: int, done: int) -> None:

@@ -72,9 +72,11 @@ class RayEngine:
         if not done:
             raise RunError("Expected the Ray simulation to finish, it stopped early.", hint="See it with --verbose.")
 
-    def map(self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]]) -> list[Any]:
+    def map(
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, done: Callable[[], None] = lambda: None
+    ) -> list[Any]:
         """Call a function in the local workers."""
-        return self._local.map(function, calls)
+        return self._local.map(function, calls, done=done)
 
     def close(self) -> None:
         """Stop the local workers; Flower stops Ray itself."""

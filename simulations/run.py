@@ -42,8 +42,12 @@ EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 class Progress(Protocol):
     """Told how far a run is."""
 
-    def phase(self, name: str) -> None:
+    def phase(self, name: str, steps: int = 1) -> None:
         """A phase begins."""
+        ...
+
+    def step(self) -> None:
+        """One of its steps is done."""
         ...
 
     def arm(self, title: str, rounds: int, done: int) -> None:
@@ -109,9 +113,10 @@ class Run:
             raise SettingsError(
                 f"Expected a new folder, {self.folder} holds a run.", hint="--resume, or another --out."
             )
-        if kept.exists() and kept.read_bytes() != declared:
+        changed = _changes(json.loads(kept.read_bytes()), json.loads(declared)) if kept.exists() else []
+        if changed:
             raise SettingsError(
-                f"Expected the scenario that {self.folder} was started with, got a changed one.",
+                f"Expected the scenario that {self.folder} was started with, got a changed one: {'; '.join(changed)}.",
                 hint="Choose another --out, or undo the change.",
             )
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -123,8 +128,7 @@ class Run:
         """Run everything that is not done yet; returns the result after writing it."""
         if (self.folder / "result.json").exists():
             return read_result(self.folder / "result.json")
-        prepared = self._prepare()
-        arms = trained_arms(self.scenario, prepared.sites)
+        prepared, arms = self._prepare()
         for arm in arms:
             write_arm(arm, self.folder)
         engine = self._engine()
@@ -141,15 +145,17 @@ class Run:
             shutil.rmtree(self.folder / "cache", ignore_errors=True)
         return result
 
-    def _prepare(self) -> Prepared:
+    def _prepare(self) -> tuple[Prepared, list[Arm]]:
         self.progress.phase("prepare")
         folder = self.folder / "prepared"
         if (folder / "warnings.json").exists():
-            return reopen(folder)
+            prepared = reopen(folder)
+            return prepared, trained_arms(self.scenario, prepared.sites)
         folder.mkdir(parents=True, exist_ok=True)
         try:
             with self._timed("prepare"):
-                return prepare(self.scenario, self.source, folder)
+                prepared = prepare(self.scenario, self.source, folder)
+                return prepared, trained_arms(self.scenario, prepared.sites)
         except FedVaultError:
             self._give_back()
             raise
@@ -178,19 +184,22 @@ class Run:
     def _build_caches(self, engine: Engine, arms: list[Arm], prepared: Prepared) -> None:
         if not self.scenario.performance.prefix_cache:
             return
-        self.progress.phase("frozen layers")
-        if self.cache is not None and not (self.folder / "cache").exists():
+        folder = self.folder / "cache"
+        if self.cache is not None:
             self.cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-            (self.folder / "cache").symlink_to(self.cache.resolve())
-        (self.folder / "cache").mkdir(mode=0o700, exist_ok=True)
+            if not (folder.is_symlink() or folder.exists()):
+                folder.symlink_to(self.cache.resolve())
+        folder.mkdir(mode=0o700, exist_ok=True)
         # of many sites, a cohort may never meet most: theirs are computed when they are asked for the first time
         asked = () if self.study.federation.cohort else sorted(prepared.sites, key=lambda site: -site.train)
+        groups, step = evaluated_together(prepared), self.progress.step
+        # the deepest cut is built from the others' activations, so the study's own cache comes first
+        names = [name for name in ("federated", "head-federated") if any(arm.name == name for arm in arms)]
+        self.progress.phase("frozen layers", len(names) * (len(asked) + len(groups)))
         with self._timed("cache"):
-            # the deepest cut is built from the others' activations, so the study's own cache comes first
-            for name in ("federated", "head-federated"):
-                if any(arm.name == name for arm in arms):
-                    engine.map(worker.build_training_cache, [(name, site.index) for site in asked])
-                    engine.map(worker.build_evaluation_cache, [(name, group) for group in evaluated_together(prepared)])
+            for name in names:
+                engine.map(worker.build_training_cache, [(name, site.index) for site in asked], done=step)
+                engine.map(worker.build_evaluation_cache, [(name, group) for group in groups], done=step)
 
     def _run_arms(
         self, engine: Engine, arms: list[Arm], prepared: Prepared
@@ -289,6 +298,14 @@ class Run:
         finally:
             self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
             write_atomically(self.folder / "timing.json", json.dumps(self.timing, indent=1).encode())
+
+
+def _changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """What differs between two declarations, by key. The number of workers may: it changes no result."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
+    return [] if before == now or path == "simulation.processes" else [f"{path} was {before!r} and is {now!r}"]
 
 
 def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:

@@ -6,7 +6,8 @@ its own engine.
 
 import multiprocessing
 import os
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -99,10 +100,15 @@ def open_site(context: Context, task: TrainTask) -> Trains:
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     partition = int(context.node_config["partition-id"])
     arm = _arm(task.study_run)
-    return _trains(task.study_run, arm.site_indices if arm.pooled else (arm.site_indices[partition],))
+    return _warm(task.study_run)(arm.site_indices if arm.pooled else (arm.site_indices[partition],))
 
 
-@lru_cache(maxsize=WARM_SITES)
+@lru_cache(maxsize=1)
+def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trains]:
+    """Opens sites of an arm and keeps them; another arm's, and with them its model, are let go."""
+    return lru_cache(maxsize=WARM_SITES)(partial(_trains, arm_name))
+
+
 def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
     arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
     model, size = _model(arm_name), sum(site.declared_size for site in sites)

@@ -76,6 +76,13 @@ def test_init_writes_a_template_and_an_empty_ledger_and_changes_nothing_twice(no
     assert json.loads(node("ledger", "--json")[1])["rows"] == 0
 
 
+def test_models_are_listed_by_the_fingerprints_that_a_policy_takes(node: Command, study: Callable[..., str]) -> None:
+    study()
+    found = {Path(one["folder"]).name: one["fingerprint"] for one in json.loads(node("models", "--json")[1])}
+    assert found["tiny"] in Path("node.toml").read_text()
+    assert f"{found['tiny']}  " in node("models")[1]
+
+
 def test_show_says_what_leaves_and_what_it_costs(node: Command, study: Callable[..., str]) -> None:
     code, out, _ = node("show", study(), "--dataset", "ward")
     assert code == 0 and "2.000 of 3" in out and "nothing else that depends on a record" in out

@@ -125,6 +125,8 @@ def enrolled(server: Reader, tmp_path: Path, name: str) -> Reader:
     )
     node.types(".venv/bin/fedvault-node init")
     (policy,) = chapter("Run a node", "toml")
+    here = json.loads(node.types(".venv/bin/fedvault-node models", "--json"))
+    assert any(model["fingerprint"] in policy for model in here)
     config = node.folder / "node.toml"
     config.write_text(f"{config.read_text()}\n{policy.replace('= 1800 ', '= 110 ')}\n[performance]\nthreads = 1\n")
     node.types(".venv/bin/fedvault-node join")

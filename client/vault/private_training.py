@@ -28,6 +28,8 @@ from shared.privacy.planning import PrivacyPlan
 from shared.study import RECORD
 
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once; cuts batches, so it changes rounding only
+FLOAT32_AND_64 = 12  # bytes of a gradient's entry, which is clipped in float64
 UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64; changes rounding only
 
 
@@ -152,7 +154,11 @@ class PrivateTrainer:
         """Cut a logical batch into physical ones of one shape each."""
         kind = self.model.kind
         yield from physical(
-            self.prefix.sizes(self.length_step), chosen, tokens=self.micro_batch_tokens, fixed=kind.fixed_tokens
+            self.prefix.sizes(self.length_step),
+            chosen,
+            tokens=self.micro_batch_tokens,
+            fixed=kind.fixed_tokens,
+            most=max(1, GRADIENT_BYTES // (FLOAT32_AND_64 * self.model.layout.length)),
         )
 
     def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:

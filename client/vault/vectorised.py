@@ -54,6 +54,8 @@ def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
         with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels would be run record by record
             found = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
     except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
         raise ExactnessError(
             f"Expected a model whose gradients can be vectorised over records, got: {str(error).splitlines()[0]}",
             hint="Choose an adapter of linear layers, such as adapter.method = 'ffa-lora' or 'lora'.",

@@ -43,9 +43,6 @@ REACHED = 0.02
 """What of its longest signal an adapter is taken to reach: the least that was measured of a head, see above."""
 HEAD_SHARE = 0.8
 """The head's share that an adapter's ratio is judged at."""
-SHARE_AT_BEST = 0.8
-"""What an adapter without noise is given of the squared norm, so that images of clothing get the share that was best on
-others of their kind (the data set `fashion-choices`)."""
 MOST_KEPT = 0.25
 """Of the head's rate, that an adapter is ever given: on the same images at ε = 8, where noise would allow 0.47, rates
 64 and 15 reach an accuracy of 0.700, and 64 and 30 only 0.650."""
@@ -146,7 +143,8 @@ def adapter_start(head_rate: float, adapter_ratio: float, adapter_share: float |
     """The head's rate, shrunk by the adapter's noise, and a share of the clipping norm for as long as that is worth it.
 
     Wiener's answer to noise is to shrink by S² / (S² + N²): with noise far above the signal, the adapter hardly moves,
-    and then the head keeps nearly all of the norm. With little noise what it bears is the limit. A start, no guarantee.
+    and then the head keeps nearly all of the norm. With little noise what it bears is the limit, and its share is then
+    1 - `HEAD_SHARE`, the best on images of clothing (the data set `fashion-choices`). A start, no guarantee.
 
     Args:
         head_rate: of the head, at the study's first step.
@@ -157,7 +155,7 @@ def adapter_start(head_rate: float, adapter_ratio: float, adapter_share: float |
     at_share = adapter_ratio * math.sqrt(longest_share / (1.0 if adapter_share is None else adapter_share))
     power = (REACHED * at_share) ** 2
     kept = min(power / (1 + power), MOST_KEPT)
-    return AdapterStart(head_rate * kept, 1 - SHARE_AT_BEST * kept)
+    return AdapterStart(head_rate * kept, 1 - longest_share * kept / MOST_KEPT)
 
 
 def head_rate(steps: Steps, *, feature_length: float) -> float:
@@ -200,12 +198,22 @@ def prospect(study_ratio: float) -> Prospect:
     return Prospect.LITTLE if study_ratio < LEARNS_LITTLE else Prospect.ENOUGH
 
 
-def best_batches(batches: Sequence[float], *, asked: int | None = None) -> list[float]:
-    """The largest nodes whose mean is the least noisy, largest first: leaving out small ones can help everyone."""
+def best_batches(batches: Sequence[float], *, asked: int | None = None, least: int = 1) -> list[float]:
+    """The largest nodes whose mean is the least noisy, largest first: leaving out small ones can help everyone.
+
+    Args:
+        batches: L of every node; of several with the same, none is left out alone.
+        asked: as for `batch_of_mean`.
+        least: how many nodes are wanted; with fewer than that, all are taken.
+    """
     ordered = sorted(batches, reverse=True)
     noises = accumulate(1 / batch**2 for batch in ordered)  # sums as they grow: thousands of nodes take no time
-    quiet = [min(count, asked or count) * count / noise for count, noise in enumerate(noises, start=1)]
-    return ordered[: quiet.index(max(quiet)) + 1]
+    quiet = {
+        count: min(count, asked or count) * count / noise
+        for count, (noise, smaller) in enumerate(zip(noises, [*ordered[1:], 0.0], strict=True), start=1)
+        if (count >= least and smaller < ordered[count - 1]) or count == len(ordered)
+    }
+    return ordered[: max(quiet, key=lambda count: quiet[count])]
 
 
 def least_that_helps(ratio_at: Callable[[float], float], *, low: float, high: float) -> float | None:

@@ -1,34 +1,60 @@
 """`python -m simulations.benchmarks [NAME ...]`: without a name, every benchmark that needs no further data."""
 
+import importlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, astuple, fields
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from shared.command_line import run_command
 from shared.files import write_atomically
+from simulations.benchmarks.measure import Ratio
 from simulations.cli import QUIET, quiet_libraries
 
 FOLDER = Path("runs/bench")
-console = Console()
+console, progress = Console(), Console(stderr=True)
+
+
+class Benchmark(NamedTuple):
+    """Where it is, and how long it takes on two cores."""
+
+    module: str
+    minutes: int
+    needs: str = ""
+    """What to type first; such a benchmark runs only by its name."""
+
+
+BENCHMARKS = {
+    "step": Benchmark("private_step", 1),
+    "training": Benchmark("training", 9),
+    "node-memory": Benchmark("node_memory", 2),
+    "engines": Benchmark("engines", 2),
+    "clients": Benchmark("clients", 6),
+    "server-memory": Benchmark("server_memory", 4),
+    "rounds": Benchmark("rounds", 5),
+    "wire": Benchmark("wire", 3),
+    "decoders": Benchmark("decoders", 10),
+    "heads": Benchmark("heads", 15, needs="fedvault-sim data fetch reuters newsgroups"),
+}
+BY_DEFAULT = [name for name, benchmark in BENCHMARKS.items() if not benchmark.needs]
+
+
+def _listed() -> str:
+    by_name = [f"{name} ({b.minutes} min), after `{b.needs}`" for name, b in BENCHMARKS.items() if b.needs]
+    default = ", ".join(f"{name} ({BENCHMARKS[name].minutes} min)" for name in BY_DEFAULT)
+    return f"{default}; default: these. Only by its name: {', '.join(by_name)}"
 
 
 def main(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="step (1 min), training (9 min), node-memory (2 min), engines (5 min), clients (6 min), "
-            "server-memory (4 min), rounds (5 min), wire (3 min), decoders (10 min); default: these. "
-            "heads (15 min): only by its name, after `fedvault-sim data fetch reuters newsgroups`"
-        ),
-    ] = None,
+    names: Annotated[list[str] | None, typer.Argument(help=_listed())] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Measure ratios beside what a user would otherwise run, and accuracies; keep them in runs/bench/.
@@ -39,99 +65,57 @@ def main(
     os.environ |= QUIET
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    for name in names or [name for name in BENCHMARKS if name not in BY_NAME_ONLY]:
+    for name in names or BY_DEFAULT:
         if name not in BENCHMARKS:
             raise typer.BadParameter(f"Expected some of {', '.join(BENCHMARKS)}, got {name!r}.")
-        found = list(BENCHMARKS[name]())
-        plain = [asdict(row) for row in found]
-        write_atomically(FOLDER / f"{name}.json", json.dumps(plain, indent=1).encode())
-        console.print_json(data=plain) if as_json else console.print(_table(name, found))
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    told: dict[str, list[dict[str, Any]]] = {}
+    for name in names or BY_DEFAULT:
+        found = _measured(name)
+        told[name] = [asdict(row) for row in found]
+        write_atomically(FOLDER / f"{name}.json", json.dumps(told[name], indent=1).encode())
+        if not as_json:
+            console.print(_table(name, found))
+    if as_json:
+        console.print_json(data=told)
 
 
-def _step() -> Iterable[Any]:
-    from simulations.benchmarks import private_step
-
-    return private_step.rows()
-
-
-def _training() -> Iterable[Any]:
-    from simulations.benchmarks import training
-
-    return training.rows()
-
-
-def _node_memory() -> Iterable[Any]:
-    from simulations.benchmarks import node_memory
-
-    return node_memory.rows()
-
-
-def _engines() -> Iterable[Any]:
-    from simulations.benchmarks import engines
-
-    return engines.rows()
-
-
-def _clients() -> Iterable[Any]:
-    from simulations.benchmarks import clients
-
-    return clients.rows()
-
-
-def _server_memory() -> Iterable[Any]:
-    from simulations.benchmarks import server_memory
-
-    return server_memory.rows()
-
-
-def _rounds() -> Iterable[Any]:
-    from simulations.benchmarks import rounds
-
-    return rounds.rows()
-
-
-def _wire() -> Iterable[Any]:
-    from simulations.benchmarks import wire
-
-    return wire.rows()
-
-
-def _decoders() -> Iterable[Any]:
-    from simulations.benchmarks import decoders
-
-    return decoders.rows()
-
-
-def _heads() -> Iterable[Any]:
-    from simulations.benchmarks import heads
-
-    return heads.rows()
+def _measured(name: str) -> list[Any]:
+    module, minutes, _ = BENCHMARKS[name]
+    found = []
+    with progress.status(f"{name}: about {minutes} min on two cores") as status:
+        for row in importlib.import_module(f"simulations.benchmarks.{module}").rows():
+            found.append(row)
+            status.update(f"{name}: about {minutes} min on two cores, {len(found)} rows so far")
+    return found
 
 
 def _table(name: str, rows: Sequence[Any]) -> Table:
-    table = Table(title=name, title_justify="left")
-    for field in fields(rows[0]):
-        table.add_column(field.name)
-    for row in rows:
-        table.add_row(*(f"{value:.4g}" if isinstance(value, float) else str(value) for value in astuple(row)))
+    table = Table(title=name, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    texts = [_texts(row) for row in rows]
+    for heading in texts[0]:
+        table.add_column(heading, overflow="fold")
+    for text in texts:
+        table.add_row(*text.values())
     return table
 
 
-BENCHMARKS: dict[str, Callable[[], Iterable[Any]]] = {
-    "step": _step,
-    "training": _training,
-    "node-memory": _node_memory,
-    "engines": _engines,
-    "clients": _clients,
-    "server-memory": _server_memory,
-    "rounds": _rounds,
-    "wire": _wire,
-    "decoders": _decoders,
-    "heads": _heads,
-}
+def _texts(row: Any) -> dict[str, str]:
+    """A row by heading; the figures of a ratio stand together, which eighty columns have room for."""
+    if isinstance(row, Ratio):
+        return {
+            "measure": row.measure,
+            "beside": row.peer,
+            "ours / theirs": f"{_short(row.ours)} / {_short(row.theirs)} {row.unit}",
+            "ratio (quartiles)": f"{_short(row.ratio)} ({_short(row.low)} to {_short(row.high)})",
+            "aim": row.aim,
+        }
+    return {name: f"{value:.4g}" if isinstance(value, float) else str(value) for name, value in asdict(row).items()}
 
-BY_NAME_ONLY = ("heads",)
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
 
 if __name__ == "__main__":
     run_command(lambda: typer.run(main))

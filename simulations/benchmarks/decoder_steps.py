@@ -1,6 +1,6 @@
 """One step of LoRA on a decoder, three ways: as a node trains it, as plain PEFT does, and with Opacus' own engine.
 
-All train the same tensors on the same records, which have one length: nothing is padded, so what differs is how the
+All train the same tensors on as many random records of one length: nothing is padded, so what differs is how the
 gradients come about.
 """
 

@@ -24,7 +24,7 @@ from simulations.engine import LocalGrid, with_id
 
 FLOATS = 12_500_000  # 50 MB
 FEW, MANY = 4, 1000
-MEMORY_TURNS, PASS_TURNS = 2, 21
+MEMORY_TURNS, PASS_TURNS = 3, 21
 LARGEST_NORM = 100.0
 
 

@@ -83,6 +83,8 @@ def test_the_mean_over_nodes_is_as_noisy_as_its_batch_says() -> None:
 def test_small_nodes_whose_noise_outweighs_them_are_left_out() -> None:
     assert best_batches([400, 5, 380]) == [400, 380]
     assert best_batches([100, 100, 80]) == [100, 100, 80]
+    assert best_batches([400, 380, 5, 5], least=3) == [400, 380, 5, 5] == best_batches([400, 380, 5, 5], least=9)
+    assert best_batches([1000] * 5 + [100] * 5, asked=3) == [1000] * 5, "equal nodes stay together"
     some = sorted(np.random.default_rng(3).lognormal(5, 1, size=40).tolist(), reverse=True)
     for asked in (None, 1, 7):
         every = [some[:count] for count in range(1, 41)]

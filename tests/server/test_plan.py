@@ -50,7 +50,10 @@ def test_nodes_are_planned_by_declared_size_and_small_ones_are_left_out(make_stu
 def test_bytes_are_those_of_the_trained_entries(make_study: Callable[..., Study]) -> None:
     found = study_plan(make_study(), LAYOUT, SIZES)
     assert [(part.name, part.dimension) for part in found.parts] == [("head", 66), ("adapter", 512)]
-    assert found.bytes_up_per_round == 4 * 578 and found.bytes_total == 2 * 3 * 4 * 578
+    assert (found.bytes_up_per_round, found.bytes_down_per_round) == (4 * 578, 4 * 578)
+    assert found.bytes_total == 2 * 3 * 4 * 578
+    small = study_plan(make_study(federation={"wire": "int8"}), LAYOUT, SIZES)
+    assert small.bytes_up_per_round == 578 + 40 and small.bytes_total == 3 * (578 + 40 + 4 * 578)
 
 
 def test_a_study_that_cannot_learn_is_told_so_and_every_remedy_helps(make_study: Callable[..., Study]) -> None:
@@ -71,6 +74,15 @@ def test_one_small_site_among_large_ones_is_named(make_study: Callable[..., Stud
     study = make_study(privacy={"epsilon": 0.1})
     said = remedies(study, study_plan(study, LAYOUT, {"a": 400, "b": 400, "c": 10}))
     assert any(line.startswith("federation.smallest_declared_size: 400 leaves 2 sites") for line in said)
+    alone = remedies(study, study_plan(study, LAYOUT, {"a": 400, "c": 10}))
+    assert not any("leaves" in line for line in alone), "one site is no quorum"
+
+
+def test_what_helps_and_is_not_enough_says_so(make_study: Callable[..., Study]) -> None:
+    study = make_study(privacy={"epsilon": 0.02})
+    said = remedies(study, study_plan(study, LAYOUT, {"a": 400, "b": 400, "c": 100}))
+    found = [line for line in said if "leaves 2 sites" in line or "gives" in line]
+    assert found and all("not enough by itself" in line for line in found)
 
 
 def test_a_large_site_is_told_that_it_would_do_better_alone(make_study: Callable[..., Study]) -> None:
@@ -82,8 +94,10 @@ def test_a_large_site_is_told_that_it_would_do_better_alone(make_study: Callable
     assert said(a=9000, b=9000) == said(a=9000, b=6000) == []
     (line,) = said(large=9000, small=2000)
     assert line.startswith("large alone has 2.3 times the ratio of the mean of all")
+    assert line.endswith("fewer than federation.quorum: they may do better without this study.")
     (line,) = said(large=9000, larger=9500, small=900)
     assert line.startswith("larger, large alone have")
+    assert line.endswith("set federation.smallest_declared_size to 9000.")
 
 
 def test_an_adapters_rate_follows_its_noise(make_study: Callable[..., Study]) -> None:

@@ -1,5 +1,7 @@
 """Benchmarks compare like with like: the same tensors, the same noise, the same records."""
 
+import importlib
+import io
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Context, Message, RecordDict
+from rich.console import Console
 
 from shared.adapted_model import build
 from shared.errors import SettingsError
@@ -17,7 +20,7 @@ from shared.protocol import Status, TrainTask, decode_reply, encode_task
 from shared.records import Records
 from shared.study import Study
 from simulations.benchmarks import decoders, heads, plain_lora_app
-from simulations.benchmarks.__main__ import BENCHMARKS
+from simulations.benchmarks.__main__ import BENCHMARKS, _table
 from simulations.benchmarks.clients import TABLE, prepare_run, scenario_of
 from simulations.benchmarks.decoder_steps import Work, step_of, write_decoder
 from simulations.benchmarks.drawn import Drawn, draw
@@ -156,9 +159,15 @@ def test_a_process_of_its_own_tells_its_peak_alone() -> None:
 
 
 def test_every_benchmark_has_rows() -> None:
-    for name, begin in BENCHMARKS.items():
-        if name != "quality":  # runs at once
-            iter(begin())  # imports, and measures nothing yet
+    for benchmark in BENCHMARKS.values():
+        iter(importlib.import_module(f"simulations.benchmarks.{benchmark.module}").rows())  # measures nothing yet
+
+
+def test_a_ratio_is_told_in_eighty_columns() -> None:
+    found = ratio_of("a round of many clients", "another engine", [(0.12, 6), (1234, 6)], aim="at most 0.02")
+    told = io.StringIO()
+    Console(width=80, file=told).print(_table("engines", [found]))
+    assert "617 / 6 s" in told.getvalue() and "at most 0.02" in told.getvalue()
 
 
 @pytest.mark.integration

@@ -39,6 +39,14 @@ def line_of(metric: str, value: float, *, higher_is_better: bool) -> str:
     return next(line for line in console.export_text().splitlines() if "round" in line).strip()
 
 
+def test_a_phase_moves_by_its_steps() -> None:
+    console = Console(width=100, record=True)
+    with TerminalProgress(console) as progress:
+        progress.phase("frozen layers", 8)
+        progress.step()
+    assert "8/8" in console.export_text()
+
+
 @pytest.mark.parametrize(
     ("metric", "value", "higher_is_better", "said"),
     [

@@ -1,5 +1,6 @@
 """The quality benchmark: its scenarios, and from finished runs to figures."""
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from shared.errors import SettingsError
-from simulations.benchmarks.quality.__main__ import run
+from simulations.benchmarks.quality.__main__ import _plain, run
 from simulations.benchmarks.quality.figures import gains, interval, rows
 from simulations.benchmarks.quality.plot import page
 from simulations.benchmarks.quality.recipe import as_planned
@@ -95,6 +96,12 @@ def test_figures_are_of_the_arms_that_were_asked_for_and_of_the_scenario_as_it_i
     (folder / "scenario.json").write_text("{}")
     with pytest.raises(SettingsError, match="got a changed one"):
         run(replace(whole, arms=SHORT), tmp_path)
+
+
+def test_figures_without_privacy_and_of_one_seed_are_json(found: dict[Case, Result]) -> None:
+    (one,) = [case for case in found if case.seed == 1][:1]
+    told = [_plain(row) for row in [*rows({one: found[one]}), *gains({one: found[one]})]]
+    assert json.loads(json.dumps(told, allow_nan=False)) == told and any(row.get("low", 0) is None for row in told)
 
 
 def test_rows_are_means_over_seeds_by_epsilon(found: dict[Case, Result]) -> None:

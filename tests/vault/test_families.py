@@ -152,6 +152,29 @@ def test_what_cannot_be_vectorised_is_refused_by_name(
         probe(tested, cache=None)
 
 
+def test_a_lack_of_memory_is_not_called_a_model_that_cannot_be_vectorised(
+    trainer: Callable[..., PrivateTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer("bert", method="dora")
+
+    def full(_batch: Any) -> Any:
+        return torch.empty(2**58)
+
+    monkeypatch.setattr(tested.model, "losses", full)
+    with pytest.raises(RuntimeError, match="allocate memory"):
+        tested.per_example_gradients([0, 1])
+
+
+def test_gradients_that_are_large_are_taken_a_few_records_at_a_time(
+    trainer: Callable[..., PrivateTrainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer("bert")
+    every = np.arange(len(tested.prefix.records))
+    assert max(map(len, tested.physical_batches(every))) > 1
+    monkeypatch.setattr("client.vault.private_training.GRADIENT_BYTES", 1)
+    assert [len(part) for part in tested.physical_batches(every)] == [1] * len(every)
+
+
 @pytest.mark.parametrize("method", ["ffa-lora", "dora"])
 def test_half_precision_keeps_records_apart_and_gradients_in_single(
     trainer: Callable[..., PrivateTrainer], method: str

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from dataclasses import asdict, astuple, fields
 from pathlib import Path
@@ -50,8 +51,8 @@ def main(
             found[case] = run(case, out)
             progress.advance(bar)
     figures, differences = rows(found), gains(found)
-    plain = {"figures": [*map(asdict, figures)], "gains": [*map(asdict, differences)]}
-    write_atomically(out / "quality.json", json.dumps(plain, indent=1).encode())
+    plain = {"figures": [*map(_plain, figures)], "gains": [*map(_plain, differences)]}
+    write_atomically(out / "quality.json", json.dumps(plain, indent=1, allow_nan=False).encode())
     write_atomically(out / "quality.html", page(figures, differences).encode())
     if as_json:
         console.print_json(data=plain)
@@ -71,6 +72,14 @@ def run(case: Case, root: Path) -> Result:
     result = one.execute()
     arms = {name: arm for name, arm in result.arms.items() if name.partition(":")[0] in wanted}
     return result.model_copy(update={"arms": arms})
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    """Values for JSON, which knows no infinite epsilon and no interval of a single seed: both are null."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in asdict(row).items()
+    }
 
 
 def _table(title: str, table: Any) -> Table:
