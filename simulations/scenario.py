@@ -58,7 +58,7 @@ class Simulation(Section):
     at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `central` trains on
     all sites' records in one place, also privately."""
     textbook_learning_rate: Positive = 0.1
-    """Adam's, of the head in the arm `textbook`; chosen on other texts than are measured (Reuters R8, 20 Newsgroups)."""
+    """Adam's, of the head in the arm `textbook`; chosen on texts that are not measured (Reuters R8, 20 Newsgroups)."""
     textbook_adapter_learning_rate: Positive = 0.01
     """Adam's, of the adapter in that arm."""
     alone: str = "largest"
