@@ -137,8 +137,10 @@ def plan(
     study, planned, help_with = plan_file(
         file, sizes, changes or [], epsilon_limit=epsilon_limit, spent_steps=spent_steps
     )
-    with Console(stderr=True).status("Timing private steps on this machine"):
-        minutes = timed(study, planned, tokens) if timing else {}
+    minutes = {}
+    if timing:
+        with Console(stderr=True).status("Timing private steps on this machine"):
+            minutes = timed(study, planned, tokens)
     if as_json:
         typer.echo(json.dumps(to_json(planned, help_with) | {"minutes": minutes}, indent=1))
         return
