@@ -14,7 +14,7 @@ from server.roster import Roster
 from shared.privacy.planning import plan
 from shared.protocol import Vector
 from shared.schedule import learning_rate_factors
-from shared.study import Study
+from shared.study import MOST_WEIGHT, Study
 from shared.wire import ROUNDING_ROOM
 
 
@@ -78,9 +78,14 @@ def build_server_app(
 
 
 def norm_bound(study: Study, round_number: int, *, dimension: int) -> float:
-    """The largest norm of an honest update in this round, at the smallest site the study admits."""
+    """The largest norm of an honest update in this round, at the site the study admits that may have the longest one.
+
+    That is the smallest one where sites divide by their own size: its noise is the loudest, and its batch the most
+    uneven. Where they divide by a typical size it is one that weighs the most.
+    """
     training, federation = study.training, study.federation
     planned = plan(study.privacy, steps=study.total_steps)
+    loudest = max(federation.smallest_declared_size, MOST_WEIGHT * (federation.typical_size or 0))
     return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(
         rate=max(training.learning_rate, training.adapter_learning_rate),
         factors=learning_rate_factors(
@@ -88,6 +93,7 @@ def norm_bound(study: Study, round_number: int, *, dimension: int) -> float:
         ),
         clip_norm=planned.clip_norm,
         noise_multiplier=planned.noise_multiplier,
-        expected_batch=planned.sampling_rate * federation.smallest_declared_size,
+        expected_batch=planned.sampling_rate * loudest,
+        divisor=planned.sampling_rate * federation.divisor_size(loudest),
         dimension=dimension,
     )

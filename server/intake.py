@@ -93,6 +93,7 @@ def largest_plausible_norm(
     clip_norm: float,
     noise_multiplier: float,
     expected_batch: float,
+    divisor: float,
     dimension: int,
 ) -> float:
     """Bound the norm of an honest update of one round from public numbers.
@@ -105,16 +106,19 @@ def largest_plausible_norm(
         factors: learning-rate factor of every step of the round.
         clip_norm: C.
         noise_multiplier: sigma.
-        expected_batch: L of the smallest site that may take part.
+        expected_batch: of the site whose honest updates may be longest.
+        divisor: L, of that site's sums.
         dimension: floats in the update.
     """
-    signal = largest_signal(rate=rate, factors=factors, clip_norm=clip_norm, expected_batch=expected_batch)
+    signal = largest_signal(
+        rate=rate, factors=factors, clip_norm=clip_norm, expected_batch=expected_batch, divisor=divisor
+    )
     noise = noise_deviation(
         rate=rate,
         factors=factors,
         clip_norm=clip_norm,
         noise_multiplier=noise_multiplier,
-        expected_batch=expected_batch,
+        divisor=divisor,
     )
     return signal + noise * (math.sqrt(dimension) + 6)
 

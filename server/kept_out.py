@@ -6,7 +6,7 @@ from shared.adapters import Layout
 from shared.errors import SettingsError
 from shared.privacy.planning import plan
 from shared.privacy.signal_to_noise import shortest_noise
-from shared.privacy.study_steps import parts_of, round_steps
+from shared.privacy.study_steps import batch_of, parts_of, round_steps
 from shared.study import Study
 
 MOST_DECLARED = 10**9
@@ -19,7 +19,7 @@ def rounds_kept_out(study: Study, layout: Layout, *, declared: int) -> list[int]
     a signal that happens to cancel the noise.
     """
     planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
-    batch = planned.sampling_rate * declared
+    batch = batch_of(study, declared)
     return [
         number
         for number in range(1, 1 + study.federation.rounds)
@@ -48,9 +48,10 @@ def refuse_what_is_kept_out(study: Study, layout: Layout) -> None:
     rounds = rounds_kept_out(study, layout, declared=smallest)
     if not rounds:
         return
-    enough = smallest_size_let_in(study, layout)
     hint = "Lower learning rates or trained entries, or raise privacy.epsilon or privacy.sampling_rate"
-    if enough is not None:
+    if study.federation.typical_size is not None:
+        hint += ", or raise federation.typical_size"
+    elif (enough := smallest_size_let_in(study, layout)) is not None:
         hint += f", or set federation.smallest_declared_size to {enough} or more"
     raise SettingsError(
         f"Expected updates that the server accepts from every site that the study admits, got noise longer than "

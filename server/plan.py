@@ -13,19 +13,20 @@ from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
 from shared.privacy.signal_to_noise import (
     AdapterStart,
+    Batch,
     Part,
     Prospect,
     Steps,
     adapter_start,
-    batch_of_mean,
     best_batches,
     head_rate,
+    mean_batch,
     noise_length,
     prospect,
     ratio,
 )
 from shared.privacy.spending import epsilon_by_round, rounds_afforded
-from shared.privacy.study_steps import all_steps, parts_of, round_steps
+from shared.privacy.study_steps import all_steps, batch_of, parts_of, round_steps
 from shared.study import Study, parse, read_toml
 from shared.tasks.declarations import FEATURE_NORM
 from shared.wire import packed_bytes
@@ -40,7 +41,9 @@ class NodePlan:
     name: str
     declared_size: int
     expected_batch: float
-    """L: sampling rate x declared size; the divisor of every step."""
+    """Sampling rate x declared size."""
+    divisor: float
+    """L, of every step: the same, or sampling rate x federation.typical_size."""
     update_ratio: float
     """Longest signal over noise of its update in round 1."""
     study_ratio: float
@@ -60,6 +63,16 @@ class PartPlan:
     learning_rate: float
     study_ratio: float
     """Longest signal over noise, over all steps."""
+
+
+@dataclass(frozen=True)
+class TypicalSize:
+    """What `federation.typical_size` could be for these nodes."""
+
+    mean: int
+    """Of their declared sizes, rounded as these are."""
+    gain: float
+    """What the mean's ratio would be with it, by what it is as declared."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,7 @@ class StudyPlan:
     """Learning rate of the head that this noise suggests; None for what is no classifier of one label."""
     adapter_start: AdapterStart | None
     """The same of the adapter, beside that head, and a share; None unless head and adapter are both trained."""
+    typical_size: TypicalSize
     nodes: list[NodePlan]
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
@@ -116,10 +130,10 @@ class StudyPlan:
     def quietest(self, *, least: int = 1) -> tuple[list[NodePlan], float]:
         """The largest nodes, at least so many, whose mean is the least noisy, and its ratio by that of all."""
         nodes = sorted(self.nodes, key=lambda node: -node.declared_size)
-        sizes = [float(node.declared_size) for node in nodes]
-        best = best_batches(sizes, asked=self.asked_per_round, least=least)
-        gain = batch_of_mean(best, asked=self.asked_per_round) / batch_of_mean(sizes, asked=self.asked_per_round)
-        return nodes[: len(best)], gain
+        batches = [Batch(node.expected_batch, node.divisor) for node in nodes]
+        best = best_batches(batches, asked=self.asked_per_round, least=least)
+        best_mean, mean = (mean_batch(some, asked=self.asked_per_round) for some in (best, batches))
+        return nodes[: len(best)], best_mean.units / mean.units
 
     @property
     def fits(self) -> bool:
@@ -163,7 +177,7 @@ def study_plan(
     planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
     asked = min(study.federation.cohort or len(joining), len(joining))
-    mean = batch_of_mean([planned.sampling_rate * size for size in joining.values()], asked=asked)
+    mean = mean_batch([batch_of(study, size) for size in joining.values()], asked=asked)
     by_part = [
         PartPlan(p.name, p.dimension, p.learning_rate, ratio([p], all_steps(study, planned, mean))) for p in parts
     ]
@@ -192,6 +206,7 @@ def study_plan(
         parts=by_part,
         head_start=head,
         adapter_start=_start(parts, by_part, head),
+        typical_size=_typical_size(study, [*joining.values()], mean, asked),
         nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
@@ -211,15 +226,22 @@ def _start(parts: Sequence[Part], planned: Sequence[PartPlan], head: float | Non
     return adapter_start(head or parts[0].learning_rate, planned[1].study_ratio, parts[1].share)
 
 
+def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -> TypicalSize:
+    size = declared_size(round(sum(sizes) / len(sizes)))
+    with_it = study.model_copy(update={"federation": study.federation.model_copy(update={"typical_size": size})})
+    return TypicalSize(size, mean_batch([batch_of(with_it, size) for size in sizes], asked=asked).units / mean.units)
+
+
 def _node(
     study: Study, planned: PrivacyPlan, parts: Sequence[Part], name: str, declared: int, kept_out: int
 ) -> NodePlan:
-    batch = planned.sampling_rate * declared
+    batch = batch_of(study, declared)
     first, whole = round_steps(study, planned, batch, 1), all_steps(study, planned, batch)
     return NodePlan(
         name=name,
         declared_size=declared,
-        expected_batch=batch,
+        expected_batch=batch.units,
+        divisor=batch.divisor,
         update_ratio=ratio(parts, first),
         study_ratio=ratio(parts[:1], whole),
         noise_length=noise_length(parts, first),

@@ -8,6 +8,8 @@ from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
 SHOWN_NODES = 20
+WORTH_SAYING = 1.02
+"""How many times as high a ratio is at which a typical size is worth a line."""
 UNEQUAL = 1.25
 """How many times as quiet the mean of the largest nodes is at which leaving out the others is worth saying."""
 BOUND = (
@@ -70,12 +72,19 @@ def warnings(planned: StudyPlan) -> list[str]:
             "rounds: noise alone is longer than it accepts, and the rounds are paid for all the same. Lower learning "
             "rates or trained entries, or raise federation.smallest_declared_size."
         )
+    typical = planned.typical_size
+    if planned.prospect is Prospect.ENOUGH and typical.gain > WORTH_SAYING:
+        found.append(
+            f"Sites differ in size, and a small one adds as much noise as a large one, or more: with "
+            f"federation.typical_size = {typical.mean}, what they declare on average, the ratio is {typical.gain:.2f} "
+            "times as high."
+        )
     best, gain = planned.quietest()
-    if planned.prospect is Prospect.ENOUGH and gain > UNEQUAL:
+    if planned.prospect is Prospect.ENOUGH and gain > UNEQUAL * max(1.0, typical.gain):
         have = "has" if len(best) == 1 else "have"
         found.append(
             f"{_some([node.name for node in best])} alone {have} {gain:.1f} times the ratio of the mean of all: a "
-            f"small node's noise counts as much as a large one's. {_without_others(best, planned.quorum)}"
+            f"small node adds as much noise as a large one. {_without_others(best, planned.quorum)}"
         )
     if planned.left_out:
         found.append(f"Left out, below federation.smallest_declared_size: {_some(planned.left_out)}.")
@@ -122,7 +131,8 @@ def rows(planned: StudyPlan) -> list[dict[str, str]]:
         {
             "node": node.name,
             "size": str(node.declared_size),
-            "L": f"{node.expected_batch:g}",
+            "batch": f"{node.expected_batch:g}",
+            "L": f"{node.divisor:g}",
             "ratio at first": f"{node.update_ratio:.2g}",
             "alone, in all": f"{node.study_ratio:.2g}",
             "noise at first": f"{node.noise_length:.3g}",

@@ -11,10 +11,11 @@ from shared.errors import BudgetError
 from shared.privacy.planning import plan
 from shared.privacy.signal_to_noise import (
     LEARNS_LITTLE,
+    Batch,
     Part,
     Steps,
-    batch_of_mean,
     least_that_helps,
+    mean_batch,
     ratio,
 )
 from shared.schedule import learning_rate_factors
@@ -40,11 +41,12 @@ def remedies(study: Study, planned: StudyPlan) -> list[str]:
         f"records: {times:.1f} times as many at every site, or {times**2:.1f} times as many such sites in a round",
         f"trained entries of the {part.name}: at most {fewer} instead of {part.dimension} ({how})",
     ]
-    return [*found, *_settings(study, planned), *_without_small_sites(planned)]
+    return [*found, *_settings(study, planned), *_typical_size(planned), *_without_small_sites(planned)]
 
 
 def _settings(study: Study, planned: StudyPlan) -> list[str]:
-    mean = batch_of_mean([node.declared_size for node in planned.nodes], asked=planned.asked_per_round)
+    batches = [Batch(node.expected_batch, node.divisor) for node in planned.nodes]
+    mean = mean_batch(batches, asked=planned.asked_per_round)
     first, both = planned.parts[0], len(planned.parts) == 2
     part = Part(first.name, first.learning_rate, first.dimension, study.privacy.head_share if both else None)
 
@@ -56,7 +58,8 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
         except BudgetError:
             return 0.0
         factors = learning_rate_factors(round_number=1, local_steps=total, rounds=1)
-        return ratio([part], Steps(factors, sigma, changed.clip_norm, rate * mean))
+        times = rate / study.privacy.sampling_rate
+        return ratio([part], Steps(factors, sigma, changed.clip_norm, Batch(times * mean.units, times * mean.divisor)))
 
     epsilon, rate, rounds = study.privacy.epsilon, study.privacy.sampling_rate, study.federation.rounds
     most_rounds = max(rounds, min(MOST_ROUNDS, MOST_STEPS // study.training.local_steps))
@@ -77,11 +80,19 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
     return found
 
 
+def _typical_size(planned: StudyPlan) -> list[str]:
+    size, gain = planned.typical_size.mean, planned.typical_size.gain
+    if gain < WORTH_SAYING:
+        return []
+    enough = "" if gain * planned.ratio >= LEARNS_LITTLE else f", {NOT_ENOUGH}"
+    return [f"federation.typical_size: {size} gives {gain:.1f} times the ratio{enough}: small sites add less noise"]
+
+
 def _without_small_sites(planned: StudyPlan) -> list[str]:
     best, gain = planned.quietest(least=planned.quorum)
     if gain < WORTH_SAYING:
         return []
     left = f"federation.smallest_declared_size: {best[-1].declared_size} leaves {len(best)} sites"
     enough = "" if gain * planned.ratio >= LEARNS_LITTLE else f", {NOT_ENOUGH}"
-    why = "a small site's noise counts as much as a large one's"
+    why = "a small site adds as much noise as a large one"
     return [f"{left}, whose mean has {gain:.1f} times the ratio{enough}: {why}"]

@@ -7,6 +7,7 @@ each machine may choose its own.
 
 import hashlib
 import json
+import math
 import re
 import tomllib
 from pathlib import Path
@@ -23,9 +24,11 @@ Declared = TypeVar("Declared", bound=BaseModel)
 RECORD = "record"
 UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
+MOST_WEIGHT = 4
+"""How many typical sites one site weighs at most."""
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "privacy": {"head_share": None},
-    "federation": {"wire": "float32", "cohort": None},
+    "federation": {"wire": "float32", "cohort": None, "typical_size": None},
 }
 """Keys that studies once did not have, with what was so then, whatever their default is now. Left out of the identity
 while it still is so: older studies keep their hash, and older nodes read what asks nothing new of them."""
@@ -134,10 +137,27 @@ class Federation(Section):
     """Longest wait for the replies of one round, in seconds."""
     smallest_declared_size: int = Field(default=50, ge=1)
     """Sites that declare fewer units (records, by default) are left out: they would add nothing but noise."""
+    typical_size: int | None = Field(default=None, ge=1)
+    """Units of a site of usual size: the mean of what the sites declare, say. Where it is set, every site divides by
+    it, so that a unit weighs the same wherever it is and small sites add little noise; a site of more than four times
+    this weighs as four. Default: each divides by its own size, and all sites weigh the same. Costs no privacy either
+    way. `plan` says what it gains. Not part of the identity where it is not set; nodes of before this key refuse it."""
     wire: Wire = "float32"
     """How a node's update travels: `float32`, in half of that as `bfloat16`, in a quarter as `int8`. The shorter ones
     are rounded at random after the noise, without bias, `int8` in steps of an eighth of the noise. Nodes of before
     protocol version 5 can train `float32` alone."""
+
+    def divisor_size(self, declared_size: int) -> int:
+        """The size that a site divides by: a step's divisor is sampling rate x this.
+
+        Guarantee: it follows from the study and the declared size alone.
+
+        Args:
+            declared_size: of the site, in units.
+        """
+        if self.typical_size is None:
+            return declared_size
+        return max(self.typical_size, math.ceil(declared_size / MOST_WEIGHT))
 
 
 class Performance(Section):

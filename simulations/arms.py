@@ -16,6 +16,8 @@ from simulations.scenario import Scenario
 
 UNROUNDED = {"wire": "float32"}
 """For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
+OWN_SIZE = {"typical_size": None}
+"""For arms of one site, and for Adam, which takes no notice of a divisor."""
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -58,7 +60,7 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms.append(
             Arm("head-federated", "head alone", head_only, everyone, True, seed, paired_with="federated", drawn=entries)
         )
-    single = changed(study, federation={"quorum": 1})
+    single = changed(study, federation={"quorum": 1, **OWN_SIZE})
     if "site-alone" in wanted:
         arms += [
             Arm(f"site-alone:{site.name}", f"{site.name} alone", single, (site.index,), True, seed)
@@ -96,7 +98,7 @@ def _textbook(scenario: Scenario) -> Study:
             "learning_rate": simulation.textbook_learning_rate,
             "adapter_learning_rate": simulation.textbook_adapter_learning_rate,
         },
-        federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED},
+        federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED, **OWN_SIZE},
     )
 
 

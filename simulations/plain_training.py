@@ -38,7 +38,7 @@ class SiteWithoutPrivacy:
             model,
             prefix,
             plan(study.privacy, steps=study.total_steps),
-            declared_size=declared_size,
+            divisor_size=study.federation.divisor_size(declared_size),
             learning_rates=rates,
             micro_batch_tokens=study.performance.micro_batch_tokens,
             precision=study.performance.precision,

@@ -76,7 +76,7 @@ def _trainer(study: Study, model: AdaptedModel, records: Records, cache: Path | 
         model,
         prefix_for(model, records, device, study.performance, cache),
         plan(study.privacy, steps=study.total_steps),
-        declared_size=math.ceil(MANY / study.privacy.sampling_rate),
+        divisor_size=math.ceil(MANY / study.privacy.sampling_rate),
         learning_rates=rates,
         micro_batch_tokens=study.performance.micro_batch_tokens,
         precision=study.performance.precision,

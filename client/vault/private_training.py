@@ -3,7 +3,7 @@
 Rules
 1. Each unit joins each step independently with probability q; the batch may be empty, and then the step is noise. A
    unit is one record, or all records of one patient, say; its gradient is the mean over its records, clipped as one.
-2. The divisor is L = q x declared size, a public number, never the true one.
+2. The divisor is L = q x a public size, the site's declared one or the study's typical one, never the true one.
 3. A logical batch is cut into physical ones of like length. That changes no record's gradient and adds no noise.
 4. The number of steps is fixed in advance; nothing seen in the data ends training early.
 """
@@ -52,7 +52,8 @@ class PrivateTrainer:
         model: made per-example in place, if only linear layers are trained.
         prefix: where activations of the dataset's records come from.
         plan: noise multiplier, sampling rate, clipping and unit; from the study alone.
-        declared_size: the site's public size, in units; the divisor is sampling rate x this.
+        divisor_size: public size in units that each step's sum is divided by, times the sampling rate; from
+            `Federation.divisor_size`.
         learning_rates: of the first step.
         micro_batch_tokens: size of a physical batch; performance only.
         precision: of matrix products; performance only.
@@ -68,7 +69,7 @@ class PrivateTrainer:
         prefix: Prefix,
         plan: PrivacyPlan,
         *,
-        declared_size: int,
+        divisor_size: int,
         learning_rates: LearningRates,
         micro_batch_tokens: int,
         precision: Literal["float32", "bfloat16"] = "float32",
@@ -78,7 +79,7 @@ class PrivateTrainer:
             found = "single" if prefix.records.units is None else "grouped"
             raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
         self.model, self.prefix, self.plan = model, prefix, plan
-        self.divisor = plan.sampling_rate * declared_size
+        self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model

@@ -44,14 +44,13 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
         round_number=round_number, local_steps=training.local_steps, rounds=study.federation.rounds
     )
 
+    batch = planned.sampling_rate * declared_size
+    divisor = planned.sampling_rate * study.federation.divisor_size(declared_size)
+
     def grid(length: int, rate: float) -> Grid:
-        bounds = {
-            "rate": rate,
-            "clip_norm": planned.clip_norm,
-            "expected_batch": planned.sampling_rate * declared_size,
-        }
+        bounds = {"rate": rate, "clip_norm": planned.clip_norm, "divisor": divisor}
         noise = noise_deviation(factors=factors, noise_multiplier=planned.noise_multiplier, **bounds)
-        largest = largest_signal(factors=factors, **bounds) + NOISE_DEVIATIONS * noise
+        largest = largest_signal(factors=factors, expected_batch=batch, **bounds) + NOISE_DEVIATIONS * noise
         return Grid.fitted(length, largest=largest, finest=noise / STEPS_PER_DEVIATION)
 
     adapter = grid(layout.length - head, training.adapter_learning_rate)

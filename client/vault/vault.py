@@ -150,7 +150,7 @@ class Vault:
             self.model,
             prefix,
             plan(self.study.privacy, steps=self.study.total_steps),
-            declared_size=self.declared_size,
+            divisor_size=self.study.federation.divisor_size(self.declared_size),
             learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
             micro_batch_tokens=self.study.performance.micro_batch_tokens,
             precision=self.study.performance.precision,

@@ -2,8 +2,8 @@
 
 With A the same everywhere (FFA-LoRA, Sun et al. 2024, arXiv:2403.12313), mean(B_k) A is exactly the mean of B_k A;
 factors of IA3 and linear heads are as linear. Where A is trained too (FedIT, Zhang et al. 2024, arXiv:2305.05644) the
-product of two means only approximates the mean of the products. Weights are uniform: the number of a site's records is
-private, and unequal weights would have to be.
+product of two means only approximates the mean of the products. Weights are uniform: whether a site's records count by
+their number is decided where they are divided (`federation.typical_size`).
 """
 
 from typing import ClassVar

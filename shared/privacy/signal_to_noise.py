@@ -5,10 +5,10 @@ part of the model, the head or the adapter, by
 
     rate x factor x (sum of clipped gradients + noise) / L
 
-with L the expected batch. Signals of steps may point the same way and add up to rate x C x (sum of factors) at most.
-Noise is independent: entries have standard deviation rate x sigma x C x sqrt(sum of squared factors) / L, and d of
-them are sqrt(d) times as long. The rate falls out of a part's ratio of the two: another learning rate makes
-signal and noise longer alike.
+with L the divisor. Signals of steps may point the same way and add up to rate x C x (sum of factors) x B / L at most,
+with B the expected batch. Noise is independent: entries have standard deviation rate x sigma x C x sqrt(sum of squared
+factors) / L, and d of them are sqrt(d) times as long. Rate and divisor fall out of a part's ratio of the two: another
+one makes signal and noise longer alike.
 
 The signal is an upper bound. Gradients of different records point different ways, the more so the better the model
 is: measured without noise, single rounds moved the head by 0.12 (the first) down to 0.02 of the bound on images of
@@ -73,6 +73,24 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Batch:
+    """A node's batches, which are drawn anew for every step; for the mean over nodes see `mean_batch`."""
+
+    units: float
+    """B, how many units one is expected to have: sampling rate x declared size."""
+    divisor: float
+    """L, what its sum is divided by: sampling rate x `Federation.divisor_size`."""
+
+    def __post_init__(self) -> None:
+        positive(units=self.units, divisor=self.divisor)
+
+    @property
+    def weight(self) -> float:
+        """What it counts beside others: 1 where it is divided by its own size."""
+        return self.units / self.divisor
+
+
+@dataclass(frozen=True)
 class Steps:
     """Noisy steps, of a round or of a whole study."""
 
@@ -80,13 +98,12 @@ class Steps:
     """Of the learning rate, step by step."""
     noise_multiplier: float
     clip_norm: float
-    batch: float
-    """L, the expected number of units in a step; for the mean over nodes see `batch_of_mean`."""
+    batch: Batch
 
     @property
     def spread(self) -> float:
         """Standard deviation of one entry's noise after all steps, for a learning rate of 1."""
-        return self.noise_multiplier * self.clip_norm * math.sqrt(sum(f**2 for f in self.factors)) / self.batch
+        return self.noise_multiplier * self.clip_norm * math.sqrt(sum(f**2 for f in self.factors)) / self.batch.divisor
 
 
 class Prospect(StrEnum):
@@ -104,7 +121,8 @@ def longest_signal(parts: Sequence[Part], steps: Steps) -> float:
     """
     together = [part.learning_rate for part in parts if part.share is None]
     apart = [part.learning_rate**2 * part.share for part in parts if part.share is not None]
-    return math.hypot(max(together, default=0.0), math.sqrt(sum(apart))) * steps.clip_norm * sum(steps.factors)
+    rate = math.hypot(max(together, default=0.0), math.sqrt(sum(apart)))
+    return rate * steps.clip_norm * sum(steps.factors) * steps.batch.weight
 
 
 def noise_length(parts: Sequence[Part], steps: Steps) -> float:
@@ -172,20 +190,21 @@ def head_rate(steps: Steps, *, feature_length: float) -> float:
     return min(HIGHEST_HEAD_RATE / steps.clip_norm, OUTPUT_NOISE / loud)
 
 
-def batch_of_mean(batches: Sequence[float], *, asked: int | None = None) -> float:
-    """The batch of one node whose update would be as noisy as the unweighted mean over nodes with these batches.
+def mean_batch(batches: Sequence[Batch], *, asked: int | None = None) -> Batch:
+    """The batch of one node whose update would have the signal and the noise of the mean over nodes with these batches.
 
-    Independent noise of variance 1 / L² each gives the mean of n a variance of sum(1 / L²) / n²: a small node's noise
-    counts as much as a large one's signal.
+    Independent noise of variance 1 / L² each gives the mean of n a variance of sum(1 / L²) / n². Where every node
+    divides by its own size, a small one's noise counts as much as a large one's signal.
 
     Args:
-        batches: L of every node.
-        asked: how many of them a round asks, drawn at random; default: all. The variance is then the average one.
+        batches: of every node.
+        asked: how many of them a round asks, drawn at random; default: all. Signal and variance are then averages.
     """
     at_least(1, nodes=len(batches))
-    positive(smallest_batch=min(batches))
     count = len(batches) if asked is None else min(asked, len(batches))
-    return math.sqrt(count * len(batches) / sum(1 / batch**2 for batch in batches))
+    weight = sum(batch.weight for batch in batches) / len(batches)
+    divisor = math.sqrt(count * len(batches) / sum(1 / batch.divisor**2 for batch in batches))
+    return Batch(weight * divisor, divisor)
 
 
 def prospect(study_ratio: float) -> Prospect:
@@ -198,20 +217,22 @@ def prospect(study_ratio: float) -> Prospect:
     return Prospect.LITTLE if study_ratio < LEARNS_LITTLE else Prospect.ENOUGH
 
 
-def best_batches(batches: Sequence[float], *, asked: int | None = None, least: int = 1) -> list[float]:
+def best_batches(batches: Sequence[Batch], *, asked: int | None = None, least: int = 1) -> list[Batch]:
     """The largest nodes whose mean is the least noisy, largest first: leaving out small ones can help everyone.
 
     Args:
-        batches: L of every node; of several with the same, none is left out alone.
-        asked: as for `batch_of_mean`.
+        batches: of every node; of several with as many units, none is left out alone.
+        asked: as for `mean_batch`.
         least: how many nodes are wanted; with fewer than that, all are taken.
     """
-    ordered = sorted(batches, reverse=True)
-    noises = accumulate(1 / batch**2 for batch in ordered)  # sums as they grow: thousands of nodes take no time
+    ordered = sorted(batches, key=lambda batch: -batch.units)
+    weights = accumulate(batch.weight for batch in ordered)  # sums as they grow: thousands of nodes take no time
+    noises = accumulate(1 / batch.divisor**2 for batch in ordered)
+    smaller = [*(batch.units for batch in ordered[1:]), 0.0]
     quiet = {
-        count: min(count, asked or count) * count / noise
-        for count, (noise, smaller) in enumerate(zip(noises, [*ordered[1:], 0.0], strict=True), start=1)
-        if (count >= least and smaller < ordered[count - 1]) or count == len(ordered)
+        count: math.sqrt(min(count, asked or count) / count / noise) * weight
+        for count, (weight, noise) in enumerate(zip(weights, noises, strict=True), start=1)
+        if (count >= least and smaller[count - 1] < ordered[count - 1].units) or count == len(ordered)
     }
     return ordered[: max(quiet, key=lambda count: quiet[count])]
 

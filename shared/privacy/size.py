@@ -1,31 +1,34 @@
 """How large an honest update of one round can be: from public numbers alone, the same for node and server.
 
-A step moves by rate x factor x (sum of clipped gradients + noise) / L. Signals may point the same way in every step and
-add up; independent noise adds in quadrature.
+A step moves by rate x factor x (sum of clipped gradients + noise) / L, with the divisor L. Signals may point the same
+way in every step and add up; independent noise adds in quadrature.
 """
 
 import math
 from collections.abc import Sequence
 
 
-def largest_signal(*, rate: float, factors: Sequence[float], clip_norm: float, expected_batch: float) -> float:
+def largest_signal(
+    *, rate: float, factors: Sequence[float], clip_norm: float, expected_batch: float, divisor: float
+) -> float:
     """The longest that the clipped sums of a round can move an update, l2, so also the most in any one value.
 
-    A sum is at most clip_norm times the batch, and a Poisson batch of mean L exceeds L + 10 sqrt(L) + 10 practically
+    A sum is at most clip_norm times the batch, and a Poisson batch of mean B exceeds B + 10 sqrt(B) + 10 practically
     never (Chernoff: below e^-30).
 
     Args:
         rate: learning rate at the study's first step.
         factors: of every step of the round.
         clip_norm: C.
-        expected_batch: L = sampling rate x declared size.
+        expected_batch: B = sampling rate x declared size.
+        divisor: L, of every sum.
     """
-    per_batch = 1 + (10 * math.sqrt(expected_batch) + 10) / expected_batch
-    return rate * clip_norm * per_batch * sum(factors)
+    largest_batch = expected_batch + 10 * math.sqrt(expected_batch) + 10
+    return rate * clip_norm * largest_batch / divisor * sum(factors)
 
 
 def noise_deviation(
-    *, rate: float, factors: Sequence[float], clip_norm: float, noise_multiplier: float, expected_batch: float
+    *, rate: float, factors: Sequence[float], clip_norm: float, noise_multiplier: float, divisor: float
 ) -> float:
     """Standard deviation of the noise in each value of an update; arguments as above, and sigma."""
-    return rate * noise_multiplier * clip_norm / expected_batch * math.sqrt(sum(factor**2 for factor in factors))
+    return rate * noise_multiplier * clip_norm / divisor * math.sqrt(sum(factor**2 for factor in factors))

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from shared.privacy.planning import PrivacyPlan
-from shared.privacy.signal_to_noise import Part, Steps
+from shared.privacy.signal_to_noise import Batch, Part, Steps
 from shared.schedule import learning_rate_factors
 from shared.study import Study
 
@@ -21,7 +21,13 @@ def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> li
     return [Part(name, rates[name], size, shares.get(name)) for name, size in dimension.items() if size]
 
 
-def round_steps(study: Study, planned: PrivacyPlan, batch: float, number: int) -> Steps:
+def batch_of(study: Study, declared_size: int) -> Batch:
+    """A step of a site of this declared size."""
+    rate = study.privacy.sampling_rate
+    return Batch(rate * declared_size, rate * study.federation.divisor_size(declared_size))
+
+
+def round_steps(study: Study, planned: PrivacyPlan, batch: Batch, number: int) -> Steps:
     """The steps of one round."""
     factors = learning_rate_factors(
         round_number=number, local_steps=study.training.local_steps, rounds=study.federation.rounds
@@ -29,7 +35,7 @@ def round_steps(study: Study, planned: PrivacyPlan, batch: float, number: int) -
     return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)
 
 
-def all_steps(study: Study, planned: PrivacyPlan, batch: float) -> Steps:
+def all_steps(study: Study, planned: PrivacyPlan, batch: Batch) -> Steps:
     """The steps of the whole study."""
     factors = learning_rate_factors(round_number=1, local_steps=study.total_steps, rounds=1)
     return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)

@@ -98,7 +98,7 @@ def _private(work: Work) -> Step:
         model,
         open_prefix(model, records, device, folder=None, limit_bytes=0),
         plan(study.privacy, steps=study.total_steps),
-        declared_size=10 * work.records,
+        divisor_size=10 * work.records,
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
     )

@@ -168,7 +168,7 @@ class Federation:
             self._model,
             site,
             planned,
-            declared_size=declared_size(len(site.records)),
+            divisor_size=declared_size(len(site.records)),
             learning_rates=LearningRates(rate, rate),
             micro_batch_tokens=study.performance.micro_batch_tokens,
         )

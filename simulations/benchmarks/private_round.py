@@ -27,7 +27,7 @@ def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Pat
         model,
         prefix,
         plan(study.privacy, steps=study.total_steps),
-        declared_size=declared_size(len(records)),
+        divisor_size=declared_size(len(records)),
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
     )

@@ -65,7 +65,7 @@ def _trainer(study: Study, cache: Path | None) -> PrivateTrainer:
     prefix = open_prefix(model, _records(model), torch.device("cpu"), folder=cache, limit_bytes=2**30)
     planned = plan(study.privacy, steps=100)
     return PrivateTrainer(
-        model, prefix, planned, declared_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
+        model, prefix, planned, divisor_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
     )
 
 

@@ -147,7 +147,7 @@ def worst_error() -> Iterator[Callable[[Study], float]]:
         records = model.kind.synthetic(model.config, [5, 6], variant=0)
         prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
-        trainer = PrivateTrainer(model, prefix, planned, declared_size=60, learning_rates=rates, micro_batch_tokens=512)
+        trainer = PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
         return probe(trainer, cache=None)
 
     yield measure

@@ -9,15 +9,16 @@ from shared.errors import SettingsError
 from shared.privacy.signal_to_noise import (
     LEARNS_LITTLE,
     LEARNS_NOTHING,
+    Batch,
     Part,
     Prospect,
     Steps,
     adapter_start,
-    batch_of_mean,
     best_batches,
     head_rate,
     least_that_helps,
     longest_signal,
+    mean_batch,
     noise_length,
     prospect,
     ratio,
@@ -25,7 +26,12 @@ from shared.privacy.signal_to_noise import (
 )
 
 PARTS = [Part("head", 16.0, 30), Part("adapter", 4.0, 200)]
-STEPS = Steps([1.0, 0.8, 0.6], noise_multiplier=1.5, clip_norm=0.5, batch=20.0)
+STEPS = Steps([1.0, 0.8, 0.6], noise_multiplier=1.5, clip_norm=0.5, batch=Batch(units=20.0, divisor=25.0))
+
+
+def own(*sizes: float) -> list[Batch]:
+    """Of nodes that divide by their own size."""
+    return [Batch(size, size) for size in sizes]
 
 
 def noises(count: int, sizes: tuple[int, int] = (30, 200)) -> np.ndarray:
@@ -34,7 +40,7 @@ def noises(count: int, sizes: tuple[int, int] = (30, 200)) -> np.ndarray:
     total = np.zeros((count, len(rates)))
     for factor in STEPS.factors:
         drawn = generator.normal(0, STEPS.noise_multiplier * STEPS.clip_norm, total.shape)
-        total += factor * rates * drawn / STEPS.batch
+        total += factor * rates * drawn / STEPS.batch.divisor
     return total
 
 
@@ -55,7 +61,7 @@ def test_no_batch_of_clipped_gradients_moves_further_than_the_bound() -> None:
         for factor in STEPS.factors:
             gradients = np.tile(worst, (20, 1)) if same else generator.normal(size=(20, 230))
             gradients *= STEPS.clip_norm / np.linalg.norm(gradients, axis=1, keepdims=True)
-            update -= factor * rates * gradients.sum(axis=0) / STEPS.batch
+            update -= factor * rates * gradients.sum(axis=0) / STEPS.batch.divisor
         length = np.linalg.norm(update)
         assert length <= longest_signal(PARTS, STEPS) * (1 + 1e-12)
         assert not same or length == pytest.approx(longest_signal(PARTS, STEPS))
@@ -72,23 +78,44 @@ def test_a_learning_rate_changes_no_parts_ratio() -> None:
     assert ratio([Part("head", 0.1, 30)], STEPS) == pytest.approx(ratio([Part("head", 64.0, 30)], STEPS))
 
 
-def test_the_mean_over_nodes_is_as_noisy_as_its_batch_says() -> None:
-    batches = [10.0, 40.0, 40.0]
-    drawn = np.random.default_rng(2).normal(size=(200_000, 3)) / batches
-    assert 1 / batch_of_mean(batches) == pytest.approx(drawn.mean(axis=1).std(), rel=0.01)
-    assert batch_of_mean([25.0] * 16) == pytest.approx(4 * 25)
-    assert batch_of_mean([25.0] * 16, asked=4) == pytest.approx(2 * 25)
+@pytest.mark.parametrize("divisors", [[10.0, 40.0, 40.0], [30.0, 30.0, 30.0]], ids=["own size", "typical size"])
+def test_the_mean_over_nodes_has_the_noise_and_the_signal_of_its_batch(divisors: list[float]) -> None:
+    units = np.array([10.0, 40.0, 40.0])
+    found = mean_batch([Batch(*pair) for pair in zip(units, divisors, strict=True)])
+    drawn = np.random.default_rng(2).normal(size=(200_000, 3)) / divisors
+    assert 1 / found.divisor == pytest.approx(drawn.mean(axis=1).std(), rel=0.01)
+    assert found.weight == pytest.approx((units / divisors).mean())
+
+
+def test_a_cohort_of_equal_nodes_is_as_many_of_them() -> None:
+    assert mean_batch(own(*[25.0] * 16)).units == pytest.approx(4 * 25)
+    assert mean_batch(own(*[25.0] * 16), asked=4).units == pytest.approx(2 * 25)
+
+
+def test_one_divisor_for_all_makes_the_mean_quieter_where_sizes_differ() -> None:
+    sizes = [10.0, 40.0, 90.0]
+    common = mean_batch([Batch(size, 50.0) for size in sizes])
+    assert (
+        common.units == pytest.approx(sum(sizes) / math.sqrt(3)) and common.units > 2.5 * mean_batch(own(*sizes)).units
+    )
+    assert mean_batch([Batch(size, 5.0) for size in sizes]).units == pytest.approx(common.units), "whichever it is"
 
 
 def test_small_nodes_whose_noise_outweighs_them_are_left_out() -> None:
-    assert best_batches([400, 5, 380]) == [400, 380]
-    assert best_batches([100, 100, 80]) == [100, 100, 80]
-    assert best_batches([400, 380, 5, 5], least=3) == [400, 380, 5, 5] == best_batches([400, 380, 5, 5], least=9)
-    assert best_batches([1000] * 5 + [100] * 5, asked=3) == [1000] * 5, "equal nodes stay together"
-    some = sorted(np.random.default_rng(3).lognormal(5, 1, size=40).tolist(), reverse=True)
-    for asked in (None, 1, 7):
-        every = [some[:count] for count in range(1, 41)]
-        assert best_batches(some, asked=asked) == max(every, key=lambda nodes: batch_of_mean(nodes, asked=asked))
+    few = own(400, 380, 5, 5)
+    assert best_batches(own(400, 5, 380)) == own(400, 380)
+    assert best_batches(own(100, 100, 80)) == own(100, 100, 80)
+    assert best_batches(few, least=3) == few == best_batches(few, least=9)
+    assert best_batches(own(*[1000] * 5 + [100] * 5), asked=3) == own(*[1000] * 5), "equal nodes stay together"
+
+
+@pytest.mark.parametrize("asked", [None, 1, 7])
+@pytest.mark.parametrize("divisor", [None, 150.0], ids=["own size", "typical size"])
+def test_no_other_number_of_large_nodes_is_quieter(divisor: float | None, asked: int | None) -> None:
+    sizes = sorted(np.random.default_rng(3).lognormal(5, 1, size=40).tolist(), reverse=True)
+    some = [Batch(size, divisor or size) for size in sizes]
+    every = [some[:count] for count in range(1, 41)]
+    assert best_batches(some, asked=asked) == max(every, key=lambda nodes: mean_batch(nodes, asked=asked).units)
 
 
 def test_prospects_meet_at_the_thresholds() -> None:
@@ -119,15 +146,15 @@ def test_a_part_that_is_clipped_by_itself_has_its_share_of_the_signal_and_all_of
 
 def test_a_heads_start_leaves_a_known_noise_between_two_answers() -> None:
     """Oracle: steps that are nothing but noise, taken one by one, and what they do to two outputs."""
-    steps = Steps([1.0, 0.75, 0.5, 0.25], noise_multiplier=1.3, clip_norm=0.5, batch=20.0)
+    steps = Steps([1.0, 0.75, 0.5, 0.25], noise_multiplier=1.3, clip_norm=0.5, batch=STEPS.batch)
     rate, generator = head_rate(steps, feature_length=4.0), np.random.default_rng(0)
     features = 4.0 * np.eye(6)[2]
     weights = np.zeros((20_000, 2, 6))
     for factor in steps.factors:
-        weights -= rate * factor * 1.3 * 0.5 * generator.standard_normal(weights.shape) / 20.0
+        weights -= rate * factor * 1.3 * 0.5 * generator.standard_normal(weights.shape) / 25.0
     outputs = weights @ features
     assert (outputs[:, 0] - outputs[:, 1]).std() == pytest.approx(2.5, rel=0.02)
-    quiet = Steps(steps.factors, noise_multiplier=1e-3, clip_norm=0.5, batch=20.0)
+    quiet = Steps(steps.factors, noise_multiplier=1e-3, clip_norm=0.5, batch=STEPS.batch)
     assert head_rate(quiet, feature_length=4.0) == 128.0, "64 at a clipping norm of 1"
 
 

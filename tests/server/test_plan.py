@@ -40,7 +40,7 @@ def test_the_plan_is_the_accountants(make_study: Callable[..., Study]) -> None:
 def test_nodes_are_planned_by_declared_size_and_small_ones_are_left_out(make_study: Callable[..., Study]) -> None:
     found = study_plan(make_study(), LAYOUT, SIZES)
     assert [(node.name, node.declared_size) for node in found.nodes] == [("north", 300), ("south", 5000)]
-    assert found.nodes[1].expected_batch == pytest.approx(500)
+    assert found.nodes[1].expected_batch == found.nodes[1].divisor == pytest.approx(500)
     assert found.left_out == ["tiny"]
     assert found.nodes[0].study_ratio < found.ratio < found.nodes[1].study_ratio
     with pytest.raises(SettingsError, match="smallest_declared_size=10"):
@@ -87,17 +87,45 @@ def test_what_helps_and_is_not_enough_says_so(make_study: Callable[..., Study]) 
 
 def test_a_large_site_is_told_that_it_would_do_better_alone(make_study: Callable[..., Study]) -> None:
     def said(**sizes: int) -> list[str]:
-        found = study_plan(make_study(privacy={"epsilon": 8.0}), LAYOUT, sizes)
+        study = make_study(privacy={"epsilon": 8.0})
+        typical = study_plan(study, LAYOUT, sizes).typical_size.mean
+        found = study_plan(make_study(privacy={"epsilon": 8.0}, federation={"typical_size": typical}), LAYOUT, sizes)
         assert found.prospect is Prospect.ENOUGH
         return [line for line in warnings(found) if "times the ratio" in line]
 
     assert said(a=9000, b=9000) == said(a=9000, b=6000) == []
-    (line,) = said(large=9000, small=2000)
-    assert line.startswith("large alone has 2.3 times the ratio of the mean of all")
+    (line,) = said(large=9000, small=500, smaller=300)
+    assert line.startswith("large alone has 1.6 times the ratio of the mean of all")
     assert line.endswith("fewer than federation.quorum: they may do better without this study.")
-    (line,) = said(large=9000, larger=9500, small=900)
+    (line,) = said(large=9000, larger=9500, **{f"small {number}": 900 for number in range(6)})
     assert line.startswith("larger, large alone have")
     assert line.endswith("set federation.smallest_declared_size to 9000.")
+
+
+def test_a_typical_size_is_suggested_where_sizes_differ_and_gains_what_the_plan_says(
+    make_study: Callable[..., Study],
+) -> None:
+    sizes = {"large": 9000, "small": 2000}
+    own = study_plan(make_study(privacy={"epsilon": 8.0}), LAYOUT, sizes)
+    assert own.typical_size.mean == 5500
+    assert any("with federation.typical_size = 5500" in line and "1.99 times" in line for line in warnings(own))
+    typical = study_plan(
+        make_study(privacy={"epsilon": 8.0}, federation={"typical_size": own.typical_size.mean}), LAYOUT, sizes
+    )
+    assert typical.ratio == pytest.approx(own.ratio * own.typical_size.gain) and own.typical_size.gain > 1.9
+    assert typical.typical_size.gain == pytest.approx(1) and not warnings(typical)
+    assert [node.divisor for node in typical.nodes] == pytest.approx([550, 550])
+    assert [node.study_ratio for node in typical.nodes] == [node.study_ratio for node in own.nodes]
+    assert study_plan(make_study(), LAYOUT, {"a": 300, "b": 300}).typical_size.gain == pytest.approx(1)
+
+
+def test_a_typical_size_is_a_remedy_that_gives_what_it_says(make_study: Callable[..., Study]) -> None:
+    study, sizes = make_study(privacy={"epsilon": 0.1}), {"a": 400, "b": 100}
+    found = study_plan(study, LAYOUT, sizes)
+    (line,) = [line for line in remedies(study, found) if line.startswith("federation.typical_size: 250 gives")]
+    better = study_plan(make_study(privacy={"epsilon": 0.1}, federation={"typical_size": 250}), LAYOUT, sizes)
+    assert float(line.split()[3]) == pytest.approx(better.ratio / found.ratio, abs=0.06)
+    assert line.count("not enough by itself") == (better.prospect is not Prospect.ENOUGH)
 
 
 def test_an_adapters_rate_follows_its_noise(make_study: Callable[..., Study]) -> None:
@@ -177,6 +205,13 @@ def test_a_study_that_throws_small_sites_updates_away_is_refused_with_the_size_t
     refuse_what_is_kept_out(loud(make_study, smallest_declared_size=enough), LAYOUT)
     with pytest.raises(SettingsError):
         refuse_what_is_kept_out(loud(make_study, smallest_declared_size=enough - 1), LAYOUT)
+
+
+def test_a_larger_typical_size_lets_in_what_noise_would_keep_out(make_study: Callable[..., Study]) -> None:
+    with pytest.raises(SettingsError, match="noise longer than") as refused:
+        refuse_what_is_kept_out(loud(make_study, typical_size=10), LAYOUT)
+    assert "or raise federation.typical_size." in refused.value.hint
+    refuse_what_is_kept_out(loud(make_study, typical_size=50), LAYOUT)
 
 
 def test_the_plan_warns_of_updates_that_are_kept_out(make_study: Callable[..., Study]) -> None:

@@ -63,6 +63,17 @@ def test_a_key_that_was_added_later_is_no_part_of_a_study_that_does_not_use_it(
     assert recorded(MINIMAL | {"training": {"adapter_learning_rate": 4.0}}, where="golden").sha256 == GOLDEN
 
 
+@pytest.mark.guarantee("it follows from the study and the declared size alone.")
+def test_sites_divide_by_the_typical_size_and_none_weighs_more_than_four(make_study: Callable[..., Study]) -> None:
+    own, typical = make_study().federation, make_study(federation={"typical_size": 500}).federation
+    assert [own.divisor_size(size) for size in (10, 500, 9000)] == [10, 500, 9000]
+    assert [typical.divisor_size(size) for size in (10, 500, 2000, 2001, 9000)] == [500, 500, 500, 501, 2250]
+    assert "typical_size" not in make_study().canonical_json()
+    assert make_study(federation={"typical_size": 500}).sha256 != make_study().sha256
+    with pytest.raises(SettingsError, match=r"federation.typical_size: .*greater than or equal to 1, got 0"):
+        parse(Study, MINIMAL | {"federation": {"typical_size": 0}}, where="study.toml")
+
+
 @pytest.mark.guarantee("a study means what it meant when it was recorded, whatever the defaults have become since.")
 def test_a_study_of_before_parts_were_clipped_by_themselves_is_still_clipped_as_one_vector(
     make_study: Callable[..., Study],
@@ -70,7 +81,9 @@ def test_a_study_of_before_parts_were_clipped_by_themselves_is_still_clipped_as_
     study = make_study()
     assert study.privacy.head_share == 0.8 and recorded(json.loads(study.canonical_json()), where="new") == study
     before = study.model_dump(mode="json", exclude={"performance"})
-    del before["privacy"]["head_share"], before["federation"]["wire"], before["federation"]["cohort"]
+    del before["privacy"]["head_share"]
+    for key in ("wire", "cohort", "typical_size"):
+        del before["federation"][key]
     then = recorded(before, where="old")
     assert then.privacy.head_share is None and then.federation.wire == "float32"
     assert json.loads(then.canonical_json()) == before

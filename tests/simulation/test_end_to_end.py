@@ -158,6 +158,23 @@ def test_the_head_alone_has_the_same_batches_and_noise_as_the_study_beside_it(
         assert learned[1][name] == pytest.approx(alone, abs=1e-3)
 
 
+def test_only_arms_of_several_sites_divide_by_a_typical_size(scenario: Scenarios) -> None:
+    wanted = [
+        "head-federated",
+        "site-alone",
+        "textbook",
+        "federated",
+        "central",
+        "head-without-privacy",
+        "without-privacy",
+    ]
+    declared = scenario(federation={"typical_size": 70}, simulation={"arms": wanted})
+    sites = tuple(Site(number, name, 100, 60, 20, 0, 0, 60) for number, name in enumerate("ab"))
+    found = {arm.name.partition(":")[0]: arm.study.federation.typical_size for arm in trained_arms(declared, sites)}
+    assert {name for name, size in found.items() if size is None} == {"site-alone", "textbook", "central"}
+    assert len(found) == len(wanted)
+
+
 def test_only_arms_with_the_noise_of_sgd_are_rounded(scenario: Scenarios) -> None:
     wanted = ["head-federated", "textbook", "federated", "central", "head-without-privacy", "without-privacy"]
     declared = scenario(federation={"wire": "int8"}, simulation={"arms": wanted})

@@ -105,7 +105,7 @@ def test_gradients_are_those_of_single_records(
     model = build(study)
     prefix = open_prefix(model, records_of(model, task), torch.device("cpu"), folder=None, limit_bytes=0)
     rates, planned = LearningRates(1.0, 1.0), plan(study.privacy, steps=4)
-    trainer = PrivateTrainer(model, prefix, planned, declared_size=10, learning_rates=rates, micro_batch_tokens=512)
+    trainer = PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
     assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None) < 1e-5
 
 

@@ -30,7 +30,7 @@ def trainer(study: Study, records: Dataset) -> PrivateTrainer:
         model,
         prefix,
         plan(study.privacy, steps=9),
-        declared_size=60,
+        divisor_size=60,
         learning_rates=LearningRates(1.0, 1.0),
         micro_batch_tokens=512,
     )

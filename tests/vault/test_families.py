@@ -88,7 +88,7 @@ def trainer(make_study: Studies, family: Families) -> Callable[..., PrivateTrain
             limit_bytes=0,
         )
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
-        return PrivateTrainer(model, prefix, planned, declared_size=60, learning_rates=rates, micro_batch_tokens=512)
+        return PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
 
     return make
 

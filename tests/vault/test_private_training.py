@@ -114,6 +114,20 @@ def test_adding_or_removing_a_record_changes_no_public_number(make_study: Studie
     assert replies[0].update.tobytes() != replies[1].update.tobytes()
 
 
+def test_at_a_typical_size_an_update_is_as_much_longer_as_the_site_is_larger(
+    make_study: Studies, make_records: Records
+) -> None:
+    """Oracle: a single step's update, signal and noise, is the same sum over another divisor."""
+    one_step, records = {"local_steps": 1}, make_records(60)
+    own = vault(make_study(training=one_step), records)
+    typical = vault(make_study(training=one_step, federation={"typical_size": 40}), records)
+    capped = vault(make_study(training=one_step, federation={"typical_size": 10}), records)
+    assert (own.trainer().plan, own.trainer().divisor) == (typical.trainer().plan, 0.1 * 60)
+    expected = trained(own).update
+    np.testing.assert_allclose(trained(typical).update, expected * 60 / 40, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(trained(capped).update, expected * 4, rtol=1e-4, atol=1e-6)
+
+
 def test_physical_batch_size_changes_the_update_by_rounding_only(make_study: Studies, make_records: Records) -> None:
     updates = [
         trained(vault(make_study(performance={"micro_batch_tokens": tokens}), make_records(60))).update

@@ -130,18 +130,20 @@ def test_the_grids_change_with_every_public_number_they_are_from(make_study: Stu
         grids(study, round_number=2),
         grids(make_study(federation={"wire": "int8"}, privacy={"epsilon": 1.0})),
         grids(make_study(federation={"wire": "int8"}, training={"adapter_learning_rate": 2.0})),
+        grids(make_study(federation={"wire": "int8", "typical_size": 100})),
     ]
-    assert len({usual, *others}) == 5
+    assert len({usual, *others}) == 6
     assert sum(grid.length for grid in usual) == layout.length and usual[1].length == 2 * 32 + 2, "the head's own"
 
 
+@pytest.mark.parametrize("sizes", [{}, {"typical_size": 100}])
 def test_the_first_step_is_an_eighth_of_the_deviation_of_the_noise_that_training_adds(
-    make_study: Studies, make_records: Records
+    make_study: Studies, make_records: Records, sizes: dict[str, int]
 ) -> None:
-    study = make_study(adapter={"method": "head-only"})
+    study = make_study(adapter={"method": "head-only"}, federation=sizes)
     noise_only = vault(study, make_records(0), declared=500)
     measured = noise_only.train(task(noise_only)).update[:64]
-    int8 = make_study(adapter={"method": "head-only"}, federation={"wire": "int8"})
+    int8 = make_study(adapter={"method": "head-only"}, federation={"wire": "int8"} | sizes)
     grid = encoding_for(int8, noise_only.model.layout, declared_size=500, round_number=1).grids[1]
     # 64 values: the deviation of a sample is right within 55 %, six of its own deviations
     assert grid.values()[128] == pytest.approx(measured.std() / 8, rel=0.55)

@@ -63,7 +63,7 @@ def make_trainer(make_study: Studies) -> Callable[..., PrivateTrainer]:
         model = build(study)
         prefix = open_prefix(model, dataset, torch.device("cpu"), folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
-        return PrivateTrainer(model, prefix, planned, declared_size=10, learning_rates=rates, micro_batch_tokens=64)
+        return PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=64)
 
     return make
 
@@ -195,7 +195,7 @@ def test_plan_and_records_must_speak_of_the_same_unit(
             grouped.model,
             open_prefix(grouped.model, make_records(20), torch.device("cpu"), folder=None, limit_bytes=0),
             grouped.plan,
-            declared_size=10,
+            divisor_size=10,
             learning_rates=LearningRates(1.0, 1.0),
             micro_batch_tokens=64,
         )

@@ -1,26 +1,38 @@
-"""What a set is trained by: its file, and the planner's suggestions for its rates, from public numbers.
+"""What a set is trained by: its file, and the planner's suggestions, from public numbers.
 
-They depend on epsilon: the more noise, the less head and adapter are moved, and the more of the norm the head keeps.
+Where sites differ in size, they divide by the mean of what they declare. Rates and head share depend on epsilon: the
+more noise, the less head and adapter are moved, and the more of the norm the head keeps.
 """
 
+from collections.abc import Sequence
+
+from server.plan import StudyPlan
+from server.plan_text import WORTH_SAYING
 from simulations.benchmarks.quality.sets import Case
 from simulations.plan import plan_file
 from simulations.scenario import Scenario, load
 
 
 def as_planned(case: Case) -> Scenario:
-    """The case's scenario, with the planner's rates and head share.
+    """The case's scenario, with the planner's typical size, rates and head share.
 
     Raises:
         SettingsError: the data set was not fetched.
     """
-    planned = plan_file(case.path, None, case.changes, epsilon_limit=None, spent_steps=0)[1]
+    changes, planned = case.changes, _planned(case, case.changes)
+    if planned.typical_size.gain > WORTH_SAYING:
+        changes = [*changes, f"federation.typical_size={planned.typical_size.mean}"]
+        planned = _planned(case, changes)
     head, start = planned.head_start, planned.adapter_start
     if head is None or start is None:
-        return case.scenario()
+        return load(case.path, changes)
     suggested = [
         f"training.learning_rate={head:.2g}",
         f"training.adapter_learning_rate={start.learning_rate:.2g}",
         f"privacy.head_share={start.head_share:.3g}",
     ]
-    return load(case.path, [*case.changes, *suggested])
+    return load(case.path, [*changes, *suggested])
+
+
+def _planned(case: Case, changes: Sequence[str]) -> StudyPlan:
+    return plan_file(case.path, None, changes, epsilon_limit=None, spent_steps=0)[1]

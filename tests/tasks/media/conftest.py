@@ -152,7 +152,7 @@ def worst_error() -> Callable[[Study], float]:
             model,
             prefix,
             plan(study.privacy, steps=4),
-            declared_size=10,
+            divisor_size=10,
             learning_rates=LearningRates(1.0, 1.0),
             micro_batch_tokens=256,
         )
