@@ -159,10 +159,10 @@ def test_a_heads_start_leaves_a_known_noise_between_two_answers() -> None:
 
 
 def test_an_adapters_start_is_where_expected_error_is_least() -> None:
-    """Oracle: the best of many rates up to a quarter of the head's, for a step whose signal is 2 % of the longest."""
+    """Oracle: the best of many rates up to a quarter of the head's, for a step whose signal is 6 % of the longest."""
     rates = np.linspace(1e-4, 4.0, 100_000)
     for found in (3.0, 10.0, 50.0, 400.0):
-        signal, noise = 0.02 * found, 1.0
+        signal, noise = 0.06 * found, 1.0
         error = (rates / 16.0 * signal - signal) ** 2 + (rates / 16.0 * noise) ** 2
         start = adapter_start(16.0, found, 0.2)
         assert start.learning_rate == pytest.approx(rates[error.argmin()], abs=2e-4)

@@ -62,10 +62,11 @@ def test_every_set_is_a_scenario_and_references_are_run_once_per_seed() -> None:
 
 
 @pytest.mark.integration
-def test_an_adapter_moves_as_far_as_the_plan_says_at_each_epsilon() -> None:
+def test_an_adapter_moves_as_far_as_the_plan_says_at_each_epsilon_and_unequal_sites_have_a_typical_size() -> None:
     strict, loose = (as_planned(Case("vader", epsilon, 1, SHORT)) for epsilon in (1.0, 8.0))
     assert strict.training.adapter_learning_rate < loose.training.adapter_learning_rate < 16
-    assert 1 > (strict.privacy.head_share or 0) > (loose.privacy.head_share or 0) > 0.8
+    assert 1 > (strict.privacy.head_share or 0) > (loose.privacy.head_share or 0) >= 0.8
+    assert strict.federation.typical_size == loose.federation.typical_size == 1800
     assert (strict.privacy.epsilon, strict.simulation.arms) == (1.0, SHORT)
 
 
