@@ -75,9 +75,8 @@ def warnings(planned: StudyPlan) -> list[str]:
     typical = planned.typical_size
     if planned.prospect is Prospect.ENOUGH and typical.gain > WORTH_SAYING:
         found.append(
-            f"Sites differ in size, and a small one adds as much noise as a large one, or more: with "
-            f"federation.typical_size = {typical.mean}, what they declare on average, the ratio is {typical.gain:.2f} "
-            "times as high."
+            "Sites differ in size, and a small one adds more noise than a large one: with federation.typical_size = "
+            f"{typical.mean}, the mean of what they declare, the ratio is {typical.gain:.2f} times as high."
         )
     best, gain = planned.quietest()
     if planned.prospect is Prospect.ENOUGH and gain > UNEQUAL * max(1.0, typical.gain):

@@ -46,7 +46,7 @@ def study(tmp_path: Path, tiny_bert: Path) -> Callable[..., str]:
     (tmp_path / "node.toml").write_text("\n".join(datasets))
 
     def write(name: str = "study.toml", **changes: Any) -> str:
-        values = {"epsilon": 2.0, "quorum": 3, "wire": "float32"} | changes
+        values = {"epsilon": 2.0, "quorum": 3, "wire": "float32", "sizes": ""} | changes
         (tmp_path / name).write_text(f"""
 [study]
 name = "test"
@@ -62,6 +62,7 @@ epsilon = {values["epsilon"]}
 [federation]
 quorum = {values["quorum"]}
 wire = "{values["wire"]}"
+{values["sizes"]}
 """)
         return name
 
@@ -90,6 +91,15 @@ def test_show_says_what_leaves_and_what_it_costs(node: Command, study: Callable[
     assert asked["epsilon_promised"] == 0 and asked["objections"] == [] and asked["rounds"] == 8
     assert asked["epsilon_after"] == asked["epsilon_alone"] <= 2.0
     assert json.loads(node("ledger", "--json")[1])["rows"] == 0, "looking enters nothing"
+
+
+def test_show_says_what_the_site_weighs_where_sizes_do(node: Command, study: Callable[..., str]) -> None:
+    names = study(), study("large.toml", sizes="typical_size = 20"), study("small.toml", sizes="typical_size = 240")
+    shown = [node("show", name, "--dataset", "ward")[1] for name in names]
+    assert "typical" not in shown[0]
+    assert "this site weighs 3 times a typical one" in shown[1] and "weighs 0.25 times a typical one" in shown[2]
+    weights = [json.loads(node("show", name, "--dataset", "ward", "--json")[1])["weight"] for name in names]
+    assert weights == [1, 3, 0.25]
 
 
 def test_show_puts_the_bytes_of_every_encoding_beside_full_lora_and_the_whole_model(

@@ -25,6 +25,7 @@ from client.vault.roles import unit_name
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.planning import plan
+from shared.privacy.study_steps import batch_of
 from shared.sources import columns_of, content_columns, identity, read_table
 from shared.study import Study, recorded
 from shared.tasks.declarations import MEDIA
@@ -53,6 +54,8 @@ class Question:
     """How the values of an update travel."""
     noise_multiplier: float
     sampling_rate: float
+    weight: float
+    """Of this site in the mean, beside one of the study's typical size; 1 where all sites weigh the same."""
     epsilon_alone: float
     """Cost of the whole study by itself."""
     epsilon_promised: float
@@ -75,11 +78,12 @@ class Question:
         purpose = f" Its purpose, as declared: {self.purpose}." if self.purpose else ""
         labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
         problems = "".join(f"\n  {line}" for line in facts.problems)
+        weighs = "" if self.weight == 1 else f" In the mean this site weighs {self.weight:.2g} times a typical one."
         return (
             f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
             f"In each, {self.bytes_per_round} bytes of noisy adapter ({self.wire}) leave this house, nothing else that "
             f"depends on a {self.unit}. Afterwards the records have promised epsilon {self.epsilon_after:.3f} of "
-            f"{self.epsilon_limit:g} (delta {self.delta:g}); {max(0.0, left):.3f} is left for all studies to come.\n"
+            f"{self.epsilon_limit:g} (delta {self.delta:g}); {max(0.0, left):.3f} is left for all studies to come.{weighs}\n"
             f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
             f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
             f"{facts.holdout} held out, {facts.dropped} left out.{problems}"
@@ -313,6 +317,7 @@ class Desk:
             wire=study.federation.wire,
             noise_multiplier=planned.noise_multiplier,
             sampling_rate=planned.sampling_rate,
+            weight=batch_of(study, policy.declared_size).weight,
             epsilon_alone=epsilon_rdp([whole], limit.delta),
             epsilon_promised=epsilon_rdp(history, limit.delta),
             epsilon_after=epsilon_rdp([*history, whole], limit.delta),
