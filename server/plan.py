@@ -31,6 +31,8 @@ from shared.study import Study, parse, read_toml
 from shared.tasks.declarations import FEATURE_NORM
 from shared.wire import packed_bytes
 
+UNEQUAL = 1.02
+"""How many times as high a ratio is at which a typical size is worth a line."""
 ONE_LABEL = ("sequence-classification", "image-classification", "audio-classification")
 
 
@@ -73,6 +75,11 @@ class TypicalSize:
     """Of their declared sizes, rounded as these are."""
     gain: float
     """What the mean's ratio would be with it, by what it is as declared."""
+
+    @property
+    def helps(self) -> bool:
+        """Whether sites differ so much in size that it is worth a line."""
+        return self.gain > UNEQUAL
 
 
 @dataclass(frozen=True)
@@ -227,9 +234,10 @@ def _start(parts: Sequence[Part], planned: Sequence[PartPlan], head: float | Non
 
 
 def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -> TypicalSize:
-    size = declared_size(round(sum(sizes) / len(sizes)))
-    with_it = study.model_copy(update={"federation": study.federation.model_copy(update={"typical_size": size})})
-    return TypicalSize(size, mean_batch([batch_of(with_it, size) for size in sizes], asked=asked).units / mean.units)
+    typical = declared_size(round(sum(sizes) / len(sizes)))
+    changed = study.model_copy(update={"federation": study.federation.model_copy(update={"typical_size": typical})})
+    with_it = mean_batch([batch_of(changed, size) for size in sizes], asked=asked)
+    return TypicalSize(typical, gain=with_it.units / mean.units)
 
 
 def _node(

@@ -8,8 +8,6 @@ from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
 SHOWN_NODES = 20
-WORTH_SAYING = 1.02
-"""How many times as high a ratio is at which a typical size is worth a line."""
 UNEQUAL = 1.25
 """How many times as quiet the mean of the largest nodes is at which leaving out the others is worth saying."""
 BOUND = (
@@ -73,7 +71,7 @@ def warnings(planned: StudyPlan) -> list[str]:
             "rates or trained entries, or raise federation.smallest_declared_size."
         )
     typical = planned.typical_size
-    if planned.prospect is Prospect.ENOUGH and typical.gain > WORTH_SAYING:
+    if planned.prospect is Prospect.ENOUGH and typical.helps:
         found.append(
             "Sites differ in size, and a small one adds more noise than a large one: with federation.typical_size = "
             f"{typical.mean}, the mean of what they declare, the ratio is {typical.gain:.2f} times as high."

@@ -7,7 +7,6 @@ more noise, the less head and adapter are moved, and the more of the norm the he
 from collections.abc import Sequence
 
 from server.plan import StudyPlan
-from server.plan_text import WORTH_SAYING
 from simulations.benchmarks.quality.sets import Case
 from simulations.plan import plan_file
 from simulations.scenario import Scenario, load
@@ -20,7 +19,7 @@ def as_planned(case: Case) -> Scenario:
         SettingsError: the data set was not fetched.
     """
     changes, planned = case.changes, _planned(case, case.changes)
-    if planned.typical_size.gain > WORTH_SAYING:
+    if planned.typical_size.helps:
         changes = [*changes, f"federation.typical_size={planned.typical_size.mean}"]
         planned = _planned(case, changes)
     head, start = planned.head_start, planned.adapter_start
