@@ -31,7 +31,7 @@ from shared.study import Study, parse, read_toml
 from shared.tasks.declarations import FEATURE_NORM
 from shared.wire import packed_bytes
 
-UNEQUAL = 1.02
+TYPICAL_SIZE_HELPS = 1.02
 """How many times as high a ratio is at which a typical size is worth a line."""
 ONE_LABEL = ("sequence-classification", "image-classification", "audio-classification")
 
@@ -79,7 +79,7 @@ class TypicalSize:
     @property
     def helps(self) -> bool:
         """Whether sites differ so much in size that it is worth a line."""
-        return self.gain > UNEQUAL
+        return self.gain > TYPICAL_SIZE_HELPS
 
 
 @dataclass(frozen=True)
