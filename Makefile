@@ -15,7 +15,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test test-all check proto e2e bench clean
+.PHONY: help setup demo test test-all test-gpu check proto e2e bench clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,9 @@ test: setup ## run the tests, offline
 
 test-all: setup ## run the tests, slow ones too
 	@$(BIN)/python -m pytest
+
+test-gpu: setup ## run the tests of models and of training on a CUDA device
+	@$(BIN)/python -m pytest --device=cuda tests/vault tests/tasks tests/generation tests/test_doctor.py
 
 check: setup ## format, lint, types, architecture, generated documents
 	@$(BIN)/ruff format --check .

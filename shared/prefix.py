@@ -44,7 +44,7 @@ class Prefix:
         return shapes(self.records, self.model.kind.fills, step=step)
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
-        """Activations of the records, each (tokens, width), of a model that is cut."""
+        """Activations of the records, each (tokens, width), of a model that is cut; where they were made or kept."""
         found: dict[int, Tensor] = {}
         for batch in canonical_batches(self.model, self.records, indices):
             computed = canonical_states(self.model, self.records, batch, self.device)
@@ -60,12 +60,16 @@ class Prefix:
         batch = collate(self.records, indices, above, self.device, step=step)
         states = self.states(indices)
         if model.head_only:
-            return batch | {"states": torch.stack(states)}
+            return batch | {"states": torch.stack(states).to(self.device)}
         lengths = [len(rows) for rows in states]
         if "ids" not in model.prefix_fields:  # images and recordings have one length and no mask
-            return batch | {"states": torch.stack(states)}
+            return batch | {"states": torch.stack(states).to(self.device)}
         length = padded_length(max(lengths), step)
-        return batch | {"states": pad(states, length), "mask": mask_of(lengths, length).to(self.device)}
+        # padded first, then moved: a GPU is sent one tensor, not one per record
+        return batch | {
+            "states": pad(states, length).to(self.device),
+            "mask": mask_of(lengths, length).to(self.device),
+        }
 
 
 class CachedPrefix(Prefix):
@@ -83,7 +87,7 @@ class CachedPrefix(Prefix):
     def states(self, indices: Sequence[int]) -> list[Tensor]:
         """Activations of the records, read back."""
         kept = [self._stored.read(self._rows[i], self._rows[i + 1]) for i in indices]
-        return [torch.from_numpy(rows).to(self.device).float() for rows in kept]
+        return [torch.from_numpy(rows).float() for rows in kept]
 
 
 def open_prefix(

@@ -170,7 +170,8 @@ class Performance(Section):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """`auto` takes a GPU if there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the trained part's matrix products. Gradients are summed, clipped and noised in float64 either way."""
+    """Of the trained part's matrix products; DoRA and IA3 stay at `float32` on a GPU. Gradients are summed, clipped and
+    noised in float64 either way."""
     prefix_cache: bool = True
     """Keep the activations below the lowest adapted layer on disk for the length of the study."""
     prefix_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)

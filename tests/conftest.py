@@ -30,6 +30,16 @@ __all__ = ["flwr", "opacus", "peft", "transformers"]
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "fine", "poor"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--device", default="cpu", help="Where models of tests run, such as cuda; default: cpu.")
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Where a test's model runs; `--device=cuda` puts the same oracles on a GPU."""
+    return torch.device(request.config.getoption("--device"))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _identity() -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
@@ -113,16 +123,16 @@ def make_records(records_of: Callable[..., Records]) -> Callable[..., Records]:
 
 
 @pytest.fixture
-def check_cut(tmp_path: Path) -> Callable[[Study], AdaptedModel]:
+def check_cut(tmp_path: Path, device: torch.device) -> Callable[[Study], AdaptedModel]:
     """Checks that a study's model is cut, computes what the whole one does, and gives the same bits from its cache."""
 
     def check(study: Study) -> AdaptedModel:
-        model = build(study)
+        model = build(study).to(device)
         assert model.frozen_prefix
         drawn = np.random.default_rng(0).standard_normal(model.layout.length)
         model.load((0.3 * drawn).astype(np.float32))
         records = model.kind.synthetic(model.config, [8, 5, 6, 8, 3], variant=0)
-        device, indices = torch.device("cpu"), range(len(records))
+        indices = range(len(records))
         whole = collate(records, indices, model.kind.fills, device)
         for storage in ("float32", "float16"):
             anew = open_prefix(model, records, device, folder=None, limit_bytes=0, storage=storage)
@@ -130,7 +140,7 @@ def check_cut(tmp_path: Path) -> Callable[[Study], AdaptedModel]:
             assert isinstance(kept, CachedPrefix)
             for other in (anew.states([3, 1, 4, 0, 2]), kept.states([3, 1, 4, 0, 2]), anew.states([3])):
                 for place, states in zip([3, 1, 4, 0, 2], other, strict=False):
-                    assert torch.equal(states, anew.states(indices)[place])
+                    assert torch.equal(states.to(device), anew.states(indices)[place])
             batch = kept.batch(indices)
             assert not set(model.prefix_fields) & set(batch)
             exact = {"rtol": 1e-4, "atol": 1e-4} if storage == "float32" else {"rtol": 0.05, "atol": 0.05}

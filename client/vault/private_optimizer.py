@@ -14,7 +14,6 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
@@ -61,8 +60,10 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         )
         self.divisor = divisor
         self.clipping = clipping
-        self.seen, self.scaled_down = 0, 0  # private: for the node's operator alone
+        # private: for the node's operator alone
+        self.seen, self.scaled_down = 0, torch.zeros((), dtype=torch.int64)
         self._randomness: StepRandomness | None = None
+        self._sum: Tensor | None = None  # of all parameters, in their order
 
     def accumulate(self, records: int) -> None:
         """Clip and add the per-example gradients that the last backward pass left on the parameters.
@@ -76,17 +77,28 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
             parameter.grad_sample = None
 
     def clip_and_accumulate(self) -> None:
-        """Add the clipped gradients to `summed_grad` in float64, with a factor of 0 for anything that is not finite."""
+        """Add the clipped gradients to `summed_grad` in float64, with a factor of 0 for anything that is not finite.
+
+        What is clipped together is one matrix (records, numbers), and each `summed_grad` a part of its sum: a GPU is
+        kept waiting by many small tensors.
+        """
         groups, clip_norms = self._clipped_together()
-        gradients = [[parameter.grad_sample.double() for parameter in group] for group in groups]
-        factors = clip_factors(gradients, clip_norms=clip_norms, clipping=self.clipping)
+        wide = [torch.cat([p.grad_sample.flatten(1) for p in group], dim=1).double() for group in groups]
+        factors = clip_factors(wide, clip_norms=clip_norms, clipping=self.clipping)
         untouched = 1.0 if self.clipping == "flat" else 1.0 / (1.0 + AUTOMATIC_STABILITY)
         shortened = torch.stack(factors).amin(dim=0) < untouched
-        self.seen, self.scaled_down = self.seen + len(shortened), self.scaled_down + int(shortened.sum())
-        for group, group_gradients, group_factors in zip(groups, gradients, factors, strict=True):
-            for parameter, gradient in zip(group, group_gradients, strict=True):
-                clipped = torch.tensordot(group_factors, torch.nan_to_num(gradient, 0.0, 0.0, 0.0), dims=1)
-                parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
+        self.seen, self.scaled_down = self.seen + len(shortened), self.scaled_down + shortened.sum()
+        summed = torch.cat([each @ rows.nan_to_num_(0.0, 0.0, 0.0) for each, rows in zip(factors, wide, strict=True)])
+        if self._sum is None:
+            self._begin(summed)
+        else:
+            self._sum += summed
+
+    def _begin(self, summed: Tensor) -> None:
+        """Let every `summed_grad` be its part of one vector, to which later physical batches are added."""
+        self._sum = summed
+        for parameter, part in zip(self.params, split_like(self.params, summed), strict=True):
+            parameter.summed_grad = part
 
     def _clipped_together(self) -> tuple[list[list[Any]], list[float]]:
         """Parameters that are clipped as one vector, and at which length."""
@@ -101,13 +113,11 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
 
     def noisy_step(self, randomness: StepRandomness) -> None:
         """Finish one logical batch: noise, division, descent. An empty batch is pure noise."""
-        for parameter in self.params:
-            if parameter.summed_grad is None:
-                parameter.summed_grad = torch.zeros(parameter.shape, dtype=torch.float64, device=parameter.device)
         self._randomness = randomness
         self.add_noise()
         self._randomness = None
         self.original_optimizer.step()
+        self._sum = None
         for parameter in self.params:
             parameter.summed_grad, parameter.grad = None, None
 
@@ -115,11 +125,11 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         """Leave (sum + noise) / divisor in `grad`, rounded to the parameter's type after the division."""
         if self._randomness is None:
             raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
-        scale = self.noise_multiplier * self.max_grad_norm
-        noise = scale * self._randomness.gaussian(sum(parameter.numel() for parameter in self.params))
-        for parameter, part in zip(self.params, split_like(self.params, noise), strict=True):
-            total = parameter.summed_grad + part.to(parameter.device)
-            parameter.grad = (total / self.divisor).to(parameter.dtype)
+        count, device = sum(parameter.numel() for parameter in self.params), self.params[0].device
+        noise = torch.from_numpy(self.noise_multiplier * self.max_grad_norm * self._randomness.gaussian(count))
+        total = noise.to(device) if self._sum is None else self._sum + noise.to(device)
+        for parameter, part in zip(self.params, split_like(self.params, total / self.divisor), strict=True):
+            parameter.grad = part.to(parameter.dtype)
 
     def step(self, closure: Any = None) -> None:
         """Refuse: a bare step would use whatever gradient lies around."""
@@ -128,14 +138,19 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
 
 
 def clip_factors(
-    groups: list[list[Tensor]], *, clip_norms: list[float], clipping: Literal["automatic", "flat"]
+    groups: list[Tensor], *, clip_norms: list[float], clipping: Literal["automatic", "flat"]
 ) -> list[Tensor]:
-    """One factor per group and record such that factor x |gradient over the group's tensors| <= the group's norm; 0 for
-    a record that is not finite in any group.
+    """One factor per group and record such that factor x |the record's row| <= the group's norm; 0 for a record that is
+    not finite in any group.
 
     Guarantee: a record whose gradient is NaN or infinite contributes nothing and reveals nothing.
+
+    Args:
+        groups: gradients (records, numbers) that are clipped by themselves.
+        clip_norms: of every group.
+        clipping: as in `PrivateOptimizer`.
     """
-    norms = [torch.stack([g.flatten(1).norm(dim=1) for g in group]).norm(dim=0) for group in groups]
+    norms = [rows.norm(dim=1) for rows in groups]
     finite = torch.isfinite(torch.stack(norms)).all(dim=0)
     found = []
     for norm, clip_norm in zip(norms, clip_norms, strict=True):
@@ -147,8 +162,7 @@ def clip_factors(
     return found
 
 
-def split_like(parameters: list[nn.Parameter], flat: np.ndarray[Any, np.dtype[np.float64]]) -> list[Tensor]:
+def split_like(parameters: list[nn.Parameter], flat: Tensor) -> list[Tensor]:
     """Cut one flat vector into tensors shaped like the parameters, in their order."""
-    sizes = [parameter.numel() for parameter in parameters]
-    parts = torch.split(torch.from_numpy(flat), sizes)
+    parts = torch.split(flat, [parameter.numel() for parameter in parameters])
     return [part.view(parameter.shape) for part, parameter in zip(parts, parameters, strict=True)]

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from client.vault.noise_ahead import begun
 from client.vault.per_example import BatchSize, check_gradients, make_per_example, only_linear
 from client.vault.private_optimizer import PrivateOptimizer
 from client.vault.randomness import Randomness
@@ -104,7 +105,7 @@ class PrivateTrainer:
         for number, factor in enumerate(factors):
             self._step(optimizer, factor, randomness)
             on_step(number + 1)
-        self.clip_fraction = optimizer.scaled_down / max(1, optimizer.seen)
+        self.clip_fraction = int(optimizer.scaled_down) / max(1, optimizer.seen)
         update: NDArray[np.float32] = self.model.packed() - received
         self._check_movement(update)
         return update
@@ -137,7 +138,9 @@ class PrivateTrainer:
             indices: of one physical batch, as `physical_batches` gives them.
         """
         batch = self.prefix.batch(indices, step=self.length_step)
-        device, half = self.prefix.device.type, self.precision == "bfloat16"
+        device = self.prefix.device.type
+        # vectorised, a GPU's softmax has no backward pass in bfloat16
+        half = self.precision == "bfloat16" and (self.linear or device == "cpu")
         with torch.autocast(device, torch.bfloat16, enabled=half):
             if not self.linear:
                 vectorised_gradients(self.model, batch)
@@ -192,7 +195,7 @@ class PrivateTrainer:
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-        drawn = randomness.step()
+        drawn = begun(randomness.step(), self.model.layout.length, self.prefix.device)
         records = self.prefix.records
         chosen = drawn.poisson_batch(records.unit_count, self.plan.sampling_rate)
         if records.units is None:

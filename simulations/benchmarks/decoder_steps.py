@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
+from client.vault.noise_ahead import begun
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import OsRandomness
 from shared.adapted_model import build
@@ -25,8 +26,10 @@ from shared.privacy.planning import plan
 from shared.study import Study, parse
 from simulations.benchmarks.peak import peak_bytes
 from simulations.benchmarks.peft_model import Shapes, shapes_of, trained
+from simulations.benchmarks.waiting import until_done
 
 Way = Literal["private", "plain", "opacus"]
+Precision = Literal["float32", "bfloat16"]
 WARM_UP = 2
 
 
@@ -41,6 +44,12 @@ class Work:
     """Of every record."""
     device: str
     """As torch names it."""
+    precision: Precision = "float32"
+    """Of matrix products; weights are float32 either way."""
+
+    def autocast(self) -> torch.autocast:
+        """What a peer runs its model in."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,7 @@ def write_decoder(folder: Path, shape: dict[str, Any]) -> None:
 def step_of(way: Way, work: Work) -> Step:
     """One of the three ways, ready to run."""
     ready = {"private": _private, "plain": _plain, "opacus": _opacus}[way](work)
-
-    def run() -> None:
-        ready.run()
-        if work.device.startswith("cuda"):
-            torch.cuda.synchronize()
-
-    return Step(run, ready.trains)
+    return Step(until_done(ready.run), ready.trains)
 
 
 def peak_of(way: Way, work: Work) -> float:
@@ -85,7 +88,7 @@ def study_of(work: Work) -> Study:
         "model": {"source": str(work.model)},
         "task": {"kind": "causal-lm", "form": "text", "max_length": work.tokens},
         "adapter": {"layers": "all"},
-        "performance": {"micro_batch_tokens": work.records * work.tokens},
+        "performance": {"micro_batch_tokens": work.records * work.tokens, "precision": work.precision},
     }
     return parse(Study, declared, where="benchmark")
 
@@ -101,13 +104,15 @@ def _private(work: Work) -> Step:
         divisor_size=10 * work.records,
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
+        precision=study.performance.precision,
     )
     optimizer, randomness = trainer.optimizer(), OsRandomness()
 
     def run() -> None:
+        drawn = begun(randomness.step(), model.layout.length, device)
         trainer.per_example_gradients(range(work.records))
         optimizer.accumulate(work.records)
-        optimizer.noisy_step(randomness.step())
+        optimizer.noisy_step(drawn)
 
     return Step(run, shapes_of(model))
 
@@ -118,7 +123,9 @@ def _plain(work: Work) -> Step:
 
     def run() -> None:
         optimizer.zero_grad()
-        model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+        with work.autocast():
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
         optimizer.step()
 
     return Step(run, shapes_of(model))
@@ -142,7 +149,9 @@ def _opacus(work: Work) -> Step:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a hook sees inputs that need no gradient
             optimizer.zero_grad()
-            model(input_ids=ids, labels=ids, use_cache=False).loss.backward()
+            with work.autocast():
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss.backward()
             optimizer.step()
 
     return Step(run, shapes_of(bare))

@@ -1,7 +1,7 @@
 """Private steps on decoders of base size and of a billion weights, which are random; on a GPU if there is one.
 
 Beside a plain PEFT step and beside Opacus' own engine: records per second, and peak memory of each in a process of its
-own, of the GPU if there is one.
+own, of the GPU if there is one. A GPU does both kinds of matrix products: of single precision, and of half.
 """
 
 import tempfile
@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from client.vault.vault import device_for
-from simulations.benchmarks.decoder_steps import WARM_UP, Way, Work, peak_of, step_of, write_decoder
+from simulations.benchmarks.decoder_steps import WARM_UP, Precision, Way, Work, peak_of, step_of, write_decoder
 from simulations.benchmarks.measure import Pairs, Ratio, alternating, ratio_of, seconds
 from simulations.benchmarks.peak import MIB, in_own_process
 from simulations.benchmarks.peft_model import refuse_other_tensors
 
 TURNS = 5
+PRECISIONS: dict[str, tuple[Precision, ...]] = {"cpu": ("float32",), "cuda": ("float32", "bfloat16")}
 PEERS: dict[Way, str] = {"plain": "plain PEFT step", "opacus": "Opacus' engine"}
 
 
@@ -59,7 +60,9 @@ def rows() -> Iterator[Ratio]:
         with tempfile.TemporaryDirectory() as folder:
             write_decoder(Path(folder), size.shape)
             records, tokens = size.on_gpu if device == "cuda" else size.on_cpu
-            yield from compared(f"{size.name}, {device}", Work(Path(folder), records, tokens, device), turns=TURNS)
+            for precision in PRECISIONS[device]:
+                name = f"{size.name}, {device}, {precision}"
+                yield from compared(name, Work(Path(folder), records, tokens, device, precision), turns=TURNS)
 
 
 def compared(name: str, work: Work, *, turns: int) -> Iterator[Ratio]:

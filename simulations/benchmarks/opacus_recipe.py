@@ -63,11 +63,12 @@ class OpacusRecipe:
                 noise_multiplier=self._noise_multiplier,
                 max_grad_norm=self._clip_norm,
             )
-            self.seen = 0
+            self.seen, device = 0, next(self.model.parameters()).device
             with BatchMemoryManager(
                 data_loader=loader, max_physical_batch_size=PHYSICAL_BATCH, optimizer=optimizer
             ) as batches:
-                for ids, mask, targets in batches:
+                for batch in batches:
+                    ids, mask, targets = (tensor.to(device) for tensor in batch)
                     optimizer.zero_grad()
                     loss = F.cross_entropy(model(input_ids=ids, attention_mask=mask).logits, targets)
                     loss.backward()  # type: ignore[no-untyped-call]

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from client.vault.private_training import LearningRates, PrivateTrainer
@@ -22,7 +21,8 @@ CACHE_BYTES = 2**30
 
 def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Path) -> PrivateTrainer:
     """A trainer whose frozen layers have been run on every record, once."""
-    prefix = open_prefix(model, records, torch.device("cpu"), folder=cache, limit_bytes=CACHE_BYTES)
+    device = next(model.parameters()).device
+    prefix = open_prefix(model, records, device, folder=cache, limit_bytes=CACHE_BYTES)
     return PrivateTrainer(
         model,
         prefix,

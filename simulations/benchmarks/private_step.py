@@ -1,4 +1,7 @@
-"""A private step beside a plain LoRA step: the same tensors trained on the same micro-batch of MiniLM."""
+"""A private step beside a plain LoRA step: the same tensors trained on the same micro-batch of MiniLM.
+
+On a GPU if there is one.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -6,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from client.vault.noise_ahead import begun
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.randomness import OsRandomness
+from client.vault.vault import device_for
 from shared.adapted_model import AdaptedModel, build
 from shared.batches import collate
 from shared.prefix import open_prefix
@@ -15,6 +20,7 @@ from shared.privacy.planning import plan
 from shared.records import Records
 from shared.study import Study, parse
 from simulations.benchmarks.measure import Ratio, interleaved
+from simulations.benchmarks.waiting import until_done
 
 RECORDS, TOKENS, RANK, TURNS = 32, 64, 8, 41
 
@@ -31,7 +37,7 @@ def _compared(measure: str, peer: str, *, layers: str, cached: bool) -> Ratio:
     with tempfile.TemporaryDirectory() as folder:
         ours = _private(_study(layers), Path(folder) if cached else None)
         theirs = _plain(_study(layers))
-        return interleaved(measure, peer, ours=ours, theirs=theirs, turns=TURNS)
+        return interleaved(measure, peer, ours=until_done(ours), theirs=until_done(theirs), turns=TURNS)
 
 
 def _private(study: Study, cache: Path | None) -> Callable[[], None]:
@@ -39,16 +45,17 @@ def _private(study: Study, cache: Path | None) -> Callable[[], None]:
     optimizer, randomness = trainer.optimizer(), OsRandomness()
 
     def step() -> None:
+        drawn = begun(randomness.step(), trainer.model.layout.length, trainer.prefix.device)
         trainer.per_example_gradients(range(RECORDS))
         optimizer.accumulate(RECORDS)
-        optimizer.noisy_step(randomness.step())
+        optimizer.noisy_step(drawn)
 
     return step
 
 
 def _plain(study: Study) -> Callable[[], None]:
-    model = build(study)
-    batch = collate(_records(model), range(RECORDS), model.kind.fills, torch.device("cpu"))
+    model = build(study).to(device_for("auto"))
+    batch = collate(_records(model), range(RECORDS), model.kind.fills, next(model.parameters()).device)
     targets = batch["target"][:, 0]
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
 
@@ -61,8 +68,9 @@ def _plain(study: Study) -> Callable[[], None]:
 
 
 def _trainer(study: Study, cache: Path | None) -> PrivateTrainer:
-    model = build(study)
-    prefix = open_prefix(model, _records(model), torch.device("cpu"), folder=cache, limit_bytes=2**30)
+    device = device_for("auto")
+    model = build(study).to(device)
+    prefix = open_prefix(model, _records(model), device, folder=cache, limit_bytes=2**30)
     planned = plan(study.privacy, steps=100)
     return PrivateTrainer(
         model, prefix, planned, divisor_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048

@@ -3,7 +3,7 @@
 Both train the same tensors of MiniLM with the same noise and sampling rate, one epoch of the site in ten noisy steps.
 Ours is what a node runs: records padded with others of their length, and frozen layers run once per record and study.
 The recipe pads to the study's `max_length`: 48, which hardly any of these texts exceeds, and 128, the default here and
-the tutorial's own.
+the tutorial's own. On a GPU if there is one.
 """
 
 import tempfile
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from client.vault.private_training import PrivateTrainer
+from client.vault.vault import device_for
 from shared.adapted_model import build
 from shared.foundation import find
 from shared.privacy.planning import plan
@@ -24,6 +25,7 @@ from simulations.benchmarks.opacus_recipe import OpacusRecipe
 from simulations.benchmarks.peft_model import peft_model, refuse_other_tensors, shapes_of
 from simulations.benchmarks.private_round import open_trainer, train_once
 from simulations.benchmarks.site import SHORT, SITE, site_records, study_of
+from simulations.benchmarks.waiting import until_done
 
 TURNS = {"all": 3, "last:2": 5}
 AIMS = {"all": "at least 2", "last:2": "at least 6"}
@@ -47,7 +49,7 @@ def compared(study: Study, records: Records, *, turns: int) -> Iterator[Ratio]:
     refuse_other_tensors(shapes_of(ours.model), shapes_of(recipe.model))
 
     def theirs() -> float:
-        taken = seconds(recipe)
+        taken = seconds(until_done(recipe))
         _refuse_another_mechanism(recipe, study)
         return recipe.seen / taken
 
@@ -65,7 +67,7 @@ class PrivateRounds:
     """What a node trains, and the records per second of its rounds."""
 
     def __init__(self, study: Study, records: Records) -> None:
-        self._study, self._records, self.model = study, records, build(study)
+        self._study, self._records, self.model = study, records, build(study).to(device_for("auto"))
         self._trainer: PrivateTrainer | None = None
 
     def first(self) -> float:
@@ -94,7 +96,7 @@ def _recipe(study: Study, records: Records) -> OpacusRecipe:
         raise RuntimeError(f"Expected a study of sequence classification, got {task.kind!r}.")
     base, adapter = find(study.model).directory, study.adapter
     return OpacusRecipe(
-        peft_model(base, labels=len(task.labels), layers=adapter.layers, rank=adapter.rank),
+        peft_model(base, labels=len(task.labels), layers=adapter.layers, rank=adapter.rank).to(device_for("auto")),
         records,
         max_length=task.max_length,
         sampling_rate=planned.sampling_rate,

@@ -139,13 +139,13 @@ def language_study(language_model: Callable[[str], Path]) -> Callable[..., Study
 
 
 @pytest.fixture
-def worst_error() -> Iterator[Callable[[Study], float]]:
+def worst_error(device: torch.device) -> Iterator[Callable[[Study], float]]:
     """Probes a study's model and adapter, and returns the worst relative error of any gradient."""
 
     def measure(study: Study) -> float:
-        model = build(study)
+        model = build(study).to(device)
         records = model.kind.synthetic(model.config, [5, 6], variant=0)
-        prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
+        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
         trainer = PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
         return probe(trainer, cache=None)

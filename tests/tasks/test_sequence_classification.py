@@ -43,14 +43,12 @@ def encode(text_study: Studies) -> Callable[..., Encoded]:
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 @pytest.mark.parametrize(("task", "method"), [(PAIR, "lora"), (MANY, "ffa-lora"), (RATING, "dora")])
 def test_every_goal_is_exact(
-    text_study: Studies, tmp_path: Path, task: dict[str, Any], method: str, family: str
+    text_study: Studies, tmp_path: Path, device: torch.device, task: dict[str, Any], method: str, family: str
 ) -> None:
     aggregation = {"aggregation": "ffa" if method == "ffa-lora" else "fedit"}
     study = text_study(task, family, adapter={"method": method, "layers": "last:1"}, federation=aggregation)
-    model = build(study)
-    prefix = open_prefix(
-        model, model.kind.synthetic(model.config, [3], variant=0), torch.device("cpu"), folder=None, limit_bytes=0
-    )
+    model = build(study).to(device)
+    prefix = open_prefix(model, model.kind.synthetic(model.config, [3], variant=0), device, folder=None, limit_bytes=0)
     planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
     trainer = PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
     assert probe(trainer, cache=tmp_path) < 1e-5

@@ -99,11 +99,11 @@ def records_of(model: AdaptedModel, task: str, times: int = 1) -> Records:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(("family", "method"), METHODS)
 def test_gradients_are_those_of_single_records(
-    text_study: Studies, tmp_path: Path, task: str, family: str, method: str
+    text_study: Studies, tmp_path: Path, device: torch.device, task: str, family: str, method: str
 ) -> None:
     study = adapted(text_study, task, family, method, "all" if method == "lora" else "last:1")
-    model = build(study)
-    prefix = open_prefix(model, records_of(model, task), torch.device("cpu"), folder=None, limit_bytes=0)
+    model = build(study).to(device)
+    prefix = open_prefix(model, records_of(model, task), device, folder=None, limit_bytes=0)
     rates, planned = LearningRates(1.0, 1.0), plan(study.privacy, steps=4)
     trainer = PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
     assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None) < 1e-5

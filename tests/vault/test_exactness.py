@@ -21,25 +21,29 @@ from shared.records import Records as Dataset
 from shared.study import Study
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
+Trainers = Callable[[Study, Dataset], PrivateTrainer]
 
 
-def trainer(study: Study, records: Dataset) -> PrivateTrainer:
-    model = build(study)
-    prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
-    return PrivateTrainer(
-        model,
-        prefix,
-        plan(study.privacy, steps=9),
-        divisor_size=60,
-        learning_rates=LearningRates(1.0, 1.0),
-        micro_batch_tokens=512,
-    )
+@pytest.fixture
+def trainer(device: torch.device) -> Trainers:
+    def make(study: Study, records: Dataset) -> PrivateTrainer:
+        model = build(study).to(device)
+        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
+        planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
+        return PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
+
+    return make
 
 
 @pytest.mark.parametrize("adapter", [{"layers": "all"}, {"layers": "last:1"}, {"method": "head-only"}])
 @pytest.mark.parametrize("cached", [True, False])
 def test_bert_with_lora_is_exact(
-    make_study: Studies, make_records: Records, tmp_path: Path, adapter: dict[str, str], cached: bool
+    trainer: Trainers,
+    make_study: Studies,
+    make_records: Records,
+    tmp_path: Path,
+    adapter: dict[str, str],
+    cached: bool,
 ) -> None:
     tested = trainer(make_study(adapter=adapter), make_records(5))
     before = tested.model.packed()
@@ -64,7 +68,7 @@ def flattened(module: nn.Module) -> Callable[[Tensor], Tensor]:
 )
 @pytest.mark.parametrize("fault", ["loss coupled over the batch", "records permuted", "gradient scaled", "frozen part"])
 def test_inexact_gradients_are_refused(
-    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, fault: str
+    trainer: Trainers, make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     tested = trainer(make_study(adapter={"layers": "last:1"}), make_records(5))
     head = tested.model.head
@@ -94,7 +98,11 @@ def test_trainable_parameters_outside_linear_layers_are_refused_by_name() -> Non
 
 
 def test_verdict_is_remembered_for_this_configuration_only(
-    make_study: Studies, make_records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: Trainers,
+    make_study: Studies,
+    make_records: Records,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tested = trainer(make_study(), make_records(5))
     ensure_exact(tested, cache=None, verdicts=tmp_path)

@@ -159,7 +159,7 @@ def test_empty_batch_is_a_step_of_pure_noise() -> None:
 
 def test_automatic_clipping_matches_its_formula() -> None:
     gradients = torch.tensor([[3.0, 4.0], [0.0, 0.01]], dtype=torch.float64)
-    (factors,) = clip_factors([[gradients]], clip_norms=[2.0], clipping="automatic")
+    (factors,) = clip_factors([gradients], clip_norms=[2.0], clipping="automatic")
     np.testing.assert_allclose(factors, [2 / (5 + 0.02), 2 / (0.01 + 0.02)], rtol=1e-12)
 
 

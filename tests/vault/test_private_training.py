@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from client.vault.vault import Vault
@@ -22,13 +23,21 @@ from simulations.seeded_randomness import SeededRandomnessForSimulation
 
 Records = Callable[..., Dataset]
 Studies = Callable[..., Study]
+CPU = torch.device("cpu")
 
 
-def vault(study: Study, records: Dataset, cache: Path | None = None, declared: int = 60) -> Vault:
+def vault(
+    study: Study,
+    records: Dataset,
+    cache: Path | None = None,
+    declared: int = 60,
+    device: torch.device = CPU,
+) -> Vault:
     def seeded(number: int) -> SeededRandomnessForSimulation:
         return SeededRandomnessForSimulation(1, number)
 
-    return Vault(study, build(study), records, declared_size=declared, randomness=seeded, cache=cache)
+    model = build(study).to(device)
+    return Vault(study, model, records, declared_size=declared, randomness=seeded, cache=cache)
 
 
 def task(vault: Vault, number: int = 1) -> TrainTask:
@@ -46,36 +55,50 @@ def trained(vault: Vault) -> TrainReply:
 )
 @pytest.mark.parametrize("adapter", [{"layers": "last:1"}, {"layers": "last:2"}, {"method": "head-only"}])
 def test_update_with_the_cache_is_the_same_to_the_last_bit(
-    make_study: Studies, make_records: Records, tmp_path: Path, adapter: dict[str, str]
+    make_study: Studies, make_records: Records, tmp_path: Path, device: torch.device, adapter: dict[str, str]
 ) -> None:
     cached, computed = (
         make_study(adapter=adapter, performance={"prefix_cache": kept, "micro_batch_tokens": 128})
         for kept in (True, False)
     )
     records = make_records(60)
-    with_cache = trained(vault(cached, records, tmp_path / "cache"))
+    with_cache = trained(vault(cached, records, tmp_path / "cache", device=device))
     assert list((tmp_path / "cache").glob("*.f32"))
-    assert with_cache.update.tobytes() == trained(vault(computed, records)).update.tobytes()
+    assert with_cache.update.tobytes() == trained(vault(computed, records, device=device)).update.tobytes()
 
 
-def test_activations_are_the_same_bits_whoever_shares_the_batch(make_study: Studies, make_records: Records) -> None:
-    records, model = make_records(40), build(make_study(adapter={"layers": "last:1"}))
-    prefix = open_prefix(model, records, next(model.parameters()).device, folder=None, limit_bytes=0)
+@pytest.mark.parametrize("unit", ["record", "patient"])
+def test_a_gpu_takes_the_step_that_the_cpu_takes(
+    make_study: Studies, make_records: Records, device: torch.device, unit: str
+) -> None:
+    if device.type == "cpu":
+        pytest.skip("compares a GPU with the CPU; runs with --device=cuda on a machine that has one")
+    study, records = make_study(privacy={"unit": unit}, federation={"smallest_declared_size": 5}), make_records(60)
+    if unit == "patient":
+        records = replace(records, units=np.arange(60) // 3)
+    here, there = (trained(vault(study, records, device=where)).update for where in (CPU, device))
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-5)
+
+
+def test_activations_are_the_same_bits_whoever_shares_the_batch(
+    make_study: Studies, make_records: Records, device: torch.device
+) -> None:
+    records, model = make_records(40), build(make_study(adapter={"layers": "last:1"})).to(device)
+    prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
     together = prefix.states(range(40))
     alone = [prefix.states([index])[0] for index in range(40)]
-    assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(together, alone, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
 def test_pooled_features_from_a_lower_cache_are_the_same_bits(
-    make_study: Studies, make_records: Records, tmp_path: Path
+    make_study: Studies, make_records: Records, tmp_path: Path, device: torch.device
 ) -> None:
-    records, lower = make_records(40), build(make_study(adapter={"layers": "last:1"}))
-    head = build(make_study(adapter={"method": "head-only"}))
-    device = next(head.parameters()).device
+    records, lower = make_records(40), build(make_study(adapter={"layers": "last:1"})).to(device)
+    head = build(make_study(adapter={"method": "head-only"})).to(device)
     open_prefix(lower, records, device, folder=tmp_path / "both", limit_bytes=2**30)
     folders = [tmp_path / "both", tmp_path / "alone"]
     states = [open_prefix(head, records, device, folder=f, limit_bytes=2**30).states(range(40)) for f in folders]
-    assert all(a.numpy().tobytes() == b.numpy().tobytes() for a, b in zip(*states, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
 def test_a_full_disk_leaves_nothing_of_a_cache(

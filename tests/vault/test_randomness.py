@@ -9,10 +9,12 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
+from client.vault.noise_ahead import NoiseAhead, begun
 from client.vault.randomness import KeyStream, OsRandomness, open_uniforms
 from shared.errors import ExactnessError
 from simulations.seeded_randomness import SeededRandomnessForSimulation
@@ -132,3 +134,29 @@ def in_child(draw: Callable[[], Draws]) -> bytes:
 def test_the_extreme_words_give_finite_and_opposite_normals() -> None:
     lowest, highest = ndtri(open_uniforms(np.array([0, 2**64 - 1], np.uint64)))
     assert np.isfinite([lowest, highest]).all() and lowest == pytest.approx(-highest) and 8 < highest < 9
+
+
+@pytest.mark.guarantee("noise drawn ahead is the step's own, asked for once and used once.")
+def test_noise_drawn_ahead_is_that_of_the_step() -> None:
+    key = os.urandom(32)
+    now, ahead = KeyStream(key), NoiseAhead(KeyStream(key), 1000)
+    assert np.array_equal(ahead.poisson_batch(50, 0.3), now.poisson_batch(50, 0.3))
+    assert np.array_equal(ahead.gaussian(1000), now.gaussian(1000))
+    assert np.array_equal(ahead.uniforms(5), now.uniforms(5))
+    with pytest.raises(ExactnessError, match="a second read"):
+        ahead.gaussian(1000)
+    with pytest.raises(ExactnessError, match="one for 999"):
+        NoiseAhead(KeyStream(key), 1000).gaussian(999)
+
+
+def test_a_fault_of_noise_drawn_ahead_is_seen_where_it_is_read() -> None:
+    stream = KeyStream(os.urandom(32))
+    stream.gaussian(10)
+    with pytest.raises(ExactnessError, match="noise stream"):
+        NoiseAhead(stream, 10).gaussian(10)
+
+
+def test_noise_is_drawn_ahead_on_a_gpu_alone() -> None:
+    stream = KeyStream(os.urandom(32))
+    assert begun(stream, 10, torch.device("cpu")) is stream
+    assert isinstance(begun(stream, 10, torch.device("cuda")), NoiseAhead)

@@ -56,12 +56,12 @@ class Chosen:
 
 
 @pytest.fixture
-def make_trainer(make_study: Studies) -> Callable[..., PrivateTrainer]:
+def make_trainer(make_study: Studies, device: torch.device) -> Callable[..., PrivateTrainer]:
     def make(records: Dataset, units: Sequence[int] | NDArray[Any] | None, **privacy: Any) -> PrivateTrainer:
         study = make_study(privacy={"unit": "record" if units is None else "patient", **privacy})
         dataset = replace(records, units=None if units is None else np.asarray(units, dtype=np.int64))
-        model = build(study)
-        prefix = open_prefix(model, dataset, torch.device("cpu"), folder=None, limit_bytes=0)
+        model = build(study).to(device)
+        prefix = open_prefix(model, dataset, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
         return PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=64)
 
@@ -87,9 +87,9 @@ def record_gradient(trainer: PrivateTrainer, index: int) -> Vector:
     named = dict(model.named_parameters())
     parameters = [named[name] for name, _ in model.layout.tensors]
     with plain_linear_layers(model):
-        batch = collate(records, [index], model.kind.fills, torch.device("cpu"), step=1)
+        batch = collate(records, [index], model.kind.fills, trainer.prefix.device, step=1)
         loss = model.kind.losses(model(batch), batch)
-        return np.concatenate([g.double().numpy().ravel() for g in torch.autograd.grad(loss.sum(), parameters)])
+        return np.concatenate([g.double().cpu().numpy().ravel() for g in torch.autograd.grad(loss.sum(), parameters)])
 
 
 def naive_sum(trainer: PrivateTrainer, chosen: Sequence[int], *, clip: float, automatic: bool) -> Vector:
@@ -193,7 +193,7 @@ def test_plan_and_records_must_speak_of_the_same_unit(
     with pytest.raises(ExactnessError, match="got single ones"):
         PrivateTrainer(
             grouped.model,
-            open_prefix(grouped.model, make_records(20), torch.device("cpu"), folder=None, limit_bytes=0),
+            open_prefix(grouped.model, make_records(20), grouped.prefix.device, folder=None, limit_bytes=0),
             grouped.plan,
             divisor_size=10,
             learning_rates=LearningRates(1.0, 1.0),

@@ -141,13 +141,13 @@ def media_study(media_model: MediaModels) -> Callable[..., Study]:
 
 
 @pytest.fixture
-def worst_error() -> Callable[[Study], float]:
+def worst_error(device: torch.device) -> Callable[[Study], float]:
     """Runs the probe: per-example gradients against a loop over single records, and the coupling test."""
 
     def find(study: Study) -> float:
-        model = build(study)
+        model = build(study).to(device)
         records = model.kind.synthetic(model.config, (5, 7, 9), variant=0)
-        prefix = open_prefix(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
+        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
         trainer = PrivateTrainer(
             model,
             prefix,
