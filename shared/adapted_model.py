@@ -13,6 +13,7 @@ from shared.base_model import load_base, width_of
 from shared.batches import Batch, collate
 from shared.errors import SettingsError
 from shared.foundation import Foundation, find
+from shared.mapped_weights import give_back
 from shared.records import Records
 from shared.study import Study
 from shared.tasks.kind import TaskKind
@@ -97,6 +98,10 @@ class AdaptedModel(nn.Module):
             if self._parts is None:
                 raise ValueError("a model that is not cut has no prefix")
             return self.kind.frozen(self._parts[0], batch)
+
+    def rest_prefix(self) -> None:
+        """Give back the memory of what `prefix` reads, where that is possible: kept activations spare it for long."""
+        give_back((self.base if self._parts is None else self._parts[0]).parameters())
 
     def part_for(self, batch: Batch) -> nn.Module:
         """What is still to be run: the part above the cut if the batch holds states, else the whole base."""

@@ -27,6 +27,8 @@ from shared.state_file import StateFile
 from shared.study import Performance
 
 MOST_ROWS, CANONICAL_TOKENS = 16, 8192
+RESTING_BYTES = 16 * 2**20
+"""After so large a file is made, frozen layers rest; simulated sites make many small ones, each by the same layers."""
 Storage = Literal["float32", "float16"]
 SUFFIXES: dict[str, str] = {"float32": "f32", "float16": "f16"}
 
@@ -195,7 +197,10 @@ def _build(prefix: CachedPrefix, path: Path) -> None:
             for index, states in zip(indices, found, strict=True):
                 stored.write(rows[index], rounded(states, prefix.storage).cpu().numpy())
         stored.flush()
+        size_bytes = unfinished.stat().st_size
         unfinished.replace(path)
+        if size_bytes >= RESTING_BYTES:
+            model.rest_prefix()
     finally:
         unfinished.unlink(missing_ok=True)  # what a full disk or an interruption leaves is made of private records
 

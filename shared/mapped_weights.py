@@ -1,0 +1,61 @@
+"""Weights are mapped from their file and take memory once they were read; what is not needed for now is given back."""
+
+import ctypes
+import mmap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+MAPPINGS = Path("/proc/self/smaps")
+SUFFIX = ".safetensors"
+
+
+class _Mapping(NamedTuple):
+    start: int
+    stop: int
+    changed: bool
+    """Whether some page of it is no longer the file's."""
+
+
+def give_back(weights: Iterable[Tensor]) -> int:
+    """Let the system take back what was read of these weights; whoever reads them again gets them from their file.
+
+    Weights that are not mapped from a safetensors file, or from one whose pages were written to, stay as they are; so
+    do all where the system is not Linux.
+
+    Returns:
+        Bytes that were given back.
+    """
+    mappings, given = _mappings(), 0
+    for tensor in weights if mappings else ():
+        start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        if any(m.start <= start and stop <= m.stop and not m.changed for m in mappings):
+            # whole pages alone: the first and the last may hold some of a neighbour
+            first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
+            if last > first and not _advise(first, last - first, mmap.MADV_DONTNEED):
+                given += last - first
+    return given
+
+
+def _mappings() -> list[_Mapping]:
+    """Of safetensors files in this process."""
+    if not MAPPINGS.exists():
+        return []
+    found, inside = list[_Mapping](), False
+    for line in MAPPINGS.read_text().splitlines():
+        name, *rest = line.split()
+        if not name.endswith(":"):  # the first line of a mapping: its addresses, and its file at the end
+            inside = line.endswith(SUFFIX)
+            if inside:
+                start, stop = (int(address, 16) for address in name.split("-"))
+                found.append(_Mapping(start, stop, changed=False))
+        elif inside and name == "Anonymous:" and rest[0] != "0":
+            found[-1] = found[-1]._replace(changed=True)
+    return found
+
+
+def _advise(start: int, size_bytes: int, advice: int) -> int:
+    status: int = ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(size_bytes), ctypes.c_int(advice))
+    return status
