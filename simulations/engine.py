@@ -6,6 +6,7 @@ answered yet becomes error replies, as if those nodes had died.
 """
 
 import fcntl
+import gc
 import importlib
 import itertools
 import multiprocessing
@@ -84,9 +85,12 @@ class LocalEngine:
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 0
         grid = self.grid(sizes)
         context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
+        gc.collect()
+        gc.freeze()  # else thousands of messages have all that was ever imported searched for garbage
         try:
             app(grid, context)
         finally:
+            gc.unfreeze()
             grid.cancel()
 
     def grid(self, sizes: Sequence[int]) -> "LocalGrid":
