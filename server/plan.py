@@ -116,6 +116,8 @@ class StudyPlan:
     adapter_start: AdapterStart | None
     """The same of the adapter, beside that head, and a share; None unless head and adapter are both trained."""
     typical_size: TypicalSize
+    gain_of_twice_the_rounds: float
+    """How many times the ratio twice as many rounds would have, at the same epsilon and other learning rates."""
     nodes: list[NodePlan]
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
@@ -214,6 +216,7 @@ def study_plan(
         head_start=head,
         adapter_start=_start(parts, by_part, head),
         typical_size=_typical_size(study, [*joining.values()], mean, asked),
+        gain_of_twice_the_rounds=_with_twice_the_rounds(study, parts[0], mean) / by_part[0].study_ratio,
         nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
@@ -238,6 +241,12 @@ def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -
     changed = study.model_copy(update={"federation": study.federation.model_copy(update={"typical_size": typical})})
     with_it = mean_batch([batch_of(changed, size) for size in sizes], asked=asked)
     return TypicalSize(typical, gain=with_it.units / mean.units)
+
+
+def _with_twice_the_rounds(study: Study, part: Part, mean: Batch) -> float:
+    rounds = 2 * study.federation.rounds
+    longer = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
+    return ratio([part], all_steps(longer, plan(longer.privacy, steps=longer.total_steps), mean))
 
 
 def _node(

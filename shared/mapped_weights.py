@@ -15,8 +15,8 @@ SUFFIX = ".safetensors"
 class _Mapping(NamedTuple):
     start: int
     stop: int
-    changed: bool
-    """Whether some page of it is no longer the file's."""
+    as_filed: bool
+    """Whether the system says that every page of it is still the file's."""
 
 
 def give_back(weights: Iterable[Tensor]) -> int:
@@ -31,7 +31,7 @@ def give_back(weights: Iterable[Tensor]) -> int:
     mappings, given = _mappings(), 0
     for tensor in weights if mappings else ():
         start, stop = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
-        if any(m.start <= start and stop <= m.stop and not m.changed for m in mappings):
+        if any(m.start <= start and stop <= m.stop and m.as_filed for m in mappings):
             # whole pages alone: the first and the last may hold some of a neighbour
             first, last = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE, stop // mmap.PAGESIZE * mmap.PAGESIZE
             if last > first and not _advise(first, last - first, mmap.MADV_DONTNEED):
@@ -50,9 +50,9 @@ def _mappings() -> list[_Mapping]:
             inside = line.endswith(SUFFIX)
             if inside:
                 start, stop = (int(address, 16) for address in name.split("-"))
-                found.append(_Mapping(start, stop, changed=False))
-        elif inside and name == "Anonymous:" and rest[0] != "0":
-            found[-1] = found[-1]._replace(changed=True)
+                found.append(_Mapping(start, stop, as_filed=False))
+        elif inside and name == "Anonymous:" and rest[0] == "0":
+            found[-1] = found[-1]._replace(as_filed=True)
     return found
 
 

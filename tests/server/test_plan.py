@@ -13,7 +13,7 @@ from server.app import norm_bound
 from server.cli import main
 from server.intake import LARGEST_NORM
 from server.kept_out import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
-from server.plan import read_sizes, study_in, study_plan
+from server.plan import StudyPlan, read_sizes, study_in, study_plan
 from server.plan_text import facts, verdict, warnings
 from server.remedies import remedies
 from shared.adapted_model import layout_of
@@ -117,6 +117,21 @@ def test_a_typical_size_is_suggested_where_sizes_differ_and_gains_what_the_plan_
     assert [node.divisor for node in typical.nodes] == pytest.approx([550, 550])
     assert [node.study_ratio for node in typical.nodes] == [node.study_ratio for node in own.nodes]
     assert study_plan(make_study(), LAYOUT, {"a": 300, "b": 300}).typical_size.gain == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("epsilon", "least", "most"), [(0.5, 1.0, 1.1), (8.0, 1.15, 1.5)])
+def test_a_plan_says_what_twice_the_rounds_would_gain(
+    make_study: Callable[..., Study], epsilon: float, least: float, most: float
+) -> None:
+    def planned(rounds: int) -> StudyPlan:
+        study = make_study(privacy={"epsilon": epsilon}, federation={"rounds": rounds}, training={"local_steps": 6})
+        return study_plan(study, LAYOUT, SIZES)
+
+    found, longer = planned(10), planned(20)
+    assert found.epsilon_by_round[-1] == pytest.approx(longer.epsilon_by_round[-1], rel=0.01)
+    assert longer.ratio / found.ratio == pytest.approx(found.gain_of_twice_the_rounds)
+    assert least < found.gain_of_twice_the_rounds < most
+    assert facts(found)["twice the rounds"].startswith(f"{found.gain_of_twice_the_rounds:.2f} times that ratio")
 
 
 def test_a_typical_size_is_a_remedy_that_gives_what_it_says(make_study: Callable[..., Study]) -> None:
