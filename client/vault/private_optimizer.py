@@ -60,8 +60,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         )
         self.divisor = divisor
         self.clipping = clipping
-        # private: for the node's operator alone
-        self.seen, self.scaled_down = 0, torch.zeros((), dtype=torch.int64)
+        self.seen, self.scaled_down = 0, torch.zeros((), dtype=torch.int64)  # private: for the node's operator alone
         self._randomness: StepRandomness | None = None
         self._sum: Tensor | None = None  # of all parameters, in their order
 
@@ -87,7 +86,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         factors = clip_factors(wide, clip_norms=clip_norms, clipping=self.clipping)
         untouched = 1.0 if self.clipping == "flat" else 1.0 / (1.0 + AUTOMATIC_STABILITY)
         shortened = torch.stack(factors).amin(dim=0) < untouched
-        self.seen, self.scaled_down = self.seen + len(shortened), self.scaled_down + shortened.sum()
+        self.seen += len(shortened)
+        self.scaled_down = self.scaled_down + shortened.sum()  # a number only at the round's end: no wait for a GPU
         summed = torch.cat([each @ rows.nan_to_num_(0.0, 0.0, 0.0) for each, rows in zip(factors, wide, strict=True)])
         if self._sum is None:
             self._begin(summed)

@@ -30,7 +30,7 @@ from shared.study import RECORD
 
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once; cuts batches, so it changes rounding only
-FLOAT32_AND_64 = 12  # bytes of a gradient's entry, which is clipped in float64
+ENTRY_BYTES = 16  # of a gradient: in float32, again where all tensors stand side by side, and in float64
 UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64; changes rounding only
 
 
@@ -162,7 +162,7 @@ class PrivateTrainer:
             chosen,
             tokens=self.micro_batch_tokens,
             fixed=kind.fixed_tokens,
-            most=max(1, GRADIENT_BYTES // (FLOAT32_AND_64 * self.model.layout.length)),
+            most=max(1, GRADIENT_BYTES // (ENTRY_BYTES * self.model.layout.length)),
         )
 
     def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:
