@@ -9,6 +9,7 @@ adapter it started from, so a stale one can be told. Every reply of a study has 
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property, lru_cache
@@ -26,6 +27,8 @@ PROTOCOL_VERSION = SPOKEN.newest
 LARGEST_ROUND = 2**31 - 1
 MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Vector = NDArray[np.float32]
+Values = Mapping[str, object]
+"""Of one of Flower's records; whoever sent it may have sent anything."""
 
 
 class Status(IntEnum):
@@ -265,14 +268,14 @@ def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
     )
 
 
-def _bytes(config: ConfigRecord, key: str) -> bytes:
+def _bytes(config: Values, key: str) -> bytes:
     packed = config.get(key)
     if not isinstance(packed, bytes):
         raise PeerError(f"Expected bytes under {key!r}, got {type(packed).__name__}.")
     return packed
 
 
-def _wire(config: ConfigRecord, version: int) -> Wire:
+def _wire(config: Values, version: int) -> Wire:
     if version < SAYS_WIRE:
         return "float32"
     wire = _text(config, "wire")
@@ -290,7 +293,7 @@ def _envelope(versions: Versions) -> dict[str, Any]:
     }
 
 
-def _versions(config: ConfigRecord) -> Versions:
+def _versions(config: Values) -> Versions:
     if "oldest-version" not in config:
         return BEFORE_NEGOTIATION
     return Versions(_number(config, "oldest-version"), _number(config, "newest-version"))
@@ -306,14 +309,14 @@ def _mark(mark: Mark) -> dict[str, Any]:
     return {"height": f"{mark.height:012d}", "head": mark.head}
 
 
-def _read_mark(config: ConfigRecord) -> Mark:
+def _read_mark(config: Values) -> Mark:
     height, head = _text(config, "height"), _text(config, "head")
     if not (MARK_HEIGHT.fullmatch(height) and MARK_HEAD.fullmatch(head)):
         raise PeerError("Expected the height and head hash of a ledger, got something else.")
     return Mark(int(height), head)
 
 
-def _status(config: ConfigRecord) -> Status:
+def _status(config: Values) -> Status:
     status = _number(config, "status")
     try:
         return Status(status)
@@ -321,23 +324,24 @@ def _status(config: ConfigRecord) -> Status:
         raise PeerError(f"Expected a known status, got status={status}.") from None
 
 
-def _config(records: RecordDict, name: str, versions: Versions = SPOKEN) -> ConfigRecord:
+def _config(records: RecordDict, name: str, versions: Versions = SPOKEN) -> Values:
     record = records.get(name)
     if not isinstance(record, ConfigRecord):
         raise PeerError(f"Expected a config record {name!r}, got none.")
-    version = _version(record)
+    values = dict(record.items())  # Flower's own look-ups take as long each
+    version = _version(values)
     if not versions.oldest <= version <= versions.newest:
         raise VersionError(
             f"Expected protocol version {versions.oldest} to {versions.newest}, got {version}. Update the older side."
         )
-    return record
+    return values
 
 
-def _version(config: ConfigRecord) -> int:
+def _version(config: Values) -> int:
     return _number(config, "protocol-version")
 
 
-def _text(config: ConfigRecord, key: str) -> str:
+def _text(config: Values, key: str) -> str:
     value = config.get(key)
     if not isinstance(value, str):
         raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
@@ -346,14 +350,14 @@ def _text(config: ConfigRecord, key: str) -> str:
     return value
 
 
-def _round(config: ConfigRecord) -> int:
+def _round(config: Values) -> int:
     number = _number(config, "round")
     if not 0 <= number <= LARGEST_ROUND:
         raise PeerError(f"Expected a round up to {LARGEST_ROUND}, got round={number}.")
     return number
 
 
-def _number(config: ConfigRecord, key: str) -> int:
+def _number(config: Values, key: str) -> int:
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise PeerError(f"Expected a whole number under {key!r}, got {type(value).__name__}.")

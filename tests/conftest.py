@@ -34,6 +34,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="Where models of tests run, such as cuda; default: cpu.")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    name = config.getoption("--device")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise pytest.UsageError(f"Expected a machine with a GPU for --device={name}, got one where PyTorch finds none.")
+
+
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Where a test's model runs; `--device=cuda` puts the same oracles on a GPU."""
