@@ -79,18 +79,17 @@ class LocalEngine:
         self._threads = threads or max(1, cores // self.processes)
         self._folder, self._app = folder, app
         self._pool = self._start()
+        gc.collect()
+        gc.freeze()  # else thousands of messages have all that was ever imported searched for garbage
 
     def serve(self, app: ServerApp, sizes: Sequence[int]) -> None:
         """Run a ServerApp over a grid of `len(sizes)` nodes."""
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, RUN_ID, 0
         grid = self.grid(sizes)
         context = Context(run_id=RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={})
-        gc.collect()
-        gc.freeze()  # else thousands of messages have all that was ever imported searched for garbage
         try:
             app(grid, context)
         finally:
-            gc.unfreeze()
             grid.cancel()
 
     def grid(self, sizes: Sequence[int]) -> "LocalGrid":
@@ -119,6 +118,7 @@ class LocalEngine:
 
     def close(self) -> None:
         """Stop at once, also in the middle of work."""
+        gc.unfreeze()
         for process in list((self._pool._processes or {}).values()):
             process.terminate()
         self._pool.shutdown(wait=False, cancel_futures=True)
