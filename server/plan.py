@@ -8,7 +8,7 @@ from typing import Any
 from server.kept_out import rounds_kept_out
 from shared.adapters import Layout
 from shared.checks import at_least
-from shared.errors import SettingsError
+from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
 from shared.privacy.signal_to_noise import (
@@ -116,8 +116,9 @@ class StudyPlan:
     adapter_start: AdapterStart | None
     """The same of the adapter, beside that head, and a share; None unless head and adapter are both trained."""
     typical_size: TypicalSize
-    gain_of_twice_the_rounds: float
-    """How many times the ratio twice as many rounds would have, at the same epsilon and other learning rates."""
+    gain_of_twice_the_rounds: float | None
+    """How many times the ratio twice as many rounds would have, at the same epsilon and other learning rates; None if
+    no practical noise would be enough for them."""
     nodes: list[NodePlan]
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
@@ -216,7 +217,7 @@ def study_plan(
         head_start=head,
         adapter_start=_start(parts, by_part, head),
         typical_size=_typical_size(study, [*joining.values()], mean, asked),
-        gain_of_twice_the_rounds=_with_twice_the_rounds(study, parts[0], mean) / by_part[0].study_ratio,
+        gain_of_twice_the_rounds=_gain_of_twice_the_rounds(study, parts[0], mean, by_part[0].study_ratio),
         nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
         quorum=study.federation.quorum,
@@ -243,10 +244,14 @@ def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -
     return TypicalSize(typical, gain=with_it.units / mean.units)
 
 
-def _with_twice_the_rounds(study: Study, part: Part, mean: Batch) -> float:
+def _gain_of_twice_the_rounds(study: Study, part: Part, mean: Batch, now: float) -> float | None:
     rounds = 2 * study.federation.rounds
     longer = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
-    return ratio([part], all_steps(longer, plan(longer.privacy, steps=longer.total_steps), mean))
+    try:
+        planned = plan(longer.privacy, steps=longer.total_steps)
+    except BudgetError:
+        return None
+    return ratio([part], all_steps(longer, planned, mean)) / now
 
 
 def _node(

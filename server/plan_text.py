@@ -117,7 +117,7 @@ def facts(planned: StudyPlan) -> dict[str, str]:
         **_start(planned),
         "asked per round": f"{planned.asked_per_round} of {len(planned.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} in round 1, {planned.ratio:.2g} over the study",
-        "twice the rounds": f"{planned.gain_of_twice_the_rounds:.2f} times that ratio, at this epsilon and other rates",
+        "twice the rounds": _longer(planned.gain_of_twice_the_rounds),
         "bytes of a node": f"{planned.bytes_up_per_round:,} up, {planned.bytes_down_per_round:,} down per round; "
         f"{planned.bytes_total:,} in all",
     }
@@ -138,6 +138,12 @@ def rows(planned: StudyPlan) -> list[dict[str, str]]:
         }
         for node in planned.nodes[:SHOWN_NODES]
     ]
+
+
+def _longer(gain: float | None) -> str:
+    if gain is None:
+        return "no practical noise would be enough for this epsilon"
+    return f"{gain:.2f} times that ratio, at this epsilon and other rates"
 
 
 def _start(planned: StudyPlan) -> dict[str, str]:

@@ -23,7 +23,7 @@ def give_back(weights: Iterable[Tensor]) -> int:
     """Let the system take back what was read of these weights; whoever reads them again gets them from their file.
 
     Weights that are not mapped from a safetensors file, or from one whose pages were written to, stay as they are; so
-    do all where the system is not Linux.
+    do all where the system tells no mappings, as Linux does.
 
     Returns:
         Bytes that were given back.
@@ -41,10 +41,12 @@ def give_back(weights: Iterable[Tensor]) -> int:
 
 def _mappings() -> list[_Mapping]:
     """Of safetensors files in this process."""
-    if not MAPPINGS.exists():
+    try:
+        told = MAPPINGS.read_text(errors="replace")
+    except OSError:  # another system, or one that does not tell: nothing is lost but memory
         return []
     found, inside = list[_Mapping](), False
-    for line in MAPPINGS.read_text().splitlines():
+    for line in told.splitlines():
         name, *rest = line.split()
         if not name.endswith(":"):  # the first line of a mapping: its addresses, and its file at the end
             inside = line.endswith(SUFFIX)

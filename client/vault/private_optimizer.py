@@ -62,7 +62,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         self.clipping = clipping
         self.seen, self.scaled_down = 0, torch.zeros((), dtype=torch.int64)  # private: for the node's operator alone
         self._randomness: StepRandomness | None = None
-        self._sum: Tensor | None = None  # of all parameters, in their order
+        self.summed: Tensor | None = None  # of all parameters, in their order; stands for Opacus' many
 
     def accumulate(self, records: int) -> None:
         """Clip and add the per-example gradients that the last backward pass left on the parameters.
@@ -76,10 +76,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
             parameter.grad_sample = None
 
     def clip_and_accumulate(self) -> None:
-        """Add the clipped gradients to `summed_grad` in float64, with a factor of 0 for anything that is not finite.
+        """Add the clipped gradients to `summed` in float64, with a factor of 0 for anything that is not finite.
 
-        What is clipped together is one matrix (records, numbers), and each `summed_grad` a part of its sum: a GPU is
-        kept waiting by many small tensors.
+        What is clipped together is one matrix (records, numbers): a GPU is kept waiting by many small tensors.
         """
         groups, clip_norms = self._clipped_together()
         wide = [torch.cat([p.grad_sample.flatten(1) for p in group], dim=1).double() for group in groups]
@@ -89,16 +88,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         self.seen += len(shortened)
         self.scaled_down = self.scaled_down + shortened.sum()  # a number only at the round's end: no wait for a GPU
         summed = torch.cat([each @ rows.nan_to_num_(0.0, 0.0, 0.0) for each, rows in zip(factors, wide, strict=True)])
-        if self._sum is None:
-            self._begin(summed)
-        else:
-            self._sum += summed
-
-    def _begin(self, summed: Tensor) -> None:
-        """Let every `summed_grad` be its part of one vector, to which later physical batches are added."""
-        self._sum = summed
-        for parameter, part in zip(self.params, split_like(self.params, summed), strict=True):
-            parameter.summed_grad = part
+        self.summed = summed if self.summed is None else self.summed + summed
 
     def _clipped_together(self) -> tuple[list[list[Any]], list[float]]:
         """Parameters that are clipped as one vector, and at which length."""
@@ -117,9 +107,12 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         self.add_noise()
         self._randomness = None
         self.original_optimizer.step()
-        self._sum = None
-        for parameter in self.params:
-            parameter.summed_grad, parameter.grad = None, None
+        self.zero_grad()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget everything of the logical batch."""
+        self.summed = None
+        super().zero_grad(set_to_none)
 
     def add_noise(self) -> None:
         """Leave (sum + noise) / divisor in `grad`, rounded to the parameter's type after the division."""
@@ -127,7 +120,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
             raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
         count, device = sum(parameter.numel() for parameter in self.params), self.params[0].device
         noise = torch.from_numpy(self.noise_multiplier * self.max_grad_norm * self._randomness.gaussian(count))
-        total = noise.to(device) if self._sum is None else self._sum + noise.to(device)
+        total = noise.to(device) if self.summed is None else self.summed + noise.to(device)
         for parameter, part in zip(self.params, split_like(self.params, total / self.divisor), strict=True):
             parameter.grad = part.to(parameter.dtype)
 

@@ -18,11 +18,11 @@ from server.plan_text import facts, verdict, warnings
 from server.remedies import remedies
 from shared.adapted_model import layout_of
 from shared.adapters import Layout
-from shared.errors import SettingsError
+from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.planning import plan
+from shared.privacy.planning import PrivacyPlan, plan
 from shared.privacy.signal_to_noise import Prospect
-from shared.study import Study
+from shared.study import Privacy, Study
 
 LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
 SIZES = {"north": 300, "south": 5012, "tiny": 4}
@@ -130,8 +130,21 @@ def test_a_plan_says_what_twice_the_rounds_would_gain(
     found, longer = planned(10), planned(20)
     assert found.epsilon_by_round[-1] == pytest.approx(longer.epsilon_by_round[-1], rel=0.01)
     assert longer.ratio / found.ratio == pytest.approx(found.gain_of_twice_the_rounds)
-    assert least < found.gain_of_twice_the_rounds < most
+    assert found.gain_of_twice_the_rounds is not None and least < found.gain_of_twice_the_rounds < most
     assert facts(found)["twice the rounds"].startswith(f"{found.gain_of_twice_the_rounds:.2f} times that ratio")
+
+
+def test_a_plan_is_made_also_where_twice_the_rounds_would_need_too_much_noise(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def limited(privacy: Privacy, *, steps: int) -> PrivacyPlan:
+        if steps > 9:
+            raise BudgetError("Expected a larger epsilon.")
+        return plan(privacy, steps=steps)
+
+    monkeypatch.setattr("server.plan.plan", limited)
+    found = study_plan(make_study(), LAYOUT, SIZES)
+    assert found.gain_of_twice_the_rounds is None and "no practical noise" in facts(found)["twice the rounds"]
 
 
 def test_a_typical_size_is_a_remedy_that_gives_what_it_says(make_study: Callable[..., Study]) -> None:
