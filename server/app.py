@@ -13,8 +13,9 @@ from server.intake import largest_plausible_norm
 from server.roster import Roster
 from shared.privacy.planning import plan
 from shared.protocol import Vector
-from shared.schedule import learning_rate_factors
+from shared.schedule import round_factors
 from shared.study import MOST_WEIGHT, Study
+from shared.whitening import MEASURING_RATE
 from shared.wire import ROUNDING_ROOM
 
 
@@ -84,13 +85,12 @@ def norm_bound(study: Study, round_number: int, *, dimension: int) -> float:
     uneven. Where they divide by a typical size it is one that weighs the most.
     """
     training, federation = study.training, study.federation
+    rates = [training.learning_rate, training.adapter_learning_rate]
     planned = plan(study.privacy, steps=study.total_steps)
     loudest = max(federation.smallest_declared_size, MOST_WEIGHT * (federation.typical_size or 0))
     return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(
-        rate=max(training.learning_rate, training.adapter_learning_rate),
-        factors=learning_rate_factors(
-            round_number=round_number, local_steps=training.local_steps, rounds=federation.rounds
-        ),
+        rate=MEASURING_RATE if round_number <= study.measuring_rounds else max(rates),
+        factors=round_factors(study, round_number),
         clip_norm=planned.clip_norm,
         noise_multiplier=planned.noise_multiplier,
         expected_batch=planned.sampling_rate * loudest,

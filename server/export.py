@@ -48,7 +48,7 @@ def export(study: Study, adapter: Vector, folder: Path) -> None:
         peft.peft_config["default"].base_model_name_or_path = study.model.source
         peft.save_pretrained(folder, save_embedding_layers=False)
     # a frozen head is the base model's own, which everyone has
-    head = {name: p.detach().contiguous() for name, p in model.head.named_parameters() if p.requires_grad}
+    head = {name: p.detach().contiguous() for name, p in model.plain_head().named_parameters() if p.requires_grad}
     if head:
         save_file(head, folder / HEAD_FILE)
     save_file({"adapter": torch.from_numpy(adapter)}, folder / PACKED_FILE)

@@ -6,7 +6,7 @@ from shared.adapters import Layout
 from shared.errors import SettingsError
 from shared.privacy.planning import plan
 from shared.privacy.signal_to_noise import shortest_noise
-from shared.privacy.study_steps import batch_of, parts_of, round_steps
+from shared.privacy.study_steps import batch_of, parts_in, round_steps
 from shared.study import Study
 
 MOST_DECLARED = 10**9
@@ -18,13 +18,13 @@ def rounds_kept_out(study: Study, layout: Layout, *, declared: int) -> list[int]
     Such a round is trained, paid for in privacy, and thrown away. "Certain" is but for a probability of e^-18, and for
     a signal that happens to cancel the noise.
     """
-    planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
-    batch = batch_of(study, declared)
-    return [
-        number
-        for number in range(1, 1 + study.federation.rounds)
-        if shortest_noise(parts, round_steps(study, planned, batch, number)) > _accepted(study, layout.length, number)
-    ]
+    planned, batch = plan(study.privacy, steps=study.total_steps), batch_of(study, declared)
+
+    def shortest(number: int) -> float:
+        return shortest_noise(parts_in(study, layout.tensors, number), round_steps(study, planned, batch, number))
+
+    numbers = range(1, 1 + study.federation.rounds)
+    return [number for number in numbers if shortest(number) > _accepted(study, layout.length, number)]
 
 
 def smallest_size_let_in(study: Study, layout: Layout) -> int | None:

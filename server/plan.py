@@ -12,6 +12,7 @@ from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
 from shared.privacy.signal_to_noise import (
+    STANDS_OUT,
     AdapterStart,
     Batch,
     Part,
@@ -21,19 +22,19 @@ from shared.privacy.signal_to_noise import (
     best_batches,
     head_rate,
     mean_batch,
+    moments_edge,
     noise_length,
     prospect,
     ratio,
 )
 from shared.privacy.spending import epsilon_by_round, rounds_afforded
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, round_steps
-from shared.study import Study, parse, read_toml
+from shared.study import WHITENED_KINDS, Study, parse, read_toml
 from shared.tasks.declarations import FEATURE_NORM
 from shared.wire import packed_bytes
 
 TYPICAL_SIZE_HELPS = 1.02
 """How many times as high a ratio is at which a typical size is worth a line."""
-ONE_LABEL = ("sequence-classification", "image-classification", "audio-classification")
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ class NodePlan:
     divisor: float
     """L, of every step: the same, or sampling rate x federation.typical_size."""
     update_ratio: float
-    """Longest signal over noise of its update in round 1."""
+    """Longest signal over noise of its update in the first round that trains."""
     study_ratio: float
     """The same over all steps of the part that decides, if the node were alone."""
     noise_length: float
-    """Of its update in round 1, in parameter units."""
+    """Of that update, in parameter units."""
     rounds_kept_out: int
     """Rounds whose update is certain to be longer than the server accepts."""
 
@@ -83,6 +84,23 @@ class TypicalSize:
 
 
 @dataclass(frozen=True)
+class Whitening:
+    """What `training.whitening` could tell apart."""
+
+    edge: float
+    """Of features' mean square length, that a direction has to hold to stand out of the noise."""
+    width: int
+    """Directions."""
+    on: bool
+    """Whether the study does."""
+
+    @property
+    def possible(self) -> bool:
+        """Whether noise is so low that it is worth a trial."""
+        return self.edge * self.width < STANDS_OUT
+
+
+@dataclass(frozen=True)
 class StudyPlan:
     """The whole plan; noise, steps and cost are the same at every node."""
 
@@ -108,7 +126,7 @@ class StudyPlan:
     bytes_total: int
     """Of one node, up and down, over all rounds."""
     mean_update_ratio: float
-    """Longest signal over noise of the mean of all nodes' updates in round 1."""
+    """Longest signal over noise of the mean of all nodes' updates in the first round that trains."""
     parts: list[PartPlan]
     """The one that decides first: the head, which starts at zero, or the adapter of a task without a head."""
     head_start: float | None
@@ -116,6 +134,8 @@ class StudyPlan:
     adapter_start: AdapterStart | None
     """The same of the adapter, beside that head, and a share; None unless head and adapter are both trained."""
     typical_size: TypicalSize
+    whitening: Whitening | None
+    """None where there is no single linear head on pooled features."""
     gain_of_twice_the_rounds: float | None
     """How many times the ratio twice as many rounds would have, at the same epsilon and other learning rates; None if
     no practical noise would be enough for them."""
@@ -212,11 +232,12 @@ def study_plan(
         bytes_up_per_round=up,
         bytes_down_per_round=down,
         bytes_total=(up + down) * rounds,
-        mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1)),
+        mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1 + study.measuring_rounds)),
         parts=by_part,
         head_start=head,
         adapter_start=_start(parts, by_part, head),
         typical_size=_typical_size(study, [*joining.values()], mean, asked),
+        whitening=_whitening(study, layout, planned, mean),
         gain_of_twice_the_rounds=_gain_of_twice_the_rounds(study, parts[0], mean, by_part[0].study_ratio),
         nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
         left_out=[name for name in declared if name not in joining],
@@ -227,7 +248,7 @@ def study_plan(
 
 
 def _head_start(study: Study, parts: Sequence[Part], steps: Steps) -> float | None:
-    one_label = study.task.kind in ONE_LABEL and getattr(study.task, "problem", "single-label") == "single-label"
+    one_label = study.task.kind in WHITENED_KINDS and getattr(study.task, "problem", "single-label") == "single-label"
     return head_rate(steps, feature_length=FEATURE_NORM) if one_label and parts[0].name == "head" else None
 
 
@@ -244,6 +265,14 @@ def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -
     return TypicalSize(typical, gain=with_it.units / mean.units)
 
 
+def _whitening(study: Study, layout: Layout, planned: PrivacyPlan, mean: Batch) -> Whitening | None:
+    widths = [shape[1] for name, shape in layout.tensors if name.startswith("head.") and len(shape) == 2]
+    if study.task.kind not in WHITENED_KINDS or not widths:
+        return None
+    steps = Steps([1.0] * study.training.local_steps, planned.noise_multiplier, planned.clip_norm, mean)
+    return Whitening(moments_edge(steps, widths[0]), widths[0], study.training.whitening)
+
+
 def _gain_of_twice_the_rounds(study: Study, part: Part, mean: Batch, now: float) -> float | None:
     rounds = 2 * study.federation.rounds
     longer = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
@@ -258,7 +287,8 @@ def _node(
     study: Study, planned: PrivacyPlan, parts: Sequence[Part], name: str, declared: int, kept_out: int
 ) -> NodePlan:
     batch = batch_of(study, declared)
-    first, whole = round_steps(study, planned, batch, 1), all_steps(study, planned, batch)
+    first = round_steps(study, planned, batch, 1 + study.measuring_rounds)
+    whole = all_steps(study, planned, batch)
     return NodePlan(
         name=name,
         declared_size=declared,

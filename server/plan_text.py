@@ -115,8 +115,9 @@ def facts(planned: StudyPlan) -> dict[str, str]:
         "ledger": f"limit {planned.epsilon_limit:g}, {planned.spent_steps} steps spent: {afforded} rounds",
         "trained": ", ".join(f"{p.name} {p.dimension} (ratio {p.study_ratio:.2g})" for p in planned.parts),
         **_start(planned),
+        **_whitening(planned),
         "asked per round": f"{planned.asked_per_round} of {len(planned.nodes)}; cost is for a node asked every time",
-        "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} in round 1, {planned.ratio:.2g} over the study",
+        "mean of the nodes": f"ratio {planned.mean_update_ratio:.2g} at first, {planned.ratio:.2g} over the study",
         "twice the rounds": _longer(planned.gain_of_twice_the_rounds),
         "bytes of a node": f"{planned.bytes_up_per_round:,} up, {planned.bytes_down_per_round:,} down per round; "
         f"{planned.bytes_total:,} in all",
@@ -156,6 +157,15 @@ def _start(planned: StudyPlan) -> dict[str, str]:
         rate, given = f"adapter_learning_rate {start.learning_rate:.2g}", planned.parts[1].learning_rate
         found["adapter"] = f"rate {given:g}; beside that, {rate} and head_share {start.head_share:.3f}"
     return found
+
+
+def _whitening(planned: StudyPlan) -> dict[str, str]:
+    found = planned.whitening
+    if found is None:
+        return {}
+    stands_out = f"of {found.width} directions, one stands out that holds {100 * found.edge:.2g} % of the features"
+    suggested = "worth a trial" if found.possible else "too loud to gain by it"
+    return {"whitening": f"{'on' if found.on else 'off'}; {stands_out}: {suggested}"}
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

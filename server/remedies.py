@@ -57,7 +57,8 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
             sigma = plan(changed, steps=total).noise_multiplier
         except BudgetError:
             return 0.0
-        factors = learning_rate_factors(round_number=1, local_steps=total, rounds=1)
+        training = total - study.measuring_rounds * study.training.local_steps
+        factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)
         times = rate / study.privacy.sampling_rate
         return ratio([part], Steps(factors, sigma, changed.clip_norm, Batch(times * mean.units, times * mean.divisor)))
 

@@ -18,6 +18,7 @@ from shared.records import Records
 from shared.study import Study
 from shared.tasks.kind import TaskKind
 from shared.tasks.kinds import task_kind
+from shared.whitened_head import WhitenedHead
 
 
 class AdaptedModel(nn.Module):
@@ -32,7 +33,8 @@ class AdaptedModel(nn.Module):
         self.foundation = foundation
         self.cut = adapters.lowest_trained_layer(base, study.adapter)
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
-        self.head = self.kind.head(base.config)
+        head = self.kind.head(base.config)
+        self.head = WhitenedHead(head) if study.training.whitening and isinstance(head, nn.Linear) else head
         self.layout = adapters.layout_of(self)
         if not self.layout.tensors:
             raise SettingsError(
@@ -43,7 +45,24 @@ class AdaptedModel(nn.Module):
         self.head_only = study.adapter.method == "head-only" and self.kind.pooled
         # a tuple hides the views from nn.Module: they share their parameters with `base`
         self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
+        self._trained = [p for p in self.parameters() if p.requires_grad]
+        self.measuring = False
+        self.measure(False)
         self.eval()
+
+    def measure(self, on: bool) -> None:
+        """Train what a round trains: the moments of a whitened head alone, or everything else; decides what `losses`
+        are, too. Without such a head there is nothing to measure.
+
+        Raises:
+            SettingsError: the study measures nothing.
+        """
+        if on and not isinstance(self.head, WhitenedHead):
+            raise SettingsError("Expected a study with training.whitening, got a round that measures without it.")
+        moments = self.head.moments.weight if isinstance(self.head, WhitenedHead) else None
+        self.measuring = on
+        for parameter in self._trained:
+            parameter.requires_grad_((parameter is moments) == on)
 
     @property
     def frozen_prefix(self) -> bool:
@@ -109,14 +128,19 @@ class AdaptedModel(nn.Module):
 
     def outputs(self, batch: Batch) -> Tensor:
         """What the task predicts (records, …), from `states` that `prefix` gave if the model is cut."""
+        return self.kind.answer(self.head, self._features(batch), batch)
+
+    def _features(self, batch: Batch) -> Tensor:
         if self.head_only and "states" in batch:
-            return self.kind.answer(self.head, batch["states"].squeeze(1), batch)
-        states = self.kind.run(self.part_for(batch), batch)
-        return self.kind.answer(self.head, self.kind.features(states, batch), batch)
+            return batch["states"].squeeze(1)
+        return self.kind.features(self.kind.run(self.part_for(batch), batch), batch)
 
     def losses(self, batch: Batch) -> Tensor:
         """One loss per record (records,); 0 for a record that cannot be used."""
-        losses = self.kind.losses(self.outputs(batch), batch)
+        if self.measuring and isinstance(self.head, WhitenedHead):
+            losses = self.head.measured(self._features(batch))
+        else:
+            losses = self.kind.losses(self.outputs(batch), batch)
         return torch.where(batch["usable"], losses, torch.zeros_like(losses))
 
     def forward(self, batch: Batch) -> Tensor:
@@ -124,12 +148,18 @@ class AdaptedModel(nn.Module):
         return self.outputs({name: tensor for name, tensor in batch.items() if name != "states"})
 
     def load(self, packed: NDArray[np.float32]) -> None:
-        """Take over a packed adapter."""
+        """Take over a packed adapter, and whiten by the moments in it."""
         adapters.unpack(self, self.layout, packed)
+        if isinstance(self.head, WhitenedHead):
+            self.head.take_over()
 
     def packed(self) -> NDArray[np.float32]:
         """The trainable state as one vector."""
         return adapters.pack(self, self.layout)
+
+    def plain_head(self) -> nn.Module:
+        """The head as others load it: a whitened one folded into one linear layer."""
+        return self.head.plain() if isinstance(self.head, WhitenedHead) else self.head
 
     def peft_model(self) -> PeftModel | None:
         """The base with its adapter in PEFT's own type; None if only the head is trained."""

@@ -26,8 +26,11 @@ UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
 MOST_WEIGHT = 4
 """How many typical sites one site weighs at most."""
+WHITENED_KINDS = ("sequence-classification", "image-classification", "audio-classification")
+"""Kinds with one linear head on pooled features of one length."""
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "privacy": {"head_share": None},
+    "training": {"whitening": False},
     "federation": {"wire": "float32", "cohort": None, "typical_size": None},
 }
 """Keys that studies once did not have, with what was so then, whatever their default is now. Left out of the identity
@@ -110,7 +113,7 @@ class Privacy(Section):
 
 
 class Training(Section):
-    """[training]: local SGD without momentum, linear decay over the whole study."""
+    """[training]: local SGD without momentum, linear decay over all rounds that train."""
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
     """Noisy steps per round and node."""
@@ -118,6 +121,12 @@ class Training(Section):
     """Of the head, at the first step. High because clipped gradients are short."""
     adapter_learning_rate: Positive = 1.0
     """Of the adapter, at the first step. `plan` says which one suits the noise."""
+    whitening: bool = False
+    """Spend round 1 on measuring, through the same noise, how the head's features vary, and train the head on features
+    that vary alike in every direction that stands out of that noise. Helps where a few directions hold most of what
+    features are, as those of a model that was pretrained on something else; `plan` says whether noise allows it. Costs
+    no privacy, a round, and width² more numbers per update. For one linear head on pooled features, and two rounds or
+    more. Not part of the identity where it is off; nodes of before this key refuse it."""
 
 
 class Federation(Section):
@@ -211,6 +220,12 @@ class Study(Section):
         cohort, quorum = self.federation.cohort, self.federation.quorum
         if cohort is not None and cohort < quorum:
             raise ValueError(f"federation.cohort must be at least federation.quorum = {quorum}, got {cohort}")
+        if self.training.whitening and self.task.kind not in WHITENED_KINDS:
+            raise ValueError(
+                f"training.whitening goes with task.kind = {', '.join(WHITENED_KINDS)}, got {self.task.kind!r}"
+            )
+        if self.training.whitening and self.federation.rounds < 2:
+            raise ValueError("training.whitening needs federation.rounds of at least 2: the first one only measures")
         if self.privacy.unit == RECORD and self.privacy.records_per_unit != RECORDS_PER_UNIT:
             raise ValueError("privacy.records_per_unit only goes with a privacy.unit other than 'record'")
         return self
@@ -219,6 +234,11 @@ class Study(Section):
     def total_steps(self) -> int:
         """Noisy steps of a node that joins every round: the worst case, and the one that is accounted."""
         return self.federation.rounds * self.training.local_steps
+
+    @property
+    def measuring_rounds(self) -> int:
+        """Rounds at the start that train nothing: the first one, with `training.whitening`."""
+        return int(self.training.whitening)
 
     def canonical_json(self) -> str:
         """One byte sequence per study: sorted keys, no spaces, defaults filled in, performance left out."""

@@ -39,7 +39,7 @@ class Arm:
     """The arm whose batches it trains on, and whose noise it has where it trains the same entries: what the two differ
     by is then what they do, not what they drew."""
     drawn: int = 0
-    """Trained entries of that arm."""
+    """Entries of that arm's adapter, or of its own where another is paired with it; a round may train only some."""
 
     @property
     def draws(self) -> str:
@@ -55,8 +55,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     head_only = None
     if study.adapter.method != "head-only" and has_head(study):
         head_only = changed(study, adapter=HEAD_ONLY, federation={"aggregation": "ffa"})
+    entries = layout_of(study).length
     if "head-federated" in wanted and head_only:
-        entries = layout_of(study).length
         arms.append(
             Arm("head-federated", "head alone", head_only, everyone, True, seed, paired_with="federated", drawn=entries)
         )
@@ -68,7 +68,7 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         ]
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), everyone, True, seed, recipe="textbook"))
-    arms.append(Arm("federated", "federated", study, everyone, True, seed))
+    arms.append(Arm("federated", "federated", study, everyone, True, seed, drawn=entries))
     if "central" in wanted:
         arms.append(Arm("central", "all records in one place", single, everyone, True, seed, pooled=True))
     rates = {
@@ -97,6 +97,7 @@ def _textbook(scenario: Scenario) -> Study:
         training={
             "learning_rate": simulation.textbook_learning_rate,
             "adapter_learning_rate": simulation.textbook_adapter_learning_rate,
+            "whitening": False,
         },
         federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED, **OWN_SIZE},
     )

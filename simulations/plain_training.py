@@ -14,7 +14,7 @@ from shared.adapted_model import AdaptedModel
 from shared.prefix import Prefix
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask
-from shared.schedule import learning_rate_factors
+from shared.schedule import round_factors
 from shared.study import Study
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,11 @@ class SiteWithoutPrivacy:
 
     def train(self, task: TrainTask) -> TrainReply:
         """Train without clipping or noise."""
-        training, federation = self._study.training, self._study.federation
         self._model.load(task.adapter)
         randomness = self._randomness(task.round)
-        for factor in learning_rate_factors(
-            round_number=task.round, local_steps=training.local_steps, rounds=federation.rounds
-        ):
-            self._step(factor, randomness)
+        with self._trainer.measuring(task.round <= self._study.measuring_rounds):
+            for factor in round_factors(self._study, task.round):
+                self._step(factor, randomness)
         update = self._model.packed() - task.adapter
         return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, update)
 
@@ -67,8 +65,7 @@ class SiteWithoutPrivacy:
             for total, parameter in zip(sums, named, strict=True):
                 total += parameter.grad_sample.sum(0)  # type: ignore[attr-defined]
                 parameter.grad_sample = None  # type: ignore[attr-defined]
-        head = set(self._model.head.parameters())
+        rates = {p: group["initial_lr"] for group in trainer.optimizer().param_groups for p in group["params"]}
         with torch.no_grad():
             for total, parameter in zip(sums, named, strict=True):
-                rate = trainer.learning_rates.head if parameter in head else trainer.learning_rates.adapter
-                parameter.sub_(factor * rate * total / trainer.divisor)
+                parameter.sub_(factor * rates[parameter] * total / trainer.divisor)

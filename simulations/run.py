@@ -28,6 +28,7 @@ from shared.files import write_atomically
 from shared.protocol import Vector
 from shared.records import joined, load
 from shared.tasks.kinds import task_kind
+from shared.whitening import MOMENTS
 from simulations import worker
 from simulations.arms import Arm, arm_folder, trained_arms, write_arm
 from simulations.engine import Engine, LocalEngine
@@ -283,7 +284,7 @@ class Run:
         start, parts = initial_adapter(self.study), list[Vector]()
         for name, shape in layout_of(self.study).tensors:
             size, done = math.prod(shape), sum(len(part) for part in parts)
-            random = name.startswith("head.") and name.endswith("weight")
+            random = name.startswith("head.") and name.endswith("weight") and not name.startswith(MOMENTS)
             drawn = generator.standard_normal(size).astype(np.float32)
             parts.append(drawn if random else start[done : done + size])
         has_head = any(name.startswith("head.") for name, _ in layout_of(self.study).tensors)

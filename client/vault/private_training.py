@@ -9,6 +9,7 @@ Rules
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ from shared.errors import ExactnessError
 from shared.prefix import Prefix
 from shared.privacy.planning import PrivacyPlan
 from shared.study import RECORD
+from shared.whitening import MEASURING_RATE
 
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once; cuts batches, so it changes rounding only
@@ -48,6 +50,7 @@ class PrivateTrainer:
     Guarantee: what `train_round` returns depends on a record only through noisy sums that the plan accounts for.
     Guarantee: adding or removing one unit with all its records moves a step's sum by at most `clip_norm`.
     Guarantee: a plan that hides more than single records is refused on records that are not grouped by unit.
+    Guarantee: a round that measures trains nothing else, and no other round measures.
 
     Args:
         model: made per-example in place, if only linear layers are trained.
@@ -83,6 +86,7 @@ class PrivateTrainer:
         self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
+        model.measure(False)
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
         self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
@@ -94,26 +98,52 @@ class PrivateTrainer:
         factors: Sequence[float],
         randomness: Randomness,
         on_step: Callable[[int], None] = lambda _step: None,
+        measures: bool = False,
     ) -> NDArray[np.float32]:
         """Take `len(factors)` noisy steps from the received adapter; returns new minus received, packed float32.
+
+        Args:
+            received: packed adapter.
+            factors: of the learning rates, one per step.
+            randomness: of the round.
+            on_step: told the number of steps done.
+            measures: whether the round measures features' moments, and trains nothing else.
 
         Raises:
             ExactnessError: a trainable tensor has no exact gradient, or did not move.
         """
         self.model.load(received)
-        optimizer = self.optimizer()
-        for number, factor in enumerate(factors):
-            self._step(optimizer, factor, randomness)
-            on_step(number + 1)
-        self.clip_fraction = int(optimizer.scaled_down) / max(1, optimizer.seen)
-        update: NDArray[np.float32] = self.model.packed() - received
-        self._check_movement(update)
+        with self.measuring(measures):
+            optimizer = self.optimizer()
+            for number, factor in enumerate(factors):
+                self._step(optimizer, factor, randomness)
+                on_step(number + 1)
+            self.clip_fraction = int(optimizer.scaled_down) / max(1, optimizer.seen)
+            update: NDArray[np.float32] = self.model.packed() - received
+            self._check_movement(update)
         return update
+
+    @contextmanager
+    def measuring(self, on: bool) -> Iterator[None]:
+        """Train for a while what a round that measures does; or, without `on`, what the others do."""
+        self.model.measure(on)
+        try:
+            if self.linear:
+                make_per_example(self.model)
+            yield
+        finally:
+            self.model.measure(False)
+
+    @property
+    def entries(self) -> int:
+        """Numbers that are trained now."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def optimizer(self) -> PrivateOptimizer:
         """A fresh optimizer over what is trained: head and adapter at their own rates, each with its share of the
-        clipping norm if the plan says so."""
-        rates = {"head": self.learning_rates.head, "base": self.learning_rates.adapter}
+        clipping norm if the plan says so; or what is measured, with all of it."""
+        rates = {"head": MEASURING_RATE if self.model.measuring else self.learning_rates.head}
+        rates["base"] = self.learning_rates.adapter
         groups: list[dict[str, Any]] = []
         for name, rate in rates.items():
             trained = [p for p in getattr(self.model, name).parameters() if p.requires_grad]
@@ -162,7 +192,7 @@ class PrivateTrainer:
             chosen,
             tokens=self.micro_batch_tokens,
             fixed=kind.fixed_tokens,
-            most=max(1, GRADIENT_BYTES // (ENTRY_BYTES * self.model.layout.length)),
+            most=max(1, GRADIENT_BYTES // (ENTRY_BYTES * self.entries)),
         )
 
     def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:
@@ -195,7 +225,7 @@ class PrivateTrainer:
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-        drawn = begun(randomness.step(), self.model.layout.length, self.prefix.device)
+        drawn = begun(randomness.step(), self.entries, self.prefix.device)
         records = self.prefix.records
         chosen = drawn.poisson_batch(records.unit_count, self.plan.sampling_rate)
         if records.units is None:
@@ -210,17 +240,19 @@ class PrivateTrainer:
 
     def _unit_groups(self, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut a logical batch of units so that no unit is cut and the sums of one group fit into memory."""
-        at_once = max(1, UNIT_SUMS_BYTES // (8 * self.model.layout.length))
+        at_once = max(1, UNIT_SUMS_BYTES // (8 * self.entries))
         for start in range(0, len(chosen), at_once):
             yield chosen[start : start + at_once]
 
     def _check_movement(self, update: NDArray[np.float32]) -> None:
-        start = 0
+        start, trained = 0, {name for name, p in self.model.named_parameters() if p.requires_grad}
         for name, shape in self.model.layout.tensors:
             size = int(np.prod(shape))
             part = update[start : start + size]
-            if not np.isfinite(part).all() or not part.any():
-                raise ExactnessError(f"Expected every trained tensor to move to finite values, {name} did not.")
+            if not np.isfinite(part).all() or bool(part.any()) != (name in trained):
+                raise ExactnessError(
+                    f"Expected every tensor that is trained, and no other, to move to finite values, got {name}."
+                )
             start += size
 
 

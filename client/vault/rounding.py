@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from shared.adapters import Layout
 from shared.privacy.planning import plan
 from shared.privacy.size import largest_signal, noise_deviation
-from shared.schedule import learning_rate_factors
+from shared.schedule import round_factors
 from shared.study import Study
+from shared.whitening import MEASURING_RATE
 from shared.wire import Encoding, Grid, Vector, parts
 
 STEPS_PER_DEVIATION = 8
@@ -40,10 +41,7 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
         return Encoding(study.federation.wire)
     training, planned = study.training, plan(study.privacy, steps=study.total_steps)
     head = Layout(tuple((name, shape) for name, shape in layout.tensors if name.startswith("head."))).length
-    factors = learning_rate_factors(
-        round_number=round_number, local_steps=training.local_steps, rounds=study.federation.rounds
-    )
-
+    factors = round_factors(study, round_number)
     batch = planned.sampling_rate * declared_size
     divisor = planned.sampling_rate * study.federation.divisor_size(declared_size)
 
@@ -54,7 +52,8 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
         return Grid.fitted(length, largest=largest, finest=noise / STEPS_PER_DEVIATION)
 
     adapter = grid(layout.length - head, training.adapter_learning_rate)
-    return Encoding("int8", (adapter, grid(head, training.learning_rate)))
+    of_head = MEASURING_RATE if round_number <= study.measuring_rounds else training.learning_rate
+    return Encoding("int8", (adapter, grid(head, of_head)))
 
 
 def rounded(update: Vector, encoding: Encoding, uniforms: NDArray[np.float64]) -> Vector:

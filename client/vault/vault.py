@@ -29,7 +29,7 @@ from shared.prefix import Prefix, prefix_for
 from shared.privacy.planning import plan
 from shared.protocol import Status, TrainReply, TrainTask, Vector
 from shared.records import Records, with_units
-from shared.schedule import learning_rate_factors
+from shared.schedule import round_factors
 from shared.study import RECORD, Study
 from shared.wire import Encoding
 
@@ -161,12 +161,14 @@ class Vault:
         return next(self.model.parameters()).device
 
     def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> TrainReply:
-        training, federation = self.study.training, self.study.federation
-        factors = learning_rate_factors(
-            round_number=task.round, local_steps=training.local_steps, rounds=federation.rounds
-        )
         started, randomness = time.monotonic(), self._randomness(task.round)
-        update = trainer.train_round(task.adapter, factors=factors, randomness=randomness, on_step=self._on_step)
+        update = trainer.train_round(
+            task.adapter,
+            factors=round_factors(self.study, task.round),
+            randomness=randomness,
+            on_step=self._on_step,
+            measures=task.round <= self.study.measuring_rounds,
+        )
         self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction)
         return self._encoded(task, update, randomness)
 

@@ -5,20 +5,31 @@ from collections.abc import Iterable
 
 from shared.privacy.planning import PrivacyPlan
 from shared.privacy.signal_to_noise import Batch, Part, Steps
-from shared.schedule import learning_rate_factors
+from shared.schedule import learning_rate_factors, round_factors
 from shared.study import Study
+from shared.whitening import MEASURING_RATE, MOMENTS
 
 
 def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
     """Head and adapter, in this order, as far as the names and shapes of the trained tensors hold them."""
     dimension = {"head": 0, "adapter": 0}
     for name, shape in tensors:
-        dimension["head" if name.startswith("head.") else "adapter"] += math.prod(shape)
+        if not name.startswith(MOMENTS):
+            dimension["head" if name.startswith("head.") else "adapter"] += math.prod(shape)
     rates = {"head": study.training.learning_rate, "adapter": study.training.adapter_learning_rate}
     share, shares = study.privacy.head_share, dict[str, float]()
     if share is not None and all(dimension.values()):
         shares = {"head": share, "adapter": 1 - share}
     return [Part(name, rates[name], size, shares.get(name)) for name, size in dimension.items() if size]
+
+
+def parts_in(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]], number: int) -> list[Part]:
+    """What one round moves: these, or what it measures."""
+    if number > study.measuring_rounds:
+        return parts_of(study, tensors)
+    return [
+        Part("moments", MEASURING_RATE, sum(math.prod(shape) for name, shape in tensors if name.startswith(MOMENTS)))
+    ]
 
 
 def batch_of(study: Study, declared_size: int) -> Batch:
@@ -29,13 +40,11 @@ def batch_of(study: Study, declared_size: int) -> Batch:
 
 def round_steps(study: Study, planned: PrivacyPlan, batch: Batch, number: int) -> Steps:
     """The steps of one round."""
-    factors = learning_rate_factors(
-        round_number=number, local_steps=study.training.local_steps, rounds=study.federation.rounds
-    )
-    return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)
+    return Steps(round_factors(study, number), planned.noise_multiplier, planned.clip_norm, batch)
 
 
 def all_steps(study: Study, planned: PrivacyPlan, batch: Batch) -> Steps:
-    """The steps of the whole study."""
-    factors = learning_rate_factors(round_number=1, local_steps=study.total_steps, rounds=1)
+    """The steps of the whole study that train."""
+    training = study.total_steps - study.measuring_rounds * study.training.local_steps
+    factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)
     return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)

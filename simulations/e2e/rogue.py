@@ -14,7 +14,7 @@ from client.membership import membership
 from client.settings import folders, load_node
 from shared.privacy.planning import plan
 from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
-from shared.schedule import learning_rate_factors
+from shared.schedule import round_factors
 from shared.study import Study, recorded
 
 HUGE_FLOATS = 75_000_000
@@ -72,9 +72,7 @@ class Rogue:
 def honest_norm(study: Study, number: int, size: int, dimension: int) -> float:
     """How long an honest update of a round is: noise is nearly all of it (one step: rate sigma C sqrt(d) / q n)."""
     training, planned = study.training, plan(study.privacy, steps=study.total_steps)
-    factors = learning_rate_factors(
-        round_number=number, local_steps=training.local_steps, rounds=study.federation.rounds
-    )
+    factors = round_factors(study, number)
     rate = max(training.learning_rate, training.adapter_learning_rate)
     step = planned.noise_multiplier * planned.clip_norm * math.sqrt(dimension) / (planned.sampling_rate * size)
     return rate * step * math.sqrt(sum(factor**2 for factor in factors))
