@@ -46,7 +46,7 @@ def study(tmp_path: Path, tiny_bert: Path) -> Callable[..., str]:
     (tmp_path / "node.toml").write_text("\n".join(datasets))
 
     def write(name: str = "study.toml", **changes: Any) -> str:
-        values = {"epsilon": 2.0, "quorum": 3, "wire": "float32", "sizes": ""} | changes
+        values = {"epsilon": 2.0, "quorum": 3, "wire": "float32", "sizes": "", "whitening": "false"} | changes
         (tmp_path / name).write_text(f"""
 [study]
 name = "test"
@@ -59,6 +59,8 @@ labels = ["no", "yes"]
 max_length = 24
 [privacy]
 epsilon = {values["epsilon"]}
+[training]
+whitening = {values["whitening"]}
 [federation]
 quorum = {values["quorum"]}
 wire = "{values["wire"]}"
@@ -100,6 +102,12 @@ def test_show_says_what_the_site_weighs_where_sizes_do(node: Command, study: Cal
     assert "this site weighs 3 times a typical one" in shown[1] and "weighs 0.25 times a typical one" in shown[2]
     weights = [json.loads(node("show", name, "--dataset", "ward", "--json")[1])["weight"] for name in names]
     assert weights == [1, 3, 0.25]
+
+
+def test_show_says_that_a_first_round_measures_features(node: Command, study: Callable[..., str]) -> None:
+    code, out, _ = node("show", study(whitening="true"), "--dataset", "ward")
+    assert code == 0 and "bytes of noisy second moments of the model's features (the first round) or noisy" in out
+    assert "second moments" not in node("show", study(), "--dataset", "ward")[1]
 
 
 def test_show_puts_the_bytes_of_every_encoding_beside_full_lora_and_the_whole_model(

@@ -56,6 +56,8 @@ class Question:
     sampling_rate: float
     weight: float
     """Of this site in the mean, beside one of the study's typical size; 1 where all sites weigh the same."""
+    measures: bool
+    """Whether the first round sends noisy second moments of features, with `training.whitening`."""
     epsilon_alone: float
     """Cost of the whole study by itself."""
     epsilon_promised: float
@@ -79,9 +81,12 @@ class Question:
         labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
         problems = "".join(f"\n  {line}" for line in facts.problems)
         weighs = "" if self.weight == 1 else f" In the mean this site weighs {self.weight:.2g} times a typical one."
+        sent = "noisy adapter"
+        if self.measures:
+            sent = "noisy second moments of the model's features (the first round) or noisy adapter (the others)"
         return (
             f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
-            f"In each, {self.bytes_per_round} bytes of noisy adapter ({self.wire}) leave this house, nothing else that "
+            f"In each, {self.bytes_per_round} bytes of {sent} ({self.wire}) leave this house, nothing else that "
             f"depends on a {self.unit}. Afterwards the records have promised epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}); {max(0.0, left):.3f} is left for all studies to come."
             f"{weighs}\n"
@@ -319,6 +324,7 @@ class Desk:
             noise_multiplier=planned.noise_multiplier,
             sampling_rate=planned.sampling_rate,
             weight=batch_of(study, policy.declared_size).weight,
+            measures=study.measuring_rounds > 0,
             epsilon_alone=epsilon_rdp([whole], limit.delta),
             epsilon_promised=epsilon_rdp(history, limit.delta),
             epsilon_after=epsilon_rdp([*history, whole], limit.delta),

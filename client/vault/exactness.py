@@ -127,6 +127,10 @@ def _scratch(cache: Path | None) -> Iterator[Path | None]:
 def _randomise(model: AdaptedModel) -> None:
     drawn = np.random.default_rng(21).standard_normal(model.layout.length)
     model.load(model.packed() + (SPREAD * drawn).astype(np.float32))
+    if isinstance(model.head, WhitenedHead):  # moments that are noise alone would whiten nothing
+        with torch.no_grad():
+            model.head.moments.weight.add_(torch.diag(torch.arange(1.0, 1.0 + model.width).to(model.head.whitener)))
+        model.head.take_over()
 
 
 def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> Gradients:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 from typer.testing import CliRunner
 
@@ -130,6 +131,23 @@ def test_a_merged_classifier_keeps_its_head_beside_it(make_study: Studies, rando
     folder = exported(study, randomised(study), tmp_path)
     assert (folder / "model" / "head.safetensors").read_bytes() == (folder / "adapter/head.safetensors").read_bytes()
     assert {"config.json", "model.safetensors", "vocab.txt"} <= {path.name for path in (folder / "model").iterdir()}
+
+
+def test_a_whitened_head_is_handed_out_as_one_linear_layer(
+    make_study: Studies, randomised: Any, tmp_path: Path
+) -> None:
+    study = make_study(training={"whitening": True})
+    model = randomised(study)
+    model.head.moments.weight.data.copy_(torch.diag(torch.arange(1.0, 33.0)))
+    model.load(model.packed())
+    folder = exported(study, model, tmp_path)
+    head, features = load_file(folder / "adapter" / "head.safetensors"), torch.randn(5, 32)
+    found = torch.nn.functional.linear(features, head["weight"], head["bias"])
+    torch.testing.assert_close(found, model.head(features), rtol=1e-4, atol=1e-5)
+    assert not torch.equal(model.head.whitener, torch.eye(32))
+    texts = ["good word1 word2", "bad word3", "fine poor"]
+    torch.testing.assert_close(load_finished(folder / "adapter")._model.packed(), model.packed())
+    assert load_finished(folder / "adapter").classify(texts)
 
 
 def test_a_damaged_adapter_is_not_merged(make_study: Studies, randomised: Any, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from safetensors.numpy import load_file
 
 import simulations
 from server.checkpoints import Checkpoints
@@ -133,12 +134,13 @@ def test_a_study_in_int8_sends_a_byte_for_each_value_and_little_else(
     assert next(without) == next(without)
 
 
+@pytest.mark.parametrize("whitening", [False, True])
 def test_the_head_alone_has_the_same_batches_and_noise_as_the_study_beside_it(
-    tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
+    tmp_path: Path, tiny_bert: Path, table: pd.DataFrame, whitening: bool
 ) -> None:
     """With an adapter that hardly moves and hardly shares the clipping norm, both train the same head."""
     declared = declaration(tiny_bert)
-    declared["training"] = declared["training"] | {"adapter_learning_rate": 1e-6}
+    declared["training"] = declared["training"] | {"adapter_learning_rate": 1e-6, "whitening": whitening}
     declared["privacy"] = declared["privacy"] | {"head_share": 0.999999}
     declared["simulation"]["arms"] = ("head-federated", "federated")
     scenario = Scenario.model_validate(declared)
@@ -156,6 +158,27 @@ def test_the_head_alone_has_the_same_batches_and_noise_as_the_study_beside_it(
     for name, alone in learned[0].items():
         assert np.abs(alone).max() > 0.1
         assert learned[1][name] == pytest.approx(alone, abs=1e-3)
+
+
+def test_a_study_that_whitens_runs_beside_its_references_and_is_resumed_to_the_same_bytes(
+    tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
+) -> None:
+    declared = declaration(tiny_bert)
+    declared["training"] = declared["training"] | {"whitening": True}
+    declared["simulation"]["arms"] = ("untrained-head", "federated", "central", "without-privacy")
+    scenario = Scenario.model_validate(declared)
+    result = run_of(scenario, tmp_path / "run", table).execute()
+    assert all(entry.accepted == 3 for entry in result.rounds)
+    assert result.privacy["north"].steps == 12  # the round that measures is paid for like the others
+    for number in (2, 3):  # what a run that was cut off after the first round goes on from
+        for kept in (arm_folder(tmp_path / "run", "federated") / "checkpoints").glob(f"round-{number:05d}.*"):
+            kept.unlink()
+    before = packed(tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    run_of(scenario, tmp_path / "run", table, resume=True).execute()
+    assert packed(tmp_path / "run") == before
+    head = load_file(tmp_path / "run" / "adapter" / "head.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in head.items()} == {"weight": (2, 32), "bias": (2,)}
 
 
 def test_only_arms_of_several_sites_divide_by_a_typical_size(scenario: Scenarios) -> None:
@@ -183,8 +206,9 @@ def test_only_arms_with_the_noise_of_sgd_are_rounded(scenario: Scenarios) -> Non
 
 
 def test_the_recipe_of_tutorials_clips_one_vector_at_length_one(scenario: Scenarios) -> None:
-    declared = scenario(simulation={"arms": ["textbook", "federated"]}, privacy={"clip_norm": 3.0})
-    textbook, ours = trained_arms(declared, ())
+    simulation, training = {"arms": ["textbook", "federated"]}, {"whitening": True}
+    textbook, ours = trained_arms(scenario(simulation=simulation, privacy={"clip_norm": 3.0}, training=training), ())
+    assert ours.study.training.whitening and not textbook.study.training.whitening
     assert ours.study.privacy.head_share == 0.8 and textbook.study.privacy.head_share is None
     assert (textbook.study.privacy.clipping, textbook.study.privacy.clip_norm) == ("flat", 1.0)
     assert textbook.study.privacy.epsilon == ours.study.privacy.epsilon
