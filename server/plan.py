@@ -13,6 +13,7 @@ from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
 from shared.privacy.signal_to_noise import (
     STANDS_OUT,
+    WHITENED_HEAD_RATE,
     AdapterStart,
     Batch,
     Part,
@@ -211,7 +212,8 @@ def study_plan(
     by_part = [
         PartPlan(p.name, p.dimension, p.learning_rate, ratio([p], all_steps(study, planned, mean))) for p in parts
     ]
-    head = _head_start(study, parts, all_steps(study, planned, mean))
+    plain_head = _head_start(study, parts, all_steps(study, planned, mean))
+    head = plain_head and plain_head * (WHITENED_HEAD_RATE if study.training.whitening else 1)
     rounds, local_steps = study.federation.rounds, study.training.local_steps
     up, down = packed_bytes(layout.length, study.federation.wire), packed_bytes(layout.length, "float32")
     # of two digits, so even thousands of sites have few different sizes
@@ -235,7 +237,7 @@ def study_plan(
         mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1 + study.measuring_rounds)),
         parts=by_part,
         head_start=head,
-        adapter_start=_start(parts, by_part, head),
+        adapter_start=_start(parts, by_part, plain_head),
         typical_size=_typical_size(study, [*joining.values()], mean, asked),
         whitening=_whitening(study, layout, planned, mean),
         gain_of_twice_the_rounds=_gain_of_twice_the_rounds(study, parts[0], mean, by_part[0].study_ratio),

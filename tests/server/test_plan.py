@@ -56,6 +56,26 @@ def test_bytes_are_those_of_the_trained_entries(make_study: Callable[..., Study]
     assert small.bytes_up_per_round == 578 + 40 and small.bytes_total == 3 * (578 + 40 + 4 * 578)
 
 
+def test_whitening_is_suggested_where_noise_on_moments_is_low_and_its_head_starts_faster(
+    make_study: Callable[..., Study],
+) -> None:
+    loud, quiet = (study_plan(make_study(), LAYOUT, {"a": size, "b": size}) for size in (300, 30_000))
+    assert loud.whitening is not None and quiet.whitening is not None and loud.whitening.width == 32
+    assert loud.whitening.edge == pytest.approx(100 * quiet.whitening.edge)
+    assert not loud.whitening.possible and quiet.whitening.possible
+    assert "too loud to gain by it" in facts(loud)["whitening"]
+    assert (
+        facts(quiet)["whitening"].startswith("off; of 32 directions") and "worth a trial" in facts(quiet)["whitening"]
+    )
+    on = make_study(training={"whitening": True})
+    found = study_plan(on, Layout((*LAYOUT.tensors, ("head.moments.weight", (32, 32)))), {"a": 300, "b": 300})
+    assert found.steps == loud.steps and found.noise_multiplier == loud.noise_multiplier
+    # six of nine steps train, so less noise adds up in the head, and a whitened head starts at twice the rate
+    assert found.head_start is not None and loud.head_start is not None
+    assert 2.2 * loud.head_start < found.head_start < 2.6 * loud.head_start
+    assert facts(found)["whitening"].startswith("on; ")
+
+
 def test_a_study_that_cannot_learn_is_told_so_and_every_remedy_helps(make_study: Callable[..., Study]) -> None:
     study, sizes = make_study(privacy={"epsilon": 0.05}), {"north": 300, "south": 300}
     found = study_plan(study, LAYOUT, sizes)

@@ -62,6 +62,16 @@ def test_every_set_is_a_scenario_and_references_are_run_once_per_seed() -> None:
 
 
 @pytest.mark.integration
+def test_a_head_is_whitened_where_the_plan_says_that_noise_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("vader", 8.0, 1, SHORT)
+    plain = as_planned(case)
+    monkeypatch.setattr("server.plan.STANDS_OUT", 1000.0)
+    whitened = as_planned(case)
+    assert whitened.training.whitening and not plain.training.whitening
+    assert whitened.training.learning_rate > plain.training.learning_rate
+
+
+@pytest.mark.integration
 def test_an_adapter_moves_as_far_as_the_plan_says_at_each_epsilon_and_unequal_sites_have_a_typical_size() -> None:
     strict, loose = (as_planned(Case("vader", epsilon, 1, SHORT)) for epsilon in (1.0, 8.0))
     assert strict.training.adapter_learning_rate < loose.training.adapter_learning_rate < 16

@@ -1,7 +1,8 @@
 """What a set is trained by: its file, and the planner's suggestions, from public numbers.
 
-Where sites differ in size, they divide by the mean of what they declare. Rates and head share depend on epsilon: the
-more noise, the less head and adapter are moved, and the more of the norm the head keeps.
+Where sites differ in size, they divide by the mean of what they declare. Where noise is low enough to tell in which
+directions features vary, the head is whitened. Rates and head share depend on epsilon: the more noise, the less head
+and adapter are moved, and the more of the norm the head keeps.
 """
 
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from simulations.scenario import Scenario, load
 
 
 def as_planned(case: Case) -> Scenario:
-    """The case's scenario, with the planner's typical size, rates and head share.
+    """The case's scenario, with the planner's typical size, whitening, rates and head share.
 
     Raises:
         SettingsError: the data set was not fetched.
@@ -21,6 +22,9 @@ def as_planned(case: Case) -> Scenario:
     changes, planned = case.changes, _planned(case, case.changes)
     if planned.typical_size.helps:
         changes = [*changes, f"federation.typical_size={planned.typical_size.mean}"]
+        planned = _planned(case, changes)
+    if planned.whitening is not None and planned.whitening.possible:
+        changes = [*changes, "training.whitening=true"]
         planned = _planned(case, changes)
     head, start = planned.head_start, planned.adapter_start
     if head is None or start is None:
