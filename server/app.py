@@ -11,11 +11,12 @@ from server.checkpoints import Checkpoints, State
 from server.coordinator import Coordinator, Echoes, Evaluate, Observer, Terms
 from server.intake import largest_plausible_norm
 from server.roster import Roster
+from shared.adapters import Layout
 from shared.privacy.planning import plan
+from shared.privacy.study_steps import parts_in
 from shared.protocol import Vector
 from shared.schedule import round_factors
 from shared.study import MOST_WEIGHT, Study
-from shared.whitening import MEASURING_RATE
 from shared.wire import ROUNDING_ROOM
 
 
@@ -78,22 +79,21 @@ def build_server_app(
     return app
 
 
-def norm_bound(study: Study, round_number: int, *, dimension: int) -> float:
+def norm_bound(study: Study, round_number: int, layout: Layout) -> float:
     """The largest norm of an honest update in this round, at the site the study admits that may have the longest one.
 
     That is the smallest one where sites divide by their own size: its noise is the loudest, and its batch the most
     uneven. Where they divide by a typical size it is one that weighs the most.
     """
-    training, federation = study.training, study.federation
-    rates = [training.learning_rate, training.adapter_learning_rate]
-    planned = plan(study.privacy, steps=study.total_steps)
+    federation, planned = study.federation, plan(study.privacy, steps=study.total_steps)
+    moved = parts_in(study, layout.tensors, round_number)
     loudest = max(federation.smallest_declared_size, MOST_WEIGHT * (federation.typical_size or 0))
     return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(
-        rate=MEASURING_RATE if round_number <= study.measuring_rounds else max(rates),
+        rate=max(part.learning_rate for part in moved),
         factors=round_factors(study, round_number),
         clip_norm=planned.clip_norm,
         noise_multiplier=planned.noise_multiplier,
         expected_batch=planned.sampling_rate * loudest,
         divisor=planned.sampling_rate * federation.divisor_size(loudest),
-        dimension=dimension,
+        dimension=sum(part.dimension for part in moved),
     )

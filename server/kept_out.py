@@ -24,7 +24,7 @@ def rounds_kept_out(study: Study, layout: Layout, *, declared: int) -> list[int]
         return shortest_noise(parts_in(study, layout.tensors, number), round_steps(study, planned, batch, number))
 
     numbers = range(1, 1 + study.federation.rounds)
-    return [number for number in numbers if shortest(number) > _accepted(study, layout.length, number)]
+    return [number for number in numbers if shortest(number) > _accepted(study, layout, number)]
 
 
 def smallest_size_let_in(study: Study, layout: Layout) -> int | None:
@@ -55,11 +55,11 @@ def refuse_what_is_kept_out(study: Study, layout: Layout) -> None:
         hint += f", or set federation.smallest_declared_size to {enough} or more"
     raise SettingsError(
         f"Expected updates that the server accepts from every site that the study admits, got noise longer than "
-        f"{_accepted(study, layout.length, rounds[0]):.0f} at one of federation.smallest_declared_size={smallest} in "
+        f"{_accepted(study, layout, rounds[0]):.0f} at one of federation.smallest_declared_size={smallest} in "
         f"{len(rounds)} of {study.federation.rounds} rounds.",
         hint=f"{hint}. Such rounds would be paid for and thrown away; --force runs the study all the same.",
     )
 
 
-def _accepted(study: Study, dimension: int, number: int) -> float:
-    return min(norm_bound(study, number, dimension=dimension), LARGEST_NORM)
+def _accepted(study: Study, layout: Layout, number: int) -> float:
+    return min(norm_bound(study, number, layout), LARGEST_NORM)

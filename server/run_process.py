@@ -25,7 +25,7 @@ from server.rounds import RoundRecord
 from server.settings import Home
 from server.store import Run, Store
 from server.superlink import QUIET
-from shared.adapted_model import initial_adapter
+from shared.adapted_model import initial_adapter, layout_of
 from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol import StudyOffer
 from shared.versions import spoken_for
@@ -101,7 +101,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
             folder / "checkpoints",
             initial=initial,
             on_done=finished.append,
-            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, dimension=len(initial))),
+            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout_of(study))),
             evaluate=evaluate,
             observer=watcher,
             roster=lambda grid: Approving(

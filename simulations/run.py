@@ -256,7 +256,7 @@ class Run:
     def _bound(arm: Arm, layout: Layout) -> Callable[[int], float]:
         if not arm.protected or arm.recipe != "own":  # the bound is that of our own steps
             return lambda _number: float("inf")
-        return lambda number: norm_bound(arm.study, number, dimension=layout.length)
+        return lambda number: norm_bound(arm.study, number, layout)
 
     def _evaluate(self, engine: Engine, arm: str, adapter: Vector, prepared: Prepared) -> Quality:
         calls = [(arm, group, adapter) for group in evaluated_together(prepared)]

@@ -9,6 +9,7 @@ from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.app import norm_bound
 from server.intake import BLOCK, LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect, largest_plausible_norm
+from shared.adapters import Layout
 from shared.protocol import (
     PROTOCOL_VERSION,
     Status,
@@ -23,6 +24,7 @@ from shared.study import Study
 from shared.wire import HEADER, WIRES, Encoding, Grid, Wire
 
 TASK = TrainTask("s" * 64, "run", 3, np.zeros(4, np.float32))
+FOUR = Layout((("head.weight", (4,)),))
 GOOD = TrainReply(TASK.study_sha256, "run", 3, digest(TASK.adapter), Status.TRAINED, np.ones(4, np.float32))
 
 
@@ -156,7 +158,7 @@ def test_no_study_can_declare_the_overflow_bound_away() -> None:
 
 def test_norm_bound_lets_every_honest_round_pass_and_stops_ten_times_the_bound(make_study: Any) -> None:
     study: Study = make_study()
-    bound = norm_bound(study, 1, dimension=4)
+    bound = norm_bound(study, 1, FOUR)
     generator = np.random.default_rng(0)
     rate, per_step = 16.0, study.privacy.sampling_rate * study.federation.smallest_declared_size
     sigma = bound_sigma(study)
@@ -167,7 +169,7 @@ def test_norm_bound_lets_every_honest_round_pass_and_stops_ten_times_the_bound(m
         steps = (batch[:, None] * np.array([[1.0, 0, 0, 0]]) + noise) * rate / per_step
         lengths.append(np.linalg.norm(steps.sum(0)))
     assert max(lengths) < bound < 10 * max(lengths)
-    assert norm_bound(study, study.federation.rounds, dimension=4) < bound
+    assert norm_bound(study, study.federation.rounds, FOUR) < bound
 
 
 @pytest.mark.parametrize("declared", [10, 200, 500, 799, 800, 801, 5000, 10**6])
@@ -187,7 +189,7 @@ def test_no_admitted_size_has_honest_updates_beyond_the_bound(
     by_itself = largest_plausible_norm(
         **alone, noise_multiplier=sigma, expected_batch=0.1 * declared, divisor=divisor, dimension=4
     )
-    bound = norm_bound(study, 1, dimension=4)
+    bound = norm_bound(study, 1, FOUR)
     assert lengths.max() < by_itself <= bound * (1 + 1e-12)
 
 

@@ -233,7 +233,7 @@ def test_what_is_said_to_be_kept_out_is_what_the_server_keeps_out(make_study: Ca
         squares = sum((1 - step / 9) ** 2 for step in range(3 * number - 3, 3 * number))
         spread = sigma * np.sqrt(squares) / (study.privacy.sampling_rate * declared)
         lengths = np.linalg.norm(generator.normal(size=(2000, 578)) * rates * spread, axis=1)
-        return int((lengths <= min(LARGEST_NORM, norm_bound(study, number, dimension=578))).sum())
+        return int((lengths <= min(LARGEST_NORM, norm_bound(study, number, LAYOUT))).sum())
 
     rounds = rounds_kept_out(study, LAYOUT, declared=10)
     assert rounds and not any(passed(number, 10) for number in rounds)

@@ -105,7 +105,7 @@ def test_the_first_round_moves_the_moments_alone_and_the_others_all_but_them(
         assert reply.status is Status.TRAINED and len(reply.update) == len(adapter)
         measured, trained = by_part(study, reply.update)
         assert measured.any() == (number == 1) and trained.any() == (number > 1)
-        assert np.linalg.norm(reply.update) <= norm_bound(study, number, dimension=len(adapter))
+        assert np.linalg.norm(reply.update) <= norm_bound(study, number, model.layout)
         adapter = adapter + reply.update
     model.load(adapter)
     assert isinstance(model.head, WhitenedHead) and not torch.equal(model.head.whitener, torch.eye(32))

@@ -152,8 +152,10 @@ def test_the_first_step_is_an_eighth_of_the_deviation_of_the_noise_that_training
 @pytest.mark.parametrize("wire", SHORT)
 def test_rounding_never_takes_an_honest_update_over_the_servers_bound(make_study: Studies, wire: Wire) -> None:
     study = make_study(federation={"wire": wire, "smallest_declared_size": 60})
-    layout, bound = build(study).layout, norm_bound(study, 1, dimension=build(study).layout.length)
-    plain = norm_bound(make_study(federation={"smallest_declared_size": 60}), 1, dimension=layout.length)
+    layout = build(study).layout
+    bound, plain = (
+        norm_bound(each, 1, layout) for each in (study, make_study(federation={"smallest_declared_size": 60}))
+    )
     direction = np.random.default_rng(0).standard_normal(layout.length)
     longest = (plain * direction / np.linalg.norm(direction)).astype(np.float32)
     chosen = encoding_for(study, layout, declared_size=60, round_number=1)

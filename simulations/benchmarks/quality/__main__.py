@@ -35,13 +35,14 @@ def main(
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to this one.")] = SEEDS,
     out: Annotated[Path, typer.Option(help="Folder of all runs: finished ones are not run again.")] = FOLDER,
     short: Annotated[bool, typer.Option(help="Only the study and the head alone: their paired difference.")] = False,
+    whitening: Annotated[bool, typer.Option("--whitening/--no-whitening", help="Where noise allows it.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Run what is not done yet, print the tables and draw OUT/quality.html. Minutes for each set, epsilon and seed."""
     os.environ |= QUIET
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
-    wanted = cases(tuple(names or SETS), tuple(epsilons or EPSILONS), seeds, short=short)
+    wanted = cases(tuple(names or SETS), tuple(epsilons or EPSILONS), seeds, short=short, whitening=whitening)
     found: dict[Case, Result] = {}
     bars = (TextColumn("{task.description:<40}"), BarColumn(bar_width=14), MofNCompleteColumn())
     with Progress(*bars, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:

@@ -12,6 +12,12 @@ from simulations.benchmarks.quality.sets import Case
 from simulations.plan import plan_file
 from simulations.scenario import Scenario, load
 
+WHITENED_REFERENCE = (
+    "simulation.reference_learning_rate=4.0",
+    "simulation.reference_adapter_learning_rate=0.5",
+)
+"""Rates without privacy, where features are whitened: the best of six pairs on other images (`fashion-choices`)."""
+
 
 def as_planned(case: Case) -> Scenario:
     """The case's scenario, with the planner's typical size, whitening, rates and head share.
@@ -23,8 +29,8 @@ def as_planned(case: Case) -> Scenario:
     if planned.typical_size.helps:
         changes = [*changes, f"federation.typical_size={planned.typical_size.mean}"]
         planned = _planned(case, changes)
-    if planned.whitening is not None and planned.whitening.possible:
-        changes = [*changes, "training.whitening=true"]
+    if case.whitening and planned.whitening is not None and planned.whitening.possible:
+        changes = [*changes, "training.whitening=true", *WHITENED_REFERENCE]
         planned = _planned(case, changes)
     head, start = planned.head_start, planned.adapter_start
     if head is None or start is None:

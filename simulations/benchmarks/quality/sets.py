@@ -28,6 +28,8 @@ class Case:
     epsilon: float
     seed: int
     arms: tuple[str, ...]
+    whitening: bool = True
+    """Whether heads are whitened where noise allows it."""
 
     @property
     def path(self) -> Path:
@@ -53,10 +55,13 @@ class Case:
 
     def folder(self, root: Path) -> Path:
         """Where the run is kept."""
-        return root / self.name / f"seed-{self.seed}" / f"epsilon-{self.epsilon:g}-{len(self.arms)}-arms"
+        plain = "" if self.whitening else "-not-whitened"
+        return root / self.name / f"seed-{self.seed}" / f"epsilon-{self.epsilon:g}-{len(self.arms)}-arms{plain}"
 
 
-def cases(names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int, *, short: bool) -> list[Case]:
+def cases(
+    names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int, *, short: bool, whitening: bool = True
+) -> list[Case]:
     """All runs, seed by seed, so that a table of few seeds is there early. Arms without privacy know no epsilon: they
     are run once per seed, with the largest.
 
@@ -67,7 +72,7 @@ def cases(names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int, *, sh
     if unknown:
         raise SettingsError(f"Expected some of {', '.join(SETS)}, got {unknown[0]!r}.")
     return [
-        Case(name, epsilon, seed, SHORT if short else _arms(with_references=epsilon == max(epsilons)))
+        Case(name, epsilon, seed, SHORT if short else _arms(with_references=epsilon == max(epsilons)), whitening)
         for seed in range(1, seeds + 1)
         for name in names
         for epsilon in epsilons
