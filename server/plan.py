@@ -8,7 +8,7 @@ from typing import Any
 from server.kept_out import rounds_kept_out
 from shared.adapters import Layout
 from shared.checks import at_least
-from shared.errors import BudgetError, SettingsError
+from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.planning import PrivacyPlan, declared_size, plan
 from shared.privacy.signal_to_noise import (
@@ -29,7 +29,7 @@ from shared.privacy.signal_to_noise import (
     ratio,
 )
 from shared.privacy.spending import epsilon_by_round, rounds_afforded
-from shared.privacy.study_steps import all_steps, batch_of, parts_of, round_steps
+from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
 from shared.study import WHITENED_KINDS, Study, parse, read_toml
 from shared.tasks.declarations import FEATURE_NORM
 from shared.wire import packed_bytes
@@ -276,13 +276,9 @@ def _whitening(study: Study, layout: Layout, planned: PrivacyPlan, mean: Batch) 
 
 
 def _gain_of_twice_the_rounds(study: Study, part: Part, mean: Batch, now: float) -> float | None:
-    rounds = 2 * study.federation.rounds
-    longer = study.model_copy(update={"federation": study.federation.model_copy(update={"rounds": rounds})})
-    try:
-        planned = plan(longer.privacy, steps=longer.total_steps)
-    except BudgetError:
-        return None
-    return ratio([part], all_steps(longer, planned, mean)) / now
+    as_declared = {"epsilon": study.privacy.epsilon, "sampling_rate": study.privacy.sampling_rate}
+    found = ratio_with(study, part, mean, **as_declared, rounds=2 * study.federation.rounds)
+    return found / now if found else None
 
 
 def _node(

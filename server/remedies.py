@@ -7,18 +7,14 @@ import math
 from collections.abc import Callable
 
 from server.plan import StudyPlan
-from shared.errors import BudgetError
-from shared.privacy.planning import plan
 from shared.privacy.signal_to_noise import (
     LEARNS_LITTLE,
     Batch,
     Part,
-    Steps,
     least_that_helps,
     mean_batch,
-    ratio,
 )
-from shared.schedule import learning_rate_factors
+from shared.privacy.study_steps import ratio_with
 from shared.study import Study
 
 LARGEST_EPSILON, MOST_ROUNDS, MOST_STEPS = 100.0, 10_000, 100_000
@@ -51,16 +47,7 @@ def _settings(study: Study, planned: StudyPlan) -> list[str]:
     part = Part(first.name, first.learning_rate, first.dimension, study.privacy.head_share if both else None)
 
     def at(epsilon: float, rate: float, rounds: int) -> float:
-        changed = study.privacy.model_copy(update={"epsilon": epsilon, "sampling_rate": rate})
-        total = rounds * study.training.local_steps
-        try:
-            sigma = plan(changed, steps=total).noise_multiplier
-        except BudgetError:
-            return 0.0
-        training = total - study.measuring_rounds * study.training.local_steps
-        factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)
-        times = rate / study.privacy.sampling_rate
-        return ratio([part], Steps(factors, sigma, changed.clip_norm, Batch(times * mean.units, times * mean.divisor)))
+        return ratio_with(study, part, mean, epsilon=epsilon, sampling_rate=rate, rounds=rounds)
 
     epsilon, rate, rounds = study.privacy.epsilon, study.privacy.sampling_rate, study.federation.rounds
     most_rounds = max(rounds, min(MOST_ROUNDS, MOST_STEPS // study.training.local_steps))

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Iterable
 
-from shared.privacy.planning import PrivacyPlan
-from shared.privacy.signal_to_noise import Batch, Part, Steps
+from shared.errors import BudgetError
+from shared.privacy.planning import PrivacyPlan, plan
+from shared.privacy.signal_to_noise import Batch, Part, Steps, ratio
 from shared.schedule import learning_rate_factors, round_factors
 from shared.study import Study
 from shared.whitening import MEASURING_RATE, MOMENTS
@@ -27,9 +28,8 @@ def parts_in(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]], numbe
     """What one round moves: these, or what it measures."""
     if number > study.measuring_rounds:
         return parts_of(study, tensors)
-    return [
-        Part("moments", MEASURING_RATE, sum(math.prod(shape) for name, shape in tensors if name.startswith(MOMENTS)))
-    ]
+    dimension = sum(math.prod(shape) for name, shape in tensors if name.startswith(MOMENTS))
+    return [Part("moments", MEASURING_RATE, dimension)]
 
 
 def batch_of(study: Study, declared_size: int) -> Batch:
@@ -48,3 +48,25 @@ def all_steps(study: Study, planned: PrivacyPlan, batch: Batch) -> Steps:
     training = study.total_steps - study.measuring_rounds * study.training.local_steps
     factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)
     return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)
+
+
+def ratio_with(study: Study, part: Part, mean: Batch, *, epsilon: float, sampling_rate: float, rounds: int) -> float:
+    """Longest signal over noise of a part over a whole study that were changed so; 0 if no practical noise is enough.
+
+    Args:
+        study: as declared.
+        part: of the model.
+        mean: batch of the mean over nodes, as declared.
+        epsilon: instead of the study's.
+        sampling_rate: instead of the study's.
+        rounds: instead of the study's.
+    """
+    privacy = study.privacy.model_copy(update={"epsilon": epsilon, "sampling_rate": sampling_rate})
+    federation = study.federation.model_copy(update={"rounds": rounds})
+    changed = study.model_copy(update={"privacy": privacy, "federation": federation})
+    times = sampling_rate / study.privacy.sampling_rate
+    try:
+        planned = plan(privacy, steps=changed.total_steps)
+    except BudgetError:
+        return 0.0
+    return ratio([part], all_steps(changed, planned, Batch(times * mean.units, times * mean.divisor)))

@@ -162,7 +162,7 @@ def test_a_plan_is_made_also_where_twice_the_rounds_would_need_too_much_noise(
             raise BudgetError("Expected a larger epsilon.")
         return plan(privacy, steps=steps)
 
-    monkeypatch.setattr("server.plan.plan", limited)
+    monkeypatch.setattr("shared.privacy.study_steps.plan", limited)
     found = study_plan(make_study(), LAYOUT, SIZES)
     assert found.gain_of_twice_the_rounds is None and "no practical noise" in facts(found)["twice the rounds"]
 
