@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from shared.tasks.declarations import FEATURE_NORM
 from shared.whitening import whitener
 
 
@@ -30,9 +29,9 @@ class WhitenedHead(nn.Module):
         return outputs
 
     def measured(self, features: Tensor) -> Tensor:
-        """Losses (records,) whose gradients for the moments are minus the features' second moments, of length 1."""
+        """Losses (records,) whose gradients for the moments are minus the features' second moments."""
         fixed = features.detach()
-        losses: Tensor = -(fixed * self.moments(fixed)).sum(-1) / FEATURE_NORM**2
+        losses: Tensor = -(fixed * self.moments(fixed)).sum(-1)
         return losses
 
     def take_over(self) -> None:

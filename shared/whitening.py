@@ -5,10 +5,10 @@ Few directions hold most of what such features are, and gradients of one length 
 square root of the second moments (whitening) evens that out. The moments are measured privately, in a study's first
 round and by its own noisy steps: the gradient of the loss
 
-    -phi' M phi / |phi|²
+    -phi' M phi
 
-with respect to the matrix M is -phi phi' / |phi|², of length 1 whatever the record is, so a round that descends on it
-adds up second moments, clipped, noised and accounted like everything else.
+with respect to the matrix M is -phi phi', of length |phi|², which is the same for every record: clipping scales all
+alike, and a round that descends on this loss adds up second moments, noised and accounted like everything else.
 
 Noise adds a random symmetric matrix, whose eigenvalues fill an interval around zero (Wigner's semicircle). Its edge is
 read off the smallest eigenvalue found, since true second moments have none below zero. Directions within the edge are

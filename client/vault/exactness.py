@@ -168,7 +168,7 @@ def _loss(model: AdaptedModel, batch: Batch) -> Tensor:
         return model.kind.losses(model(batch), batch).sum()
     (features,) = model.kind.features(model.kind.run(model.base, batch), batch).detach()
     moments = model.head.get_parameter("moments.weight")
-    loss: Tensor = -(features @ moments @ features) / (features @ features)
+    loss: Tensor = -(features @ moments @ features)
     return loss
 
 

@@ -110,7 +110,8 @@ class PrivateTrainer:
             measures: whether the round measures features' moments, and trains nothing else.
 
         Raises:
-            ExactnessError: a trainable tensor has no exact gradient, or did not move.
+            ExactnessError: a trainable tensor has no exact gradient, or did not move; or another one did.
+            SettingsError: it measures, and the study's head is not whitened.
         """
         self.model.load(received)
         with self.measuring(measures):
