@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from server.plan import NodePlan, StudyPlan
+from server.planned import NodePlan, StudyPlan
 from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 

@@ -6,7 +6,7 @@ A change that helps and is not enough by itself says so.
 import math
 from collections.abc import Callable
 
-from server.plan import StudyPlan
+from server.planned import StudyPlan
 from shared.privacy.signal_to_noise import (
     LEARNS_LITTLE,
     Batch,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from server.plan import StudyPlan, read_sizes, study_plan
+from server.plan import read_sizes, study_plan
+from server.planned import StudyPlan
 from server.remedies import remedies
 from shared.adapted_model import layout_of
 from shared.errors import SettingsError

@@ -27,6 +27,7 @@ max_length = 16
 local_steps = 100
 learning_rate = 0.001
 adapter_learning_rate = 0.001
+whitening = true
 [federation]
 rounds = 600
 quorum = 1

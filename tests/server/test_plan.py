@@ -13,8 +13,9 @@ from server.app import norm_bound
 from server.cli import main
 from server.intake import LARGEST_NORM
 from server.kept_out import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
-from server.plan import StudyPlan, read_sizes, study_in, study_plan
+from server.plan import read_sizes, study_in, study_plan
 from server.plan_text import facts, verdict, warnings
+from server.planned import StudyPlan
 from server.remedies import remedies
 from shared.adapted_model import layout_of
 from shared.adapters import Layout

@@ -7,7 +7,7 @@ and adapter are moved, and the more of the norm the head keeps.
 
 from collections.abc import Sequence
 
-from server.plan import StudyPlan
+from server.planned import StudyPlan
 from simulations.benchmarks.quality.sets import Case
 from simulations.plan import plan_file
 from simulations.scenario import Scenario, load
