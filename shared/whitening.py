@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 MOMENTS = "head.moments."
 """How the names of measured tensors begin."""
-MEASURING_RATE = 1.0
-"""Learning rate of the round that measures. Only proportions of the result count."""
+MEASURING_RATE = 0.01
+"""Learning rate of the round that measures. Only proportions of the result count; small, so that no noise is too long
+for the server."""
 CLEAR = 1.2
 """Of the noise's edge, beyond which a direction stands out: the edge itself is known to several percent only."""
 SHORTEST = 0.25

@@ -23,7 +23,7 @@ from shared.protocol import Status, TrainTask, Vector
 from shared.records import Records as Dataset
 from shared.study import Study
 from shared.whitened_head import WhitenedHead
-from shared.whitening import MOMENTS
+from shared.whitening import MEASURING_RATE, MOMENTS
 from simulations.seeded_randomness import SeededRandomnessForSimulation
 
 Records = Callable[..., Dataset]
@@ -127,7 +127,8 @@ def test_without_noise_the_moments_are_those_of_a_loop_over_records(
         batch = collate(records, [index], model.kind.fills, device)
         (one,) = model.kind.features(model.kind.run(model.base, batch), batch).detach().cpu().double().numpy()
         expected += 2 * np.outer(one, one) / (one @ one + 0.01) / 60  # two steps, AUTO-S, the public divisor
-    np.testing.assert_allclose(by_part(study, update)[0].reshape(32, 32), expected, atol=1e-5)
+    expected *= MEASURING_RATE
+    np.testing.assert_allclose(by_part(study, update)[0].reshape(32, 32), expected, atol=1e-7)
 
 
 def test_the_noise_of_a_round_that_measures_is_the_plans(
@@ -137,7 +138,7 @@ def test_the_noise_of_a_round_that_measures_is_the_plans(
     tested, planned = trainer(study, make_records(0), device), plan(study.privacy, steps=9)
     zeros = np.zeros(tested.model.layout.length, np.float32)
     update = tested.train_round(zeros, factors=[1.0] * 4, randomness=SeededRandomnessForSimulation(1), measures=True)
-    deviation = planned.noise_multiplier * planned.clip_norm * 2 / (planned.sampling_rate * 60)
+    deviation = MEASURING_RATE * planned.noise_multiplier * planned.clip_norm * 2 / (planned.sampling_rate * 60)
     # of 1,024 values a deviation is right within 14 %, six of its own
     assert by_part(study, update)[0].std() == pytest.approx(deviation, rel=0.14)
     short = make_study(training={"whitening": True}, federation={"wire": "int8"})
@@ -154,7 +155,7 @@ def test_a_unit_of_many_records_is_measured_as_one(
     tested = trainer(study, records, device, planned)
     zeros = np.zeros(tested.model.layout.length, np.float32)
     update = tested.train_round(zeros, factors=[1.0], randomness=SeededRandomnessForSimulation(1), measures=True)
-    moments = by_part(study, update)[0].reshape(32, 32)
+    moments = by_part(study, update)[0].reshape(32, 32) / MEASURING_RATE
     assert 0 < np.linalg.norm(moments) <= 10 / (60)  # ten units, each of length 1 at most, over the divisor
     assert np.trace(moments) > 9 / 60
 
