@@ -144,7 +144,10 @@ class StudyPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
+        whitening = self.whitening and asdict(self.whitening) | {"possible": self.whitening.possible}
         return asdict(self) | {
+            "whitening": whitening,
+            "typical_size": asdict(self.typical_size) | {"helps": self.typical_size.helps},
             "ratio": self.ratio,
             "fits": self.fits,
             "too_few": self.too_few,

@@ -75,6 +75,7 @@ def test_whitening_is_suggested_where_noise_on_moments_is_low_and_its_head_start
     assert found.head_start is not None and loud.head_start is not None
     assert 2.2 * loud.head_start < found.head_start < 2.6 * loud.head_start
     assert facts(found)["whitening"].startswith("on; ")
+    assert quiet.as_dict()["whitening"]["possible"] and not quiet.as_dict()["typical_size"]["helps"]
 
 
 def test_a_study_that_cannot_learn_is_told_so_and_every_remedy_helps(make_study: Callable[..., Study]) -> None:
