@@ -22,6 +22,7 @@ from server.checkpoints import Checkpoints
 from server.export import load_finished
 from shared.adapted_model import layout_of
 from shared.errors import RunError, SettingsError
+from shared.whitening import MOMENTS
 from simulations.arms import arm_folder, trained_arms
 from simulations.engine import LocalEngine
 from simulations.prepare import Site, reopen
@@ -156,8 +157,9 @@ def test_the_head_alone_has_the_same_batches_and_noise_as_the_study_beside_it(
             parts[name] = state.adapter[start : (start := start + int(np.prod(shape)))]
         learned.append(parts)
     for name, alone in learned[0].items():
-        assert np.abs(alone).max() > 0.1
-        assert learned[1][name] == pytest.approx(alone, abs=1e-3)
+        largest = float(np.abs(alone).max())
+        assert largest > (1e-3 if name.startswith(MOMENTS) else 0.1)
+        assert learned[1][name] == pytest.approx(alone, abs=1e-2 * largest)
 
 
 def test_a_study_that_whitens_runs_beside_its_references_and_is_resumed_to_the_same_bytes(
