@@ -164,7 +164,8 @@ def _whitening(planned: StudyPlan) -> dict[str, str]:
     if found is None:
         return {}
     stands_out = f"of {found.width} directions, one stands out that holds {100 * found.edge:.2g} % of the features"
-    suggested = "worth a trial" if found.possible else "too loud to gain by it"
+    doubtful = "too loud to gain by it" if found.hopeless else "it may gain, or cost its round"
+    suggested = "worth a trial" if found.possible else doubtful
     return {"whitening": f"{'on' if found.on else 'off'}; {stands_out}: {suggested}"}
 
 

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shared.privacy.signal_to_noise import STANDS_OUT, AdapterStart, Batch, Prospect, best_batches, mean_batch
+from shared.privacy.signal_to_noise import DROWNS, STANDS_OUT, AdapterStart, Batch, Prospect, best_batches, mean_batch
 
 TYPICAL_SIZE_HELPS = 1.02
 """How many times as high a ratio is at which a typical size is worth a line."""
@@ -70,6 +70,11 @@ class Whitening:
     def possible(self) -> bool:
         """Whether noise is so low that it is worth a trial."""
         return self.edge * self.width < STANDS_OUT
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether noise is as high as where nothing was ever gained."""
+        return self.edge * self.width >= DROWNS
 
 
 @dataclass(frozen=True)

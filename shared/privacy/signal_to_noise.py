@@ -52,6 +52,8 @@ STANDS_OUT = 2.0
 """Times what a direction holds on average, that noise on second moments may reach where measuring them is suggested:
 it reaches 1.5 to 0.4 times that (ε = 1 to 8) on images of clothing (`fashion-choices`), where whitening gains much, and
 69 to 15 times on Reuters R8 and 20 Newsgroups, where nothing is gained."""
+DROWNS = 15.0
+"""The same, from where on nothing was gained."""
 OUTPUT_NOISE = 2.5
 """Standard deviation of the noise in the difference of two outputs of a classifier at which its head learned best: on
 Reuters R8 and 20 Newsgroups, as 8, 20 and 2 classes, at 4 sites of 300 to 2,800 records and ε 1, 3 and 8, where the

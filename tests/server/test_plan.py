@@ -60,16 +60,17 @@ def test_bytes_are_those_of_the_trained_entries(make_study: Callable[..., Study]
 def test_whitening_is_suggested_where_noise_on_moments_is_low_and_its_head_starts_faster(
     make_study: Callable[..., Study],
 ) -> None:
-    loud, quiet = (study_plan(make_study(), LAYOUT, {"a": size, "b": size}) for size in (300, 30_000))
+    loud, some, quiet = (study_plan(make_study(), LAYOUT, {"a": size, "b": size}) for size in (50, 300, 30_000))
     assert loud.whitening is not None and quiet.whitening is not None and loud.whitening.width == 32
-    assert loud.whitening.edge == pytest.approx(100 * quiet.whitening.edge)
+    assert loud.whitening.edge == pytest.approx(600 * quiet.whitening.edge)
+    assert "it may gain, or cost its round" in facts(some)["whitening"]
     assert not loud.whitening.possible and quiet.whitening.possible
     assert "too loud to gain by it" in facts(loud)["whitening"]
     assert (
         facts(quiet)["whitening"].startswith("off; of 32 directions") and "worth a trial" in facts(quiet)["whitening"]
     )
     on = make_study(training={"whitening": True})
-    found = study_plan(on, Layout((*LAYOUT.tensors, ("head.moments.weight", (32, 32)))), {"a": 300, "b": 300})
+    found = study_plan(on, Layout((*LAYOUT.tensors, ("head.moments.weight", (32, 32)))), {"a": 50, "b": 50})
     assert found.steps == loud.steps and found.noise_multiplier == loud.noise_multiplier
     # six of nine steps train, so less noise adds up in the head, and a whitened head starts at twice the rate
     assert found.head_start is not None and loud.head_start is not None
