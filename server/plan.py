@@ -48,13 +48,7 @@ def study_plan(
         BudgetError: no practical noise is enough for the study's epsilon.
     """
     at_least(0, spent_steps=spent_steps)
-    smallest = study.federation.smallest_declared_size
-    declared = {name: declared_size(size) for name, size in sizes.items()}
-    joining = {name: size for name, size in declared.items() if size >= smallest}
-    if not joining:
-        raise SettingsError(
-            f"Expected a site of at least federation.smallest_declared_size={smallest}, got {list(declared.values())}."
-        )
+    joining = _joining(study, sizes)
     planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
     asked = min(study.federation.cohort or len(joining), len(joining))
@@ -92,11 +86,23 @@ def study_plan(
         whitening=_whitening(study, layout, planned, mean),
         gain_of_twice_the_rounds=_gain_of_twice_the_rounds(study, parts[0], mean, by_part[0].study_ratio),
         nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
-        left_out=[name for name in declared if name not in joining],
+        left_out=[name for name in sizes if name not in joining],
         quorum=study.federation.quorum,
         asked_per_round=asked,
         prospect=prospect(by_part[0].study_ratio),
     )
+
+
+def _joining(study: Study, sizes: dict[str, int]) -> dict[str, int]:
+    """Declared sizes of the nodes that are large enough."""
+    smallest = study.federation.smallest_declared_size
+    declared = {name: declared_size(size) for name, size in sizes.items()}
+    joining = {name: size for name, size in declared.items() if size >= smallest}
+    if not joining:
+        raise SettingsError(
+            f"Expected a site of at least federation.smallest_declared_size={smallest}, got {list(declared.values())}."
+        )
+    return joining
 
 
 def _head_start(study: Study, parts: Sequence[Part], steps: Steps) -> float | None:

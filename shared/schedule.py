@@ -6,7 +6,7 @@ from shared.study import Study
 def round_factors(study: Study, number: int) -> list[float]:
     """Factors of the steps of one round of a study, counted from 1; a round that only measures has none but ones."""
     first, local_steps = study.measuring_rounds, study.training.local_steps
-    if number <= first:
+    if study.measures(number):
         return [1.0] * local_steps
     return learning_rate_factors(
         round_number=number - first, local_steps=local_steps, rounds=study.federation.rounds - first

@@ -240,6 +240,10 @@ class Study(Section):
         """Rounds at the start that train nothing: the first one, with `training.whitening`."""
         return int(self.training.whitening)
 
+    def measures(self, number: int) -> bool:
+        """Whether a round, counted from 1, is one of these."""
+        return number <= self.measuring_rounds
+
     def canonical_json(self) -> str:
         """One byte sequence per study: sorted keys, no spaces, defaults filled in, performance left out."""
         declared = self.model_dump(mode="json", exclude={"performance"})

@@ -52,10 +52,10 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     study, simulation = scenario.as_study(), scenario.simulation
     wanted, seed, everyone = simulation.arms, simulation.seed, tuple(site.index for site in sites)
     arms = []
-    head_only = None
-    if study.adapter.method != "head-only" and has_head(study):
+    head_only, layout = None, layout_of(study)
+    if study.adapter.method != "head-only" and any(name.startswith("head.") for name, _ in layout.tensors):
         head_only = changed(study, adapter=HEAD_ONLY, federation={"aggregation": "ffa"})
-    entries = layout_of(study).length
+    entries = layout.length
     if "head-federated" in wanted and head_only:
         arms.append(
             Arm("head-federated", "head alone", head_only, everyone, True, seed, paired_with="federated", drawn=entries)
@@ -101,11 +101,6 @@ def _textbook(scenario: Scenario) -> Study:
         },
         federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED, **OWN_SIZE},
     )
-
-
-def has_head(study: Study) -> bool:
-    """Whether the task trains a head beside the adapter."""
-    return any(name.startswith("head.") for name, _ in layout_of(study).tensors)
 
 
 def changed(study: Study, **sections: Mapping[str, object]) -> Study:

@@ -49,7 +49,7 @@ class SiteWithoutPrivacy:
         """Train without clipping or noise."""
         self._model.load(task.adapter)
         randomness = self._randomness(task.round)
-        with self._trainer.measuring(task.round <= self._study.measuring_rounds):
+        with self._trainer.measuring(self._study.measures(task.round)):
             for factor in round_factors(self._study, task.round):
                 self._step(factor, randomness)
         update = self._model.packed() - task.adapter
@@ -65,7 +65,7 @@ class SiteWithoutPrivacy:
             for total, parameter in zip(sums, named, strict=True):
                 total += parameter.grad_sample.sum(0)  # type: ignore[attr-defined]
                 parameter.grad_sample = None  # type: ignore[attr-defined]
-        rates = {p: group["initial_lr"] for group in trainer.optimizer().param_groups for p in group["params"]}
+        rates = {p: group["lr"] for group in trainer.groups() for p in group["params"]}
         with torch.no_grad():
             for total, parameter in zip(sums, named, strict=True):
                 parameter.sub_(factor * rates[parameter] * total / trainer.divisor)

@@ -140,8 +140,8 @@ class PrivateTrainer:
         """Numbers that are trained now."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
-    def optimizer(self) -> PrivateOptimizer:
-        """A fresh optimizer over what is trained: head and adapter at their own rates, each with its share of the
+    def groups(self) -> list[dict[str, Any]]:
+        """What is trained now, as optimizers take it: head and adapter at their own rates, each with its share of the
         clipping norm if the plan says so; or what is measured, with all of it."""
         rates = {"head": MEASURING_RATE if self.model.measuring else self.learning_rates.head}
         rates["base"] = self.learning_rates.adapter
@@ -153,8 +153,12 @@ class PrivateTrainer:
         if len(groups) == len(rates) and self.plan.head_share is not None:
             for group, share in zip(groups, (self.plan.head_share, 1 - self.plan.head_share), strict=True):
                 group["share"] = share
+        return groups
+
+    def optimizer(self) -> PrivateOptimizer:
+        """A fresh optimizer over these."""
         return PrivateOptimizer(
-            groups,
+            self.groups(),
             noise_multiplier=self.plan.noise_multiplier,
             clip_norm=self.plan.clip_norm,
             divisor=self.divisor,

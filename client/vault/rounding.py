@@ -52,7 +52,7 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
         return Grid.fitted(length, largest=largest, finest=noise / STEPS_PER_DEVIATION)
 
     adapter = grid(layout.length - head, training.adapter_learning_rate)
-    of_head = MEASURING_RATE if round_number <= study.measuring_rounds else training.learning_rate
+    of_head = MEASURING_RATE if study.measures(round_number) else training.learning_rate
     return Encoding("int8", (adapter, grid(head, of_head)))
 
 

@@ -167,7 +167,7 @@ class Vault:
             factors=round_factors(self.study, task.round),
             randomness=randomness,
             on_step=self._on_step,
-            measures=task.round <= self.study.measuring_rounds,
+            measures=self.study.measures(task.round),
         )
         self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction)
         return self._encoded(task, update, randomness)

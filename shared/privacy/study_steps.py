@@ -26,7 +26,7 @@ def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> li
 
 def parts_in(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]], number: int) -> list[Part]:
     """What one round moves: these, or what it measures."""
-    if number > study.measuring_rounds:
+    if not study.measures(number):
         return parts_of(study, tensors)
     dimension = sum(math.prod(shape) for name, shape in tensors if name.startswith(MOMENTS))
     return [Part("moments", MEASURING_RATE, dimension)]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.vault.exactness import probe
+from client.vault.exactness import HALF_TOLERANCE, probe
 from client.vault.private_training import LearningRates, PrivateTrainer
 from client.vault.rounding import encoding_for
 from client.vault.vault import Vault
@@ -71,6 +71,14 @@ def test_both_kinds_of_round_are_exact(
 ) -> None:
     tested = trainer(whitened(make_study, **adapter), make_records(5), device)
     assert probe(tested, cache=tmp_path if cached else None) < 1e-5
+
+
+def test_both_kinds_of_round_are_exact_but_for_rounding_in_bfloat16(
+    make_study: Studies, make_records: Records, device: torch.device
+) -> None:
+    tested = trainer(whitened(make_study, layers="last:1"), make_records(5), device)
+    tested.precision = "bfloat16"
+    assert 0 < probe(tested, cache=None) < HALF_TOLERANCE
 
 
 def test_moments_that_another_record_moves_are_refused(
@@ -156,7 +164,7 @@ def test_a_unit_of_many_records_is_measured_as_one(
     zeros = np.zeros(tested.model.layout.length, np.float32)
     update = tested.train_round(zeros, factors=[1.0], randomness=SeededRandomnessForSimulation(1), measures=True)
     moments = by_part(study, update)[0].reshape(32, 32) / MEASURING_RATE
-    assert 0 < np.linalg.norm(moments) <= 10 / (60)  # ten units, each of length 1 at most, over the divisor
+    assert 0 < np.linalg.norm(moments) <= 10 / 60  # ten units, each of length 1 at most, over the divisor
     assert np.trace(moments) > 9 / 60
 
 
