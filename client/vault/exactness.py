@@ -9,11 +9,13 @@ PyTorch's own linear layers and the uncut model, without padding.
 
 import hashlib
 import importlib.metadata
+import importlib.resources
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,8 @@ strict figure, because in batches of one shape another record changes no bit of 
 LENGTHS = (5, 17, 7, 20, 5, 17)
 """Some of one length and some that are padded to another's, so that physical batches hold several."""
 SPREAD = 0.05
+PACKAGES = ("client.vault", "shared")
+"""Ours: what computes gradients, and all that it may call."""
 LIBRARIES = ("torch", "transformers", "peft", "opacus")
 Gradients = dict[str, Tensor]
 
@@ -96,11 +100,33 @@ def verdict_key(trainer: PrivateTrainer, *, cached: bool) -> str:
 @lru_cache(maxsize=1)
 def _installed() -> dict[str, object]:
     """Our code and the libraries, read once: a process with many simulated sites asks for each of them."""
-    code = hashlib.sha256()
-    for path in sorted([*Path(__file__).parent.glob("*.py"), *Path(__file__).parents[2].glob("shared/**/*.py")]):
-        code.update(path.read_bytes())
-    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
-    return {"code": code.hexdigest(), "libraries": libraries}
+    code = code_digest(importlib.resources.files(package) for package in PACKAGES)
+    return {"code": code, "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def code_digest(packages: Iterable[Traversable]) -> str:
+    """Hash every Python file of the packages, and where it stands in them.
+
+    Raises:
+        ExactnessError: a package has no Python file, so nothing would be hashed.
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        files = sorted(_python_files(package, ""), key=lambda found: found[0])
+        if not files:
+            raise ExactnessError(f"Expected Python files in package {package.name}, got none.")
+        for address, file in files:
+            code = file.read_bytes()
+            digest.update(f"{package.name}/{address} {len(code)}\n".encode() + code)
+    return digest.hexdigest()
+
+
+def _python_files(folder: Traversable, address: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _python_files(entry, f"{address}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield f"{address}{entry.name}", entry
 
 
 def ensure_exact(trainer: PrivateTrainer, *, cache: Path | None, verdicts: Path | None) -> None:

@@ -1,5 +1,8 @@
 """The probe passes what is exact and refuses what is not, by name."""
 
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from client.vault.exactness import ensure_exact, probe, verdict_key
+import shared
+from client.vault.exactness import PACKAGES, _installed, code_digest, ensure_exact, probe, verdict_key
 from client.vault.per_example import make_per_example
 from client.vault.private_training import LearningRates, PrivateTrainer
 from shared.adapted_model import build
@@ -111,6 +115,36 @@ def test_verdict_is_remembered_for_this_configuration_only(
     key = verdict_key(tested, cached=False)
     tested.micro_batch_tokens = 64
     assert verdict_key(tested, cached=False) != key != verdict_key(tested, cached=True)
+
+
+def test_a_changed_byte_of_our_code_changes_the_verdict_key(
+    trainer: Trainers, make_study: Studies, make_records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer(make_study(), make_records(5))
+    shutil.copytree(Path(shared.__path__[0]), tmp_path / "shared")
+    monkeypatch.setattr("importlib.resources.files", lambda package: tmp_path / "shared")
+    _installed.cache_clear()
+    keys = [verdict_key(tested, cached=False)]
+    for changed in ("errors.py", "privacy/accounting.py"):
+        with (tmp_path / "shared" / changed).open("a") as file:
+            file.write("#")
+        _installed.cache_clear()
+        keys.append(verdict_key(tested, cached=False))
+    _installed.cache_clear()
+    assert len(set(keys)) == 3
+
+
+def test_all_of_our_code_that_the_probe_can_reach_is_hashed() -> None:
+    listed = "import sys, client.vault.exactness; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout.split()
+    ours = [name for name in loaded if name.startswith(("client.", "shared."))]
+    assert "client.vault.private_training" in ours
+    assert [name for name in ours if not name.startswith(PACKAGES)] == []
+
+
+def test_hashing_no_code_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExactnessError, match="Expected Python files"):
+        code_digest([tmp_path])
 
 
 def test_a_layer_that_is_used_twice_accumulates_both_uses() -> None:
