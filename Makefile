@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DATA := data/vader/vader.csv
-PROTOC = $(BIN)/python -m grpc_tools.protoc -I client/vault/_generated=client/vault
+PROTOC = $(BIN)/python -m grpc_tools.protoc -I client/vault_api/_generated=client/vault_api
 # another build of PyTorch: make setup TORCH="--index-url URL torch==2.13.*"
 TORCH ?= "torch>=2.13,<2.14"
 
@@ -41,12 +41,12 @@ check: setup ## format, lint, types, architecture, generated documents
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@scratch=$$(mktemp -d) && $(PROTOC) --python_out=$$scratch --pyi_out=$$scratch --grpc_python_out=$$scratch \
-		client/vault/_generated/vault.proto && diff -r -x __init__.py -x __pycache__ $$scratch/client/vault/_generated \
-		client/vault/_generated && rm -r $$scratch && echo "client/vault/_generated is up to date"
-	@diff <($(BIN)/python -m simulations.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
+		client/vault_api/_generated/vault.proto && diff -r -x __init__.py -x __pycache__ $$scratch/client/vault_api/_generated \
+		client/vault_api/_generated && rm -r $$scratch && echo "client/vault_api/_generated is up to date"
+	@diff <($(BIN)/python -m simulations.results.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
 
 proto: setup ## generate the vault's gRPC code from its .proto
-	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault/_generated/vault.proto
+	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault_api/_generated/vault.proto
 
 e2e: setup ## a server and four nodes over TLS on this machine, then every fault; about half an hour
 	@$(BIN)/python -m simulations.e2e

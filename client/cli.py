@@ -14,9 +14,9 @@ from shared.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from client.vault.books import ApprovedRun
-    from client.vault.desk import Desk
-    from shared.study import Study
+    from client.vault.ledger.state import ApprovedRun
+    from client.vault.review.review import Desk
+    from shared.study.declaration import Study
 
 cli = typer.Typer(
     help="A client node: its data stays here. Begin with: init, then join, then doctor, then start.",
@@ -64,9 +64,9 @@ def join(
     config: Config = NODE_TOML,
 ) -> None:
     """Join a federation: make this node's key, have it signed. The key never leaves this machine."""
-    from client.membership import join as enter
+    from client.link.membership import join as enter
     from client.settings import folders, load_node
-    from shared.invite import read_invite
+    from shared.protocol.invite import read_invite
 
     settings = load_node(config)
     member = enter(read_invite(invite), folders(config, settings).link, settings.server, config.resolve().parent)
@@ -76,10 +76,10 @@ def join(
 @cli.command()
 def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML) -> None:
     """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
-    from client.membership import leave as forget
-    from client.membership import left_over, membership
+    from client.deployment import side
+    from client.link.membership import leave as forget
+    from client.link.membership import left_over, membership
     from client.settings import folders, load_node
-    from client.side import side
     from shared.supervisor import stop as end
 
     places = folders(config, load_node(config))
@@ -108,7 +108,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Find now what would go wrong later. Every failing line says what to do; nothing leaves this machine."""
-    from client.doctor import examine
+    from client.operator.doctor import examine
 
     desk = _desk(config)
     declared = None if study is None else _declared(desk, study)[0]
@@ -134,7 +134,7 @@ def start(
     """Start vault and link; they are started again whenever they die. Ctrl-C stops them cleanly."""
     import sys
 
-    from client.membership import membership
+    from client.link.membership import membership
     from client.settings import folders, load_node
     from shared.logs import configure
     from shared.supervisor import Child, Supervisor
@@ -165,8 +165,8 @@ def stop(config: Config = NODE_TOML) -> None:
 @cli.command()
 def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """What runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
+    from client.operator.status import standing
     from client.settings import folders, load_node
-    from client.standing import standing
     from shared.command_line import print_table
 
     facts = standing(folders(config, load_node(config)))
@@ -184,7 +184,7 @@ def models(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     installed packages. Nothing is ever downloaded for a study.
     """
     from client.settings import folders, load_node
-    from shared.foundation import on_this_machine
+    from shared.base_models.locate import on_this_machine
 
     places = folders(config, load_node(config))
     found = [{"fingerprint": one.fingerprint, "folder": str(one.directory)} for one in on_this_machine(places.models)]
@@ -313,9 +313,9 @@ def receipt(
     config: Config = NODE_TOML,
 ) -> None:
     """What a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
-    from client.membership import membership
-    from client.receipts import sign, statement
-    from client.side import side
+    from client.deployment import side
+    from client.link.membership import membership
+    from client.operator.receipts import sign, statement
 
     if not (unsigned or side().has_link):
         raise SettingsError(
@@ -339,9 +339,9 @@ def sign(
     """Sign a receipt where this node's key is and no ledger: in the link's container."""
     import sys
 
-    from client.membership import membership
-    from client.receipts import read_statement
-    from client.receipts import sign as put_key
+    from client.link.membership import membership
+    from client.operator.receipts import read_statement
+    from client.operator.receipts import sign as put_key
     from client.settings import folders, load_node
 
     member = membership(folders(config, load_node(config)).link)
@@ -358,8 +358,8 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
-    from client.receipts import signer
-    from client.receipts import verify as check
+    from client.operator.receipts import signer
+    from client.operator.receipts import verify as check
 
     found = check(_text_of(file))
     signed_by = signer(found, None if authority is None else _text_of(authority).encode())
@@ -381,7 +381,7 @@ def backup(
     config: Config = NODE_TOML,
 ) -> None:
     """Back up ledger, keys and snapshots. Restoring an old one is noticed: the ledger's second copy is not in it."""
-    from client.backup import back_up
+    from client.operator.backup import back_up
 
     back_up(_desk(config), archive)
     typer.echo(f"{archive}: keep it as you keep the data itself.")
@@ -390,7 +390,7 @@ def backup(
 @cli.command(hidden=True)
 def vault(config: Config = NODE_TOML) -> None:
     """The process with the data; started by `start`, or alone in a container without a network."""
-    from client.vault.process import serve
+    from client.vault.service.process import serve
     from shared.logs import configure
     from shared.supervisor import leave_with_parent
 
@@ -402,7 +402,7 @@ def vault(config: Config = NODE_TOML) -> None:
 @cli.command(hidden=True)
 def link(config: Config = NODE_TOML) -> None:
     """The process with the network; started by `start`, or alone in a container without data."""
-    from client.link_process import serve
+    from client.link.process import serve
     from shared.logs import configure
     from shared.supervisor import leave_with_parent
 
@@ -421,7 +421,7 @@ def ledger(
     as_json: AsJson = False,
 ) -> None:
     """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
-    from client import accounts
+    from client.operator import ledger_report as accounts
 
     desk = _desk(config)
     if export is not None:
@@ -447,7 +447,7 @@ def withdraw(
     config: Config = NODE_TOML,
 ) -> None:
     """A tombstone: no further rounds on these records, in any dataset. What was released stays released."""
-    from client.vault.withdrawal import withdraw as end
+    from client.operator.withdrawal import withdraw as end
     from shared.command_line import print_table
 
     if not yes:
@@ -464,7 +464,7 @@ def main() -> None:
 
 
 def _desk(config: Path) -> "Desk":
-    from client.vault.desk import Desk
+    from client.vault.review.review import Desk
 
     return Desk(config)
 
@@ -485,7 +485,7 @@ def _print_or_write(written: str, out: Path | None) -> None:
 
 def _declared(desk: "Desk", study: str) -> "tuple[Study, str | None]":
     """A study from a file, or from an offer with the run it was offered for."""
-    from shared.study import load_study
+    from shared.study.declaration import load_study
 
     if study.endswith(".toml"):
         return load_study(Path(study)), None

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from client.vault.policy import DatasetPolicy
+from client.policy import DatasetPolicy
 from shared.errors import SettingsError
 from shared.section import Section
-from shared.study import Performance, parse, read_toml
+from shared.study.declaration import Performance, parse, read_toml
 
 TEMPLATE = """\
-# What this node allows. Every key and its meaning: client/vault/policy.py
+# What this node allows. Every key and its meaning: client/policy.py
 
 [node]
 home = "node"                     # key, ledger and record index; this user's alone

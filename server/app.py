@@ -7,17 +7,17 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.aggregation.method import start
-from server.checkpoints import Checkpoints, State
-from server.coordinator import Coordinator, Echoes, Evaluate, Observer, Terms
-from server.intake import largest_plausible_norm
-from server.roster import Roster
-from shared.adapters import Layout
-from shared.privacy.planning import plan
+from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.coordinator import Coordinator, Echoes, Evaluate, Observer, Terms
+from server.rounds.participants import Roster
+from server.rounds.update_filter import largest_plausible_norm
+from shared.adapted_model.adapters import Layout
+from shared.privacy.noise_schedule import plan
 from shared.privacy.study_steps import parts_in
-from shared.protocol import Vector
-from shared.schedule import round_factors
-from shared.study import MOST_WEIGHT, Study
-from shared.wire import ROUNDING_ROOM
+from shared.protocol.messages import Vector
+from shared.protocol.update_encoding import ROUNDING_ROOM
+from shared.study.declaration import MOST_WEIGHT, Study
+from shared.study.schedule import round_factors
 
 
 def build_server_app(

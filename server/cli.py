@@ -18,7 +18,7 @@ from server.settings import Home
 from shared.command_line import VERBOSE, print_table, run_command
 
 if TYPE_CHECKING:
-    from server.store import Happened, Store
+    from server.run_store import Happened, Store
 
 cli = typer.Typer(
     help="The coordination server of a federation. Begin with: init, then invite, then start, then run.",
@@ -33,7 +33,7 @@ RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its nam
 EVERYWHERE, SUPERLINK_HOST, ANSWERS_WITHIN_S = "0.0.0.0", "127.0.0.1", 2.0  # noqa: S104 - what a setting may say
 HOME, STDOUT = Path("federation"), Path("-")
 FOLLOW_S = 0.3
-PROCESSES = {"superlink": "server.superlink", "gateway": "server.doorway", "run": "server.run_process"}
+PROCESSES = {"superlink": "server.flower.superlink", "gateway": "server.gateway.process", "run": "server.run_process"}
 OVER = frozenset({"finished", "stopped", "failed"})
 
 
@@ -49,7 +49,7 @@ def init(
     home: HomeOption = HOME,
 ) -> None:
     """Make the folder, the federation's certificate authority and the server's certificate."""
-    from server.authority import create, issue_server
+    from server.certificate_authority import create, issue_server
     from shared.errors import SettingsError
 
     found = Home(home)
@@ -66,7 +66,7 @@ def init(
 @cli.command()
 def renew(home: HomeOption = HOME) -> None:
     """Renew the server's certificate; takes effect with the next start. Nodes renew theirs by themselves."""
-    from server.authority import issue_server
+    from server.certificate_authority import issue_server
 
     found = Home(home)
     certificate = issue_server(found.keys, found.settings().hosts)
@@ -85,8 +85,8 @@ def invite(
     """Write an invite: one file for one organisation, good for one enrolment. Hand it over privately."""
     from datetime import timedelta
 
-    from server.enrolment import invite as make
-    from server.enrolment import write_invite
+    from server.gateway.enrolment import invite as make
+    from server.gateway.enrolment import write_invite
 
     found, path = Home(home), out or Path(f"{name}.invite.json")
     with _store(found) as store:
@@ -119,8 +119,8 @@ def nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
 @cli.command()
 def revoke(name: Annotated[str, typer.Argument(help="A node.")], home: HomeOption = HOME) -> None:
     """Shut a node out, from its next request on."""
-    from server.enrolment import revoke as shut_out
-    from server.flower import Control
+    from server.flower.control import Control
+    from server.gateway.enrolment import revoke as shut_out
 
     found = Home(home)
     with _store(found) as store:
@@ -136,7 +136,7 @@ def start(
     home: HomeOption = HOME,
 ) -> None:
     """Start everything: gateway, Flower's SuperLink behind it, and whatever run is wanted. Ctrl-C stops it cleanly."""
-    from server.federation import supervise
+    from server.processes import supervise
     from shared.logs import configure
     from shared.supervisor import detach as go
 
@@ -166,8 +166,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """What runs, how large Flower's database is, when certificates end."""
-    from server.authority import SERVER, Issued
-    from server.federation import flower_bytes
+    from server.certificate_authority import SERVER, Issued
+    from server.processes import flower_bytes
     from shared.supervisor import read_state
 
     found = Home(home.resolve())
@@ -207,11 +207,11 @@ def plan(
 
     Example: fedvault-server plan study.toml --sizes 3700,4200,1600
     """
-    from server.plan import read_sizes, study_in, study_plan
-    from server.plan_text import as_json as to_json
-    from server.plan_text import show as show_plan
-    from server.remedies import remedies
-    from shared.adapted_model import layout_of
+    from server.forecast.forecast import read_sizes, study_in, study_plan
+    from server.forecast.suggestions import remedies
+    from server.forecast.text import as_json as to_json
+    from server.forecast.text import show as show_plan
+    from shared.adapted_model.model import layout_of
 
     declared, wanted = study_in(study), read_sizes(sizes)
     found = study_plan(declared, layout_of(declared), wanted, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
@@ -233,10 +233,10 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
-    from server.kept_out import refuse_what_is_kept_out
-    from shared.adapted_model import layout_of
-    from shared.foundation import find
-    from shared.study import load_study
+    from server.forecast.rejected_rounds import refuse_what_is_kept_out
+    from shared.adapted_model.model import layout_of
+    from shared.base_models.locate import find
+    from shared.study.declaration import load_study
 
     declared = load_study(study)
     # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
@@ -348,7 +348,7 @@ def export(
         raise SettingsError(f"Expected a new folder, {folder} is there.")
     exported = adapter_folder(found, one)
     if merged:
-        from server.export import merge
+        from server.export.adapter import merge
 
         merge(exported, folder)
         shutil.copy(exported / "README.md", folder)
@@ -389,7 +389,7 @@ def _settings(hosts: list[str], port: int) -> str:
 
 
 def _store(home: Home) -> "Store":
-    from server.store import Store
+    from server.run_store import Store
 
     return Store(home.database())
 
@@ -403,7 +403,7 @@ def _listens(host: str, port: int) -> bool:
 
 
 def _online(home: Home) -> set[int] | None:
-    from server.flower import Control
+    from server.flower.control import Control
     from shared.errors import RunError
 
     control = Control(home)

@@ -14,21 +14,21 @@ from typing import Any
 from flwr.app import Context, RecordDict
 
 from server.app import build_server_app, norm_bound
-from server.checkpoints import State
-from server.doorway import match
-from server.evaluation import evaluator
-from server.export import export
-from server.flower import Control, driven_run
-from server.model_card import write_card
-from server.roster import Approving
-from server.rounds import RoundRecord
+from server.export.adapter import export
+from server.export.model_card import write_card
+from server.flower.control import Control, driven_run
+from server.flower.superlink import QUIET
+from server.gateway.process import match
+from server.rounds.checkpoints import State
+from server.rounds.evaluation import evaluator
+from server.rounds.participants import Approving
+from server.rounds.round import RoundRecord
+from server.run_store import Run, Store
 from server.settings import Home
-from server.store import Run, Store
-from server.superlink import QUIET
-from shared.adapted_model import initial_adapter, layout_of
+from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import DataError, FedVaultError, SettingsError
-from shared.protocol import StudyOffer
-from shared.versions import spoken_for
+from shared.protocol.messages import StudyOffer
+from shared.protocol.versions import spoken_for
 
 log = logging.getLogger(__name__)
 ASKED = "asked"

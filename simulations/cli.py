@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.command_line import VERBOSE, run_command
-from shared.embedded import DATA_FOLDER_VARIABLE
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -66,7 +66,7 @@ def run(
 
     Example: fedvault-sim run simulations/scenarios/vader.toml --set privacy.epsilon=1 --out runs/strict
     """
-    from simulations.scenario import data_path, load
+    from simulations.experiment.scenario import data_path, load
 
     wanted = [*(changes or []), *([f'simulation.engine="{engine}"'] if engine else [])]
     declared = load(scenario, wanted)
@@ -75,10 +75,10 @@ def run(
     # only now what takes seconds to import: a mistake in the file is said at once
     from rich.console import Console
 
-    from simulations.report import write_report
-    from simulations.result import as_json as to_json
+    from simulations.results.report import write_report
+    from simulations.results.result import as_json as to_json
+    from simulations.results.tables import render
     from simulations.run import Run
-    from simulations.tables import render
 
     quiet_libraries()
     console, beside = Console(), Console(stderr=True)
@@ -129,9 +129,9 @@ def plan(
     """
     from rich.console import Console
 
-    from server.plan_text import as_json as to_json
-    from server.plan_text import show
-    from simulations.plan import plan_file, timed
+    from server.forecast.text import as_json as to_json
+    from server.forecast.text import show
+    from simulations.forecast import plan_file, timed
 
     quiet_libraries()
     study, planned, help_with = plan_file(
@@ -159,10 +159,10 @@ def report(
     """Show a finished run again, and write its report.html anew."""
     from rich.console import Console
 
-    from simulations.report import write_report
-    from simulations.result import as_json as to_json
-    from simulations.result import read_result
-    from simulations.tables import render
+    from simulations.results.report import write_report
+    from simulations.results.result import as_json as to_json
+    from simulations.results.result import read_result
+    from simulations.results.tables import render
 
     result = read_result(folder / "result.json")
     write_report(result, folder / "report.html")
@@ -175,7 +175,7 @@ def report(
 @cli.command()
 def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
     """List the scenarios that ship: what each one shows, on which evidence, and what to type."""
-    from simulations.catalogue import catalogue
+    from simulations.experiment.catalogue import catalogue
 
     rows = catalogue()
     if as_json:

@@ -15,9 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from server.rounds import RoundRecord
-from simulations.metric_text import shown, words
-from simulations.result import Quality
+from server.rounds.round import RoundRecord
+from simulations.results.metric_names import shown, words
+from simulations.results.result import Quality
 
 
 class TerminalProgress:

@@ -16,26 +16,26 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from client.vault.vault import device_for
+from client.vault.training.round_trainer import device_for
 from server.app import build_server_app, norm_bound
-from server.checkpoints import Checkpoints, State
-from server.export import export
-from server.rounds import RoundRecord
-from shared.adapted_model import initial_adapter, layout_of
-from shared.adapters import Layout
+from server.export.adapter import export
+from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.round import RoundRecord
+from shared.adapted_model.adapters import Layout
+from shared.adapted_model.model import initial_adapter, layout_of
+from shared.adapted_model.whitening import MOMENTS
 from shared.errors import FedVaultError, RunError, SettingsError
 from shared.files import write_atomically
-from shared.protocol import Vector
-from shared.records import joined, load
-from shared.tasks.kinds import task_kind
-from shared.whitening import MOMENTS
-from simulations import worker
-from simulations.arms import Arm, arm_folder, trained_arms, write_arm
-from simulations.engine import Engine, LocalEngine
-from simulations.prepare import Prepared, prepare, reopen
-from simulations.result import ArmResult, Quality, Result, read_result, write_result
-from simulations.scenario import Scenario
-from simulations.summary import quality, summary, trained, untrained
+from shared.protocol.messages import Vector
+from shared.records.ragged import joined, load
+from shared.tasks.registry import task_kind
+from simulations.engines import worker
+from simulations.engines.local import Engine, LocalEngine
+from simulations.experiment.arms import Arm, arm_folder, trained_arms, write_arm
+from simulations.experiment.prepare import Prepared, prepare, reopen
+from simulations.experiment.scenario import Scenario
+from simulations.results.result import ArmResult, Quality, Result, read_result, write_result
+from simulations.results.summary import quality, summary, trained, untrained
 
 EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 
@@ -175,7 +175,7 @@ class Run:
         alone = not simulation.processes and device_for(performance.device).type == "cuda"
         processes = 1 if alone else simulation.processes
         if simulation.engine == "ray":
-            from simulations.ray import RayEngine
+            from simulations.engines.ray import RayEngine
 
             return RayEngine(
                 self.folder.resolve(), processes=processes, threads=performance.threads, address=self._ray_address

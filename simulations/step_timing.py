@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.randomness import OsRandomness, StepRandomness
-from client.vault.vault import device_for
-from shared.adapted_model import AdaptedModel, build
-from shared.prefix import prefix_for
-from shared.privacy.planning import plan
-from shared.records import Records, with_units
-from shared.study import RECORD, Study
+from client.vault.training.randomness import OsRandomness, StepRandomness
+from client.vault.training.round_trainer import device_for
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import prefix_for
+from shared.adapted_model.model import AdaptedModel, build
+from shared.privacy.noise_schedule import plan
+from shared.records.ragged import Records, with_units
+from shared.study.declaration import RECORD, Study
 
 FEW, MANY, REPEATS = 8, 40, 3
 LONGEST = 128

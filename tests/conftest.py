@@ -19,11 +19,11 @@ with warnings.catch_warnings():
     import transformers
     from flwr.supercore.task_identity import TaskIdentity
 
-from shared.adapted_model import AdaptedModel, build
-from shared.batches import collate
-from shared.prefix import CachedPrefix, open_prefix
-from shared.records import Records, ragged
-from shared.study import Study, parse
+from shared.adapted_model.frozen_activations import CachedPrefix, open_prefix
+from shared.adapted_model.model import AdaptedModel, build
+from shared.records.batches import collate
+from shared.records.ragged import Records, ragged
+from shared.study.declaration import Study, parse
 from simulations.e2e.federation import Federation, wait_until
 
 __all__ = ["flwr", "opacus", "peft", "transformers"]

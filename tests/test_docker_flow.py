@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from server.export import load_finished
+from server.export.adapter import load_finished
 from simulations.e2e.federation import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]

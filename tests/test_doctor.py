@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from client.doctor import FIT, Finding, Memory, _fit, _tried, examine, memory_of
-from client.vault.desk import Desk
-from client.vault.withdrawal import withdraw
+from client.operator.doctor import FIT, Finding, Memory, _fit, _tried, examine, memory_of
+from client.operator.withdrawal import withdraw
+from client.vault.review.review import Desk
+from shared.base_models.locate import find
 from shared.errors import RunError
-from shared.foundation import find
-from shared.study import Model, Study
+from shared.study.declaration import Model, Study
 
 Studies = Callable[..., Study]
 
@@ -101,7 +101,7 @@ def test_a_model_that_does_not_fit_is_said_so(node: Node, monkeypatch: pytest.Mo
     def full(*_: Any, **__: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("client.vault.private_training.PrivateTrainer.train_round", full)
+    monkeypatch.setattr("client.vault.training.trainer.PrivateTrainer.train_round", full)
     found = node.examined()["study: exactness, speed, memory"]
     assert not found.ok and found.todo == FIT
 
@@ -152,7 +152,7 @@ print(huggingface_hub.constants.HF_HUB_OFFLINE, transformers.utils.hub.is_offlin
 
 
 def test_leaving_takes_the_messages_that_wait_along(tmp_path: Path) -> None:
-    from client.membership import leave
+    from client.link.membership import leave
 
     (tmp_path / "inbox").mkdir()
     (tmp_path / "inbox" / "a.message").write_bytes(b"a task of a federation that was left")

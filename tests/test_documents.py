@@ -21,7 +21,7 @@ def test_every_file_and_make_target_exists(name: str) -> None:
 
 
 def test_the_readmes_scenario_is_a_valid_one(tmp_path: Path) -> None:
-    from simulations.scenario import load
+    from simulations.experiment.scenario import load
 
     blocks = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     (tmp_path / "my-study.toml").write_text(blocks[0])
@@ -37,8 +37,8 @@ def test_the_readmes_snippets_are_the_ones_that_are_run() -> None:
 
 
 def test_the_readmes_table_names_every_task_kind_and_scenarios_that_ship() -> None:
-    from shared.tasks.declarations import KINDS
-    from simulations.catalogue import catalogue
+    from shared.study.tasks import KINDS
+    from simulations.experiment.catalogue import catalogue
 
     table = re.findall(r"<!-- families -->\n(.*?)<!-- /families -->", (ROOT / "README.md").read_text(), re.S)[0]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]

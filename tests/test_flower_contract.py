@@ -96,7 +96,10 @@ FIELDS = {
     "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
     "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
 }
-MOVED = "Flower moved {0}: look at what replaced it, change client/fleet.py or server/flower.py, then this table."
+MOVED = (
+    "Flower moved {0}: look at what replaced it, change client/link/fleet.py or server/flower/control.py, "
+    "then this table."
+)
 
 
 def looked_up(name: str) -> Any:

@@ -13,13 +13,13 @@ import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from client import link_process
-from client.fleet import NotAccepted, Received, Refused
-from client.inbox import Inbox
-from client.link import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
+from client.link import process as link_process
+from client.link.fleet import NotAccepted, Received, Refused
+from client.link.inbox import Inbox
+from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
-from shared.protocol import (
+from shared.protocol.messages import (
     OfferReply,
     Status,
     StudyOffer,
@@ -324,7 +324,14 @@ def test_a_renewal_that_fails_is_tried_again(trouble: Exception, monkeypatch: py
 
 
 def test_the_link_has_neither_torch_nor_the_records_in_its_process() -> None:
-    code = "import sys, client.link_process, client.cli; print(*sys.modules)"
+    code = "import sys, client.link.process, client.cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    private = {"torch", "transformers", "opacus", "pandas", "client.vault.vault", "client.vault.ledger"}
-    assert "client.link" in done.stdout.split() and not private & set(done.stdout.split())
+    private = {
+        "torch",
+        "transformers",
+        "opacus",
+        "pandas",
+        "client.vault.training.round_trainer",
+        "client.vault.ledger.ledger",
+    }
+    assert "client.link.loop" in done.stdout.split() and not private & set(done.stdout.split())

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from client.cli import main
-from client.vault.books import times
-from client.vault.ledger import Ledger
-from shared.foundation import find
+from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.state import times
+from shared.base_models.locate import find
 from shared.privacy.accounting import epsilon_rdp
-from shared.study import Model
+from shared.study.declaration import Model
 
 Command = Callable[..., tuple[int, str, str]]
 

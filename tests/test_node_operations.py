@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from client.vault.desk import Desk
-from shared.foundation import find
-from shared.protocol import StudyOffer
-from shared.study import Model, Study
+from client.vault.review.review import Desk
+from shared.base_models.locate import find
+from shared.protocol.messages import StudyOffer
+from shared.study.declaration import Model, Study
 from simulations.e2e.federation import Federation, Impatience, command
 
 pytestmark = pytest.mark.integration

@@ -13,12 +13,12 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from client.fleet import Fleet, NotAccepted, through
-from client.membership import join, membership
+from client.link.fleet import Fleet, NotAccepted, through
+from client.link.membership import join, membership
 from client.settings import Server
-from server.authority import create, issue_server
+from server.certificate_authority import create, issue_server
 from shared.errors import RunError
-from shared.invite import read_invite
+from shared.protocol.invite import read_invite
 from simulations.e2e.federation import Federation
 
 POLICY = f'epsilon = 1.0\ndelta = 1e-6\ndeclared_size = 10\nmodels = ["{"0" * 64}"]\n'

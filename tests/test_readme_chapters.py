@@ -12,7 +12,7 @@ import pandas as pd
 import psutil
 import pytest
 
-from server.export import load_finished
+from server.export.adapter import load_finished
 from simulations.e2e.federation import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]

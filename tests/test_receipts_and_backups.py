@@ -15,22 +15,22 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from client.accounts import go_on
-from client.backup import back_up
-from client.membership import _made_key, _request
-from client.receipts import Signer, issue, read_statement, sign, signer, statement, verify
+from client.link.membership import _made_key, _request
+from client.operator.backup import back_up
+from client.operator.ledger_report import go_on
+from client.operator.receipts import Signer, issue, read_statement, sign, signer, statement, verify
 from client.settings import folders, load_node
-from client.vault.desk import Desk
-from client.vault.ledger import Ledger
-from client.vault.vaults import Vaults
-from server.authority import create, issue_node
-from shared.adapted_model import layout_of
+from client.vault.ledger.ledger import Ledger
+from client.vault.review.review import Desk
+from client.vault.service.node_vault import Vaults
+from server.certificate_authority import create, issue_node
+from shared.adapted_model.model import layout_of
+from shared.base_models.locate import find
 from shared.errors import LedgerError, PeerError, SettingsError
-from shared.foundation import find
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
-from shared.protocol import Status, TrainTask
-from shared.study import Model, Study
+from shared.protocol.messages import Status, TrainTask
+from shared.study.declaration import Model, Study
 
 Studies = Callable[..., Study]
 RELEASE = SubsampledGaussian(1.5, 0.05, 6)
@@ -101,7 +101,7 @@ def _same_meaning(one: str, other: str) -> bool:
 def test_an_epsilon_that_does_not_follow_is_refused_though_it_is_signed(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.receipts.epsilon_rdp", lambda *_: 0.01)
+    monkeypatch.setattr("client.operator.receipts.epsilon_rdp", lambda *_: 0.01)
     flattering = issue(ledger, "r-1", ec.generate_private_key(ec.SECP384R1()), "").as_json()
     ledger.close()
     monkeypatch.undo()

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from client.doctor import examine
+from client.deployment import SIDE, side
+from client.operator.doctor import examine
+from client.operator.status import standing
 from client.settings import Folders
-from client.side import SIDE, side
-from client.standing import standing
-from client.vault.desk import Desk
-from client.vault.service import Steps, VaultService, serving
-from client.vault.vaults import Vaults
+from client.vault.review.review import Desk
+from client.vault.service.grpc_service import Steps, VaultService, serving
+from client.vault.service.node_vault import Vaults
 from shared.errors import SettingsError
-from shared.invite import read_invite
+from shared.protocol.invite import read_invite
 
 
 @pytest.fixture

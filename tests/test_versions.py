@@ -11,17 +11,17 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-import client.link
-import server.roster
-import shared.protocol
-from client.link import answered
+import client.link.loop
+import server.rounds.participants
+import shared.protocol.messages
+from client.link.loop import answered
 from server.aggregation.mean import UniformMean
-from server.checkpoints import Checkpoints
-from server.coordinator import Coordinator, Terms
-from server.roster import Approving
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.coordinator import Coordinator, Terms
+from server.rounds.participants import Approving
 from shared.errors import PeerError, VersionError
-from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, decode_task, encode_task
-from shared.versions import SPOKEN, Versions, spoken_for
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, decode_task, encode_task
+from shared.protocol.versions import SPOKEN, Versions, spoken_for
 
 ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
 OLD_OFFER = {"protocol-version": 3, "study-run": "r-1", "study-json": "{}"}
@@ -75,16 +75,16 @@ class Node:
             return RecordDict({"stance": ConfigRecord(OLD_STANCE)})  # type: ignore[arg-type]
         with self._monkeypatch.context() as patched:
             ours = self.spoken or Versions(3, 3)
-            patched.setattr(client.link, "SPOKEN", ours)
+            patched.setattr(client.link.loop, "SPOKEN", ours)
             patched.setattr(Vault, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours))
-            patched.setattr(shared.protocol._config, "__defaults__", (ours,))
+            patched.setattr(shared.protocol.messages._config, "__defaults__", (ours,))
             return answered(message, Vault())
 
 
 def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:
     """One round over this node; what became of it."""
-    monkeypatch.setattr(server.roster, "SPOKEN", server_speaks)
-    monkeypatch.setattr(shared.protocol._config, "__defaults__", (server_speaks,))
+    monkeypatch.setattr(server.rounds.participants, "SPOKEN", server_speaks)
+    monkeypatch.setattr(shared.protocol.messages._config, "__defaults__", (server_speaks,))
     offer = StudyOffer("r-1", "{}", server_speaks)
     coordinator = Coordinator(
         node,
@@ -128,7 +128,9 @@ def test_a_node_without_a_common_version_is_told_to_the_operator_and_never_asked
     node: Any = Node(node_speaks, monkeypatch)
     told: list[Any] = []
     asked = Approving(node, StudyOffer("r-1", "{}"), quorum=1, patience_s=0.0, on_change=told.append)
-    monkeypatch.setattr(server.roster.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        server.rounds.participants.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         asked.members()
     assert set(told[-1]) == {"refused_version"}
@@ -157,7 +159,9 @@ def test_an_older_node_refuses_the_version_of_a_study_whose_encoding_it_cannot_k
     told: list[Any] = []
     offer = StudyOffer("r-1", "{}", spoken_for("int8"))
     asked = Approving(node, offer, quorum=1, patience_s=0.0, on_change=told.append)
-    monkeypatch.setattr(server.roster.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        server.rounds.participants.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         asked.members()
     assert set(told[-1]) == {"refused_version"} and "this study needs 5 to 5" in caplog.text

@@ -17,19 +17,19 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.inflatable.inflatable_object import get_object_type_from_object_content
 from flwr.supercore.task_identity import TaskIdentity
 
-from client.link import Link
-from client.membership import membership
+from client.link.loop import Link
+from client.link.membership import membership
 from client.settings import folders, load_node
-from client.vault.desk import Desk
-from client.vault.private_training import PrivateTrainer
-from client.vault.vaults import Vaults
-from server.roster import OFFER_LIFE_S
+from client.vault.review.review import Desk
+from client.vault.service.node_vault import Vaults
+from client.vault.training.trainer import PrivateTrainer
+from server.rounds.participants import OFFER_LIFE_S
+from shared.base_models.locate import find
 from shared.errors import RunError
-from shared.foundation import find
-from shared.privacy.planning import declared_size
-from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask
-from shared.study import Model
-from shared.wire import Wire, packed_bytes
+from shared.privacy.noise_schedule import declared_size
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.update_encoding import Wire, packed_bytes
+from shared.study.declaration import Model
 from simulations.e2e.federation import Federation, wait_until
 
 pytestmark = pytest.mark.integration

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from server.aggregation.fixed_point import FixedPointSum
-from shared.protocol import Vector
+from shared.protocol.messages import Vector
 
 
 class UniformMean:

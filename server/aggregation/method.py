@@ -3,7 +3,7 @@
 from typing import ClassVar, Protocol
 
 from server.aggregation.mean import UniformMean
-from shared.protocol import Vector
+from shared.protocol.messages import Vector
 
 
 class Aggregation(Protocol):

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterable
 
+from shared.adapted_model.whitening import MEASURING_RATE, MOMENTS
 from shared.errors import BudgetError
-from shared.privacy.planning import PrivacyPlan, plan
+from shared.privacy.noise_schedule import PrivacyPlan, plan
 from shared.privacy.signal_to_noise import Batch, Part, Steps, ratio
-from shared.schedule import learning_rate_factors, round_factors
-from shared.study import Study
-from shared.whitening import MEASURING_RATE, MOMENTS
+from shared.study.declaration import Study
+from shared.study.schedule import learning_rate_factors, round_factors
 
 
 def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:

@@ -8,12 +8,12 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from shared.batches import Batch
-from shared.foundation import Foundation
-from shared.records import Encoded, Records, ragged
-from shared.tasks import declarations
+from shared.base_models.locate import Foundation
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Rows, strings
-from shared.tasks.one_label import OneLabelKind, mean_of_tokens
+from shared.tasks.single_label import OneLabelKind, mean_of_tokens
 from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
 
 

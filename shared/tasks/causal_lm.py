@@ -14,15 +14,15 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
-from shared.batches import Batch, attention
 from shared.errors import SettingsError
-from shared.records import Encoded, Problem, Ragged, Records, ragged
-from shared.tasks import declarations
+from shared.records.batches import Batch, attention
+from shared.records.ragged import Encoded, Problem, Ragged, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, each_token_loss, shifted, token_losses
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary
 IGNORED = -1  # no token: what `token_losses` leaves out

@@ -8,13 +8,13 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from shared.batches import Batch
-from shared.foundation import Foundation
-from shared.records import Encoded, Problem, Records, ragged
-from shared.tasks import declarations
+from shared.base_models.locate import Foundation
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.images import Framing, MediaError, framing, opened, patches, synthetic_pixels
 from shared.tasks.kind import Column, Rows, strings
-from shared.tasks.one_label import OneLabelKind, mean_of_tokens
+from shared.tasks.single_label import OneLabelKind, mean_of_tokens
 
 
 class ImageClassification(OneLabelKind):

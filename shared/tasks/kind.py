@@ -13,12 +13,12 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
-from shared.batches import Batch, Fills, attention
-from shared.foundation import Foundation, load_tokenizer
-from shared.records import Encoded, Records
+from shared.base_models.locate import Foundation, load_tokenizer
+from shared.records.batches import Batch, Fills, attention
+from shared.records.ragged import Encoded, Records
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 Cell = str | bytes
 Rows = Mapping[str, Sequence[Cell]]

@@ -16,15 +16,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
-from shared.batches import Batch
 from shared.errors import SettingsError
-from shared.records import Encoded, Problem, Records, ragged
-from shared.tasks import declarations
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
 from shared.tasks.texts import each_token_loss, token_losses, tokenise
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 log = logging.getLogger(__name__)
 LARGEST_LOSS = 50.0  # nats; keeps the perplexity finite

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from shared.batches import Batch
-from shared.records import Encoded, Problem, Ragged, Records, ragged
-from shared.tasks import declarations
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Ragged, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, strings
 from shared.tasks.question_answering import QuestionAnswering
 from shared.tasks.sequence_classification import SequenceClassification
 from shared.tasks.token_classification import TokenClassification
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 SHARED = ("ids", "types")
 PARTS: dict[type[Any], Any] = {

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig
 
-from shared.base_model import width_of
-from shared.batches import Batch
+from shared.base_models.load import width_of
 from shared.errors import SettingsError
-from shared.records import Encoded, Problem, Records, ragged, text, texts
-from shared.tasks import declarations
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
 from shared.tasks.texts import token_features, tokenise
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 NOWHERE = -1e9
 ARTICLES = re.compile(r"\b(a|an|the)\b")

@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig
 
-from shared.base_model import width_of
-from shared.batches import Batch
+from shared.base_models.load import width_of
+from shared.base_models.locate import Foundation
 from shared.errors import SettingsError
-from shared.foundation import Foundation
-from shared.records import Encoded, Problem, Records, ragged
-from shared.tasks import declarations
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.image_classification import image_processor, pixel_field, seen
 from shared.tasks.images import Framing, MediaError, Size, framing, opened, patches, synthetic_pixels
 from shared.tasks.kind import Cell, Column, Evidence, Rows, TaskKind, zero_linear
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 UNCOUNTED = 255
 """What a stored mask holds where a pixel counts for nothing, whatever the study's masks hold there."""

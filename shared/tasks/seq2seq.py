@@ -11,17 +11,17 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
 
-from shared.batches import Batch, attention
+from shared.base_models.locate import Foundation, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import Foundation, load_tokenizer
-from shared.records import Encoded, Problem, Records, ragged, text, texts
-from shared.tasks import declarations
+from shared.records.batches import Batch, attention
+from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
 from shared.tasks.text_overlap import chrf, rouge_l
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, token_losses, tokenise
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 IGNORED = -1  # no token: what `token_losses` leaves out
 LARGEST_LOSS = 20.0  # nats per token; worse than guessing among any vocabulary

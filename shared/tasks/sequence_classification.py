@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig
 
-from shared.base_model import width_of
-from shared.batches import Batch
-from shared.records import Encoded, Problem, Records, ragged
-from shared.tasks import declarations
+from shared.base_models.load import width_of
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
 from shared.tasks.texts import mean_features, tokenise
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 SEPARATOR = "|"
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoFeatureExtractor, PretrainedConfig
 
-from shared.batches import Batch
 from shared.errors import SettingsError
-from shared.records import Problem, Ragged, ragged
+from shared.records.batches import Batch
+from shared.records.ragged import Problem, Ragged, ragged
 from shared.tasks.images import PREPROCESSOR, MediaError, file_of
 from shared.tasks.kind import Cell
 

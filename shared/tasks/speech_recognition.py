@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSpeechSeq2Seq, PretrainedConfig, PreTrainedTokenizerBase
 
-from shared.batches import Batch
+from shared.base_models.locate import Foundation, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import Foundation, load_tokenizer
-from shared.records import Encoded, Problem, Records, ragged, text, texts
-from shared.tasks import declarations
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
+from shared.study import tasks as declarations
 from shared.tasks.audio_classification import sound_processor
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
 from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 UNKNOWN = -1
 

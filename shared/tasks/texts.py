@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
-from shared.batches import Batch
-from shared.records import Problem
-from shared.tasks.declarations import FEATURE_NORM
+from shared.records.batches import Batch
+from shared.records.ragged import Problem
+from shared.study.tasks import FEATURE_NORM
 
 CHARACTERS_PER_TOKEN = 100  # longer texts are cut before tokenisation, so that a 2 MB cell costs no more than others
 

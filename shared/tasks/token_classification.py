@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
-from shared.base_model import width_of
-from shared.batches import Batch
+from shared.base_models.load import width_of
 from shared.errors import SettingsError
-from shared.records import Encoded, Problem, Records, ragged
-from shared.tasks import declarations
+from shared.records.batches import Batch
+from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
 from shared.tasks.texts import token_features, token_losses, tokenise
 
 if TYPE_CHECKING:
-    from shared.adapted_model import AdaptedModel
+    from shared.adapted_model.model import AdaptedModel
 
 OUTSIDE = "O"
 ENTITY_TAG = re.compile(r"O|[BI]-.+")

@@ -9,15 +9,15 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.adapted_model import initial_adapter
-from shared.study import parse
-from simulations import worker
-from simulations.arms import Arm, write_arm
+from shared.adapted_model.model import initial_adapter
+from shared.study.declaration import parse
 from simulations.benchmarks.engines import Work, beside, beside_ray, loop_seconds
 from simulations.benchmarks.measure import Pairs, Ratio, ratio_of
-from simulations.engine import LocalEngine
-from simulations.prepare import prepare
-from simulations.scenario import Scenario
+from simulations.engines import worker
+from simulations.engines.local import LocalEngine
+from simulations.experiment.arms import Arm, write_arm
+from simulations.experiment.prepare import prepare
+from simulations.experiment.scenario import Scenario
 
 PLAIN = "simulations.benchmarks.plain_lora_app"
 TABLE, CLIENTS, ARM = Path("data/vader/vader.csv"), 100, "federated"
@@ -81,7 +81,7 @@ def prepare_run(scenario: Scenario, source: Path, folder: Path) -> Work:
     indices = tuple(site.index for site in prepared.sites)
     write_arm(Arm(ARM, ARM, study, indices, True, scenario.simulation.seed), folder)
     (folder / "cache").mkdir(mode=0o700)
-    return Work("simulations.worker", len(indices), initial_adapter(study), study.sha256, ARM)
+    return Work("simulations.engines.worker", len(indices), initial_adapter(study), study.sha256, ARM)
 
 
 def _rates(pairs: Pairs, work: Work) -> Pairs:

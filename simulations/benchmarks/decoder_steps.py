@@ -17,13 +17,13 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from client.vault.noise_ahead import begun
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.randomness import OsRandomness
-from shared.adapted_model import build
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.study import Study, parse
+from client.vault.training.noise_prefetch import begun
+from client.vault.training.randomness import OsRandomness
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
+from shared.privacy.noise_schedule import plan
+from shared.study.declaration import Study, parse
 from simulations.benchmarks.peak import peak_bytes
 from simulations.benchmarks.peft_model import Shapes, shapes_of, trained
 from simulations.benchmarks.waiting import until_done

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from client.vault.vault import device_for
+from client.vault.training.round_trainer import device_for
 from simulations.benchmarks.decoder_steps import WARM_UP, Precision, Way, Work, peak_of, step_of, write_decoder
 from simulations.benchmarks.measure import Pairs, Ratio, alternating, ratio_of, seconds
 from simulations.benchmarks.peak import MIB, in_own_process

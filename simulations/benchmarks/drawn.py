@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client.vault.randomness import KEY_BYTES, KeyStream, StepRandomness
+from client.vault.training.randomness import KEY_BYTES, KeyStream, StepRandomness
 
 Batches = list[NDArray[np.int64]]
 

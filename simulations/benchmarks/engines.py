@@ -17,12 +17,12 @@ from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from server.aggregation.mean import UniformMean
-from server.checkpoints import Checkpoints
-from server.coordinator import Coordinator, Terms
-from shared.protocol import TrainTask, Vector, encode_task
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.coordinator import Coordinator, Terms
+from shared.protocol.messages import TrainTask, Vector, encode_task
 from simulations.benchmarks.measure import Pairs, Ratio, ratio_of
 from simulations.benchmarks.trivial_app import LENGTH
-from simulations.engine import Engine, LocalEngine
+from simulations.engines.local import Engine, LocalEngine
 
 CLIENTS, TURNS, RAY_TURNS = 1000, 7, 5
 TRIVIAL = "simulations.benchmarks.trivial_app"
@@ -58,7 +58,7 @@ def beside_ray(
     local: LocalEngine, work: Work, folder: Path, *, turns: int, warm_up: int = 1, app: str | None = None
 ) -> Pairs:
     """Seconds of rounds (local engine, Flower's Ray engine), which may run another ClientApp."""
-    from simulations.ray import RayEngine
+    from simulations.engines.ray import RayEngine
 
     grid, engine = local.grid([1] * work.clients), RayEngine(folder, app=app or work.app)
     try:

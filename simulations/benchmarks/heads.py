@@ -14,19 +14,19 @@ import numpy as np
 import pandas as pd
 import torch
 
-from client.vault.private_training import LearningRates, PrivateTrainer
+from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.aggregation.mean import UniformMean
-from server.plan import study_plan
-from shared.adapted_model import build, layout_of
+from server.forecast.forecast import study_plan
+from shared.adapted_model.frozen_activations import Prefix, open_prefix
+from shared.adapted_model.model import build, layout_of
+from shared.base_models.locate import find
 from shared.errors import SettingsError
-from shared.foundation import find
-from shared.prefix import Prefix, open_prefix
-from shared.privacy.planning import PrivacyPlan, declared_size, plan
-from shared.protocol import Vector
-from shared.records import Records
-from shared.schedule import learning_rate_factors
-from shared.study import Study, parse
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from shared.privacy.noise_schedule import PrivacyPlan, declared_size, plan
+from shared.protocol.messages import Vector
+from shared.records.ragged import Records
+from shared.study.declaration import Study, parse
+from shared.study.schedule import learning_rate_factors
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 SITES = ((300, 300, 300, 300), (300, 600, 1200, 2800))
 HELD_OUT, EPSILONS, SEEDS = 2000, (1.0, 3.0, 8.0), (1, 2)

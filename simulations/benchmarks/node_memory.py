@@ -8,12 +8,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from shared.batches import physical, shapes
-from shared.foundation import find
-from shared.records import Records
-from shared.study import Study
-from shared.tasks.declarations import SequenceClassification
-from shared.tasks.kinds import task_kind
+from shared.base_models.locate import find
+from shared.records.batches import physical, shapes
+from shared.records.ragged import Records
+from shared.study.declaration import Study
+from shared.study.tasks import SequenceClassification
+from shared.tasks.registry import task_kind
 from simulations.benchmarks.drawn import Batches, draw
 from simulations.benchmarks.measure import Ratio, alternating, ratio_of
 from simulations.benchmarks.peak import in_own_process

@@ -12,7 +12,7 @@ from opacus.utils.batch_memory_manager import BatchMemoryManager
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from shared.records import Records
+from shared.records.ragged import Records
 from simulations.benchmarks.peft_model import padded, trained
 
 PHYSICAL_BATCH = 32

@@ -16,17 +16,17 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from client.app import build_client_app
-from client.vault.vault import Trains
-from shared.foundation import find
-from shared.protocol import Status, TrainReply, TrainTask
-from shared.records import Records, load
-from shared.study import Study
-from shared.tasks.declarations import SequenceClassification
-from simulations.arms import read_arm
+from client.vault.training.round_trainer import Trains
+from shared.base_models.locate import find
+from shared.protocol.messages import Status, TrainReply, TrainTask
+from shared.records.ragged import Records, load
+from shared.study.declaration import Study
+from shared.study.tasks import SequenceClassification
 from simulations.benchmarks.peft_model import padded, peft_model, trained
-from simulations.partition_query import tells_partition
-from simulations.prepare import reopen
-from simulations.worker import RUN_FOLDER
+from simulations.engines.partition_query import tells_partition
+from simulations.engines.worker import RUN_FOLDER
+from simulations.experiment.arms import read_arm
+from simulations.experiment.prepare import reopen
 
 
 class PlainSite:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from client.vault.private_training import LearningRates, PrivateTrainer
-from shared.adapted_model import AdaptedModel, build
-from shared.prefix import open_prefix
-from shared.privacy.planning import declared_size, plan
-from shared.records import Records, load
-from shared.study import Study
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import AdaptedModel, build
+from shared.privacy.noise_schedule import declared_size, plan
+from shared.records.ragged import Records, load
+from shared.study.declaration import Study
 from simulations.benchmarks.drawn import Drawn
 from simulations.benchmarks.peft_model import Shapes, shapes_of
 

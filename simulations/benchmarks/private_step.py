@@ -9,16 +9,16 @@ from pathlib import Path
 
 import torch
 
-from client.vault.noise_ahead import begun
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.randomness import OsRandomness
-from client.vault.vault import device_for
-from shared.adapted_model import AdaptedModel, build
-from shared.batches import collate
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.records import Records
-from shared.study import Study, parse
+from client.vault.training.noise_prefetch import begun
+from client.vault.training.randomness import OsRandomness
+from client.vault.training.round_trainer import device_for
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import AdaptedModel, build
+from shared.privacy.noise_schedule import plan
+from shared.records.batches import collate
+from shared.records.ragged import Records
+from shared.study.declaration import Study, parse
 from simulations.benchmarks.measure import Ratio, interleaved
 from simulations.benchmarks.waiting import until_done
 

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from server.run_store import Store
 from server.settings import Home
-from server.store import Store
-from shared.foundation import find
-from shared.privacy.planning import declared_size
-from shared.study import Model
+from shared.base_models.locate import find
+from shared.privacy.noise_schedule import declared_size
+from shared.study.declaration import Model
 from simulations.benchmarks.measure import Ratio, ratio_of
 from simulations.cli import QUIET
 from simulations.e2e.federation import Federation, free_port, listens, wait_until

@@ -14,13 +14,13 @@ from flwr.app import Message
 from flwr.supercore.task_identity import TaskIdentity
 
 from server.aggregation.mean import UniformMean
-from server.checkpoints import Checkpoints
-from server.coordinator import Coordinator, Terms
-from server.intake import Accepted, inspect
-from shared.protocol import Status, TrainReply, TrainTask, Vector, decode_task, encode_reply, encode_task
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.coordinator import Coordinator, Terms
+from server.rounds.update_filter import Accepted, inspect
+from shared.protocol.messages import Status, TrainReply, TrainTask, Vector, decode_task, encode_reply, encode_task
 from simulations.benchmarks.measure import Ratio, interleaved, ratio_of
 from simulations.benchmarks.peak import in_own_process
-from simulations.engine import LocalGrid, with_id
+from simulations.engines.local import LocalGrid, with_id
 
 FLOATS = 12_500_000  # 50 MB
 FEW, MANY = 4, 1000

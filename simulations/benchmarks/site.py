@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from shared.foundation import find
-from shared.records import Records
-from shared.study import Study, parse
-from shared.tasks.kinds import task_kind
+from shared.base_models.locate import find
+from shared.records.ragged import Records
+from shared.study.declaration import Study, parse
+from shared.tasks.registry import task_kind
 
 SHORT = 48
 TABLE, SITE = Path("data/vader/vader.csv"), "tweets"

@@ -11,14 +11,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from client.vault.private_training import PrivateTrainer
-from client.vault.vault import device_for
-from shared.adapted_model import build
-from shared.foundation import find
-from shared.privacy.planning import plan
-from shared.records import Records
-from shared.study import Study
-from shared.tasks.declarations import SequenceClassification
+from client.vault.training.round_trainer import device_for
+from client.vault.training.trainer import PrivateTrainer
+from shared.adapted_model.model import build
+from shared.base_models.locate import find
+from shared.privacy.noise_schedule import plan
+from shared.records.ragged import Records
+from shared.study.declaration import Study
+from shared.study.tasks import SequenceClassification
 from simulations.benchmarks.drawn import Batches, draw
 from simulations.benchmarks.measure import Ratio, alternating, ratio_of, seconds
 from simulations.benchmarks.opacus_recipe import OpacusRecipe

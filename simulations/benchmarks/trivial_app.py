@@ -3,9 +3,9 @@
 from flwr.app import Context
 
 from client.app import build_client_app
-from client.vault.vault import Trains
-from shared.protocol import Status, TrainReply, TrainTask
-from simulations.partition_query import tells_partition
+from client.vault.training.round_trainer import Trains
+from shared.protocol.messages import Status, TrainReply, TrainTask
+from simulations.engines.partition_query import tells_partition
 
 LENGTH = 7000
 

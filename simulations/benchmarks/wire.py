@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.wire import WIRES, Wire
+from shared.protocol.update_encoding import WIRES, Wire
+from simulations.experiment.scenario import data_path, load
 from simulations.progress import SilentProgress
-from simulations.result import Result
+from simulations.results.result import Result
 from simulations.run import Run
-from simulations.scenario import data_path, load
 
 SCENARIO = Path(__file__).parents[1] / "scenarios" / "digits.toml"
 SEEDS = range(1, 9)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.embedded import EMBEDDED, embedded_folder
+from shared.base_models.bundled import EMBEDDED, embedded_folder
 from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
 from simulations.datasets import (

@@ -16,13 +16,13 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from client.vault.roles import Role, roles
-from server.evaluation import evaluator
-from server.export import PACKED_FILE
-from shared.foundation import find
-from shared.privacy.planning import declared_size
-from shared.protocol import Vector
-from shared.study import Model, load_study
+from client.vault.records.splits import Role, roles
+from server.export.adapter import PACKED_FILE
+from server.rounds.evaluation import evaluator
+from shared.base_models.locate import find
+from shared.privacy.noise_schedule import declared_size
+from shared.protocol.messages import Vector
+from shared.study.declaration import Model, load_study
 from simulations.e2e.budgets import limit_for_one
 from simulations.e2e.faults import FAULTS, attempt
 from simulations.e2e.federation import Federation, Impatience, command, wait_until

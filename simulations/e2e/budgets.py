@@ -8,10 +8,10 @@ import json
 from typing import NamedTuple
 
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.planning import plan
+from shared.privacy.noise_schedule import plan
 from shared.privacy.releases import SubsampledGaussian
-from shared.study import Study
-from shared.tasks.declarations import SequenceClassification
+from shared.study.declaration import Study
+from shared.study.tasks import SequenceClassification
 from simulations.e2e.federation import Impatience, wait_until
 from simulations.e2e.scene import Record, Scene
 

@@ -9,10 +9,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from client.fleet import CUT, NotAccepted
-from client.membership import membership
+from client.link.fleet import CUT, NotAccepted
+from client.link.membership import membership
 from client.settings import Server
-from server.authority import AUTHORITY, create, issue_node, issue_server
+from server.certificate_authority import AUTHORITY, create, issue_node, issue_server
 from server.settings import Home
 from simulations.e2e.federation import Impatience, wait_until
 from simulations.e2e.scene import Scene

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 import psutil
 
-from client.vault_client import VaultClient
+from client.link.vault_client import VaultClient
 from server.settings import Home
 
 T = TypeVar("T")

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from client.link import Link
-from client.membership import membership
+from client.link.loop import Link
+from client.link.membership import membership
 from client.settings import folders, load_node
-from shared.privacy.planning import plan
-from shared.protocol import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
-from shared.schedule import round_factors
-from shared.study import Study, recorded
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
+from shared.study.declaration import Study, recorded
+from shared.study.schedule import round_factors
 
 HUGE_FLOATS = 75_000_000
 TIMES_TOO_LONG = 100

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from server.run_store import Store
 from server.settings import Home
-from server.store import Store
-from shared.study import Study
+from shared.study.declaration import Study
 from simulations.e2e.federation import Federation, wait_until
 
 Record = dict[str, Any]

@@ -10,16 +10,16 @@ import tokenizers
 import torch
 import transformers
 
-from client.vault.exactness import probe
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.vault import Vault
-from shared.adapted_model import AdaptedModel, build, initial_adapter
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.protocol import TrainReply, TrainTask
-from shared.records import Encoded
-from shared.study import Study, parse
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from client.vault.training.gradient_probe import probe
+from client.vault.training.round_trainer import Vault
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import AdaptedModel, build, initial_adapter
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import TrainReply, TrainTask
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study, parse
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 WORDS = [f"word{i}" for i in range(50)] + ["good", "bad", "yes", "no", "eins", "zwei"]
 MARKS = {"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "bos_token": "<s>"}

@@ -11,14 +11,14 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from shared.adapted_model import AdaptedModel, build
-from shared.batches import collate
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import AdaptedModel, build
 from shared.errors import SettingsError
-from shared.judging import judge
-from shared.protocol import Status
-from shared.records import Encoded
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.protocol.messages import Status
+from shared.records.batches import collate
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
 
 Studies = Callable[..., Study]
 TEXT = {"kind": "causal-lm"}
@@ -156,7 +156,7 @@ def test_perplexity_is_that_of_the_plain_model_token_by_token(language_study: St
 
 
 def test_metrics_are_finite_whatever_comes() -> None:
-    from shared.tasks import declarations
+    from shared.study import tasks as declarations
 
     kind = task_kind(declarations.CausalLanguageModel(kind="causal-lm"))
     assert kind.metrics([])["perplexity"] == kind.metrics([(math.nan, 0, 3)])["perplexity"] == math.exp(20)
@@ -179,10 +179,10 @@ def test_a_records_loss_is_the_mean_over_its_own_tokens(
 def test_the_simulation_of_a_federation_runs(language_model: Callable[[str], Path], tmp_path: Path) -> None:
     import pandas as pd
 
-    from server.export import load_finished
+    from server.export.adapter import load_finished
+    from simulations.experiment.scenario import Scenario
     from simulations.progress import SilentProgress
     from simulations.run import Run
-    from simulations.scenario import Scenario
 
     rows = [(f"word{i % 40} word{i % 7}", "yes" if i % 2 else "no", "ab"[i % 2]) for i in range(80)]
     pd.DataFrame(rows, columns=["prompt", "response", "site"]).to_csv(tmp_path / "table.csv", index=False)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from shared.adapted_model import build
-from shared.protocol import Status
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.adapted_model.model import build
+from shared.protocol.messages import Status
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
 
 Studies = Callable[..., Study]
 TASK = {"kind": "sequence-classification", "labels": ["no", "yes"]}

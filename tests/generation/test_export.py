@@ -15,17 +15,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 from typer.testing import CliRunner
 
-from server.checkpoints import State
 from server.cli import cli
-from server.export import export, load_finished, merge
-from server.how_to_load import code
-from server.model_card import card
+from server.export.adapter import export, load_finished, merge
+from server.export.loading_code import code
+from server.export.model_card import card
+from server.rounds.checkpoints import State
 from server.run_process import adapter_folder
+from server.run_store import Store
 from server.settings import Home
-from server.store import Store
-from shared.adapted_model import AdaptedModel
+from shared.adapted_model.model import AdaptedModel
 from shared.errors import SettingsError
-from shared.study import Study
+from shared.study.declaration import Study
 
 Studies = Callable[..., Study]
 SNIPPETS = Path(__file__).parents[1] / "snippets"

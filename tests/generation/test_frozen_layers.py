@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from shared.adapted_model import build
+from shared.adapted_model.model import build
 from shared.errors import SettingsError
-from shared.study import Study
+from shared.study.declaration import Study
 
 CHOICES = {"kind": "sequence-classification", "labels": ["a", "b"]}
 

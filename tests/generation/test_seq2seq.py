@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from shared.adapted_model import build
-from shared.batches import collate
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build
 from shared.errors import SettingsError
-from shared.judging import judge
-from shared.protocol import Status
-from shared.records import Encoded, text
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.protocol.messages import Status
+from shared.records.batches import collate
+from shared.records.ragged import Encoded, text
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
 from shared.tasks.text_overlap import chrf, rouge_l
 
 Studies = Callable[..., Study]

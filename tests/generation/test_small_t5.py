@@ -4,8 +4,8 @@ from pathlib import Path
 
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from shared.foundation import find
-from shared.study import Model
+from shared.base_models.locate import find
+from shared.study.declaration import Model
 from simulations.datasets import small_t5
 
 

@@ -7,9 +7,9 @@ import pytest
 from shared.errors import BudgetError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.calibration import noise_multiplier
-from shared.privacy.planning import declared_size, plan
+from shared.privacy.noise_schedule import declared_size, plan
 from shared.privacy.releases import SubsampledGaussian
-from shared.study import Performance, Study
+from shared.study.declaration import Performance, Study
 
 DELTA = 1e-5
 

@@ -4,9 +4,9 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.planning import PrivacyPlan, plan
-from shared.privacy.spending import MOST_ROUNDS, epsilon_by_round, rounds_afforded
-from shared.study import Privacy
+from shared.privacy.cost_by_round import MOST_ROUNDS, epsilon_by_round, rounds_afforded
+from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.study.declaration import Privacy
 
 LOCAL_STEPS, ROUNDS = 5, 8
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.authority import CLOCK_SKEW, RENEW_BEFORE, SERVER_LIFETIME, Issued, create, issue_server
+from server.certificate_authority import CLOCK_SKEW, RENEW_BEFORE, SERVER_LIFETIME, Issued, create, issue_server
 from shared.errors import SettingsError
 
 NOW = datetime.now(UTC)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import shared.files
-from server.checkpoints import KEPT_ROUNDS, Checkpoints, State
+from server.rounds.checkpoints import KEPT_ROUNDS, Checkpoints, State
 from shared.errors import RunError
 
 

@@ -11,13 +11,13 @@ import pytest
 from flwr.app import Message
 
 from server.aggregation.mean import UniformMean
-from server.checkpoints import Checkpoints
-from server.cohort import drawn
-from server.coordinator import Coordinator, Terms
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.cohort import drawn
+from server.rounds.coordinator import Coordinator, Terms
 from shared.errors import SettingsError
-from shared.protocol import Status, TrainReply, decode_task, encode_reply
-from shared.study import Study
-from simulations.engine import LocalGrid, in_process
+from shared.protocol.messages import Status, TrainReply, decode_task, encode_reply
+from shared.study.declaration import Study
+from simulations.engines.local import LocalGrid, in_process
 
 NODES, COHORT, ROUNDS, LENGTH = 12, 3, 5, 4
 

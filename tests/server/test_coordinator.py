@@ -12,12 +12,21 @@ import pytest
 from flwr.app import Error, Message
 
 from server.aggregation.mean import UniformMean
-from server.checkpoints import Checkpoints, State
-from server.coordinator import Coordinator, NoEchoes, Terms
-from server.rounds import Round
+from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.coordinator import Coordinator, NoEchoes, Terms
+from server.rounds.round import Round
 from shared.errors import RunError, SettingsError
-from shared.protocol import Mark, Status, TrainReply, TrainTask, decode_reply, decode_task, digest, encode_reply
-from simulations.engine import LocalGrid, in_process
+from shared.protocol.messages import (
+    Mark,
+    Status,
+    TrainReply,
+    TrainTask,
+    decode_reply,
+    decode_task,
+    digest,
+    encode_reply,
+)
+from simulations.engines.local import LocalGrid, in_process
 from simulations.progress import SilentProgress
 
 LENGTH = 3

@@ -13,16 +13,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from starlette.applications import Starlette
 
-import client.membership
-from client.fleet import NotAccepted
-from client.membership import join, left_over, membership
+import client.link.membership
+from client.link.fleet import NotAccepted
+from client.link.membership import join, left_over, membership
 from client.settings import Server
-from server.authority import create
-from server.enrolment import Enrolment, invite, revoke, write_invite
+from server.certificate_authority import create
+from server.gateway.enrolment import Enrolment, invite, revoke, write_invite
+from server.run_store import Store
 from server.settings import Home
-from server.store import Store
 from shared.errors import PeerError, RunError, SettingsError
-from shared.invite import ENROL_PATH, RENEW_PATH, read_invite
+from shared.protocol.invite import ENROL_PATH, RENEW_PATH, read_invite
 from simulations.e2e.federation import Federation, free_port
 
 POLICY = f'epsilon = 1.0\ndelta = 1e-6\ndeclared_size = 10\nmodels = ["{"0" * 64}"]\n'
@@ -65,7 +65,7 @@ def request_of(tmp_path: Path, name: str = "ward") -> str:
     """A certificate signing request of a fresh key, as `join` makes it."""
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
-    return client.membership._request(client.membership._made_key(folder / "node.key"), name)
+    return client.link.membership._request(client.link.membership._made_key(folder / "node.key"), name)
 
 
 def posted(enrolment: Enrolment, path: str, body: bytes) -> httpx.Response:
@@ -129,7 +129,7 @@ def test_joining_again_after_a_lost_answer_comes_to_its_end(
             raise RunError("the connection was cut before the answer came")
         return answer
 
-    monkeypatch.setattr(client.membership, "_posted", over_the_wire)
+    monkeypatch.setattr(client.link.membership, "_posted", over_the_wire)
     with pytest.raises(RunError):
         join(made, tmp_path / "link", Server(), tmp_path)
     assert left_over(tmp_path / "link")
@@ -145,7 +145,7 @@ def test_what_is_no_certificate_of_our_key_is_not_kept(
 ) -> None:
     other = (home.keys / "authority.crt").read_text()
     answer = {name: other if value == "OTHER" else value for name, value in answer.items()}
-    monkeypatch.setattr(client.membership, "_posted", lambda *_: answer)
+    monkeypatch.setattr(client.link.membership, "_posted", lambda *_: answer)
     with pytest.raises(PeerError, match="Expected a certificate"):
         join(invite(store, home, "ward"), tmp_path / "link", Server(), tmp_path)
     assert not (tmp_path / "link" / "node.crt").exists()

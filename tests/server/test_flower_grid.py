@@ -16,8 +16,8 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 
-from server import flower
-from server.flower import GuardedGrid
+from server.flower import control as flower
+from server.flower.control import GuardedGrid
 from server.settings import Home
 
 

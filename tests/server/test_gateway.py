@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.gateway import DEFAULT_LIMITS, SILENT_FOR_S, Limits, TokenBuckets, Visitors, build_gateway
+from server.gateway.proxy import DEFAULT_LIMITS, SILENT_FOR_S, Limits, TokenBuckets, Visitors, build_gateway
 
 FORBIDDEN = [
     "/",
@@ -132,7 +132,7 @@ def test_other_methods_are_not_found_either(method: str) -> None:
 
 
 def test_who_connects_is_logged_once_and_again_after_a_silence(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "server.gateway")
+    caplog.set_level(logging.INFO, "server.gateway.proxy")
     through(Superlink(), *[{"method": "POST", "url": "/v1/fleet/pull"}] * 3)
     assert [line for line in caplog.messages if "connects" in line] == ["ward-7 connects from 127.0.0.1."]
     now = [0.0]

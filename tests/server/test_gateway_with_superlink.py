@@ -9,12 +9,12 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from client.fleet import tls_context
-from client.membership import Membership, membership
-from server.authority import create, issue_server, public_pem
-from server.doorway import tls_config
+from client.link.fleet import tls_context
+from client.link.membership import Membership, membership
+from server.certificate_authority import create, issue_server, public_pem
+from server.flower.superlink import SECRET_HEADER
+from server.gateway.process import tls_config
 from server.settings import Home
-from server.superlink import SECRET_HEADER
 from simulations.e2e.federation import Federation
 
 pytestmark = pytest.mark.integration

@@ -8,9 +8,18 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.app import norm_bound
-from server.intake import BLOCK, LARGEST_NORM, Accepted, Quarantined, Reason, Refused, inspect, largest_plausible_norm
-from shared.adapters import Layout
-from shared.protocol import (
+from server.rounds.update_filter import (
+    BLOCK,
+    LARGEST_NORM,
+    Accepted,
+    Quarantined,
+    Reason,
+    Refused,
+    inspect,
+    largest_plausible_norm,
+)
+from shared.adapted_model.adapters import Layout
+from shared.protocol.messages import (
     PROTOCOL_VERSION,
     Status,
     TrainReply,
@@ -20,8 +29,8 @@ from shared.protocol import (
     encode_task,
     without_update,
 )
-from shared.study import Study
-from shared.wire import HEADER, WIRES, Encoding, Grid, Wire
+from shared.protocol.update_encoding import HEADER, WIRES, Encoding, Grid, Wire
+from shared.study.declaration import Study
 
 TASK = TrainTask("s" * 64, "run", 3, np.zeros(4, np.float32))
 FOUR = Layout((("head.weight", (4,)),))
@@ -194,6 +203,6 @@ def test_no_admitted_size_has_honest_updates_beyond_the_bound(
 
 
 def bound_sigma(study: Study) -> float:
-    from shared.privacy.planning import plan
+    from shared.privacy.noise_schedule import plan
 
     return plan(study.privacy, steps=study.total_steps).noise_multiplier

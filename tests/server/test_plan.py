@@ -11,19 +11,19 @@ import pytest
 
 from server.app import norm_bound
 from server.cli import main
-from server.intake import LARGEST_NORM
-from server.kept_out import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
-from server.plan import read_sizes, study_in, study_plan
-from server.plan_text import facts, verdict, warnings
-from server.planned import StudyPlan
-from server.remedies import remedies
-from shared.adapted_model import layout_of
-from shared.adapters import Layout
+from server.forecast.forecast import read_sizes, study_in, study_plan
+from server.forecast.rejected_rounds import refuse_what_is_kept_out, rounds_kept_out, smallest_size_let_in
+from server.forecast.suggestions import remedies
+from server.forecast.text import facts, verdict, warnings
+from server.forecast.values import StudyPlan
+from server.rounds.update_filter import LARGEST_NORM
+from shared.adapted_model.adapters import Layout
+from shared.adapted_model.model import layout_of
 from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.planning import PrivacyPlan, plan
+from shared.privacy.noise_schedule import PrivacyPlan, plan
 from shared.privacy.signal_to_noise import Prospect
-from shared.study import Privacy, Study
+from shared.study.declaration import Privacy, Study
 
 LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
 SIZES = {"north": 300, "south": 5012, "tiny": 4}

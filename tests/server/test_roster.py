@@ -9,10 +9,10 @@ from flwr.app import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import roster
-from server.roster import ASK_AGAIN_S, Approving, Everyone, Stances
+from server.rounds import participants as roster
+from server.rounds.participants import ASK_AGAIN_S, Approving, Everyone, Stances
 from shared.errors import RunError
-from shared.protocol import OfferReply, Status, StudyOffer, decode_offer, encode_offer_reply
+from shared.protocol.messages import OfferReply, Status, StudyOffer, decode_offer, encode_offer_reply
 
 STANCES = [Status.APPROVED, Status.AWAITING_APPROVAL, Status.REJECTED, Status.REFUSED_POLICY, Status.REFUSED_BUDGET]
 OFFER = StudyOffer("r-1", "{}")

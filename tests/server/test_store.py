@@ -14,10 +14,10 @@ from typing import Any, NoReturn
 import pytest
 from sqlalchemy import create_engine, text
 
-from server.store import SCHEMA_VERSION, Store
+from server.run_store import SCHEMA_VERSION, Store
 from shared.errors import PolicyRefusal, RunError, SettingsError
-from shared.protocol import NO_MARK, Mark
-from shared.study import Study
+from shared.protocol.messages import NO_MARK, Mark
+from shared.study.declaration import Study
 from simulations.e2e.federation import free_port
 
 Studies = Callable[..., Study]

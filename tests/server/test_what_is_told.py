@@ -14,18 +14,18 @@ from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 from typer.testing import CliRunner
 
-from server.checkpoints import State
 from server.cli import _print_event, cli
-from server.evaluation import evaluator
-from server.federation import Federation, flower_bytes
-from server.metrics import build_metrics_app
-from server.model_card import card, rounds_paid
-from server.rounds import RoundRecord
+from server.export.model_card import card, rounds_paid
+from server.gateway.metrics import build_metrics_app
+from server.processes import Federation, flower_bytes
+from server.rounds.checkpoints import State
+from server.rounds.evaluation import evaluator
+from server.rounds.round import RoundRecord
+from server.run_store import Happened, Store
 from server.settings import Home
-from server.store import Happened, Store
-from shared.adapted_model import build
-from shared.privacy.planning import plan
-from shared.study import Study
+from shared.adapted_model.model import build
+from shared.privacy.noise_schedule import plan
+from shared.study.declaration import Study
 
 RECORDS = [
     RoundRecord(1, "aggregated", [11, 12], [11, 12], [], [], [], 100, 80, {"train": 2.0}),

@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared.adapted_model import build
-from shared.mapped_weights import MAPPINGS, give_back
-from shared.prefix import open_prefix
-from shared.records import Records
-from shared.study import Study
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
+from shared.base_models.mapped_weights import MAPPINGS, give_back
+from shared.records.ragged import Records
+from shared.study.declaration import Study
 
 MIB = 2**20
 
@@ -51,7 +51,7 @@ def test_weights_in_memory_and_weights_that_were_changed_keep_their_values(saved
 def test_nothing_is_given_back_where_the_system_tells_no_mappings(
     saved: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("shared.mapped_weights.MAPPINGS", tmp_path / "none")
+    monkeypatch.setattr("shared.base_models.mapped_weights.MAPPINGS", tmp_path / "none")
     assert give_back(load_file(saved).values()) == 0
 
 
@@ -65,8 +65,8 @@ def test_frozen_layers_rest_once_a_large_file_of_their_activations_is_made(
     expected: bool,
 ) -> None:
     model, rested = build(make_study(adapter={"layers": "last:1"})), list[int]()
-    monkeypatch.setattr("shared.adapted_model.give_back", lambda weights: rested.append(len(list(weights))))
-    monkeypatch.setattr("shared.prefix.RESTING_BYTES", resting_bytes)
+    monkeypatch.setattr("shared.adapted_model.model.give_back", lambda weights: rested.append(len(list(weights))))
+    monkeypatch.setattr("shared.adapted_model.frozen_activations.RESTING_BYTES", resting_bytes)
     for _ in range(2):
         open_prefix(model, make_records(9), torch.device("cpu"), folder=saved.parent / "kept", limit_bytes=2**30)
     assert bool(rested) is expected and len(rested) < 2

@@ -10,14 +10,14 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel
 
-from server.export import export, load_finished
-from shared.adapted_model import build, layout_of
-from shared.adapters import orthonormal_rows
-from shared.batches import collate
-from shared.embedded import DATA_FOLDER_VARIABLE
+from server.export.adapter import export, load_finished
+from shared.adapted_model.adapters import orthonormal_rows
+from shared.adapted_model.model import build, layout_of
+from shared.base_models.bundled import DATA_FOLDER_VARIABLE
+from shared.base_models.locate import Foundation, find
 from shared.errors import SettingsError
-from shared.foundation import Foundation, find
-from shared.study import Adapter, Model, Study
+from shared.records.batches import collate
+from shared.study.declaration import Adapter, Model, Study
 
 Studies = Callable[..., Study]
 

@@ -7,7 +7,7 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError
-from shared.protocol import (
+from shared.protocol.messages import (
     Mark,
     Status,
     TrainReply,

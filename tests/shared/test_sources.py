@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from shared.errors import DataError
-from shared.sources import read_table
+from shared.records.tables import read_table
 
 FRAME = pd.DataFrame({"text": ["one", "NA", "zwei, drei"], "label": [1, 0, 1]})
 WRITERS: dict[str, Callable[[Path], object]] = {

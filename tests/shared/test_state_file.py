@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shared.state_file import StateFile
+from shared.adapted_model.activation_file import StateFile
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

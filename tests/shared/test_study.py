@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
-from shared.study import Study, load_study, parse, recorded
+from shared.study.declaration import Study, load_study, parse, recorded
 
 MINIMAL: dict[str, Any] = {
     "study": {"name": "s"},

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from shared.adapted_model.whitened_head import WhitenedHead
+from shared.adapted_model.whitening import whitener
 from shared.errors import SettingsError
 from shared.privacy.signal_to_noise import Batch, Steps, moments_edge
-from shared.study import Study
-from shared.whitened_head import WhitenedHead
-from shared.whitening import whitener
+from shared.study.declaration import Study
 
 Matrix = NDArray[np.float64]
 WIDTH = 24

@@ -8,7 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import EncodingError
-from shared.wire import EVEN, FLOAT32, HEADER, LEVELS, WIRES, Encoding, Grid, Wire, pack, packed_bytes, unpack
+from shared.protocol.update_encoding import (
+    EVEN,
+    FLOAT32,
+    HEADER,
+    LEVELS,
+    WIRES,
+    Encoding,
+    Grid,
+    Wire,
+    pack,
+    packed_bytes,
+    unpack,
+)
 
 GRIDS = (Grid.fitted(3, largest=5.0, finest=0.02), Grid.fitted(2, largest=20.0, finest=0.1))
 

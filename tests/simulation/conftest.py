@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared.study import parse
-from simulations.scenario import Scenario
+from shared.study.declaration import parse
+from simulations.experiment.scenario import Scenario
 
 SITES = ("north", "south", "east")
 

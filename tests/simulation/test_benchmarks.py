@@ -13,12 +13,12 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from rich.console import Console
 
-from shared.adapted_model import build
+from shared.adapted_model.model import build
+from shared.base_models.locate import find
 from shared.errors import SettingsError
-from shared.foundation import find
-from shared.protocol import Status, TrainTask, decode_reply, encode_task
-from shared.records import Records
-from shared.study import Study
+from shared.protocol.messages import Status, TrainTask, decode_reply, encode_task
+from shared.records.ragged import Records
+from shared.study.declaration import Study
 from simulations.benchmarks import decoders, heads, plain_lora_app
 from simulations.benchmarks.__main__ import BENCHMARKS, _table
 from simulations.benchmarks.clients import TABLE, prepare_run, scenario_of
@@ -31,7 +31,7 @@ from simulations.benchmarks.peft_model import peft_model, plain_round, refuse_ot
 from simulations.benchmarks.private_round import first_round
 from simulations.benchmarks.server_memory import aggregate
 from simulations.benchmarks.training import PrivateRounds, compared
-from simulations.worker import RUN_FOLDER
+from simulations.engines.worker import RUN_FOLDER
 
 Studies = Callable[..., Study]
 

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from simulations.catalogue import EVIDENCE, SCENARIOS, Entry, catalogue
 from simulations.datasets.fetch import DATA, MODELS
-from simulations.scenario import load
+from simulations.experiment.catalogue import EVIDENCE, SCENARIOS, Entry, catalogue
+from simulations.experiment.scenario import load
 
 
 @pytest.mark.parametrize("entry", catalogue(), ids=lambda entry: entry.name)
@@ -21,6 +21,6 @@ def test_a_scenario_opens_with_what_it_shows_and_how_to_run_it(entry: Entry) -> 
 
 
 def test_every_task_kind_has_a_scenario() -> None:
-    from shared.tasks.declarations import KINDS
+    from shared.study.tasks import KINDS
 
     assert {entry.task for entry in catalogue()} == KINDS

@@ -18,19 +18,19 @@ import pytest
 from safetensors.numpy import load_file
 
 import simulations
-from server.checkpoints import Checkpoints
-from server.export import load_finished
-from shared.adapted_model import layout_of
+from server.export.adapter import load_finished
+from server.rounds.checkpoints import Checkpoints
+from shared.adapted_model.model import layout_of
+from shared.adapted_model.whitening import MOMENTS
 from shared.errors import RunError, SettingsError
-from shared.whitening import MOMENTS
-from simulations.arms import arm_folder, trained_arms
-from simulations.engine import LocalEngine
-from simulations.prepare import Site, reopen
+from simulations.engines.local import LocalEngine
+from simulations.engines.ray import _join
+from simulations.experiment.arms import arm_folder, trained_arms
+from simulations.experiment.prepare import Site, reopen
+from simulations.experiment.scenario import Scenario
 from simulations.progress import SilentProgress
-from simulations.ray import _join
-from simulations.result import Result, read_result
+from simulations.results.result import Result, read_result
 from simulations.run import Run, evaluated_together
-from simulations.scenario import Scenario
 
 pytestmark = pytest.mark.integration
 Scenarios = Callable[..., Scenario]
@@ -382,7 +382,7 @@ def test_a_worker_that_dies_is_a_node_that_died(tmp_path: Path) -> None:
 
 KILLED = """
 import os, pathlib, sys
-from simulations.engine import LocalEngine
+from simulations.engines.local import LocalEngine
 if __name__ == "__main__":
     engine = LocalEngine(pathlib.Path(sys.argv[1]), processes=1)
     print(*engine.map(os.getpid, [()]), flush=True)

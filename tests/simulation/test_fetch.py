@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from shared import embedded
-from shared.embedded import Embedded
+from shared.base_models import bundled as embedded
+from shared.base_models.bundled import Embedded
+from shared.base_models.locate import find, find_by_fingerprint
 from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
-from shared.foundation import find, find_by_fingerprint
-from shared.study import Model
+from shared.study.declaration import Model
 from simulations.datasets import download, mpnet, tweet_entities, whisper
 from simulations.datasets import fetch as fetching
 from simulations.datasets.converted import save_weights

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from simulations.metric_text import axis_range, drawable, heading, shown, words
+from simulations.results.metric_names import axis_range, drawable, heading, shown, words
 
 
 @pytest.mark.parametrize(

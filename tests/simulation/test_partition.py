@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from shared.errors import DataError
-from simulations.partition import ByColumn, Dirichlet, Iid, split
+from simulations.experiment.partition import ByColumn, Dirichlet, Iid, split
 
 
 def test_every_row_goes_to_exactly_one_site(table: pd.DataFrame) -> None:

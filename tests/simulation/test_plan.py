@@ -12,13 +12,13 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.privacy.signal_to_noise import Prospect
-from shared.study import Study
+from shared.study.declaration import Study
 from simulations.cli import main
-from simulations.plan import plan_file
-from simulations.prepare import prepare, sizes_of
+from simulations.experiment.prepare import prepare, sizes_of
+from simulations.experiment.scenario import Scenario, data_path, load
+from simulations.forecast import plan_file
 from simulations.progress import SilentProgress
 from simulations.run import Run
-from simulations.scenario import Scenario, data_path, load
 from simulations.step_timing import FirstRecords, StepTime, time_step
 
 SCENARIO = Path(__file__).parents[2] / "simulations" / "scenarios" / "digits.toml"

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from shared.errors import DataError
-from shared.records import load
-from simulations.prepare import Prepared, prepare, reopen
-from simulations.scenario import Scenario
+from shared.records.ragged import load
+from simulations.experiment.prepare import Prepared, prepare, reopen
+from simulations.experiment.scenario import Scenario
 
 Scenarios = Callable[..., Scenario]
 

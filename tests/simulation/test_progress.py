@@ -5,9 +5,9 @@ import math
 import pytest
 from rich.console import Console
 
-from server.rounds import RoundRecord
+from server.rounds.round import RoundRecord
 from simulations.progress import TerminalProgress
-from simulations.result import Quality, WorstSite
+from simulations.results.result import Quality, WorstSite
 
 RECORD = RoundRecord(
     round=1,

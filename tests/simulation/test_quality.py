@@ -14,7 +14,7 @@ from simulations.benchmarks.quality.figures import gains, interval, rows
 from simulations.benchmarks.quality.plot import page
 from simulations.benchmarks.quality.recipe import as_planned
 from simulations.benchmarks.quality.sets import EPSILONS, SETS, SHORT, Case, cases
-from simulations.result import ArmResult, Quality, Result, WorstSite
+from simulations.results.result import ArmResult, Quality, Result, WorstSite
 
 
 def arm(value: float, *, private: bool = True, epsilon: float | None = 3.0) -> ArmResult:
@@ -65,7 +65,7 @@ def test_every_set_is_a_scenario_and_references_are_run_once_per_seed() -> None:
 def test_a_head_is_whitened_where_the_plan_says_that_noise_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("vader", 8.0, 1, SHORT)
     plain = as_planned(case)
-    monkeypatch.setattr("server.planned.STANDS_OUT", 1000.0)
+    monkeypatch.setattr("server.forecast.values.STANDS_OUT", 1000.0)
     whitened = as_planned(case)
     assert whitened.training.whitening and not plain.training.whitening
     assert whitened.training.learning_rate > plain.training.learning_rate

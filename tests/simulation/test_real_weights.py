@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from simulations.experiment.scenario import data_path, load
 from simulations.progress import SilentProgress
 from simulations.run import Run
-from simulations.scenario import data_path, load
 
 ROOT = Path(__file__).parents[2]
 VADER = ROOT / "simulations" / "scenarios" / "vader.toml"

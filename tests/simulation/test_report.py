@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from simulations.report import page, write_report
-from simulations.result import (
+from simulations.results.report import page, write_report
+from simulations.results.result import (
     ArmResult,
     Bytes,
     Quality,
@@ -20,7 +20,7 @@ from simulations.result import (
     WorstSite,
     schema_markdown,
 )
-from simulations.tables import render
+from simulations.results.tables import render
 
 HOSTILE = "<script>alert(1)</script>&\"'[/red]"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from simulations.result import Quality, WorstSite, read_result, worst_of
+from simulations.results.result import Quality, WorstSite, read_result, worst_of
 
 
 def quality(value: float) -> Quality:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
-from simulations.arms import changed, trained_arms
-from simulations.prepare import Site
-from simulations.scenario import Scenario, data_path, load
+from simulations.experiment.arms import changed, trained_arms
+from simulations.experiment.prepare import Site
+from simulations.experiment.scenario import Scenario, data_path, load
 
 STRANGERS = """
 [study]

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from shared.adapted_model import build
-from shared.study import Study, parse
+from shared.adapted_model.model import build
+from shared.study.declaration import Study, parse
 from simulations.datasets import digit_masks, fetch, small_vit
 
 TASK = {"kind": "image-classification", "labels": ["a", "b"]}

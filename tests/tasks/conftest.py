@@ -9,7 +9,7 @@ import tokenizers
 import torch
 import transformers
 
-from shared.study import Study, parse
+from shared.study.declaration import Study, parse
 
 TEXT_WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "ada", "paris", "who", "where", "lives", "in", "."]
 

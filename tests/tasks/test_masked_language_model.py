@@ -12,16 +12,16 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
-from server.export import export
-from shared.adapted_model import build
-from shared.batches import collate
+from server.export.adapter import export
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build
+from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import find, load_tokenizer
-from shared.judging import judge
-from shared.records import Encoded
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.records.batches import collate
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study
 from shared.tasks.masked_language_model import LARGEST_LOSS, TiedHead, masked_places
+from shared.tasks.registry import task_kind
 
 TASK = {"kind": "masked-lm", "max_length": 24}
 TEXTS = ["ada lives in paris .", "good bad word1 word2 word3 word4 word5 word6 word7 word8 word9"]

@@ -9,16 +9,16 @@ import pandas as pd
 import pytest
 import torch
 
-from server.export import export, load_finished
-from shared.adapted_model import build
-from shared.batches import collate
+from server.export.adapter import export, load_finished
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build
+from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import find, load_tokenizer
-from shared.judging import judge
-from shared.records import Encoded
-from shared.study import Study
-from shared.tasks.kinds import task_kind
-from shared.tasks.rows import Table
+from shared.records.batches import collate
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
+from shared.tasks.task_table import Table
 
 PARTS: dict[str, dict[str, Any]] = {
     "items": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": 16},

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from shared.adapted_model import build
-from shared.batches import collate
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build
+from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import find, load_tokenizer
-from shared.judging import judge
-from shared.records import Encoded, text
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.records.batches import collate
+from shared.records.ragged import Encoded, text
+from shared.study.declaration import Study
 from shared.tasks.question_answering import answers_in, best_piece, normalised, word_f1
+from shared.tasks.registry import task_kind
 
 TASK = {"kind": "question-answering", "max_length": 24}
 CONTEXT = "In Paris lives Ada Lovelace."

@@ -8,14 +8,14 @@ import pytest
 import torch
 from sklearn.metrics import ndcg_score
 
-from shared.adapted_model import build
-from shared.batches import collate
+from shared.adapted_model.model import build
+from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import find, load_tokenizer
-from shared.records import Encoded
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.records.batches import collate
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study
 from shared.tasks.recommendation import direction, ndcg_of_groups
+from shared.tasks.registry import task_kind
 
 TASK = {"kind": "recommendation", "rating_range": [1, 5], "ids": ["user", "shop"], "id_width": 12, "max_length": 16}
 Studies = Callable[..., Study]

@@ -10,17 +10,17 @@ import torch
 from scipy.stats import spearmanr
 from sklearn.metrics import f1_score
 
-from client.vault.exactness import probe
-from client.vault.private_training import LearningRates, PrivateTrainer
-from shared.adapted_model import build
-from shared.batches import collate
+from client.vault.training.gradient_probe import probe
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
+from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import find, load_tokenizer
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.records import Encoded
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.privacy.noise_schedule import plan
+from shared.records.batches import collate
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
 
 BASE: dict[str, Any] = {"kind": "sequence-classification", "max_length": 24}
 PAIR = BASE | {"labels": ["no", "yes"], "pair": True}

@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from shared.tasks.kinds import task_kind
+from shared.tasks.registry import task_kind
+from simulations.experiment.scenario import Scenario
 from simulations.progress import SilentProgress
 from simulations.run import Run
-from simulations.scenario import Scenario
 
 pytestmark = [
     pytest.mark.integration,

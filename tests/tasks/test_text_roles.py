@@ -10,18 +10,18 @@ import torch
 from peft import PeftModel
 from transformers import AutoModel
 
-from client.vault.exactness import probe
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.vault import Vault
-from server.export import export, load_finished
-from shared.adapted_model import AdaptedModel, build, initial_adapter
-from shared.judging import judge
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.protocol import Status, TrainTask
-from shared.records import Records
-from shared.study import Study
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from client.vault.training.gradient_probe import probe
+from client.vault.training.round_trainer import Vault
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from server.export.adapter import export, load_finished
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import AdaptedModel, build, initial_adapter
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import Status, TrainTask
+from shared.records.ragged import Records
+from shared.study.declaration import Study
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"  # PEFT asks transformers for it

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from shared.adapted_model import build
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build
+from shared.base_models.locate import load_tokenizer
 from shared.errors import SettingsError
-from shared.foundation import load_tokenizer
-from shared.judging import judge
-from shared.records import Encoded
-from shared.study import Study
-from shared.tasks.kinds import task_kind
+from shared.records.ragged import Encoded
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
 from shared.tasks.token_classification import split_cell
 
 LABELS = ["O", "B-PER", "I-PER", "B-LOC"]
@@ -31,7 +31,7 @@ def encode(text_study: Studies) -> Callable[..., Encoded]:
 
 
 def load_tokenizer_of(study: Study) -> Any:
-    from shared.foundation import find
+    from shared.base_models.locate import find
 
     return load_tokenizer(find(study.model))
 
@@ -116,7 +116,7 @@ def test_tags_must_be_several_distinct_and_not_empty(text_study: Studies, labels
 def test_lists_of_a_parquet_file_are_read(tmp_path: Path, encode: Callable[..., Encoded]) -> None:
     import pandas as pd
 
-    from shared.sources import read_table
+    from shared.records.tables import read_table
 
     pd.DataFrame({"tokens": [["ada", "lives"]], "tags": [["B-PER", "O"]]}).to_parquet(tmp_path / "t.parquet")
     table = read_table(tmp_path / "t.parquet", ["tokens", "tags"])

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import client.vault.acceptance as module
-from client.vault.acceptance import Trouble, accept, examine
-from client.vault.ledger import Ledger
+import client.vault.ledger.recovery as module
+from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.recovery import Trouble, accept, examine
 from shared.errors import LedgerError, PolicyRefusal, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-import client.vault.vault
-from client.vault.accountable import AccountableVault
-from client.vault.approval import approve
-from client.vault.ledger import Ledger
-from client.vault.randomness import OsRandomness
-from client.vault.vault import Vault
-from client.vault.wire import read_reply, write_reply
-from shared.adapted_model import build
+import client.vault.training.round_trainer
+from client.vault.ledger.approval import approve
+from client.vault.ledger.ledger import Ledger
+from client.vault.service.charged_round import AccountableVault
+from client.vault.training.randomness import OsRandomness
+from client.vault.training.round_trainer import Vault
+from client.vault_api.messages import read_reply, write_reply
+from shared.adapted_model.model import build
 from shared.errors import BudgetError, ExactnessError, PolicyRefusal
-from shared.protocol import Status, TrainTask, encode_reply
-from shared.records import Records as Dataset
-from shared.study import Study
-from shared.wire import WIRES
+from shared.protocol.messages import Status, TrainTask, encode_reply
+from shared.protocol.update_encoding import WIRES
+from shared.records.ragged import Records as Dataset
+from shared.study.declaration import Study
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
@@ -181,7 +181,7 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
     opened, looked = Opened(ledger, make_records(60)), list[tuple[str, int]]()
 
     def spied(name: str) -> Callable[..., Any]:
-        honest = getattr(client.vault.vault, name)
+        honest = getattr(client.vault.training.round_trainer, name)
 
         def spy(*arguments: Any, **named: Any) -> Any:
             looked.append((name, ledger.height))
@@ -190,7 +190,7 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
         return spy
 
     for name in ("ensure_exact", "prefix_for"):
-        monkeypatch.setattr(client.vault.vault, name, spied(name))
+        monkeypatch.setattr(client.vault.training.round_trainer, name, spied(name))
     vault = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
     answering = AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
     for wrong in (task(vault, round=9), task(vault, study_run="unknown")):
@@ -216,7 +216,7 @@ def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
         with open_ledger() as other:
             looked.append(other.height)
 
-    monkeypatch.setattr(client.vault.vault, "ensure_exact", look)
+    monkeypatch.setattr(client.vault.training.round_trainer, "ensure_exact", look)
     vault = Vault(
         study, build(study), make_records(60), declared_size=60, randomness=lambda _round: OsRandomness(), on_step=look
     )

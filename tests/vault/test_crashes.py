@@ -23,13 +23,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import client.vault.books
-from client.vault.accountable import AccountableVault
-from client.vault.ledger import Ledger
-from client.vault.wire import write_reply
+import client.vault.ledger.state
+from client.vault.ledger.ledger import Ledger
+from client.vault.service.charged_round import AccountableVault
+from client.vault_api.messages import write_reply
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
-from shared.protocol import Status, TrainReply, TrainTask
+from shared.protocol.messages import Status, TrainReply, TrainTask
 
 DELTA, STEPS, ROUNDS = 1e-5, 6, 4
 STUDY, ADAPTER = "s" * 64, np.zeros(3, np.float32)
@@ -122,7 +122,9 @@ def power(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Power], None]]:
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Connection, **k))
     # a pure function, asked the same few things thousands of times
     cached = cache(lambda releases, delta: epsilon_rdp(list(releases), delta))
-    monkeypatch.setattr(client.vault.books, "epsilon_rdp", lambda releases, delta: cached(tuple(releases), delta))
+    monkeypatch.setattr(
+        client.vault.ledger.state, "epsilon_rdp", lambda releases, delta: cached(tuple(releases), delta)
+    )
     yield supply
 
 

@@ -13,16 +13,16 @@ import torch
 from torch import Tensor, nn
 
 import shared
-from client.vault.exactness import PACKAGES, _installed, code_digest, ensure_exact, probe, verdict_key
-from client.vault.per_example import make_per_example
-from client.vault.private_training import LearningRates, PrivateTrainer
-from shared.adapted_model import build
-from shared.batches import Batch
+from client.vault.training.gradient_probe import PACKAGES, _installed, code_digest, ensure_exact, probe, verdict_key
+from client.vault.training.linear_gradients import make_per_example
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
 from shared.errors import ExactnessError
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.records import Records as Dataset
-from shared.study import Study
+from shared.privacy.noise_schedule import plan
+from shared.records.batches import Batch
+from shared.records.ragged import Records as Dataset
+from shared.study.declaration import Study
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 Trainers = Callable[[Study, Dataset], PrivateTrainer]
@@ -110,7 +110,7 @@ def test_verdict_is_remembered_for_this_configuration_only(
 ) -> None:
     tested = trainer(make_study(), make_records(5))
     ensure_exact(tested, cache=None, verdicts=tmp_path)
-    monkeypatch.setattr("client.vault.exactness.probe", lambda *_, **__: pytest.fail("probed again"))
+    monkeypatch.setattr("client.vault.training.gradient_probe.probe", lambda *_, **__: pytest.fail("probed again"))
     ensure_exact(tested, cache=None, verdicts=tmp_path)
     key = verdict_key(tested, cached=False)
     tested.micro_batch_tokens = 64
@@ -135,10 +135,10 @@ def test_a_changed_byte_of_our_code_changes_the_verdict_key(
 
 
 def test_all_of_our_code_that_the_probe_can_reach_is_hashed() -> None:
-    listed = "import sys, client.vault.exactness; print(*sys.modules, sep='\\n')"
+    listed = "import sys, client.vault.training.gradient_probe; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", listed], capture_output=True, text=True, check=True).stdout.split()
     ours = [name for name in loaded if name.startswith(("client.", "shared."))]
-    assert "client.vault.private_training" in ours
+    assert "client.vault.training.trainer" in ours
     assert [name for name in ours if not name.startswith(PACKAGES)] == []
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 import transformers
 
-from client.vault.exactness import probe
-from client.vault.per_example import only_linear
-from client.vault.private_training import LearningRates, PrivateTrainer
-from shared.adapted_model import build
+from client.vault.training.gradient_probe import probe
+from client.vault.training.linear_gradients import only_linear
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
 from shared.errors import ExactnessError
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.study import Study
+from shared.privacy.noise_schedule import plan
+from shared.study.declaration import Study
 
 Studies, Families = Callable[..., Study], Callable[[str], Path]
 SMALL: dict[str, Any] = {
@@ -166,7 +166,7 @@ def test_gradients_that_are_large_are_taken_a_few_records_at_a_time(
     tested = trainer("bert")
     every = np.arange(len(tested.prefix.records))
     assert max(map(len, tested.physical_batches(every))) > 1
-    monkeypatch.setattr("client.vault.private_training.GRADIENT_BYTES", 1)
+    monkeypatch.setattr("client.vault.training.trainer.GRADIENT_BYTES", 1)
     assert [len(part) for part in tested.physical_batches(every)] == [1] * len(every)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from client.vault.ledger import Ledger
+from client.vault.ledger.ledger import Ledger
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from client.vault import ledger_file
-from client.vault.ledger import Ledger
-from client.vault.ledger_file import MIGRATIONS, SCHEMA_VERSION
+from client.vault.ledger import storage as ledger_file
+from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.storage import MIGRATIONS, SCHEMA_VERSION
 from shared.errors import LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian

@@ -9,22 +9,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from client.vault.exactness import HALF_TOLERANCE, probe
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.rounding import encoding_for
-from client.vault.vault import Vault
+from client.vault.training.gradient_probe import HALF_TOLERANCE, probe
+from client.vault.training.round_trainer import Vault
+from client.vault.training.rounding import encoding_for
+from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.app import norm_bound
-from shared.adapted_model import build
-from shared.batches import collate
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
+from shared.adapted_model.whitened_head import WhitenedHead
+from shared.adapted_model.whitening import MEASURING_RATE, MOMENTS
 from shared.errors import ExactnessError, SettingsError
-from shared.prefix import open_prefix
-from shared.privacy.planning import PrivacyPlan, plan
-from shared.protocol import Status, TrainTask, Vector
-from shared.records import Records as Dataset
-from shared.study import Study
-from shared.whitened_head import WhitenedHead
-from shared.whitening import MEASURING_RATE, MOMENTS
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.protocol.messages import Status, TrainTask, Vector
+from shared.records.batches import collate
+from shared.records.ragged import Records as Dataset
+from shared.study.declaration import Study
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 Records = Callable[..., Dataset]
 Studies = Callable[..., Study]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from client.vault.policy import DatasetPolicy, objections, open_at
+from client.policy import DatasetPolicy, objections, open_at
 from shared.errors import SettingsError
-from shared.study import Study, parse
+from shared.study.declaration import Study, parse
 
 FINGERPRINT = "a" * 64
 Studies = Callable[..., Study]

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 from torch import nn
 
-from client.vault.private_optimizer import PrivateOptimizer, clip_factors, split_like
-from client.vault.randomness import OsRandomness
+from client.vault.training.optimizer import PrivateOptimizer, clip_factors, split_like
+from client.vault.training.randomness import OsRandomness
 from shared.errors import ExactnessError
 
 

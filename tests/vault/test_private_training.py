@@ -9,17 +9,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client.vault.vault import Vault
-from shared.adapted_model import build
-from shared.batches import physical
+from client.vault.training.round_trainer import Vault
+from shared.adapted_model.activation_file import StateFile
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
 from shared.errors import ExactnessError
-from shared.prefix import open_prefix
-from shared.protocol import Status, TrainReply, TrainTask, encode_reply, without_update
-from shared.records import Records as Dataset
-from shared.state_file import StateFile
-from shared.study import Study
-from shared.wire import WIRES, Wire, packed_bytes
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from shared.protocol.messages import Status, TrainReply, TrainTask, encode_reply, without_update
+from shared.protocol.update_encoding import WIRES, Wire, packed_bytes
+from shared.records.batches import physical
+from shared.records.ragged import Records as Dataset
+from shared.study.declaration import Study
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 Records = Callable[..., Dataset]
 Studies = Callable[..., Study]
@@ -248,7 +248,7 @@ def test_a_refused_probe_is_said_because_it_happens_before_any_training(
     def refuse(*_: object, **__: object) -> None:
         raise ExactnessError("Expected exact gradients, got others.")
 
-    monkeypatch.setattr("client.vault.vault.ensure_exact", refuse)
+    monkeypatch.setattr("client.vault.training.round_trainer.ensure_exact", refuse)
     refusing = vault(make_study(), make_records(60))
     assert refusing.train(task(refusing)).status is Status.REFUSED_EXACTNESS
 

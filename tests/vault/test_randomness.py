@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
-from client.vault.noise_ahead import NoiseAhead, begun
-from client.vault.randomness import KeyStream, OsRandomness, open_uniforms
+from client.vault.training.noise_prefetch import NoiseAhead, begun
+from client.vault.training.randomness import KeyStream, OsRandomness, open_uniforms
 from shared.errors import ExactnessError
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 FALSE_ALARM = 1e-6
 Draws = NDArray[np.float64]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from client.vault.books import UNDECLARED, Limit, Terms
-from client.vault.ledger import Ledger
-from client.vault.record_index import KEY_BYTES, RecordIndex, node_key
-from client.vault.registry import Registration, Registry
+from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.record_index import KEY_BYTES, RecordIndex, node_key
+from client.vault.ledger.registration import Registration, Registry
+from client.vault.ledger.state import UNDECLARED, Limit, Terms
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian

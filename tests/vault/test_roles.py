@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from client.vault.roles import Role, role, roles
+from client.vault.records.splits import Role, role, roles
 from shared.errors import SettingsError
 
 KEY = b"k" * 32

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from client.vault.private_training import PrivateTrainer
-from client.vault.randomness import KeyStream, OsRandomness
-from client.vault.rounding import LARGEST_BFLOAT16, encoding_for, rounded
-from client.vault.vault import Vault
+from client.vault.training.randomness import KeyStream, OsRandomness
+from client.vault.training.round_trainer import Vault
+from client.vault.training.rounding import LARGEST_BFLOAT16, encoding_for, rounded
+from client.vault.training.trainer import PrivateTrainer
 from server.app import norm_bound
-from shared.adapted_model import build
-from shared.protocol import Status, TrainTask
-from shared.records import Records as Dataset
-from shared.study import Study
-from shared.wire import Encoding, Grid, Wire, pack
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from shared.adapted_model.model import build
+from shared.protocol.messages import Status, TrainTask
+from shared.protocol.update_encoding import Encoding, Grid, Wire, pack
+from shared.records.ragged import Records as Dataset
+from shared.study.declaration import Study
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 Records = Callable[..., Dataset]
 Studies = Callable[..., Study]

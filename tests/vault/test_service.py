@@ -16,19 +16,19 @@ import grpc
 import numpy as np
 import pytest
 
-from client.vault.accountable import AccountableVault
-from client.vault.approval import approve
-from client.vault.ledger import Ledger
-from client.vault.randomness import OsRandomness
-from client.vault.service import Steps, VaultService, serving
-from client.vault.vault import Vault
-from client.vault.wire import write_reply
-from client.vault_client import VaultClient
-from shared.adapted_model import build, layout_of
+from client.link.vault_client import VaultClient
+from client.vault.ledger.approval import approve
+from client.vault.ledger.ledger import Ledger
+from client.vault.service.charged_round import AccountableVault
+from client.vault.service.grpc_service import Steps, VaultService, serving
+from client.vault.training.randomness import OsRandomness
+from client.vault.training.round_trainer import Vault
+from client.vault_api.messages import write_reply
+from shared.adapted_model.model import build, layout_of
 from shared.errors import RunError
-from shared.protocol import Mark, OfferReply, Status, StudyOffer, TrainTask, encode_reply
-from shared.records import Records as Dataset
-from shared.study import Study
+from shared.protocol.messages import Mark, OfferReply, Status, StudyOffer, TrainTask, encode_reply
+from shared.records.ragged import Records as Dataset
+from shared.study.declaration import Study
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
@@ -258,7 +258,7 @@ def test_the_link_never_imports_torch() -> None:
     import subprocess
     import sys
 
-    code = "import sys, client.vault_client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    code = "import sys, client.link.vault_client; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

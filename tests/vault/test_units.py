@@ -12,24 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from client.vault import private_training
-from client.vault.datasets import group
-from client.vault.per_example import plain_linear_layers
-from client.vault.policy import DatasetPolicy, objections
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.roles import Role, roles, unit_roles
-from client.vault.vault import Vault
-from shared.adapted_model import build
-from shared.batches import collate
+from client.policy import DatasetPolicy, objections
+from client.vault.records.privacy_units import group
+from client.vault.records.splits import Role, roles, unit_roles
+from client.vault.training import trainer as private_training
+from client.vault.training.linear_gradients import plain_linear_layers
+from client.vault.training.round_trainer import Vault
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
 from shared.errors import DataError, ExactnessError, SettingsError
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.protocol import Status, TrainTask
-from shared.records import Records as Dataset
-from shared.records import load, ragged
-from shared.study import Study, parse
-from simulations.scenario import Scenario
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import Status, TrainTask
+from shared.records.batches import collate
+from shared.records.ragged import Records as Dataset
+from shared.records.ragged import load, ragged
+from shared.study.declaration import Study, parse
+from simulations.experiment.scenario import Scenario
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 Vector = NDArray[np.float64]

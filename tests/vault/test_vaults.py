@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from client.vault.approved_runs import ApprovedRuns
-from client.vault.desk import Desk
-from client.vault.ledger import Ledger
-from client.vault.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
-from client.vault.vaults import Vaults
-from client.vault.wire import write_reply
-from shared.adapted_model import layout_of
+from client.vault.ledger.ledger import Ledger
+from client.vault.records.approved_runs import ApprovedRuns
+from client.vault.review.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
+from client.vault.review.review import Desk
+from client.vault.service.node_vault import Vaults
+from client.vault_api.messages import write_reply
+from shared.adapted_model.model import layout_of
+from shared.base_models.locate import find
 from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
-from shared.foundation import find
-from shared.protocol import Mark, Status, StudyOffer, TrainTask
-from shared.study import Model, Study
+from shared.protocol.messages import Mark, Status, StudyOffer, TrainTask
+from shared.study.declaration import Model, Study
 
 Studies = Callable[..., Study]
 TUESDAY_NOON = datetime(2026, 11, 24, 12, 0)
@@ -244,7 +244,7 @@ def test_what_spending_is_measured_in_stays_as_it_was_registered(node: Node, cha
 
 
 def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    import client.vault.snapshot as module
+    import client.vault.records.snapshot as module
 
     honest, heights = module.take_snapshot, list[int]()
 
@@ -373,7 +373,7 @@ def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
 def test_what_the_server_shows_no_more_makes_room_and_what_was_rejected_stays_so(
     tmp_path: Path, make_study: Studies, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("client.vault.offers.MOST_OFFERS", 3)
+    monkeypatch.setattr("client.vault.review.offers.MOST_OFFERS", 3)
     offers, study, folder = Offers(tmp_path / "offers"), make_study(), tmp_path / "offers"
     for run in ("no", "old", "older", "again"):
         offers.receive(offer(study, run))

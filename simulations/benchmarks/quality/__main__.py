@@ -20,10 +20,10 @@ from simulations.benchmarks.quality.plot import page
 from simulations.benchmarks.quality.recipe import as_planned
 from simulations.benchmarks.quality.sets import EPSILONS, SEEDS, SETS, Case, cases
 from simulations.cli import QUIET, quiet_libraries
+from simulations.experiment.scenario import data_path
 from simulations.progress import SilentProgress
-from simulations.result import Result
+from simulations.results.result import Result
 from simulations.run import Run
-from simulations.scenario import data_path
 
 FOLDER = Path("runs/bench/quality")
 console = Console()

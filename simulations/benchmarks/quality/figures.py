@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from scipy import stats
 
 from simulations.benchmarks.quality.sets import Case
-from simulations.result import Result
+from simulations.results.result import Result
 
 CONFIDENCE = 0.95
 

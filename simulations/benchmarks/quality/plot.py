@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import plotly.graph_objects as go
 
 from simulations.benchmarks.quality.figures import Gain, Row
-from simulations.report import UNPROTECTED, document, plot, text
+from simulations.results.report import UNPROTECTED, document, plot, text
 
 
 def page(rows: Sequence[Row], gains: Sequence[Gain]) -> str:

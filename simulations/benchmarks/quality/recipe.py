@@ -7,10 +7,10 @@ and adapter are moved, and the more of the norm the head keeps.
 
 from collections.abc import Sequence
 
-from server.planned import StudyPlan
+from server.forecast.values import StudyPlan
 from simulations.benchmarks.quality.sets import Case
-from simulations.plan import plan_file
-from simulations.scenario import Scenario, load
+from simulations.experiment.scenario import Scenario, load
+from simulations.forecast import plan_file
 
 WHITENED_REFERENCE = (
     "simulation.reference_learning_rate=4.0",

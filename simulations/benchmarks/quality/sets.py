@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.errors import SettingsError
-from simulations.scenario import Scenario, load
+from simulations.experiment.scenario import Scenario, load
 
 FOLDER = Path(__file__).parent
 SETS = ("vader", "disaster-messages", "movie-reviews", "digits", "fashion")

@@ -13,16 +13,16 @@ import transformers
 from PIL import Image
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from client.vault.exactness import probe
-from client.vault.private_training import LearningRates, PrivateTrainer
-from client.vault.vault import Vault
-from shared.adapted_model import build, initial_adapter
-from shared.prefix import open_prefix
-from shared.privacy.planning import plan
-from shared.protocol import TrainReply, TrainTask
-from shared.records import Records
-from shared.study import Study, parse
-from simulations.seeded_randomness import SeededRandomnessForSimulation
+from client.vault.training.gradient_probe import probe
+from client.vault.training.round_trainer import Vault
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build, initial_adapter
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import TrainReply, TrainTask
+from shared.records.ragged import Records
+from shared.study.declaration import Study, parse
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
 SPREAD = {"initializer_range": 0.2}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.study import Study
+from shared.study.declaration import Study
 
 KINDS: dict[str, dict[str, Any]] = {
     "image": {"kind": "image-classification", "labels": ["a", "b"]},

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from server.export import load_finished
-from shared.study import parse
+from server.export.adapter import load_finished
+from shared.study.declaration import parse
+from simulations.experiment.scenario import Scenario
 from simulations.progress import SilentProgress
-from simulations.result import Result
+from simulations.results.result import Result
 from simulations.run import Run
-from simulations.scenario import Scenario
 
 pytestmark = pytest.mark.integration
 

@@ -14,13 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import jaccard_score
 
-from server.export import HEAD_FILE, export
-from shared.adapted_model import build, initial_adapter
-from shared.batches import collate
+from server.export.adapter import HEAD_FILE, export
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
-from shared.judging import judge
-from shared.protocol import Status
-from shared.study import Study
+from shared.protocol.messages import Status
+from shared.records.batches import collate
+from shared.study.declaration import Study
 
 Studies = Callable[..., Study]
 Pngs = Callable[[Any], bytes]

@@ -10,14 +10,14 @@ import torch
 import transformers
 from peft import PeftModel
 
-from server.export import export
-from shared.adapted_model import build, initial_adapter
-from shared.batches import collate
+from server.export.adapter import export
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
-from shared.judging import judge
-from shared.protocol import Status
-from shared.records import text
-from shared.study import Study
+from shared.protocol.messages import Status
+from shared.records.batches import collate
+from shared.records.ragged import text
+from shared.study.declaration import Study
 from shared.tasks.speech_recognition import normalised, written_ids
 
 Studies = Callable[..., Study]

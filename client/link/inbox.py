@@ -1,0 +1,52 @@
+"""Messages that are not answered yet: on disk before the server hears that they arrived, gone when the answer is there.
+
+A link that is killed finds them again; the vault gives the same bytes for the same round, so nothing is lost or trained
+twice.
+"""
+
+import os
+import zipfile
+from pathlib import Path
+
+from client.link.fleet import Received
+
+
+class Inbox:
+    """One zip file per message: its run's number as the comment, its objects as members."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(self, received: Received) -> None:
+        """Make a message durable."""
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._path(received)
+        unfinished = path.with_suffix(".new")
+        with unfinished.open("wb") as file:
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.comment = str(received.run_id).encode()
+                for name, content in received.objects.items():
+                    archive.writestr(name, content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+
+    def oldest(self) -> Received | None:
+        """The message that waits longest; one that cannot be read is dropped."""
+        for path in sorted(self._folder.glob("*.message"), key=lambda path: path.stat().st_mtime_ns):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    objects = {name: archive.read(name) for name in archive.namelist()}
+                    return Received(path.stem, int(archive.comment), objects)
+            except (OSError, ValueError, zipfile.BadZipFile):
+                path.unlink()
+        return None
+
+    def done(self, received: Received) -> None:
+        """It is answered, or nobody waits for the answer any more."""
+        self._path(received).unlink(missing_ok=True)
+
+    def _path(self, received: Received) -> Path:
+        if not received.message_id.isalnum():
+            raise ValueError(f"Expected a message id of letters and digits, got {received.message_id!r}.")
+        return self._folder / f"{received.message_id}.message"

@@ -1,0 +1,278 @@
+"""The network side of a node: long-lived, without data and without torch, back after whatever happens to the network.
+
+| what happens | what the link does |
+|---|---|
+| the server or the network is away | waits, longer each time and never the same, and tries for ever |
+| the server does not accept the node | says so in its log and state, and goes on asking |
+| the link is killed | the message it had not answered is on disk; it goes on with that one |
+| the vault dies in training | waits for it; the vault says what it lost |
+| a message is nonsense, or nobody waits for its answer any more | drops it, and goes on with the next |
+| the answer is not wanted any more | drops it; the vault keeps it |
+"""
+
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from flwr.app import Message, RecordDict
+
+from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused
+from client.link.inbox import Inbox
+from shared.errors import PeerError, RunError, VersionError
+from shared.files import write_atomically
+from shared.protocol.messages import (
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    decode_offer,
+    decode_task,
+    encode_offer_reply,
+    encode_reply,
+    without_update,
+)
+from shared.protocol.versions import SPOKEN
+
+log = logging.getLogger(__name__)
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
+BUSY_POLL_S, IDLE_POLL_S, BUSY_FOR_S = 0.2, 2.0, 120.0
+HEARTBEAT_EVERY_S = 12.0
+CLOCK_SKEW_S = 300.0
+"""What the clocks of node and server may differ by: no task is taken for expired before it is."""
+
+
+class AnswersTasks(Protocol):
+    """The vault, as far as the link knows it."""
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer a round.
+
+        Raises:
+            RunError: the vault is away.
+        """
+        ...
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        """Answer an offer.
+
+        Raises:
+            RunError: the vault is away.
+        """
+        ...
+
+
+@dataclass
+class LinkState:
+    """What `status` shows of the link."""
+
+    connected: bool
+    since: str
+    node_id: int
+    server: str
+    trouble: str
+    """Why it is not connected; empty if it is."""
+
+
+def read_link(folder: Path) -> LinkState:
+    """What the link last wrote."""
+    try:
+        return LinkState(**json.loads((folder / "state.json").read_text()))
+    except (OSError, ValueError, TypeError):
+        return LinkState(connected=False, since="", node_id=0, server="", trouble="it has not run yet")
+
+
+class Link:
+    """Runs until it is stopped.
+
+    Args:
+        connect: opens a connection.
+        vault: answers.
+        folder: the link's own: state and inbox.
+        server: address, for the state.
+        node_id: as the server said at enrolment.
+        stop: ends the link.
+        wait: waits, or returns True at once when it should stop; for tests.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], Fleet],
+        vault: AnswersTasks,
+        folder: Path,
+        *,
+        server: str,
+        node_id: int = 0,
+        stop: threading.Event,
+        wait: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._connect, self._vault, self._folder, self._server = connect, vault, folder, server
+        self._node_id = node_id
+        self._stop, self._wait = stop, wait or stop.wait
+        self._inbox = Inbox(folder / "inbox")
+        self._failures = 0
+
+    def run(self) -> None:
+        """Stay connected, answer messages, until `stop`."""
+        while not self._stop.is_set():
+            try:
+                self._session()
+            except (*CUT, NotAccepted, Refused) as error:
+                trouble = (
+                    "the server is away" if isinstance(error, CUT) else "the server does not accept this node's key"
+                )
+                self._say(connected=False, trouble=f"{trouble} ({error})")
+                self._back_off(trouble)
+        self._say(connected=False, trouble="stopped")
+
+    def _session(self) -> None:
+        fleet = self._connect()
+        gone = threading.Event()
+        try:
+            fleet.activate(self._known())
+            self._say(connected=True, node_id=fleet.node_id)
+            log.info("Connected to %s.", self._server)
+            heartbeats = threading.Thread(target=_beat, args=(fleet, gone), daemon=True)
+            heartbeats.start()
+            self._answer_messages(fleet, gone)
+        finally:
+            lost = gone.is_set()
+            gone.set()
+            fleet.close(deactivate=self._stop.is_set())
+        if lost and not self._stop.is_set():
+            raise NotAccepted("the server does not know this node any more")
+
+    def _answer_messages(self, fleet: Fleet, gone: threading.Event) -> None:
+        busy_until = time.monotonic() + BUSY_FOR_S
+        while not (self._stop.is_set() or gone.is_set()):
+            try:
+                received = self._inbox.oldest() or self._next(fleet)
+                if received is not None:
+                    self._answer(fleet, received)
+                    busy_until = time.monotonic() + BUSY_FOR_S
+                self._recovered()
+            except CUT as error:
+                # the server may be back before it forgets this node: the connection is kept, not made anew
+                self._say(connected=False, trouble=f"the server is away ({error})", node_id=fleet.node_id)
+                self._back_off("the server is away")
+                continue
+            if received is None:
+                self._wait(BUSY_POLL_S if time.monotonic() < busy_until else IDLE_POLL_S)
+
+    def _recovered(self) -> None:
+        if self._failures:
+            self._failures = 0
+            self._say(connected=True)
+            log.info("Connected again to %s.", self._server)
+
+    def _next(self, fleet: Fleet) -> Received | None:
+        try:
+            received = fleet.receive()
+            if received is None:
+                return None
+            self._inbox.keep(received)
+            with suppress(Refused):
+                fleet.confirm(received)
+        except Refused as error:
+            log.warning("A message could not be fetched: %s.", error)
+            return None
+        except (*CUT, NotAccepted, OSError):
+            raise
+        except Exception:
+            # whatever the server made of it: one message must not end the link
+            log.exception("A message could not be fetched; it is left alone.")
+            return None
+        return received
+
+    def _answer(self, fleet: Fleet, received: Received) -> None:
+        try:
+            message = received.message()
+            if _expired(message):
+                log.warning("A message had expired before it could be answered; it is dropped.")
+            else:
+                fleet.reply(received, answered(message, self._vault))
+        except Refused as error:
+            log.warning("An answer is not wanted any more: %s.", error)
+        except (*CUT, NotAccepted):
+            raise
+        except Exception:
+            # it would fail again with every start, and what waits behind it would never be answered
+            log.exception("A message could not be answered; it is dropped.")
+        self._inbox.done(received)
+
+    def _back_off(self, why: str) -> None:
+        longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2**self._failures)
+        if self._failures == 0:
+            log.warning("Not connected: %s. Trying again, for ever.", why)
+        self._failures = min(self._failures + 1, 20)
+        # jitter, so that a hundred nodes do not come back in the same second
+        self._wait(random.uniform(0.5, 1.0) * longest)  # noqa: S311 - no secret
+
+    def _known(self) -> int:
+        return read_link(self._folder).node_id or self._node_id
+
+    def _say(self, *, connected: bool, trouble: str = "", node_id: int | None = None) -> None:
+        known = self._known() if node_id is None else node_id
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        state = LinkState(connected, now, known, self._server, trouble)
+        write_atomically(self._folder / "state.json", json.dumps(asdict(state), indent=1).encode())
+
+
+def answered(message: Message, vault: AnswersTasks) -> RecordDict:
+    """What the node answers to a message.
+
+    Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
+    """
+    query = message.metadata.message_type == "query"
+    try:
+        if query:
+            return encode_offer_reply(_stance(decode_offer(message.content), vault))
+        task = decode_task(message.content)
+    except (PeerError, ValueError) as error:
+        log.error("A message was refused: %s", error)
+        code = Status.REFUSED_VERSION if isinstance(error, VersionError) else Status.REFUSED_STUDY
+        if query:
+            return encode_offer_reply(OfferReply("", code))
+        return encode_reply(TrainReply("", "", 0, "", code, np.zeros(0, np.float32)))
+    try:
+        reply = vault.train(task)
+    except (RunError, PeerError) as error:
+        log.error("Round %d failed: %s", task.round, error)
+        reply = without_update(task, Status.FAILED)
+    return encode_reply(reply, version=task.version)
+
+
+def _expired(message: Message) -> bool:
+    """Whether the server has stopped waiting for a task: trained now, it would be paid for and read by nobody."""
+    if message.metadata.message_type != "train":
+        return False
+    return time.time() > message.metadata.created_at + message.metadata.ttl + CLOCK_SKEW_S
+
+
+def _stance(offer: StudyOffer, vault: AnswersTasks) -> OfferReply:
+    if SPOKEN.common(offer.versions) is None:
+        log.error("A study was refused: the server speaks protocol versions %d to %d.", *offer.versions)
+        return OfferReply(offer.study_run, Status.REFUSED_VERSION, SPOKEN)
+    try:
+        return vault.offer(offer)
+    except RunError as error:
+        log.error("An offer could not be shown to the vault: %s", error)
+        return OfferReply(offer.study_run, Status.FAILED)
+
+
+def _beat(fleet: Fleet, gone: threading.Event) -> None:
+    while not gone.wait(HEARTBEAT_EVERY_S):
+        try:
+            if not fleet.heartbeat():
+                gone.set()
+        except (*CUT, Refused):
+            continue  # the main loop notices by itself

@@ -1,0 +1,221 @@
+"""A node's place in a federation: its key, which it makes itself, its certificate, and what the invite said.
+
+The files lie in the link's folder: `node.key`, `node.crt`, `authority.crt`, `membership.json`.
+"""
+
+import json
+import os
+import shutil
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from client.link.fleet import Fleet, through, tls_context
+from client.settings import Server
+from shared.errors import PeerError, RunError, SettingsError
+from shared.files import write_atomically
+from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
+
+RENEW_BEFORE = timedelta(days=30)
+TIMEOUT_S = 20.0
+FILES = ("membership.json", "node.key", "node.crt", "authority.crt", "state.json")
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What `join` left in a folder."""
+
+    folder: Path
+    name: str
+    server: str
+    node_id: int = 0
+    """Flower's number of this node at enrolment."""
+
+    @property
+    def key_path(self) -> Path:
+        """Private key; never leaves this machine."""
+        return self.folder / "node.key"
+
+    @property
+    def certificate_path(self) -> Path:
+        """Signed by the federation's authority."""
+        return self.folder / "node.crt"
+
+    @property
+    def authority_path(self) -> Path:
+        """The only authority that is trusted."""
+        return self.folder / "authority.crt"
+
+    @property
+    def expires(self) -> datetime:
+        """End of the node's certificate."""
+        return x509.load_pem_x509_certificate(self.certificate_path.read_bytes()).not_valid_after_utc
+
+    def key(self) -> ec.EllipticCurvePrivateKey:
+        """The node's key.
+
+        Raises:
+            SettingsError: it cannot be read.
+        """
+        try:
+            key = serialization.load_pem_private_key(self.key_path.read_bytes(), None)
+        except (OSError, ValueError, TypeError):
+            raise SettingsError(f"Expected this node's key in {self.key_path}, got none that can be read.") from None
+        assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 - we wrote it
+        return key
+
+    def connect(self, server: Server, base: Path) -> Fleet:
+        """A connection to the server, with this node's certificate, through the proxy if there is one."""
+        return Fleet(self.server, self.key(), self._context(server, base), proxy=_proxy(server, base))
+
+    def renew_if_due(self, server: Server, base: Path, now: datetime | None = None) -> bool:
+        """Have the certificate renewed in its last month.
+
+        Raises:
+            RunError: the server is away.
+            PeerError: it refuses, or what it sends is no certificate of this node's key.
+        """
+        if (now or datetime.now(UTC)) < self.expires - RENEW_BEFORE:
+            return False
+        context = self._context(server, base)
+        asked = {"csr": _request(self.key(), self.name)}
+        answer = _posted(self.server, RENEW_PATH, asked, context, _proxy(server, base))
+        write_atomically(self.certificate_path, _certificate(answer, self.key()))
+        return True
+
+    def _context(self, server: Server, base: Path) -> ssl.SSLContext:
+        extra = server.authority(base)
+        return tls_context(self.authority_path, self.certificate_path, self.key_path, extra_ca=extra)
+
+
+def membership(folder: Path) -> Membership:
+    """Read what `join` left.
+
+    Raises:
+        SettingsError: this node has not joined.
+    """
+    try:
+        facts = json.loads((folder / "membership.json").read_text())
+        return Membership(folder, facts["name"], facts["server"], int(facts["node_id"]))
+    except (OSError, ValueError, KeyError):
+        raise SettingsError(
+            "Expected a node that has joined a federation, got none.", hint="Run: fedvault-node join INVITE"
+        ) from None
+
+
+def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership:
+    """Use an invite: make a key, have it signed, keep what is needed to come back.
+
+    Guarantee: the node's private key is made here and never leaves.
+
+    Raises:
+        SettingsError: this node is a member already, or the invite has expired.
+        RunError: the server cannot be reached through TLS.
+        PeerError: the server refuses the invite, or what it sends is no certificate of this node's key.
+    """
+    if (folder / "membership.json").exists():
+        raise SettingsError("Expected a node without a federation, this one has joined.", hint="fedvault-node leave")
+    if invite.expires <= datetime.now(UTC):
+        raise SettingsError(f"Expected a valid invite, this one expired {invite.expires:%Y-%m-%d %H:%M} UTC.")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = Membership(folder, invite.name, invite.server)
+    key = _made_key(found.key_path)
+    write_atomically(found.authority_path, invite.authority.encode())
+    context = found._context(server, base)
+    asked = {"token": invite.token, "csr": _request(key, invite.name)}
+    answer = _posted(invite.server, ENROL_PATH, asked, context, _proxy(server, base))
+    write_atomically(found.certificate_path, _certificate(answer, key))
+    facts = {"name": invite.name, "server": invite.server, "node_id": _number(answer)}
+    write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
+    return membership(folder)
+
+
+def leave(folder: Path) -> None:
+    """Forget the federation: key, certificate, invite, messages that wait. Ledger and data stay."""
+    shutil.rmtree(folder / "inbox", ignore_errors=True)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
+
+
+def left_over(folder: Path) -> bool:
+    """Whether a join that did not come to its end left a key here."""
+    return not (folder / "membership.json").exists() and (folder / "node.key").exists()
+
+
+def _made_key(path: Path) -> ec.EllipticCurvePrivateKey:
+    # an earlier try that failed on the way to the server left a key that nobody knows: it is used
+    if not path.exists():
+        key = ec.generate_private_key(ec.SECP384R1())
+        pem = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+    return Membership(path.parent, "", "").key()
+
+
+def _request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA384())
+    return request.public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _certificate(answer: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> bytes:
+    """The certificate of an answer, if it is one of this key: another would shut this node out."""
+    try:
+        written = str(answer["certificate"]).encode()
+        public = x509.load_pem_x509_certificate(written).public_key()
+    except (KeyError, ValueError):
+        raise PeerError("Expected a certificate from the server, got something else.") from None
+    if public != key.public_key():
+        raise PeerError("Expected a certificate of this node's key, got one of another.")
+    return written
+
+
+def _number(answer: dict[str, Any]) -> str:
+    number = str(answer.get("node_id"))
+    if not number.isdecimal():
+        raise PeerError("Expected this node's number from the server, got something else.")
+    return number
+
+
+def _proxy(server: Server, base: Path) -> httpx.Proxy | None:
+    return through(server.proxy, server.authority(base))
+
+
+def _posted(
+    server: str, path: str, body: dict[str, str], context: ssl.SSLContext, proxy: httpx.Proxy | None
+) -> dict[str, Any]:
+    try:
+        with httpx.Client(verify=context, proxy=proxy, timeout=TIMEOUT_S) as client:
+            response = client.post(f"https://{server}{path}", json=body)
+    except httpx.HTTPError as error:
+        raise RunError(
+            f"Expected the server at {server} to answer, got: {error}.",
+            hint="Is the address right and reachable, and the invite from this federation? Behind a proxy: [server].",
+        ) from None
+    if response.status_code != httpx.codes.OK:
+        reason = response.text.strip()[:200]
+        raise PeerError(
+            f"Expected the server to let this node in, got {response.status_code}: {reason}",
+            hint="Ask its operator for a new invite; before you use it: fedvault-node leave."
+            if response.status_code == httpx.codes.FORBIDDEN
+            else "",
+        )
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise PeerError("Expected the server to answer in JSON, got something else.")
+    return answer

@@ -1,0 +1,52 @@
+"""The link process: reads its settings, finds the vault's socket, and stays connected until it is told to stop."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from client.link.loop import Link
+from client.link.membership import Membership, membership
+from client.link.vault_client import VaultClient
+from client.settings import NodeSettings, folders, load_node
+from shared.errors import FedVaultError
+
+log = logging.getLogger(__name__)
+RENEW_EVERY_S = 6 * 3600.0
+
+
+def serve(config: Path) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        SettingsError: node.toml is not valid, or this node has not joined.
+    """
+    settings = load_node(config)
+    places, base = folders(config, settings), config.resolve().parent
+    member, stop = membership(places.link), threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    threading.Thread(target=_keep_renewed, args=(member, settings, base, stop), daemon=True).start()
+    vault = VaultClient(places.socket)
+    link = Link(
+        lambda: member.connect(settings.server, base),
+        vault,
+        places.link,
+        server=member.server,
+        node_id=member.node_id,
+        stop=stop,
+    )
+    link.run()
+    vault.close()
+
+
+def _keep_renewed(member: Membership, settings: NodeSettings, base: Path, stop: threading.Event) -> None:
+    while True:
+        try:
+            if member.renew_if_due(settings.server, base):
+                log.info("The certificate was renewed; it is used with the next connection.")
+        except (FedVaultError, OSError, ValueError) as error:
+            # whatever the server answers: the next try may find it in a better state
+            log.warning("The certificate ends %s and could not be renewed: %s", member.expires, error)
+        if stop.wait(RENEW_EVERY_S):
+            return

@@ -1,0 +1,98 @@
+"""The link's view of the vault: ask over the socket, wait through restarts, never import torch."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+
+from client.vault_api._generated import vault_pb2, vault_pb2_grpc
+from client.vault_api.messages import MESSAGE_SIZES, read_reply
+from shared.errors import RunError
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+
+OPTIONS = (
+    *MESSAGE_SIZES,
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 2000),
+)
+FIRST_PAUSE_S = 0.2
+LONGEST_PAUSE_S = 10.0
+OFFER_TIMEOUT_S = 90.0
+WAIT_FOR = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+
+class VaultClient:
+    """One vault behind its socket.
+
+    Args:
+        socket: where the vault listens.
+        patience_s: how long to wait for a vault that is down or busy before giving up.
+    """
+
+    def __init__(self, socket: Path, *, patience_s: float = 600.0) -> None:
+        self._channel = grpc.insecure_channel(f"unix:{socket.resolve()}", options=OPTIONS)
+        self._stub, self._patience_s = vault_pb2_grpc.VaultStub(self._channel), patience_s
+
+    def train(
+        self,
+        task: TrainTask,
+        *,
+        on_step: Callable[[int], None] = lambda _done: None,
+    ) -> TrainReply:
+        """Ask for a round. A vault that dies on the way is asked again when it is back; it will say what it lost.
+
+        Raises:
+            RunError: it did not come back in time, or failed in a way that asking again does not mend.
+        """
+        request = vault_pb2.TrainRequest(
+            study_sha256=task.study_sha256,
+            study_run=task.study_run,
+            round=task.round,
+            adapter=task.adapter.astype("<f4").tobytes(),
+            ledger_height=task.echo.height,
+            ledger_head=task.echo.head,
+            wire=task.wire,
+        )
+        give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        while True:
+            try:
+                return self._asked(request, on_step)
+            except grpc.RpcError as error:
+                code = error.code() if isinstance(error, grpc.Call) else None
+                if code not in WAIT_FOR or time.monotonic() + pause > give_up:
+                    raise RunError(
+                        f"Expected the vault to answer round {task.round}, got {code.name if code else 'nothing'}.",
+                        hint="Is the vault running? Its log says why it failed.",
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        """Hand a study over, and hear how the node stands to it.
+
+        Raises:
+            RunError: the vault did not answer.
+        """
+        request = vault_pb2.OfferRequest(study_run=offer.study_run, study_json=offer.study_json)
+        try:
+            reply = self._stub.Offer(request, timeout=OFFER_TIMEOUT_S)
+        except grpc.RpcError:
+            raise RunError("Expected the vault to answer an offer, got nothing.", hint="Is it running?") from None
+        return OfferReply(offer.study_run, Status(reply.status))
+
+    def status(self) -> vault_pb2.StatusReply:
+        """Whether a job runs, and where the ledger stands."""
+        reply: vault_pb2.StatusReply = self._stub.Status(vault_pb2.StatusRequest(), timeout=10.0)
+        return reply
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+
+    def _asked(self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None]) -> TrainReply:
+        for event in self._stub.Train(request):
+            if event.WhichOneof("event") == "reply":
+                return read_reply(event.reply)
+            on_step(event.steps_done)
+        raise RunError(f"Expected a reply to round {request.round}, the vault hung up.")

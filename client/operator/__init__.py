@@ -1,0 +1,1 @@
+"""Commands that look at both halves: `doctor`, `status`, `ledger_report`, `receipts`, `withdrawal`, `backup`."""

@@ -1,0 +1,210 @@
+"""A receipt: what one run cost one node's records, signed with the node's key, checked by anyone, offline."""
+
+import base64
+import binascii
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from client.vault.ledger.ledger import Ledger
+from shared.errors import PeerError, SettingsError
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import Release, SubsampledGaussian, from_dict, to_dict
+
+TOLERANCE = 1e-9
+FIRST_VERSION, VERSION = 1, 2
+"""2: the node's certificate is in the receipt."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What was released in a run; names no dataset and no number of records."""
+
+    fedvault_receipt: int
+    """Version of this format."""
+    run: str
+    study_sha256: str
+    rounds_paid: tuple[int, ...]
+    """Every round that was charged, also those whose update was lost."""
+    release: dict[str, Any]
+    """All of them together: mechanism, noise multiplier, sampling rate, steps, sensitivity."""
+    epsilon: float
+    delta: float
+    ledger_height: int
+    ledger_head: str
+    issued: str
+    public_key: str
+    signature: str = ""
+    certificate: str = ""
+    """Of that key, by the federation's authority: says whose it is."""
+
+    def signed_bytes(self) -> bytes:
+        """What the signature is over."""
+        plain = {name: value for name, value in asdict(self).items() if name != "signature"}
+        if self.fedvault_receipt == FIRST_VERSION:
+            del plain["certificate"]
+        return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
+
+    def as_json(self) -> str:
+        """For a file."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+
+def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey, certificate: str) -> Receipt:
+    """Sign what the ledger says of a run.
+
+    Raises:
+        SettingsError: the ledger does not know it.
+    """
+    return sign(statement(ledger, run), key, certificate)
+
+
+def statement(ledger: Ledger, run: str) -> Receipt:
+    """What the ledger says of a run, without a key: for a vault that has none.
+
+    Raises:
+        SettingsError: the ledger does not know it.
+    """
+    found = ledger.books.runs.get(run)
+    if found is None:
+        names = ", ".join(ledger.books.runs) or "none"
+        raise SettingsError(f"Expected a run of the ledger ({names}), got {run!r}.")
+    per_round = found.per_round
+    if not isinstance(per_round, SubsampledGaussian):
+        raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
+    rounds, limit = tuple(sorted(found.attempts)), ledger.books.limit(found.dataset)
+    whole = _times(per_round, len(rounds))
+    return Receipt(
+        fedvault_receipt=VERSION,
+        run=run,
+        study_sha256=found.study_sha256,
+        rounds_paid=rounds,
+        release=to_dict(whole),
+        epsilon=epsilon_rdp([whole], limit.delta) if rounds else 0.0,
+        delta=limit.delta,
+        ledger_height=ledger.height,
+        ledger_head=ledger.head,
+        issued=datetime.now(UTC).isoformat(timespec="seconds"),
+        public_key="",
+    )
+
+
+def sign(stated: Receipt, key: ec.EllipticCurvePrivateKey, certificate: str) -> Receipt:
+    """Put the node's key, its certificate and a signature under a statement."""
+    public = key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    receipt = replace(stated, public_key=public.decode(), certificate=certificate, signature="")
+    signature = key.sign(receipt.signed_bytes(), ec.ECDSA(hashes.SHA384()))
+    return replace(receipt, signature=base64.b64encode(signature).decode())
+
+
+def read_statement(written: str) -> Receipt:
+    """Read what `statement` gave in another process.
+
+    Raises:
+        PeerError: it is something else, is signed already, or its epsilon does not follow from its release.
+    """
+    stated, release = _read(written)
+    if stated.public_key or stated.signature:
+        raise PeerError("Expected a statement without a signature, got a signed one.")
+    _check_arithmetic(stated, release)
+    return stated
+
+
+@dataclass(frozen=True)
+class Signer:
+    """Who signed a receipt."""
+
+    fingerprint: str
+    """SHA-256 of the public key."""
+    name: str = ""
+    """What the federation's authority calls the node; empty if nobody was asked."""
+
+
+def signer(receipt: Receipt, authority: bytes | None = None) -> Signer:
+    """Whose key a receipt is signed with, as an authority says; without one, which key it is.
+
+    Guarantee: a name is said of a signer only if the given authority certified that very key for it.
+
+    Args:
+        receipt: verified.
+        authority: PEM certificate of the federation's authority, from somebody other than the receipt's holder.
+
+    Raises:
+        PeerError: the authority has not certified this key, or not for the time of the receipt.
+        SettingsError: `authority` is no certificate.
+    """
+    key = serialization.load_pem_public_key(receipt.public_key.encode())
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    fingerprint = hashlib.sha256(der).hexdigest()
+    if authority is None:
+        return Signer(fingerprint)
+    try:
+        trusted = x509.load_pem_x509_certificate(authority)
+    except ValueError:
+        raise SettingsError("Expected a certificate as the authority, got something else.") from None
+    try:
+        certificate = x509.load_pem_x509_certificate(receipt.certificate.encode())
+        certificate.verify_directly_issued_by(trusted)
+        issued, (name,) = datetime.fromisoformat(receipt.issued), certificate.subject
+        in_time = certificate.not_valid_before_utc <= issued <= certificate.not_valid_after_utc
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        raise PeerError("Expected a key that this authority certified, got another.") from None
+    if certificate.public_key() != key or not in_time:
+        raise PeerError("Expected the certificate of the very key, and of the receipt's time, got another.")
+    return Signer(fingerprint, str(name.value))
+
+
+def verify(written: str) -> Receipt:
+    """Check signature and arithmetic of a receipt; `signer` says whose it is.
+
+    Guarantee: a receipt with one changed character, or with an epsilon that its noise does not give, is refused.
+
+    Raises:
+        PeerError: it is no receipt, the signature does not match, or epsilon does not follow from the release.
+    """
+    receipt, release = _read(written)
+    try:
+        public = serialization.load_pem_public_key(receipt.public_key.encode())
+        signature = base64.b64decode(receipt.signature, validate=True)
+    except (ValueError, TypeError, AttributeError, binascii.Error, UnsupportedAlgorithm):
+        raise PeerError("Expected a receipt, got something else.") from None
+    if base64.b64encode(signature).decode() != receipt.signature:  # base64 has spellings that decode to the same
+        raise PeerError("Expected a receipt as it was signed, got a changed one.")
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise PeerError("Expected a receipt signed with an elliptic-curve key, got another kind.")
+    try:
+        public.verify(signature, receipt.signed_bytes(), ec.ECDSA(hashes.SHA384()))
+    except InvalidSignature:
+        raise PeerError("Expected a receipt as it was signed, got a changed one.") from None
+    _check_arithmetic(receipt, release)
+    return receipt
+
+
+def _read(written: str) -> tuple[Receipt, Release]:
+    try:
+        plain = json.loads(written)
+        receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
+        return receipt, from_dict(receipt.release)
+    except (ValueError, TypeError, KeyError, AttributeError, SettingsError):
+        raise PeerError("Expected a receipt, got something else.") from None
+
+
+def _check_arithmetic(receipt: Receipt, release: Release) -> None:
+    epsilon = epsilon_rdp([release], receipt.delta) if receipt.rounds_paid else 0.0
+    if abs(epsilon - receipt.epsilon) > TOLERANCE:
+        raise PeerError(
+            f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
+        )
+
+
+def _times(release: SubsampledGaussian, rounds: int) -> SubsampledGaussian:
+    return SubsampledGaussian(
+        release.noise_multiplier, release.sampling_rate, release.count * rounds, release.sensitivity
+    )

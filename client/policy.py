@@ -1,0 +1,133 @@
+"""What a node's operator allows: pure decisions over `node.toml`, the study and the clock.
+
+The stricter of study and policy wins. Everything here is public: it may be told to the server before anything is
+reserved. No setting lets a study without privacy in, because a study cannot be declared without it.
+"""
+
+import re
+from datetime import datetime, time
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from shared.protocol.update_encoding import packed_bytes
+from shared.section import Section
+from shared.study.declaration import RECORD, UNIT_PATTERN, Study
+
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
+
+
+class DatasetPolicy(Section):
+    """[datasets.NAME] in node.toml: one dataset, and what may be done with it."""
+
+    source: str = Field(min_length=1)
+    """A CSV, TSV, JSONL or Parquet file, or a dataset folder."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What the task's columns are called in the source, as in { text = "report" }; default: the same."""
+    unit: str = Field(default=RECORD, pattern=UNIT_PATTERN)
+    """Whose presence is hidden: `record` is one row; any other name, such as `patient`, is all rows of one of these."""
+    unit_column: str | None = Field(default=None, min_length=1)
+    """Column that names each row's unit. Needed for any unit but `record`; a row without a value is left out."""
+    epsilon: float = Field(gt=0, le=100, allow_inf_nan=False)
+    """The most this dataset may ever spend, over all studies."""
+    delta: float = Field(gt=0, lt=0.1)
+    """Belongs to the dataset: well below 1 / (number of units)."""
+    declared_size: int = Field(ge=1)
+    """Public number of units (rows, unless `unit` says otherwise), rounded to two digits; declared once."""
+    holdout: float = Field(default=0.1, ge=0, lt=1)
+    """Fraction of the units, with all their rows, that is never trained on; this node alone measures on it."""
+    tasks: tuple[str, ...] = ("sequence-classification",)
+    """Task kinds that may be trained."""
+    models: tuple[str, ...] = Field(min_length=1)
+    """Fingerprints of base models that may be used."""
+    smallest_cohort: int = Field(default=3, ge=1)
+    """Studies whose quorum is smaller are refused: with few sites, each one's update shows more."""
+    largest_update_bytes: int = Field(default=16 * 2**20, ge=1)
+    """Studies that would send more per round are refused."""
+    days: tuple[Day, ...] = DAYS
+    """Days on which rounds are trained."""
+    hours: str = "00:00-00:00"
+    """Local time from-to; across midnight if `to` is earlier; the same twice means always."""
+    approval: Literal["ask", "within-policy"] = "ask"
+    """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself, on
+    records that were registered before (`fedvault-node register`); rows that came to the source since are left out."""
+
+    @field_validator("hours")
+    @classmethod
+    def _readable_hours(cls, hours: str) -> str:
+        if not HOURS.fullmatch(hours):
+            raise ValueError("hours are written as 22:00-06:00")
+        return hours
+
+    @field_validator("models")
+    @classmethod
+    def _fingerprints(cls, models: tuple[str, ...]) -> tuple[str, ...]:
+        if any(not re.fullmatch(r"[0-9a-f]{64}", model) for model in models):
+            raise ValueError("models are fingerprints: 64 hexadecimal digits")
+        return models
+
+    @field_validator("declared_size")
+    @classmethod
+    def _two_digits(cls, size: int) -> int:
+        if len(str(size).rstrip("0")) > 2:
+            raise ValueError("declared_size is rounded to two digits, as in 8500")
+        return size
+
+    @model_validator(mode="after")
+    def _delta_hides_records(self) -> Self:
+        if self.delta * self.declared_size > 1:
+            raise ValueError(f"delta must lie below 1/declared_size = {1 / self.declared_size:g}")
+        return self
+
+    @model_validator(mode="after")
+    def _unit_has_its_column(self) -> Self:
+        if self.unit != RECORD and self.unit_column is None:
+            raise ValueError(f"unit_column is needed with unit = {self.unit!r}: the column that names each row's unit")
+        if self.unit == RECORD and self.unit_column is not None:
+            raise ValueError("unit_column only goes with a unit other than 'record'")
+        return self
+
+
+def objections(policy: DatasetPolicy, study: Study, *, dimension: int, underway: bool = False) -> list[str]:
+    """Why this policy forbids a study, in words for both sides; empty if it does not.
+
+    Args:
+        policy: of the dataset.
+        study: as declared.
+        dimension: floats in one update.
+        underway: it was approved, and its rounds are weighed one by one.
+    """
+    found = []
+    if study.task.kind not in policy.tasks:
+        found.append(f"task {study.task.kind!r} is not among {list(policy.tasks)}")
+    if study.model.fingerprint not in policy.models:
+        found.append("the base model is not pinned to a fingerprint that this policy lists")
+    if study.privacy.unit != policy.unit:
+        found.append(f"the study hides one {study.privacy.unit}, the policy one {policy.unit}")
+    if study.privacy.delta > policy.delta:
+        found.append(f"delta {study.privacy.delta:g} is above {policy.delta:g}")
+    if study.privacy.epsilon > policy.epsilon and not underway:
+        found.append(f"epsilon {study.privacy.epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
+    if study.federation.quorum < policy.smallest_cohort:
+        found.append(f"its quorum of {study.federation.quorum} is below {policy.smallest_cohort}")
+    if policy.declared_size < study.federation.smallest_declared_size:
+        found.append(
+            f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
+        )
+    size_bytes = packed_bytes(dimension, study.federation.wire)
+    if size_bytes > policy.largest_update_bytes:
+        found.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
+    return found
+
+
+def open_at(policy: DatasetPolicy, now: datetime) -> bool:
+    """Whether rounds may be trained at this local time; a night that began on an open day belongs to that day."""
+    first, last = (time.fromisoformat(part) for part in policy.hours.split("-"))
+    today, yesterday = DAYS[now.weekday()], DAYS[now.weekday() - 1]
+    if first < last:
+        return today in policy.days and first <= now.time() < last
+    if first == last:
+        return today in policy.days
+    return (today in policy.days and now.time() >= first) or (yesterday in policy.days and now.time() < last)

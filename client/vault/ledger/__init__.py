@@ -1,0 +1,4 @@
+"""What records have spent.
+
+`state` (rules without IO), `storage` (SQLite), `ledger`, `record_index`, `registration`, `approval`, `recovery`.
+"""

@@ -1,0 +1,88 @@
+"""A dataset's records in the index and in the ledger together: who shares a budget with whom.
+
+Registering enters exactly one row, with whatever ties were found inside it: the server is told the ledger's height, so
+the number of rows must not depend on the records.
+
+| a crash | what is left |
+|---|---|
+| before the index is durable | nothing |
+| between index and ledger | an index that is ahead: nothing is spent on it, and later ties are the more |
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.record_index import Entered, RecordIndex, node_key
+from client.vault.ledger.state import Books, Limit, Terms, records, registration
+
+
+@dataclass(frozen=True)
+class Registration:
+    """A dataset as its operator declares it, and the records that it holds now."""
+
+    dataset: str
+    limit: Limit
+    terms: Terms
+    identities: tuple[bytes, ...]
+    """From `Registry.identities`."""
+
+
+class Registry:
+    """Index and ledger of one node, as they stand.
+
+    Guarantee: registering a dataset enters one row, whatever its records share with others.
+
+    Args:
+        index: path of the record index.
+        key: path of its key.
+        books: of the ledger.
+
+    Raises:
+        LedgerError: index or key is not what the ledger knows.
+    """
+
+    def __init__(self, index: Path, key: Path, books: Books) -> None:
+        anchor = books.anchor
+        self.key = node_key(key, known=None if anchor is None else anchor.key_sha256)
+        self._index, self._books = RecordIndex(index, self.key, anchor), books
+
+    def identities(self, texts: Iterable[str]) -> tuple[bytes, ...]:
+        """Keyed hashes, one for each text; empty for an empty one."""
+        return tuple(self._index.hashed(texts))
+
+    def known(self, dataset: str) -> set[bytes]:
+        """What was ever registered for a dataset."""
+        return self._index.known(dataset)
+
+    def look(self, asked: Registration) -> Books:
+        """The books as they would be; nothing is entered."""
+        return self._with(_row(self._books, asked, self._index.look(asked.dataset, asked.identities)))
+
+    def enter(self, ledger: Ledger, asked: Registration, check: Callable[[Books], None]) -> None:
+        """Enter the records; `check` sees the books as they would be, and may refuse.
+
+        Args:
+            ledger: whose books these are; held.
+            asked: what to enter.
+            check: raises to leave everything as it is.
+        """
+        with self._index.entering(asked.dataset, asked.identities) as entered:
+            row = _row(self._books, asked, entered)
+            check(self._with(row))
+        # the index first: a ledger that is ahead of its index would never open a dataset again
+        ledger.enter(row)
+
+    def _with(self, row: dict[str, Any]) -> Books:
+        books = copy.deepcopy(self._books)
+        books.apply(row)
+        return books
+
+
+def _row(books: Books, asked: Registration, entered: Entered) -> dict[str, Any]:
+    new = entered.others & set(books.limits) - books.ties.get(asked.dataset, set())
+    row = records(asked.dataset, new, entered.anchor)
+    return row if asked.dataset in books.limits else row | registration(asked.dataset, asked.limit, asked.terms)

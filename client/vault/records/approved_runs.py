@@ -1,0 +1,97 @@
+"""What an operator said yes to, kept as it was then: the study, and a snapshot of the records.
+
+Private data at rest: the folder is this user's alone.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from shared.errors import DataError
+from shared.records.ragged import Records, load
+from shared.study.declaration import Study, recorded
+
+
+class ApprovedRuns:
+    """Snapshots by study run.
+
+    Guarantee: a run trains on the records as they were when it was approved, whatever happens to the file later.
+    Guarantee: a run that the policy approved trains on the records as its first round found them.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def keep(
+        self,
+        run: str,
+        study: Study,
+        *,
+        declared_size: int,
+        train: Records | None = None,
+        holdout: Records | None = None,
+    ) -> None:
+        """Write a snapshot as a whole or not at all; one that is there is replaced. Records may come later: `take`."""
+        folder = self._of(run)
+        unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True, mode=0o700)
+        (unfinished / "study.json").write_text(study.canonical_json())
+        (unfinished / "declared_size.json").write_text(json.dumps(declared_size))
+        if train is not None and holdout is not None:
+            train.save(unfinished / "train.npz")
+            holdout.save(unfinished / "holdout.npz")
+        for path in unfinished.iterdir():
+            path.chmod(0o600)
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+
+    def taken(self, run: str) -> bool:
+        """Whether the records are kept."""
+        return (self._of(run) / "train.npz").exists()
+
+    def take(self, run: str, *, train: Records, holdout: Records) -> None:
+        """Keep the records of a run that was approved without them."""
+        # the training records last: they say that both are there
+        for name, part in (("holdout.npz", holdout), ("train.npz", train)):
+            unfinished = self._of(run) / f".{name}"
+            part.save(unfinished)
+            unfinished.chmod(0o600)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.rename(self._of(run) / name)
+
+    def study(self, run: str) -> Study:
+        """The study as approved; its performance settings are this machine's own.
+
+        Raises:
+            DataError: nothing is kept for this run.
+        """
+        path = self._of(run) / "study.json"
+        if not path.exists():
+            raise DataError(f"Expected the records that {run!r} was approved with, got none.")
+        return recorded(json.loads(path.read_text()), where=str(path))
+
+    def declared_size(self, run: str) -> int:
+        """The dataset's public size, as declared at the time."""
+        return int(json.loads((self._of(run) / "declared_size.json").read_text()))
+
+    def train(self, run: str) -> Records:
+        """Records to train on."""
+        return load(self._of(run) / "train.npz")
+
+    def holdout(self, run: str) -> Records:
+        """Records never trained on."""
+        return load(self._of(run) / "holdout.npz")
+
+    def forget(self, run: str) -> None:
+        """Delete a snapshot; the ledger remembers what it cost."""
+        shutil.rmtree(self._of(run), ignore_errors=True)
+
+    def _of(self, run: str) -> Path:
+        # a run's name comes from the server and may not become a path
+        return self._folder / hashlib.sha256(run.encode()).hexdigest()[:32]

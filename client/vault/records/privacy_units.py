@@ -1,0 +1,64 @@
+"""A site's records by units: which belong together, and how many of each are kept."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.vault.records.splits import unit_name
+from shared.checks import at_least
+from shared.errors import DataError
+from shared.records.ragged import Records, with_units
+
+
+class Grouped(NamedTuple):
+    """A dataset by units, and what that cost."""
+
+    records: Records
+    surplus: int
+    """Records left out because their unit has too many. For the operator's eyes only."""
+
+
+def group(records: Records, values: Sequence[str], *, records_per_unit: int, key: bytes) -> Grouped:
+    """Tell which records belong together, and keep at most `records_per_unit` of each unit.
+
+    Usable records go first, then the smallest keyed hash decides: row order would favour whatever the table is sorted
+    by, and one shuffle over all rows would let one unit's rows move the choice of another's.
+
+    Guarantee: which of a unit's records are kept depends on that unit's records alone.
+
+    Args:
+        records: one per value.
+        values: cell of the unit column, one per record; rows whose role is `ownerless` are gone already.
+        records_per_unit: from the study; >= 1.
+        key: of the node, 16 to 64 bytes, secret.
+
+    Raises:
+        DataError: not one value per record, or a value that names nobody.
+    """
+    at_least(1, records_per_unit=records_per_unit)
+    names = [unit_name(value) for value in values]
+    if len(names) != len(records) or not all(names):
+        raise DataError(
+            f"Expected a unit for each of {len(records)} records, got {sum(map(bool, names))}.",
+            hint="Leave out the rows without one.",
+        )
+    index = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    units = np.fromiter((index[name] for name in names), dtype=np.int64, count=len(names))
+    kept = _kept_rows(records, units, records_per_unit=records_per_unit, key=key)
+    return Grouped(with_units(records.select(kept), units[kept]), len(records) - len(kept))
+
+
+def _kept_rows(records: Records, units: NDArray[np.int64], *, records_per_unit: int, key: bytes) -> NDArray[np.int64]:
+    """Rows that stay, ascending."""
+    hashes = np.array([_keyed_hash(records, row, key) for row in range(len(records))], dtype=np.uint64)
+    order = np.lexsort((hashes, ~records.usable, units))
+    rank_in_unit = np.arange(len(order)) - np.searchsorted(units[order], units[order])
+    return np.sort(order[rank_in_unit < records_per_unit]).astype(np.int64)
+
+
+def _keyed_hash(records: Records, row: int, key: bytes) -> int:
+    hashed = hashlib.blake2b(records.content(row), key=key, person=b"kept", digest_size=8)
+    return int.from_bytes(hashed.digest(), "big")

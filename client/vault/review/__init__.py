@@ -1,0 +1,1 @@
+"""What an operator decides about: `offers`, `review`."""

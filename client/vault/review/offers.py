@@ -1,0 +1,129 @@
+"""Studies that the server showed this node, waiting for a person, or turned down by one."""
+
+import hashlib
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.errors import PeerError, PolicyRefusal, SettingsError
+from shared.files import write_atomically
+from shared.protocol.messages import StudyOffer
+from shared.study.declaration import Study, recorded
+
+LARGEST_STUDY_BYTES = 256 * 1024
+MOST_OFFERS = 200
+STALE_S = 24 * 3600.0
+"""An undecided study is shown again every minute or so; one that was not for a day is not on offer any more."""
+
+
+@dataclass(frozen=True)
+class Offered:
+    """One study run as it was offered."""
+
+    run: str
+    study: Study
+    rejected: bool
+
+
+class Offers:
+    """The offers of one node, one small file each; its time says when it was last shown.
+
+    What a person turned down stays, so that it stays turned down. The others are at most `MOST_OFFERS`: beyond that,
+    those that the server shows no more make room, the longest forgotten first.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def receive(self, offer: StudyOffer) -> Offered:
+        """Keep an offer; the same run again changes nothing but when it was last shown.
+
+        Raises:
+            PeerError: it is no study, too large, another study under a known run's name, or one offer too many.
+        """
+        path = self._of(offer.study_run)
+        if path.exists():
+            known = self._read(path)
+            if known.study.canonical_json() != _study(offer).canonical_json():
+                raise PeerError(f"Expected the study that {offer.study_run!r} was offered with, got another one.")
+            os.utime(path)
+            return known
+        if len(offer.study_json.encode()) > LARGEST_STUDY_BYTES or not 1 <= len(offer.study_run) <= 100:
+            raise PeerError("Expected a study of a usual size and a run with a name, got something else.")
+        self._make_room()
+        offered = Offered(offer.study_run, _study(offer), rejected=False)
+        self._write(offered)
+        return offered
+
+    def all(self) -> list[Offered]:
+        """Every offer, by run."""
+        found = [self._read(path) for path in self._folder.glob("*.json")] if self._folder.exists() else []
+        return sorted(found, key=lambda offered: offered.run)
+
+    def find(self, run: str) -> Offered:
+        """One offer, by its run's name or an unambiguous beginning of it.
+
+        Raises:
+            SettingsError: there is none, or more than one.
+        """
+        every = self.all()
+        found = [o for o in every if o.run == run] or [o for o in every if o.run.startswith(run)]
+        if len(found) != 1:
+            names = ", ".join(offered.run for offered in every) or "none"
+            raise SettingsError(f"Expected the run of one study on offer ({names}), got {run!r}.")
+        return found[0]
+
+    def reject(self, run: str) -> Offered:
+        """A person says no; it stays on file so that the server hears it.
+
+        Raises:
+            SettingsError: no such offer.
+        """
+        offered = self.find(run)
+        rejected = Offered(offered.run, offered.study, rejected=True)
+        self._write(rejected)
+        return rejected
+
+    def check_open(self, run: str) -> None:
+        """A run that was turned down stays so.
+
+        Raises:
+            PolicyRefusal: it was.
+        """
+        path = self._of(run)
+        if path.exists() and self._read(path).rejected:
+            raise PolicyRefusal(f"Expected a study that is open, {run!r} was rejected.", hint="Ask for another run.")
+
+    def _make_room(self) -> None:
+        waiting = sorted(
+            (self._of(offered.run) for offered in self.all() if not offered.rejected),
+            key=lambda path: path.stat().st_mtime,
+        )
+        if len(waiting) < MOST_OFFERS:
+            return
+        if time.time() - waiting[0].stat().st_mtime < STALE_S:
+            raise PeerError(f"Expected at most {MOST_OFFERS} studies on offer, got one more.")
+        waiting[0].unlink()
+
+    def _write(self, offered: Offered) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        study_json = offered.study.canonical_json()
+        plain = {"study_run": offered.run, "study_json": study_json, "rejected": offered.rejected}
+        write_atomically(self._of(offered.run), json.dumps(plain, indent=1).encode())
+
+    def _read(self, path: Path) -> Offered:
+        plain = json.loads(path.read_text())
+        offer = StudyOffer(plain["study_run"], plain["study_json"])
+        return Offered(offer.study_run, _study(offer), bool(plain["rejected"]))
+
+    def _of(self, run: str) -> Path:
+        return self._folder / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.json"
+
+
+def _study(offer: StudyOffer) -> Study:
+    try:
+        return recorded(json.loads(offer.study_json), where="The offer")
+    except (ValueError, RecursionError, SettingsError) as error:
+        raise PeerError(f"Expected a study, got something else: {error}") from None

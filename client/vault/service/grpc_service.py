@@ -1,0 +1,186 @@
+"""The vault as a gRPC service on a UNIX socket: one job at a time, steps streamed, nothing else told."""
+
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import grpc
+import numpy as np
+
+from client.vault_api._generated import vault_pb2, vault_pb2_grpc
+from client.vault_api.messages import MESSAGE_SIZES, write_reply
+from shared.errors import RunError
+from shared.protocol.messages import NO_MARK, Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.update_encoding import WIRES
+
+log = logging.getLogger(__name__)
+GRACE_S = 5.0
+OWNER_AND_GROUP = 0o660
+
+
+class Answers(Protocol):
+    """What a vault answers; nothing here raises for what a question or the data holds."""
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer one task."""
+        ...
+
+    def offer(self, offer: StudyOffer) -> OfferReply:
+        """Keep a study, and say how this node stands to it."""
+        ...
+
+    def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
+        """Whatever the operator wants to know after a round; called when the reply is on its way.
+
+        `make_way` is called now and then; what it raises ends the measuring.
+        """
+        ...
+
+    def standing(self) -> Mark:
+        """Where the ledger stands."""
+        ...
+
+
+class Steps:
+    """Passes the number of finished steps on to whoever listens to the current job, or ends the job."""
+
+    def __init__(self) -> None:
+        self._heard: queue.SimpleQueue[int | TrainReply | Exception] | None = None
+        self._cancelled = threading.Event()
+        self.done = 0
+        """Of the current or last job."""
+
+    def __call__(self, done: int) -> None:
+        """One more step is done.
+
+        Raises:
+            RunError: the job was cancelled; training stops here, and the round is paid for.
+        """
+        if self._cancelled.is_set():
+            raise RunError("Expected to train on, the job was cancelled.")
+        self.done = done
+        if self._heard is not None:
+            self._heard.put(done)
+
+    def start(self, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
+        """A job begins; setting the event ends it, and no other job, at its next step."""
+        self._heard, self._cancelled, self.done = heard, threading.Event(), 0
+        return self._cancelled
+
+
+class VaultService(vault_pb2_grpc.VaultServicer):
+    """Serves one vault.
+
+    Args:
+        answers: the vault.
+        steps: the same object that the vault reports its steps to.
+    """
+
+    def __init__(self, answers: Answers, steps: Steps) -> None:
+        self._answers, self._steps = answers, steps
+        self._one_job, self._asked = threading.Lock(), threading.Event()
+        self._job = ("", 0)
+
+    def Train(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.TrainRequest, context: grpc.ServicerContext
+    ) -> Iterator[vault_pb2.TrainEvent]:
+        """Train or resend; a second job at the same time is refused."""
+        if not self._one_job.acquire(blocking=False):
+            self._asked.set()
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+        heard: queue.SimpleQueue[int | TrainReply | Exception] = queue.SimpleQueue()
+        context.add_callback(self._steps.start(heard).set)
+        # its own thread: a caller that goes away must not take the job's end, and its ledger row, with it
+        threading.Thread(target=self._work, args=(request, heard), daemon=True).start()
+        while True:
+            event = heard.get()
+            if isinstance(event, int):
+                yield vault_pb2.TrainEvent(steps_done=event)
+            elif isinstance(event, TrainReply):
+                yield vault_pb2.TrainEvent(reply=write_reply(event))
+                return
+            else:
+                context.abort(grpc.StatusCode.INTERNAL, "failed")
+
+    def Status(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.StatusRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.StatusReply:
+        """Whether a job runs, and where the ledger stands."""
+        del request, context
+        mark, (run, number) = self._answers.standing(), self._job
+        return vault_pb2.StatusReply(
+            busy=self._one_job.locked(),
+            ledger_height=mark.height,
+            ledger_head=mark.head,
+            study_run=run,
+            round=number,
+            steps_done=self._steps.done,
+        )
+
+    def Offer(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.OfferRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.OfferReply:
+        """Keep a study for a person to decide on."""
+        del context
+        reply = self._answers.offer(StudyOffer(request.study_run, request.study_json))
+        return vault_pb2.OfferReply(status=int(reply.status))
+
+    def _work(self, request: vault_pb2.TrainRequest, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
+        try:
+            adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
+            echo = Mark(request.ledger_height, request.ledger_head) if request.ledger_height else NO_MARK
+            wire = next(known for known in WIRES if known == (request.wire or "float32"))
+            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, echo, wire=wire)
+            self._job = (request.study_run, request.round)
+            reply = self._answers.train(task)
+            self._asked.clear()
+            heard.put(reply)
+            if reply.status is Status.TRAINED:
+                self._answers.measure(task, self._make_way)
+        except Exception as error:
+            log.exception("The vault failed; the link is told only that it failed.")
+            heard.put(error)
+        finally:
+            self._one_job.release()
+
+    def _make_way(self) -> None:
+        """A round that is asked for comes before figures that only this node sees.
+
+        Raises:
+            RunError: one is asked for.
+        """
+        if self._asked.is_set():
+            raise RunError("Expected time to measure, the next round was asked for.")
+
+
+@contextmanager
+def serving(service: VaultService, socket: Path, *, group: int | None = None) -> Iterator[grpc.Server]:
+    """Serve on a UNIX socket that only this user can reach, or one group beside it if the operator named one.
+
+    Guarantee: the vault listens on a UNIX socket with owner-only permissions and on no network address.
+    """
+    socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    socket.unlink(missing_ok=True)
+    server = grpc.server(ThreadPoolExecutor(4), options=MESSAGE_SIZES)
+    vault_pb2_grpc.add_VaultServicer_to_server(service, server)
+    old = os.umask(0o177)
+    try:
+        server.add_insecure_port(f"unix:{socket.resolve()}")
+    finally:
+        os.umask(old)
+    if group is not None:
+        os.chown(socket, -1, group)
+        socket.parent.chmod(0o750)
+        os.chown(socket.parent, -1, group)
+        socket.chmod(OWNER_AND_GROUP)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop(GRACE_S).wait()

@@ -1,0 +1,36 @@
+"""The vault process: holds the lock, the records and the model; listens on its socket until it is told to stop."""
+
+import logging
+import signal
+import threading
+from pathlib import Path
+
+from client.vault.ledger.ledger import lock_of
+from client.vault.review.review import Desk
+from client.vault.service.grpc_service import Steps, VaultService, serving
+from client.vault.service.node_vault import Vaults
+
+log = logging.getLogger(__name__)
+
+
+def serve(config: Path) -> None:
+    """Run until SIGTERM or SIGINT.
+
+    Raises:
+        LedgerError: another vault serves this home, or the ledger cannot be trusted.
+        SettingsError: node.toml is not valid.
+    """
+    desk, stop = Desk(config), threading.Event()
+    places = desk.folders
+    places.running.mkdir(parents=True, exist_ok=True, mode=0o700)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    with lock_of(places.home / "vault.lock"):
+        with desk.ledger() as ledger:
+            log.info("The ledger is whole: %d rows.", ledger.height)
+        steps = Steps()
+        service = VaultService(Vaults(config, on_step=steps), steps)
+        with serving(service, places.socket, group=desk.settings.node.socket_group):
+            log.info("The vault listens on %s.", places.socket)
+            stop.wait()
+    log.info("The vault stopped.")

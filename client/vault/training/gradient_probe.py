@@ -1,0 +1,228 @@
+"""The probe: before the first private step, show that per-example gradients are what clipping takes them for.
+
+A differentially private sum is only private if each record's gradient is its own. Models that flatten time, losses
+that average over the batch, norms with batch statistics and adapters without hooks break this silently. So the actual
+model, adapter, device, cache and batching are run on a few synthetic records of different lengths with a randomised
+adapter (at B = 0 half the gradients vanish and prove nothing) and compared with a loop over single records through
+PyTorch's own linear layers and the uncut model, without padding.
+"""
+
+import hashlib
+import importlib.metadata
+import importlib.resources
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.vault.training.linear_gradients import check_gradients, plain_linear_layers
+from client.vault.training.trainer import PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import AdaptedModel
+from shared.adapted_model.whitened_head import WhitenedHead
+from shared.errors import ExactnessError
+from shared.records.batches import Batch, collate
+from shared.records.ragged import Records
+
+TOLERANCE = 2e-5
+"""Largest difference of any gradient entry, relative to the largest entry of its tensor; float32 noise is 3e-6."""
+HALF_TOLERANCE = 0.1
+"""The same with products in bfloat16, whose loop is still float32: they have three digits. Coupling is held to the
+strict figure, because in batches of one shape another record changes no bit of this one's."""
+LENGTHS = (5, 17, 7, 20, 5, 17)
+"""Some of one length and some that are padded to another's, so that physical batches hold several."""
+SPREAD = 0.05
+PACKAGES = ("client.vault", "shared")
+"""Ours: what computes gradients, and all that it may call."""
+LIBRARIES = ("torch", "transformers", "peft", "opacus")
+Gradients = dict[str, Tensor]
+
+
+def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
+    """Show exactness for this trainer's path, or refuse.
+
+    Guarantee: a model or adapter for which per-example gradients are not exact is refused before any private step.
+
+    Args:
+        trainer: as it will train; its weights are restored afterwards.
+        cache: folder for a temporary prefix cache, if training will use one.
+
+    Returns:
+        The worst relative error found.
+
+    Raises:
+        ExactnessError: a gradient is inexact, coupled to another record, missing or zero.
+    """
+    model, before, real = trainer.model, trainer.model.packed(), trainer.prefix
+    rounds = (True, False) if isinstance(model.head, WhitenedHead) else (False,)
+    try:
+        _randomise(model)
+        return max(_probe(trainer, cache, measures=measures) for measures in rounds)
+    finally:
+        trainer.prefix = real
+        model.load(before)
+
+
+def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> float:
+    model, device = trainer.model, trainer.prefix.device
+    records = model.kind.synthetic(model.config, LENGTHS, variant=0)
+    with trainer.measuring(measures), _scratch(cache) as scratch:
+        found = _batched(trainer, records, scratch)
+        tolerance = TOLERANCE if trainer.precision == "float32" else HALF_TOLERANCE
+        worst = _compare(found, _one_by_one(model, records, device), tolerance)
+        _check_uncoupled(trainer, found, scratch)
+    return worst
+
+
+def verdict_key(trainer: PrivateTrainer, *, cached: bool) -> str:
+    """What a verdict is valid for: model, adapter, our code, the libraries, device, batching and cache."""
+    facts = {
+        "model": trainer.model.prefix_id,
+        "task": repr(getattr(trainer.model.kind, "task", type(trainer.model.kind).__name__)),
+        "tensors": trainer.model.layout.tensors,
+        "scale": str(trainer.model.peft_model() and trainer.model.peft_model().peft_config),  # type: ignore[union-attr]
+        **_installed(),
+        "device": str(trainer.prefix.device),
+        "micro_batch_tokens": trainer.micro_batch_tokens,
+        "precision": trainer.precision,
+        "cached": cached,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _installed() -> dict[str, object]:
+    """Our code and the libraries, read once: a process with many simulated sites asks for each of them."""
+    code = code_digest(importlib.resources.files(package) for package in PACKAGES)
+    return {"code": code, "libraries": {name: importlib.metadata.version(name) for name in LIBRARIES}}
+
+
+def code_digest(packages: Iterable[Traversable]) -> str:
+    """Hash every Python file of the packages, and where it stands in them.
+
+    Raises:
+        ExactnessError: a package has no Python file, so nothing would be hashed.
+    """
+    digest = hashlib.sha256()
+    for package in packages:
+        files = sorted(_python_files(package, ""), key=lambda found: found[0])
+        if not files:
+            raise ExactnessError(f"Expected Python files in package {package.name}, got none.")
+        for address, file in files:
+            code = file.read_bytes()
+            digest.update(f"{package.name}/{address} {len(code)}\n".encode() + code)
+    return digest.hexdigest()
+
+
+def _python_files(folder: Traversable, address: str) -> Iterator[tuple[str, Traversable]]:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _python_files(entry, f"{address}{entry.name}/")
+        elif entry.name.endswith(".py"):
+            yield f"{address}{entry.name}", entry
+
+
+def ensure_exact(trainer: PrivateTrainer, *, cache: Path | None, verdicts: Path | None) -> None:
+    """Probe once per verdict key; a refusal is never remembered, a pass is."""
+    known = verdicts / f"{verdict_key(trainer, cached=cache is not None)}.exact" if verdicts else None
+    if known is not None and known.exists():
+        return
+    worst = probe(trainer, cache=cache)
+    if known is not None:
+        known.parent.mkdir(parents=True, exist_ok=True)
+        known.write_text(f"{worst:.3e}\n")
+
+
+@contextmanager
+def _scratch(cache: Path | None) -> Iterator[Path | None]:
+    if cache is None:
+        yield None
+        return
+    cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(dir=cache) as folder:
+        yield Path(folder)
+
+
+def _randomise(model: AdaptedModel) -> None:
+    drawn = np.random.default_rng(21).standard_normal(model.layout.length)
+    model.load(model.packed() + (SPREAD * drawn).astype(np.float32))
+    if isinstance(model.head, WhitenedHead):  # moments that are noise alone would whiten nothing
+        with torch.no_grad():
+            model.head.moments.weight.add_(torch.diag(torch.arange(1.0, 1.0 + model.width).to(model.head.whitener)))
+        model.head.take_over()
+
+
+def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> Gradients:
+    """Gradients of all records as training computes them, in the records' order."""
+    trainer.prefix = open_prefix(
+        trainer.model, records, trainer.prefix.device, folder=cache, limit_bytes=2**30 if cache else 0
+    )
+    named = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
+    gradients: Gradients = {name: p.new_zeros(len(records), *p.shape) for name, p in named.items()}
+    for part in trainer.physical_batches(np.arange(len(records))):
+        trainer.per_example_gradients(part)
+        check_gradients(list(named.values()), len(part))
+        for name, parameter in named.items():
+            gradients[name][part] = parameter.grad_sample  # type: ignore[attr-defined]
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+    return gradients
+
+
+def _one_by_one(model: AdaptedModel, records: Records, device: torch.device) -> Gradients:
+    named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    rows: dict[str, list[Tensor]] = {name: [] for name in named}
+    with plain_linear_layers(model):
+        for index in range(len(records)):
+            batch = collate(records, [index], model.kind.fills, device, step=1)
+            loss = _loss(model, batch)
+            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            for (name, parameter), gradient in zip(named.items(), found, strict=True):
+                rows[name].append(torch.zeros_like(parameter) if gradient is None else gradient)
+    return {name: torch.stack(parts) for name, parts in rows.items()}
+
+
+def _loss(model: AdaptedModel, batch: Batch) -> Tensor:
+    """The loss of one record, or of one that is measured, written once more: an oracle runs no line that it judges."""
+    if not model.measuring:
+        return model.kind.losses(model(batch), batch).sum()
+    (features,) = model.kind.features(model.kind.run(model.base, batch), batch).detach()
+    moments = model.head.get_parameter("moments.weight")
+    loss: Tensor = -(features @ moments @ features)
+    return loss
+
+
+def _compare(found: Gradients, expected: Gradients, tolerance: float) -> float:
+    worst = 0.0
+    for name, reference in expected.items():
+        if not reference.any():
+            raise ExactnessError(f"Expected a gradient that is not zero for some record, {name} has none.")
+        error = float((found[name] - reference).abs().max() / reference.abs().max())
+        if not error <= tolerance:
+            raise ExactnessError(
+                f"Expected gradients within {tolerance:g} of a loop over single records, {name} is off by {error:.1e}.",
+                hint="This model cannot be trained privately with this adapter; choose another adapter.",
+            )
+        worst = max(worst, error)
+    moving = torch.stack([reference.flatten(1).any(dim=1) for reference in expected.values()]).any(dim=0)
+    if not moving.all():
+        raise ExactnessError("Expected every record to have a gradient that is not zero, got one without.")
+    return worst
+
+
+def _check_uncoupled(trainer: PrivateTrainer, found: Gradients, cache: Path | None) -> None:
+    model = trainer.model
+    other = _batched(trainer, model.kind.synthetic(model.config, LENGTHS, variant=1), cache)
+    for name, gradient in found.items():
+        largest = max(float(gradient[1:].abs().max()), torch.finfo(gradient.dtype).tiny)
+        change = float((gradient[1:] - other[name][1:]).abs().max()) / largest
+        if not change <= TOLERANCE:
+            raise ExactnessError(
+                f"Expected a record's gradient to depend on it alone, {name} moved by {change:.1e} with another record."
+            )

@@ -1,0 +1,58 @@
+"""Noise drawn while a GPU computes the gradients it will be added to.
+
+A billion weights have a third of a million trained ones, whose noise takes the CPU as long as a GPU needs for several
+records. It depends on nothing that is computed meanwhile.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.vault.training.randomness import StepRandomness
+from shared.errors import ExactnessError
+
+
+def begun(drawn: StepRandomness, count: int, device: torch.device) -> StepRandomness:
+    """The same randomness, its noise being drawn already if gradients are computed on a GPU.
+
+    Args:
+        drawn: of one step.
+        count: numbers of noise that the step will ask for.
+        device: where gradients are computed; a CPU has no time to spare meanwhile.
+    """
+    return drawn if device.type == "cpu" else NoiseAhead(drawn, count)
+
+
+class NoiseAhead:
+    """Randomness of one step whose noise another thread draws.
+
+    Guarantee: noise drawn ahead is the step's own, asked for once and used once.
+    """
+
+    def __init__(self, drawn: StepRandomness, count: int) -> None:
+        self._drawn, self._count = drawn, count
+        pool = ThreadPoolExecutor(1)  # of this step alone: a thread that lived longer would be missing after a fork
+        self._noise: Future[NDArray[np.float64]] | None = pool.submit(drawn.gaussian, count)
+        pool.shutdown(wait=False)
+
+    def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
+        """As the step draws it."""
+        return self._drawn.poisson_batch(count, sampling_rate)
+
+    def gaussian(self, count: int) -> NDArray[np.float64]:
+        """Wait for the noise.
+
+        Raises:
+            ExactnessError: it was taken already, or another number of it is asked for than was drawn.
+        """
+        noise, self._noise = self._noise, None
+        if noise is None or count != self._count:
+            found = "a second read" if noise is None else f"one for {count}"
+            raise ExactnessError(f"Expected one read of {self._count} numbers of noise, got {found}.")
+        return noise.result()
+
+    def uniforms(self, count: int) -> NDArray[np.float64]:
+        """As the step draws them."""
+        return self._drawn.uniforms(count)

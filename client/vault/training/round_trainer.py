@@ -1,0 +1,205 @@
+"""The vault answers one question: train this round, and give back what may leave.
+
+It holds the records, the model and the study that was agreed to. Whatever it answers has the same length; whatever
+goes wrong after training began becomes one code, and the cause stays in the local log.
+
+| part of an answer | what it looks at |
+|---|---|
+| `refusal` | the study, the task, the model, the probe on synthetic records: public; comes before anything is paid |
+| `attempt` | the records: opened, passed through the frozen layers, trained on; comes after the round is paid for |
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from client.vault.training.gradient_probe import LENGTHS, ensure_exact
+from client.vault.training.randomness import Randomness
+from client.vault.training.rounding import encoding_for, rounded
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import Prefix, prefix_for
+from shared.adapted_model.model import AdaptedModel
+from shared.errors import FedVaultError
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
+from shared.protocol.update_encoding import Encoding
+from shared.records.ragged import Records, with_units
+from shared.study.declaration import RECORD, Study
+from shared.study.schedule import round_factors
+
+log = logging.getLogger(__name__)
+
+
+class Trains(Protocol):
+    """Anything that answers a train task."""
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer; never raises for what the data or the task holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How a round went, for the node's operator alone."""
+
+    round: int
+    seconds: float
+    """Wall time of its steps."""
+    clip_fraction: float
+    """Share of the gradients that were longer than the clipping norm."""
+
+
+class Vault:
+    """One dataset under one study.
+
+    Guarantee: everything a reply says about the records went through the private trainer.
+    Guarantee: every reply of a study has the same length, whether training succeeded or not.
+    Guarantee: a refusal is found without looking at any record.
+
+    Args:
+        study: as agreed; phase, steps, learning rates, sigma and C come from here, never from a task.
+        model: the study's model on its device.
+        records: to train on, or what opens them, asked by the first attempt.
+        declared_size: public size of the dataset.
+        randomness: source of sampling and noise for a round number.
+        cache: private folder for activations; None computes them each time.
+        verdicts: folder for probe verdicts; None probes anew.
+        on_step: told the number of steps done, for progress.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        model: AdaptedModel,
+        records: Records | Callable[[], Records],
+        *,
+        declared_size: int,
+        randomness: Callable[[int], Randomness],
+        cache: Path | None = None,
+        verdicts: Path | None = None,
+        on_step: Callable[[int], None] = lambda _step: None,
+    ) -> None:
+        self.study, self.model, self.declared_size = study, model, declared_size
+        self._randomness, self._on_step = randomness, on_step
+        self._cache = cache if study.performance.prefix_cache else None
+        self._verdicts = verdicts
+        self._records = records
+        self._trainer: PrivateTrainer | None = None
+        self._exact = False
+        self.last: Trained | None = None
+
+    def train(self, task: TrainTask) -> TrainReply:
+        """Answer one task."""
+        refusal = self.refusal(task)
+        return self.attempt(task) if refusal is None else self.reply(task, refusal)
+
+    def attempt(self, task: TrainTask) -> TrainReply:
+        """Train on the records, for a task that was not refused: trained, or failed whatever the cause."""
+        try:
+            return self._trained(self.trainer(), task)
+        except Exception:
+            # the cause may be data: one code stands for all of them
+            log.exception("Round %d failed; the server is told only that it failed.", task.round)
+            return self.reply(task, Status.FAILED)
+
+    def refusal(self, task: TrainTask) -> Status | None:
+        """A public reason not to train, found before anything is spent; None if there is none."""
+        if task.study_sha256 != self.study.sha256 or not 1 <= task.round <= self.study.federation.rounds:
+            return Status.REFUSED_STUDY
+        if task.wire != self.study.federation.wire:
+            return Status.REFUSED_STUDY
+        if task.adapter.shape != (self.model.layout.length,) or not np.isfinite(task.adapter).all():
+            return Status.REFUSED_STUDY
+        if self.declared_size < self.study.federation.smallest_declared_size:
+            return Status.REFUSED_SIZE
+        try:
+            self._show_exact()
+        except Exception:
+            # no record was near: whatever stopped the probe is public, and what is not shown is not trained
+            log.exception("Round %d refused: exactness was not shown.", task.round)
+            return Status.REFUSED_EXACTNESS
+        return None
+
+    def trainer(self) -> PrivateTrainer:
+        """The trainer on the records, probed for exactness first, built at first use and kept warm."""
+        if self._trainer is None:
+            self._show_exact()
+            records = self._records() if callable(self._records) else self._records
+            prefix = prefix_for(self.model, records, self._device, self.study.performance, self._cache)
+            self._trainer = self._trainer_on(prefix)
+        return self._trainer
+
+    def _show_exact(self) -> None:
+        if not self._exact:
+            records = self.model.kind.synthetic(self.model.config, LENGTHS, variant=0)
+            if self.study.privacy.unit != RECORD:
+                records = with_units(records, np.arange(len(records)))
+            trainer = self._trainer_on(Prefix(self.model, records, self._device))
+            ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts)
+            self._exact = True
+
+    def _trainer_on(self, prefix: Prefix) -> PrivateTrainer:
+        training = self.study.training
+        return PrivateTrainer(
+            self.model,
+            prefix,
+            plan(self.study.privacy, steps=self.study.total_steps),
+            divisor_size=self.study.federation.divisor_size(self.declared_size),
+            learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
+            micro_batch_tokens=self.study.performance.micro_batch_tokens,
+            precision=self.study.performance.precision,
+        )
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> TrainReply:
+        started, randomness = time.monotonic(), self._randomness(task.round)
+        update = trainer.train_round(
+            task.adapter,
+            factors=round_factors(self.study, task.round),
+            randomness=randomness,
+            on_step=self._on_step,
+            measures=self.study.measures(task.round),
+        )
+        self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction)
+        return self._encoded(task, update, randomness)
+
+    def _encoded(self, task: TrainTask, update: Vector, randomness: Randomness) -> TrainReply:
+        """The noised update, rounded to what the study's encoding has."""
+        encoding = encoding_for(
+            self.study, self.model.layout, declared_size=self.declared_size, round_number=task.round
+        )
+        if encoding.wire != "float32":
+            update = rounded(update, encoding, randomness.step().uniforms(len(update)))
+        return replace(self.reply(task, Status.TRAINED), update=update, encoding=encoding)
+
+    def reply(self, task: TrainTask, status: Status) -> TrainReply:
+        """A code, in an answer of this study's one length."""
+        length = self.model.layout.length
+        encoding = Encoding.of_zeros(self.study.federation.wire, length)
+        return TrainReply(
+            task.study_sha256,
+            task.study_run,
+            task.round,
+            task.adapter_sha256,
+            status,
+            np.zeros(length, np.float32),
+            encoding=encoding,
+        )
+
+
+def device_for(name: str) -> torch.device:
+    """`auto` takes a GPU if there is one."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise FedVaultError(f"Expected a CUDA device, got performance.device={name!r} on a machine without one.")
+    return torch.device(name)

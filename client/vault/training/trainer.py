@@ -1,0 +1,268 @@
+"""The private training loop: Poisson batch, exact per-example gradients, clip, sum, noise, step.
+
+Rules
+1. Each unit joins each step independently with probability q; the batch may be empty, and then the step is noise. A
+   unit is one record, or all records of one patient, say; its gradient is the mean over its records, clipped as one.
+2. The divisor is L = q x a public size, the site's declared one or the study's typical one, never the true one.
+3. A logical batch is cut into physical ones of like length. That changes no record's gradient and adds no noise.
+4. The number of steps is fixed in advance; nothing seen in the data ends training early.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from client.vault.training.linear_gradients import BatchSize, check_gradients, make_per_example, only_linear
+from client.vault.training.noise_prefetch import begun
+from client.vault.training.optimizer import PrivateOptimizer
+from client.vault.training.randomness import Randomness
+from client.vault.training.vmap_gradients import vectorised_gradients
+from shared.adapted_model.frozen_activations import Prefix
+from shared.adapted_model.model import AdaptedModel
+from shared.adapted_model.whitening import MEASURING_RATE
+from shared.errors import ExactnessError
+from shared.privacy.noise_schedule import PrivacyPlan
+from shared.records.batches import LENGTH_STEP, physical
+from shared.study.declaration import RECORD
+
+Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once; cuts batches, so it changes rounding only
+ENTRY_BYTES = 16  # of a gradient: in float32, again where all tensors stand side by side, and in float64
+UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64; changes rounding only
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """At the first step of the study; public."""
+
+    head: float
+    adapter: float
+
+
+class PrivateTrainer:
+    """Trains one model on one dataset under one privacy plan.
+
+    Guarantee: what `train_round` returns depends on a record only through noisy sums that the plan accounts for.
+    Guarantee: adding or removing one unit with all its records moves a step's sum by at most `clip_norm`.
+    Guarantee: a plan that hides more than single records is refused on records that are not grouped by unit.
+    Guarantee: a round that measures trains nothing else, and no other round measures.
+
+    Args:
+        model: made per-example in place, if only linear layers are trained.
+        prefix: where activations of the dataset's records come from.
+        plan: noise multiplier, sampling rate, clipping and unit; from the study alone.
+        divisor_size: public size in units that each step's sum is divided by, times the sampling rate; from
+            `Federation.divisor_size`.
+        learning_rates: of the first step.
+        micro_batch_tokens: size of a physical batch; performance only.
+        precision: of matrix products; performance only.
+        descent: what is done with noisy means, begun anew in every round.
+
+    Raises:
+        ExactnessError: the plan's unit and the dataset's differ, so clipping would bound nothing that was promised.
+    """
+
+    def __init__(
+        self,
+        model: AdaptedModel,
+        prefix: Prefix,
+        plan: PrivacyPlan,
+        *,
+        divisor_size: int,
+        learning_rates: LearningRates,
+        micro_batch_tokens: int,
+        precision: Literal["float32", "bfloat16"] = "float32",
+        descent: Descent = torch.optim.SGD,
+    ) -> None:
+        if (plan.unit == RECORD) != (prefix.records.units is None):
+            found = "single" if prefix.records.units is None else "grouped"
+            raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
+        self.model, self.prefix, self.plan = model, prefix, plan
+        self.divisor = plan.sampling_rate * divisor_size
+        self.learning_rates = learning_rates
+        self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
+        model.measure(False)
+        self.linear = only_linear(model)  # else gradients are vectorised over the whole model
+        self.batch_size = make_per_example(model) if self.linear else BatchSize()
+        self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
+
+    def train_round(
+        self,
+        received: NDArray[np.float32],
+        *,
+        factors: Sequence[float],
+        randomness: Randomness,
+        on_step: Callable[[int], None] = lambda _step: None,
+        measures: bool = False,
+    ) -> NDArray[np.float32]:
+        """Take `len(factors)` noisy steps from the received adapter; returns new minus received, packed float32.
+
+        Args:
+            received: packed adapter.
+            factors: of the learning rates, one per step.
+            randomness: of the round.
+            on_step: told the number of steps done.
+            measures: whether the round measures features' moments, and trains nothing else.
+
+        Raises:
+            ExactnessError: a trainable tensor has no exact gradient, or did not move; or another one did.
+            SettingsError: it measures, and the study's head is not whitened.
+        """
+        self.model.load(received)
+        with self.measuring(measures):
+            optimizer = self.optimizer()
+            for number, factor in enumerate(factors):
+                self._step(optimizer, factor, randomness)
+                on_step(number + 1)
+            self.clip_fraction = int(optimizer.scaled_down) / max(1, optimizer.seen)
+            update: NDArray[np.float32] = self.model.packed() - received
+            self._check_movement(update)
+        return update
+
+    @contextmanager
+    def measuring(self, on: bool) -> Iterator[None]:
+        """Train for a while what a round that measures does; or, without `on`, what the others do."""
+        self.model.measure(on)
+        try:
+            if self.linear:
+                make_per_example(self.model)
+            yield
+        finally:
+            self.model.measure(False)
+
+    @property
+    def entries(self) -> int:
+        """Numbers that are trained now."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What is trained now, as optimizers take it: head and adapter at their own rates, each with its share of the
+        clipping norm if the plan says so; or what is measured, with all of it."""
+        rates = {"head": MEASURING_RATE if self.model.measuring else self.learning_rates.head}
+        rates["base"] = self.learning_rates.adapter
+        groups: list[dict[str, Any]] = []
+        for name, rate in rates.items():
+            trained = [p for p in getattr(self.model, name).parameters() if p.requires_grad]
+            if trained:
+                groups.append({"params": trained, "lr": rate, "initial_lr": rate})
+        if len(groups) == len(rates) and self.plan.head_share is not None:
+            for group, share in zip(groups, (self.plan.head_share, 1 - self.plan.head_share), strict=True):
+                group["share"] = share
+        return groups
+
+    def optimizer(self) -> PrivateOptimizer:
+        """A fresh optimizer over these."""
+        return PrivateOptimizer(
+            self.groups(),
+            noise_multiplier=self.plan.noise_multiplier,
+            clip_norm=self.plan.clip_norm,
+            divisor=self.divisor,
+            clipping=self.plan.clipping,
+            descent=self.descent,
+        )
+
+    def per_example_gradients(self, indices: Sequence[int]) -> None:
+        """Leave the gradients of these records, one per record, in `grad_sample` of every trainable parameter.
+
+        Args:
+            indices: of one physical batch, as `physical_batches` gives them.
+        """
+        batch = self.prefix.batch(indices, step=self.length_step)
+        device = self.prefix.device.type
+        # vectorised, a GPU's softmax has no backward pass in bfloat16
+        half = self.precision == "bfloat16" and (self.linear or device == "cpu")
+        with torch.autocast(device, torch.bfloat16, enabled=half):
+            if not self.linear:
+                vectorised_gradients(self.model, batch)
+                return
+            self.batch_size.records = len(indices)
+            losses = self.model.losses(batch)
+        losses.sum().backward()  # type: ignore[no-untyped-call]
+
+    @property
+    def length_step(self) -> int:
+        """What lengths are rounded up to; vectorised records are never padded."""
+        return LENGTH_STEP if self.linear else 1
+
+    def physical_batches(self, chosen: NDArray[np.int64]) -> Iterator[list[int]]:
+        """Cut a logical batch into physical ones of one shape each."""
+        kind = self.model.kind
+        yield from physical(
+            self.prefix.sizes(self.length_step),
+            chosen,
+            tokens=self.micro_batch_tokens,
+            fixed=kind.fixed_tokens,
+            most=max(1, GRADIENT_BYTES // (ENTRY_BYTES * self.entries)),
+        )
+
+    def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:
+        """Leave the gradients of these units, one per unit in float64, in `grad_sample` of every trainable parameter.
+
+        A unit's gradient is the mean over its records' own; a unit without records has zero. Nothing is clipped yet,
+        so physical batches may cut through a unit.
+
+        Args:
+            chosen: distinct indices of units of a dataset that has them (units,).
+        """
+        records, device = self.prefix.records, self.prefix.device
+        if records.units is None:
+            raise ExactnessError("Expected records grouped by unit, got single records.")
+        rows = _rows_of(records.units, chosen, unit_count=records.unit_count)
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        sums = [torch.zeros(len(chosen), *p.shape, dtype=torch.float64, device=device) for p in trained]
+        for part in self.physical_batches(np.flatnonzero(rows >= 0)):
+            self.per_example_gradients(part)
+            check_gradients(trained, len(part))
+            where = torch.from_numpy(rows[part]).to(device)
+            for total, parameter in zip(sums, trained, strict=True):
+                # never a matrix product with zeros and ones: 0 x NaN would carry one unit's NaN to all others
+                total.index_add_(0, where, parameter.grad_sample.double())  # type: ignore[attr-defined]
+                parameter.grad_sample = None  # type: ignore[attr-defined]
+        counts = torch.from_numpy(np.bincount(rows[rows >= 0], minlength=len(chosen))).to(device).clamp(min=1)
+        for total, parameter in zip(sums, trained, strict=True):
+            parameter.grad_sample = total.div_(counts.view(-1, *[1] * parameter.dim()))  # type: ignore[attr-defined]
+
+    def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
+        for group in optimizer.param_groups:
+            group["lr"] = factor * group["initial_lr"]
+        drawn = begun(randomness.step(), self.entries, self.prefix.device)
+        records = self.prefix.records
+        chosen = drawn.poisson_batch(records.unit_count, self.plan.sampling_rate)
+        if records.units is None:
+            for part in self.physical_batches(chosen):
+                self.per_example_gradients(part)
+                optimizer.accumulate(len(part))
+        else:
+            for units in self._unit_groups(chosen):
+                self.per_unit_gradients(units)
+                optimizer.accumulate(len(units))
+        optimizer.noisy_step(drawn)
+
+    def _unit_groups(self, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+        """Cut a logical batch of units so that no unit is cut and the sums of one group fit into memory."""
+        at_once = max(1, UNIT_SUMS_BYTES // (8 * self.entries))
+        for start in range(0, len(chosen), at_once):
+            yield chosen[start : start + at_once]
+
+    def _check_movement(self, update: NDArray[np.float32]) -> None:
+        start, trained = 0, {name for name, p in self.model.named_parameters() if p.requires_grad}
+        for name, shape in self.model.layout.tensors:
+            size = int(np.prod(shape))
+            part = update[start : start + size]
+            if not np.isfinite(part).all() or bool(part.any()) != (name in trained):
+                raise ExactnessError(
+                    f"Expected every tensor that is trained, and no other, to move to finite values, got {name}."
+                )
+            start += size
+
+
+def _rows_of(units: NDArray[np.int64], chosen: NDArray[np.int64], *, unit_count: int) -> NDArray[np.int64]:
+    """Where among the chosen units each record's unit stands (records,); -1 for a record of another unit."""
+    place = np.full(unit_count, -1, dtype=np.int64)
+    place[chosen] = np.arange(len(chosen))
+    return place[units]

@@ -1,0 +1,64 @@
+"""Per-example gradients of any trainable tensor: one record's loss, vectorised over records of one shape.
+
+The fast path knows linear layers only. This one differentiates the whole model once per record, by `torch.func`, and so
+serves adapters whose tensors are no layers (DoRA's magnitudes, IA3's factors). Records that are vectorised together
+have the same length, so none is padded and no mask is needed: masks are what most models cannot be vectorised over.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from shared.errors import ExactnessError
+from shared.records.batches import Batch
+
+if TYPE_CHECKING:
+    from shared.adapted_model.model import AdaptedModel
+
+
+class _Loss(nn.Module):
+    """One record's loss as a module, so that its parameters can be replaced."""
+
+    def __init__(self, model: "AdaptedModel") -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """A batch of one."""
+        return self.model.losses(batch).sum()
+
+
+def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
+    """Leave the gradients of a batch, one per record, in `grad_sample` of every trainable parameter.
+
+    Args:
+        model: its trainable parameters are differentiated, everything else is constant.
+        batch: records of one shape, without padding.
+
+    Raises:
+        ExactnessError: the model cannot be vectorised.
+    """
+    trained = {f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad}
+    loss = _Loss(model)
+
+    def of_one(parameters: dict[str, Tensor], record: Batch) -> Tensor:
+        single = {name: tensor.unsqueeze(0) for name, tensor in record.items()}
+        found: Tensor = functional_call(loss, parameters, (single | {"unpadded": torch.ones(())},))
+        return found
+
+    values = {name: p.detach() for name, p in trained.items()}
+    try:
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels would be run record by record
+            found = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+            raise
+        raise ExactnessError(
+            f"Expected a model whose gradients can be vectorised over records, got: {str(error).splitlines()[0]}",
+            hint="Choose an adapter of linear layers, such as adapter.method = 'ffa-lora' or 'lora'.",
+        ) from error
+    for name, parameter in trained.items():
+        parameter.grad_sample = found[name].detach()  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""The contract between link and vault: `vault.proto`, its generated code, `messages`."""

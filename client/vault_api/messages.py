@@ -1,0 +1,38 @@
+"""Replies as bytes: what the outbox keeps and what the socket carries. No torch here: the link imports it."""
+
+import json
+from dataclasses import asdict
+
+from shared.errors import PeerError
+from shared.protocol.messages import Mark, Status, TrainReply
+from shared.protocol.update_encoding import pack, unpack
+
+LARGEST_MESSAGE_BYTES = 512 * 2**20
+MESSAGE_SIZES = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", LARGEST_MESSAGE_BYTES),
+)
+
+
+def write_reply(reply: TrainReply) -> bytes:
+    """A reply as bytes: a line of JSON, then the update as it travels."""
+    plain = {name: value for name, value in asdict(reply).items() if name not in ("update", "encoding")}
+    plain |= {"wire": reply.encoding.wire}
+    return json.dumps(plain, sort_keys=True).encode() + b"\n" + pack(reply.update, reply.encoding)
+
+
+def read_reply(written: bytes) -> TrainReply:
+    """Read what `write_reply` wrote.
+
+    Raises:
+        PeerError: it is something else.
+    """
+    head, _, update = written.partition(b"\n")
+    try:
+        plain = json.loads(head)
+        plain |= {"status": Status(plain["status"]), "ledger": Mark(**plain["ledger"])}
+        # an outbox may hold replies from before there was a choice
+        values, encoding = unpack(update, plain.pop("wire", "float32"))
+        return TrainReply(**plain, update=values, encoding=encoding)
+    except (ValueError, KeyError, TypeError):
+        raise PeerError("Expected a written reply, got other bytes.") from None

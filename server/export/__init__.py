@@ -1,0 +1,1 @@
+"""A finished adapter: `adapter`, `model_card`, `loading_code`."""

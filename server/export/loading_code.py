@@ -1,0 +1,89 @@
+"""Code without FedVault that loads what was trained, for the model card: as an adapter on its base, or merged.
+
+The README shows the same lines and a test runs them, from `tests/snippets`.
+"""
+
+from collections.abc import Callable
+
+from shared.study.declaration import Study
+from shared.study.tasks import CausalLanguageModel, SequenceClassification, SequenceToSequence
+from shared.tasks.registry import task_kind
+
+BASE, ADAPTER, MERGED = "base", "adapter", "model"
+"""What the code calls the folder of the base model, of the adapter, and of a merged model."""
+FEATURES = """\
+states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+features = 4 * torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
+scores = features @ head["weight"].T + head["bias"]
+"""
+
+
+def code(study: Study, *, merged: bool) -> str:
+    """Python that loads the result in plain libraries and, where a few lines can, uses it.
+
+    Args:
+        study: as it was trained.
+        merged: whether the folder is what `fedvault-server export --merge` writes.
+    """
+    kind, task = task_kind(study.task), study.task
+    auto, has_adapter = str(kind.auto.__name__), study.adapter.method != "head-only"
+    folder, own = (MERGED, MERGED) if merged else (BASE, ADAPTER)
+    use = USES[task.kind](task).replace("OWN", own) if task.kind in USES else ""
+    imports = ["import json\nfrom pathlib import Path\n\n"] * ("json." in use) + ["import torch\n"] * ("torch." in use)
+    imports += ["from peft import PeftModel\n"] * (has_adapter and not merged)
+    imports += ["from safetensors.torch import load_file\n"] * ("head[" in use)
+    imports += [f"from transformers import {auto}{', AutoTokenizer' if 'tokenizer' in use else ''}\n"]
+    loaded = f'{auto}.from_pretrained("{folder}")'
+    if has_adapter and not merged:
+        loaded = f'PeftModel.from_pretrained({loaded}, "{ADAPTER}")'
+    lines = [f'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'] * ("tokenizer" in use)
+    lines += [f"model = {loaded}.eval()\n"]
+    lines += [f'head = load_file("{own}/head.safetensors")\n'] * ("head[" in use)
+    return "".join(imports) + "\n" + "".join(lines) + use
+
+
+def _classify(task: SequenceClassification) -> str:
+    texts = '["A good day.", "A bad film, far too long."]'
+    second = ', ["What a day!", "What a film!"]' if task.pair else ""
+    told = {
+        "single-label": 'labels = json.loads(Path("OWN/fedvault.json").read_text())["study"]["task"]["labels"]\n'
+        "print([labels[best] for best in scores.argmax(1)])\n",
+        "multi-label": 'labels = json.loads(Path("OWN/fedvault.json").read_text())["study"]["task"]["labels"]\n'
+        "print([[label for label, score in zip(labels, row) if score > 0] for row in scores])\n",
+        "rating": 'task = json.loads(Path("OWN/fedvault.json").read_text())["study"]["task"]\n'
+        'lowest, highest = task["rating_range"]\n'
+        "print([lowest + (highest - lowest) * (min(max(x, -1), 1) + 1) / 2 for x in scores[:, 0].tolist()])\n",
+    }
+    return f'batch = tokenizer({texts}{second}, padding=True, return_tensors="pt")\n' + FEATURES + told[task.problem]
+
+
+def _go_on(task: CausalLanguageModel) -> str:
+    if task.form == "chat":
+        asked = (
+            'asked = [{"role": "user", "content": "What is a good day?"}]\n'
+            "prompt = tokenizer.apply_chat_template("
+            'asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)\n'
+        )
+    else:
+        end = r"\n" if task.form == "prompt-response" else ""
+        asked = f'prompt = tokenizer("What is a good day?{end}", return_tensors="pt")\n'
+    return (
+        f"{asked}said = model.generate(**prompt, max_new_tokens=40, do_sample=False)\n"
+        'print(tokenizer.decode(said[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))\n'
+    )
+
+
+def _translate(task: SequenceToSequence) -> str:
+    return (
+        f'source = tokenizer("{task.prefix}A good day.", return_tensors="pt")\n'
+        f"said = model.generate(**source, max_new_tokens={task.max_target_length}, do_sample=False, num_beams=1)\n"
+        "print(tokenizer.decode(said[0], skip_special_tokens=True))\n"
+    )
+
+
+USES: dict[str, Callable[..., str]] = {
+    "sequence-classification": _classify,
+    "causal-lm": _go_on,
+    "seq2seq": _translate,
+}
+"""By kind of task, what to do with `model`, and with `tokenizer` and `head` if it is needed; OWN is where both lie."""

@@ -1,0 +1,140 @@
+"""The card beside a finished adapter: what it was trained on, by how many, under which privacy, how to load it."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from server.export.loading_code import code
+from server.rounds.checkpoints import State
+from shared.files import write_atomically
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import Status
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
+
+PAID_FOR = frozenset({Status.FAILED.name.lower(), Status.LOST.name.lower()})
+"""Answers without an update that a node gives after it has paid; every other one comes before."""
+Asked = Sequence[tuple[int, Sequence[int]]]
+
+
+def write_card(
+    folder: Path, run: str, study: Study, state: State, *, names: Mapping[int, str], asked: Asked = ()
+) -> None:
+    """Write README.md, as model hubs show it."""
+    write_atomically(folder / "README.md", card(run, study, state, names=names, asked=asked).encode())
+
+
+def rounds_paid(
+    records: Sequence[dict[str, Any]], *, names: Mapping[int, str], asked: Asked = ()
+) -> dict[str, set[int]]:
+    """Rounds that each node may have paid for: all it was asked in, but those it refused for a public reason.
+
+    Guarantee: a round that failed, was lost, came late or was kept out counts like one that was accepted.
+
+    Args:
+        records: of finished rounds.
+        names: of nodes by number; one node may have had several.
+        asked: round and nodes of every time that a round was begun: one whose process died may have been paid for.
+    """
+    begun = [*asked, *((record["round"], record["asked"]) for record in records)]
+    times = Counter((number, node) for number, nodes in asked for node in nodes)
+    refused = {
+        (record["round"], entry["node"])
+        for record in records
+        for entry in record["refused"]
+        if entry["status"] not in PAID_FOR and times[record["round"], entry["node"]] <= 1
+    }
+    found: dict[str, set[int]] = {}
+    for number, nodes in begun:
+        for node in nodes:
+            rounds = found.setdefault(names.get(node, str(node)), set())
+            if (number, node) not in refused:
+                rounds.add(number)
+    return {name: rounds for name, rounds in found.items() if rounds}
+
+
+def card(run: str, study: Study, state: State, *, names: Mapping[int, str], asked: Asked = ()) -> str:
+    """The card as Markdown; organisations are numbered, not named.
+
+    What a node has spent is the most that the server can tell: a round that was lost on the way is paid for all the
+    same. What counts is the node's own signed receipt.
+    """
+    paid = rounds_paid(state.records, names=names, asked=asked)
+    trained = {names.get(node, str(node)) for record in state.records for node in record["accepted"]}
+    planned = plan(study.privacy, steps=study.total_steps)
+    lines = []
+    for number, name in enumerate(sorted(paid), start=1):
+        rounds = len(paid[name])
+        spent = epsilon_rdp([planned.release(rounds * study.training.local_steps)], study.privacy.delta)
+        # rounded up: it is a bound
+        lines.append(f"| {number} | {rounds} | {math.ceil(spent * 1000) / 1000:.3f} | {study.privacy.delta:g} |")
+    measured = state.evaluations.get(str(state.round)) or {}
+    figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items() if isinstance(value, float))
+    return f"""---
+base_model: {study.model.source}
+library_name: peft
+tags: [federated-learning, differential-privacy, fedvault]
+---
+
+# {study.study.name}
+
+{study.study.description or "No description was declared."}
+
+A `{study.adapter.method}` adapter for `{study.model.source}` (fingerprint `{study.model.fingerprint}`), trained by
+{len(trained)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Task:
+{_task(study)}.
+
+## Privacy
+
+For every organisation and every {study.privacy.unit} it trained on, all that it sent in this run is differentially
+private with respect to adding or removing that {study.privacy.unit}: Gaussian noise of {planned.noise_multiplier:.3f}
+times the clipping norm on Poisson samples at rate {planned.sampling_rate:g}, {study.total_steps} steps at most. The
+declared budget is epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}. Each node's (epsilon, delta), at
+most, from every round that it was asked for and did not refuse before it would have cost anything:
+
+| organisation | rounds | epsilon | delta |
+|---|---|---|---|
+{chr(10).join(lines)}
+
+Whether a round that never arrived was paid for, only the node knows: its own signed receipt says what it spent. What
+this does not cover: one person with records at two organisations spends at both.
+
+## Measured
+
+{figures or "The server's operator measured nothing."}
+
+## How to load
+
+`base` is the folder of `{study.model.source}`, `adapter` this one:
+
+```python
+{code(study, merged=False)}```
+
+After `fedvault-server export {run} model --merge`, `model` is a complete one:
+
+```python
+{code(study, merged=True)}```
+
+With FedVault, which checks that the base model is the one this was trained on:
+
+```python
+from server.export.adapter import load_finished
+
+print(load_finished("adapter").predict({{{_asked(study)}}}))
+```
+"""
+
+
+def _asked(study: Study) -> str:
+    kind = task_kind(study.task)
+    asked = [column for column in kind.columns if column.name not in kind.answers]
+    cells = {column.name: "Path(file).read_bytes()" if column.media else '"…"' for column in asked}
+    return ", ".join(f'"{name}": [{cell}]' for name, cell in cells.items())
+
+
+def _task(study: Study) -> str:
+    labels: tuple[str, ...] = getattr(study.task, "labels", ())
+    return f"{study.task.kind}{', labels in order: ' if labels else ''}{', '.join(f'`{label}`' for label in labels)}"

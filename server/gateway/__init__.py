@@ -1,0 +1,1 @@
+"""The one public port: `proxy`, `client_certificate`, `enrolment`, `metrics`, `process`."""

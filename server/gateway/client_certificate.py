@@ -1,0 +1,45 @@
+"""Tells the application which certificate a TLS client showed, by ASGI's TLS extension, which uvicorn does not fill."""
+
+import asyncio
+import ssl
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from starlette.requests import Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.certificate_authority import public_pem
+
+
+class WithPeer:
+    """An application that learns the client's certificate (DER), or that there was none."""
+
+    def __init__(self, app: ASGIApp, certificate: bytes | None) -> None:
+        self._app, self._certificate = app, certificate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on."""
+        chain = [self._certificate] if self._certificate else []
+        scope.setdefault("extensions", {})["tls"] = {"client_cert_chain": chain}
+        await self._app(scope, receive, send)
+
+
+class PeerProtocol(H11Protocol):
+    """uvicorn's HTTP protocol, with the certificate of each connection."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Look at the handshake's result once per connection."""
+        super().connection_made(transport)
+        found: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        certificate = found.getpeercert(binary_form=True) if found is not None else None
+        self.app = WithPeer(self.app, certificate)
+
+
+def peer_key(request: Request) -> str | None:
+    """Public key (PEM) of the client's certificate, which TLS has checked against the authority; None without one."""
+    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
+    if not chain:
+        return None
+    key = x509.load_der_x509_certificate(chain[0]).public_key()
+    return public_pem(key) if isinstance(key, ec.EllipticCurvePublicKey) else None

@@ -1,0 +1,168 @@
+"""How an organisation comes in: one invite, one key that the node made itself, one certificate."""
+
+import base64
+import binascii
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from server.certificate_authority import issue_node, public_pem, requested_key
+from server.flower.control import Control
+from server.gateway.client_certificate import peer_key
+from server.gateway.proxy import TokenBuckets
+from server.run_store import Node, Store
+from server.settings import Home
+from shared.errors import FedVaultError, PolicyRefusal, RunError
+from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
+
+log = logging.getLogger(__name__)
+INVITE_LIFETIME = timedelta(days=7)
+TOKEN_BYTES = 32
+LARGEST_REQUEST_BYTES = 16 * 1024
+TRIES_PER_S, TRIES_AT_ONCE = 0.2, 10
+NODE_KEY_HEADER = "flwr-public-key"
+
+
+def invite(store: Store, home: Home, name: str, *, lifetime: timedelta = INVITE_LIFETIME) -> Invite:
+    """Write down that a node of this name may come, and make what it needs to find us.
+
+    Guarantee: an invite lets one node in, once, until it expires; only a hash of its token is kept.
+    Guarantee: whoever lost the answer may ask again with the same invite and the same key, and with no other.
+
+    Raises:
+        SettingsError: the name is taken, or there is no authority yet.
+    """
+    settings, token = home.settings(), secrets.token_urlsafe(TOKEN_BYTES)
+    expires = datetime.now(UTC) + lifetime
+    store.invite(name, _hash(token), expires)
+    authority = (home.keys / "authority.crt").read_text()
+    return Invite(
+        name=name, server=f"{settings.hosts[0]}:{settings.port}", authority=authority, token=token, expires=expires
+    )
+
+
+class Enrolment:
+    """Answers enrolment and renewal.
+
+    Args:
+        store: invites and nodes.
+        home: the authority.
+        control: registers keys with Flower.
+        now: the time.
+    """
+
+    def __init__(
+        self, store: Store, home: Home, control: Control, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._store, self._home, self._control, self._now = store, home, control, now
+        self._tries = TokenBuckets(TRIES_PER_S, TRIES_AT_ONCE, lambda: now().timestamp())
+
+    def routes(self) -> Sequence[BaseRoute]:
+        """What the gateway answers by itself."""
+        return [
+            Route(ENROL_PATH, self._answering(self._enrol), methods=["POST"]),
+            Route(RENEW_PATH, self._answering(self._renew), methods=["POST"]),
+        ]
+
+    def admit(self, request: Request) -> str | None:
+        """The node whose certificate a request came with, if it is not revoked and speaks with the same key."""
+        key = peer_key(request)
+        try:
+            shown = base64.b64decode(request.headers.get(NODE_KEY_HEADER, ""), validate=True).decode()
+        except (binascii.Error, UnicodeDecodeError):
+            return None
+        if key is None or shown.strip() != key.strip():
+            return None
+        return self._name_of(key)
+
+    def _name_of(self, key: str) -> str | None:
+        node = self._store.node_by_key(key)
+        return node.name if node is not None and node.revoked is None else None
+
+    def _answering(self, decide: Callable[[Request, bytes], dict[str, object]]) -> Callable[[Request], object]:
+        async def answer(request: Request) -> Response:
+            address = request.client.host if request.client else "unknown"
+            if not self._tries.take(address):
+                return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "5"})
+            if int(request.headers.get("content-length") or LARGEST_REQUEST_BYTES + 1) > LARGEST_REQUEST_BYTES:
+                return PlainTextResponse("body too large\n", 413)
+            body = await request.body()
+            try:
+                return JSONResponse(await run_in_threadpool(decide, request, body))
+            except PolicyRefusal as error:
+                log.warning("%s: enrolment refused.", address)
+                return JSONResponse({"error": str(error)}, 403)
+            except (FedVaultError, ValueError, KeyError, TypeError) as error:
+                log.warning("%s: enrolment failed: %s", address, error)
+                away = isinstance(error, RunError)
+                return JSONResponse({"error": "not ready" if away else "not a valid request"}, 503 if away else 400)
+
+        return answer
+
+    def _enrol(self, request: Request, body: bytes) -> dict[str, object]:
+        del request
+        asked = json.loads(body)
+        token, csr = _hash(str(asked["token"])), str(asked["csr"]).encode()
+        key = public_pem(requested_key(csr))
+        known = self._store.enrolled_by(token, key, self._now())
+        if known is not None:
+            log.info("%s asked again for its certificate.", known.name)
+            return self._admitted(known, csr)
+        # looked at first, so that strangers cannot make Flower register their keys
+        self._store.check_invite(token, self._now())
+        node_id = self._control.register(key)
+        try:
+            node = self._store.enrol(token, key, node_id, self._now())
+        except PolicyRefusal:
+            self._control.unregister(node_id)
+            raise
+        log.info("%s enrolled.", node.name)
+        return self._admitted(node, csr)
+
+    def _admitted(self, node: Node, csr: bytes) -> dict[str, object]:
+        certificate = issue_node(self._home.keys, node.name, csr, now=self._now())
+        return {"name": node.name, "node_id": str(node.node_id), "certificate": certificate.decode()}
+
+    def _renew(self, request: Request, body: bytes) -> dict[str, object]:
+        csr, key = str(json.loads(body)["csr"]).encode(), peer_key(request)
+        name = None if key is None else self._name_of(key)
+        if name is None or public_pem(requested_key(csr)) != key:
+            raise PolicyRefusal("Expected a node that is enrolled and not revoked.")
+        log.info("%s renewed its certificate.", name)
+        return {"name": name, "certificate": issue_node(self._home.keys, name, csr, now=self._now()).decode()}
+
+
+def revoke(store: Store, control: Control | None, name: str) -> None:
+    """Shut a node out at once, at the gateway and in Flower.
+
+    Guarantee: a revoked node is refused from its next request on.
+
+    Raises:
+        SettingsError: no such node.
+    """
+    node = next((node for node in store.nodes() if node.name == name), None)
+    store.revoke(name)
+    if control is not None and node is not None and node.node_id:
+        try:
+            control.unregister(node.node_id)
+        except RunError as error:
+            log.warning("The gateway refuses %s; Flower could not be told: %s", name, error)
+
+
+def write_invite(found: Invite, path: Path) -> None:
+    """Write an invite readable by this user alone: whoever has it can join."""
+    path.touch(mode=0o600)
+    path.write_text(found.model_dump_json(indent=1) + "\n")
+
+
+def _hash(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()

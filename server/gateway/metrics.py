@@ -1,0 +1,93 @@
+"""Prometheus metrics, read from the run store at every scrape: nothing about data, nothing that a restart loses."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from server.run_store import Node, Store
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class StoreCollector(Collector):
+    """Turns the store's contents into metrics.
+
+    Args:
+        store: runs, rounds and nodes.
+        online: Flower's numbers of the nodes that are present now; None if that is not known.
+    """
+
+    def __init__(self, store: Store, online: Callable[[], set[int] | None]) -> None:
+        self._store, self._online = store, online
+
+    def collect(self) -> Iterable[Metric]:
+        """All of them."""
+        runs, nodes = self._store.runs(), self._store.nodes()
+        records = [record for run in runs for record, _evaluation in self._store.rounds(run.id)]
+        yield _gauge("fedvault_runs", "Runs by state", "state", Counter(run.state for run in runs))
+        yield _gauge("fedvault_nodes", "Nodes by standing", "standing", Counter(map(_standing, nodes)))
+        online = self._online()
+        if online is not None:
+            present = {node.name: float(node.node_id in online) for node in nodes if node.enrolled and not node.revoked}
+            yield _gauge("fedvault_node_present", "Whether a node is connected", "node", present)
+        yield _counter("fedvault_rounds", "Rounds by outcome", "outcome", Counter(r["outcome"] for r in records))
+        yield self._replies(records)
+        down = sum(record["bytes_down_per_node"] * len(record["asked"]) for record in records)
+        up = sum(record["bytes_up_per_node"] * len(record["accepted"]) for record in records)
+        yield _counter("fedvault_bytes", "Adapter bytes by direction", "direction", {"down": down, "up": up})
+        seconds: Counter[str] = Counter()
+        for record in records:
+            seconds.update(record["seconds"])
+        yield _counter("fedvault_round_seconds", "Seconds by phase of a round", "phase", seconds)
+
+    def _replies(self, records: list[dict[str, Any]]) -> Metric:
+        found = CounterMetricFamily("fedvault_replies", "Nodes' answers to rounds", labels=["verdict", "reason"])
+        for labels, count in Counter(verdict for record in records for verdict in _verdicts(record)).items():
+            found.add_metric(labels, count)
+        return found
+
+
+def build_metrics_app(store: Store, online: Callable[[], set[int] | None] = lambda: None) -> Starlette:
+    """`GET /metrics`."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(StoreCollector(store, online))
+
+    def scrape(_request: Request) -> Response:
+        return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
+
+    return Starlette(routes=[Route("/metrics", scrape)])
+
+
+def _verdicts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    found: dict[str, list[Any]] = {name: record[name] for name in ("accepted", "missing")}
+    for verdict, nodes in found.items():
+        yield from ((verdict, "") for _ in nodes)
+    for verdict, key in (("refused", "status"), ("quarantined", "reason")):
+        entries: list[dict[str, str]] = record[verdict]
+        yield from ((verdict, entry[key]) for entry in entries)
+
+
+def _standing(node: Node) -> str:
+    return "revoked" if node.revoked else "enrolled" if node.enrolled else "invited"
+
+
+def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    found = GaugeMetricFamily(name, text, labels=[label])
+    for value, count in sorted(values.items()):
+        found.add_metric([value], count)
+    return found
+
+
+def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    found = CounterMetricFamily(name, text, labels=[label])
+    for value, count in sorted(values.items()):
+        found.add_metric([value], count)
+    return found

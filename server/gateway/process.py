@@ -1,0 +1,126 @@
+"""The gateway process: TLS outside, Flower's SuperLink inside, enrolment beside it, metrics on loopback."""
+
+import logging
+import ssl
+import threading
+from pathlib import Path
+
+import uvicorn
+
+from server.certificate_authority import AUTHORITY, SERVER
+from server.flower.control import Control
+from server.flower.superlink import HOST, SECRET_HEADER
+from server.gateway.client_certificate import PeerProtocol
+from server.gateway.enrolment import Enrolment
+from server.gateway.metrics import build_metrics_app
+from server.gateway.proxy import Limits, build_gateway
+from server.run_store import Store
+from server.settings import Home
+from shared.errors import RunError, SettingsError
+
+log = logging.getLogger(__name__)
+MATCH_EVERY_S = 2.0
+STOP_WITHIN_S = 3
+BURST_S = 4
+
+
+class Presence:
+    """Who is connected, as Flower last said; asked for anyway, and shown to Prometheus."""
+
+    def __init__(self) -> None:
+        self.online: set[int] | None = None
+
+
+def serve(home: Home) -> None:
+    """Serve until SIGTERM.
+
+    Raises:
+        SettingsError: there are no certificates.
+    """
+    settings, store, presence = home.settings(), Store(home.database()), Presence()
+    control = Control(home)
+    enrolment = Enrolment(store, home, control)
+    limits = Limits(
+        body_bytes=settings.largest_body_bytes,
+        bytes_at_once=settings.largest_body_bytes,
+        requests_per_s=settings.requests_per_s,
+        burst=int(settings.requests_per_s * BURST_S),
+    )
+    application = build_gateway(
+        f"http://{HOST}:{settings.superlink_port}",
+        limits,
+        admit=enrolment.admit,
+        headers={SECRET_HEADER: home.secret()},
+        routes=enrolment.routes(),
+    )
+    if settings.metrics_port:
+        application_of_metrics = build_metrics_app(store, lambda: presence.online)
+        metrics = uvicorn.Server(
+            uvicorn.Config(application_of_metrics, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
+        )
+        threading.Thread(target=metrics.run, daemon=True).start()
+    threading.Thread(target=_keep_matching, args=(store, home, presence), daemon=True).start()
+    uvicorn.Server(tls_config(application, home.keys, host=settings.listen, port=settings.port)).run()
+
+
+def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvicorn.Config:
+    """uvicorn with TLS 1.2 or newer, which asks for a client certificate of the federation's own authority.
+
+    A connection without one is taken, for enrolment; the application refuses it everything else.
+
+    Raises:
+        SettingsError: there are no certificates.
+    """
+    certificate, key, authority = keys / f"{SERVER}.crt", keys / f"{SERVER}.key", keys / f"{AUTHORITY}.crt"
+    if not (certificate.exists() and key.exists() and authority.exists()):
+        raise SettingsError(f"Expected certificates in {keys}, got none.", hint="Run: fedvault-server init")
+    config = uvicorn.Config(
+        application,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        http=PeerProtocol,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        ssl_ca_certs=str(authority),
+        ssl_cert_reqs=ssl.CERT_OPTIONAL,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=STOP_WITHIN_S,
+    )
+    config.load()
+    assert config.ssl is not None  # noqa: S101 - certificates were given
+    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    return config
+
+
+def match(store: Store, control: Control) -> set[int]:
+    """Make Flower's list of nodes what the store says: enrolled ones in, revoked ones out.
+
+    Returns:
+        Flower's numbers of the nodes that are online.
+
+    Raises:
+        RunError: Flower does not answer.
+    """
+    found = control.nodes()
+    known = {node.node_id for node in found if node.status != "unregistered"}
+    for node in store.nodes():
+        if node.enrolled and not node.revoked and node.node_id not in known:
+            store.renumber(node.name, control.register(node.public_key))
+            log.info("%s was registered with Flower again.", node.name)
+        if node.revoked and node.node_id in known:
+            control.unregister(node.node_id)
+    return {node.node_id for node in found if node.status == "online"}
+
+
+def _keep_matching(store: Store, home: Home, presence: Presence) -> None:
+    # a client of its own: httpx clients are not for two threads at once
+    control, pause = Control(home), threading.Event()
+    while not pause.wait(MATCH_EVERY_S):
+        try:
+            presence.online = match(store, control)
+        except RunError as error:
+            presence.online = None
+            log.debug("Flower is not there yet: %s", error)

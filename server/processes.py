@@ -1,0 +1,67 @@
+"""What `fedvault-server start` keeps running: SuperLink, gateway, and the process of the run that is wanted."""
+
+import logging
+import sys
+
+from server.flower.superlink import QUIET
+from server.run_store import Store
+from server.settings import Home
+from shared.supervisor import Child, Supervisor
+
+log = logging.getLogger(__name__)
+
+
+def supervise(home: Home) -> None:
+    """Supervise until SIGTERM.
+
+    Raises:
+        RunError: the server runs already.
+    """
+    with Store(home.database()) as store:
+        Supervisor(home.running, home.logs, Federation(home, store).wanted).run()
+
+
+class Federation:
+    """Decides what should run now."""
+
+    def __init__(self, home: Home, store: Store) -> None:
+        self._home, self._store = home, store
+        self._limit = home.settings().flower_database_limit_bytes
+        self._rotating = False
+
+    def wanted(self) -> list[Child]:
+        """SuperLink, gateway, and at most one run; runs that are not wanted any more are marked as stopped."""
+        self._store.stop_unwanted()
+        run_wanted = self._store.next_wanted()
+        if run_wanted is not None:
+            # queued while the SuperLink was being stopped: it starts again, and its files stay
+            self._rotating = False
+        elif self._should_rotate():
+            return [self._child("gateway")]
+        children = [self._child("superlink"), self._child("gateway")]
+        if run_wanted is not None:
+            children.append(self._child("run", "--run", run_wanted.id, name=f"run-{run_wanted.id}"))
+        return children
+
+    def _should_rotate(self) -> bool:
+        """Flower's database grows with every update and never shrinks: between runs it is begun anew.
+
+        The first call takes the SuperLink out of what is wanted, so that it is stopped; the next one deletes its files.
+        """
+        if self._rotating:
+            for path in self._home.flower.glob("state.db*"):
+                path.unlink()
+            log.info("Flower's database was begun anew.")
+            self._rotating = False
+        elif flower_bytes(self._home) > self._limit:
+            self._rotating = True
+        return self._rotating
+
+    def _child(self, process: str, *options: str, name: str = "") -> Child:
+        command = (sys.executable, "-m", "server", "process", process, *options, "--home", str(self._home.folder))
+        return Child(name or process, command, QUIET)
+
+
+def flower_bytes(home: Home) -> int:
+    """Size of Flower's own database."""
+    return sum(path.stat().st_size for path in home.flower.glob("state.db*")) if home.flower.exists() else 0

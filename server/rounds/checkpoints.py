@@ -1,0 +1,111 @@
+"""What survives a crash: the global adapter and the history, written atomically after every round.
+
+The vector is written first, then a JSON file that names its digest; each under a temporary name, flushed to disk and
+renamed. A torn or damaged pair is passed over in favour of the round before.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from shared.errors import RunError
+from shared.files import write_atomically
+from shared.protocol.messages import Vector, digest
+
+KEPT_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class State:
+    """Everything needed to go on after `round`."""
+
+    study_sha256: str
+    study_run: str
+    round: int
+    adapter: Vector
+    records: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: dict[str, Any] = field(default_factory=dict)
+    """Evaluation by round number as text."""
+
+
+class Checkpoints:
+    """The checkpoints of one study run in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(self, state: State) -> None:
+        """Make a state durable before anything else happens.
+
+        Guarantee: a crash at any moment leaves a state that loads, this one or the one before.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._vector(state.round), save({"adapter": state.adapter}))
+        plain = {name: value for name, value in vars(state).items() if name != "adapter"}  # asdict copies adapters
+        plain["adapter_sha256"] = digest(state.adapter)
+        write_atomically(self._json(state.round), json.dumps(plain, allow_nan=False).encode())
+        for number in sorted(self._rounds())[:-KEPT_ROUNDS]:
+            self._json(number).unlink(missing_ok=True)
+            self._vector(number).unlink(missing_ok=True)
+
+    def keep_asked(self, number: int, nodes: Iterable[int]) -> None:
+        """Make durable whom a round asks, before it does; of older rounds this is forgotten."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plain = {"round": number, "nodes": sorted(nodes)}
+        write_atomically(self.folder / "asked.json", json.dumps(plain).encode())
+
+    def asked(self, number: int) -> list[int]:
+        """Whom a round had asked before the run was cut off; nobody if it had not begun, or cannot be read."""
+        try:
+            plain = json.loads((self.folder / "asked.json").read_text())
+            return [int(node) for node in plain["nodes"]] if plain["round"] == number else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
+
+    def latest(self, *, study_sha256: str, study_run: str) -> State | None:
+        """The newest state that is whole; None in an empty folder.
+
+        Raises:
+            RunError: the folder belongs to another study or run, or nothing in it is whole.
+        """
+        numbers = sorted(self._rounds(), reverse=True)
+        for number in numbers:
+            state = self._load(number)
+            if state is None:
+                continue
+            if (state.study_sha256, state.study_run) != (study_sha256, study_run):
+                raise RunError(
+                    f"Expected study {study_sha256[:12]} in {self.folder}, got one of {state.study_sha256[:12]}.",
+                    hint="The study was changed. Choose another folder, or restore the study as it was.",
+                )
+            return state
+        if numbers:
+            raise RunError(f"Expected a whole checkpoint in {self.folder}, got only damaged ones.")
+        return None
+
+    def _rounds(self) -> Iterator[int]:
+        for path in self.folder.glob("round-*.json"):
+            if path.stem.removeprefix("round-").isdigit():
+                yield int(path.stem.removeprefix("round-"))
+
+    def _load(self, number: int) -> State | None:
+        try:
+            plain = json.loads(self._json(number).read_text())
+            adapter = load(self._vector(number).read_bytes())["adapter"].astype(np.float32)
+            if digest(adapter) != plain.pop("adapter_sha256"):
+                return None
+            return State(adapter=adapter, **plain)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            return None
+
+    def _json(self, number: int) -> Path:
+        return self.folder / f"round-{number:05d}.json"
+
+    def _vector(self, number: int) -> Path:
+        return self.folder / f"round-{number:05d}.safetensors"

@@ -1,0 +1,230 @@
+"""Drives the rounds of one study run over a Flower Grid."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from server.aggregation.method import Aggregation
+from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.cohort import drawn
+from server.rounds.participants import Everyone, Roster
+from server.rounds.round import Round, RoundRecord
+from server.rounds.update_filter import Accepted, Refused, inspect
+from shared.protocol.messages import NO_MARK, Mark, TrainTask, Vector, encode_task, with_echo
+from shared.protocol.update_encoding import Wire, packed_bytes
+
+FIRST_POLL_S = 0.01
+LONGEST_POLL_S = 0.2
+Evaluate = Callable[[int, Vector], dict[str, Any]]
+
+
+class Observer(Protocol):
+    """Told what happens, while it happens."""
+
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """These nodes are asked next; told before the first message leaves."""
+        ...
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
+        """One more node has answered in this round: `accepted`, a refusal's code, or why it was kept out."""
+        ...
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """A round is over and durable; None is the state before the first."""
+        ...
+
+
+class Echoes(Protocol):
+    """What the server last saw of each node's ledger."""
+
+    def last(self, node: int) -> Mark:
+        """For the next task."""
+        ...
+
+    def saw(self, node: int, mark: Mark) -> None:
+        """From a reply."""
+        ...
+
+
+class NoEchoes:
+    """Simulated sites have no ledger."""
+
+    def last(self, node: int) -> Mark:
+        """Nothing."""
+        del node
+        return NO_MARK
+
+    def saw(self, node: int, mark: Mark) -> None:
+        """Nothing to keep."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the coordinator takes from a study; public."""
+
+    study_sha256: str
+    study_run: str
+    rounds: int
+    quorum: int
+    deadline_s: float
+    wire: Wire = "float32"
+    """How updates travel."""
+    cohort: int | None = None
+    """How many are asked in a round; None asks everybody who is there."""
+
+
+class Coordinator:
+    """Asks, folds replies in as they come, aggregates, writes a checkpoint, evaluates; round after round.
+
+    Guarantee: a checkpoint is durable before the next round's first message leaves.
+    Guarantee: replies are folded as they come and dropped, so memory does not grow with the number of nodes.
+    Guarantee: a run that was cut off asks those of a round's cohort again whom it had asked, before anybody else.
+
+    Args:
+        grid: Flower's Grid, real or simulated.
+        terms: of the study run.
+        initial: the adapter before round 1.
+        largest_norm: bound on an honest update's norm, by round number.
+        aggregation: starts one round's collection for vectors of a length.
+        checkpoints: where state is kept, and resumed from.
+        evaluate: on data the server's operator owns, if any.
+        observer: told of progress.
+        roster: decides who is asked; default: everyone present.
+        echoes: keeps what nodes say of their ledgers.
+    """
+
+    def __init__(
+        self,
+        grid: Grid,
+        terms: Terms,
+        *,
+        initial: Vector,
+        largest_norm: Callable[[int], float],
+        aggregation: Callable[[int], Aggregation],
+        checkpoints: Checkpoints,
+        evaluate: Evaluate | None = None,
+        observer: Observer | None = None,
+        roster: Roster | None = None,
+        echoes: Echoes | None = None,
+    ) -> None:
+        self.grid, self.terms = grid, terms
+        self._roster = roster or Everyone(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
+        self._echoes = echoes or NoEchoes()
+        self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
+        self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
+
+    def run(self) -> State:
+        """Run, or go on with, every round; returns the final state."""
+        state = self._resumed()
+        for number in range(state.round + 1, self.terms.rounds + 1):
+            adapter, record = self._round(number, state.adapter)
+            state = self._close(state, number, adapter, record)
+        return state
+
+    def _resumed(self) -> State:
+        terms = self.terms
+        found = self._checkpoints.latest(study_sha256=terms.study_sha256, study_run=terms.study_run)
+        if found is not None:
+            return found
+        start = State(terms.study_sha256, terms.study_run, 0, self._initial)
+        return self._close(start, 0, self._initial, None)
+
+    def _close(self, state: State, number: int, adapter: Vector, record: RoundRecord | None) -> State:
+        evaluations, records = dict(state.evaluations), list(state.records)
+        evaluation = None
+        if self._evaluate is not None:
+            started = time.monotonic()
+            evaluation = self._evaluate(number, adapter)
+            evaluations[str(number)] = evaluation
+            if record is not None:
+                record.seconds["evaluate"] = time.monotonic() - started
+        if record is not None:
+            records.append(record.as_dict())
+        closed = State(state.study_sha256, state.study_run, number, adapter, records, evaluations)
+        self._checkpoints.save(closed)
+        if self._observer is not None:
+            self._observer.finished(record, evaluation)
+        return closed
+
+    def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
+        task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
+        nodes = self._asks(number)
+        started = time.monotonic()
+        current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
+        collected = self._aggregation(len(adapter))
+        versions = {node: self._roster.version(node) for node in nodes}
+        # one encoding for all nodes of a version: the adapter is kept once
+        contents = {version: encode_task(replace(task, version=version)) for version in set(versions.values())}
+        asked = [self._message(task, contents[versions[node]], node) for node in nodes]
+        if self._observer is not None:
+            self._observer.asks(number, nodes)
+        bytes_up = 0
+        for node, reply in self._replies(asked, current):
+            bytes_up = max(bytes_up, self._take_in(current, collected, task, node, reply))
+        trained = time.monotonic()
+        result = collected.result(adapter) if current.reached_quorum else adapter
+        seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
+        record = current.record(bytes_up=bytes_up, bytes_down=packed_bytes(len(adapter), "float32"), seconds=seconds)
+        return result, record
+
+    def _asks(self, number: int) -> list[int]:
+        members, terms = self._roster.members(), self.terms
+        if terms.cohort is None:
+            return members
+        before = self._checkpoints.asked(number)
+        nodes = drawn(
+            members, cohort=terms.cohort, study_run=terms.study_run, number=number, asked_before=frozenset(before)
+        )
+        self._checkpoints.keep_asked(number, {*before, *nodes})
+        return nodes
+
+    def _message(self, task: TrainTask, content: RecordDict, node: int) -> Message:
+        echo = self._echoes.last(node)
+        if echo != NO_MARK:
+            content = with_echo(content, echo)
+        return Message(content, node, "train", group_id=f"{task.study_run}/{task.round}", ttl=2 * self.terms.deadline_s)
+
+    def _take_in(self, current: Round, collected: Aggregation, task: TrainTask, node: int, reply: Message) -> int:
+        if not current.admits(node):
+            return 0
+        verdict = inspect(reply, task, largest_norm=self._largest_norm(task.round))
+        size, told = 0, "accepted"
+        if isinstance(verdict, Accepted):
+            collected.add(verdict.update)
+            current.accept(node)
+            size = packed_bytes(len(verdict.update), task.wire)
+        elif isinstance(verdict, Refused):
+            told = verdict.status.name.lower()
+            current.refuse(node, told)
+            self._roster.heard(node, verdict.status)
+        else:
+            told = str(verdict.reason)
+            current.quarantine(node, told)
+        if verdict.ledger != NO_MARK:
+            self._echoes.saw(node, verdict.ledger)
+        if self._observer is not None:
+            answered = len(current.accepted) + len(current.refused) + len(current.quarantined)
+            self._observer.answered(task.round, answered, len(current.asked), node=node, verdict=told)
+        return size
+
+    def _replies(self, asked: list[Message], current: Round) -> Iterable[tuple[int, Message]]:
+        # an error reply may come from the server's own address, so a reply is matched to the question, not the sender
+        questions = {
+            message_id: message.metadata.dst_node_id
+            for message_id, message in zip(self.grid.push_messages(asked), asked, strict=True)
+            if message_id
+        }
+        pause = FIRST_POLL_S
+        while questions and not current.closed(time.monotonic()):
+            came = False
+            for reply in self.grid.pull_messages(list(questions)):
+                came = True
+                node = questions.pop(reply.metadata.reply_to_message_id, None)
+                yield (reply.metadata.src_node_id if node is None else node), reply
+            pause = FIRST_POLL_S if came else min(2 * pause, LONGEST_POLL_S)
+            if not came:
+                time.sleep(pause)

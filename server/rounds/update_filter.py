@@ -1,0 +1,156 @@
+"""The update firewall: a reply is let in, or kept out with a reason. Nothing a node sends can end a run."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from flwr.app import Message
+
+from shared.errors import EncodingError, PeerError, VersionError
+from shared.privacy.update_bounds import largest_signal, noise_deviation
+from shared.protocol.messages import NO_MARK, Mark, Status, TrainReply, TrainTask, Vector, decode_reply
+
+LARGEST_NORM = 1000.0
+BLOCK = 2**15  # floats that are looked at once: no copy of a whole adapter is made
+
+
+class Reason(StrEnum):
+    """Why a reply was kept out."""
+
+    NODE_ERROR = "node-error"
+    MALFORMED = "malformed"
+    WRONG_STUDY = "wrong-study"
+    STALE = "stale"
+    SHAPE = "shape"
+    NOT_FINITE = "not-finite"
+    NO_MOVEMENT = "no-movement"
+    NORM = "norm"
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """An update that may be aggregated."""
+
+    update: Vector
+    ledger: Mark = NO_MARK
+    """The node's ledger when it paid for the round."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The node answered with a code."""
+
+    status: Status
+    ledger: Mark = NO_MARK
+    """As above: a round that failed after it was paid for is in the ledger too."""
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """The reply is kept out."""
+
+    reason: Reason
+    ledger: Mark = NO_MARK
+    """As above, if it was an answer to this round at all."""
+
+
+def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Refused | Quarantined:
+    """Judge one reply to one task.
+
+    Args:
+        message: as it came from Flower; may hold an error, or anything.
+        task: what the node was asked.
+        largest_norm: bound on the update's l2 norm, from `largest_plausible_norm`.
+    """
+    if not message.has_content():
+        return Quarantined(Reason.NODE_ERROR)
+    try:
+        reply = decode_reply(message.content, task.wire)
+    except VersionError:
+        return Refused(Status.REFUSED_VERSION)
+    except EncodingError:
+        return Quarantined(Reason.SHAPE)
+    except PeerError:
+        return Quarantined(Reason.MALFORMED)
+    if reply.status is Status.REFUSED_VERSION:
+        # whoever cannot read the task cannot say which one it was
+        return Refused(reply.status)
+    reason = _mismatch(reply, task)
+    if reason is not None:
+        return Quarantined(reason)
+    if reply.status is not Status.TRAINED:
+        return Refused(reply.status, reply.ledger)
+    reason = _implausible(reply.update, task, largest_norm)
+    return Quarantined(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
+
+
+def largest_plausible_norm(
+    *,
+    rate: float,
+    factors: Sequence[float],
+    clip_norm: float,
+    noise_multiplier: float,
+    expected_batch: float,
+    divisor: float,
+    dimension: int,
+) -> float:
+    """Bound the norm of an honest update of one round from public numbers.
+
+    One step moves by rate x factor x (sum of clipped gradients + noise) / L. The noise vector's length is at most
+    sigma C (sqrt(d) + 6) (Gaussian concentration: above with probability e^-18).
+
+    Args:
+        rate: largest learning rate of any trained tensor.
+        factors: learning-rate factor of every step of the round.
+        clip_norm: C.
+        noise_multiplier: sigma.
+        expected_batch: of the site whose honest updates may be longest.
+        divisor: L, of that site's sums.
+        dimension: floats in the update.
+    """
+    signal = largest_signal(
+        rate=rate, factors=factors, clip_norm=clip_norm, expected_batch=expected_batch, divisor=divisor
+    )
+    noise = noise_deviation(
+        rate=rate,
+        factors=factors,
+        clip_norm=clip_norm,
+        noise_multiplier=noise_multiplier,
+        divisor=divisor,
+    )
+    return signal + noise * (math.sqrt(dimension) + 6)
+
+
+def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:
+    if (reply.study_sha256, reply.study_run) != (task.study_sha256, task.study_run):
+        return Reason.WRONG_STUDY
+    if reply.round != task.round or reply.base_sha256 != task.adapter_sha256:
+        return Reason.STALE
+    return None
+
+
+def _implausible(update: Vector, task: TrainTask, largest_norm: float) -> Reason | None:
+    if update.shape != task.adapter.shape:
+        return Reason.SHAPE
+    norm = _norm(update)
+    if not math.isfinite(norm):
+        return Reason.NOT_FINITE
+    if norm == 0:
+        return Reason.NO_MOVEMENT
+    # the absolute bound keeps the fixed-point sum of a million nodes from overflowing whatever a study declares
+    if norm > min(largest_norm, LARGEST_NORM):
+        return Reason.NORM
+    return None
+
+
+def _norm(update: Vector) -> float:
+    """Length in float64, in which no square of a float32 overflows or vanishes: 0 or not finite says so of an entry."""
+    total, block = 0.0, np.empty(min(len(update), BLOCK))
+    with np.errstate(invalid="ignore"):  # NaNs come in kinds, and converting some of them warns
+        for start in range(0, len(update), BLOCK):
+            part = block[: len(update[start : start + BLOCK])]
+            part[:] = update[start : start + BLOCK]
+            total += float(part @ part)
+    return math.sqrt(total)

@@ -1,0 +1,186 @@
+"""The model that is trained: a frozen base with its adapter, and a head; cut where training begins."""
+
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from peft import PeftModel
+from torch import Tensor, nn
+
+from shared.adapted_model import adapters
+from shared.adapted_model.whitened_head import WhitenedHead
+from shared.base_models import layers
+from shared.base_models.load import load_base, width_of
+from shared.base_models.locate import Foundation, find
+from shared.base_models.mapped_weights import give_back
+from shared.errors import SettingsError
+from shared.records.batches import Batch, collate
+from shared.records.ragged import Records
+from shared.study.declaration import Study
+from shared.tasks.kind import TaskKind
+from shared.tasks.registry import task_kind
+
+
+class AdaptedModel(nn.Module):
+    """Base, adapter and head as one module; trainable are the adapter and the head."""
+
+    def __init__(self, study: Study, foundation: Foundation, *, with_weights: bool = True) -> None:
+        super().__init__()
+        self.kind: TaskKind = task_kind(study.task)
+        base = load_base(foundation, self.kind.auto, with_weights=with_weights)
+        self.config = base.config
+        self.kind.adapt(base)
+        self.foundation = foundation
+        self.cut = adapters.lowest_trained_layer(base, study.adapter)
+        self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
+        head = self.kind.head(base.config)
+        self.head = WhitenedHead(head) if study.training.whitening and isinstance(head, nn.Linear) else head
+        self.layout = adapters.layout_of(self)
+        if not self.layout.tensors:
+            raise SettingsError(
+                f"Expected something to train, got adapter.method={study.adapter.method!r} and a task without a head.",
+                hint="Choose an adapter, such as adapter.method = 'ffa-lora'.",
+            )
+        self.width = width_of(base.config)
+        self.head_only = study.adapter.method == "head-only" and self.kind.pooled
+        # a tuple hides the views from nn.Module: they share their parameters with `base`
+        self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
+        self._trained = [p for p in self.parameters() if p.requires_grad]
+        self.measuring = False
+        self.measure(False)
+        self.eval()
+
+    def measure(self, on: bool) -> None:
+        """Train what a round trains: the moments of a whitened head alone, or everything else; decides what `losses`
+        are, too. Without such a head there is nothing to measure.
+
+        Raises:
+            SettingsError: the study measures nothing.
+        """
+        if on and not isinstance(self.head, WhitenedHead):
+            raise SettingsError("Expected a study with training.whitening, got a round that measures without it.")
+        moments = self.head.moments.weight if isinstance(self.head, WhitenedHead) else None
+        self.measuring = on
+        for parameter in self._trained:
+            parameter.requires_grad_((parameter is moments) == on)
+
+    @property
+    def frozen_prefix(self) -> bool:
+        """Whether whole layers lie below the first trained tensor."""
+        return self._parts is not None or self.head_only
+
+    @property
+    def prefix_fields(self) -> tuple[str, ...]:
+        """Fields that `prefix` reads."""
+        return tuple(name for name in self.kind.reads if name in self.kind.fills)
+
+    @property
+    def prefix_id(self) -> str:
+        """Names what `prefix` computes: the base model, and where it is cut."""
+        return f"{self.foundation.fingerprint[:16]}-pooled" if self.head_only else self.prefix_id_at(self.cut or 0)
+
+    def prefix_id_at(self, cut: int) -> str:
+        """The name for a cut elsewhere in the same base model."""
+        return f"{self.foundation.fingerprint[:16]}-{cut}"
+
+    def state_rows(self, records: Records, *, pooled: bool | None = None) -> NDArray[np.int64]:
+        """How many states `prefix` gives of each record (records,): one if it is pooled, else one per token."""
+        if self.head_only if pooled is None else pooled:
+            return np.ones(len(records), dtype=np.int64)
+        if "ids" in self.prefix_fields:
+            return records["ids"].lengths
+        return np.full(len(records), self._fixed_rows, dtype=np.int64)
+
+    @cached_property
+    def _fixed_rows(self) -> int:
+        """States of an image or a recording, found by running one: the configuration does not always tell."""
+        one = self.kind.synthetic(self.config, [1], variant=0)
+        fills = {name: self.kind.fills[name] for name in self.prefix_fields}
+        assert self._parts is not None  # noqa: S101 - asked only of a model that is cut
+        with torch.no_grad():
+            batch = collate(one, [0], fills, next(self.parameters()).device)
+            return int(self.kind.frozen(self._parts[0], batch).shape[1])
+
+    def pooled_from(self, cut: int, batch: Batch) -> Tensor:
+        """Pooled features (records, width) of the frozen base, from the states at a lower cut."""
+        with torch.no_grad():
+            return self.kind.features(self.kind.run(layers.above(self.base, cut), batch), batch)
+
+    def prefix(self, batch: Batch) -> Tensor:
+        """Everything below the lowest trained layer (records, tokens, width); no gradient ever flows here.
+
+        If only the head is trained on pooled features, these are all there is: (records, 1, width).
+        """
+        with torch.no_grad():
+            if self.head_only:
+                return self.kind.features(self.kind.run(self.base, batch), batch).unsqueeze(1)
+            if self._parts is None:
+                raise ValueError("a model that is not cut has no prefix")
+            return self.kind.frozen(self._parts[0], batch)
+
+    def rest_prefix(self) -> None:
+        """Give back the memory of what `prefix` reads, where that is possible: kept activations spare it for long."""
+        give_back((self.base if self._parts is None else self._parts[0]).parameters())
+
+    def part_for(self, batch: Batch) -> nn.Module:
+        """What is still to be run: the part above the cut if the batch holds states, else the whole base."""
+        return self._parts[1] if self._parts is not None and "states" in batch else self.base
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """What the task predicts (records, …), from `states` that `prefix` gave if the model is cut."""
+        return self.kind.answer(self.head, self._features(batch), batch)
+
+    def _features(self, batch: Batch) -> Tensor:
+        if self.head_only and "states" in batch:
+            return batch["states"].squeeze(1)
+        return self.kind.features(self.kind.run(self.part_for(batch), batch), batch)
+
+    def losses(self, batch: Batch) -> Tensor:
+        """One loss per record (records,); 0 for a record that cannot be used."""
+        if self.measuring and isinstance(self.head, WhitenedHead):
+            losses = self.head.measured(self._features(batch))
+        else:
+            losses = self.kind.losses(self.outputs(batch), batch)
+        return torch.where(batch["usable"], losses, torch.zeros_like(losses))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Outputs in one uncut pass: the oracle for `prefix` and `outputs`, and what users of the result call."""
+        return self.outputs({name: tensor for name, tensor in batch.items() if name != "states"})
+
+    def load(self, packed: NDArray[np.float32]) -> None:
+        """Take over a packed adapter, and whiten by the moments in it."""
+        adapters.unpack(self, self.layout, packed)
+        if isinstance(self.head, WhitenedHead):
+            self.head.take_over()
+
+    def packed(self) -> NDArray[np.float32]:
+        """The trainable state as one vector."""
+        return adapters.pack(self, self.layout)
+
+    def plain_head(self) -> nn.Module:
+        """The head as others load it: a whitened one folded into one linear layer."""
+        return self.head.plain() if isinstance(self.head, WhitenedHead) else self.head
+
+    def peft_model(self) -> PeftModel | None:
+        """The base with its adapter in PEFT's own type; None if only the head is trained."""
+        return self.base if isinstance(self.base, PeftModel) else None
+
+
+def build(study: Study, foundation: Foundation | None = None) -> AdaptedModel:
+    """Load the study's base model, from where the study says or from `foundation`, and make it trainable."""
+    # a GPU would round what convolutions multiply to ten bits: then a batch is off from its records by 5e-4, not 2e-6
+    torch.backends.cudnn.allow_tf32 = False
+    return AdaptedModel(study, foundation or find(study.model))
+
+
+def layout_of(study: Study, foundation: Foundation | None = None) -> adapters.Layout:
+    """Names and shapes of what the study trains, without loading weights."""
+    return AdaptedModel(study, foundation or find(study.model), with_weights=False).layout
+
+
+def initial_adapter(study: Study, foundation: Foundation | None = None) -> NDArray[np.float32]:
+    """The packed adapter before round 1: public, and the same for everyone."""
+    if study.adapter.method in ("ffa-lora", "head-only"):
+        return np.zeros(layout_of(study, foundation).length, np.float32)
+    return build(study, foundation).packed()

@@ -1,0 +1,122 @@
+"""The pretrained base model: found on disk, checked by fingerprint, loaded without running anyone's code.
+
+Weights are read from safetensors only, `trust_remote_code` is never set, and an embedded model is found without
+importing the package it came in.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from shared.base_models.bundled import embedded_folder, embedded_here, known
+from shared.errors import SettingsError
+from shared.files import file_sha256
+from shared.study.declaration import Model, is_hub_id
+
+IDENTITY_FILES = (
+    "*.safetensors", "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json",
+    "tokenizer_config.json", "chat_template*", "vocab*", "merges.txt", "*.model",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Foundation:
+    """A base model on this machine."""
+
+    directory: Path
+    fingerprint: str
+    """SHA-256 over weights, configuration and tokenizer files."""
+
+
+def find(model: Model) -> Foundation:
+    """Locate a base model and check that it is the one the study names.
+
+    Raises:
+        SettingsError: it is not there, holds no safetensors, or has another fingerprint.
+    """
+    directory = _directory(model)
+    fingerprint = _fingerprint(directory)
+    if model.fingerprint is not None and model.fingerprint != fingerprint:
+        raise SettingsError(
+            f"Expected a base model with fingerprint {model.fingerprint}, got {fingerprint} for {model.source}.",
+            hint="The weights differ from those the study was written for; install the right ones.",
+        )
+    return Foundation(directory, fingerprint)
+
+
+def find_by_fingerprint(fingerprint: str, folder: Path) -> Foundation:
+    """The base model with this fingerprint among a machine's own: model folders in `folder`, or installed packages.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    for foundation in on_this_machine(folder):
+        if foundation.fingerprint == fingerprint:
+            return foundation
+    raise SettingsError(
+        f"Expected a base model with fingerprint {fingerprint[:16]}… in {folder} or installed, got none.",
+        hint="Put the model's folder (config.json, tokenizer, *.safetensors) there: nothing is downloaded for a study. "
+        "`fedvault-node models` lists what is there.",
+    )
+
+
+def on_this_machine(folder: Path) -> Iterator[Foundation]:
+    """Every base model in `folder`, one folder each, then every installed one; each takes a moment to hash."""
+    candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
+    for directory in [*candidates, *embedded_here()]:
+        if any(directory.glob("*.safetensors")):
+            yield Foundation(directory, _fingerprint(directory))
+
+
+def load_tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to the base model."""
+    return AutoTokenizer.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
+
+
+def _directory(model: Model) -> Path:
+    kind, _, name = model.source.partition(":")
+    if kind == "embedded":
+        return embedded_folder(name)
+    if is_hub_id(model.source):
+        return _from_hub(model.source, str(model.revision))
+    directory = Path(model.source).expanduser()
+    if not directory.is_dir():
+        raise SettingsError(
+            f"Expected a model folder, got model.source={model.source!r}, which is not there.",
+            hint=f"Name a folder with config.json and *.safetensors, or one of: {known()}.",
+        )
+    return directory
+
+
+def _from_hub(source: str, revision: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(source, revision=revision, allow_patterns=list(IDENTITY_FILES)))
+    except Exception as error:  # the hub client raises a dozen unrelated kinds; all mean that the model is not here
+        raise SettingsError(
+            f"Expected hub model {source} at {revision}, got {type(error).__name__}: {str(error).splitlines()[0]}",
+            hint="Download it on a machine with access to the hub and set model.source to the folder.",
+        ) from error
+
+
+def _fingerprint(directory: Path) -> str:
+    files = sorted(p for p in directory.iterdir() if any(fnmatch(p.name, pattern) for pattern in IDENTITY_FILES))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise SettingsError(
+            f"Expected *.safetensors in {directory}, got none.",
+            hint="Other formats can run code when they are loaded; convert the weights to safetensors first.",
+        )
+    lines = "".join(f"{_hash(path)}  {path.name}\n" for path in files)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _hash(path: Path) -> str:
+    try:
+        return file_sha256(path)
+    except OSError:
+        raise SettingsError(f"Expected a model file, got {path}, which cannot be read.") from None

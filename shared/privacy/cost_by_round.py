@@ -1,0 +1,51 @@
+"""What the rounds of a study cost one after the other, and how many of them a limit affords."""
+
+from collections.abc import Callable
+
+from shared.checks import at_least, positive
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.noise_schedule import PrivacyPlan
+
+MOST_ROUNDS = 2**20
+
+
+def epsilon_by_round(planned: PrivacyPlan, *, rounds: int, local_steps: int) -> list[float]:
+    """Epsilon by RDP after round 1, 2, … of a node that joins every one of them (rounds,)."""
+    at_least(1, rounds=rounds, local_steps=local_steps)
+    return [epsilon_rdp([planned.release(number * local_steps)], planned.delta) for number in range(1, 1 + rounds)]
+
+
+def rounds_afforded(planned: PrivacyPlan, *, local_steps: int, limit: float, spent_steps: int = 0) -> int:
+    """How many more rounds of this plan a node's limit affords.
+
+    Guarantee: so many more rounds cost no more than `limit`, and one more round would.
+
+    Args:
+        planned: the study's; its delta is the one that the limit is held against.
+        local_steps: noisy steps per round.
+        limit: the most that the node's dataset may ever spend, as epsilon.
+        spent_steps: steps of this same plan that its ledger holds already.
+
+    Returns:
+        Rounds, at most `MOST_ROUNDS`.
+    """
+    positive(limit=limit)
+    at_least(1, local_steps=local_steps)
+    at_least(0, spent_steps=spent_steps)
+
+    def fits(rounds: int) -> bool:
+        return epsilon_rdp([planned.release(spent_steps + rounds * local_steps)], planned.delta) <= limit
+
+    return _largest(fits, most=MOST_ROUNDS)
+
+
+def _largest(fits: Callable[[int], bool], *, most: int) -> int:
+    """The largest number that fits, where whatever lies below one that fits does, too; 0 if none does."""
+    low, high = 0, 1
+    while high <= most and fits(high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

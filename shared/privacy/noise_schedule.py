@@ -1,0 +1,72 @@
+"""The privacy plan of a study: a function of the study alone, the same at every site.
+
+Nothing here sees a record, a count of records or a performance setting.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from shared.checks import at_least
+from shared.privacy.calibration import noise_multiplier
+from shared.privacy.releases import SubsampledGaussian
+from shared.study.declaration import Privacy
+
+
+@dataclass(frozen=True)
+class PrivacyPlan:
+    """What every node of a study does to every step."""
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    """Of a node that joins every round: the worst case, for which the noise is set."""
+    clipping: Literal["automatic", "flat"]
+    clip_norm: float
+    head_share: float | None
+    """Share of the squared clipping norm that the head has, the adapter the rest; None: both clipped as one vector."""
+    epsilon: float
+    delta: float
+    unit: str
+
+    def release(self, steps: int) -> SubsampledGaussian:
+        """What a node has released after so many steps."""
+        return SubsampledGaussian(self.noise_multiplier, self.sampling_rate, steps, self.clip_norm)
+
+
+def plan(privacy: Privacy, *, steps: int) -> PrivacyPlan:
+    """Set the noise for a whole study in advance.
+
+    Guarantee: noise multiplier, sampling rate, steps and clipping follow from the study alone, never from data, site
+    or performance settings.
+
+    Args:
+        privacy: the study's promise.
+        steps: rounds x local steps.
+
+    Raises:
+        BudgetError: no practical noise is enough.
+    """
+    sigma = noise_multiplier(
+        epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=privacy.sampling_rate, steps=steps
+    )
+    return PrivacyPlan(
+        noise_multiplier=sigma,
+        sampling_rate=privacy.sampling_rate,
+        steps=steps,
+        clipping=privacy.clipping,
+        clip_norm=privacy.clip_norm,
+        head_share=privacy.head_share,
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        unit=privacy.unit,
+    )
+
+
+def declared_size(count: int) -> int:
+    """Round a number of records to two significant digits, as an operator would declare it: 8473 becomes 8500."""
+    at_least(0, count=count)
+    if count < 100:
+        return count
+    step = int(10.0 ** (math.floor(math.log10(count)) - 1))
+    return round(count / step) * step

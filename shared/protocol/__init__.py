@@ -1,0 +1,4 @@
+"""What travels.
+
+`messages`, `versions` (how two ages agree), `update_encoding` (bytes of an update), `invite`.
+"""

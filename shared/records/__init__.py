@@ -1,0 +1,1 @@
+"""Records: `tables` (an operator's file), `ragged` (named ragged arrays), `batches` (tensors)."""

@@ -1,0 +1,101 @@
+"""Physical batches: some records as tensors, padded at their end.
+
+Lengths are rounded up to a multiple, so that records of like length share one shape: matrix kernels depend on shapes,
+and with few shapes a record's activations are the same bits whoever shares its batch.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from shared.records.ragged import Records
+
+LENGTH_STEP = 8
+Batch = dict[str, Tensor]
+"""Fields by name (records, …); `mask` (records, length): 1 on what is not padding; `usable` (records,)."""
+Fills = Mapping[str, int | None]
+"""What a field is padded with, by name; None for fields whose records all have one length. Fields that are not named
+never enter a batch."""
+
+
+def padded_length(length: int, step: int = LENGTH_STEP) -> int:
+    """Length to which so many entries are padded."""
+    return max(1, -(-length // step)) * step
+
+
+def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> NDArray[np.int64]:
+    """Padded length of every record's padded fields (records, fields); one column of ones if none is padded."""
+    padded = [records[name].lengths for name, fill in fills.items() if fill is not None]
+    if not padded:
+        return np.ones((len(records), 1), dtype=np.int64)
+    rounded: NDArray[np.int64] = np.maximum(1, -(-np.stack(padded, axis=1) // step)) * step
+    return rounded
+
+
+def physical(
+    sizes: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int, fixed: int = 0, most: int | None = None
+) -> Iterator[list[int]]:
+    """Cut a logical batch into physical ones of one shape, shortest first, at most `tokens` each.
+
+    Args:
+        sizes: as `shapes` gives them (records, fields).
+        chosen: indices of the logical batch.
+        tokens: the most in one physical batch; a record that is longer gets one of its own.
+        fixed: tokens of a record beside its padded fields, such as the patches of an image.
+        most: records in one physical batch; default: as many as have these tokens.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index in chosen.tolist():
+        groups.setdefault(tuple(sizes[index].tolist()), []).append(index)
+    for shape in sorted(groups):
+        group, at_once = groups[shape], max(1, tokens // (sum(shape) + fixed))
+        at_once = min(at_once, most or at_once)
+        for start in range(0, len(group), at_once):
+            yield group[start : start + at_once]
+
+
+def collate(
+    records: Records, indices: Sequence[int], fills: Fills, device: torch.device, *, step: int = LENGTH_STEP
+) -> Batch:
+    """Stack records into tensors, each padded field to its own longest one."""
+    batch: Batch = {"usable": torch.from_numpy(records.usable[list(indices)]).to(device)}
+    for name, fill in fills.items():
+        rows = [records[name][index] for index in indices]
+        lengths = [len(row) for row in rows]
+        length = max(lengths) if fill is None else padded_length(max(lengths), step)
+        stacked = np.full((len(rows), length), 0 if fill is None else fill, dtype=_dtype(records[name].values.dtype))
+        for target, row in zip(stacked, rows, strict=True):
+            target[: len(row)] = row
+        batch[name] = torch.from_numpy(stacked).to(device)
+        if fill is not None and "mask" not in batch:
+            batch["mask"] = mask_of(lengths, length).to(device)
+    return batch
+
+
+def pad(states: list[Tensor], length: int) -> Tensor:
+    """Stack (tokens, width) tensors into (records, length, width), zeros behind the end."""
+    padded = states[0].new_zeros(len(states), length, states[0].shape[-1])
+    for row, record in zip(padded, states, strict=True):
+        row[: len(record)] = record
+    return padded
+
+
+def mask_of(lengths: Sequence[int], length: int) -> Tensor:
+    """Attention mask (records, length): 1 on real tokens."""
+    return (torch.arange(length)[None] < torch.tensor(lengths)[:, None]).long()
+
+
+def _dtype(stored: np.dtype[Any]) -> Any:
+    """Tensors know fewer types than arrays: whole numbers index embeddings, halves are widened."""
+    if stored == np.uint8:
+        return np.uint8
+    return np.int64 if stored.kind in "iu" else np.float32
+
+
+def attention(batch: Batch) -> Tensor | None:
+    """What a model is told of padding: the mask, or nothing where a batch holds none (vectorised gradients)."""
+    return None if "unpadded" in batch else batch.get("mask")

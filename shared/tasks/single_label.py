@@ -1,0 +1,74 @@
+"""One label for one recording, image or other thing: what such kinds share beside how they hear or see it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig
+
+from shared.base_models.load import width_of
+from shared.records.batches import Batch
+from shared.records.ragged import Problem, Records
+from shared.study.tasks import FEATURE_NORM
+from shared.tasks.kind import Evidence, TaskKind, zero_linear
+from shared.tasks.sequence_classification import OneLabel
+
+
+class OneLabelKind(TaskKind):
+    """A kind whose records have one label each, in the field `target`."""
+
+    peft_task = None
+    pooled = True
+    metric, higher_is_better = "accuracy", True
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self.goal = OneLabel(labels)
+
+    def targets(self, labels: Sequence[str]) -> tuple[list[int], list[Problem]]:
+        """Index of each label; -1 and a problem for an unknown one."""
+        found = [self.goal.target(label) for label in labels]
+        unknown = [row for row, target in enumerate(found) if target is None]
+        problems = [Problem(row, f"its label {labels[row][:40]!r} is none of the study's") for row in unknown]
+        return [-1 if target is None else target for target in found], problems
+
+    def head(self, config: PretrainedConfig) -> nn.Module:
+        """One output per label."""
+        return zero_linear(width_of(config), self.goal.outputs)
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Cross-entropy per record."""
+        return self.goal.losses(outputs, batch["target"])
+
+    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Predicted and true label, by index."""
+        predicted = self.goal.predicted(model.outputs(batch))
+        return [(guess, self.goal.shown(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
+
+    def told(self, evidence: Evidence) -> str:
+        """The predicted label itself, as users of a finished model are told it."""
+        return self.goal.labels[evidence[0]]
+
+    def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
+        """Accuracy, and F1 averaged over the labels."""
+        return self.goal.metrics(evidence)
+
+    def counts(self, records: Records) -> dict[str, int]:
+        """Usable records by label."""
+        return self.goal.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])
+
+    def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
+        """The most frequent label for everyone."""
+        seen = [part["target"][i] for part in train for i in np.flatnonzero(part.usable).tolist()]
+        guess = self.goal.constant(seen)
+        return [(guess, self.goal.shown(held_out["target"][i])) for i in np.flatnonzero(held_out.usable).tolist()]
+
+
+def mean_of_tokens(states: Tensor) -> Tensor:
+    """Mean over tokens, brought to one length as for texts: (records, tokens, width) to (records, width)."""
+    return FEATURE_NORM * F.normalize(states.mean(1), dim=-1)
+
+
+if TYPE_CHECKING:
+    from shared.adapted_model.model import AdaptedModel

@@ -1,0 +1,58 @@
+"""From an operator's table, whose columns are called anything, to the cells that a task kind reads."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from shared.records.ragged import Encoded, Problem
+from shared.records.tables import identity, read_table
+from shared.tasks.kind import Rows, TaskKind
+
+
+class Table:
+    """Rows of one table as one task kind sees them.
+
+    Args:
+        kind: names the columns it reads.
+        names: what they are called in the table, by the kind's name; default: the same.
+    """
+
+    def __init__(self, kind: TaskKind, names: Mapping[str, str]) -> None:
+        self.kind = kind
+        self.names = {column.name: names.get(column.name, column.name) for column in kind.columns}
+
+    def read(self, path: Path, *others: str) -> pd.DataFrame:
+        """Read the columns of the task, and some others.
+
+        Raises:
+            DataError: the table cannot be read, or a column is missing that is not optional.
+        """
+        media = [self.names[column.name] for column in self.kind.columns if column.media]
+        return read_table(path, [*self.names.values(), *others], media, optional=self.optional)
+
+    @property
+    def optional(self) -> list[str]:
+        """Columns of the table that it may lack."""
+        return [self.names[column.name] for column in self.kind.columns if column.optional]
+
+    def rows(self, part: pd.DataFrame) -> Rows:
+        """The cells of some rows."""
+        return {name: part[column].tolist() for name, column in self.names.items()}
+
+    def contents(self, part: pd.DataFrame) -> list[tuple[str, ...]]:
+        """What makes each row the record that it is, labels included."""
+        columns = [[identity(cell) for cell in part[column]] for column in self.names.values()]
+        return list(zip(*columns, strict=True))
+
+    def encode(self, part: pd.DataFrame, processor: object) -> Encoded:
+        """Fields of some rows; problems bear the rows' numbers in the whole table."""
+        records, problems = self.kind.encode(self.rows(part), processor)
+        numbers = part.index.tolist()
+        return Encoded(records, tuple(Problem(int(numbers[row]), reason) for row, reason in problems))
+
+
+def in_words(problems: tuple[Problem, ...], most: int = 5) -> list[str]:
+    """The first few problems, rows counted from 1, for the operator's eyes only."""
+    shown = [f"row {problem.row + 1}: {problem.reason}" for problem in sorted(problems)[:most]]
+    return [*shown, f"and {len(problems) - most} more"] if len(problems) > most else shown

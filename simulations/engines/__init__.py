@@ -1,0 +1,1 @@
+"""Who runs the sites: `local`, `ray`, `worker`, `partition_query`."""

@@ -1,0 +1,175 @@
+"""What runs in a worker process: the simulated sites' ClientApp, evaluation and cache building, all kept warm.
+
+A run folder named by the environment says which arms and sites there are; Flower passes nothing else to clients of
+its own engine.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from functools import lru_cache, partial
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from flwr.app import Context
+
+from client.app import build_client_app
+from client.vault.training.round_trainer import Trains, Vault, device_for
+from shared.adapted_model.evaluation import judge
+from shared.adapted_model.frozen_activations import Prefix, prefix_for
+from shared.adapted_model.model import AdaptedModel, build
+from shared.protocol.messages import TrainTask, Vector
+from shared.records.ragged import Records, joined, load
+from shared.tasks.kind import Evidence
+from simulations.engines.partition_query import tells_partition
+from simulations.experiment.arms import Arm, read_arm
+from simulations.experiment.prepare import Prepared, Site, reopen
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
+from simulations.sites.textbook import TextbookSite
+from simulations.sites.without_privacy import SiteWithoutPrivacy
+
+RUN_FOLDER = "FEDVAULT_SIMULATION"
+THREADS = "FEDVAULT_THREADS"
+WARM_SITES = 256  # whose records and trainer a worker keeps open
+
+
+class Seen(NamedTuple):
+    """A site's held-out records: what was predicted and what is true."""
+
+    site: str
+    evidence: list[Evidence]
+
+
+def start_worker(folder: str, threads: int) -> None:
+    """Prepare this process."""
+    import logging
+    import signal
+    import threading
+
+    from flwr.supercore.task_identity import TaskIdentity
+    from transformers.utils import logging as transformers_logging
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ[RUN_FOLDER], os.environ[THREADS] = folder, str(threads)
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("simulations").setLevel(logging.ERROR)  # the report says seeded and unprotected; once is enough
+    torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """A run that was killed stops no worker, and workers that nobody asks any more wait for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def evaluate(arm_name: str, site_indices: tuple[int, ...], adapter: Vector) -> list[Seen]:
+    """Predict the held-out records of some sites with a global adapter. Exists in simulations only."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    model, parts = _model(arm_name), _held_out(site_indices)
+    model.load(adapter)
+    prefix = _prefix(_arm(arm_name), model, joined(parts))
+    tokens = _arm(arm_name).study.performance.micro_batch_tokens
+    found = iter(judge(model, prefix.records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes()).evidence)
+    return [
+        Seen(_site(index).name, list(islice(found, int(part.usable.sum()))))
+        for index, part in zip(site_indices, parts, strict=True)
+    ]
+
+
+def build_training_cache(arm_name: str, site_index: int) -> None:
+    """Compute the frozen activations of a site's records once, before anything is timed as training."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    _prefix(_arm(arm_name), _model(arm_name), load(_prepared().train_path(_site(site_index))))
+
+
+def build_evaluation_cache(arm_name: str, site_indices: tuple[int, ...]) -> None:
+    """Compute those of the held-out records of sites that are evaluated together."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    _prefix(_arm(arm_name), _model(arm_name), joined(_held_out(site_indices)))
+
+
+def open_site(context: Context, task: TrainTask) -> Trains:
+    """The simulated site that a task is for; `study_run` names the arm."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    partition = int(context.node_config["partition-id"])
+    arm = _arm(task.study_run)
+    return _warm(task.study_run)(arm.site_indices if arm.pooled else (arm.site_indices[partition],))
+
+
+@lru_cache(maxsize=1)
+def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trains]:
+    """Opens sites of an arm and keeps them; another arm's, and with them its model, are let go."""
+    return lru_cache(maxsize=WARM_SITES)(partial(_trains, arm_name))
+
+
+def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
+    arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
+    model, size = _model(arm_name), sum(site.declared_size for site in sites)
+    parts = [load(prepared.train_path(site)) for site in sites]
+    records = parts[0] if len(parts) == 1 else joined(parts)
+    place = "+".join(site.name for site in sites)
+
+    def seeded(round_number: int) -> SeededRandomnessForSimulation:
+        return SeededRandomnessForSimulation(arm.seed, arm.draws, place, round_number, drawn=arm.drawn)
+
+    if not arm.protected:
+        prefix = _prefix(arm, model, records)
+        return SiteWithoutPrivacy(arm.study, model, prefix, declared_size=size, randomness=seeded)
+    vault = TextbookSite if arm.recipe == "textbook" else Vault
+    return vault(
+        arm.study,
+        model,
+        records,
+        declared_size=size,
+        randomness=seeded,
+        cache=_folder() / "cache",
+        verdicts=_folder() / "cache" / "verdicts",
+    )
+
+
+def _held_out(site_indices: tuple[int, ...]) -> list[Records]:
+    return [load(_prepared().holdout_path(_site(index))) for index in site_indices]
+
+
+def _prefix(arm: Arm, model: AdaptedModel, records: Records) -> Prefix:
+    device = next(model.parameters()).device
+    return prefix_for(model, records, device, arm.study.performance, _folder() / "cache")
+
+
+@lru_cache(maxsize=2)
+def _model(arm_name: str) -> AdaptedModel:
+    study = _arm(arm_name).study
+    return build(study).to(device_for(study.performance.device))
+
+
+@lru_cache(maxsize=64)
+def _arm(name: str) -> Arm:
+    return read_arm(_folder(), name)
+
+
+@lru_cache(maxsize=1)
+def _prepared() -> Prepared:
+    return reopen(_folder() / "prepared")
+
+
+def _site(index: int) -> Site:
+    return _sites()[index]
+
+
+@lru_cache(maxsize=1)
+def _sites() -> dict[int, Site]:
+    return {site.index: site for site in _prepared().sites}
+
+
+def _folder() -> Path:
+    return Path(os.environ[RUN_FOLDER])
+
+
+app = tells_partition(build_client_app(open_site))

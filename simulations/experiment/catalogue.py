@@ -1,0 +1,46 @@
+"""The scenarios that ship: what each shows, on which evidence, and the commands that run it.
+
+A scenario opens with comments: sentences about it, a line `Evidence: …`, and its commands.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import NamedTuple
+
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
+EVIDENCE = ("real weights, real data", "real data, random weights", "plumbing only")
+
+
+class Entry(NamedTuple):
+    """One scenario."""
+
+    file: str
+    name: str
+    task: str
+    evidence: str
+    """Which weights and data stand behind it, in the words of `EVIDENCE`, and how far they go."""
+    shows: str
+    commands: tuple[str, ...]
+    """What to type: first what it needs, then the scenario itself."""
+
+
+def catalogue(folder: Path = SCENARIOS) -> list[Entry]:
+    """Every scenario, by file."""
+    return [_entry(path) for path in sorted(folder.glob("*.toml"))]
+
+
+def _entry(path: Path) -> Entry:
+    text = path.read_text()
+    comments = [line.removeprefix("#").strip() for line in text.split("\n[", 1)[0].splitlines() if line.startswith("#")]
+    commands = [line for line in comments if line.startswith("fedvault-sim ")]
+    evidence = [line.removeprefix("Evidence:").strip() for line in comments if line.startswith("Evidence:")]
+    shows = [line for line in comments if not line.startswith(("fedvault-sim ", "Evidence:"))]
+    declared = tomllib.loads(text)
+    return Entry(
+        file=str(path),
+        name=declared["study"]["name"],
+        task=declared["task"]["kind"],
+        evidence=" ".join(evidence),
+        shows=" ".join(shows),
+        commands=tuple(part.strip() for line in commands for part in line.split("&&")),
+    )

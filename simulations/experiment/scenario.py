@@ -1,0 +1,161 @@
+"""A scenario: a study, and the simulated world it runs in, from one TOML file."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from shared.base_models.bundled import data_folder
+from shared.errors import SettingsError
+from shared.section import Positive, Section
+from shared.study.declaration import RECORD, Study, parse, read_toml
+from simulations.experiment.partition import Iid, Partition
+
+ARMS = (
+    "majority",
+    "untrained-head",
+    "head-federated",
+    "site-alone",
+    "textbook",
+    "federated",
+    "central",
+    "head-without-privacy",
+    "without-privacy",
+)
+USUAL_ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
+
+
+class SimulationData(Section):
+    """[simulation.data]: one table, split into sites."""
+
+    source: str
+    """A CSV, TSV, JSONL or Parquet file, a dataset folder (relative to the scenario, else to the current folder), or
+    `dataset:NAME` for one that `fedvault-sim data fetch NAME` brings."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """What the task's columns are called in the source, as in { text = "review" }; default: the same."""
+    partition: Partition = Iid(by="iid", sites=4)
+    """How rows become sites."""
+    holdout: float = Field(default=0.2, gt=0, lt=1)
+    """Fraction of every site that is never trained on; chosen record by record by a keyed hash."""
+    used: float = Field(default=1.0, gt=0, le=1)
+    """Fraction of every site that is used at all; chosen the same way."""
+
+
+class Simulation(Section):
+    """[simulation]: what only a simulation has."""
+
+    seed: int = Field(default=0, ge=0)
+    """Repeats the run to the last bit, noise included. That is why a simulation's releases are not private."""
+    data: SimulationData
+    engine: Literal["local", "ray"] = "local"
+    """`local`: our process pool. `ray`: Flower's simulation engine."""
+    processes: int = Field(default=0, ge=0, le=1024)
+    """Worker processes; 0 = one per core, or a single one where a GPU is used."""
+    arms: tuple[str, ...] = USUAL_ARMS
+    """What is run: the study itself (`federated`) and what it is compared with. `textbook` is the recipe of tutorials
+    at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `central` trains on
+    all sites' records in one place, also privately."""
+    textbook_learning_rate: Positive = 0.1
+    """Adam's, of the head in the arm `textbook`; chosen on texts that are not measured (Reuters R8, 20 Newsgroups)."""
+    textbook_adapter_learning_rate: Positive = 0.01
+    """Adam's, of the adapter in that arm."""
+    alone: str = "largest"
+    """Which site the arm `site-alone` takes: its name, `largest`, or `every` for one arm per site."""
+    evaluate_every: int = Field(default=1, ge=1)
+    """Rounds between evaluations of the federated arm; the last round is always evaluated."""
+    reference_learning_rate: Positive = 4.0
+    """Head learning rate of the arm without privacy, whose gradients are not clipped."""
+    reference_adapter_learning_rate: Positive = 4.0
+    """Adapter learning rate of that arm."""
+    reference_head_alone_learning_rate: Positive | None = None
+    """Of the head that is trained alone without privacy; `None`: as beside the adapter, which may not bear as much."""
+
+    @field_validator("arms")
+    @classmethod
+    def _known_arms(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [arm for arm in arms if arm not in ARMS]
+        if unknown or "federated" not in arms:
+            raise ValueError(f"arms are some of {', '.join(ARMS)}, 'federated' among them")
+        return tuple(arm for arm in ARMS if arm in arms)
+
+
+class Scenario(Study):
+    """The whole file."""
+
+    simulation: Simulation
+
+    @model_validator(mode="after")
+    def _sites_hide_records(self) -> Self:
+        if self.privacy.unit != RECORD:
+            raise ValueError(
+                f"simulated sites have no units, so privacy.unit must be 'record', got {self.privacy.unit!r}"
+            )
+        return self
+
+    def as_study(self) -> Study:
+        """The declaration alone: what its hash identifies, and what nodes and server see."""
+        return Study.model_validate(self.model_dump(exclude={"simulation"}))
+
+
+def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
+    """Read a scenario and apply `section.key=value` changes, each value as TOML writes it, or bare text.
+
+    Raises:
+        SettingsError: as `shared.study.declaration.load_study`; or a change that names no key.
+    """
+    return parse(Scenario, read_changed(path, changes), where=str(path))
+
+
+def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
+    """Read a file and apply changes to it; nothing is validated yet."""
+    declared = read_toml(path)
+    for change in changes:
+        _apply(declared, change)
+    return declared
+
+
+def data_path(scenario: Scenario, scenario_file: Path) -> Path:
+    """Where the scenario's table is.
+
+    Raises:
+        SettingsError: it is in neither place.
+    """
+    source = scenario.simulation.data.source
+    if source.startswith("dataset:"):
+        name = source.removeprefix("dataset:")
+        tables = [data_folder() / name / f"{name}{suffix}" for suffix in (".csv", ".parquet")]
+        found = next((table for table in tables if table.exists()), None)
+        if found is None:
+            raise SettingsError(f"Expected {tables[0]}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
+        return found
+    for folder in (scenario_file.parent, Path()):
+        if (folder / source).exists():
+            return folder / source
+    raise SettingsError(
+        f"Expected simulation.data.source to be a file or folder, got {source!r}, which is not there.",
+        hint=f"Looked in {scenario_file.parent.resolve()} and {Path().resolve()}.",
+    )
+
+
+def _apply(declared: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    path = key.strip().split(".")
+    if not equals or len(path) < 2 or not all(re.fullmatch(r"[\w-]+", part) for part in path):
+        raise SettingsError(f"Expected --set section.key=value, got {change!r}.", hint="For example privacy.epsilon=1")
+    section = declared
+    for part in path[:-1]:
+        section = section.setdefault(part, {})
+        if not isinstance(section, dict):
+            raise SettingsError(f"Expected a section at {part!r} in --set {change!r}, got a value.")
+    section[path[-1]] = _value(value.strip())
+
+
+def _value(text: str) -> Any:
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

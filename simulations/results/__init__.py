@@ -1,0 +1,1 @@
+"""What a run says: `result`, `summary`, `tables`, `report`, `metric_names`."""

@@ -1,0 +1,251 @@
+"""`result.json`: everything a run found, with the meaning and unit of every field.
+
+`python -m simulations.results.result` prints the page about it.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, PlainSerializer, ValidationError
+
+from shared.errors import SettingsError
+from shared.files import write_atomically
+from shared.section import Section
+
+
+def _json_safe(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)
+
+
+# perplexity overflows and a diverged loss is not a number; checkpoints dump plain Python values and allow neither, so
+# the words are written in every mode of dumping, and validation reads them back
+Measured = Annotated[float, PlainSerializer(_json_safe)]
+
+
+class WorstSite(Section):
+    """The site that gains least."""
+
+    site: str
+    """Its name."""
+    value: Measured
+    """Its main metric on held-out records; "inf" or "nan" where that is not finite."""
+
+
+class Quality(Section):
+    """How good predictions are on held-out records."""
+
+    metric: str
+    """Name of the task's main metric, such as accuracy."""
+    higher_is_better: bool
+    """Its direction; false for errors, perplexity and the like."""
+    value: Measured
+    """The main metric over all held-out records of all sites; "inf" or "nan" where that is not finite."""
+    metrics: dict[str, Measured]
+    """Every metric of the task by name, over all held-out records of all sites."""
+    per_site: dict[str, Measured]
+    """The main metric by site."""
+    worst_site: WorstSite
+    """The site with the worst main metric."""
+
+
+def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite:
+    """The site with the worst value, the first of equals; nan is worse than anything."""
+
+    def badness(site: str) -> float:
+        value = per_site[site]
+        return math.inf if math.isnan(value) else -value if higher_is_better else value
+
+    site = max(per_site, key=badness)
+    return WorstSite(site=site, value=per_site[site])
+
+
+class ArmResult(Section):
+    """One arm."""
+
+    title: str
+    """What it is, in words."""
+    private: bool
+    """Whether it is protected. An arm that touches no training record counts as protected."""
+    epsilon: float | None
+    """Total cost to one record; null where none is spent or nothing is protected."""
+    rows: int
+    """Training records."""
+    sampling_rate: float | None
+    """q; null without training."""
+    steps: int
+    """Steps per site."""
+    seconds: float
+    """Wall time of training and evaluation."""
+    quality: Quality
+    """On held-out records."""
+
+
+class RoundResult(Section):
+    """One round of the study's own arm."""
+
+    round: int
+    """From 1."""
+    outcome: str
+    """aggregated, or skipped below the quorum."""
+    seconds: float
+    """Wall time, evaluation included."""
+    accepted: int
+    """Updates aggregated."""
+    quarantined: list[dict[str, str]]
+    """Replies kept out: {site, reason}."""
+    refused: list[dict[str, str]]
+    """Replies without an update: {site, status}."""
+    missing: list[str]
+    """Sites silent at the deadline."""
+    evaluation: Quality | None
+    """After the round; null where it was not evaluated."""
+
+
+class SitePrivacy(Section):
+    """What one site has spent."""
+
+    epsilon_rdp: float
+    """By Renyi accounting: the gate."""
+    epsilon_prv: float | None
+    """By privacy random variables; tighter; null where its numerics give up."""
+    delta: float
+    """At this delta."""
+    noise_multiplier: float
+    """Sigma."""
+    sampling_rate: float
+    """q."""
+    steps: int
+    """Noisy steps released."""
+    unit: str
+    """Whose presence is hidden."""
+    adjacency: str
+    """Which two datasets are neighbours."""
+    sampling: str
+    """How batches are drawn."""
+    accountant: str
+    """Which figure is the guarantee."""
+    clipping: str
+    """How gradients are bounded."""
+    clip_norm: float
+    """At which length."""
+    declared_size: int
+    """Public size of the site."""
+    seeded_noise: bool
+    """True in every simulation: repeatable, therefore not private."""
+
+
+class SiteData(Section):
+    """Where a site's rows went."""
+
+    rows: int
+    """All rows."""
+    train: int
+    """Trained on."""
+    holdout: int
+    """Never trained on."""
+    dropped: int
+    """Not used at all."""
+    unusable: int
+    """Training records without a known label or text; they contribute nothing."""
+
+
+class Bytes(Section):
+    """Payload sizes in bytes."""
+
+    up_per_node_round: int
+    """One reply."""
+    down_per_node_round: int
+    """One task."""
+    up_by_wire: dict[str, int] = Field(default_factory=dict)
+    """One update of this adapter by the encoding that the study could choose; federation.wire says which it was."""
+    full_lora_up: int
+    """What sending A and B of every layer would take."""
+    full_model_up: int
+    """What sending the whole model would take."""
+
+
+class Result(Section):
+    """The whole file."""
+
+    schema_version: Literal[2] = 2
+    """Raised when a field changes its meaning."""
+    fedvault_version: str
+    """Version that wrote it."""
+    study_sha256: str
+    """Identity of the study."""
+    scenario: dict[str, Any]
+    """The scenario as run, defaults filled in."""
+    rounds: list[RoundResult]
+    """The study's own arm, round by round."""
+    final: Quality
+    """Of the final adapter."""
+    arms: dict[str, ArmResult]
+    """Every arm by name, the study's own under `federated`."""
+    baselines: dict[str, ArmResult]
+    """The arms without `federated`."""
+    privacy: dict[str, SitePrivacy]
+    """By site, for the study's own arm."""
+    bytes: Bytes
+    """Of the study's own arm."""
+    timing: dict[str, float]
+    """Seconds by phase of the whole run."""
+    data: dict[str, SiteData]
+    """By site."""
+    warnings: list[str]
+    """What the operator should know."""
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write atomically."""
+    write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
+
+
+def read_result(path: Path) -> Result:
+    """Read a result.
+
+    Raises:
+        SettingsError: not there, not JSON, or of another shape.
+    """
+    try:
+        return Result.model_validate_json(path.read_bytes())
+    except OSError:
+        raise SettingsError(f"Expected {path}, got nothing.", hint="Has the run finished? --resume goes on.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise SettingsError(
+            f"Expected a result file, got {path}: {where} {first['msg']}.",
+            hint="If another version of FedVault wrote it, read it with that version or run the scenario again.",
+        ) from None
+
+
+def as_json(result: Result) -> str:
+    """For `--json`."""
+    return json.dumps(result.model_dump(mode="json"), indent=1)
+
+
+def schema_markdown() -> str:
+    """The fields of every part, as tables."""
+    parts: list[type[BaseModel]] = [
+        Result, RoundResult, ArmResult, Quality, WorstSite, SitePrivacy, SiteData, Bytes,
+    ]  # fmt: skip
+    return "# result.json\n\nGenerated by `python -m simulations.results.result`.\n\n" + "\n".join(map(_table, parts))
+
+
+def _table(part: type[BaseModel]) -> str:
+    rows = [f"| `{name}` | {_kind(part, name)} | {field.description} |" for name, field in part.model_fields.items()]
+    return "\n".join([f"## {part.__name__}", "", "| field | type | meaning |", "|---|---|---|", *rows, ""])
+
+
+def _kind(part: type[BaseModel], name: str) -> str:
+    schema = part.model_json_schema()["properties"][name]
+    kind = schema.get("$ref", "").rsplit("/", 1)[-1] or schema.get("type")
+    if kind:
+        return str(kind)
+    return " or ".join(str(s.get("$ref", "").rsplit("/", 1)[-1] or s.get("type")) for s in schema["anyOf"])
+
+
+if __name__ == "__main__":
+    print(schema_markdown(), end="")  # noqa: T201 - this is the command's output

@@ -1,0 +1,157 @@
+"""From what a run did to what its result says: pure, no IO."""
+
+import importlib.metadata
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from server.rounds.checkpoints import State
+from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
+from shared.privacy.accounting import epsilon_prv, epsilon_rdp
+from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
+from simulations.engines.worker import Seen
+from simulations.experiment.arms import Arm
+from simulations.experiment.prepare import Prepared, Site
+from simulations.experiment.scenario import Scenario
+from simulations.results.result import (
+    ArmResult,
+    Bytes,
+    Quality,
+    Result,
+    RoundResult,
+    SiteData,
+    SitePrivacy,
+    worst_of,
+)
+
+
+def quality(study: Study, found: Sequence[Seen]) -> Quality:
+    """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
+    kind = task_kind(study.task)
+    by_site = {site: kind.metrics(evidence)[kind.metric] for site, evidence in sorted(found) if evidence}
+    overall = kind.metrics([one for seen in found for one in seen.evidence])
+    return Quality(
+        metric=kind.metric,
+        higher_is_better=kind.higher_is_better,
+        value=overall[kind.metric],
+        metrics=overall,
+        per_site=by_site,
+        worst_site=worst_of(by_site, higher_is_better=kind.higher_is_better),
+    )
+
+
+def untrained(title: str, found: Quality, seconds: float) -> ArmResult:
+    """The result of an arm that touched no training record."""
+    return ArmResult(
+        title=title, private=True, epsilon=None, rows=0, sampling_rate=None, steps=0, seconds=seconds, quality=found
+    )
+
+
+def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
+    """The result of an arm that was trained."""
+    last = state.evaluations[str(state.round)]
+    sites = [site for site in prepared.sites if site.index in arm.site_indices]
+    released = arm.study.total_steps
+    spent = epsilon_rdp([plan(arm.study.privacy, steps=released).release(released)], arm.study.privacy.delta)
+    return ArmResult(
+        title=arm.title,
+        private=arm.protected,
+        epsilon=spent if arm.protected else None,
+        rows=sum(site.train for site in sites),
+        sampling_rate=arm.study.privacy.sampling_rate,
+        steps=released,
+        seconds=sum(sum(record["seconds"].values()) for record in state.records),
+        quality=Quality.model_validate(last),
+    )
+
+
+def summary(
+    scenario: Scenario, prepared: Prepared, arms: dict[str, ArmResult], state: State, timing: dict[str, float]
+) -> Result:
+    """The whole result, from the final state of the study's own arm."""
+    study = scenario.as_study()
+    sites = dict(enumerate(prepared.sites, start=1))
+    records = state.records
+    return Result(
+        fedvault_version=importlib.metadata.version("fedvault"),
+        study_sha256=study.sha256,
+        scenario=scenario.model_dump(mode="json"),
+        rounds=[_round_result(record, sites, state.evaluations) for record in records],
+        final=arms["federated"].quality,
+        arms=arms,
+        baselines={name: arm for name, arm in arms.items() if name != "federated"},
+        privacy=_privacy(study, sites, records),
+        bytes=Bytes(
+            up_per_node_round=max(record["bytes_up_per_node"] for record in records),
+            down_per_node_round=max(record["bytes_down_per_node"] for record in records),
+            up_by_wire=adapter_bytes(study),
+            full_lora_up=full_lora_bytes(study),
+            full_model_up=full_model_bytes(study),
+        ),
+        timing=timing,
+        data={s.name: _site_data(s) for s in prepared.sites},
+        warnings=list(prepared.warnings),
+    )
+
+
+def _privacy(study: Study, sites: dict[int, Site], records: Sequence[dict[str, Any]]) -> dict[str, SitePrivacy]:
+    # a node that was asked may have trained even if its answer was lost: that round counts as spent
+    spent_too, joined = ("failed", "lost"), Counter[int]()
+    for record in records:
+        refused = {entry["node"] for entry in record["refused"] if entry["status"] not in spent_too}
+        joined.update(set(record["asked"]) - refused)
+    # thousands of sites share a few numbers of rounds, and a figure takes part of a second
+    planned, delta = plan(study.privacy, steps=study.total_steps), study.privacy.delta
+    costs = dict[int, tuple[float, float | None]]()
+    for rounds in {joined[number] for number in sites}:
+        history = [planned.release(rounds * study.training.local_steps)] if rounds else []
+        costs[rounds] = epsilon_rdp(history, delta), epsilon_prv(history, delta)
+    return {
+        site.name: _spent(study, planned, site, joined[number], costs[joined[number]]) for number, site in sites.items()
+    }
+
+
+def _spent(
+    study: Study, planned: PrivacyPlan, site: Site, rounds: int, cost: tuple[float, float | None]
+) -> SitePrivacy:
+    return SitePrivacy(
+        epsilon_rdp=cost[0],
+        epsilon_prv=cost[1],
+        delta=planned.delta,
+        noise_multiplier=planned.noise_multiplier,
+        sampling_rate=planned.sampling_rate,
+        steps=rounds * study.training.local_steps,
+        unit=planned.unit,
+        adjacency="add or remove one",
+        sampling="Poisson",
+        accountant="RDP",
+        clipping=planned.clipping,
+        clip_norm=planned.clip_norm,
+        declared_size=site.declared_size,
+        seeded_noise=True,
+    )
+
+
+def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: dict[str, Any]) -> RoundResult:
+    def name(node: int) -> str:
+        return sites[node].name if node in sites else f"node {node}"
+
+    evaluation = evaluations.get(str(record["round"]))
+    return RoundResult(
+        round=record["round"],
+        outcome=record["outcome"],
+        seconds=sum(record["seconds"].values()),
+        accepted=len(record["accepted"]),
+        quarantined=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["quarantined"]],
+        refused=[{"site": name(e["node"]), "status": e["status"]} for e in record["refused"]],
+        missing=[name(node) for node in record["missing"]],
+        evaluation=Quality.model_validate(evaluation) if evaluation else None,
+    )
+
+
+def _site_data(site: Site) -> SiteData:
+    return SiteData(
+        rows=site.rows, train=site.train, holdout=site.holdout, dropped=site.dropped, unusable=site.unusable
+    )

@@ -1,0 +1,114 @@
+"""A result as tables for a terminal, narrow enough for 80 columns."""
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simulations.results.metric_names import heading, shown
+from simulations.results.result import ArmResult, Result, SitePrivacy
+
+SHOWN_SITES = 4
+SHOWN_ROWS = 20
+
+
+def render(result: Result, console: Console) -> None:
+    """Print what was compared, what it cost and what it took."""
+    for table in (arms_table(result), sites_table(result), privacy_table(result), cost_table(result)):
+        console.print(table)
+    if any(not arm.private for arm in result.arms.values()):
+        console.print("[red]WITHOUT PRIVACY is a reference: nothing protects the records of that arm.[/]")
+    if any(spent.seeded_noise for spent in result.privacy.values()):
+        console.print("[yellow]Simulation: the noise was seeded to be repeatable; what was released is not private.[/]")
+    for warning in result.warnings:
+        console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False)
+
+
+def arms_table(result: Result) -> Table:
+    """Every arm: size, steps, cost, main metric overall and of the worst site."""
+    final = result.final
+    title = heading(final.metric, "on held-out records", higher_is_better=final.higher_is_better)
+    table = _table(escape(title), "arm", "rows", "q", "steps", "s", "ε", "all", "worst site")
+    for name, arm in result.arms.items():
+        table.add_row(*_arm_cells(arm), style=_style(name, arm))
+    return table
+
+
+def sites_table(result: Result) -> Table:
+    """Every arm: main metric by site."""
+    sites = list(result.final.per_site)
+    table = _table(escape(heading(result.final.metric, "by site")), "arm", *map(escape, sites[:SHOWN_SITES]))
+    for name, arm in result.arms.items():
+        values = [shown(arm.quality.per_site[site]) for site in sites[:SHOWN_SITES]]
+        table.add_row(escape(arm.title), *values, style=_style(name, arm))
+    if len(sites) > SHOWN_SITES:
+        table.caption = f"{len(sites) - SHOWN_SITES} more sites are in result.json"
+    return table
+
+
+def privacy_table(result: Result) -> Table:
+    """What every site spent, and how that is counted."""
+    first = next(iter(result.privacy.values()))
+    title = f"Privacy spent: {first.unit}, {first.adjacency}, {first.sampling}, {first.clipping} clipping"
+    header = ("site", "ε (RDP)", "ε (PRV)", "δ", "σ", "q", "steps", "declared")
+    table = _table(title, *header, caption="the RDP figure is the guarantee")
+    for site, spent in list(result.privacy.items())[:SHOWN_ROWS]:
+        table.add_row(escape(site), *_privacy_cells(spent))
+    return table
+
+
+def cost_table(result: Result) -> Table:
+    """Bytes per node and round, seconds by phase."""
+    table = Table(title="What it took", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_header=False)
+    size = result.bytes
+    table.add_row("up / down per node and round", f"{_kib(size.up_per_node_round)} / {_kib(size.down_per_node_round)}")
+    by_wire = " / ".join(f"{wire} {_kib(bytes_up)}" for wire, bytes_up in size.up_by_wire.items())
+    if by_wire:
+        table.add_row("up by federation.wire", by_wire)
+    table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
+    table.add_row("seconds by phase", ", ".join(f"{escape(phase)} {s:.1f}" for phase, s in result.timing.items()))
+    return table
+
+
+def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:
+    table = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False, caption=caption, caption_justify="left"
+    )
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _style(name: str, arm: ArmResult) -> str:
+    return "bold" if name == "federated" else "" if arm.private else "red"
+
+
+def _arm_cells(arm: ArmResult) -> list[str]:
+    quality = arm.quality
+    return [
+        escape(arm.title),
+        str(arm.rows) if arm.rows else "-",
+        "-" if arm.sampling_rate is None else f"{arm.sampling_rate:g}",
+        str(arm.steps) if arm.steps else "-",
+        f"{arm.seconds:.0f}",
+        "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
+        shown(quality.value),
+        f"{escape(quality.worst_site.site)} {shown(quality.worst_site.value)}",
+    ]
+
+
+def _privacy_cells(spent: SitePrivacy) -> list[str]:
+    return [
+        f"{spent.epsilon_rdp:.3f}",
+        "-" if spent.epsilon_prv is None else f"{spent.epsilon_prv:.3f}",
+        f"{spent.delta:g}",
+        f"{spent.noise_multiplier:g}",
+        f"{spent.sampling_rate:g}",
+        str(spent.steps),
+        str(spent.declared_size),
+    ]
+
+
+def _kib(size: int) -> str:
+    return f"{size / 1024:.1f} KiB" if size < 2**20 else f"{size / 2**20:.1f} MiB"

@@ -1,0 +1,1 @@
+"""Sites that are no nodes: `seeded_randomness`, `without_privacy`, `textbook`."""

@@ -1,0 +1,20 @@
+"""The recipe of tutorials, accounted correctly: Adam begun anew in every round, on gradients cut at one length.
+
+What a competent user would write after Opacus' and Flower's examples; a peer for benchmarks, not a choice for studies.
+Its noise is set for the whole study, where the examples set it for a single round and so spend far more than they say.
+"""
+
+import torch
+
+from client.vault.training.round_trainer import Vault
+from client.vault.training.trainer import PrivateTrainer
+from shared.adapted_model.frozen_activations import Prefix
+
+
+class TextbookSite(Vault):
+    """A private site that differs from a node in its optimizer alone."""
+
+    def _trainer_on(self, prefix: Prefix) -> PrivateTrainer:
+        trainer = super()._trainer_on(prefix)
+        trainer.descent = torch.optim.Adam
+        return trainer
