@@ -33,7 +33,7 @@ test-all: setup ## run the tests, slow ones too
 	@$(BIN)/python -m pytest
 
 test-gpu: setup ## run the tests of models and of training on a CUDA device
-	@$(BIN)/python -m pytest --device=cuda tests/vault tests/tasks tests/generation tests/test_doctor.py
+	@$(BIN)/python -m pytest --device=cuda tests/client/vault tests/shared/tasks tests/client/operator/test_doctor.py
 
 check: setup ## format, lint, types, architecture, generated documents
 	@$(BIN)/ruff format --check .
@@ -58,7 +58,7 @@ bench: setup ## ratios against what a user would otherwise run; an hour
 clean: ## remove the environment and everything that was generated
 	rm -rf $(VENV) data runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
-$(READY): pyproject.toml simulations/datasets/minilm.txt
+$(READY): pyproject.toml simulations/datasets/pinned/minilm.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: Expected $(PYTHON), got none. hint: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing FedVault and its libraries into $(VENV) (once; several minutes)"
@@ -67,6 +67,6 @@ $(READY): pyproject.toml simulations/datasets/minilm.txt
 	@$(BIN)/fedvault-sim data fetch minilm
 	@touch $@
 
-$(DATA): $(READY) simulations/datasets/vader.txt
+$(DATA): $(READY) simulations/datasets/pinned/vader.txt
 	@$(BIN)/fedvault-sim data fetch vader
 	@touch $@

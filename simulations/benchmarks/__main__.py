@@ -33,16 +33,16 @@ class Benchmark(NamedTuple):
 
 
 BENCHMARKS = {
-    "step": Benchmark("private_step", 1),
-    "training": Benchmark("training", 9),
-    "node-memory": Benchmark("node_memory", 2),
-    "engines": Benchmark("engines", 2),
-    "clients": Benchmark("clients", 6),
-    "server-memory": Benchmark("server_memory", 4),
-    "rounds": Benchmark("rounds", 5),
-    "wire": Benchmark("wire", 3),
-    "decoders": Benchmark("decoders", 10),
-    "heads": Benchmark("heads", 15, needs="fedvault-sim data fetch reuters newsgroups"),
+    "step": Benchmark("speed.private_step", 1),
+    "training": Benchmark("speed.training", 9),
+    "node-memory": Benchmark("memory.node_memory", 2),
+    "engines": Benchmark("speed.engines", 2),
+    "clients": Benchmark("speed.clients", 6),
+    "server-memory": Benchmark("memory.server_memory", 4),
+    "rounds": Benchmark("speed.rounds", 5),
+    "wire": Benchmark("memory.update_sizes", 3),
+    "decoders": Benchmark("speed.decoders", 10),
+    "heads": Benchmark("quality.heads", 15, needs="fedvault-sim data fetch reuters newsgroups"),
 }
 BY_DEFAULT = [name for name, benchmark in BENCHMARKS.items() if not benchmark.needs]
 

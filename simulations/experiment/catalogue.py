@@ -7,7 +7,9 @@ import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
-SCENARIOS = Path(__file__).parents[1] / "scenarios"
+import simulations
+
+SCENARIOS = Path(simulations.__path__[0], "scenarios")
 EVIDENCE = ("real weights, real data", "real data, random weights", "plumbing only")
 
 

@@ -1,0 +1,178 @@
+"""One step of LoRA on a decoder, three ways: as a node trains it, as plain PEFT does, and with Opacus' own engine.
+
+All train the same tensors on as many random records of one length: nothing is padded, so what differs is how the
+gradients come about.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from opacus import PrivacyEngine
+from peft import LoraConfig, get_peft_model
+from torch.utils.data import DataLoader, TensorDataset
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers.utils import logging
+
+from client.vault.training.noise_prefetch import begun
+from client.vault.training.randomness import OsRandomness
+from client.vault.training.trainer import LearningRates, PrivateTrainer
+from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.model import build
+from shared.privacy.noise_schedule import plan
+from shared.study.declaration import Study, parse
+from simulations.benchmarks.memory.peak import peak_bytes
+from simulations.benchmarks.speed.waiting import until_done
+from simulations.benchmarks.stock.peft_model import Shapes, shapes_of, trained
+
+Way = Literal["private", "plain", "opacus"]
+Precision = Literal["float32", "bfloat16"]
+WARM_UP = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """A micro-batch, and where it is trained."""
+
+    model: Path
+    """Folder of the base model."""
+    records: int
+    tokens: int
+    """Of every record."""
+    device: str
+    """As torch names it."""
+    precision: Precision = "float32"
+    """Of matrix products; weights are float32 either way."""
+
+    def autocast(self) -> torch.autocast:
+        """What a peer runs its model in."""
+        return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step that can be run again and again; it returns when the device is done."""
+
+    run: Callable[[], None]
+    trains: Shapes
+
+
+def write_decoder(folder: Path, shape: dict[str, Any]) -> None:
+    """Leave a decoder with random weights where a study finds it."""
+    torch.manual_seed(0)
+    LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
+
+
+def step_of(way: Way, work: Work) -> Step:
+    """One of the three ways, ready to run."""
+    ready = {"private": _private, "plain": _plain, "opacus": _opacus}[way](work)
+    return Step(until_done(ready.run), ready.trains)
+
+
+def peak_of(way: Way, work: Work) -> float:
+    """The most memory that this way took, in bytes: of the GPU, or of this process, which should be a fresh one."""
+    logging.disable_progress_bar()
+    step = step_of(way, work)
+    for _ in range(WARM_UP):
+        step.run()
+    return float(torch.cuda.max_memory_allocated()) if work.device.startswith("cuda") else float(peak_bytes())
+
+
+def study_of(work: Work) -> Study:
+    """LoRA on query and value of all layers, by default settings."""
+    declared = {
+        "study": {"name": "benchmark"},
+        "model": {"source": str(work.model)},
+        "task": {"kind": "causal-lm", "form": "text", "max_length": work.tokens},
+        "adapter": {"layers": "all"},
+        "performance": {"micro_batch_tokens": work.records * work.tokens, "precision": work.precision},
+    }
+    return parse(Study, declared, where="benchmark")
+
+
+def _private(work: Work) -> Step:
+    study, device = study_of(work), torch.device(work.device)
+    model = build(study).to(device)
+    records = model.kind.synthetic(model.config, [work.tokens] * work.records, variant=0)
+    trainer = PrivateTrainer(
+        model,
+        open_prefix(model, records, device, folder=None, limit_bytes=0),
+        plan(study.privacy, steps=study.total_steps),
+        divisor_size=10 * work.records,
+        learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
+        micro_batch_tokens=study.performance.micro_batch_tokens,
+        precision=study.performance.precision,
+    )
+    optimizer, randomness = trainer.optimizer(), OsRandomness()
+
+    def run() -> None:
+        drawn = begun(randomness.step(), model.layout.length, device)
+        trainer.per_example_gradients(range(work.records))
+        optimizer.accumulate(work.records)
+        optimizer.noisy_step(drawn)
+
+    return Step(run, shapes_of(model))
+
+
+def _plain(work: Work) -> Step:
+    model, ids = _peft_model(work), _ids(work)
+    optimizer = torch.optim.SGD(trained(model), lr=0.1)
+
+    def run() -> None:
+        optimizer.zero_grad()
+        with work.autocast():
+            loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+
+    return Step(run, shapes_of(model))
+
+
+def _opacus(work: Work) -> Step:
+    bare, ids, study = _peft_model(work), _ids(work), study_of(work)
+    planned = plan(study.privacy, steps=study.total_steps)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # secure mode is off
+        model, optimizer, _ = PrivacyEngine().make_private(
+            module=bare,
+            optimizer=torch.optim.SGD(trained(bare), lr=0.1),
+            data_loader=DataLoader(TensorDataset(ids), batch_size=work.records),
+            noise_multiplier=planned.noise_multiplier,
+            max_grad_norm=planned.clip_norm,
+            poisson_sampling=False,
+        )
+
+    def run() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a hook sees inputs that need no gradient
+            optimizer.zero_grad()
+            with work.autocast():
+                loss = model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss.backward()
+            optimizer.step()
+
+    return Step(run, shapes_of(bare))
+
+
+def _peft_model(work: Work) -> Any:
+    """What a user of PEFT would build, with A fixed as in the study."""
+    rank = study_of(work).adapter.rank
+    base = AutoModelForCausalLM.from_pretrained(work.model, local_files_only=True, dtype=torch.float32)
+    config = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=rank, lora_dropout=0.0, target_modules=["q_proj", "v_proj"]
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
+        adapted = get_peft_model(base, config).train()
+    for name, parameter in adapted.named_parameters():
+        if ".lora_A." in name:
+            parameter.requires_grad_(False)
+    return adapted.to(work.device)
+
+
+def _ids(work: Work) -> torch.Tensor:
+    vocabulary = LlamaConfig.from_pretrained(work.model).vocab_size
+    return torch.randint(vocabulary, (work.records, work.tokens)).to(work.device)

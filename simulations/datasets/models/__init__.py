@@ -1,0 +1,1 @@
+"""Base models that install from a package registry, one file each; `converted` ends each conversion."""

@@ -1,0 +1,171 @@
+"""Every internal name of Flower that FedVault uses, and what is expected of it.
+
+Flower promises to keep `flwr.app`, `flwr.clientapp`, `flwr.serverapp` and `flwr.simulation`. The rest may move with any
+release: this is the one place that says so, and the reason why `flwr` is pinned to one minor version.
+"""
+
+import ast
+import importlib
+import importlib.metadata
+import inspect
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.support.paths import ROOT
+
+PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.simulation"}
+CALLED: dict[str, str] = {
+    "flwr.app.message.remove_content_from_message": "message",
+    "flwr.app.metadata.Metadata": "run_id message_id src_node_id dst_node_id reply_to_message_id group_id created_at "
+    "ttl message_type src_task_id dst_task_id",
+    "flwr.cli.build.build_fab_from_files": "files",
+    "flwr.common.serde.context_from_proto": "context_proto",
+    "flwr.common.serde.fab_to_proto": "fab",
+    "flwr.common.serde.message_from_proto": "message_proto",
+    "flwr.common.serde.message_to_proto": "message",
+    "flwr.common.serde.run_from_proto": "run_proto",
+    "flwr.supercore.control.ControlHttpClient": "base_url interceptors verify timeout retry_invoker",
+    "flwr.supercore.fab.Fab": "hash_str content verifications",
+    "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects": "obj",
+    "flwr.supercore.inflatable.inflatable_object.get_object_tree": "obj",
+    "flwr.supercore.inflatable.inflatable_object.iterate_object_tree": "tree",
+    "flwr.supercore.inflatable.inflatable_object.no_object_id_recompute": "",
+    "flwr.supercore.inflatable.inflatable_protobuf_utils.make_pull_object_fn_protobuf": "pull_object_protobuf node "
+    "run_id",
+    "flwr.supercore.inflatable.inflatable_protobuf_utils.make_push_object_fn_protobuf": "push_object_protobuf node "
+    "run_id session_id",
+    "flwr.supercore.inflatable.inflatable_utils.inflate_object_from_contents": "object_id object_contents "
+    "keep_object_contents objects",
+    "flwr.supercore.inflatable.inflatable_utils.pull_objects": "object_ids pull_object_fn max_concurrent_pulls "
+    "max_time max_tries_per_object initial_backoff backoff_cap",
+    "flwr.supercore.inflatable.inflatable_utils.push_objects": "objects push_object_fn object_ids_to_push keep_objects "
+    "max_concurrent_pushes",
+    "flwr.supercore.interceptors.RuntimeTokenHttpInterceptor": "token",
+    "flwr.supercore.interceptors.RuntimeVersionHttpInterceptor": "component_name",
+    "flwr.supercore.interceptors.SuperExecAuthHttpInterceptor": "master_secret protected_methods",
+    "flwr.supercore.interceptors.http.runtime_version.RuntimeVersionHttpInterceptor": "component_name",
+    "flwr.supercore.interceptors.http.utils.add_headers": "request headers",
+    "flwr.supercore.primitives.asymmetric.public_key_to_bytes": "public_key",
+    "flwr.supercore.runtime.RuntimeHttpClient": "base_url interceptors verify timeout retry_invoker",
+    "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": "",
+    "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": "config state_factory",
+    "flwr.superlink.config_loader.SuperLinkLifespanConfig": "control_address health_server_address host port insecure "
+    "certificates superexec_auth_secret authn_plugin event_log_plugin fleet_event_log_plugin enable_event_log "
+    "artifact_provider enable_supernode_auth fleet_api_type fleet_api_address simulation ssl_ca_certfile ssl_certfile "
+    "ssl_keyfile database isolation runtime_dependency_install",
+    "flwr.superlink.grid.HttpGrid": "runtime_api_address insecure root_certificates token",
+    "flwr.superlink.main.create_app": "config superlink_lifespan_class",
+    "flwr.supernode.fleet_http_client.FleetHttpClient": "base_url interceptors verify timeout retry_invoker",
+    "flwr.supernode.node_auth_http_interceptor.NodeAuthHttpInterceptor": "private_key public_key",
+}
+"""Functions and classes with the names of their parameters."""
+NAMED = {
+    "flwr.common.constant": "HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SubStatus TRANSPORT_TYPE_GRPC_RERE",
+    "flwr.supercore.constant": "TaskType",
+    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError ObjectUnavailableError",
+    "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",
+    "flwr.supercore.task_identity": "TaskIdentity",
+    "flwr.proto.control_pb2": "ListNodesRequest RegisterNodeRequest StartRunRequest StopRunRequest "
+    "UnregisterNodeRequest",
+    "flwr.proto.fleet_pb2": "ActivateNodeRequest DeactivateNodeRequest PullMessagesRequest PushMessagesRequest",
+    "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
+    "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest",
+    "flwr.proto.node_pb2": "Node",
+    "flwr.proto.runtime_pb2": "AcquireTaskRequest PullAppMessagesRequest PullTaskInputRequest PushTaskOutputRequest "
+    "SendTaskHeartbeatRequest",
+}
+"""Values and message types, by module."""
+METHODS = {
+    "flwr.supernode.fleet_http_client.FleetHttpClient": "ActivateNode DeactivateNode SendNodeHeartbeat PullMessages "
+    "PushMessages PullObject PushObject ConfirmMessageReceived close",
+    "flwr.supercore.control.ControlHttpClient": "RegisterNode UnregisterNode ListNodes StartRun StopRun close "
+    "from_server_address",
+    "flwr.supercore.runtime.RuntimeHttpClient": "AcquireTask PullTaskInput PushTaskOutput SendTaskHeartbeat close "
+    "PullMessages PullObject ConfirmMessageReceived from_server_address",
+    "flwr.superlink.grid.HttpGrid": "_connect _runtime_client pull_messages set_run close",
+}
+FIELDS = {
+    "flwr.proto.fleet_pb2.ActivateNodeRequest": "public_key heartbeat_interval",
+    "flwr.proto.fleet_pb2.PushMessagesRequest": "node messages_list message_object_trees clientapp_runtime_list",
+    "flwr.proto.heartbeat_pb2.SendNodeHeartbeatRequest": "node heartbeat_interval",
+    "flwr.proto.message_pb2.ConfirmMessageReceivedRequest": "node run_id message_object_id",
+    "flwr.proto.runtime_pb2.AcquireTaskRequest": "supported_task_types",
+    "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
+    "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
+}
+MOVED = (
+    "Flower moved {0}: look at what replaced it, change client/link/fleet.py or server/flower/control.py, "
+    "then this table."
+)
+
+
+def looked_up(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError):
+        pytest.fail(MOVED.format(name))
+
+
+@pytest.mark.parametrize("name", CALLED)
+def test_a_function_takes_what_we_give_it(name: str) -> None:
+    signature = inspect.signature(looked_up(name))
+    assert " ".join(signature.parameters) == CALLED[name], MOVED.format(name)
+
+
+@pytest.mark.parametrize("module", NAMED)
+def test_a_value_is_where_it_was(module: str) -> None:
+    for name in NAMED[module].split():
+        looked_up(f"{module}.{name}")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_class_has_the_methods_that_are_called(name: str) -> None:
+    found = looked_up(name)
+    missing = [method for method in METHODS[name].split() if not hasattr(found, method)]
+    assert missing == [], MOVED.format(f"{missing} of {name}")
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_message_has_the_fields_that_are_set(name: str) -> None:
+    assert set(FIELDS[name].split()) <= set(looked_up(name).DESCRIPTOR.fields_by_name), MOVED.format(name)
+
+
+def test_the_grid_keeps_its_client_and_retries_where_we_reach_for_them() -> None:
+    grid = looked_up("flwr.superlink.grid.HttpGrid")("127.0.0.1:1", insecure=True, token="t")  # noqa: S106 - none
+    missing = [name for name in ("_addr", "_token", "_retry_invoker") if not hasattr(grid, name)]
+    assert missing == [], MOVED.format(f"{missing} of HttpGrid")
+    assert {"max_time", "max_tries"} <= set(vars(grid._retry_invoker)), MOVED.format("RetryInvoker")
+
+
+def test_a_redirect_is_not_followed_where_we_say_so() -> None:
+    client = looked_up("flwr.supernode.fleet_http_client.FleetHttpClient")("http://127.0.0.1:1")
+    assert hasattr(client._client, "follow_redirects"), MOVED.format("FleetHttpClient._client")
+    client.close()
+
+
+def test_nothing_internal_is_used_that_is_not_named_here() -> None:
+    used = {name for folder in ("client", "server", "shared", "simulations") for name in _imported(ROOT / folder)}
+    named = set(CALLED) | {f"{module}.{name}" for module, names in NAMED.items() for name in names.split()}
+    assert used - named == set(), "name it here, with what is expected of it"
+    assert named - used == set(), "it is not used any more"
+
+
+def test_flower_is_pinned_to_the_minor_version_that_was_looked_at() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (pinned,) = [Requirement(line) for line in project["dependencies"] if Requirement(line).name == "flwr"]
+    assert {str(part) for part in pinned.specifier} == {">=1.41", "<1.42"}
+    assert importlib.metadata.version("flwr") in pinned.specifier
+
+
+def _imported(folder: Path) -> set[str]:
+    found = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "flwr":
+                found |= {f"{node.module}.{alias.name}" for alias in node.names if node.module not in PUBLIC}
+    return found

@@ -1,0 +1,195 @@
+"""The page and the tables: self-contained, escaped, honest."""
+
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from simulations.results.report import page, write_report
+from simulations.results.result import (
+    ArmResult,
+    Bytes,
+    Quality,
+    Result,
+    RoundResult,
+    SiteData,
+    SitePrivacy,
+    WorstSite,
+    schema_markdown,
+)
+from simulations.results.tables import render
+from tests.support.paths import ROOT
+
+HOSTILE = "<script>alert(1)</script>&\"'[/red]"
+
+
+def quality(site: str, value: float = 0.8, *, metric: str = "accuracy", higher_is_better: bool = True) -> Quality:
+    return Quality(
+        metric=metric,
+        higher_is_better=higher_is_better,
+        value=value,
+        metrics={metric: value},
+        per_site={site: value},
+        worst_site=WorstSite(site=site, value=value),
+    )
+
+
+def arm(title: str, site: str, *, private: bool = True) -> ArmResult:
+    return ArmResult(
+        title=title,
+        private=private,
+        epsilon=2.9 if private else None,
+        rows=100,
+        sampling_rate=0.1,
+        steps=6,
+        seconds=1.0,
+        quality=quality(site),
+    )
+
+
+@pytest.fixture
+def result() -> Result:
+    site = HOSTILE
+    arms = {"federated": arm("federated", site), "without-privacy": arm("WITHOUT PRIVACY", site, private=False)}
+    spent = SitePrivacy(
+        epsilon_rdp=2.9,
+        epsilon_prv=None,
+        delta=1e-5,
+        noise_multiplier=1.5,
+        sampling_rate=0.1,
+        steps=6,
+        unit="record",
+        adjacency="add or remove one",
+        sampling="Poisson",
+        accountant="RDP",
+        clipping="automatic",
+        clip_norm=1.0,
+        declared_size=100,
+        seeded_noise=True,
+    )
+    one = RoundResult(
+        round=1,
+        outcome="aggregated",
+        seconds=1.0,
+        accepted=2,
+        quarantined=[],
+        refused=[],
+        missing=[],
+        evaluation=quality(site),
+    )
+    return Result(
+        fedvault_version="0",
+        study_sha256="a" * 64,
+        scenario={"study": {"name": HOSTILE}},
+        rounds=[one],
+        final=quality(site),
+        arms=arms,
+        baselines={"without-privacy": arms["without-privacy"]},
+        privacy={site: spent},
+        bytes=Bytes(
+            up_per_node_round=1024,
+            down_per_node_round=1024,
+            up_by_wire={"float32": 1024, "bfloat16": 512, "int8": 296},
+            full_lora_up=9000,
+            full_model_up=10**8,
+        ),
+        timing={"prepare": 1.0},
+        data={site: SiteData(rows=1, train=1, holdout=0, dropped=0, unusable=0)},
+        warnings=[HOSTILE],
+    )
+
+
+def measured(result: Result, found: Quality) -> Result:
+    """The result with that quality everywhere."""
+    arms = {name: arm.model_copy(update={"quality": found}) for name, arm in result.arms.items()}
+    rounds = [entry.model_copy(update={"evaluation": found}) for entry in result.rounds]
+    return result.model_copy(update={"final": found, "arms": arms, "rounds": rounds})
+
+
+def text_of(result: Result) -> str:
+    console = Console(width=80, record=True)
+    render(result, console)
+    return console.export_text()
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, Any]]] = []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_page_is_self_contained_and_escapes_every_name(result: Result, tmp_path: Path) -> None:
+    write_report(result, tmp_path / "report.html")
+    written = (tmp_path / "report.html").read_text()
+    assert "<script>alert" not in written and "alert(1)" in written
+    tags = Tags()
+    tags.feed(written)
+    assert not [attrs for _, attrs in tags.found if {"src", "href"} & set(attrs)]
+    assert {"arms", "rounds", "bytes", "timing"} <= {attrs.get("id") for _, attrs in tags.found}
+
+
+def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
+    written = page(result)
+    for words in ("(2.900, 1e-05)-differentially private", "adding or removing", "without privacy", "seeded"):
+        assert words in written
+
+
+def test_tables_fit_eighty_columns_and_shout_where_nothing_protects(result: Result) -> None:
+    named = result.model_copy(update={"warnings": [f"{HOSTILE}: 3 of 90 training records unusable."]})
+    text = text_of(named)
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("WITHOUT PRIVACY is a reference", "noise was seeded", "none", "2.900", "3 of 90"):
+        assert words in text
+
+
+def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result) -> None:
+    text, written = text_of(result), page(result)
+    assert {"Accuracy on held-out records", "Accuracy by site"} <= {line.strip() for line in text.splitlines()}
+    assert "0.800" in text and "lower is better" not in text + written
+    assert "Federated under ε = 2.90: accuracy <b>0.800</b>" in written
+    assert '"range": [0, 1]' in written
+
+
+def test_an_error_says_that_lower_is_better_and_has_an_axis_of_its_own(result: Result) -> None:
+    perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
+    text, written = text_of(perplexity), page(perplexity)
+    assert "Perplexity on held-out records (lower is better)" in text and "23.5" in text
+    assert "perplexity (lower is better) <b>23.5</b>" in written and '"range": [0, 1]' not in written
+    assert "accuracy" not in (text + written.split("</script>", 1)[1]).lower()
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_what_is_not_finite_is_named_in_tables_and_left_out_of_plots(result: Result, value: float) -> None:
+    overflown = measured(result, quality("north", value, metric="perplexity", higher_is_better=False))
+    written = page(overflown)
+    assert f"north {value}" in text_of(overflown) and f"<b>{value}</b>" in written
+    assert '"y": [null, null]' in written
+
+
+def test_a_metrics_name_is_escaped(result: Result) -> None:
+    hostile = measured(result, quality("north", metric=HOSTILE))
+    assert "<script>alert" not in page(hostile)
+    assert "[/red] by site" in text_of(hostile)
+
+
+def test_every_field_of_the_result_says_what_it_means() -> None:
+    written = schema_markdown()
+    assert "| None |" not in written and "`epsilon_rdp`" in written
+    assert (ROOT / "simulations" / "RESULT.md").read_text() == written
+
+
+def test_bytes_are_shown_by_encoding_and_an_older_result_shows_the_one_it_has(result: Result) -> None:
+    console = Console(record=True, width=100)
+    render(result, console)
+    assert "float32 1.0 KiB / bfloat16 0.5 KiB / int8 0.3 KiB" in console.export_text()
+    assert "this adapter, int8" in page(result)
+    older = result.model_copy(update={"bytes": result.bytes.model_copy(update={"up_by_wire": {}})})
+    assert "this adapter, float32" in page(older) and "this adapter, int8" not in page(older)
+    render(older, console)
+    assert "by federation.wire" not in console.export_text()
