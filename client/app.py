@@ -10,12 +10,12 @@ import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.vault.training.round_trainer import Trains
+from client.vault.training.round_trainer import Trainer
 from shared.errors import PeerError, VersionError
 from shared.protocol.messages import Status, TrainReply, TrainTask, decode_task, encode_reply, without_update
 
 
-def build_client_app(open_vault: Callable[[Context, TrainTask], Trains]) -> ClientApp:
+def build_client_app(open_vault: Callable[[Context, TrainTask], Trainer]) -> ClientApp:
     """Wire a ClientApp to whatever answers a task."""
     app = ClientApp()
 

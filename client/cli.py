@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from client.vault.ledger.state import ApprovedRun
-    from client.vault.review.review import Desk
+    from client.vault.review.review import StudyReview
     from shared.study.declaration import Study
 
 cli = typer.Typer(
@@ -54,7 +54,7 @@ def init(config: Config = NODE_TOML) -> None:
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(TEMPLATE)
-    with _desk(config).ledger() as ledger:
+    with _review(config).ledger() as ledger:
         typer.echo(f"{config}: fill in your datasets. The ledger has {ledger.height} rows.")
 
 
@@ -92,10 +92,10 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
     end(places.running)
     if side().has_vault:
-        desk = _desk(config)
-        with desk.ledger() as ledger:
-            for run in [name for name, run in ledger.books.runs.items() if not run.closed]:
-                desk.reject(ledger, run)
+        review = _review(config)
+        with review.ledger() as ledger:
+            for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
+                review.reject(ledger, run)
     forget(places.link)
     typer.echo(f"Left {member.server}. What was released stays released.")
 
@@ -110,9 +110,9 @@ def doctor(
     """Find now what would go wrong later. Every failing line says what to do; nothing leaves this machine."""
     from client.operator.doctor import examine
 
-    desk = _desk(config)
-    declared = None if study is None else _declared(desk, study)[0]
-    chosen = None if declared is None else _only(desk, dataset)
+    review = _review(config)
+    declared = None if study is None else _declared(review, study)[0]
+    chosen = None if declared is None else _only(review, dataset)
     findings = []
     for finding in examine(config, declared, chosen):
         findings.append(asdict(finding))
@@ -211,9 +211,9 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """Studies that the server showed this node, and how you stand to them."""
     from shared.command_line import print_table
 
-    desk = _desk(config)
-    with desk.ledger() as ledger:
-        known = ledger.books.runs
+    review = _review(config)
+    with review.ledger() as ledger:
+        known = ledger.state.runs
         rows = [
             {
                 "run": offered.run,
@@ -223,7 +223,7 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
                 f" of {offered.study.federation.rounds}",
                 "epsilon": offered.study.privacy.epsilon,
             }
-            for offered in desk.offers.all()
+            for offered in review.offers.all()
         ]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -237,11 +237,11 @@ def register(
     config: Config = NODE_TOML,
 ) -> None:
     """Enter a dataset's records before any study: who shares a budget is settled now. Needed by within-policy."""
-    desk = _desk(config)
-    asked = desk.read(dataset)
-    with desk.ledger() as ledger:
-        desk.register(ledger, asked)
-        others = sorted(ledger.books.account(dataset) - {dataset})
+    review = _review(config)
+    asked = review.read(dataset)
+    with review.ledger() as ledger:
+        review.register(ledger, asked)
+        others = sorted(ledger.state.account(dataset) - {dataset})
         typer.echo(
             f"Registered. Row {ledger.height} of the ledger. Shares records with: {', '.join(others) or 'none'}."
         )
@@ -250,10 +250,10 @@ def register(
 @cli.command()
 def show(study: StudyName, dataset: Dataset = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
-    desk = _desk(config)
-    declared, _run = _declared(desk, study)
-    question = desk.ask(declared, _only(desk, dataset))
-    ways = desk.ways_to_send(declared)
+    review = _review(config)
+    declared, _run = _declared(review, study)
+    question = review.ask(declared, _only(review, dataset))
+    ways = review.ways_to_send(declared)
     if as_json:
         typer.echo(json.dumps(asdict(question) | {"bytes_by_way": ways}, indent=1))
         return
@@ -277,19 +277,19 @@ def approve(
     config: Config = NODE_TOML,
 ) -> None:
     """Say yes to one study run: its worst case is earmarked, the records are kept as they are now."""
-    desk = _desk(config)
-    declared, offered = _declared(desk, study)
+    review = _review(config)
+    declared, offered = _declared(review, study)
     named = run or offered
     if named is None:
         raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
-    chosen = _only(desk, dataset)
-    weighed = desk.weigh(declared, chosen)
-    typer.echo(weighed.question.in_words)
+    chosen = _only(review, dataset)
+    reviewed = review.review(declared, chosen)
+    typer.echo(reviewed.question.in_words)
     if not yes:
         # the vault goes on meanwhile; whether it still fits is looked at again
         typer.confirm("Approve?", abort=True)
-    with desk.ledger() as ledger:
-        desk.approve(ledger, weighed, named)
+    with review.ledger() as ledger:
+        review.approve(ledger, reviewed, named)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
 
 
@@ -299,9 +299,9 @@ def reject(
     config: Config = NODE_TOML,
 ) -> None:
     """Say no to a study run, or end one that was approved: what it earmarked and did not use is given back."""
-    desk = _desk(config)
-    with desk.ledger() as ledger:
-        name = desk.reject(ledger, run)
+    review = _review(config)
+    with review.ledger() as ledger:
+        name = review.reject(ledger, run)
     typer.echo(f"{name} is rejected.")
 
 
@@ -321,9 +321,9 @@ def receipt(
         raise SettingsError(
             "Expected --unsigned where the node's key is not.", hint="Then `sign` in the link's container."
         )
-    desk = _desk(config)
-    member = None if unsigned else membership(desk.folders.link)
-    with desk.ledger() as ledger:
+    review = _review(config)
+    member = None if unsigned else membership(review.folders.link)
+    with review.ledger() as ledger:
         stated = statement(ledger, run)
     if member is not None:
         stated = sign(stated, member.key(), member.certificate_path.read_text())
@@ -383,7 +383,7 @@ def backup(
     """Back up ledger, keys and snapshots. Restoring an old one is noticed: the ledger's second copy is not in it."""
     from client.operator.backup import back_up
 
-    back_up(_desk(config), archive)
+    back_up(_review(config), archive)
     typer.echo(f"{archive}: keep it as you keep the data itself.")
 
 
@@ -423,15 +423,15 @@ def ledger(
     """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
     from client.operator import ledger_report as accounts
 
-    desk = _desk(config)
+    review = _review(config)
     if export is not None:
-        typer.echo(f"{export}: {accounts.export(desk, export)} rows.", err=True)
+        typer.echo(f"{export}: {accounts.export(review, export)} rows.", err=True)
     if accept:
-        typer.echo(accounts.consequences(desk), err=True)
+        typer.echo(accounts.consequences(review), err=True)
         if not yes:
             typer.confirm("Go on without what is missing?", abort=True, err=True)
-        accounts.go_on(desk)
-    found = accounts.figures(desk)
+        accounts.go_on(review)
+    found = accounts.figures(review)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     elif verify:
@@ -452,7 +452,7 @@ def withdraw(
 
     if not yes:
         typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
-    descendants = end(_desk(config), dataset)
+    descendants = end(_review(config), dataset)
     typer.echo("Withdrawn. Snapshots and cached activations are deleted. Runs whose adapters descend from its records:")
     print_table([{name.replace("_", " "): value for name, value in asdict(found).items()} for found in descendants])
     typer.echo("Nothing is unlearned by this.")
@@ -463,10 +463,10 @@ def main() -> None:
     run_command(cli)
 
 
-def _desk(config: Path) -> "Desk":
-    from client.vault.review.review import Desk
+def _review(config: Path) -> "StudyReview":
+    from client.vault.review.review import StudyReview
 
-    return Desk(config)
+    return StudyReview(config)
 
 
 def _text_of(file: Path) -> str:
@@ -483,18 +483,18 @@ def _print_or_write(written: str, out: Path | None) -> None:
         out.write_text(written)
 
 
-def _declared(desk: "Desk", study: str) -> "tuple[Study, str | None]":
+def _declared(review: "StudyReview", study: str) -> "tuple[Study, str | None]":
     """A study from a file, or from an offer with the run it was offered for."""
     from shared.study.declaration import load_study
 
     if study.endswith(".toml"):
         return load_study(Path(study)), None
-    offered = desk.offers.find(study)
+    offered = review.offers.find(study)
     return offered.study, offered.run
 
 
-def _only(desk: "Desk", dataset: str | None) -> str:
-    names = list(desk.settings.datasets)
+def _only(review: "StudyReview", dataset: str | None) -> str:
+    names = list(review.settings.datasets)
     if dataset is None and len(names) == 1:
         return names[0]
     if dataset is None:

@@ -104,7 +104,7 @@ class Folders:
         return self.home / "ledger.db"
 
     @property
-    def second(self) -> Path:
+    def second_copy(self) -> Path:
         """The ledger's height and head again."""
         return self.ledger_copy / "head.json"
 

@@ -8,7 +8,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.aggregation.method import start
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, Echoes, Evaluate, Observer, Terms
+from server.rounds.coordinator import Coordinator, Evaluate, LedgerCopies, Observer, RunTerms
 from server.rounds.participants import Roster
 from server.rounds.update_filter import largest_plausible_norm
 from shared.adapted_model.adapters import Layout
@@ -31,7 +31,7 @@ def build_server_app(
     evaluate: Evaluate | None = None,
     observer: Observer | None = None,
     roster: Callable[[Grid], Roster] | None = None,
-    echoes: Echoes | None = None,
+    ledger_copies: LedgerCopies | None = None,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
 
@@ -49,7 +49,7 @@ def build_server_app(
     """
     app = ServerApp()
     federation = study.federation
-    terms = Terms(
+    terms = RunTerms(
         study.sha256,
         study_run,
         federation.rounds,
@@ -72,7 +72,7 @@ def build_server_app(
             evaluate=evaluate,
             observer=observer,
             roster=roster(grid) if roster else None,
-            echoes=echoes,
+            ledger_copies=ledger_copies,
         )
         on_done(coordinator.run())
 

@@ -473,7 +473,7 @@ def _row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: dict[
         "outcome": record["outcome"],
         "accepted": _named(record["accepted"], names),
         "refused": ", ".join(f"{name(entry['node'])} ({entry['status']})" for entry in record["refused"]),
-        "quarantined": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["quarantined"]),
+        "rejected": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["rejected"]),
         "late": _named(record["missing"], names),
         "seconds": f"{sum(record['seconds'].values()):.1f}",
         "measured": ", ".join(f"{key} {value:.3f}" for key, value in measured.items() if isinstance(value, float)),

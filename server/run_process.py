@@ -16,7 +16,7 @@ from flwr.app import Context, RecordDict
 from server.app import build_server_app, norm_bound
 from server.export.adapter import export
 from server.export.model_card import write_card
-from server.flower.control import Control, driven_run
+from server.flower.control import Control, drive_run
 from server.flower.superlink import QUIET
 from server.gateway.process import match
 from server.rounds.checkpoints import State
@@ -94,7 +94,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
         table, cache = home.folder / settings.evaluation, home.folder / "cache"
         evaluate = evaluator(study, table, settings.evaluation_columns, cache=cache)
     finished: list[State] = []
-    with driven_run(home) as grid:
+    with drive_run(home) as grid:
         app = build_server_app(
             study,
             run.id,
@@ -111,7 +111,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
                 patience_s=study.federation.deadline_s,
                 on_change=watcher.waiting,
             ),
-            echoes=store,
+            ledger_copies=store,
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     state = finished[0]

@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from shared.errors import PolicyRefusal, RunError, SettingsError
-from shared.protocol.messages import NO_MARK, Mark
+from shared.protocol.messages import NO_POSITION, LedgerPosition
 from shared.study.declaration import Study, recorded
 
 log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class NodeRow(Base):
     token_sha256: Mapped[str] = mapped_column(unique=True)
     token_expires: Mapped[str]
     ledger_height: Mapped[int] = mapped_column(BigInteger, default=0)
-    ledger_head: Mapped[str] = mapped_column(default=NO_MARK.head)
+    ledger_head: Mapped[str] = mapped_column(default=NO_POSITION.head)
 
 
 class NumberRow(Base):
@@ -310,7 +310,7 @@ class Store:
             if row is not None and (row.enrolled or row.revoked):
                 raise SettingsError(f"Expected a new name, {name!r} is taken.", hint="fedvault-server nodes")
             if row is None:
-                row = NodeRow(name=name, invited=_now(), ledger_height=0, ledger_head=NO_MARK.head)
+                row = NodeRow(name=name, invited=_now(), ledger_height=0, ledger_head=NO_POSITION.head)
                 session.add(row)
             row.token_sha256, row.token_expires, row.invited = token_sha256, expires.isoformat(), _now()
 
@@ -390,18 +390,18 @@ class Store:
         with self._session() as session:
             return {int(row.node_id): row.name for row in session.scalars(select(NumberRow))}
 
-    def last(self, node: int) -> Mark:
+    def last(self, node: int) -> LedgerPosition:
         """What was last seen of a node's ledger."""
         with self._session() as session:
             row = session.scalar(select(NodeRow).where(NodeRow.node_id == str(node)))
-            return NO_MARK if row is None else Mark(row.ledger_height, row.ledger_head)
+            return NO_POSITION if row is None else LedgerPosition(row.ledger_height, row.ledger_head)
 
-    def saw(self, node: int, mark: Mark) -> None:
+    def saw(self, node: int, position: LedgerPosition) -> None:
         """Keep what a node says of its ledger; never an older state. One that cannot be kept costs no round."""
         statement = (
             update(NodeRow)
-            .where(NodeRow.node_id == str(node), NodeRow.ledger_height < mark.height)
-            .values(ledger_height=mark.height, ledger_head=mark.head)
+            .where(NodeRow.node_id == str(node), NodeRow.ledger_height < position.height)
+            .values(ledger_height=position.height, ledger_head=position.head)
         )
         try:
             with self._session() as session:

@@ -79,7 +79,7 @@ class TerminalProgress:
         quality = Quality.model_validate(evaluation) if evaluation else None
         note = f"{words(quality.metric)} {shown(quality.value)}" if quality else ""
         self._bars.update(self._task, completed=record.round, note=escape(note))
-        for entry in [*record.quarantined, *record.refused, *({"node": n, "silent": ""} for n in record.missing)]:
+        for entry in [*record.rejected, *record.refused, *({"node": n, "silent": ""} for n in record.missing)]:
             self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow", markup=False)
         if quality:
             worst = quality.worst_site

@@ -183,7 +183,7 @@ class Run:
         return LocalEngine(self.folder.resolve(), processes=processes, threads=performance.threads)
 
     def _build_caches(self, engine: Engine, arms: list[Arm], prepared: Prepared) -> None:
-        if not self.scenario.performance.prefix_cache:
+        if not self.scenario.performance.activation_cache:
             return
         folder = self.folder / "cache"
         if self.cache is not None:
@@ -260,7 +260,7 @@ class Run:
 
     def _evaluate(self, engine: Engine, arm: str, adapter: Vector, prepared: Prepared) -> Quality:
         calls = [(arm, group, adapter) for group in evaluated_together(prepared)]
-        found: list[list[worker.Seen]] = engine.map(worker.evaluate, calls)
+        found: list[list[worker.Seen]] = engine.map(worker.evaluate_sites, calls)
         return quality(self.study, [*chain.from_iterable(found)])
 
     def _constant(self, prepared: Prepared) -> ArmResult | None:

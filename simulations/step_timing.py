@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from client.vault.training.randomness import OsRandomness, StepRandomness
 from client.vault.training.round_trainer import device_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import prefix_for
+from shared.adapted_model.frozen_activations import activations_for
 from shared.adapted_model.model import AdaptedModel, build
 from shared.privacy.noise_schedule import plan
 from shared.records.ragged import Records, with_units
@@ -31,7 +31,7 @@ class StepTime:
     """Of an empty batch: noise and bookkeeping."""
     record_s: float
     """Of each record more in a batch."""
-    prefix_s: float
+    frozen_layers_s: float
     """Once per record, for its frozen activations; 0 if none are kept."""
 
     def minutes(self, *, steps: int, batch: float) -> float:
@@ -40,7 +40,7 @@ class StepTime:
 
     def minutes_before(self, *, records: float) -> float:
         """Before the first round, once."""
-        return records * self.prefix_s / 60
+        return records * self.frozen_layers_s / 60
 
 
 def time_step(study: Study, *, tokens: int | None = None) -> StepTime:
@@ -54,11 +54,11 @@ def time_step(study: Study, *, tokens: int | None = None) -> StepTime:
     records = model.kind.synthetic(model.config, [tokens or longest(study)] * MANY, variant=0)
     with tempfile.TemporaryDirectory() as folder:
         started = time.monotonic()
-        trainer = _trainer(study, model, records, Path(folder) if study.performance.prefix_cache else None)
-        prefix_s = (time.monotonic() - started) / MANY if model.frozen_prefix else 0.0
+        trainer = _trainer(study, model, records, Path(folder) if study.performance.activation_cache else None)
+        frozen_layers_s = (time.monotonic() - started) / MANY if model.has_frozen_layers else 0.0
         few, many = (_seconds(trainer, count) for count in (FEW, MANY))
     record_s = max(0.0, (many - few) / (MANY - FEW))
-    return StepTime(max(0.0, few - FEW * record_s), record_s, prefix_s)
+    return StepTime(max(0.0, few - FEW * record_s), record_s, frozen_layers_s)
 
 
 def longest(study: Study) -> int:
@@ -74,7 +74,7 @@ def _trainer(study: Study, model: AdaptedModel, records: Records, cache: Path | 
     rates = LearningRates(study.training.learning_rate, study.training.adapter_learning_rate)
     return PrivateTrainer(
         model,
-        prefix_for(model, records, device, study.performance, cache),
+        activations_for(model, records, device, study.performance, cache),
         plan(study.privacy, steps=study.total_steps),
         divisor_size=math.ceil(MANY / study.privacy.sampling_rate),
         learning_rates=rates,

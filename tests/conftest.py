@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     import transformers
     from flwr.supercore.task_identity import TaskIdentity
 
-from shared.adapted_model.frozen_activations import CachedPrefix, open_prefix
+from shared.adapted_model.frozen_activations import CachedActivations, open_activations
 from shared.adapted_model.model import AdaptedModel, build
 from shared.records.batches import collate
 from shared.records.ragged import Records, ragged
@@ -134,21 +134,21 @@ def check_cut(tmp_path: Path, device: torch.device) -> Callable[[Study], Adapted
 
     def check(study: Study) -> AdaptedModel:
         model = build(study).to(device)
-        assert model.frozen_prefix
+        assert model.has_frozen_layers
         drawn = np.random.default_rng(0).standard_normal(model.layout.length)
         model.load((0.3 * drawn).astype(np.float32))
         records = model.kind.synthetic(model.config, [8, 5, 6, 8, 3], variant=0)
         indices = range(len(records))
         whole = collate(records, indices, model.kind.fills, device)
         for storage in ("float32", "float16"):
-            anew = open_prefix(model, records, device, folder=None, limit_bytes=0, storage=storage)
-            kept = open_prefix(model, records, device, folder=tmp_path, limit_bytes=2**30, storage=storage)
-            assert isinstance(kept, CachedPrefix)
+            anew = open_activations(model, records, device, folder=None, limit_bytes=0, storage=storage)
+            kept = open_activations(model, records, device, folder=tmp_path, limit_bytes=2**30, storage=storage)
+            assert isinstance(kept, CachedActivations)
             for other in (anew.states([3, 1, 4, 0, 2]), kept.states([3, 1, 4, 0, 2]), anew.states([3])):
                 for place, states in zip([3, 1, 4, 0, 2], other, strict=False):
                     assert torch.equal(states.to(device), anew.states(indices)[place])
             batch = kept.batch(indices)
-            assert not set(model.prefix_fields) & set(batch)
+            assert not set(model.frozen_fields) & set(batch)
             exact = {"rtol": 1e-4, "atol": 1e-4} if storage == "float32" else {"rtol": 0.05, "atol": 0.05}
             torch.testing.assert_close(model.losses(batch), model.losses(whole), **exact)
             with torch.no_grad():

@@ -51,7 +51,7 @@ CLOCK_SKEW_S = 300.0
 """What the clocks of node and server may differ by: no task is taken for expired before it is."""
 
 
-class AnswersTasks(Protocol):
+class TaskAnswers(Protocol):
     """The vault, as far as the link knows it."""
 
     def train(self, task: TrainTask) -> TrainReply:
@@ -107,7 +107,7 @@ class Link:
     def __init__(
         self,
         connect: Callable[[], Fleet],
-        vault: AnswersTasks,
+        vault: TaskAnswers,
         folder: Path,
         *,
         server: str,
@@ -227,7 +227,7 @@ class Link:
         write_atomically(self._folder / "state.json", json.dumps(asdict(state), indent=1).encode())
 
 
-def answered(message: Message, vault: AnswersTasks) -> RecordDict:
+def answered(message: Message, vault: TaskAnswers) -> RecordDict:
     """What the node answers to a message.
 
     Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
@@ -258,7 +258,7 @@ def _expired(message: Message) -> bool:
     return time.time() > message.metadata.created_at + message.metadata.ttl + CLOCK_SKEW_S
 
 
-def _stance(offer: StudyOffer, vault: AnswersTasks) -> OfferReply:
+def _stance(offer: StudyOffer, vault: TaskAnswers) -> OfferReply:
     if SPOKEN.common(offer.versions) is None:
         log.error("A study was refused: the server speaks protocol versions %d to %d.", *offer.versions)
         return OfferReply(offer.study_run, Status.REFUSED_VERSION, SPOKEN)

@@ -50,8 +50,8 @@ class VaultClient:
             study_run=task.study_run,
             round=task.round,
             adapter=task.adapter.astype("<f4").tobytes(),
-            ledger_height=task.echo.height,
-            ledger_head=task.echo.head,
+            ledger_height=task.server_copy.height,
+            ledger_head=task.server_copy.head,
             wire=task.wire,
         )
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S

@@ -7,13 +7,13 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from shared.errors import SettingsError
 
 LEFT_OUT = frozenset({"cache", "logs", "run"})
 
 
-def back_up(desk: Desk, archive: Path) -> None:
+def back_up(review: StudyReview, archive: Path) -> None:
     """Write a .tar.gz readable by this user alone.
 
     Guarantee: a backup holds no second copy of the ledger's height, so restoring an old one is noticed, not believed.
@@ -23,28 +23,28 @@ def back_up(desk: Desk, archive: Path) -> None:
     """
     if archive.exists():
         raise SettingsError(f"Expected a new file, {archive} is there.")
-    home = desk.folders.home
+    home = review.folders.home
     archive.touch(mode=0o600)
     with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "w:gz") as tar:
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
         # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
-        with desk.ledger():
-            copies = {path: _consistent(path, Path(scratch)) for path in _kept(desk) if path.suffix == ".db"}
-        tar.add(desk.config, "node.toml")
-        for path in _kept(desk):
+        with review.ledger():
+            copies = {path: _consistent(path, Path(scratch)) for path in _kept(review) if path.suffix == ".db"}
+        tar.add(review.config, "node.toml")
+        for path in _kept(review):
             with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
                 tar.add(copies.get(path, path), Path("home") / path.relative_to(home))
 
 
-def _kept(desk: Desk) -> list[Path]:
-    home, second = desk.folders.home, desk.folders.ledger_copy.resolve()
+def _kept(review: StudyReview) -> list[Path]:
+    home, second_copy = review.folders.home, review.folders.ledger_copy.resolve()
     return [
         path
         for path in sorted(home.rglob("*"))
         if path.relative_to(home).parts[0] not in LEFT_OUT
         and path.is_file()
         and not path.name.endswith((".lock", "-wal", "-shm"))
-        and not path.resolve().is_relative_to(second)  # by a link
+        and not path.resolve().is_relative_to(second_copy)  # by a link
     ]
 
 

@@ -21,7 +21,7 @@ from client.link.loop import read_link
 from client.link.membership import Membership, membership
 from client.link.vault_client import VaultClient
 from client.settings import NodeSettings
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from shared.base_models.locate import find_by_fingerprint
 from shared.errors import BudgetError, DataError, FedVaultError, PolicyRefusal, RunError
 from shared.privacy.noise_schedule import declared_size
@@ -63,31 +63,31 @@ def examine(config: Path, study: Study | None = None, dataset: str | None = None
         study: also check this one on `dataset`: labels, exactness, speed, memory.
         dataset: of node.toml.
     """
-    desk = Desk(config)
+    review = StudyReview(config)
     try:
-        settings = desk.settings
+        settings = review.settings
     except FedVaultError as error:
         yield _failed("settings", error)
         return
     yield Finding("settings", True, f"{config}: datasets {', '.join(settings.datasets) or 'none'}")
     half = side()
     if half.has_vault:
-        yield _tried("ledger", lambda: _ledger(desk))
-    yield _disk(desk.folders.home if half.has_vault else desk.folders.link)
+        yield _tried("ledger", lambda: _ledger(review))
+    yield _disk(review.folders.home if half.has_vault else review.folders.link)
     if half.has_link:
-        yield from _server(desk, settings)
+        yield from _server(review, settings)
     if not half.has_vault:
-        yield _tried("vault", lambda: _vault(desk))
+        yield _tried("vault", lambda: _vault(review))
         return
     for name in settings.datasets:
-        yield _tried(f"{name}: data", lambda name=name: _data(desk, name))  # type: ignore[misc]
-        yield _tried(f"{name}: base models", lambda name=name: _models(desk, name))  # type: ignore[misc]
-        yield _tried(f"{name}: budget", lambda name=name: _budget(desk, name))  # type: ignore[misc]
+        yield _tried(f"{name}: data", lambda name=name: _data(review, name))  # type: ignore[misc]
+        yield _tried(f"{name}: base models", lambda name=name: _models(review, name))  # type: ignore[misc]
+        yield _tried(f"{name}: budget", lambda name=name: _budget(review, name))  # type: ignore[misc]
     if study is not None and dataset is not None:
-        taken = cache(lambda: desk.snapshot(study, dataset))
-        yield _tried("study: policy and budget", lambda: _question(desk, study, dataset))
+        taken = cache(lambda: review.snapshot(study, dataset))
+        yield _tried("study: policy and budget", lambda: _question(review, study, dataset))
         yield _tried("study: labels", lambda: _labels(taken().facts))
-        yield _tried("study: exactness, speed, memory", lambda: _trial(desk, study, dataset, taken().train))
+        yield _tried("study: exactness, speed, memory", lambda: _trial(review, study, dataset, taken().train))
 
 
 def _tried(check: str, look: Callable[[], str]) -> Finding:
@@ -107,18 +107,18 @@ def _failed(check: str, error: FedVaultError) -> Finding:
     return Finding(check, False, str(error), error.hint or "Mend what the message names.")
 
 
-def _ledger(desk: Desk) -> str:
-    with desk.ledger() as ledger:
+def _ledger(review: StudyReview) -> str:
+    with review.ledger() as ledger:
         return f"whole, {ledger.height} rows"
 
 
-def _vault(desk: Desk) -> str:
-    vault = VaultClient(desk.folders.socket)
+def _vault(review: StudyReview) -> str:
+    vault = VaultClient(review.folders.socket)
     try:
         return f"answers, its ledger has {vault.status().ledger_height} rows"
     except grpc.RpcError:
         raise RunError(
-            f"Expected the vault to answer at {desk.folders.socket}, it does not.",
+            f"Expected the vault to answer at {review.folders.socket}, it does not.",
             hint="Is its container running? Both need one volume for the socket and one group (socket_group).",
         ) from None
     finally:
@@ -131,9 +131,9 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", free >= LEAST_FREE_BYTES, saw, "Free some space: a full disk stops training.")
 
 
-def _server(desk: Desk, settings: NodeSettings) -> Iterator[Finding]:
+def _server(review: StudyReview, settings: NodeSettings) -> Iterator[Finding]:
     try:
-        member = membership(desk.folders.link)
+        member = membership(review.folders.link)
     except FedVaultError as error:
         yield _failed("membership", error)
         return
@@ -141,7 +141,7 @@ def _server(desk: Desk, settings: NodeSettings) -> Iterator[Finding]:
     yield Finding(
         "certificate", left > timedelta(0), f"ends in {left.days} days", "Ask for a new invite: leave, then join."
     )
-    base = desk.config.resolve().parent
+    base = review.config.resolve().parent
     try:
         extra = settings.server.authority(base)
         context = tls_context(member.authority_path, member.certificate_path, member.key_path, extra_ca=extra)
@@ -153,7 +153,7 @@ def _server(desk: Desk, settings: NodeSettings) -> Iterator[Finding]:
         return
     yield Finding("server", True, f"{member.server} answers through TLS")
     yield _clock(answer)
-    yield _accepted(member, settings, desk)
+    yield _accepted(member, settings, review)
 
 
 def _clock(answer: httpx.Response) -> Finding:
@@ -163,9 +163,9 @@ def _clock(answer: httpx.Response) -> Finding:
     return Finding("clock", skew <= LARGEST_SKEW_S, f"{skew:.0f} s from the server's", "Set it by NTP.")
 
 
-def _accepted(member: Membership, settings: NodeSettings, desk: Desk) -> Finding:
-    fleet = member.connect(settings.server, desk.config.resolve().parent)
-    state = read_link(desk.folders.link)
+def _accepted(member: Membership, settings: NodeSettings, review: StudyReview) -> Finding:
+    fleet = member.connect(settings.server, review.config.resolve().parent)
+    state = read_link(review.folders.link)
     try:
         fleet.activate(state.node_id or member.node_id)
     except NotAccepted as error:
@@ -179,9 +179,9 @@ def _accepted(member: Membership, settings: NodeSettings, desk: Desk) -> Finding
     return Finding("key", True, f"accepted as {member.name}")
 
 
-def _data(desk: Desk, name: str) -> str:
-    policy = desk.settings.policy(name)
-    source = desk.config.resolve().parent / policy.source
+def _data(review: StudyReview, name: str) -> str:
+    policy = review.settings.policy(name)
+    source = review.config.resolve().parent / policy.source
     found, label = columns_of(source), policy.columns.get("label", "label")
     wanted = [*content_columns(found, policy.columns).values(), *([policy.unit_column] if policy.unit_column else [])]
     labelled = label in found or "label" in policy.columns
@@ -196,19 +196,19 @@ def _counts(cells: "pd.Series[str]") -> str:
     return ", ".join(f"{label} {count}" for label, count in cells.str.strip().value_counts().head(8).items())
 
 
-def _models(desk: Desk, name: str) -> str:
-    found = [find_by_fingerprint(model, desk.folders.models) for model in desk.settings.policy(name).models]
-    return ", ".join(foundation.directory.name for foundation in found)
+def _models(review: StudyReview, name: str) -> str:
+    found = [find_by_fingerprint(model, review.folders.models) for model in review.settings.policy(name).models]
+    return ", ".join(base_files.directory.name for base_files in found)
 
 
-def _budget(desk: Desk, name: str) -> str:
-    limit, promised = desk.settings.policy(name).epsilon, 0.0
-    with desk.ledger() as ledger:
-        books = ledger.books
-        if name in books.limits:
+def _budget(review: StudyReview, name: str) -> str:
+    limit, promised = review.settings.policy(name).epsilon, 0.0
+    with review.ledger() as ledger:
+        state = ledger.state
+        if name in state.limits:
             # the ledger keeps what was declared first; node.toml may only be stricter
-            limit, promised = min(limit, books.limit(name).epsilon), books.promised(name)
-        if books.account(name) & books.withdrawn:
+            limit, promised = min(limit, state.limit(name).epsilon), state.promised(name)
+        if state.account(name) & state.withdrawn:
             raise PolicyRefusal("Its records were withdrawn.", hint="Take it out of node.toml.")
     saw = f"epsilon {promised:.3f} of {limit:g} is spent or promised"
     if limit - promised < LEAST_LEFT * limit:
@@ -219,8 +219,8 @@ def _budget(desk: Desk, name: str) -> str:
     return saw
 
 
-def _question(desk: Desk, study: Study, dataset: str) -> str:
-    question = desk.ask(study, dataset)
+def _question(review: StudyReview, study: Study, dataset: str) -> str:
+    question = review.ask(study, dataset)
     if question.objections:
         raise PolicyRefusal(
             f"The policy refuses: {'; '.join(question.objections)}.", hint="Change node.toml, or say no."
@@ -244,20 +244,20 @@ def _labels(facts: "Facts") -> str:
     return saw
 
 
-def _trial(desk: Desk, study: Study, dataset: str, records: "Records") -> str:
+def _trial(review: StudyReview, study: Study, dataset: str, records: "Records") -> str:
     """Nothing of it leaves: the probe, and a few real steps whose result is thrown away."""
     from client.vault.training.randomness import OsRandomness
-    from client.vault.training.round_trainer import Vault, device_for
+    from client.vault.training.round_trainer import RoundTrainer, device_for
     from shared.adapted_model.model import build
 
-    performance = desk.settings.performance
-    local = study.model_copy(update={"performance": performance.model_copy(update={"prefix_cache": False})})
-    model = build(local, desk.foundation(study)).to(device_for(performance.device))
-    vault = Vault(
+    performance = review.settings.performance
+    local = study.model_copy(update={"performance": performance.model_copy(update={"activation_cache": False})})
+    model = build(local, review.base_files(study)).to(device_for(performance.device))
+    vault = RoundTrainer(
         local,
         model,
         records,
-        declared_size=desk.settings.policy(dataset).declared_size,
+        declared_size=review.settings.policy(dataset).declared_size,
         randomness=lambda _round: OsRandomness(),
     )
     trainer = vault.trainer()

@@ -8,9 +8,9 @@ from typing import Any
 from client.policy import DatasetPolicy
 from client.vault.ledger.ledger import lock_of
 from client.vault.ledger.recovery import Condition, accept, examine
-from client.vault.ledger.state import Books, Limit
+from client.vault.ledger.state import LedgerState, Limit
 from client.vault.ledger.storage import SEE_A_PERSON
-from client.vault.review.review import LEDGER_PATIENCE_S, Desk
+from client.vault.review.review import LEDGER_PATIENCE_S, StudyReview
 from shared.command_line import print_table
 from shared.errors import LedgerError, SettingsError
 
@@ -20,25 +20,25 @@ DECIDE = (
 )
 
 
-def figures(desk: Desk) -> dict[str, Any]:
+def figures(review: StudyReview) -> dict[str, Any]:
     """Every account and every run, in plain values.
 
     Raises:
         LedgerError: the ledger cannot be trusted; the hint says how a person decides.
     """
-    found = desk.folders
+    found = review.folders
     try:
-        with desk.ledger() as ledger:
-            condition = examine(found.ledger, found.second)
+        with review.ledger() as ledger:
+            condition = examine(found.ledger, found.second_copy)
             if condition.troubles:
                 raise LedgerError(f"Expected a ledger that can be trusted, but {in_words(condition)}.", hint=DECIDE)
-            books = ledger.books
-            limits = {name: _limit(books, desk.settings.datasets, name) for name in books.limits}
+            state = ledger.state
+            limits = {name: _limit(state, review.settings.datasets, name) for name in state.limits}
             return {
                 "rows": ledger.height,
                 "head": ledger.head,
-                "datasets": {name: _account(books, name, limit) for name, limit in limits.items()},
-                "runs": {name: _run(books, name, limits[run.dataset]) for name, run in books.runs.items()},
+                "datasets": {name: _account(state, name, limit) for name, limit in limits.items()},
+                "runs": {name: _run(state, name, limits[run.dataset]) for name, run in state.runs.items()},
             }
     except LedgerError as error:
         raise LedgerError(str(error), hint=DECIDE if SEE_A_PERSON in error.hint else error.hint) from None
@@ -74,22 +74,22 @@ def show(found: Mapping[str, Any]) -> None:
     )
 
 
-def export(desk: Desk, path: Path) -> int:
+def export(review: StudyReview, path: Path) -> int:
     """Write every row that can be read to a JSON-lines file; returns how many there are."""
-    condition = _condition(desk)
+    condition = _condition(review)
     lines = [row.as_dict() for row in condition.unbroken]
     lines += [{**row.as_dict(), "after_the_break": True} for row in condition.beyond]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return len(lines)
 
 
-def consequences(desk: Desk) -> str:
+def consequences(review: StudyReview) -> str:
     """What accepting would mean, for somebody who has to say yes or no.
 
     Raises:
         SettingsError: there is nothing to accept.
     """
-    condition = _condition(desk)
+    condition = _condition(review)
     if not condition.troubles:
         raise SettingsError("Expected a ledger that waits for a decision, this one is whole.")
     then = "Every round that an open run still has is charged as if it had been trained, and the runs are closed."
@@ -102,10 +102,10 @@ def consequences(desk: Desk) -> str:
     )
 
 
-def go_on(desk: Desk) -> None:
+def go_on(review: StudyReview) -> None:
     """A person has decided."""
-    found = desk.folders
-    accept(found.ledger, found.second, datasets=list(desk.settings.datasets), patience_s=LEDGER_PATIENCE_S)
+    found = review.folders
+    accept(found.ledger, found.second_copy, datasets=list(review.settings.datasets), patience_s=LEDGER_PATIENCE_S)
 
 
 def in_words(condition: Condition) -> str:
@@ -113,41 +113,41 @@ def in_words(condition: Condition) -> str:
     return " and ".join(str(trouble) for trouble in condition.troubles)
 
 
-def _condition(desk: Desk) -> Condition:
-    found = desk.folders
+def _condition(review: StudyReview) -> Condition:
+    found = review.folders
     found.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     with lock_of(found.ledger.with_name(f"{found.ledger.name}.lock"), patience_s=LEDGER_PATIENCE_S):
-        return examine(found.ledger, found.second)
+        return examine(found.ledger, found.second_copy)
 
 
-def _limit(books: Books, policies: Mapping[str, DatasetPolicy], name: str) -> Limit:
+def _limit(state: LedgerState, policies: Mapping[str, DatasetPolicy], name: str) -> Limit:
     """The ledger's, or a stricter one of node.toml."""
-    limit = books.limit(name)
+    limit = state.limit(name)
     if name not in policies:
         return limit
     return Limit(min(limit.epsilon, policies[name].epsilon), min(limit.delta, policies[name].delta))
 
 
-def _account(books: Books, name: str, limit: Limit) -> dict[str, Any]:
-    withdrawn, promised = bool(books.account(name) & books.withdrawn), books.promised(name)
+def _account(state: LedgerState, name: str, limit: Limit) -> dict[str, Any]:
+    withdrawn, promised = bool(state.account(name) & state.withdrawn), state.promised(name)
     return {
-        "spent": books.spent(name),
+        "spent": state.spent(name),
         "promised": promised,
         "left": 0.0 if withdrawn else max(0.0, limit.epsilon - promised),
         "limit": limit.epsilon,
         "delta": limit.delta,
-        "shares_records_with": sorted(books.account(name) - {name}),
+        "shares_records_with": sorted(state.account(name) - {name}),
         "withdrawn": withdrawn,
     }
 
 
-def _run(books: Books, name: str, limit: Limit) -> dict[str, Any]:
-    run = books.runs[name]
-    withdrawn = bool(books.account(run.dataset) & books.withdrawn)
+def _run(state: LedgerState, name: str, limit: Limit) -> dict[str, Any]:
+    run = state.runs[name]
+    withdrawn = bool(state.account(run.dataset) & state.withdrawn)
     return {
         "dataset": run.dataset,
         "rounds": run.rounds,
         "paid": len(run.attempts),
         "earmarked": 0 if withdrawn else run.earmarked,
-        "more_rounds_fit": 0 if withdrawn else books.affordable_rounds(run.dataset, run.per_round, limit=limit),
+        "more_rounds_fit": 0 if withdrawn else state.affordable_rounds(run.dataset, run.per_round, limit=limit),
     }

@@ -72,14 +72,14 @@ def statement(ledger: Ledger, run: str) -> Receipt:
     Raises:
         SettingsError: the ledger does not know it.
     """
-    found = ledger.books.runs.get(run)
+    found = ledger.state.runs.get(run)
     if found is None:
-        names = ", ".join(ledger.books.runs) or "none"
+        names = ", ".join(ledger.state.runs) or "none"
         raise SettingsError(f"Expected a run of the ledger ({names}), got {run!r}.")
     per_round = found.per_round
     if not isinstance(per_round, SubsampledGaussian):
         raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
-    rounds, limit = tuple(sorted(found.attempts)), ledger.books.limit(found.dataset)
+    rounds, limit = tuple(sorted(found.attempts)), ledger.state.limit(found.dataset)
     whole = _times(per_round, len(rounds))
     return Receipt(
         fedvault_receipt=VERSION,

@@ -4,7 +4,7 @@ import shutil
 from dataclasses import dataclass
 
 from client.vault.ledger.registration import Registry
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from shared.errors import DataError, SettingsError
 
 
@@ -21,7 +21,7 @@ class Descendant:
     rounds_paid: int
 
 
-def withdraw(desk: Desk, dataset: str) -> list[Descendant]:
+def withdraw(review: StudyReview, dataset: str) -> list[Descendant]:
     """End all training on a dataset's records, also under other names; returns what descends from them.
 
     Guarantee: after a withdrawal no snapshot and no cached activation of its records is left.
@@ -31,33 +31,33 @@ def withdraw(desk: Desk, dataset: str) -> list[Descendant]:
         DataError: it was never registered, and its records cannot be read to find out what shares them.
         PolicyRefusal: it was withdrawn before.
     """
-    known = dataset in desk.books().limits
-    asked = None if known else desk.read(dataset)
-    with desk.ledger() as ledger:
+    known = dataset in review.state().limits
+    asked = None if known else review.read(dataset)
+    with review.ledger() as ledger:
         if asked is not None:
             # only what is registered can be tied to what shares its records, and ended with it
-            Registry(*desk.folders.records, ledger.books).enter(ledger, asked, lambda _books: None)
+            Registry(*review.folders.records, ledger.state).enter(ledger, asked, lambda _state: None)
         ledger.withdraw(dataset)
-        account = ledger.books.account(dataset)
-        runs = {name: run for name, run in ledger.books.runs.items() if run.dataset in account}
+        account = ledger.state.account(dataset)
+        runs = {name: run for name, run in ledger.state.runs.items() if run.dataset in account}
     found = [
-        Descendant(name, *_study(desk, name), run.dataset, len(run.attempts))
+        Descendant(name, *_study(review, name), run.dataset, len(run.attempts))
         for name, run in sorted(runs.items())
         if run.attempts
     ]
     for name in runs:
-        desk.approved.forget(name)
+        review.approved.forget(name)
     # of every dataset: whose activations a file holds cannot be told any more, and they are computed again when needed
-    shutil.rmtree(desk.folders.cache, ignore_errors=True)
+    shutil.rmtree(review.folders.cache, ignore_errors=True)
     return found
 
 
-def _study(desk: Desk, run: str) -> tuple[str, str]:
+def _study(review: StudyReview, run: str) -> tuple[str, str]:
     try:
-        study = desk.approved.study(run)
+        study = review.approved.study(run)
     except DataError:
         try:
-            study = desk.offers.find(run).study
+            study = review.offers.find(run).study
         except SettingsError:
             return "not known any more", "not known any more"
     return study.study.name, study.model.source

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict
 
 from shared.errors import PeerError
-from shared.protocol.messages import Mark, Status, TrainReply
+from shared.protocol.messages import LedgerPosition, Status, TrainReply
 from shared.protocol.update_encoding import pack, unpack
 
 LARGEST_MESSAGE_BYTES = 512 * 2**20
@@ -30,7 +30,7 @@ def read_reply(written: bytes) -> TrainReply:
     head, _, update = written.partition(b"\n")
     try:
         plain = json.loads(head)
-        plain |= {"status": Status(plain["status"]), "ledger": Mark(**plain["ledger"])}
+        plain |= {"status": Status(plain["status"]), "ledger": LedgerPosition(**plain["ledger"])}
         # an outbox may hold replies from before there was a choice
         values, encoding = unpack(update, plain.pop("wire", "float32"))
         return TrainReply(**plain, update=values, encoding=encoding)

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from shared.adapted_model.model import AdaptedModel, build
-from shared.base_models.locate import Foundation, find
+from shared.base_models.locate import BaseModelFiles, find
 from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.protocol.messages import Vector, digest
@@ -68,8 +68,8 @@ def merge(exported: Path, folder: Path) -> None:
     Raises:
         SettingsError: as `load_finished`.
     """
-    study, foundation, _ = _read(exported)
-    model = _as_published(study, foundation)
+    study, base_files, _ = _read(exported)
+    model = _as_published(study, base_files)
     if (exported / ADAPTER_FILE).exists():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
@@ -78,7 +78,7 @@ def merge(exported: Path, folder: Path) -> None:
         for settings in (model.config, model.generation_config):
             settings.use_cache = True  # who trained the base model may have left it off
     model.save_pretrained(folder)
-    for path in sorted(foundation.directory.iterdir()):
+    for path in sorted(base_files.directory.iterdir()):
         if any(fnmatch(path.name, pattern) for pattern in PROCESSOR_FILES):
             shutil.copy(path, folder / path.name)
     for name in (HEAD_FILE, STUDY_FILE):
@@ -110,7 +110,7 @@ class FinishedModel:
             raise SettingsError(f"Expected columns {', '.join(wanted)} of one length, got {', '.join(rows) or 'none'}.")
         (count,) = counts
         blank = {column.name: [b"" if column.media else ""] * count for column in kind.columns}
-        records = kind.encode({**blank, **rows}, kind.processor(self._model.foundation)).records
+        records = kind.encode({**blank, **rows}, kind.processor(self._model.base_files)).records
         records = replace(records, usable=np.ones(count, dtype=bool))
         found: dict[int, Any] = {}
         device, tokens = next(self._model.parameters()).device, self.study.performance.micro_batch_tokens
@@ -138,15 +138,15 @@ def load_finished(folder: str | Path) -> FinishedModel:
     Raises:
         SettingsError: not such a folder, a damaged adapter, or another base model than it was trained on.
     """
-    study, foundation, packed = _read(Path(folder))
-    model = build(study, foundation)
+    study, base_files, packed = _read(Path(folder))
+    model = build(study, base_files)
     model.load(packed)
     return FinishedModel(study, model)
 
 
 class _Exported(NamedTuple):
     study: Study
-    foundation: Foundation
+    base_files: BaseModelFiles
     packed: Vector
 
 
@@ -163,11 +163,11 @@ def _read(folder: Path) -> _Exported:
     return _Exported(study, find(pinned), packed)
 
 
-def _as_published(study: Study, foundation: Foundation) -> PreTrainedModel:
+def _as_published(study: Study, base_files: BaseModelFiles) -> PreTrainedModel:
     """The base model with its own settings: dropouts that are off while we train are its user's to decide."""
     kind = task_kind(study.task)
     model: PreTrainedModel = kind.auto.from_pretrained(
-        foundation.directory, use_safetensors=True, local_files_only=True, dtype=torch.float32
+        base_files.directory, use_safetensors=True, local_files_only=True, dtype=torch.float32
     )
     model.config._name_or_path = study.model.source
     kind.adapt(model)

@@ -233,7 +233,7 @@ class GuardedGrid(HttpGrid):
 
 
 @contextmanager
-def driven_run(home: Home) -> Iterator[GuardedGrid]:
+def drive_run(home: Home) -> Iterator[GuardedGrid]:
     """A Grid for a new Flower run that this process drives, as Flower's own ServerApp process would.
 
     Raises:

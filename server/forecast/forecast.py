@@ -10,7 +10,7 @@ from shared.checks import at_least
 from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.cost_by_round import epsilon_by_round, rounds_afforded
-from shared.privacy.noise_schedule import PrivacyPlan, declared_size, plan
+from shared.privacy.noise_schedule import NoiseSchedule, declared_size, plan
 from shared.privacy.signal_to_noise import (
     WHITENED_HEAD_RATE,
     AdapterStart,
@@ -123,7 +123,7 @@ def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -
     return TypicalSize(typical, gain=with_it.units / mean.units)
 
 
-def _whitening(study: Study, layout: Layout, planned: PrivacyPlan, mean: Batch) -> Whitening | None:
+def _whitening(study: Study, layout: Layout, planned: NoiseSchedule, mean: Batch) -> Whitening | None:
     widths = [shape[1] for name, shape in layout.tensors if name.startswith("head.") and len(shape) == 2]
     if study.task.kind not in WHITENED_KINDS or not widths:
         return None
@@ -138,7 +138,7 @@ def _gain_of_twice_the_rounds(study: Study, part: Part, mean: Batch, now: float)
 
 
 def _node(
-    study: Study, planned: PrivacyPlan, parts: Sequence[Part], name: str, declared: int, kept_out: int
+    study: Study, planned: NoiseSchedule, parts: Sequence[Part], name: str, declared: int, kept_out: int
 ) -> NodePlan:
     batch = batch_of(study, declared)
     first = round_steps(study, planned, batch, 1 + study.measuring_rounds)

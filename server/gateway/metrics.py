@@ -70,7 +70,7 @@ def _verdicts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     found: dict[str, list[Any]] = {name: record[name] for name in ("accepted", "missing")}
     for verdict, nodes in found.items():
         yield from ((verdict, "") for _ in nodes)
-    for verdict, key in (("refused", "status"), ("quarantined", "reason")):
+    for verdict, key in (("refused", "status"), ("rejected", "reason")):
         entries: list[dict[str, str]] = record[verdict]
         yield from ((verdict, entry[key]) for entry in entries)
 

@@ -13,8 +13,8 @@ from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.cohort import drawn
 from server.rounds.participants import Everyone, Roster
 from server.rounds.round import Round, RoundRecord
-from server.rounds.update_filter import Accepted, Refused, inspect
-from shared.protocol.messages import NO_MARK, Mark, TrainTask, Vector, encode_task, with_echo
+from server.rounds.update_filter import Accepted, Declined, inspect
+from shared.protocol.messages import NO_POSITION, LedgerPosition, TrainTask, Vector, encode_task, with_server_copy
 from shared.protocol.update_encoding import Wire, packed_bytes
 
 FIRST_POLL_S = 0.01
@@ -38,32 +38,32 @@ class Observer(Protocol):
         ...
 
 
-class Echoes(Protocol):
+class LedgerCopies(Protocol):
     """What the server last saw of each node's ledger."""
 
-    def last(self, node: int) -> Mark:
+    def last(self, node: int) -> LedgerPosition:
         """For the next task."""
         ...
 
-    def saw(self, node: int, mark: Mark) -> None:
+    def saw(self, node: int, position: LedgerPosition) -> None:
         """From a reply."""
         ...
 
 
-class NoEchoes:
+class NoLedgerCopies:
     """Simulated sites have no ledger."""
 
-    def last(self, node: int) -> Mark:
+    def last(self, node: int) -> LedgerPosition:
         """Nothing."""
         del node
-        return NO_MARK
+        return NO_POSITION
 
-    def saw(self, node: int, mark: Mark) -> None:
+    def saw(self, node: int, position: LedgerPosition) -> None:
         """Nothing to keep."""
 
 
 @dataclass(frozen=True)
-class Terms:
+class RunTerms:
     """What the coordinator takes from a study; public."""
 
     study_sha256: str
@@ -100,7 +100,7 @@ class Coordinator:
     def __init__(
         self,
         grid: Grid,
-        terms: Terms,
+        terms: RunTerms,
         *,
         initial: Vector,
         largest_norm: Callable[[int], float],
@@ -109,11 +109,11 @@ class Coordinator:
         evaluate: Evaluate | None = None,
         observer: Observer | None = None,
         roster: Roster | None = None,
-        echoes: Echoes | None = None,
+        ledger_copies: LedgerCopies | None = None,
     ) -> None:
         self.grid, self.terms = grid, terms
         self._roster = roster or Everyone(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
-        self._echoes = echoes or NoEchoes()
+        self._ledger_copies = ledger_copies or NoLedgerCopies()
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
 
@@ -183,9 +183,9 @@ class Coordinator:
         return nodes
 
     def _message(self, task: TrainTask, content: RecordDict, node: int) -> Message:
-        echo = self._echoes.last(node)
-        if echo != NO_MARK:
-            content = with_echo(content, echo)
+        server_copy = self._ledger_copies.last(node)
+        if server_copy != NO_POSITION:
+            content = with_server_copy(content, server_copy)
         return Message(content, node, "train", group_id=f"{task.study_run}/{task.round}", ttl=2 * self.terms.deadline_s)
 
     def _take_in(self, current: Round, collected: Aggregation, task: TrainTask, node: int, reply: Message) -> int:
@@ -197,17 +197,17 @@ class Coordinator:
             collected.add(verdict.update)
             current.accept(node)
             size = packed_bytes(len(verdict.update), task.wire)
-        elif isinstance(verdict, Refused):
+        elif isinstance(verdict, Declined):
             told = verdict.status.name.lower()
             current.refuse(node, told)
             self._roster.heard(node, verdict.status)
         else:
             told = str(verdict.reason)
-            current.quarantine(node, told)
-        if verdict.ledger != NO_MARK:
-            self._echoes.saw(node, verdict.ledger)
+            current.reject(node, told)
+        if verdict.ledger != NO_POSITION:
+            self._ledger_copies.saw(node, verdict.ledger)
         if self._observer is not None:
-            answered = len(current.accepted) + len(current.refused) + len(current.quarantined)
+            answered = len(current.accepted) + len(current.refused) + len(current.rejected)
             self._observer.answered(task.round, answered, len(current.asked), node=node, verdict=told)
         return size
 

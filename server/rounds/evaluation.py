@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from shared.adapted_model.evaluation import judge
-from shared.adapted_model.frozen_activations import prefix_for
+from shared.adapted_model.evaluation import evaluate
+from shared.adapted_model.frozen_activations import activations_for
 from shared.adapted_model.model import build
 from shared.protocol.messages import Vector
 from shared.study.declaration import Study
@@ -30,13 +30,13 @@ def evaluator(
     """
     model = build(study)
     reader = Table(model.kind, columns)
-    records, _ = reader.encode(reader.read(source), model.kind.processor(model.foundation))
-    prefix = prefix_for(model, records, torch.device("cpu"), study.performance, cache)
+    records, _ = reader.encode(reader.read(source), model.kind.processor(model.base_files))
+    activations = activations_for(model, records, torch.device("cpu"), study.performance, cache)
 
-    def evaluate(_number: int, adapter: Vector) -> dict[str, Any]:
+    def evaluate_round(_number: int, adapter: Vector) -> dict[str, Any]:
         model.load(adapter)
         tokens = study.performance.micro_batch_tokens
-        found = judge(model, records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes())
+        found = evaluate(model, records, tokens=tokens, batch_of=activations.batch, sizes=activations.sizes())
         return model.kind.metrics(found.evidence) | {"records": len(found.evidence)}
 
-    return evaluate
+    return evaluate_round

@@ -22,7 +22,7 @@ class RoundRecord:
     outcome: Literal["aggregated", "skipped"]
     asked: list[int]
     accepted: list[int]
-    quarantined: list[dict[str, Any]]
+    rejected: list[dict[str, Any]]
     """Each {node, reason}."""
     refused: list[dict[str, Any]]
     """Each {node, status}."""
@@ -48,7 +48,7 @@ class Round:
     deadline: float
     """On the caller's clock."""
     accepted: list[int] = field(default_factory=list)
-    quarantined: list[dict[str, Any]] = field(default_factory=list)
+    rejected: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
     _answered: set[int] = field(default_factory=set)
 
@@ -59,10 +59,10 @@ class Round:
     def admits(self, node: int) -> bool:
         """Whether this is the first answer of a node that was asked; anything else is quarantined here."""
         if node not in self.asked:
-            self.quarantined.append({"node": node, "reason": "stranger"})
+            self.rejected.append({"node": node, "reason": "stranger"})
             return False
         if node in self._answered:
-            self.quarantined.append({"node": node, "reason": "duplicate"})
+            self.rejected.append({"node": node, "reason": "duplicate"})
             return False
         self._answered.add(node)
         return True
@@ -71,9 +71,9 @@ class Round:
         """The node's update was let in."""
         self.accepted.append(node)
 
-    def quarantine(self, node: int, reason: str) -> None:
+    def reject(self, node: int, reason: str) -> None:
         """The node's update was kept out."""
-        self.quarantined.append({"node": node, "reason": reason})
+        self.rejected.append({"node": node, "reason": reason})
 
     def refuse(self, node: int, status: str) -> None:
         """The node answered without an update."""
@@ -95,7 +95,7 @@ class Round:
             outcome="aggregated" if self.reached_quorum else "skipped",
             asked=sorted(self.asked),
             accepted=sorted(self.accepted),
-            quarantined=sorted(self.quarantined, key=lambda entry: (entry["node"], entry["reason"])),
+            rejected=sorted(self.rejected, key=lambda entry: (entry["node"], entry["reason"])),
             refused=sorted(self.refused, key=lambda entry: int(entry["node"])),
             missing=sorted(self.asked - self._answered),
             bytes_up_per_node=bytes_up,

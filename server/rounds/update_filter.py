@@ -10,7 +10,7 @@ from flwr.app import Message
 
 from shared.errors import EncodingError, PeerError, VersionError
 from shared.privacy.update_bounds import largest_signal, noise_deviation
-from shared.protocol.messages import NO_MARK, Mark, Status, TrainReply, TrainTask, Vector, decode_reply
+from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, TrainReply, TrainTask, Vector, decode_reply
 
 LARGEST_NORM = 1000.0
 BLOCK = 2**15  # floats that are looked at once: no copy of a whole adapter is made
@@ -34,29 +34,29 @@ class Accepted:
     """An update that may be aggregated."""
 
     update: Vector
-    ledger: Mark = NO_MARK
+    ledger: LedgerPosition = NO_POSITION
     """The node's ledger when it paid for the round."""
 
 
 @dataclass(frozen=True)
-class Refused:
+class Declined:
     """The node answered with a code."""
 
     status: Status
-    ledger: Mark = NO_MARK
+    ledger: LedgerPosition = NO_POSITION
     """As above: a round that failed after it was paid for is in the ledger too."""
 
 
 @dataclass(frozen=True)
-class Quarantined:
+class Rejected:
     """The reply is kept out."""
 
     reason: Reason
-    ledger: Mark = NO_MARK
+    ledger: LedgerPosition = NO_POSITION
     """As above, if it was an answer to this round at all."""
 
 
-def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Refused | Quarantined:
+def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Declined | Rejected:
     """Judge one reply to one task.
 
     Args:
@@ -65,25 +65,25 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
         largest_norm: bound on the update's l2 norm, from `largest_plausible_norm`.
     """
     if not message.has_content():
-        return Quarantined(Reason.NODE_ERROR)
+        return Rejected(Reason.NODE_ERROR)
     try:
         reply = decode_reply(message.content, task.wire)
     except VersionError:
-        return Refused(Status.REFUSED_VERSION)
+        return Declined(Status.REFUSED_VERSION)
     except EncodingError:
-        return Quarantined(Reason.SHAPE)
+        return Rejected(Reason.SHAPE)
     except PeerError:
-        return Quarantined(Reason.MALFORMED)
+        return Rejected(Reason.MALFORMED)
     if reply.status is Status.REFUSED_VERSION:
         # whoever cannot read the task cannot say which one it was
-        return Refused(reply.status)
+        return Declined(reply.status)
     reason = _mismatch(reply, task)
     if reason is not None:
-        return Quarantined(reason)
+        return Rejected(reason)
     if reply.status is not Status.TRAINED:
-        return Refused(reply.status, reply.ledger)
+        return Declined(reply.status, reply.ledger)
     reason = _implausible(reply.update, task, largest_norm)
-    return Quarantined(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
+    return Rejected(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
 
 
 def largest_plausible_norm(

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 
-class StateFile:
+class ActivationFile:
     """Rows (rows, width) of one type of number. It stays readable when its name is gone.
 
     Args:

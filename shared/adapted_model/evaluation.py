@@ -13,7 +13,7 @@ from shared.records.ragged import Records
 from shared.tasks.kind import Evidence
 
 
-class Judged(NamedTuple):
+class Evaluated(NamedTuple):
     """What was seen on one dataset."""
 
     evidence: list[Evidence]
@@ -22,7 +22,7 @@ class Judged(NamedTuple):
     """Mean over usable records; 0 without any, or if it was not asked for."""
 
 
-def judge(
+def evaluate(
     model: AdaptedModel,
     records: Records,
     *,
@@ -31,7 +31,7 @@ def judge(
     sizes: NDArray[np.int64] | None = None,
     with_loss: bool = False,
     on_batch: Callable[[], None] = lambda: None,
-) -> Judged:
+) -> Evaluated:
     """Run the model on every usable record.
 
     Args:
@@ -57,4 +57,4 @@ def judge(
             if with_loss:
                 total += float(model.losses(batch).double().sum())
     evidence = [found[index] for index in usable.tolist()]
-    return Judged(evidence, total / max(1, len(evidence)))
+    return Evaluated(evidence, total / max(1, len(evidence)))

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from shared.adapted_model.activation_file import StateFile
+from shared.adapted_model.activation_file import ActivationFile
 from shared.adapted_model.model import AdaptedModel
 from shared.records.batches import LENGTH_STEP, Batch, Fills, collate, mask_of, pad, padded_length, shapes
 from shared.records.ragged import Records
@@ -33,7 +33,7 @@ Storage = Literal["float32", "float16"]
 SUFFIXES: dict[str, str] = {"float32": "f32", "float16": "f16"}
 
 
-class Prefix:
+class FrozenActivations:
     """Gives the batches that training starts from, computing frozen activations each time."""
 
     def __init__(
@@ -56,15 +56,15 @@ class Prefix:
     def batch(self, indices: Sequence[int], *, step: int = LENGTH_STEP) -> Batch:
         """What the trained part of the model takes for a physical batch."""
         model = self.model
-        if not model.frozen_prefix:
+        if not model.has_frozen_layers:
             return collate(self.records, indices, model.kind.fills, self.device, step=step)
-        above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in model.prefix_fields}
+        above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in model.frozen_fields}
         batch = collate(self.records, indices, above, self.device, step=step)
         states = self.states(indices)
         if model.head_only:
             return batch | {"states": torch.stack(states).to(self.device)}
         lengths = [len(rows) for rows in states]
-        if "ids" not in model.prefix_fields:  # images and recordings have one length and no mask
+        if "ids" not in model.frozen_fields:  # images and recordings have one length and no mask
             return batch | {"states": torch.stack(states).to(self.device)}
         length = padded_length(max(lengths), step)
         # padded first, then moved: a GPU is sent one tensor, not one per record
@@ -74,7 +74,7 @@ class Prefix:
         }
 
 
-class CachedPrefix(Prefix):
+class CachedActivations(FrozenActivations):
     """The same activations, bit for bit, from a file that only its owner reads."""
 
     def __init__(
@@ -84,7 +84,7 @@ class CachedPrefix(Prefix):
         self._rows = row_offsets(model, records)
         if not path.exists():
             _build(self, path)
-        self._stored = StateFile(path, width=model.width, dtype=storage)
+        self._stored = ActivationFile(path, width=model.width, dtype=storage)
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
         """Activations of the records, read back."""
@@ -92,7 +92,7 @@ class CachedPrefix(Prefix):
         return [torch.from_numpy(rows).float() for rows in kept]
 
 
-def open_prefix(
+def open_activations(
     model: AdaptedModel,
     records: Records,
     device: torch.device,
@@ -100,29 +100,29 @@ def open_prefix(
     folder: Path | None,
     limit_bytes: int,
     storage: Storage = "float32",
-) -> Prefix:
+) -> FrozenActivations:
     """Open the cache for this model and dataset, or compute each time if there is nothing to keep or no room for it."""
-    if folder is None or not model.frozen_prefix or not len(records):
-        return Prefix(model, records, device, storage=storage)
+    if folder is None or not model.has_frozen_layers or not len(records):
+        return FrozenActivations(model, records, device, storage=storage)
     size_bytes = int(row_offsets(model, records)[-1]) * model.width * np.dtype(storage).itemsize
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    path = _cache_path(folder, model, records, model.prefix_id, storage)
+    path = _cache_path(folder, model, records, model.frozen_id, storage)
     if not path.exists() and size_bytes > min(limit_bytes, shutil.disk_usage(folder).free // 2):
-        return Prefix(model, records, device, storage=storage)
-    return CachedPrefix(model, records, device, path, storage=storage)
+        return FrozenActivations(model, records, device, storage=storage)
+    return CachedActivations(model, records, device, path, storage=storage)
 
 
-def prefix_for(
+def activations_for(
     model: AdaptedModel, records: Records, device: torch.device, performance: Performance, folder: Path | None
-) -> Prefix:
+) -> FrozenActivations:
     """Open what a study's performance settings allow; no folder, no cache."""
-    return open_prefix(
+    return open_activations(
         model,
         records,
         device,
-        folder=folder if performance.prefix_cache else None,
-        limit_bytes=performance.prefix_cache_limit_bytes,
-        storage=performance.prefix_storage,
+        folder=folder if performance.activation_cache else None,
+        limit_bytes=performance.activation_cache_limit_bytes,
+        storage=performance.activation_storage,
     )
 
 
@@ -162,7 +162,7 @@ def canonical_states(
     """Run the frozen part on one canonical batch."""
     batch = collate(records, indices, _below(model), device)
     length = batch["mask"].shape[1] if "mask" in batch else 1
-    states = model.prefix(_canonical(batch, canonical_rows(length + model.kind.fixed_tokens)))
+    states = model.frozen_states(_canonical(batch, canonical_rows(length + model.kind.fixed_tokens)))
     kept = model.state_rows(records)[list(indices)].tolist()
     return [states[row, : kept[row]].clone() for row in range(len(indices))]
 
@@ -179,55 +179,57 @@ def _canonical(batch: Batch, rows: int) -> Batch:
 
 
 def _below(model: AdaptedModel) -> Fills:
-    return {name: model.kind.fills[name] for name in model.prefix_fields}
+    return {name: model.kind.fills[name] for name in model.frozen_fields}
 
 
-def _build(prefix: CachedPrefix, path: Path) -> None:
+def _build(activations: CachedActivations, path: Path) -> None:
     # written beside its final name: a crash leaves no half-filled cache behind
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-    model, records = prefix.model, prefix.records
-    stored = StateFile(unfinished, width=model.width, dtype=prefix.storage, new=True)
-    rows, below = row_offsets(model, records), _shallower_cache(prefix, path.parent)
+    model, records = activations.model, activations.records
+    stored = ActivationFile(unfinished, width=model.width, dtype=activations.storage, new=True)
+    rows, below = row_offsets(model, records), _shallower_cache(activations, path.parent)
     try:
         for indices in canonical_batches(model, records, range(len(records))):
             if below is None:
-                found = canonical_states(model, records, indices, prefix.device)
+                found = canonical_states(model, records, indices, activations.device)
             else:
-                found = _pooled_from(prefix, *below, indices)
+                found = _pooled_from(activations, *below, indices)
             for index, states in zip(indices, found, strict=True):
-                stored.write(rows[index], rounded(states, prefix.storage).cpu().numpy())
+                stored.write(rows[index], rounded(states, activations.storage).cpu().numpy())
         stored.flush()
         size_bytes = unfinished.stat().st_size
         unfinished.replace(path)
         if size_bytes >= RESTING_BYTES:
-            model.rest_prefix()
+            model.rest_frozen_layers()
     finally:
         unfinished.unlink(missing_ok=True)  # what a full disk or an interruption leaves is made of private records
 
 
-def _cache_path(folder: Path, model: AdaptedModel, records: Records, prefix_id: str, storage: Storage) -> Path:
-    return folder / f"{records.digest(model.prefix_fields)}-{prefix_id}.{SUFFIXES[storage]}"
+def _cache_path(folder: Path, model: AdaptedModel, records: Records, frozen_id: str, storage: Storage) -> Path:
+    return folder / f"{records.digest(model.frozen_fields)}-{frozen_id}.{SUFFIXES[storage]}"
 
 
-def _shallower_cache(prefix: CachedPrefix, folder: Path) -> tuple[int, StateFile] | None:
+def _shallower_cache(activations: CachedActivations, folder: Path) -> tuple[int, ActivationFile] | None:
     """Activations of a lower cut of the same model and dataset, from which pooled features are soon computed."""
-    model, records = prefix.model, prefix.records
-    if not model.head_only or prefix.storage != "float32":  # rounded twice would not be what is computed anew
+    model, records = activations.model, activations.records
+    if not model.head_only or activations.storage != "float32":  # rounded twice would not be what is computed anew
         return None
     for cut in range(int(model.cut or 0) - 1, 0, -1):
-        path = _cache_path(folder, model, records, model.prefix_id_at(cut), prefix.storage)
+        path = _cache_path(folder, model, records, model.frozen_id_at(cut), activations.storage)
         if path.exists():
-            return cut, StateFile(path, width=model.width, dtype=prefix.storage)
+            return cut, ActivationFile(path, width=model.width, dtype=activations.storage)
     return None
 
 
-def _pooled_from(prefix: CachedPrefix, cut: int, stored: StateFile, indices: Sequence[int]) -> list[Tensor]:
-    model, records = prefix.model, prefix.records
+def _pooled_from(
+    activations: CachedActivations, cut: int, stored: ActivationFile, indices: Sequence[int]
+) -> list[Tensor]:
+    model, records = activations.model, activations.records
     offsets = row_offsets(model, records, pooled=False)
     states = [torch.from_numpy(stored.read(offsets[i], offsets[i + 1])) for i in indices]
     lengths = [len(rows) for rows in states]
-    length = padded_length(max(lengths)) if "ids" in model.prefix_fields else max(lengths)
+    length = padded_length(max(lengths)) if "ids" in model.frozen_fields else max(lengths)
     batch = {"states": pad(states, length), "mask": mask_of(lengths, length)}
-    rows = canonical_rows(length if "ids" in model.prefix_fields else 1 + model.kind.fixed_tokens)
-    pooled = model.pooled_from(cut, _canonical({name: t.to(prefix.device) for name, t in batch.items()}, rows))
+    rows = canonical_rows(length if "ids" in model.frozen_fields else 1 + model.kind.fixed_tokens)
+    pooled = model.pooled_from(cut, _canonical({name: t.to(activations.device) for name, t in batch.items()}, rows))
     return [pooled[row : row + 1].clone() for row in range(len(indices))]

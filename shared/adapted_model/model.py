@@ -12,7 +12,7 @@ from shared.adapted_model import adapters
 from shared.adapted_model.whitened_head import WhitenedHead
 from shared.base_models import layers
 from shared.base_models.load import load_base, width_of
-from shared.base_models.locate import Foundation, find
+from shared.base_models.locate import BaseModelFiles, find
 from shared.base_models.mapped_weights import give_back
 from shared.errors import SettingsError
 from shared.records.batches import Batch, collate
@@ -25,13 +25,13 @@ from shared.tasks.registry import task_kind
 class AdaptedModel(nn.Module):
     """Base, adapter and head as one module; trainable are the adapter and the head."""
 
-    def __init__(self, study: Study, foundation: Foundation, *, with_weights: bool = True) -> None:
+    def __init__(self, study: Study, base_files: BaseModelFiles, *, with_weights: bool = True) -> None:
         super().__init__()
         self.kind: TaskKind = task_kind(study.task)
-        base = load_base(foundation, self.kind.auto, with_weights=with_weights)
+        base = load_base(base_files, self.kind.auto, with_weights=with_weights)
         self.config = base.config
         self.kind.adapt(base)
-        self.foundation = foundation
+        self.base_files = base_files
         self.cut = adapters.lowest_trained_layer(base, study.adapter)
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
         head = self.kind.head(base.config)
@@ -66,29 +66,29 @@ class AdaptedModel(nn.Module):
             parameter.requires_grad_((parameter is moments) == on)
 
     @property
-    def frozen_prefix(self) -> bool:
+    def has_frozen_layers(self) -> bool:
         """Whether whole layers lie below the first trained tensor."""
         return self._parts is not None or self.head_only
 
     @property
-    def prefix_fields(self) -> tuple[str, ...]:
-        """Fields that `prefix` reads."""
+    def frozen_fields(self) -> tuple[str, ...]:
+        """Fields that `frozen_states` reads."""
         return tuple(name for name in self.kind.reads if name in self.kind.fills)
 
     @property
-    def prefix_id(self) -> str:
-        """Names what `prefix` computes: the base model, and where it is cut."""
-        return f"{self.foundation.fingerprint[:16]}-pooled" if self.head_only else self.prefix_id_at(self.cut or 0)
+    def frozen_id(self) -> str:
+        """Names what `frozen_states` computes: the base model, and where it is cut."""
+        return f"{self.base_files.fingerprint[:16]}-pooled" if self.head_only else self.frozen_id_at(self.cut or 0)
 
-    def prefix_id_at(self, cut: int) -> str:
+    def frozen_id_at(self, cut: int) -> str:
         """The name for a cut elsewhere in the same base model."""
-        return f"{self.foundation.fingerprint[:16]}-{cut}"
+        return f"{self.base_files.fingerprint[:16]}-{cut}"
 
     def state_rows(self, records: Records, *, pooled: bool | None = None) -> NDArray[np.int64]:
-        """How many states `prefix` gives of each record (records,): one if it is pooled, else one per token."""
+        """How many states `frozen_states` gives of each record (records,): one if it is pooled, else one per token."""
         if self.head_only if pooled is None else pooled:
             return np.ones(len(records), dtype=np.int64)
-        if "ids" in self.prefix_fields:
+        if "ids" in self.frozen_fields:
             return records["ids"].lengths
         return np.full(len(records), self._fixed_rows, dtype=np.int64)
 
@@ -96,7 +96,7 @@ class AdaptedModel(nn.Module):
     def _fixed_rows(self) -> int:
         """States of an image or a recording, found by running one: the configuration does not always tell."""
         one = self.kind.synthetic(self.config, [1], variant=0)
-        fills = {name: self.kind.fills[name] for name in self.prefix_fields}
+        fills = {name: self.kind.fills[name] for name in self.frozen_fields}
         assert self._parts is not None  # noqa: S101 - asked only of a model that is cut
         with torch.no_grad():
             batch = collate(one, [0], fills, next(self.parameters()).device)
@@ -107,7 +107,7 @@ class AdaptedModel(nn.Module):
         with torch.no_grad():
             return self.kind.features(self.kind.run(layers.above(self.base, cut), batch), batch)
 
-    def prefix(self, batch: Batch) -> Tensor:
+    def frozen_states(self, batch: Batch) -> Tensor:
         """Everything below the lowest trained layer (records, tokens, width); no gradient ever flows here.
 
         If only the head is trained on pooled features, these are all there is: (records, 1, width).
@@ -116,11 +116,11 @@ class AdaptedModel(nn.Module):
             if self.head_only:
                 return self.kind.features(self.kind.run(self.base, batch), batch).unsqueeze(1)
             if self._parts is None:
-                raise ValueError("a model that is not cut has no prefix")
+                raise ValueError("a model that is not cut has no frozen layers below")
             return self.kind.frozen(self._parts[0], batch)
 
-    def rest_prefix(self) -> None:
-        """Give back the memory of what `prefix` reads, where that is possible: kept activations spare it for long."""
+    def rest_frozen_layers(self) -> None:
+        """Give back the memory that `frozen_states` reads, where the system allows it, once activations are kept."""
         give_back((self.base if self._parts is None else self._parts[0]).parameters())
 
     def part_for(self, batch: Batch) -> nn.Module:
@@ -128,7 +128,7 @@ class AdaptedModel(nn.Module):
         return self._parts[1] if self._parts is not None and "states" in batch else self.base
 
     def outputs(self, batch: Batch) -> Tensor:
-        """What the task predicts (records, …), from `states` that `prefix` gave if the model is cut."""
+        """What the task predicts (records, …), from `states` that `frozen_states` gave if the model is cut."""
         return self.kind.answer(self.head, self._features(batch), batch)
 
     def _features(self, batch: Batch) -> Tensor:
@@ -145,7 +145,7 @@ class AdaptedModel(nn.Module):
         return torch.where(batch["usable"], losses, torch.zeros_like(losses))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Outputs in one uncut pass: the oracle for `prefix` and `outputs`, and what users of the result call."""
+        """Outputs in one uncut pass: the oracle for `frozen_states` and `outputs`, and the call for users."""
         return self.outputs({name: tensor for name, tensor in batch.items() if name != "states"})
 
     def load(self, packed: NDArray[np.float32]) -> None:
@@ -167,20 +167,20 @@ class AdaptedModel(nn.Module):
         return self.base if isinstance(self.base, PeftModel) else None
 
 
-def build(study: Study, foundation: Foundation | None = None) -> AdaptedModel:
+def build(study: Study, base_files: BaseModelFiles | None = None) -> AdaptedModel:
     """Load the study's base model, from where the study says or from `foundation`, and make it trainable."""
     # a GPU would round what convolutions multiply to ten bits: then a batch is off from its records by 5e-4, not 2e-6
     torch.backends.cudnn.allow_tf32 = False
-    return AdaptedModel(study, foundation or find(study.model))
+    return AdaptedModel(study, base_files or find(study.model))
 
 
-def layout_of(study: Study, foundation: Foundation | None = None) -> adapters.Layout:
+def layout_of(study: Study, base_files: BaseModelFiles | None = None) -> adapters.Layout:
     """Names and shapes of what the study trains, without loading weights."""
-    return AdaptedModel(study, foundation or find(study.model), with_weights=False).layout
+    return AdaptedModel(study, base_files or find(study.model), with_weights=False).layout
 
 
-def initial_adapter(study: Study, foundation: Foundation | None = None) -> NDArray[np.float32]:
+def initial_adapter(study: Study, base_files: BaseModelFiles | None = None) -> NDArray[np.float32]:
     """The packed adapter before round 1: public, and the same for everyone."""
     if study.adapter.method in ("ffa-lora", "head-only"):
-        return np.zeros(layout_of(study, foundation).length, np.float32)
-    return build(study, foundation).packed()
+        return np.zeros(layout_of(study, base_files).length, np.float32)
+    return build(study, base_files).packed()

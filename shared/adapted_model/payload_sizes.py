@@ -2,29 +2,29 @@
 
 from shared.adapted_model.model import AdaptedModel
 from shared.base_models.load import load_base
-from shared.base_models.locate import Foundation, find
+from shared.base_models.locate import BaseModelFiles, find
 from shared.protocol.update_encoding import WIRES, packed_bytes
 from shared.study.declaration import Adapter, Study
 from shared.tasks.registry import task_kind
 
 
-def adapter_bytes(study: Study, foundation: Foundation | None = None) -> dict[str, int]:
+def adapter_bytes(study: Study, base_files: BaseModelFiles | None = None) -> dict[str, int]:
     """One update of the study, by the encoding that it could choose."""
-    length = AdaptedModel(study, foundation or find(study.model), with_weights=False).layout.length
+    length = AdaptedModel(study, base_files or find(study.model), with_weights=False).layout.length
     return {wire: packed_bytes(length, wire) for wire in WIRES}
 
 
-def full_lora_bytes(study: Study, foundation: Foundation | None = None) -> int:
+def full_lora_bytes(study: Study, base_files: BaseModelFiles | None = None) -> int:
     """A and B of every layer, and the head, as float32."""
     adapter = Adapter(rank=study.adapter.rank, target_modules=study.adapter.target_modules, layers="all")
     changed = study.model_copy(update={"adapter": adapter})
-    model = AdaptedModel(changed, foundation or find(study.model), with_weights=False)
+    model = AdaptedModel(changed, base_files or find(study.model), with_weights=False)
     sent = (p.numel() for name, p in model.named_parameters() if ".lora_" in name or name.startswith("head."))
     return packed_bytes(sum(sent), "float32")
 
 
-def full_model_bytes(study: Study, foundation: Foundation | None = None) -> int:
+def full_model_bytes(study: Study, base_files: BaseModelFiles | None = None) -> int:
     """Every weight of the base model, as float32."""
-    base = load_base(foundation or find(study.model), task_kind(study.task).auto, with_weights=False)
+    base = load_base(base_files or find(study.model), task_kind(study.task).auto, with_weights=False)
     sizes: list[int] = [p.numel() for p in base.parameters()]
     return packed_bytes(sum(sizes), "float32")

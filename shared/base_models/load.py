@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from shared.base_models.locate import Foundation
+from shared.base_models.locate import BaseModelFiles
 from shared.errors import SettingsError
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ LAYER_DROPS = ("decoder_layerdrop", "encoder_layerdrop", "layerdrop")
 MASKINGS = ("mask_feature_prob", "mask_time_prob")
 
 
-def load_base(foundation: Foundation, auto: Any, *, with_weights: bool = True) -> PreTrainedModel:
+def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = True) -> PreTrainedModel:
     """Load the model in float32, in evaluation mode, without dropout and without an untrained pooler.
 
     Args:
@@ -33,12 +33,12 @@ def load_base(foundation: Foundation, auto: Any, *, with_weights: bool = True) -
     Raises:
         SettingsError: the model has no such form, or mixes records by batch statistics.
     """
-    config = AutoConfig.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
+    config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
     _switch_off(config)
     try:
         if with_weights:
             model = auto.from_pretrained(
-                foundation.directory, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32
+                base_files.directory, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32
             )
         else:
             with torch.device("meta"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from shared.base_models.bundled import embedded_folder, embedded_here, known
+from shared.base_models.bundled import bundled_folder, bundled_here, known
 from shared.errors import SettingsError
 from shared.files import file_sha256
 from shared.study.declaration import Model, is_hub_id
@@ -24,7 +24,7 @@ IDENTITY_FILES = (
 
 
 @dataclass(frozen=True)
-class Foundation:
+class BaseModelFiles:
     """A base model on this machine."""
 
     directory: Path
@@ -32,7 +32,7 @@ class Foundation:
     """SHA-256 over weights, configuration and tokenizer files."""
 
 
-def find(model: Model) -> Foundation:
+def find(model: Model) -> BaseModelFiles:
     """Locate a base model and check that it is the one the study names.
 
     Raises:
@@ -45,18 +45,18 @@ def find(model: Model) -> Foundation:
             f"Expected a base model with fingerprint {model.fingerprint}, got {fingerprint} for {model.source}.",
             hint="The weights differ from those the study was written for; install the right ones.",
         )
-    return Foundation(directory, fingerprint)
+    return BaseModelFiles(directory, fingerprint)
 
 
-def find_by_fingerprint(fingerprint: str, folder: Path) -> Foundation:
+def find_by_fingerprint(fingerprint: str, folder: Path) -> BaseModelFiles:
     """The base model with this fingerprint among a machine's own: model folders in `folder`, or installed packages.
 
     Raises:
         SettingsError: there is none.
     """
-    for foundation in on_this_machine(folder):
-        if foundation.fingerprint == fingerprint:
-            return foundation
+    for base_files in on_this_machine(folder):
+        if base_files.fingerprint == fingerprint:
+            return base_files
     raise SettingsError(
         f"Expected a base model with fingerprint {fingerprint[:16]}… in {folder} or installed, got none.",
         hint="Put the model's folder (config.json, tokenizer, *.safetensors) there: nothing is downloaded for a study. "
@@ -64,23 +64,23 @@ def find_by_fingerprint(fingerprint: str, folder: Path) -> Foundation:
     )
 
 
-def on_this_machine(folder: Path) -> Iterator[Foundation]:
+def on_this_machine(folder: Path) -> Iterator[BaseModelFiles]:
     """Every base model in `folder`, one folder each, then every installed one; each takes a moment to hash."""
     candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
-    for directory in [*candidates, *embedded_here()]:
+    for directory in [*candidates, *bundled_here()]:
         if any(directory.glob("*.safetensors")):
-            yield Foundation(directory, _fingerprint(directory))
+            yield BaseModelFiles(directory, _fingerprint(directory))
 
 
-def load_tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:
+def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
     """Load the tokenizer that belongs to the base model."""
-    return AutoTokenizer.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
+    return AutoTokenizer.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
 
 
 def _directory(model: Model) -> Path:
     kind, _, name = model.source.partition(":")
     if kind == "embedded":
-        return embedded_folder(name)
+        return bundled_folder(name)
     if is_hub_id(model.source):
         return _from_hub(model.source, str(model.revision))
     directory = Path(model.source).expanduser()

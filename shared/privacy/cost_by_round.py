@@ -4,18 +4,18 @@ from collections.abc import Callable
 
 from shared.checks import at_least, positive
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.noise_schedule import PrivacyPlan
+from shared.privacy.noise_schedule import NoiseSchedule
 
 MOST_ROUNDS = 2**20
 
 
-def epsilon_by_round(planned: PrivacyPlan, *, rounds: int, local_steps: int) -> list[float]:
+def epsilon_by_round(planned: NoiseSchedule, *, rounds: int, local_steps: int) -> list[float]:
     """Epsilon by RDP after round 1, 2, … of a node that joins every one of them (rounds,)."""
     at_least(1, rounds=rounds, local_steps=local_steps)
     return [epsilon_rdp([planned.release(number * local_steps)], planned.delta) for number in range(1, 1 + rounds)]
 
 
-def rounds_afforded(planned: PrivacyPlan, *, local_steps: int, limit: float, spent_steps: int = 0) -> int:
+def rounds_afforded(planned: NoiseSchedule, *, local_steps: int, limit: float, spent_steps: int = 0) -> int:
     """How many more rounds of this plan a node's limit affords.
 
     Guarantee: so many more rounds cost no more than `limit`, and one more round would.

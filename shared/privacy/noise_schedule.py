@@ -14,7 +14,7 @@ from shared.study.declaration import Privacy
 
 
 @dataclass(frozen=True)
-class PrivacyPlan:
+class NoiseSchedule:
     """What every node of a study does to every step."""
 
     noise_multiplier: float
@@ -34,7 +34,7 @@ class PrivacyPlan:
         return SubsampledGaussian(self.noise_multiplier, self.sampling_rate, steps, self.clip_norm)
 
 
-def plan(privacy: Privacy, *, steps: int) -> PrivacyPlan:
+def plan(privacy: Privacy, *, steps: int) -> NoiseSchedule:
     """Set the noise for a whole study in advance.
 
     Guarantee: noise multiplier, sampling rate, steps and clipping follow from the study alone, never from data, site
@@ -50,7 +50,7 @@ def plan(privacy: Privacy, *, steps: int) -> PrivacyPlan:
     sigma = noise_multiplier(
         epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=privacy.sampling_rate, steps=steps
     )
-    return PrivacyPlan(
+    return NoiseSchedule(
         noise_multiplier=sigma,
         sampling_rate=privacy.sampling_rate,
         steps=steps,

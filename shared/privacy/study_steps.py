@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from shared.adapted_model.whitening import MEASURING_RATE, MOMENTS
 from shared.errors import BudgetError
-from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.privacy.signal_to_noise import Batch, Part, Steps, ratio
 from shared.study.declaration import Study
 from shared.study.schedule import learning_rate_factors, round_factors
@@ -38,12 +38,12 @@ def batch_of(study: Study, declared_size: int) -> Batch:
     return Batch(rate * declared_size, rate * study.federation.divisor_size(declared_size))
 
 
-def round_steps(study: Study, planned: PrivacyPlan, batch: Batch, number: int) -> Steps:
+def round_steps(study: Study, planned: NoiseSchedule, batch: Batch, number: int) -> Steps:
     """The steps of one round."""
     return Steps(round_factors(study, number), planned.noise_multiplier, planned.clip_norm, batch)
 
 
-def all_steps(study: Study, planned: PrivacyPlan, batch: Batch) -> Steps:
+def all_steps(study: Study, planned: NoiseSchedule, batch: Batch) -> Steps:
     """The steps of the whole study that train."""
     training = study.total_steps - study.measuring_rounds * study.training.local_steps
     factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)

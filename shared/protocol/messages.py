@@ -53,7 +53,7 @@ class Status(IntEnum):
 
 
 @dataclass(frozen=True)
-class Mark:
+class LedgerPosition:
     """Where a node's ledger stood: told by the node with every round it paid for, and told back by the server."""
 
     height: int = 0
@@ -62,7 +62,7 @@ class Mark:
     """Hash of the last row; salted, so it says nothing about what the row holds."""
 
 
-NO_MARK = Mark()
+NO_POSITION = LedgerPosition()
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TrainTask:
     study_run: str
     round: int
     adapter: Vector
-    echo: Mark = NO_MARK
+    server_copy: LedgerPosition = NO_POSITION
     """This node's ledger as the server last saw it."""
     version: int = PROTOCOL_VERSION
     """Of the protocol, that the node speaks as well; the reply comes back in the same."""
@@ -116,7 +116,7 @@ class TrainReply:
     base_sha256: str
     status: Status
     update: Vector
-    ledger: Mark = NO_MARK
+    ledger: LedgerPosition = NO_POSITION
     """The node's ledger when it paid for this round."""
     encoding: Encoding = FLOAT32
     """What the update's values were rounded to."""
@@ -158,12 +158,12 @@ def encode_task(task: TrainTask) -> RecordDict:
         "adapter": pack(task.adapter),
         **({"wire": task.wire} if task.version >= SAYS_WIRE else {}),
     }
-    return RecordDict({"task": ConfigRecord(config), "echo": _echo(task.echo, task.version)})
+    return RecordDict({"task": ConfigRecord(config), "echo": _server_copy(task.server_copy, task.version)})
 
 
-def with_echo(records: RecordDict, echo: Mark) -> RecordDict:
+def with_server_copy(records: RecordDict, server_copy: LedgerPosition) -> RecordDict:
     """The same task for a node with this ledger; the adapter is shared, not copied."""
-    return RecordDict({**records, "echo": _echo(echo, _version(_config(records, "task")))})
+    return RecordDict({**records, "echo": _server_copy(server_copy, _version(_config(records, "task")))})
 
 
 def encode_offer(offer: StudyOffer) -> RecordDict:
@@ -220,9 +220,9 @@ def decode_task(records: RecordDict) -> TrainTask:
     config = _config(records, "task")
     packed = _bytes(config, "adapter")
     adapter = unpack(packed, "float32")[0].copy()
-    echo = _read_mark(_config(records, "echo"))
+    server_copy = _read_position(_config(records, "echo"))
     study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
-    task = TrainTask(study_sha256, study_run, _round(config), adapter, echo, version, _wire(config, version))
+    task = TrainTask(study_sha256, study_run, _round(config), adapter, server_copy, version, _wire(config, version))
     if task.round == 0:
         raise PeerError("Expected rounds to count from 1, got round=0.")
     if _sha256(packed) != _text(config, "adapter-sha256"):
@@ -240,7 +240,7 @@ def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> Recor
         "round": reply.round,
         "base-sha256": reply.base_sha256,
         "status": int(reply.status),
-        **_mark(reply.ledger),
+        **_position(reply.ledger),
         "update": pack(reply.update, reply.encoding),
     }
     return RecordDict({"reply": ConfigRecord(config)})
@@ -263,7 +263,7 @@ def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
         _text(config, "base-sha256"),
         _status(config),
         update,
-        _read_mark(config),
+        _read_position(config),
         encoding,
     )
 
@@ -299,21 +299,21 @@ def _versions(config: Values) -> Versions:
     return Versions(_number(config, "oldest-version"), _number(config, "newest-version"))
 
 
-def _echo(mark: Mark, version: int) -> ConfigRecord:
-    config: dict[str, Any] = {"protocol-version": version, **_mark(mark)}
+def _server_copy(position: LedgerPosition, version: int) -> ConfigRecord:
+    config: dict[str, Any] = {"protocol-version": version, **_position(position)}
     return ConfigRecord(config)
 
 
-def _mark(mark: Mark) -> dict[str, Any]:
+def _position(position: LedgerPosition) -> dict[str, Any]:
     # a number as text of one width: every reply of a study has the same length
-    return {"height": f"{mark.height:012d}", "head": mark.head}
+    return {"height": f"{position.height:012d}", "head": position.head}
 
 
-def _read_mark(config: Values) -> Mark:
+def _read_position(config: Values) -> LedgerPosition:
     height, head = _text(config, "height"), _text(config, "head")
     if not (MARK_HEIGHT.fullmatch(height) and MARK_HEAD.fullmatch(head)):
         raise PeerError("Expected the height and head hash of a ledger, got something else.")
-    return Mark(int(height), head)
+    return LedgerPosition(int(height), head)
 
 
 def _status(config: Values) -> Status:

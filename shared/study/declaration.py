@@ -181,11 +181,11 @@ class Performance(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Of the trained part's matrix products; DoRA and IA3 stay at `float32` on a GPU. Gradients are summed, clipped and
     noised in float64 either way."""
-    prefix_cache: bool = True
+    activation_cache: bool = True
     """Keep the activations below the lowest adapted layer on disk for the length of the study."""
-    prefix_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)
+    activation_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)
     """A dataset whose activations would be larger is trained without the cache."""
-    prefix_storage: Literal["float32", "float16"] = "float32"
+    activation_storage: Literal["float32", "float16"] = "float32"
     """What activations below the lowest adapted layer are kept in. In half precision they take half the room, and each
     record's are rounded once, by itself: gradients are exact for the rounded activations."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from shared.base_models.locate import Foundation
+from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Records, ragged
 from shared.study import tasks as declarations
@@ -29,9 +29,9 @@ class AudioClassification(OneLabelKind):
         self.task = task
         self.fills = {"sound": None, "target": None}
 
-    def processor(self, foundation: Foundation) -> Hearing:
+    def processor(self, base_files: BaseModelFiles) -> Hearing:
         """How the base model wants its recordings."""
-        return sound_processor(foundation, self.task.seconds)
+        return sound_processor(base_files, self.task.seconds)
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
         """What is heard, and the label; a missing or broken recording, or an unknown label, cannot be used."""
@@ -76,7 +76,7 @@ class AudioClassification(OneLabelKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
 
-def sound_processor(foundation: Foundation, seconds: float) -> Hearing:
+def sound_processor(base_files: BaseModelFiles, seconds: float) -> Hearing:
     """How the base model in this folder wants recordings of so many seconds."""
-    found = AutoConfig.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
-    return hearing(foundation.directory, found, seconds)
+    found = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    return hearing(base_files.directory, found, seconds)

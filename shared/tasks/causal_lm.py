@@ -110,7 +110,7 @@ class CausalLanguageModel(TaskKind):
     def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
         """How the model goes on after each prompt, or after each text, up to `max_length` tokens in all."""
         del batch
-        tokenizer = self.processor(model.foundation)
+        tokenizer = self.processor(model.base_files)
         return [self._continued(model, tokenizer, records, index) for index in indices]
 
     def _continued(

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig
 
-from shared.base_models.locate import Foundation
+from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
@@ -29,9 +29,9 @@ class ImageClassification(OneLabelKind):
         self.task = task
         self.fills = {"pixels": None, "target": None}
 
-    def processor(self, foundation: Foundation) -> Framing:
+    def processor(self, base_files: BaseModelFiles) -> Framing:
         """How the base model wants its images."""
-        return image_processor(foundation)
+        return image_processor(base_files)
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
         """Pixels and the label; an image that is missing, broken or too large, or an unknown label, cannot be used."""
@@ -69,10 +69,10 @@ class ImageClassification(OneLabelKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
 
-def image_processor(foundation: Foundation) -> Framing:
+def image_processor(base_files: BaseModelFiles) -> Framing:
     """How the base model in this folder wants its images."""
-    found = AutoConfig.from_pretrained(foundation.directory, trust_remote_code=False, local_files_only=True)
-    return framing(foundation.directory, found)
+    found = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    return framing(base_files.directory, found)
 
 
 def seen(batch: Batch, framed: Framing) -> Tensor:

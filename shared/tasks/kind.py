@@ -13,7 +13,7 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
-from shared.base_models.locate import Foundation, load_tokenizer
+from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.records.batches import Batch, Fills, attention
 from shared.records.ragged import Encoded, Records
 
@@ -61,9 +61,9 @@ class TaskKind(ABC):
     answers: tuple[str, ...] = ("label", "tags", "answer", "target", "mask", "transcript", "rating")
     """Columns that say what is to be predicted: who asks a finished model leaves them out."""
 
-    def processor(self, foundation: Foundation) -> Any:
+    def processor(self, base_files: BaseModelFiles) -> Any:
         """What turns cells into arrays: the base model's tokenizer."""
-        return load_tokenizer(foundation)
+        return load_tokenizer(base_files)
 
     @abstractmethod
     def encode(self, rows: Rows, processor: Any) -> Encoded:

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig
 
 from shared.base_models.load import width_of
-from shared.base_models.locate import Foundation
+from shared.base_models.locate import BaseModelFiles
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
@@ -48,9 +48,9 @@ class SemanticSegmentation(TaskKind):
         self.classes = len(task.labels)
         self.fills = {"pixels": None, "mask_values": None}
 
-    def processor(self, foundation: Foundation) -> Framing:
+    def processor(self, base_files: BaseModelFiles) -> Framing:
         """How the base model wants its images."""
-        return image_processor(foundation)
+        return image_processor(base_files)
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
         """Pixels and their classes, both as the model sees them; a row with a bad image or mask cannot be used."""

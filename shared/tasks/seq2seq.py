@@ -11,7 +11,7 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
 
-from shared.base_models.locate import Foundation, load_tokenizer
+from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.errors import SettingsError
 from shared.records.batches import Batch, attention
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
@@ -108,7 +108,7 @@ class SequenceToSequence(TaskKind):
     def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
         """What the model writes, greedily."""
         del records, indices
-        tokenizer, config = _tokenizer(model.foundation), model.config
+        tokenizer, config = _tokenizer(model.base_files), model.config
         with torch.no_grad():
             said = model.part_for(batch).generate(  # type: ignore[operator]
                 **_source(batch),
@@ -157,5 +157,5 @@ def _target_ids(tokenizer: PreTrainedTokenizerBase, target: str, max_length: int
 
 
 @lru_cache(maxsize=2)
-def _tokenizer(foundation: Foundation) -> PreTrainedTokenizerBase:
-    return load_tokenizer(foundation)
+def _tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
+    return load_tokenizer(base_files)

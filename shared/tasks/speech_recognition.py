@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSpeechSeq2Seq, PretrainedConfig, PreTrainedTokenizerBase
 
-from shared.base_models.locate import Foundation, load_tokenizer
+from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
@@ -49,9 +49,9 @@ class SpeechRecognition(TaskKind):
         self.fills = {"sound": None, "ids": 0, "target": UNKNOWN}
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
-    def processor(self, foundation: Foundation) -> Processor:
+    def processor(self, base_files: BaseModelFiles) -> Processor:
         """How the base model wants its recordings, and its tokenizer."""
-        return Processor(sound_processor(foundation, self.task.seconds), load_tokenizer(foundation))
+        return Processor(sound_processor(base_files, self.task.seconds), load_tokenizer(base_files))
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
         """What is heard, what is to be written, and the transcript itself; one without words cannot be used."""
@@ -99,7 +99,7 @@ class SpeechRecognition(TaskKind):
     def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """What is written, always taking the likeliest token, and the transcript, both as `normalised` has them."""
         if self._tokenizer is None:
-            self._tokenizer = load_tokenizer(model.foundation)
+            self._tokenizer = load_tokenizer(model.base_files)
         tokenizer = self._tokenizer
         prompt, end = list(tokenizer.prefix_tokens), int(tokenizer.eos_token_id)
         most = self.task.max_target_length - len(prompt)

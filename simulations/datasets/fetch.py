@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.base_models.bundled import EMBEDDED, embedded_folder
+from shared.base_models.bundled import BUNDLED, bundled_folder
 from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
 from simulations.datasets.audio import prompts, spoken_digits
@@ -125,11 +125,11 @@ def find(name: str, folder: Path) -> Path | None:
     if name in DATA:
         table = folder / name / DATA[name].file
         return table if table.is_file() else None
-    if name not in EMBEDDED:  # trained here, so that no two machines get the same weights
+    if name not in BUNDLED:  # trained here, so that no two machines get the same weights
         trained = folder / "models" / name
         return trained if (trained / WEIGHTS).is_file() else None
     try:
-        return embedded_folder(name, folder)
+        return bundled_folder(name, folder)
     except SettingsError:
         return None
 
@@ -151,9 +151,9 @@ def listed(folder: Path) -> list[dict[str, str | float | bool]]:
 
 def _check(name: str, new: Path) -> None:
     """Refuse a model whose conversion gave other weights than the pinned ones."""
-    if name not in EMBEDDED:
+    if name not in BUNDLED:
         return
-    found, expected = file_sha256(new / WEIGHTS), EMBEDDED[name].weights_sha256
+    found, expected = file_sha256(new / WEIGHTS), BUNDLED[name].weights_sha256
     if found != expected:
         raise DataError(
             f"Expected weights of {name} with SHA-256 {expected}, got {found}.",

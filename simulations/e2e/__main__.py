@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import typer
 
-from client.vault.records.splits import Role, roles
+from client.vault.records.splits import Split, splits_of
 from server.export.adapter import PACKED_FILE
 from server.rounds.evaluation import evaluator
 from shared.base_models.locate import find
@@ -92,7 +92,7 @@ def _whole_study(folder: Path) -> bool:
     folder.mkdir()
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
     contents = list(zip(table["text"], table["label"], strict=True))
-    owned = [role is Role.HOLDOUT for role in roles(contents, key=KEY, holdout=0.15)]
+    owned = [split is Split.HOLDOUT for split in splits_of(contents, key=KEY, holdout=0.15)]
     (folder / "server").mkdir()
     table[owned].to_csv(folder / "own.csv", index=False)
     nodes = table[[not mine for mine in owned]]

@@ -34,11 +34,11 @@ def budget_is_spent(scene: Scene) -> str:
     federation.server("stop", scene.run)
     try:
         first = _short_study(scene, scene.honest)
-        after = books(scene, name).spent
+        after = state(scene, name).spent
         if any(scene.node_id(name) not in record["accepted"] for record in first):
             raise Impatience(f"{name} was not in the first short study: {first}")
         second = _short_study(scene, [node for node in scene.honest if node != name])
-        if books(scene, name).spent != after or any(scene.node_id(name) in record["asked"] for record in second):
+        if state(scene, name).spent != after or any(scene.node_id(name) in record["asked"] for record in second):
             raise Impatience(f"{name} was in the second short study: {second}")
     finally:
         federation.server("resume", scene.run)
@@ -52,15 +52,15 @@ def limit_is_lowered(scene: Scene) -> str:
     config = federation.config(name)
     settings = config.read_text()
     (declared,) = [line for line in settings.splitlines() if line.startswith("epsilon = ")]
-    before = books(scene, name)
+    before = state(scene, name)
     scene.after(scene.accepted(name), f"{name} trains a round")
-    now = books(scene, name)
+    now = state(scene, name)
     per_round = (now.spent - before.spent) / (now.rounds - before.rounds)
     limit = now.spent + ROOM_ROUNDS * per_round
     try:
         config.write_text(settings.replace(declared, f"epsilon = {limit:.6f}"))
         record = scene.after(scene.refused(name, "refused_budget"), f"{name} refuses for its budget")
-        after = books(scene, name)
+        after = state(scene, name)
         more = after.rounds - now.rounds
         if not (more and limit - 2 * per_round < after.spent <= limit) or record["outcome"] != "aggregated":
             raise Impatience(f"spent {after.spent}, allowed {limit}, {more} more rounds: {record}")
@@ -70,7 +70,7 @@ def limit_is_lowered(scene: Scene) -> str:
     return f"{more} more rounds, refuses in round {record['round']} at {after.spent:.3f}, back in round {back['round']}"
 
 
-class Books(NamedTuple):
+class LedgerState(NamedTuple):
     """What a node's ledger said at one moment."""
 
     rounds: int
@@ -78,13 +78,13 @@ class Books(NamedTuple):
     spent: float
 
 
-def books(scene: Scene, name: str) -> Books:
+def state(scene: Scene, name: str) -> LedgerState:
     """Ask a node's ledger, once for both."""
     path = scene.federation.folder / f"{name}.rows.jsonl"
     said = json.loads(scene.federation.node(name, "ledger", "--json", "--export", str(path)))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rounds = sum(row["kind"] == "reserve" and row["run"] == scene.run for row in rows)
-    return Books(rounds, float(said["datasets"]["ward"]["spent"]))
+    return LedgerState(rounds, float(said["datasets"]["ward"]["spent"]))
 
 
 def _short_study(scene: Scene, members: list[str]) -> list[Record]:

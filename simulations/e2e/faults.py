@@ -105,14 +105,14 @@ def misbehaving(scene: Scene, kind: str) -> str:
         record = scene.after(
             # 300 MB do not pass the gateway, so that node has not answered at all
             lambda record: (
-                {"node": number, "reason": EXPECTED[kind]} in record["quarantined"]
+                {"node": number, "reason": EXPECTED[kind]} in record["rejected"]
                 or (kind == "huge" and _late(record, number))
             ),
             f"{scene.rogue} is kept out for {EXPECTED[kind]}",
         )
     if number in record["accepted"] or record["outcome"] != "aggregated":
         raise Impatience(f"round {record}")
-    reason = [entry["reason"] for entry in record["quarantined"]] or ["its bytes were not taken"]
+    reason = [entry["reason"] for entry in record["rejected"]] or ["its bytes were not taken"]
     return f"kept out of round {record['round']}: {reason[0]}"
 
 

@@ -16,9 +16,9 @@ import torch
 from flwr.app import Context
 
 from client.app import build_client_app
-from client.vault.training.round_trainer import Trains, Vault, device_for
-from shared.adapted_model.evaluation import judge
-from shared.adapted_model.frozen_activations import Prefix, prefix_for
+from client.vault.training.round_trainer import RoundTrainer, Trainer, device_for
+from shared.adapted_model.evaluation import evaluate
+from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel, build
 from shared.protocol.messages import TrainTask, Vector
 from shared.records.ragged import Records, joined, load
@@ -69,14 +69,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def evaluate(arm_name: str, site_indices: tuple[int, ...], adapter: Vector) -> list[Seen]:
+def evaluate_sites(arm_name: str, site_indices: tuple[int, ...], adapter: Vector) -> list[Seen]:
     """Predict the held-out records of some sites with a global adapter. Exists in simulations only."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     model, parts = _model(arm_name), _held_out(site_indices)
     model.load(adapter)
-    prefix = _prefix(_arm(arm_name), model, joined(parts))
+    activations = _activations(_arm(arm_name), model, joined(parts))
     tokens = _arm(arm_name).study.performance.micro_batch_tokens
-    found = iter(judge(model, prefix.records, tokens=tokens, batch_of=prefix.batch, sizes=prefix.sizes()).evidence)
+    found = iter(
+        evaluate(
+            model, activations.records, tokens=tokens, batch_of=activations.batch, sizes=activations.sizes()
+        ).evidence
+    )
     return [
         Seen(_site(index).name, list(islice(found, int(part.usable.sum()))))
         for index, part in zip(site_indices, parts, strict=True)
@@ -86,16 +90,16 @@ def evaluate(arm_name: str, site_indices: tuple[int, ...], adapter: Vector) -> l
 def build_training_cache(arm_name: str, site_index: int) -> None:
     """Compute the frozen activations of a site's records once, before anything is timed as training."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
-    _prefix(_arm(arm_name), _model(arm_name), load(_prepared().train_path(_site(site_index))))
+    _activations(_arm(arm_name), _model(arm_name), load(_prepared().train_path(_site(site_index))))
 
 
 def build_evaluation_cache(arm_name: str, site_indices: tuple[int, ...]) -> None:
     """Compute those of the held-out records of sites that are evaluated together."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
-    _prefix(_arm(arm_name), _model(arm_name), joined(_held_out(site_indices)))
+    _activations(_arm(arm_name), _model(arm_name), joined(_held_out(site_indices)))
 
 
-def open_site(context: Context, task: TrainTask) -> Trains:
+def open_site(context: Context, task: TrainTask) -> Trainer:
     """The simulated site that a task is for; `study_run` names the arm."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     partition = int(context.node_config["partition-id"])
@@ -104,12 +108,12 @@ def open_site(context: Context, task: TrainTask) -> Trains:
 
 
 @lru_cache(maxsize=1)
-def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trains]:
+def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trainer]:
     """Opens sites of an arm and keeps them; another arm's, and with them its model, are let go."""
     return lru_cache(maxsize=WARM_SITES)(partial(_trains, arm_name))
 
 
-def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
+def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
     arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
     model, size = _model(arm_name), sum(site.declared_size for site in sites)
     parts = [load(prepared.train_path(site)) for site in sites]
@@ -120,9 +124,9 @@ def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trains:
         return SeededRandomnessForSimulation(arm.seed, arm.draws, place, round_number, drawn=arm.drawn)
 
     if not arm.protected:
-        prefix = _prefix(arm, model, records)
-        return SiteWithoutPrivacy(arm.study, model, prefix, declared_size=size, randomness=seeded)
-    vault = TextbookSite if arm.recipe == "textbook" else Vault
+        activations = _activations(arm, model, records)
+        return SiteWithoutPrivacy(arm.study, model, activations, declared_size=size, randomness=seeded)
+    vault = TextbookSite if arm.recipe == "textbook" else RoundTrainer
     return vault(
         arm.study,
         model,
@@ -138,9 +142,9 @@ def _held_out(site_indices: tuple[int, ...]) -> list[Records]:
     return [load(_prepared().holdout_path(_site(index))) for index in site_indices]
 
 
-def _prefix(arm: Arm, model: AdaptedModel, records: Records) -> Prefix:
+def _activations(arm: Arm, model: AdaptedModel, records: Records) -> FrozenActivations:
     device = next(model.parameters()).device
-    return prefix_for(model, records, device, arm.study.performance, _folder() / "cache")
+    return activations_for(model, records, device, arm.study.performance, _folder() / "cache")
 
 
 @lru_cache(maxsize=2)

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from client.vault.records.splits import Role, roles
+from client.vault.records.splits import Split, splits_of
 from server.forecast.forecast import study_plan
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
@@ -106,7 +106,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
 def sizes_of(scenario: Scenario, source: Path) -> dict[str, int]:
     """Training records of every site, by name: who would train on what, without reading more than the table."""
     reader, _, parts = _split(scenario, source)
-    return {name: int((_roles(scenario, reader, part) == Role.TRAIN).sum()) for name, part in parts.items()}
+    return {name: int((_roles(scenario, reader, part) == Split.TRAIN).sum()) for name, part in parts.items()}
 
 
 def reopen(folder: Path) -> Prepared:
@@ -131,15 +131,15 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
 def _roles(scenario: Scenario, reader: Table, part: pd.DataFrame) -> NDArray[np.object_]:
     data = scenario.simulation.data
     key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    return np.array(roles(reader.contents(part), key=key, holdout=data.holdout, used=data.used), dtype=object)
+    return np.array(splits_of(reader.contents(part), key=key, holdout=data.holdout, used=data.used), dtype=object)
 
 
 def _site(
     scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
 ) -> Site:
     decided = _roles(scenario, reader, part)
-    train, problems = reader.encode(part[decided == Role.TRAIN], processor)
-    holdout, others = reader.encode(part[decided == Role.HOLDOUT], processor)
+    train, problems = reader.encode(part[decided == Split.TRAIN], processor)
+    holdout, others = reader.encode(part[decided == Split.HOLDOUT], processor)
     train.save(folder / f"{index}.train.npz")
     holdout.save(folder / f"{index}.holdout.npz")
     return Site(
@@ -148,7 +148,7 @@ def _site(
         rows=len(part),
         train=len(train),
         holdout=len(holdout),
-        dropped=int((decided == Role.DROPPED).sum()),
+        dropped=int((decided == Split.DROPPED).sum()),
         unusable=train.unusable,
         declared_size=declared_size(len(train)),
         problems=tuple(in_words(problems + others, most=3)),

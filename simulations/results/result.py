@@ -93,7 +93,7 @@ class RoundResult(Section):
     """Wall time, evaluation included."""
     accepted: int
     """Updates aggregated."""
-    quarantined: list[dict[str, str]]
+    rejected: list[dict[str, str]]
     """Replies kept out: {site, reason}."""
     refused: list[dict[str, str]]
     """Replies without an update: {site, status}."""

@@ -8,7 +8,7 @@ from typing import Any
 from server.rounds.checkpoints import State
 from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
 from shared.privacy.accounting import epsilon_prv, epsilon_rdp
-from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
@@ -114,7 +114,7 @@ def _privacy(study: Study, sites: dict[int, Site], records: Sequence[dict[str, A
 
 
 def _spent(
-    study: Study, planned: PrivacyPlan, site: Site, rounds: int, cost: tuple[float, float | None]
+    study: Study, planned: NoiseSchedule, site: Site, rounds: int, cost: tuple[float, float | None]
 ) -> SitePrivacy:
     return SitePrivacy(
         epsilon_rdp=cost[0],
@@ -144,7 +144,7 @@ def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: d
         outcome=record["outcome"],
         seconds=sum(record["seconds"].values()),
         accepted=len(record["accepted"]),
-        quarantined=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["quarantined"]],
+        rejected=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["rejected"]],
         refused=[{"site": name(e["node"]), "status": e["status"]} for e in record["refused"]],
         missing=[name(node) for node in record["missing"]],
         evaluation=Quality.model_validate(evaluation) if evaluation else None,

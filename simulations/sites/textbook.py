@@ -6,15 +6,15 @@ Its noise is set for the whole study, where the examples set it for a single rou
 
 import torch
 
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.trainer import PrivateTrainer
-from shared.adapted_model.frozen_activations import Prefix
+from shared.adapted_model.frozen_activations import FrozenActivations
 
 
-class TextbookSite(Vault):
+class TextbookSite(RoundTrainer):
     """A private site that differs from a node in its optimizer alone."""
 
-    def _trainer_on(self, prefix: Prefix) -> PrivateTrainer:
-        trainer = super()._trainer_on(prefix)
+    def _trainer_on(self, activations: FrozenActivations) -> PrivateTrainer:
+        trainer = super()._trainer_on(activations)
         trainer.descent = torch.optim.Adam
         return trainer

@@ -10,7 +10,7 @@ import torch
 
 from client.vault.training.randomness import Randomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import Prefix
+from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.model import AdaptedModel
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import Status, TrainReply, TrainTask
@@ -27,7 +27,7 @@ class SiteWithoutPrivacy:
         self,
         study: Study,
         model: AdaptedModel,
-        prefix: Prefix,
+        activations: FrozenActivations,
         *,
         declared_size: int,
         randomness: Callable[[int], Randomness],
@@ -36,7 +36,7 @@ class SiteWithoutPrivacy:
         rates = LearningRates(study.training.learning_rate, study.training.adapter_learning_rate)
         self._trainer = PrivateTrainer(
             model,
-            prefix,
+            activations,
             plan(study.privacy, steps=study.total_steps),
             divisor_size=study.federation.divisor_size(declared_size),
             learning_rates=rates,
@@ -57,7 +57,7 @@ class SiteWithoutPrivacy:
 
     def _step(self, factor: float, randomness: Randomness) -> None:
         trainer = self._trainer
-        chosen = randomness.step().poisson_batch(len(trainer.prefix.records), trainer.plan.sampling_rate)
+        chosen = randomness.step().poisson_batch(len(trainer.activations.records), trainer.plan.sampling_rate)
         named = [p for p in self._model.parameters() if p.requires_grad]
         sums = [torch.zeros_like(p) for p in named]
         for part in trainer.physical_batches(chosen):

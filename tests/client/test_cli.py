@@ -229,9 +229,9 @@ def test_the_ledger_says_what_is_left_and_how_many_more_rounds_fit(
     account, run = found["datasets"]["ward"], found["runs"]["first"]
     assert account["left"] == pytest.approx(3.0 - account["promised"]) and run["earmarked"] == run["rounds"] == 8
     more = run["more_rounds_fit"]
-    with Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "node-ledger-copy" / "head.json") as ledger:
-        books = ledger.books
-    per_round = books.runs["first"].per_round
+    with Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "node-ledger-copy" / "head.json") as ledger:
+        state = ledger.state
+    per_round = state.runs["first"].per_round
     assert epsilon_rdp([times(per_round, 8 + more)], 1e-5) <= 3.0 < epsilon_rdp([times(per_round, 9 + more)], 1e-5)
     shown = node("ledger")[1]
     assert "left" in shown and "0 of 8" in shown and str(more) in shown

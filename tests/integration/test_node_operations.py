@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from shared.base_models.locate import find
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Model, Study
@@ -32,7 +32,7 @@ def ward(federation: Federation, tiny_bert: Path) -> str:
 
 def offered(federation: Federation, ward: str, study: Study, run: str) -> None:
     """As if the server had shown it."""
-    Desk(federation.config(ward)).offers.receive(StudyOffer(run, study.canonical_json()))
+    StudyReview(federation.config(ward)).offers.receive(StudyOffer(run, study.canonical_json()))
 
 
 def pinned(tiny_bert: Path) -> dict[str, str]:

@@ -9,9 +9,9 @@ from client.deployment import SIDE, side
 from client.operator.doctor import examine
 from client.operator.status import standing
 from client.settings import Folders
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from client.vault.service.grpc_service import Steps, VaultService, serving
-from client.vault.service.node_vault import Vaults
+from client.vault.service.node_vault import NodeVault
 from shared.errors import SettingsError
 from shared.protocol.invite import read_invite
 
@@ -19,7 +19,7 @@ from shared.protocol.invite import read_invite
 @pytest.fixture
 def places(tmp_path: Path) -> Folders:
     (tmp_path / "node.toml").write_text("")
-    return Desk(tmp_path / "node.toml").folders
+    return StudyReview(tmp_path / "node.toml").folders
 
 
 def test_a_half_is_vault_or_link_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,7 +37,7 @@ def test_status_is_asked_of_the_socket_and_of_the_half_that_is_here(
     places: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = Steps()
-    with serving(VaultService(Vaults(tmp_path / "node.toml", on_step=steps), steps), places.socket):
+    with serving(VaultService(NodeVault(tmp_path / "node.toml", on_step=steps), steps), places.socket):
         monkeypatch.setenv(SIDE, "vault")
         found = standing(places)
         assert found["running"] is True and found["vault"]["ledger_rows"] == 0

@@ -20,8 +20,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.link.loop import Link
 from client.link.membership import membership
 from client.settings import folders, load_node
-from client.vault.review.review import Desk
-from client.vault.service.node_vault import Vaults
+from client.vault.review.review import StudyReview
+from client.vault.service.node_vault import NodeVault
 from client.vault.training.trainer import PrivateTrainer
 from server.rounds.participants import OFFER_LIFE_S
 from shared.base_models.locate import find
@@ -88,19 +88,19 @@ class Sent:
 class Listening:
     """The real vault, and what it answered."""
 
-    def __init__(self, vaults: Vaults) -> None:
-        self._vaults = vaults
+    def __init__(self, node_vault: NodeVault) -> None:
+        self._node_vault = node_vault
         self.statuses: list[Status] = []
         self.floats = 0
 
     def train(self, task: TrainTask) -> TrainReply:
-        reply = self._vaults.train(task)
+        reply = self._node_vault.train(task)
         self.statuses.append(reply.status)
         self.floats = len(task.adapter)
         return reply
 
     def offer(self, offer: StudyOffer) -> OfferReply:
-        return self._vaults.offer(offer)
+        return self._node_vault.offer(offer)
 
 
 @pytest.fixture
@@ -208,7 +208,7 @@ def test_the_whole_wire_of_a_whole_study(
     federation: Federation, study: str, node: str, encoding: Wire, wire: dict[int, bytearray]
 ) -> None:
     config = federation.config(node)
-    places, vault, stop = folders(config, load_node(config)), Listening(Vaults(config)), threading.Event()
+    places, vault, stop = folders(config, load_node(config)), Listening(NodeVault(config)), threading.Event()
     member = membership(places.link)
     link = Link(
         lambda: member.connect(load_node(config).server, config.parent),
@@ -226,7 +226,7 @@ def test_the_whole_wire_of_a_whole_study(
         stop.set()
         running.join(30)
     assert vault.statuses == [Status.TRAINED, Status.FAILED, Status.TRAINED, Status.TRAINED]
-    with Desk(config).ledger() as ledger:
+    with StudyReview(config).ledger() as ledger:
         entered = [(row["kind"], row.get("round")) for row in ledger.rows()]
     paid = [(kind, number) for number in range(1, ROUNDS + 1) for kind in ("reserve", "commit")]
     assert entered == [("register", None), ("approve", None), *paid], "the failure is paid for as the updates are"

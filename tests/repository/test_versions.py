@@ -34,7 +34,7 @@ def test_the_newest_common_version_is_chosen_whoever_asks(one: Versions, other: 
     assert one.common(other) == other.common(one) == max(both, default=None)
 
 
-class Vault:
+class RoundTrainer:
     """Says yes to everything."""
 
     def train(self, task: TrainTask) -> TrainReply:
@@ -76,9 +76,11 @@ class Node:
         with self._monkeypatch.context() as patched:
             ours = self.spoken or Versions(3, 3)
             patched.setattr(client.link.loop, "SPOKEN", ours)
-            patched.setattr(Vault, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours))
+            patched.setattr(
+                RoundTrainer, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours)
+            )
             patched.setattr(shared.protocol.messages._config, "__defaults__", (ours,))
-            return answered(message, Vault())
+            return answered(message, RoundTrainer())
 
 
 def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:

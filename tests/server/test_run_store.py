@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from server.run_store import SCHEMA_VERSION, Store
 from shared.errors import PolicyRefusal, RunError, SettingsError
-from shared.protocol.messages import NO_MARK, Mark
+from shared.protocol.messages import NO_POSITION, LedgerPosition
 from shared.study.declaration import Study
 from simulations.e2e.federation import free_port
 
@@ -120,12 +120,12 @@ def test_an_echo_never_goes_back(store: Store) -> None:
     store.invite("ward", "hash", SOON)
     big = 2**64 - 1
     store.enrol("hash", "key", big, datetime.now(UTC))
-    assert store.last(big) == NO_MARK == store.last(7)
-    store.saw(big, Mark(5, "a" * 64))
-    store.saw(big, Mark(4, "b" * 64))
-    assert store.last(big) == Mark(5, "a" * 64)
+    assert store.last(big) == NO_POSITION == store.last(7)
+    store.saw(big, LedgerPosition(5, "a" * 64))
+    store.saw(big, LedgerPosition(4, "b" * 64))
+    assert store.last(big) == LedgerPosition(5, "a" * 64)
     store.renumber("ward", 9)
-    assert store.last(9) == Mark(5, "a" * 64), "it belongs to the node, not to Flower's number for it"
+    assert store.last(9) == LedgerPosition(5, "a" * 64), "it belongs to the node, not to Flower's number for it"
 
 
 def test_a_ledgers_height_may_have_twelve_digits_and_a_mark_that_cannot_be_kept_ends_nothing(
@@ -133,17 +133,17 @@ def test_a_ledgers_height_may_have_twelve_digits_and_a_mark_that_cannot_be_kept_
 ) -> None:
     store.invite("ward", "hash", SOON)
     store.enrol("hash", "key", 7, datetime.now(UTC))
-    store.saw(7, Mark(10**12 - 1, "a" * 64))
-    assert store.last(7) == Mark(10**12 - 1, "a" * 64)
+    store.saw(7, LedgerPosition(10**12 - 1, "a" * 64))
+    assert store.last(7) == LedgerPosition(10**12 - 1, "a" * 64)
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE nodes RENAME TO away"))
-    store.saw(7, Mark(10**12 - 1, "b" * 64))
+    store.saw(7, LedgerPosition(10**12 - 1, "b" * 64))
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO nodes"))
     engine.dispose()
     assert "The ledger mark of node 7 was not kept" in caplog.text
-    assert store.last(7) == Mark(10**12 - 1, "a" * 64)
+    assert store.last(7) == LedgerPosition(10**12 - 1, "a" * 64)
 
 
 def test_a_node_is_known_by_every_number_that_flower_gave_it(store: Store) -> None:
@@ -227,7 +227,7 @@ def test_a_store_of_the_second_version_is_migrated(url: str, store: Store) -> No
     engine.dispose()
     with Store(url) as migrated:
         assert migrated.names() == {7: "ward"}
-        migrated.saw(7, Mark(10**12 - 1, "a" * 64))
+        migrated.saw(7, LedgerPosition(10**12 - 1, "a" * 64))
         assert migrated.last(7).height == 10**12 - 1
 
 

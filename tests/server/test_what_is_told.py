@@ -60,7 +60,7 @@ def test_metrics_count_rounds_replies_bytes_and_seconds(store: Store, make_study
         'fedvault_nodes{standing="invited"} 1.0',
         'fedvault_rounds_total{outcome="aggregated"} 2.0',
         'fedvault_replies_total{reason="",verdict="accepted"} 3.0',
-        'fedvault_replies_total{reason="norm",verdict="quarantined"} 1.0',
+        'fedvault_replies_total{reason="norm",verdict="rejected"} 1.0',
         'fedvault_replies_total{reason="lost",verdict="refused"} 1.0',
         'fedvault_bytes_total{direction="down"} 480.0',
         'fedvault_bytes_total{direction="up"} 300.0',

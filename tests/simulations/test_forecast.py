@@ -73,11 +73,11 @@ def test_a_real_step_is_measured_whatever_the_unit_and_the_cut(
 ) -> None:
     found = time_step(make_study(**changes))
     assert found.minutes(steps=10, batch=50) > found.minutes(steps=1, batch=50) > 0
-    assert (found.prefix_s == 0) == (changes.get("adapter") is not None)
+    assert (found.frozen_layers_s == 0) == (changes.get("adapter") is not None)
 
 
 def test_minutes_are_steps_times_a_straight_line() -> None:
-    measured = StepTime(step_s=0.5, record_s=0.1, prefix_s=0.2)
+    measured = StepTime(step_s=0.5, record_s=0.1, frozen_layers_s=0.2)
     assert measured.minutes(steps=12, batch=25.0) == pytest.approx(0.6)
     assert measured.minutes_before(records=30) == pytest.approx(0.1)
 

@@ -275,7 +275,7 @@ def test_a_run_cut_anywhere_resumes_to_the_same_bytes(
 def test_performance_settings_change_no_bit_of_the_batches_and_the_noise(
     finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:
-    declared = declaration(tiny_bert) | {"performance": {"prefix_cache": False}}
+    declared = declaration(tiny_bert) | {"performance": {"activation_cache": False}}
     declared["simulation"] = declared["simulation"] | {"processes": 1, "arms": ["federated"]}
     result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
     assert result.study_sha256 == finished[1].study_sha256

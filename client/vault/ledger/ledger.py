@@ -27,7 +27,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Self
 
-from client.vault.ledger.state import UNDECLARED, Books, Limit, Terms, records, registration
+from client.vault.ledger.state import UNDECLARED, DatasetTerms, LedgerState, Limit, records, registration
 from client.vault.ledger.storage import GENESIS, SEE_A_PERSON, body_of, chained, migrate, prepare, speaking
 from shared.errors import FedVaultError, LedgerError
 from shared.files import sync_folder, write_atomically
@@ -58,13 +58,13 @@ class Ledger:
         self,
         path: Path,
         *,
-        second: Path,
+        second_copy: Path,
         patience_s: float = 0.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.path, self._second, self._whole, self._now = path, second, True, now
+        self.path, self._second_copy, self._whole, self._now = path, second_copy, True, now
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        second.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        second_copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = lock_of(path.with_name(f"{path.name}.lock"), patience_s=patience_s)
         try:
             self._open()
@@ -93,7 +93,7 @@ class Ledger:
         *,
         epsilon: float,
         delta: float,
-        terms: Terms = UNDECLARED,
+        terms: DatasetTerms = UNDECLARED,
         ties: Iterable[str] = (),
     ) -> None:
         """Set the most a dataset may ever spend, and what it is measured in; once."""
@@ -109,7 +109,7 @@ class Ledger:
         Raises:
             BudgetError: its worst case does not fit beside everything spent and earmarked.
         """
-        self.books.check_fits(dataset, rounds=rounds, per_round=per_round)
+        self.state.check_fits(dataset, rounds=rounds, per_round=per_round)
         row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
         self._append({"kind": "approve", **row, "per_round": to_dict(per_round)})
 
@@ -120,7 +120,7 @@ class Ledger:
             BudgetError: the records' account has no room for it, whatever was approved before.
             PolicyRefusal: the run is not approved, is over, or this round had its attempt.
         """
-        self.books.check_round(run)
+        self.state.check_round(run)
         self._append({"kind": "reserve", "run": run, "round": number})
 
     def commit(self, run: str, number: int, released: bytes) -> None:
@@ -138,7 +138,7 @@ class Ledger:
         Raises:
             LedgerError: the kept bytes are not the ones in the ledger.
         """
-        approved = self.books.runs.get(run)
+        approved = self.state.runs.get(run)
         if approved is None or number not in approved.attempts:
             return None
         outbox, entered = self._outbox(run, number), approved.attempts[number]
@@ -153,7 +153,7 @@ class Ledger:
 
     def lost(self, run: str, number: int) -> bool:
         """Whether a round was charged and nothing was released."""
-        approved = self.books.runs.get(run)
+        approved = self.state.runs.get(run)
         return approved is not None and number in approved.attempts and self.answer(run, number) is None
 
     def close_run(self, run: str) -> None:
@@ -164,22 +164,22 @@ class Ledger:
         """A tombstone: nothing is trained on this dataset any more."""
         self._append({"kind": "withdraw", "dataset": dataset})
 
-    def check_echo(self, height: int, head: str) -> None:
+    def check_server_copy(self, height: int, head: str) -> None:
         """Compare with what the server last saw of this node.
 
         Raises:
             LedgerError: the ledger is behind, or its history is another one.
         """
-        if (height, head) in self.books.accepted:
+        if (height, head) in self.state.accepted:
             return
         if height > self.height or self._hash_at(height) != head:
             # a person who is to decide has to see it
-            write_atomically(echo_of(self.path), json.dumps({"height": height, "head": head}).encode())
+            write_atomically(server_copy_of(self.path), json.dumps({"height": height, "head": head}).encode())
             raise LedgerError(
                 f"Expected row {height} as the server saw it, got another history of {self.height} rows.",
                 hint=SEE_A_PERSON,
             )
-        echo_of(self.path).unlink(missing_ok=True)
+        server_copy_of(self.path).unlink(missing_ok=True)
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """Every row with its height and hash, oldest first."""
@@ -188,23 +188,23 @@ class Ledger:
 
     def _open(self) -> None:
         new = not self.path.exists()
-        if new and self._second.exists():
+        if new and self._second_copy.exists():
             raise LedgerError(f"Expected the ledger {self.path}, its second copy is alone.", hint=SEE_A_PERSON)
         self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         self.path.chmod(0o600)
         try:
             with speaking(self.path):
                 version = prepare(self._database, self.path)
-            self.height, self.head, self.books = self._verified()
+            self.height, self.head, self.state = self._verified()
             with speaking(self.path):
                 migrate(self._database, version)
         except BaseException:
             self._database.close()
             raise
-        self._check_second(new=new)
+        self._check_second_copy(new=new)
 
-    def _verified(self) -> tuple[int, str, Books]:
-        height, head, books = 0, GENESIS, Books()
+    def _verified(self) -> tuple[int, str, LedgerState]:
+        height, head, state = 0, GENESIS, LedgerState()
         self._last: datetime | None = None
         with speaking(self.path), closing(self._database.cursor()) as cursor:
             for number, body, found in cursor.execute("SELECT height, body, hash FROM rows ORDER BY height"):
@@ -213,21 +213,22 @@ class Ledger:
                         f"Expected an unbroken ledger in {self.path}, row {height + 1} is not what it was.",
                         hint=SEE_A_PERSON,
                     )
-                _enter(books, number, body)
+                _enter(state, number, body)
                 height, head = number, found
                 self._last = datetime.fromisoformat(json.loads(body)["time"])
-        return height, head, books
+        return height, head, state
 
-    def _check_second(self, *, new: bool) -> None:
-        if new or (self.height == 0 and not self._second.exists()):
-            self._write_second(self.height, self.head)
+    def _check_second_copy(self, *, new: bool) -> None:
+        if new or (self.height == 0 and not self._second_copy.exists()):
+            self._write_second_copy(self.height, self.head)
             return
         try:
-            kept = json.loads(self._second.read_text())
+            kept = json.loads(self._second_copy.read_text())
             height, head = int(kept["height"]), str(kept["head"])
         except (OSError, ValueError, KeyError, TypeError):
             raise LedgerError(
-                f"Expected the ledger's second copy at {self._second}, got none that can be read.", hint=SEE_A_PERSON
+                f"Expected the ledger's second copy at {self._second_copy}, got none that can be read.",
+                hint=SEE_A_PERSON,
             ) from None
         # one row ahead is a crash between the row and its second copy; anything else is another history
         if not height <= self.height <= height + 1 or self._hash_at(height) != head:
@@ -235,20 +236,20 @@ class Ledger:
                 f"Expected row {height} or one more, as its second copy says, got {self.height} rows or others.",
                 hint=f"An older copy was restored, or rows were changed. {SEE_A_PERSON}",
             )
-        self._write_second(self.height, self.head)
+        self._write_second_copy(self.height, self.head)
 
     def _append(self, row: dict[str, Any]) -> None:
         if not self._whole:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
         moment = self._moment()
-        self.books.apply(row)
+        self.state.apply(row)
         body = body_of(row, moment)
         head = chained(self.head, body)
         # memory and disk differ until both copies are durable; a failure in between is final for this process
         self._whole = False
         with speaking(self.path):
             self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
-            self._write_second(self.height + 1, head)
+            self._write_second_copy(self.height + 1, head)
         self.height, self.head, self._whole, self._last = self.height + 1, head, True, moment
 
     def _moment(self) -> datetime:
@@ -265,8 +266,8 @@ class Ledger:
         digest = hashlib.sha256(released).hexdigest()
         self._append({"kind": "commit", "run": run, "round": number, "released_sha256": digest})
 
-    def _write_second(self, height: int, head: str) -> None:
-        write_atomically(self._second, json.dumps({"height": height, "head": head}).encode())
+    def _write_second_copy(self, height: int, head: str) -> None:
+        write_atomically(self._second_copy, json.dumps({"height": height, "head": head}).encode())
 
     def _hash_at(self, height: int) -> str | None:
         if height == 0:
@@ -298,14 +299,14 @@ def lock_of(path: Path, *, patience_s: float = 0.0) -> TextIOWrapper:
             return file
 
 
-def echo_of(path: Path) -> Path:
+def server_copy_of(path: Path) -> Path:
     """Where the server's word is kept that the ledger at `path` refused."""
     return path.with_name("echo.json")
 
 
-def _enter(books: Books, height: int, body: str) -> None:
+def _enter(state: LedgerState, height: int, body: str) -> None:
     try:
-        books.apply(json.loads(body))
+        state.apply(json.loads(body))
     except (FedVaultError, ValueError, KeyError, TypeError):
         message = f"Expected a ledger that keeps its own rules, row {height} breaks one."
         raise LedgerError(message, hint=SEE_A_PERSON) from None

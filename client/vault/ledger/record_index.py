@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from client.vault.ledger.state import Anchor
+from client.vault.ledger.state import IndexDigest
 from shared.errors import LedgerError
 
 KEY_BYTES = 32
@@ -40,7 +40,7 @@ class Entered(NamedTuple):
 
     others: set[str]
     """Datasets that share any of its records, now or ever."""
-    anchor: Anchor
+    index_digest: IndexDigest
     """Where the index stands with them."""
 
 
@@ -59,12 +59,12 @@ class RecordIndex:
         LedgerError: it should be there and is not.
     """
 
-    def __init__(self, path: Path, key: bytes, anchor: Anchor | None = None) -> None:
+    def __init__(self, path: Path, key: bytes, index_digest: IndexDigest | None = None) -> None:
         if len(key) != KEY_BYTES:
             raise LedgerError(f"Expected a key of {KEY_BYTES} bytes for the record index, got {len(key)}.")
-        if anchor is not None and not path.exists():
+        if index_digest is not None and not path.exists():
             raise LedgerError(f"Expected the record index {path}, got nothing.", hint=RESTORE)
-        self._path, self._key, self._anchor = path, key, anchor
+        self._path, self._key, self._index_digest = path, key, index_digest
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.touch(mode=0o600)
 
@@ -96,7 +96,7 @@ class RecordIndex:
 
         try:
             with self.entering(dataset, identities) as entered:
-                found.append(Entered(entered.others, self._anchor or entered.anchor))
+                found.append(Entered(entered.others, self._index_digest or entered.index_digest))
                 raise _KeepNothingError
         except _KeepNothingError:
             return found[0]
@@ -117,15 +117,15 @@ class RecordIndex:
         except sqlite3.Error as error:
             raise LedgerError(f"Expected to read and write the record index {self._path}, got: {error}.") from error
 
-    def _stands(self, database: sqlite3.Connection) -> Anchor:
+    def _stands(self, database: sqlite3.Connection) -> IndexDigest:
         """Where the chain of batches stands, after comparing it with what the ledger knows."""
-        chain, known = _chain(database), self._anchor
+        chain, known = _chain(database), self._index_digest
         if known is not None and (known.batches >= len(chain) or chain[known.batches] != known.digest):
             raise LedgerError(
                 f"Expected the record index {self._path} as the ledger knows it, got an older or another one.",
                 hint=RESTORE,
             )
-        return Anchor(key_digest(self._key), len(chain) - 1, chain[-1])
+        return IndexDigest(key_digest(self._key), len(chain) - 1, chain[-1])
 
     @staticmethod
     def _sharing(database: sqlite3.Connection, dataset: str) -> set[str]:

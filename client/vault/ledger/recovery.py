@@ -22,12 +22,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from client.vault.ledger.ledger import echo_of, lock_of
-from client.vault.ledger.state import Books
+from client.vault.ledger.ledger import lock_of, server_copy_of
+from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import GENESIS, SCHEMA, SCHEMA_VERSION, body_of, chained, speaking
 from shared.errors import FedVaultError, LedgerError, SettingsError
 from shared.files import write_atomically
-from shared.protocol.messages import Mark
+from shared.protocol.messages import LedgerPosition
 
 MAY_LOWER = frozenset({"close", "commit"})
 """Rows from beyond a break that are not entered again: a forged one of any other kind can only add to what is spent or
@@ -38,7 +38,7 @@ class Trouble(StrEnum):
     """Why a person has to look."""
 
     BROKEN = "rows were changed or are missing"
-    NO_SECOND = "its second copy is gone, older, or cannot be read"
+    NO_SECOND_COPY = "its second copy is gone, older, or cannot be read"
     SECOND_DIFFERS = "its second copy tells of rows that it does not hold"
     SERVER_DIFFERS = "the server saw rows that it does not hold"
 
@@ -66,39 +66,39 @@ class Condition:
     beyond: list[Row]
     """After the break: what can still be read."""
     troubles: tuple[Trouble, ...]
-    gone: tuple[Mark, ...]
+    gone: tuple[LedgerPosition, ...]
     """Height and head of rows that somebody knows, and that the unbroken ones do not lead to."""
     rows_are_missing: bool
     """Whether something is known to be missing that nobody has decided about yet."""
 
 
-def examine(path: Path, second: Path) -> Condition:
+def examine(path: Path, second_copy: Path) -> Condition:
     """Read what can be read of a ledger; the caller holds its lock."""
     rows, whole = _readable(path)
-    books, head = Books(), GENESIS
+    state, head = LedgerState(), GENESIS
     unbroken: list[Row] = []
     for row in rows:
-        if row.height != len(unbroken) + 1 or chained(head, row.body) != row.hash or not _applied(books, row.body):
+        if row.height != len(unbroken) + 1 or chained(head, row.body) != row.hash or not _applied(state, row.body):
             break
         unbroken.append(row)
         head = row.hash
     beyond = rows[len(unbroken) :]
     heads = {0: GENESIS} | {row.height: row.hash for row in unbroken}
-    kept, echo = _mark(second), _mark(echo_of(path))
+    kept, server_copy = _position(second_copy), _position(server_copy_of(path))
     troubles = {
         Trouble.BROKEN: bool(beyond or not whole),
-        Trouble.NO_SECOND: _is_no_help(kept, heads) and bool(rows or second.exists()),
+        Trouble.NO_SECOND_COPY: _is_no_help(kept, heads) and bool(rows or second_copy.exists()),
         Trouble.SECOND_DIFFERS: kept is not None and heads.get(kept.height) != kept.head,
-        Trouble.SERVER_DIFFERS: echo is not None
-        and heads.get(echo.height) != echo.head
-        and (echo.height, echo.head) not in books.accepted,
+        Trouble.SERVER_DIFFERS: server_copy is not None
+        and heads.get(server_copy.height) != server_copy.head
+        and (server_copy.height, server_copy.head) not in state.accepted,
     }
     # what the server saw of rows whose loss was decided about already is not one more loss
-    decided = max((height for height, _head in books.accepted), default=0)
-    lost_anew = troubles[Trouble.SERVER_DIFFERS] and echo is not None and echo.height > decided
-    gone = [Mark(row.height, row.hash) for row in beyond]
+    decided = max((height for height, _head in state.accepted), default=0)
+    lost_anew = troubles[Trouble.SERVER_DIFFERS] and server_copy is not None and server_copy.height > decided
+    gone = [LedgerPosition(row.height, row.hash) for row in beyond]
     gone += [kept] if kept is not None and troubles[Trouble.SECOND_DIFFERS] else []
-    gone += [echo] if echo is not None and troubles[Trouble.SERVER_DIFFERS] else []
+    gone += [server_copy] if server_copy is not None and troubles[Trouble.SERVER_DIFFERS] else []
     return Condition(
         unbroken,
         beyond,
@@ -110,7 +110,7 @@ def examine(path: Path, second: Path) -> Condition:
 
 def accept(
     path: Path,
-    second: Path,
+    second_copy: Path,
     *,
     datasets: Collection[str],
     patience_s: float = 0.0,
@@ -133,7 +133,7 @@ def accept(
         LedgerError: nothing of it can be read, or it cannot be written.
     """
     with lock_of(path.with_name(f"{path.name}.lock"), patience_s=patience_s), speaking(path):
-        found = examine(path, second)
+        found = examine(path, second_copy)
         if not found.troubles:
             raise SettingsError("Expected a ledger that waits for a decision, this one is whole.")
         if not found.unbroken and not found.beyond:
@@ -147,31 +147,33 @@ def accept(
         bodies = _decided(found, datasets, aside=aside.name, moment=moment)
         _replace(path, bodies)
         height, head = len(bodies), _head(bodies)
-        write_atomically(second, json.dumps({"height": height, "head": head}).encode())
-        echo_of(path).unlink(missing_ok=True)
+        write_atomically(second_copy, json.dumps({"height": height, "head": head}).encode())
+        server_copy_of(path).unlink(missing_ok=True)
     return found
 
 
 def _decided(found: Condition, datasets: Collection[str], *, aside: str, moment: datetime) -> list[str]:
     """Every body of the new ledger: the unbroken rows to the letter, then what the decision adds."""
-    bodies, books = [row.body for row in found.unbroken], Books()
+    bodies, state = [row.body for row in found.unbroken], LedgerState()
     for body in bodies:
-        _applied(books, body)
+        _applied(state, body)
     latest = max([moment, *(datetime.fromisoformat(json.loads(body)["time"]) for body in bodies)])
-    for row in _additions(found, books, datasets, aside=aside):
+    for row in _additions(found, state, datasets, aside=aside):
         # a row that the books do not allow has nothing to add: the run is over, or its records are withdrawn
-        if _applied(books, body := body_of(row, latest)):
+        if _applied(state, body := body_of(row, latest)):
             bodies.append(body)
     return bodies
 
 
-def _additions(found: Condition, books: Books, datasets: Collection[str], *, aside: str) -> Iterator[dict[str, Any]]:
+def _additions(
+    found: Condition, state: LedgerState, datasets: Collection[str], *, aside: str
+) -> Iterator[dict[str, Any]]:
     """In an order in which each is allowed; asked for one by one, since each looks at the books as they are by then."""
     for row in found.beyond:
         said = _said(row.body) or {}
         if said.get("kind") not in MAY_LOWER:
             yield {name: value for name, value in said.items() if name not in ("time", "salt")}
-    for name, run in list(books.runs.items()):
+    for name, run in list(state.runs.items()):
         if not run.closed:
             yield from (
                 {"kind": "reserve", "run": name, "round": number}
@@ -181,13 +183,13 @@ def _additions(found: Condition, books: Books, datasets: Collection[str], *, asi
             yield {"kind": "close", "run": name}
     ended = found.rows_are_missing
     if ended:
-        yield from ({"kind": "withdraw", "dataset": name} for name in list(books.limits))
+        yield from ({"kind": "withdraw", "dataset": name} for name in list(state.limits))
     yield {
         "kind": "accept",
         "troubles": [trouble.name.lower() for trouble in found.troubles],
         "set_aside": aside,
-        "gone": [{"height": mark.height, "head": mark.head} for mark in found.gone],
-        "withdrawn": sorted(set(datasets) | set(books.limits)) if ended else [],
+        "gone": [{"height": position.height, "head": position.head} for position in found.gone],
+        "withdrawn": sorted(set(datasets) | set(state.limits)) if ended else [],
     }
 
 
@@ -239,18 +241,18 @@ def _readable(path: Path) -> tuple[list[Row], bool]:
     return found, True
 
 
-def _applied(books: Books, body: str) -> bool:
+def _applied(state: LedgerState, body: str) -> bool:
     """Whether the books allow a row; it is entered if they do."""
     try:
         row = json.loads(body)
         datetime.fromisoformat(row["time"])
-        books.apply(row)
+        state.apply(row)
     except (FedVaultError, ValueError, KeyError, TypeError, AttributeError):
         return False
     return True
 
 
-def _is_no_help(kept: Mark | None, heads: dict[int, str]) -> bool:
+def _is_no_help(kept: LedgerPosition | None, heads: dict[int, str]) -> bool:
     """Whether a second copy says nothing of the latest rows; one row behind is a crash between the two."""
     return kept is None or (heads.get(kept.height) == kept.head and len(heads) - 1 > kept.height + 1)
 
@@ -263,10 +265,10 @@ def _said(body: str) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
-def _mark(path: Path) -> Mark | None:
+def _position(path: Path) -> LedgerPosition | None:
     try:
         kept = json.loads(path.read_text())
-        return Mark(int(kept["height"]), str(kept["head"]))
+        return LedgerPosition(int(kept["height"]), str(kept["head"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.record_index import Entered, RecordIndex, node_key
-from client.vault.ledger.state import Books, Limit, Terms, records, registration
+from client.vault.ledger.state import DatasetTerms, LedgerState, Limit, records, registration
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Registration:
 
     dataset: str
     limit: Limit
-    terms: Terms
+    terms: DatasetTerms
     identities: tuple[bytes, ...]
     """From `Registry.identities`."""
 
@@ -45,10 +45,10 @@ class Registry:
         LedgerError: index or key is not what the ledger knows.
     """
 
-    def __init__(self, index: Path, key: Path, books: Books) -> None:
-        anchor = books.anchor
-        self.key = node_key(key, known=None if anchor is None else anchor.key_sha256)
-        self._index, self._books = RecordIndex(index, self.key, anchor), books
+    def __init__(self, index: Path, key: Path, state: LedgerState) -> None:
+        index_digest = state.index_digest
+        self.key = node_key(key, known=None if index_digest is None else index_digest.key_sha256)
+        self._index, self._state = RecordIndex(index, self.key, index_digest), state
 
     def identities(self, texts: Iterable[str]) -> tuple[bytes, ...]:
         """Keyed hashes, one for each text; empty for an empty one."""
@@ -58,11 +58,11 @@ class Registry:
         """What was ever registered for a dataset."""
         return self._index.known(dataset)
 
-    def look(self, asked: Registration) -> Books:
+    def look(self, asked: Registration) -> LedgerState:
         """The books as they would be; nothing is entered."""
-        return self._with(_row(self._books, asked, self._index.look(asked.dataset, asked.identities)))
+        return self._with(_row(self._state, asked, self._index.look(asked.dataset, asked.identities)))
 
-    def enter(self, ledger: Ledger, asked: Registration, check: Callable[[Books], None]) -> None:
+    def enter(self, ledger: Ledger, asked: Registration, check: Callable[[LedgerState], None]) -> None:
         """Enter the records; `check` sees the books as they would be, and may refuse.
 
         Args:
@@ -71,18 +71,18 @@ class Registry:
             check: raises to leave everything as it is.
         """
         with self._index.entering(asked.dataset, asked.identities) as entered:
-            row = _row(self._books, asked, entered)
+            row = _row(self._state, asked, entered)
             check(self._with(row))
         # the index first: a ledger that is ahead of its index would never open a dataset again
         ledger.enter(row)
 
-    def _with(self, row: dict[str, Any]) -> Books:
-        books = copy.deepcopy(self._books)
-        books.apply(row)
-        return books
+    def _with(self, row: dict[str, Any]) -> LedgerState:
+        state = copy.deepcopy(self._state)
+        state.apply(row)
+        return state
 
 
-def _row(books: Books, asked: Registration, entered: Entered) -> dict[str, Any]:
-    new = entered.others & set(books.limits) - books.ties.get(asked.dataset, set())
-    row = records(asked.dataset, new, entered.anchor)
-    return row if asked.dataset in books.limits else row | registration(asked.dataset, asked.limit, asked.terms)
+def _row(state: LedgerState, asked: Registration, entered: Entered) -> dict[str, Any]:
+    new = entered.others & set(state.limits) - state.ties.get(asked.dataset, set())
+    row = records(asked.dataset, new, entered.index_digest)
+    return row if asked.dataset in state.limits else row | registration(asked.dataset, asked.limit, asked.terms)

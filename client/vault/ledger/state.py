@@ -44,7 +44,7 @@ class Limit:
 
 
 @dataclass(frozen=True)
-class Terms:
+class DatasetTerms:
     """Public facts that a dataset was registered with, and that what it spends is measured in."""
 
     unit: str = RECORD
@@ -53,11 +53,11 @@ class Terms:
     """Public number of units; 0 if none was declared."""
 
 
-UNDECLARED = Terms()
+UNDECLARED = DatasetTerms()
 
 
 @dataclass(frozen=True)
-class Anchor:
+class IndexDigest:
     """How far the record index reached when a row was entered."""
 
     key_sha256: str
@@ -85,18 +85,18 @@ class ApprovedRun:
 
 
 @dataclass
-class Books:
+class LedgerState:
     """Everything the rows add up to."""
 
     limits: dict[str, Limit] = field(default_factory=dict)
-    terms: dict[str, Terms] = field(default_factory=dict)
+    terms: dict[str, DatasetTerms] = field(default_factory=dict)
     ties: dict[str, set[str]] = field(default_factory=dict)
     """Datasets that share records with a dataset, directly."""
     runs: dict[str, ApprovedRun] = field(default_factory=dict)
     withdrawn: set[str] = field(default_factory=set)
     accepted: set[tuple[int, str]] = field(default_factory=set)
     """Height and head of rows that are gone, and that a person went on without."""
-    anchor: Anchor | None = None
+    index_digest: IndexDigest | None = None
     """The record index as it was last entered; None before the first time."""
 
     def apply(self, row: Row) -> None:
@@ -226,7 +226,7 @@ class Books:
         if "unit" not in row:
             self.limits[dataset] = limit
             return
-        terms = Terms(row["unit"], row["declared_size"])
+        terms = DatasetTerms(row["unit"], row["declared_size"])
         self._enter(row, terms)
         self.limits[dataset], self.terms[dataset] = limit, terms
 
@@ -238,9 +238,9 @@ class Books:
             raise PolicyRefusal(f"Expected a registered dataset, got {row['dataset']!r}.")
         self._enter(row, self.terms.get(row["dataset"], UNDECLARED))
 
-    def _enter(self, row: Row, terms: Terms) -> None:
+    def _enter(self, row: Row, terms: DatasetTerms) -> None:
         """What both rows say of the records: whom they are tied to, and where the index stands."""
-        dataset, anchor = row["dataset"], None if row["index"] is None else Anchor(**row["index"])
+        dataset, index_digest = row["dataset"], None if row["index"] is None else IndexDigest(**row["index"])
         for other in row["ties"]:
             if other not in self.limits:
                 raise PolicyRefusal(f"Expected a registered dataset, got {other!r}.")
@@ -251,16 +251,18 @@ class Books:
                     f"and {other!r} one {unit}.",
                     hint="What they spend cannot be added up. Leave out the records that they share.",
                 )
-        self._check_anchor(anchor)
-        self.anchor = anchor
+        self._check_index_digest(index_digest)
+        self.index_digest = index_digest
         for other in row["ties"]:
             self.ties.setdefault(dataset, set()).add(other)
             self.ties.setdefault(other, set()).add(dataset)
 
-    def _check_anchor(self, anchor: Anchor | None) -> None:
-        known = self.anchor
+    def _check_index_digest(self, index_digest: IndexDigest | None) -> None:
+        known = self.index_digest
         if known is None or (
-            anchor is not None and anchor.key_sha256 == known.key_sha256 and anchor.batches >= known.batches
+            index_digest is not None
+            and index_digest.key_sha256 == known.key_sha256
+            and index_digest.batches >= known.batches
         ):
             return
         raise PolicyRefusal("Expected the record index and the key that this ledger knows, got others.")
@@ -300,7 +302,7 @@ class Books:
 
     def _accept(self, row: Row) -> None:
         self.withdrawn |= set(row["withdrawn"])
-        self.accepted |= {(mark["height"], mark["head"]) for mark in row["gone"]}
+        self.accepted |= {(position["height"], position["head"]) for position in row["gone"]}
 
     def _run(self, run: str) -> ApprovedRun:
         if run not in self.runs:
@@ -324,12 +326,12 @@ def times(release: Release, count: int) -> Release:
     return type(release)(release.noise_multiplier, release.count * count, release.sensitivity)
 
 
-def registration(dataset: str, limit: Limit, terms: Terms) -> dict[str, Any]:
+def registration(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:
     """The first row of a dataset, without what `records` says."""
     return {"kind": "register", "dataset": dataset, **asdict(limit), **asdict(terms)}
 
 
-def records(dataset: str, ties: Iterable[str], anchor: Anchor | None) -> dict[str, Any]:
+def records(dataset: str, ties: Iterable[str], index_digest: IndexDigest | None) -> dict[str, Any]:
     """A row that enters records of a registered dataset."""
-    index = None if anchor is None else asdict(anchor)
+    index = None if index_digest is None else asdict(index_digest)
     return {"kind": "records", "dataset": dataset, "ties": sorted(ties), "index": index}

@@ -6,8 +6,8 @@ import pandas as pd
 
 from client.policy import DatasetPolicy
 from client.vault.records.privacy_units import group
-from client.vault.records.splits import Role, roles, unit_roles
-from shared.base_models.locate import Foundation
+from client.vault.records.splits import Split, splits_of, unit_splits
+from shared.base_models.locate import BaseModelFiles
 from shared.records.ragged import Records
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
@@ -43,7 +43,7 @@ class Snapshot:
 
 
 def take_snapshot(
-    table: pd.DataFrame, policy: DatasetPolicy, study: Study, foundation: Foundation, *, key: bytes
+    table: pd.DataFrame, policy: DatasetPolicy, study: Study, base_files: BaseModelFiles, *, key: bytes
 ) -> Snapshot:
     """Give every row its role by itself, and encode.
 
@@ -55,16 +55,16 @@ def take_snapshot(
         key: of the node; decides roles.
     """
     kind = task_kind(study.task)
-    reader, processor = Table(kind, policy.columns), kind.processor(foundation)
+    reader, processor = Table(kind, policy.columns), kind.processor(base_files)
     if policy.unit_column is None:
-        every = roles(reader.contents(table), key=key, holdout=policy.holdout)
+        every = splits_of(reader.contents(table), key=key, holdout=policy.holdout)
     else:
-        every = unit_roles(table[policy.unit_column].tolist(), key=key, holdout=policy.holdout)
+        every = unit_splits(table[policy.unit_column].tolist(), key=key, holdout=policy.holdout)
     decided = pd.Series(every, index=table.index)
-    train, problems = reader.encode(table[decided == Role.TRAIN], processor)
-    holdout, others = reader.encode(table[decided == Role.HOLDOUT], processor)
+    train, problems = reader.encode(table[decided == Split.TRAIN], processor)
+    holdout, others = reader.encode(table[decided == Split.HOLDOUT], processor)
     if policy.unit_column is not None:
-        values = table[decided == Role.TRAIN][policy.unit_column].tolist()
+        values = table[decided == Split.TRAIN][policy.unit_column].tolist()
         train = group(train, values, records_per_unit=study.privacy.records_per_unit, key=key).records
     facts = Facts(
         rows=len(table),

@@ -14,17 +14,17 @@ from shared.checks import finite
 from shared.errors import SettingsError
 
 
-class Role(StrEnum):
+class Split(StrEnum):
     """What a record is for."""
 
     TRAIN = "train"
     HOLDOUT = "holdout"
     DROPPED = "dropped"
-    OWNERLESS = "ownerless"
+    NO_UNIT = "ownerless"
     """Its unit has no value, so nobody's budget could pay for it: not used. How many is for the operator's eyes."""
 
 
-def role(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Role:
+def split_of(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Split:
     """Decide the role of one record, or of one unit with all its records.
 
     Guarantee: whether a record is used, held out or dropped depends on that record alone.
@@ -40,16 +40,16 @@ def role(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Role:
         raise SettingsError(f"Expected holdout in [0, 1) and used in (0, 1], got {holdout} and {used}.")
     held_out, kept = (_fraction(identity, key, purpose) for purpose in (b"holdout", b"used"))
     if kept >= used:
-        return Role.DROPPED
-    return Role.HOLDOUT if held_out < holdout else Role.TRAIN
+        return Split.DROPPED
+    return Split.HOLDOUT if held_out < holdout else Split.TRAIN
 
 
-def roles(contents: Sequence[tuple[str, ...]], *, key: bytes, holdout: float, used: float = 1.0) -> list[Role]:
+def splits_of(contents: Sequence[tuple[str, ...]], *, key: bytes, holdout: float, used: float = 1.0) -> list[Split]:
     """Decide every record's role, each by itself, from everything that it holds."""
-    return [role(*content, key=key, holdout=holdout, used=used) for content in contents]
+    return [split_of(*content, key=key, holdout=holdout, used=used) for content in contents]
 
 
-def unit_roles(values: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Role]:
+def unit_splits(values: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Split]:
     """Decide every record's role by the unit that it belongs to; a record of nobody gets `OWNERLESS`.
 
     Guarantee: all records of a unit share one role, which depends on the unit's value alone.
@@ -61,8 +61,8 @@ def unit_roles(values: Sequence[str], *, key: bytes, holdout: float, used: float
         used: fraction of all units that is used at all, in (0, 1].
     """
     names = [unit_name(value) for value in values]
-    decided = {name: role(name, key=key, holdout=holdout, used=used) for name in dict.fromkeys(names)}
-    return [decided[name] if name else Role.OWNERLESS for name in names]
+    decided = {name: split_of(name, key=key, holdout=holdout, used=used) for name in dict.fromkeys(names)}
+    return [decided[name] if name else Split.NO_UNIT for name in names]
 
 
 def unit_name(value: str) -> str:

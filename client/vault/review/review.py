@@ -18,7 +18,7 @@ from client.settings import Folders, NodeSettings, folders, load_node
 from client.vault.ledger.approval import approve, check_approval
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.registration import Registration, Registry
-from client.vault.ledger.state import Books, Limit, Terms
+from client.vault.ledger.state import DatasetTerms, LedgerState, Limit
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.records.splits import unit_name
 from client.vault.review.offers import Offers
@@ -33,7 +33,7 @@ from shared.study.tasks import MEDIA
 
 if TYPE_CHECKING:
     from client.vault.records.snapshot import Facts, Snapshot
-    from shared.base_models.locate import Foundation
+    from shared.base_models.locate import BaseModelFiles
 
 LEDGER_PATIENCE_S = 60.0
 
@@ -97,7 +97,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Weighed:
+class ReviewedStudy:
     """A question, and everything that a yes to it would enter and keep."""
 
     question: Question
@@ -107,7 +107,7 @@ class Weighed:
     taken: "Snapshot"
 
 
-class Desk:
+class StudyReview:
     """The operator's desk: opens the node's books for as long as it is asked something.
 
     Args:
@@ -141,33 +141,33 @@ class Desk:
     def ledger(self) -> Iterator[Ledger]:
         """The node's ledger, verified."""
         found = self.folders
-        with Ledger(found.ledger, second=found.second, patience_s=LEDGER_PATIENCE_S) as opened:
+        with Ledger(found.ledger, second_copy=found.second_copy, patience_s=LEDGER_PATIENCE_S) as opened:
             yield opened
 
-    def books(self) -> Books:
+    def state(self) -> LedgerState:
         """What the ledger adds up to now."""
         with self.ledger() as ledger:
-            return ledger.books
+            return ledger.state
 
     def ask(self, study: Study, dataset: str) -> Question:
         """Weigh a study against the policy and what the ledger would say; enters nothing anywhere."""
-        return self.weigh(study, dataset).question
+        return self.review(study, dataset).question
 
-    def weigh(self, study: Study, dataset: str) -> "Weighed":
+    def review(self, study: Study, dataset: str) -> "ReviewedStudy":
         """The same, with the records that were weighed: what is approved is what was shown.
 
         Reading and tokenising may take minutes; the ledger is not held meanwhile.
         """
-        books = self.books()
-        registry, table = Registry(*self.folders.records, books), self._table(dataset, study)
+        state = self.state()
+        registry, table = Registry(*self.folders.records, state), self._table(dataset, study)
         taken = self._snapshot(study, dataset, table, registry.key)
         asked = self._registration(registry, dataset, table)
         question = self._question(registry.look(asked), study, dataset, taken.facts)
-        return Weighed(question, study, asked, taken)
+        return ReviewedStudy(question, study, asked, taken)
 
     def read(self, dataset: str) -> Registration:
         """What there is to register: the policy's terms, and the records as they are now."""
-        return self._registration(Registry(*self.folders.records, self.books()), dataset, self._table(dataset))
+        return self._registration(Registry(*self.folders.records, self.state()), dataset, self._table(dataset))
 
     def register(self, ledger: Ledger, asked: Registration) -> None:
         """Enter a dataset's records before any study asks for them, or those that came to it since: one row.
@@ -176,18 +176,18 @@ class Desk:
             BudgetError: with what they share, more would be promised than may be spent.
             PolicyRefusal: node.toml does not say what the dataset was registered with.
         """
-        changed = self.changed(ledger.books, asked.dataset)
+        changed = self.changed(ledger.state, asked.dataset)
         if changed:
             raise _refusal(asked.dataset, changed)
-        registry = Registry(*self.folders.records, ledger.books)
-        registry.enter(ledger, asked, lambda books: books.check_promises(asked.dataset))
+        registry = Registry(*self.folders.records, ledger.state)
+        registry.enter(ledger, asked, lambda state: state.check_promises(asked.dataset))
 
-    def fits(self, books: Books, study: Study, dataset: str) -> bool:
+    def fits(self, state: LedgerState, study: Study, dataset: str) -> bool:
         """Whether the study fits into what the dataset may spend, as far as the ledger knows its records."""
         policy = self.settings.policy(dataset)
         limit, history = Limit(policy.epsilon, policy.delta), []
-        if dataset in books.limits:
-            limit, history = books.limit(dataset).stricter(limit), books.history(dataset, earmarked=True)
+        if dataset in state.limits:
+            limit, history = state.limit(dataset).stricter(limit), state.history(dataset, earmarked=True)
         whole = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
         return epsilon_rdp([*history, whole], limit.delta) <= limit.epsilon
 
@@ -196,18 +196,18 @@ class Desk:
 
         A study that is underway spends round by round, so what it would cost as a whole is no objection any more.
         """
-        dimension = dimension_of(study.canonical_json(), self.foundation(study).directory)
+        dimension = dimension_of(study.canonical_json(), self.base_files(study).directory)
         return objections(self.settings.policy(dataset), study, dimension=dimension, underway=underway)
 
-    def changed(self, books: Books, dataset: str) -> list[str]:
+    def changed(self, state: LedgerState, dataset: str) -> list[str]:
         """What node.toml says otherwise than when the dataset was registered; public."""
-        now, then = self._terms(dataset), books.terms.get(dataset)
+        now, then = self._terms(dataset), state.terms.get(dataset)
         if then is None or now == then:
             return []
         said = f"{dataset} was registered with one {then.unit} as its unit and declared_size = {then.declared_size}"
         return [f"{said}, node.toml says one {now.unit} and {now.declared_size}"]
 
-    def foundation(self, study: Study) -> "Foundation":
+    def base_files(self, study: Study) -> "BaseModelFiles":
         """The study's base model among this node's own.
 
         Raises:
@@ -226,13 +226,13 @@ class Desk:
         """
         from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
 
-        foundation = self.foundation(study)
-        found = {f"this adapter as {wire}": size for wire, size in adapter_bytes(study, foundation).items()}
+        base_files = self.base_files(study)
+        found = {f"this adapter as {wire}": size for wire, size in adapter_bytes(study, base_files).items()}
         with suppress(SettingsError):
-            found["LoRA's A and B in all layers"] = full_lora_bytes(study, foundation)
-        return found | {"the whole model": full_model_bytes(study, foundation)}
+            found["LoRA's A and B in all layers"] = full_lora_bytes(study, base_files)
+        return found | {"the whole model": full_model_bytes(study, base_files)}
 
-    def approve(self, ledger: Ledger, weighed: "Weighed", run: str) -> None:
+    def approve(self, ledger: Ledger, reviewed: "ReviewedStudy", run: str) -> None:
         """Enter a yes: the records, then the whole worst case; the records are kept as they were weighed.
 
         The rows are two, whatever the records hold and share.
@@ -242,23 +242,23 @@ class Desk:
             BudgetError: it does not fit into what the records may spend.
         """
         self.offers.check_open(run)
-        question, asked, study = weighed.question, weighed.registration, weighed.study
+        question, asked, study = reviewed.question, reviewed.registration, reviewed.study
         if question.objections:
             raise _refusal(asked.dataset, list(question.objections))
-        if run in ledger.books.runs:
+        if run in ledger.state.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
 
-        def check(books: Books) -> None:
+        def check(state: LedgerState) -> None:
             # the ledger may have gone on since it was weighed
-            changed = self.changed(books, asked.dataset)
+            changed = self.changed(state, asked.dataset)
             if changed:
                 raise _refusal(asked.dataset, changed)
-            _check_fits(self._question(books, study, asked.dataset, question.records))
-            check_approval(books, study, dataset=asked.dataset)
+            _check_fits(self._question(state, study, asked.dataset, question.records))
+            check_approval(state, study, dataset=asked.dataset)
 
-        Registry(*self.folders.records, ledger.books).enter(ledger, asked, check)
+        Registry(*self.folders.records, ledger.state).enter(ledger, asked, check)
         # first what it will train on, then the yes: a crash in between leaves files that nobody asks for
-        size, taken = asked.terms.declared_size, weighed.taken
+        size, taken = asked.terms.declared_size, reviewed.taken
         self.approved.keep(run, study, declared_size=size, train=taken.train, holdout=taken.holdout)
         approve(ledger, study, dataset=asked.dataset, run=run)
 
@@ -272,7 +272,7 @@ class Desk:
             BudgetError: it does not fit into what the records may spend.
         """
         self.offers.check_open(run)
-        check_approval(ledger.books, study, dataset=dataset)
+        check_approval(ledger.state, study, dataset=dataset)
         self.approved.keep(run, study, declared_size=self.settings.policy(dataset).declared_size)
         approve(ledger, study, dataset=dataset, run=run)
 
@@ -280,7 +280,7 @@ class Desk:
         """Keep what a run trains on, if its approval did not: the records of today that were registered."""
         if self.approved.taken(run):
             return
-        registry, table = Registry(*self.folders.records, self.books()), self._table(dataset, study)
+        registry, table = Registry(*self.folders.records, self.state()), self._table(dataset, study)
         identities, known = self._registration(registry, dataset, table).identities, registry.known(dataset)
         # each row by itself; identities stand column after column
         rows = [known.issuperset(filter(None, identities[row :: len(table)])) for row in range(len(table))]
@@ -293,7 +293,7 @@ class Desk:
         Returns:
             The run's full name.
         """
-        approved = ledger.books.runs
+        approved = ledger.state.runs
         name = run if run in approved else self.offers.find(run).run
         if name in approved and not approved[name].closed:
             ledger.close_run(name)
@@ -302,15 +302,15 @@ class Desk:
             self.offers.reject(name)
         return name
 
-    def _question(self, books: Books, study: Study, dataset: str, facts: "Facts") -> Question:
+    def _question(self, state: LedgerState, study: Study, dataset: str, facts: "Facts") -> Question:
         """In these books the dataset's records are entered."""
         policy = self.settings.policy(dataset)
         planned = plan(study.privacy, steps=study.total_steps)
         whole = planned.release(study.total_steps)
         # the ledger keeps what was declared first; node.toml may only be stricter
-        limit = books.limit(dataset).stricter(Limit(policy.epsilon, policy.delta))
-        history = books.history(dataset, earmarked=True)
-        dimension = dimension_of(study.canonical_json(), self.foundation(study).directory)
+        limit = state.limit(dataset).stricter(Limit(policy.epsilon, policy.delta))
+        history = state.history(dataset, earmarked=True)
+        dimension = dimension_of(study.canonical_json(), self.base_files(study).directory)
         return Question(
             study=study.study.name,
             study_sha256=study.sha256,
@@ -331,19 +331,19 @@ class Desk:
             epsilon_limit=limit.epsilon,
             delta=limit.delta,
             unit=policy.unit,
-            objections=(*self.changed(books, dataset), *self.objections(study, dataset)),
+            objections=(*self.changed(state, dataset), *self.objections(study, dataset)),
             records=facts,
         )
 
     def snapshot(self, study: Study, dataset: str) -> "Snapshot":
         """What the study would train on now."""
-        registry = Registry(*self.folders.records, self.books())
+        registry = Registry(*self.folders.records, self.state())
         return self._snapshot(study, dataset, self._table(dataset, study), registry.key)
 
     def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame, key: bytes) -> "Snapshot":
         from client.vault.records.snapshot import take_snapshot
 
-        return take_snapshot(table, self.settings.policy(dataset), study, self.foundation(study), key=key)
+        return take_snapshot(table, self.settings.policy(dataset), study, self.base_files(study), key=key)
 
     def _table(self, dataset: str, study: Study | None = None) -> pd.DataFrame:
         """The columns that records are known by, those that the study reads, and the unit's."""
@@ -360,9 +360,9 @@ class Desk:
         others = [policy.unit_column] if policy.unit_column else []
         return read_table(source, [*names.values(), *others], media, optional=optional)
 
-    def _terms(self, dataset: str) -> Terms:
+    def _terms(self, dataset: str) -> DatasetTerms:
         policy = self.settings.policy(dataset)
-        return Terms(policy.unit, policy.declared_size)
+        return DatasetTerms(policy.unit, policy.declared_size)
 
     def _registration(self, registry: Registry, dataset: str, table: pd.DataFrame) -> Registration:
         """What a record is known by: each text, image and recording in it, whichever study may read it."""
@@ -381,9 +381,9 @@ class Desk:
 def dimension_of(study_json: str, directory: Path) -> int:
     """Floats in one update of a study."""
     from shared.adapted_model.model import layout_of
-    from shared.base_models.locate import Foundation
+    from shared.base_models.locate import BaseModelFiles
 
-    return layout_of(recorded(json.loads(study_json), where="study"), Foundation(directory, "")).length
+    return layout_of(recorded(json.loads(study_json), where="study"), BaseModelFiles(directory, "")).length
 
 
 def _check_fits(question: Question) -> None:

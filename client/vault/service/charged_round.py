@@ -19,16 +19,16 @@ from dataclasses import replace
 from typing import Protocol
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.state import Books
+from client.vault.ledger.state import LedgerState
 from client.vault_api.messages import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
-from shared.protocol.messages import Mark, Status, TrainReply, TrainTask
+from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask
 
 log = logging.getLogger(__name__)
 OpenLedger = Callable[[], AbstractContextManager[Ledger]]
 
 
-class Attempts(Protocol):
+class RoundTraining(Protocol):
     """What trains, as far as the ledger is concerned; `Vault` is one."""
 
     def refusal(self, task: TrainTask) -> Status | None:
@@ -44,7 +44,7 @@ class Attempts(Protocol):
         ...
 
 
-class AccountableVault:
+class ChargedRound:
     """One dataset under one approved study run.
 
     Guarantee: nothing that depends on the records leaves before its cost is on disk.
@@ -61,11 +61,11 @@ class AccountableVault:
 
     def __init__(
         self,
-        vault: Attempts,
+        vault: RoundTraining,
         open_ledger: OpenLedger,
         *,
         dataset: str,
-        policy_says: Callable[[Books], Status | None] = lambda _books: None,
+        policy_says: Callable[[LedgerState], Status | None] = lambda _state: None,
     ) -> None:
         self._vault, self._open_ledger, self._dataset = vault, open_ledger, dataset
         self._policy_says = policy_says
@@ -85,33 +85,33 @@ class AccountableVault:
             return self._refused(task, Status.REFUSED_POLICY, error)
         return decided if isinstance(decided, TrainReply) else self._paid(task, decided)
 
-    def _paid(self, task: TrainTask, mark: Mark) -> TrainReply:
-        reply = replace(self._vault.attempt(task), ledger=mark)
+    def _paid(self, task: TrainTask, position: LedgerPosition) -> TrainReply:
+        reply = replace(self._vault.attempt(task), ledger=position)
         try:
             with self._open_ledger() as ledger:
                 ledger.commit(task.study_run, task.round, write_reply(reply))
         except Exception:
             # what is not durable must not leave: it could not be sent again
             log.exception("Round %d failed: its update could not be made durable.", task.round)
-            return replace(self._vault.reply(task, Status.FAILED), ledger=mark)
+            return replace(self._vault.reply(task, Status.FAILED), ledger=position)
         return reply
 
-    def _decided(self, ledger: Ledger, task: TrainTask, refusal: Status | None) -> TrainReply | Mark:
+    def _decided(self, ledger: Ledger, task: TrainTask, refusal: Status | None) -> TrainReply | LedgerPosition:
         """An answer that needs no training, or where the ledger stands with the round reserved."""
-        if task.echo.height:
-            ledger.check_echo(task.echo.height, task.echo.head)
-        run = ledger.books.runs.get(task.study_run)
+        if task.server_copy.height:
+            ledger.check_server_copy(task.server_copy.height, task.server_copy.head)
+        run = ledger.state.runs.get(task.study_run)
         if run is None or (run.study_sha256, run.dataset) != (task.study_sha256, self._dataset):
             return self._vault.reply(task, Status.REFUSED_POLICY)
         kept = ledger.answer(task.study_run, task.round)
         if kept is not None:
             return read_reply(kept)
         lost = ledger.lost(task.study_run, task.round)
-        refusal = Status.LOST if lost else self._policy_says(ledger.books) or refusal
+        refusal = Status.LOST if lost else self._policy_says(ledger.state) or refusal
         if refusal is not None:
             return self._vault.reply(task, refusal)
         ledger.reserve(task.study_run, task.round)
-        return Mark(ledger.height, ledger.head)
+        return LedgerPosition(ledger.height, ledger.head)
 
     def _refused(self, task: TrainTask, status: Status, error: Exception) -> TrainReply:
         log.error("Round %d refused: %s", task.round, error)

@@ -16,7 +16,7 @@ import numpy as np
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
-from shared.protocol.messages import NO_MARK, Mark, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import NO_POSITION, LedgerPosition, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.protocol.update_encoding import WIRES
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Answers(Protocol):
         """
         ...
 
-    def standing(self) -> Mark:
+    def ledger_position(self) -> LedgerPosition:
         """Where the ledger stands."""
         ...
 
@@ -113,11 +113,11 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     ) -> vault_pb2.StatusReply:
         """Whether a job runs, and where the ledger stands."""
         del request, context
-        mark, (run, number) = self._answers.standing(), self._job
+        position, (run, number) = self._answers.ledger_position(), self._job
         return vault_pb2.StatusReply(
             busy=self._one_job.locked(),
-            ledger_height=mark.height,
-            ledger_head=mark.head,
+            ledger_height=position.height,
+            ledger_head=position.head,
             study_run=run,
             round=number,
             steps_done=self._steps.done,
@@ -134,9 +134,11 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     def _work(self, request: vault_pb2.TrainRequest, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
         try:
             adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
-            echo = Mark(request.ledger_height, request.ledger_head) if request.ledger_height else NO_MARK
+            server_copy = (
+                LedgerPosition(request.ledger_height, request.ledger_head) if request.ledger_height else NO_POSITION
+            )
             wire = next(known for known in WIRES if known == (request.wire or "float32"))
-            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, echo, wire=wire)
+            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, server_copy, wire=wire)
             self._job = (request.study_run, request.round)
             reply = self._answers.train(task)
             self._asked.clear()

@@ -6,9 +6,9 @@ import threading
 from pathlib import Path
 
 from client.vault.ledger.ledger import lock_of
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from client.vault.service.grpc_service import Steps, VaultService, serving
-from client.vault.service.node_vault import Vaults
+from client.vault.service.node_vault import NodeVault
 
 log = logging.getLogger(__name__)
 
@@ -20,17 +20,17 @@ def serve(config: Path) -> None:
         LedgerError: another vault serves this home, or the ledger cannot be trusted.
         SettingsError: node.toml is not valid.
     """
-    desk, stop = Desk(config), threading.Event()
-    places = desk.folders
+    review, stop = StudyReview(config), threading.Event()
+    places = review.folders
     places.running.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with lock_of(places.home / "vault.lock"):
-        with desk.ledger() as ledger:
+        with review.ledger() as ledger:
             log.info("The ledger is whole: %d rows.", ledger.height)
         steps = Steps()
-        service = VaultService(Vaults(config, on_step=steps), steps)
-        with serving(service, places.socket, group=desk.settings.node.socket_group):
+        service = VaultService(NodeVault(config, on_step=steps), steps)
+        with serving(service, places.socket, group=review.settings.node.socket_group):
             log.info("The vault listens on %s.", places.socket)
             stop.wait()
     log.info("The vault stopped.")

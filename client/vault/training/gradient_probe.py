@@ -24,7 +24,7 @@ from torch import Tensor
 
 from client.vault.training.linear_gradients import check_gradients, plain_linear_layers
 from client.vault.training.trainer import PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel
 from shared.adapted_model.whitened_head import WhitenedHead
 from shared.errors import ExactnessError
@@ -60,18 +60,18 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
     Raises:
         ExactnessError: a gradient is inexact, coupled to another record, missing or zero.
     """
-    model, before, real = trainer.model, trainer.model.packed(), trainer.prefix
+    model, before, real = trainer.model, trainer.model.packed(), trainer.activations
     rounds = (True, False) if isinstance(model.head, WhitenedHead) else (False,)
     try:
         _randomise(model)
         return max(_probe(trainer, cache, measures=measures) for measures in rounds)
     finally:
-        trainer.prefix = real
+        trainer.activations = real
         model.load(before)
 
 
 def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> float:
-    model, device = trainer.model, trainer.prefix.device
+    model, device = trainer.model, trainer.activations.device
     records = model.kind.synthetic(model.config, LENGTHS, variant=0)
     with trainer.measuring(measures), _scratch(cache) as scratch:
         found = _batched(trainer, records, scratch)
@@ -84,12 +84,12 @@ def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> fl
 def verdict_key(trainer: PrivateTrainer, *, cached: bool) -> str:
     """What a verdict is valid for: model, adapter, our code, the libraries, device, batching and cache."""
     facts = {
-        "model": trainer.model.prefix_id,
+        "model": trainer.model.frozen_id,
         "task": repr(getattr(trainer.model.kind, "task", type(trainer.model.kind).__name__)),
         "tensors": trainer.model.layout.tensors,
         "scale": str(trainer.model.peft_model() and trainer.model.peft_model().peft_config),  # type: ignore[union-attr]
         **_installed(),
-        "device": str(trainer.prefix.device),
+        "device": str(trainer.activations.device),
         "micro_batch_tokens": trainer.micro_batch_tokens,
         "precision": trainer.precision,
         "cached": cached,
@@ -161,8 +161,8 @@ def _randomise(model: AdaptedModel) -> None:
 
 def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> Gradients:
     """Gradients of all records as training computes them, in the records' order."""
-    trainer.prefix = open_prefix(
-        trainer.model, records, trainer.prefix.device, folder=cache, limit_bytes=2**30 if cache else 0
+    trainer.activations = open_activations(
+        trainer.model, records, trainer.activations.device, folder=cache, limit_bytes=2**30 if cache else 0
     )
     named = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     gradients: Gradients = {name: p.new_zeros(len(records), *p.shape) for name, p in named.items()}

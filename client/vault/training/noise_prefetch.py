@@ -22,10 +22,10 @@ def begun(drawn: StepRandomness, count: int, device: torch.device) -> StepRandom
         count: numbers of noise that the step will ask for.
         device: where gradients are computed; a CPU has no time to spare meanwhile.
     """
-    return drawn if device.type == "cpu" else NoiseAhead(drawn, count)
+    return drawn if device.type == "cpu" else PrefetchedNoise(drawn, count)
 
 
-class NoiseAhead:
+class PrefetchedNoise:
     """Randomness of one step whose noise another thread draws.
 
     Guarantee: noise drawn ahead is the step's own, asked for once and used once.

@@ -23,7 +23,7 @@ from client.vault.training.gradient_probe import LENGTHS, ensure_exact
 from client.vault.training.randomness import Randomness
 from client.vault.training.rounding import encoding_for, rounded
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import Prefix, prefix_for
+from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import FedVaultError
 from shared.privacy.noise_schedule import plan
@@ -36,7 +36,7 @@ from shared.study.schedule import round_factors
 log = logging.getLogger(__name__)
 
 
-class Trains(Protocol):
+class Trainer(Protocol):
     """Anything that answers a train task."""
 
     def train(self, task: TrainTask) -> TrainReply:
@@ -55,7 +55,7 @@ class Trained:
     """Share of the gradients that were longer than the clipping norm."""
 
 
-class Vault:
+class RoundTrainer:
     """One dataset under one study.
 
     Guarantee: everything a reply says about the records went through the private trainer.
@@ -87,7 +87,7 @@ class Vault:
     ) -> None:
         self.study, self.model, self.declared_size = study, model, declared_size
         self._randomness, self._on_step = randomness, on_step
-        self._cache = cache if study.performance.prefix_cache else None
+        self._cache = cache if study.performance.activation_cache else None
         self._verdicts = verdicts
         self._records = records
         self._trainer: PrivateTrainer | None = None
@@ -131,8 +131,8 @@ class Vault:
         if self._trainer is None:
             self._show_exact()
             records = self._records() if callable(self._records) else self._records
-            prefix = prefix_for(self.model, records, self._device, self.study.performance, self._cache)
-            self._trainer = self._trainer_on(prefix)
+            activations = activations_for(self.model, records, self._device, self.study.performance, self._cache)
+            self._trainer = self._trainer_on(activations)
         return self._trainer
 
     def _show_exact(self) -> None:
@@ -140,15 +140,15 @@ class Vault:
             records = self.model.kind.synthetic(self.model.config, LENGTHS, variant=0)
             if self.study.privacy.unit != RECORD:
                 records = with_units(records, np.arange(len(records)))
-            trainer = self._trainer_on(Prefix(self.model, records, self._device))
+            trainer = self._trainer_on(FrozenActivations(self.model, records, self._device))
             ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts)
             self._exact = True
 
-    def _trainer_on(self, prefix: Prefix) -> PrivateTrainer:
+    def _trainer_on(self, activations: FrozenActivations) -> PrivateTrainer:
         training = self.study.training
         return PrivateTrainer(
             self.model,
-            prefix,
+            activations,
             plan(self.study.privacy, steps=self.study.total_steps),
             divisor_size=self.study.federation.divisor_size(self.declared_size),
             learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),

@@ -22,11 +22,11 @@ from client.vault.training.noise_prefetch import begun
 from client.vault.training.optimizer import PrivateOptimizer
 from client.vault.training.randomness import Randomness
 from client.vault.training.vmap_gradients import vectorised_gradients
-from shared.adapted_model.frozen_activations import Prefix
+from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.model import AdaptedModel
 from shared.adapted_model.whitening import MEASURING_RATE
 from shared.errors import ExactnessError
-from shared.privacy.noise_schedule import PrivacyPlan
+from shared.privacy.noise_schedule import NoiseSchedule
 from shared.records.batches import LENGTH_STEP, physical
 from shared.study.declaration import RECORD
 
@@ -70,8 +70,8 @@ class PrivateTrainer:
     def __init__(
         self,
         model: AdaptedModel,
-        prefix: Prefix,
-        plan: PrivacyPlan,
+        activations: FrozenActivations,
+        plan: NoiseSchedule,
         *,
         divisor_size: int,
         learning_rates: LearningRates,
@@ -79,10 +79,10 @@ class PrivateTrainer:
         precision: Literal["float32", "bfloat16"] = "float32",
         descent: Descent = torch.optim.SGD,
     ) -> None:
-        if (plan.unit == RECORD) != (prefix.records.units is None):
-            found = "single" if prefix.records.units is None else "grouped"
+        if (plan.unit == RECORD) != (activations.records.units is None):
+            found = "single" if activations.records.units is None else "grouped"
             raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
-        self.model, self.prefix, self.plan = model, prefix, plan
+        self.model, self.activations, self.plan = model, activations, plan
         self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
@@ -172,8 +172,8 @@ class PrivateTrainer:
         Args:
             indices: of one physical batch, as `physical_batches` gives them.
         """
-        batch = self.prefix.batch(indices, step=self.length_step)
-        device = self.prefix.device.type
+        batch = self.activations.batch(indices, step=self.length_step)
+        device = self.activations.device.type
         # vectorised, a GPU's softmax has no backward pass in bfloat16
         half = self.precision == "bfloat16" and (self.linear or device == "cpu")
         with torch.autocast(device, torch.bfloat16, enabled=half):
@@ -193,7 +193,7 @@ class PrivateTrainer:
         """Cut a logical batch into physical ones of one shape each."""
         kind = self.model.kind
         yield from physical(
-            self.prefix.sizes(self.length_step),
+            self.activations.sizes(self.length_step),
             chosen,
             tokens=self.micro_batch_tokens,
             fixed=kind.fixed_tokens,
@@ -209,7 +209,7 @@ class PrivateTrainer:
         Args:
             chosen: distinct indices of units of a dataset that has them (units,).
         """
-        records, device = self.prefix.records, self.prefix.device
+        records, device = self.activations.records, self.activations.device
         if records.units is None:
             raise ExactnessError("Expected records grouped by unit, got single records.")
         rows = _rows_of(records.units, chosen, unit_count=records.unit_count)
@@ -230,8 +230,8 @@ class PrivateTrainer:
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-        drawn = begun(randomness.step(), self.entries, self.prefix.device)
-        records = self.prefix.records
+        drawn = begun(randomness.step(), self.entries, self.activations.device)
+        records = self.activations.records
         chosen = drawn.poisson_batch(records.unit_count, self.plan.sampling_rate)
         if records.units is None:
             for part in self.physical_batches(chosen):

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
-from server.rounds.coordinator import Coordinator, Terms
+from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.update_filter import Accepted, inspect
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector, decode_task, encode_reply, encode_task
 from simulations.benchmarks.measure import Ratio, interleaved, ratio_of
@@ -46,7 +46,7 @@ def aggregate(nodes: int, floats: int) -> list[int]:
     with tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(
             RepliesWhenPulled(nodes, floats),
-            Terms("study", "run", 1, nodes, 3600.0),
+            RunTerms("study", "run", 1, nodes, 3600.0),
             initial=np.zeros(floats, np.float32),
             largest_norm=lambda _number: LARGEST_NORM,
             aggregation=UniformMean,

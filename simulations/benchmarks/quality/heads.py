@@ -17,11 +17,11 @@ import torch
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.aggregation.mean import UniformMean
 from server.forecast.forecast import study_plan
-from shared.adapted_model.frozen_activations import Prefix, open_prefix
+from shared.adapted_model.frozen_activations import FrozenActivations, open_activations
 from shared.adapted_model.model import build, layout_of
 from shared.base_models.locate import find
 from shared.errors import SettingsError
-from shared.privacy.noise_schedule import PrivacyPlan, declared_size, plan
+from shared.privacy.noise_schedule import NoiseSchedule, declared_size, plan
 from shared.protocol.messages import Vector
 from shared.records.ragged import Records
 from shared.study.declaration import Study, parse
@@ -136,17 +136,17 @@ class Federation:
         kind = self._model.kind
         records = kind.encode(cells, kind.processor(find(study.model))).records
         self._whole, self._cache = records, cache
-        held_out = self._prefix(records.select(np.arange(HELD_OUT)))
+        held_out = self._activations(records.select(np.arange(HELD_OUT)))
         self._features = torch.stack([state.squeeze(0) for state in held_out.states(range(HELD_OUT))])
         self._truth = torch.tensor([int(held_out.records["target"][i][0]) for i in range(HELD_OUT)])
 
     def accuracies(self, study: Study, sizes: Sequence[int], rates: Sequence[float]) -> list[float]:
         """Of every rate, the mean over seeds."""
         ends = HELD_OUT + np.cumsum([0, *sizes])
-        sites = [self._prefix(self._whole.select(np.arange(a, b))) for a, b in pairwise(ends)]
+        sites = [self._activations(self._whole.select(np.arange(a, b))) for a, b in pairwise(ends)]
         return [statistics.mean(self._accuracy(study, sites, rate, seed) for seed in SEEDS) for rate in rates]
 
-    def _accuracy(self, study: Study, sites: Sequence[Prefix], rate: float, seed: int) -> float:
+    def _accuracy(self, study: Study, sites: Sequence[FrozenActivations], rate: float, seed: int) -> float:
         rounds, local_steps = study.federation.rounds, study.training.local_steps
         planned = plan(study.privacy, steps=study.total_steps)
         trainers = [self._trainer(study, planned, site, rate) for site in sites]
@@ -163,7 +163,7 @@ class Federation:
             outputs = self._model.kind.answer(self._model.head, self._features, {})
         return float((outputs.argmax(1) == self._truth).float().mean())
 
-    def _trainer(self, study: Study, planned: PrivacyPlan, site: Prefix, rate: float) -> PrivateTrainer:
+    def _trainer(self, study: Study, planned: NoiseSchedule, site: FrozenActivations, rate: float) -> PrivateTrainer:
         return PrivateTrainer(
             self._model,
             site,
@@ -173,8 +173,8 @@ class Federation:
             micro_batch_tokens=study.performance.micro_batch_tokens,
         )
 
-    def _prefix(self, records: Records) -> Prefix:
-        return open_prefix(self._model, records, torch.device("cpu"), folder=self._cache, limit_bytes=CACHE_BYTES)
+    def _activations(self, records: Records) -> FrozenActivations:
+        return open_activations(self._model, records, torch.device("cpu"), folder=self._cache, limit_bytes=CACHE_BYTES)
 
 
 def chosen(name: str, federation: Federation, study: Study, sizes: Sequence[int]) -> Choice:

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from client.vault.training.noise_prefetch import begun
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.privacy.noise_schedule import plan
 from shared.study.declaration import Study, parse
@@ -99,7 +99,7 @@ def _private(work: Work) -> Step:
     records = model.kind.synthetic(model.config, [work.tokens] * work.records, variant=0)
     trainer = PrivateTrainer(
         model,
-        open_prefix(model, records, device, folder=None, limit_bytes=0),
+        open_activations(model, records, device, folder=None, limit_bytes=0),
         plan(study.privacy, steps=study.total_steps),
         divisor_size=10 * work.records,
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),

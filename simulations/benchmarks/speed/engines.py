@@ -18,7 +18,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
-from server.rounds.coordinator import Coordinator, Terms
+from server.rounds.coordinator import Coordinator, RunTerms
 from shared.protocol.messages import TrainTask, Vector, encode_task
 from simulations.benchmarks.measure import Pairs, Ratio, ratio_of
 from simulations.benchmarks.speed.trivial_app import LENGTH
@@ -92,7 +92,7 @@ def round_seconds(grid: Grid, work: Work) -> float:
     with tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(
             grid,
-            Terms(work.study_sha256, work.study_run, 1, work.clients, 3600.0),
+            RunTerms(work.study_sha256, work.study_run, 1, work.clients, 3600.0),
             initial=work.initial,
             largest_norm=lambda _number: float("inf"),
             aggregation=UniformMean,

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel, build
 from shared.privacy.noise_schedule import declared_size, plan
 from shared.records.ragged import Records, load
@@ -22,10 +22,10 @@ CACHE_BYTES = 2**30
 def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Path) -> PrivateTrainer:
     """A trainer whose frozen layers have been run on every record, once."""
     device = next(model.parameters()).device
-    prefix = open_prefix(model, records, device, folder=cache, limit_bytes=CACHE_BYTES)
+    activations = open_activations(model, records, device, folder=cache, limit_bytes=CACHE_BYTES)
     return PrivateTrainer(
         model,
-        prefix,
+        activations,
         plan(study.privacy, steps=study.total_steps),
         divisor_size=declared_size(len(records)),
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),

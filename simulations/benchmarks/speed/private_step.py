@@ -13,7 +13,7 @@ from client.vault.training.noise_prefetch import begun
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import device_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel, build
 from shared.privacy.noise_schedule import plan
 from shared.records.batches import collate
@@ -45,7 +45,7 @@ def _private(study: Study, cache: Path | None) -> Callable[[], None]:
     optimizer, randomness = trainer.optimizer(), OsRandomness()
 
     def step() -> None:
-        drawn = begun(randomness.step(), trainer.model.layout.length, trainer.prefix.device)
+        drawn = begun(randomness.step(), trainer.model.layout.length, trainer.activations.device)
         trainer.per_example_gradients(range(RECORDS))
         optimizer.accumulate(RECORDS)
         optimizer.noisy_step(drawn)
@@ -70,10 +70,10 @@ def _plain(study: Study) -> Callable[[], None]:
 def _trainer(study: Study, cache: Path | None) -> PrivateTrainer:
     device = device_for("auto")
     model = build(study).to(device)
-    prefix = open_prefix(model, _records(model), device, folder=cache, limit_bytes=2**30)
+    activations = open_activations(model, _records(model), device, folder=cache, limit_bytes=2**30)
     planned = plan(study.privacy, steps=100)
     return PrivateTrainer(
-        model, prefix, planned, divisor_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
+        model, activations, planned, divisor_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
     )
 
 

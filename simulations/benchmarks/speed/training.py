@@ -58,7 +58,7 @@ def compared(study: Study, records: Records, *, turns: int) -> Iterator[Ratio]:
     pairs = alternating(ours.later, theirs, turns)
     layers, peer = study.adapter.layers, f"Opacus' recipe, padded to {recipe.max_length}"
     yield ratio_of(f"private round of {SITE}, LoRA on {layers}", peer, pairs, unit="records/s", aim=AIMS[layers])
-    if ours.model.frozen_prefix:
+    if ours.model.has_frozen_layers:
         pairs = [(first, peer) for first, (_, peer) in zip(firsts, pairs, strict=True)]
         yield ratio_of(f"first private round of {SITE}, LoRA on {layers}", peer, pairs, unit="records/s")
 

@@ -3,7 +3,7 @@
 from flwr.app import Context
 
 from client.app import build_client_app
-from client.vault.training.round_trainer import Trains
+from client.vault.training.round_trainer import Trainer
 from shared.protocol.messages import Status, TrainReply, TrainTask
 from simulations.engines.partition_query import tells_partition
 
@@ -19,7 +19,7 @@ class Echo:
         return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, update)
 
 
-def _open(_context: Context, _task: TrainTask) -> Trains:
+def _open(_context: Context, _task: TrainTask) -> Trainer:
     return Echo()
 
 

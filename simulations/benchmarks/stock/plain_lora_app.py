@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from client.app import build_client_app
-from client.vault.training.round_trainer import Trains
+from client.vault.training.round_trainer import Trainer
 from shared.base_models.locate import find
 from shared.protocol.messages import Status, TrainReply, TrainTask
 from shared.records.ragged import Records, load
@@ -54,7 +54,7 @@ class PlainSite:
         return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, update)
 
 
-def _open(context: Context, task: TrainTask) -> Trains:
+def _open(context: Context, task: TrainTask) -> Trainer:
     torch.set_num_threads(1)
     study = _study(task.study_run)
     return PlainSite(study, _model(task.study_run), _records(int(context.node_config["partition-id"])))

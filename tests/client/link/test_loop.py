@@ -35,7 +35,7 @@ ADAPTER = np.arange(50, dtype=np.float32)
 TASK = TrainTask("s" * 64, "r-1", 3, ADAPTER)
 
 
-class Vault:
+class RoundTrainer:
     """Says what it is asked."""
 
     def __init__(self) -> None:
@@ -108,7 +108,7 @@ class Fleet:
         self.calls.append(f"close {deactivate}")
 
 
-def run(folder: Path, fleet: Fleet, vault: Vault, waits: list[float] | None = None) -> None:
+def run(folder: Path, fleet: Fleet, vault: RoundTrainer, waits: list[float] | None = None) -> None:
     def wait(seconds: float) -> bool:
         if waits is not None:
             waits.append(seconds)
@@ -127,7 +127,7 @@ def cut() -> Exception:
 
 
 def test_a_task_is_fetched_answered_and_forgotten(tmp_path: Path, stop: threading.Event) -> None:
-    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), Vault()
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), RoundTrainer()
     run(tmp_path, fleet, vault)
     assert fleet.calls == ["activate", "receive", "confirm", "reply", "receive", "close True"]
     reply = decode_reply(fleet.replies[0][1])
@@ -137,7 +137,7 @@ def test_a_task_is_fetched_answered_and_forgotten(tmp_path: Path, stop: threadin
 
 
 def test_offers_are_answered(tmp_path: Path, stop: threading.Event) -> None:
-    fleet, vault = Fleet([received(encode_offer(StudyOffer("r-1", "{}")), "query")], {}, stop), Vault()
+    fleet, vault = Fleet([received(encode_offer(StudyOffer("r-1", "{}")), "query")], {}, stop), RoundTrainer()
     run(tmp_path, fleet, vault)
     assert decode_offer_reply(fleet.replies[0][1]) == OfferReply("r-1", Status.APPROVED)
 
@@ -146,7 +146,7 @@ def test_a_cut_is_waited_out_on_the_same_connection_and_the_reply_is_sent_again(
     tmp_path: Path, stop: threading.Event
 ) -> None:
     troubles = {"reply": [cut(), cut()], "receive": [cut(), None]}
-    fleet, vault, waits = Fleet([received(encode_task(TASK))], troubles, stop), Vault(), list[float]()
+    fleet, vault, waits = Fleet([received(encode_task(TASK))], troubles, stop), RoundTrainer(), list[float]()
     run(tmp_path, fleet, vault, waits)
     assert fleet.calls.count("activate") == 1 and len(fleet.replies) == 1
     assert vault.asked == [3, 3, 3], "the vault gives the same bytes again"
@@ -157,7 +157,7 @@ def test_a_server_that_is_away_is_asked_for_ever_with_growing_jittered_pauses(
     tmp_path: Path, stop: threading.Event
 ) -> None:
     fleet, waits = Fleet([], {"activate": [cut() for _ in range(40)]}, stop), list[float]()
-    run(tmp_path, fleet, Vault(), waits)
+    run(tmp_path, fleet, RoundTrainer(), waits)
     assert fleet.calls.count("activate") == 41
     for number, waited in enumerate(waits[:40]):
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(number, 20))
@@ -173,14 +173,14 @@ def test_a_key_that_is_not_accepted_is_said_and_tried_again(tmp_path: Path, stop
         seen.append(read_link(tmp_path).trouble)
         return stop.is_set()
 
-    Link(lambda: fleet, Vault(), tmp_path, server="gate:1", stop=stop, wait=wait).run()  # type: ignore[arg-type,return-value]
+    Link(lambda: fleet, RoundTrainer(), tmp_path, server="gate:1", stop=stop, wait=wait).run()  # type: ignore[arg-type,return-value]
     assert "does not accept this node's key" in seen[0] and fleet.calls.count("activate") == 2
 
 
 def test_a_killed_link_finds_the_message_it_had_not_answered(tmp_path: Path, stop: threading.Event) -> None:
     message = received(encode_task(TASK))
     Inbox(tmp_path / "inbox").keep(message)  # and then it was killed: the server will not hand it out again
-    fleet, vault = Fleet([], {}, stop), Vault()
+    fleet, vault = Fleet([], {}, stop), RoundTrainer()
     run(tmp_path, fleet, vault)
     assert [name for name, _ in fleet.replies] == [message.message_id] and vault.asked == [3]
 
@@ -193,14 +193,14 @@ def test_the_message_is_on_disk_before_the_server_hears_of_it(tmp_path: Path, st
             super().confirm(message)
 
     fleet = Killed([received(encode_task(TASK))], {}, stop)
-    run(tmp_path, fleet, Vault())
+    run(tmp_path, fleet, RoundTrainer())
     assert len(fleet.replies) == 1
 
 
 @pytest.mark.parametrize("trouble", ["reply", "confirm", "receive"])
 def test_what_the_server_does_not_want_any_more_is_dropped(tmp_path: Path, stop: threading.Event, trouble: str) -> None:
     fleet = Fleet([received(encode_task(TASK))], {trouble: [Refused("the server answered 403")]}, stop)
-    run(tmp_path, fleet, Vault())
+    run(tmp_path, fleet, RoundTrainer())
     assert Inbox(tmp_path / "inbox").oldest() is None
 
 
@@ -208,7 +208,7 @@ def test_a_message_that_cannot_be_read_is_dropped(tmp_path: Path, stop: threadin
     whole = received(encode_task(TASK))
     broken = Received(whole.message_id, 1, {whole.message_id: b"nonsense"})
     fleet = Fleet([broken, received(encode_task(TASK))], {}, stop)
-    run(tmp_path, fleet, Vault())
+    run(tmp_path, fleet, RoundTrainer())
     assert len(fleet.replies) == 1
     (tmp_path / "inbox" / "torn.message").write_bytes(b"half a zip")
     assert Inbox(tmp_path / "inbox").oldest() is None and not list((tmp_path / "inbox").iterdir())
@@ -231,7 +231,7 @@ NONSENSE = {
 def test_nonsense_from_the_server_gets_a_code_and_the_next_task_its_answer(
     tmp_path: Path, stop: threading.Event, case: str
 ) -> None:
-    fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), Vault()
+    fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), RoundTrainer()
     run(tmp_path, fleet, vault)
     assert vault.asked == [3] and len(fleet.replies) == 2
     assert decode_reply(fleet.replies[0][1]).status is Status.REFUSED_STUDY
@@ -244,14 +244,14 @@ def test_a_fault_that_nobody_foresaw_costs_one_message_and_not_the_link(
 ) -> None:
     faults: list[Exception | None] = [UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), None]
     fleet = Fleet([received(encode_task(TASK)), received(encode_task(replace(TASK, round=4)))], {trouble: faults}, stop)
-    run(tmp_path, fleet, Vault())
+    run(tmp_path, fleet, RoundTrainer())
     assert decode_reply(fleet.replies[-1][1]).round == 4
     assert Inbox(tmp_path / "inbox").oldest() is None and fleet.calls.count("activate") == 1
 
 
 def test_a_server_that_refuses_to_activate_the_node_is_asked_again(tmp_path: Path, stop: threading.Event) -> None:
     fleet = Fleet([], {"activate": [Refused("the server answered 404"), None]}, stop)
-    run(tmp_path, fleet, Vault())
+    run(tmp_path, fleet, RoundTrainer())
     assert fleet.calls.count("activate") == 2 and read_link(tmp_path).trouble == "stopped"
 
 
@@ -263,7 +263,7 @@ def test_a_task_that_nobody_waits_for_any_more_is_neither_trained_nor_answered(
     name = message.object_id
     objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
     Inbox(tmp_path / "inbox").keep(Received(name, 1, objects))
-    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), Vault()
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), RoundTrainer()
     run(tmp_path, fleet, vault)
     assert vault.asked == [3] and len(fleet.replies) == 1 and fleet.replies[0][0] != name
     assert Inbox(tmp_path / "inbox").oldest() is None
@@ -275,7 +275,7 @@ def test_message_ids_do_not_become_paths(tmp_path: Path) -> None:
 
 
 def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
-    vault = Vault()
+    vault = RoundTrainer()
     vault.fails = "patient Anna, row 17 of /data/ward.csv, loss 3.2"
     message = Message(encode_task(TASK), 7, "train")
     reply = decode_reply(answered(message, vault))
@@ -298,7 +298,7 @@ NEWER = ConfigRecord({"protocol-version": 99})
 )
 @pytest.mark.parametrize("kind", ["train", "query", "evaluate"])
 def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, code: Status, kind: str) -> None:
-    vault = Vault()
+    vault = RoundTrainer()
     answer = answered(Message(content, 7, kind), vault)
     reply = decode_offer_reply(answer) if kind == "query" else decode_reply(answer)
     assert reply.status is code and vault.asked == []

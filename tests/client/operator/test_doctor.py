@@ -12,7 +12,7 @@ import torch
 
 from client.operator.doctor import FIT, Finding, Memory, _fit, _tried, examine, memory_of
 from client.operator.withdrawal import withdraw
-from client.vault.review.review import Desk
+from client.vault.review.review import StudyReview
 from shared.base_models.locate import find
 from shared.errors import RunError
 from shared.study.declaration import Model, Study
@@ -39,10 +39,10 @@ class Node:
         self.data.write_text("text,label\n" + rows)
 
     def approve(self, run: str = "r-1", dataset: str = "ward") -> None:
-        desk = Desk(self.config)
-        weighed = desk.weigh(self.study, dataset)
-        with desk.ledger() as ledger:
-            desk.approve(ledger, weighed, run)
+        review = StudyReview(self.config)
+        reviewed = review.review(self.study, dataset)
+        with review.ledger() as ledger:
+            review.approve(ledger, reviewed, run)
 
     def examined(self) -> dict[str, Finding]:
         return {found.check: found for found in examine(self.config, self.study, "ward")}
@@ -66,7 +66,7 @@ def test_a_budget_that_leaves_nothing_is_a_finding(node: Node) -> None:
     node.approve()
     spent = node.examined()["ward: budget"]
     assert not spent.ok and "no study fits any more" in spent.saw and "Reject" in spent.todo
-    withdraw(Desk(node.config), "ward")
+    withdraw(StudyReview(node.config), "ward")
     assert "withdrawn" in node.examined()["ward: budget"].saw
 
 
@@ -119,20 +119,20 @@ def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: Node) -> None:
 @pytest.mark.guarantee("after a withdrawal no snapshot and no cached activation of its records is left.")
 def test_withdrawing_deletes_copies_and_lists_what_descends(node: Node) -> None:
     node.approve()
-    desk = Desk(node.config)
-    with desk.ledger() as ledger:
+    review = StudyReview(node.config)
+    with review.ledger() as ledger:
         ledger.reserve("r-1", 1)
         ledger.reserve("r-1", 2)
-    desk.folders.cache.mkdir()
-    (desk.folders.cache / "abc-def.f32").write_bytes(b"activations")
-    (found,) = withdraw(desk, "ward")
+    review.folders.cache.mkdir()
+    (review.folders.cache / "abc-def.f32").write_bytes(b"activations")
+    (found,) = withdraw(review, "ward")
     assert (found.run, found.study, found.dataset, found.rounds_paid) == ("r-1", "test", "ward", 2)
     assert found.model == node.study.model.source
-    assert not desk.folders.cache.exists() and list(desk.folders.approved.iterdir()) == []
+    assert not review.folders.cache.exists() and list(review.folders.approved.iterdir()) == []
 
 
 def test_a_dataset_that_was_never_approved_can_be_withdrawn_and_takes_its_other_names_with_it(node: Node) -> None:
-    assert withdraw(Desk(node.config), "ward") == []
+    assert withdraw(StudyReview(node.config), "ward") == []
     with pytest.raises(Exception, match="withdrawn"):
         node.approve(dataset="renamed")
 

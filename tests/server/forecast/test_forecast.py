@@ -21,7 +21,7 @@ from shared.adapted_model.adapters import Layout
 from shared.adapted_model.model import layout_of
 from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.privacy.signal_to_noise import Prospect
 from shared.study.declaration import Privacy, Study
 
@@ -160,7 +160,7 @@ def test_a_plan_says_what_twice_the_rounds_would_gain(
 def test_a_plan_is_made_also_where_twice_the_rounds_would_need_too_much_noise(
     make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def limited(privacy: Privacy, *, steps: int) -> PrivacyPlan:
+    def limited(privacy: Privacy, *, steps: int) -> NoiseSchedule:
         if steps > 9:
             raise BudgetError("Expected a larger epsilon.")
         return plan(privacy, steps=steps)

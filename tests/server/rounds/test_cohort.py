@@ -13,7 +13,7 @@ from flwr.app import Message
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.cohort import drawn
-from server.rounds.coordinator import Coordinator, Terms
+from server.rounds.coordinator import Coordinator, RunTerms
 from shared.errors import SettingsError
 from shared.protocol.messages import Status, TrainReply, decode_task, encode_reply
 from shared.study.declaration import Study
@@ -45,7 +45,7 @@ def grid(pool: ThreadPoolExecutor, asked: list[tuple[int, int]], cut: int = 0) -
 def coordinator(found: LocalGrid, folder: Path) -> Coordinator:
     return Coordinator(
         found,
-        Terms("study", "run", ROUNDS, 2, 20.0, cohort=COHORT),
+        RunTerms("study", "run", ROUNDS, 2, 20.0, cohort=COHORT),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
         aggregation=UniformMean,

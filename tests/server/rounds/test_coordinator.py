@@ -13,11 +13,11 @@ from flwr.app import Error, Message
 
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, NoEchoes, Terms
+from server.rounds.coordinator import Coordinator, NoLedgerCopies, RunTerms
 from server.rounds.round import Round
 from shared.errors import RunError, SettingsError
 from shared.protocol.messages import (
-    Mark,
+    LedgerPosition,
     Status,
     TrainReply,
     TrainTask,
@@ -85,7 +85,7 @@ def coordinator(grid: Any, folder: Path, **changes: Any) -> Coordinator:
     terms = {"rounds": 3, "quorum": 2, "deadline_s": 20.0} | changes
     return Coordinator(
         grid,
-        Terms("study", "run", **terms),
+        RunTerms("study", "run", **terms),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
         aggregation=UniformMean,
@@ -105,10 +105,10 @@ def test_the_mean_of_honest_updates_is_added_every_round(pool: ThreadPoolExecuto
 @pytest.mark.parametrize(
     ("bad", "where", "entry"),
     [
-        (with_nan, "quarantined", {"node": 2, "reason": "not-finite"}),
-        (too_long, "quarantined", {"node": 2, "reason": "shape"}),
-        (erring, "quarantined", {"node": 2, "reason": "node-error"}),
-        (dying, "quarantined", {"node": 2, "reason": "node-error"}),
+        (with_nan, "rejected", {"node": 2, "reason": "not-finite"}),
+        (too_long, "rejected", {"node": 2, "reason": "shape"}),
+        (erring, "rejected", {"node": 2, "reason": "node-error"}),
+        (dying, "rejected", {"node": 2, "reason": "node-error"}),
         (refusing, "refused", {"node": 2, "status": "refused_size"}),
     ],
 )
@@ -150,7 +150,7 @@ def test_a_second_answer_is_quarantined(pool: ThreadPoolExecutor, tmp_path: Path
     doubling = Doubling(grid._submit, [1, 1])
     state = coordinator(doubling, tmp_path, rounds=1).run()
     assert state.records[0]["accepted"] == [1, 2]
-    assert {"duplicate", "stranger"} & {entry["reason"] for entry in state.records[0]["quarantined"]}
+    assert {"duplicate", "stranger"} & {entry["reason"] for entry in state.records[0]["rejected"]}
     np.testing.assert_allclose(state.adapter, np.full(LENGTH, 1.5 + 1 / 3), rtol=1e-6)
 
 
@@ -194,7 +194,7 @@ def test_a_run_cut_in_any_round_ends_with_the_same_bytes(pool: ThreadPoolExecuto
 
 
 def test_every_answer_that_was_paid_for_moves_the_echo(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
-    mark, seen = Mark(5, "a" * 64), list[tuple[int, Mark]]()
+    mark, seen = LedgerPosition(5, "a" * 64), list[tuple[int, LedgerPosition]]()
 
     def paid(update: float, status: Status = Status.TRAINED) -> Node:
         def node(message: Message, task: TrainTask, number: int) -> Message:
@@ -203,12 +203,12 @@ def test_every_answer_that_was_paid_for_moves_the_echo(pool: ThreadPoolExecutor,
 
         return node
 
-    class Echoes(NoEchoes):
-        def saw(self, node: int, mark: Mark) -> None:
+    class LedgerCopies(NoLedgerCopies):
+        def saw(self, node: int, mark: LedgerPosition) -> None:
             seen.append((node, mark))
 
     driven = coordinator(grid_of(pool, [paid(1.0), paid(0.0, Status.FAILED), paid(1e6), refusing]), tmp_path, rounds=1)
-    driven._echoes = Echoes()
+    driven._ledger_copies = LedgerCopies()
     driven.run()
     assert sorted(seen) == [(1, mark), (2, mark), (3, mark)], "one that failed and one that was kept out as well"
 

@@ -12,9 +12,9 @@ from server.rounds.update_filter import (
     BLOCK,
     LARGEST_NORM,
     Accepted,
-    Quarantined,
+    Declined,
     Reason,
-    Refused,
+    Rejected,
     inspect,
     largest_plausible_norm,
 )
@@ -64,7 +64,7 @@ def test_an_honest_update_is_let_in() -> None:
     ],
 )
 def test_what_is_wrong_is_quarantined_with_its_reason(change: dict[str, Any], reason: Reason) -> None:
-    assert judged(replace(GOOD, **change)) == Quarantined(reason)
+    assert judged(replace(GOOD, **change)) == Rejected(reason)
 
 
 @pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 2 * BLOCK])
@@ -95,7 +95,7 @@ def test_garbage_is_quarantined(content: Any) -> None:
 
 
 def test_a_refusal_keeps_its_code() -> None:
-    assert judged(replace(GOOD, status=Status.FAILED, update=np.zeros(4, np.float32))) == Refused(Status.FAILED)
+    assert judged(replace(GOOD, status=Status.FAILED, update=np.zeros(4, np.float32))) == Declined(Status.FAILED)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_refusal_keeps_its_code() -> None:
     ],
 )
 def test_a_refusal_of_the_version_is_told_as_one(content: Any) -> None:
-    assert judged(content) == Refused(Status.REFUSED_VERSION)
+    assert judged(content) == Declined(Status.REFUSED_VERSION)
 
 
 GRIDS = (Grid.fitted(3, largest=2.0, finest=0.01), Grid.fitted(1, largest=2.0, finest=0.01))
@@ -144,23 +144,23 @@ def spoiled(width: float, bend: float, codes: bytes = bytes(4)) -> RecordDict:
     ],
 )
 def test_what_is_not_in_the_studys_encoding_has_the_wrong_shape(reply: Any) -> None:
-    assert judged(reply, wire="int8") == Quarantined(Reason.SHAPE)
+    assert judged(reply, wire="int8") == Rejected(Reason.SHAPE)
 
 
 def test_a_grid_may_not_be_wider_than_an_honest_update() -> None:
     wide = (Grid.fitted(3, largest=1e6, finest=1.0), GRIDS[1])
     reply = replace(GOOD, update=wide[0].values()[[-1, -1, -1, 127]], encoding=Encoding("int8", wide))
-    assert judged(reply, wire="int8") == Quarantined(Reason.NORM)
+    assert judged(reply, wire="int8") == Rejected(Reason.NORM)
 
 
 def test_a_failure_in_any_encoding_keeps_its_code() -> None:
     for wire in WIRES:
         failed = without_update(replace(TASK, wire=wire), Status.FAILED)
-        assert judged(failed, wire=wire) == Refused(Status.FAILED)
+        assert judged(failed, wire=wire) == Declined(Status.FAILED)
 
 
 def test_no_study_can_declare_the_overflow_bound_away() -> None:
-    assert judged(replace(GOOD, update=np.full(4, LARGEST_NORM, np.float32)), largest_norm=np.inf) == Quarantined(
+    assert judged(replace(GOOD, update=np.full(4, LARGEST_NORM, np.float32)), largest_norm=np.inf) == Rejected(
         Reason.NORM
     )
 

@@ -14,7 +14,7 @@ from server.export.adapter import export, load_finished
 from shared.adapted_model.adapters import orthonormal_rows
 from shared.adapted_model.model import build, layout_of
 from shared.base_models.bundled import DATA_FOLDER_VARIABLE
-from shared.base_models.locate import Foundation, find
+from shared.base_models.locate import BaseModelFiles, find
 from shared.errors import SettingsError
 from shared.records.batches import collate
 from shared.study.declaration import Adapter, Model, Study
@@ -29,7 +29,7 @@ def test_cut_model_computes_what_the_whole_one_does(make_study: Studies, adapter
     model.load(np.random.default_rng(0).standard_normal(model.layout.length).astype(np.float32))
     records = model.kind.synthetic(model.config, [8, 5, 1], variant=0)
     batch = collate(records, range(3), model.kind.fills, torch.device("cpu"))
-    cut = batch | ({"states": model.prefix(batch)} if model.frozen_prefix else {})
+    cut = batch | ({"states": model.frozen_states(batch)} if model.has_frozen_layers else {})
     torch.testing.assert_close(model.outputs(cut), model(batch))
     assert layout_of(study) == model.layout
 
@@ -57,7 +57,7 @@ def test_an_embedded_model_may_lie_in_a_folder_and_is_checked_there_too(
     (tmp_path / "models").mkdir()
     assert find(Model(source="embedded:minilm")) == installed, "nothing of that name is there"
     (tmp_path / "models/minilm").symlink_to(installed.directory)
-    assert find(Model(source="embedded:minilm")) == Foundation(tmp_path / "models/minilm", installed.fingerprint)
+    assert find(Model(source="embedded:minilm")) == BaseModelFiles(tmp_path / "models/minilm", installed.fingerprint)
     (tmp_path / "models/minilm").unlink()
     (tmp_path / "models/minilm").symlink_to(tiny_bert)
     with pytest.raises(SettingsError, match="weights of embedded:minilm"):

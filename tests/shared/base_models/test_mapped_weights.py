@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.base_models.mapped_weights import MAPPINGS, give_back
 from shared.records.ragged import Records
@@ -68,5 +68,5 @@ def test_frozen_layers_rest_once_a_large_file_of_their_activations_is_made(
     monkeypatch.setattr("shared.adapted_model.model.give_back", lambda weights: rested.append(len(list(weights))))
     monkeypatch.setattr("shared.adapted_model.frozen_activations.RESTING_BYTES", resting_bytes)
     for _ in range(2):
-        open_prefix(model, make_records(9), torch.device("cpu"), folder=saved.parent / "kept", limit_bytes=2**30)
+        open_activations(model, make_records(9), torch.device("cpu"), folder=saved.parent / "kept", limit_bytes=2**30)
     assert bool(rested) is expected and len(rested) < 2

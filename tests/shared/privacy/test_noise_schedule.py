@@ -47,9 +47,9 @@ def test_no_performance_setting_changes_noise_sampling_steps_or_clipping(make_st
         "threads": 3,
         "device": "cpu",
         "precision": "bfloat16",
-        "prefix_cache": False,
-        "prefix_cache_limit_bytes": 1,
-        "prefix_storage": "float16",
+        "activation_cache": False,
+        "activation_cache_limit_bytes": 1,
+        "activation_storage": "float16",
     }
     assert set(other) == set(Performance.model_fields)
     slow, fast = make_study(), make_study(performance=other)

@@ -8,7 +8,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError
 from shared.protocol.messages import (
-    Mark,
+    LedgerPosition,
     Status,
     TrainReply,
     TrainTask,
@@ -17,7 +17,7 @@ from shared.protocol.messages import (
     digest,
     encode_reply,
     encode_task,
-    with_echo,
+    with_server_copy,
 )
 
 VECTOR = np.arange(5, dtype=np.float32)
@@ -82,7 +82,7 @@ def test_half_a_character_is_no_text(key: str) -> None:
 
 def test_the_adapter_is_one_object_for_all_nodes_and_a_message_has_few() -> None:
     task, reply = encode_task(TASK), encode_reply(REPLY)
-    first, second = (with_echo(task, Mark(n, str(n) * 64)) for n in (1, 2))
+    first, second = (with_server_copy(task, LedgerPosition(n, str(n) * 64)) for n in (1, 2))
     assert first["task"].object_id == second["task"].object_id
-    assert decode_task(second).echo == Mark(2, "2" * 64)
+    assert decode_task(second).server_copy == LedgerPosition(2, "2" * 64)
     assert set(task) == {"task", "echo"} and set(reply) == {"reply"}

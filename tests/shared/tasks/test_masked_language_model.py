@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForMaskedLM, DistilBertConfig, DistilBertForMaskedLM
 
 from server.export.adapter import export
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
 from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
@@ -101,7 +101,7 @@ def test_perplexity_is_over_all_masked_tokens_and_finite(text_study: Studies, en
     assert kind.metrics([])["pseudo_perplexity"] == kind.metrics([(1e9, 0, 1)])["pseudo_perplexity"]
     assert math.isfinite(kind.metrics([])["pseudo_perplexity"]) and LARGEST_LOSS < 100
     model, records = build(text_study(TASK)), encode([TEXTS[0]]).records
-    judged = judge(model, records, tokens=64, with_loss=True)
+    judged = evaluate(model, records, tokens=64, with_loss=True)
     assert kind.metrics(judged.evidence)["pseudo_perplexity"] == pytest.approx(math.exp(judged.loss), rel=1e-5)
 
 

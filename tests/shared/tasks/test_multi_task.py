@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from server.export.adapter import export, load_finished
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
 from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
@@ -56,7 +56,7 @@ def test_a_records_loss_is_its_own_tasks_alone(text_study: Studies, encode: Call
         single.base.load_state_dict(model.base.state_dict())
         single.head.load_state_dict(model.head[f"{name}_head"].state_dict())
         own = {column.name: [ROWS[row].get(column.name, "")] for column in single.kind.columns}
-        expected = single.kind.encode(own, load_tokenizer(single.foundation)).records
+        expected = single.kind.encode(own, load_tokenizer(single.base_files)).records
         found = single.losses(collate(expected, [0], single.kind.fills, torch.device("cpu")))
         torch.testing.assert_close(whole[row], found[0], rtol=1e-4, atol=1e-5)
 
@@ -65,7 +65,7 @@ def test_evidence_is_each_tasks_own_in_the_order_of_records(
     text_study: Studies, encode: Callable[..., Encoded]
 ) -> None:
     model, records = build(text_study(TASK)), encode(ROWS).records
-    found = judge(model, records, tokens=512).evidence
+    found = evaluate(model, records, tokens=512).evidence
     assert [one[0] for one in found] == list(PARTS)
     assert found[0][2] == 1 and found[1][2] == 2.0 and found[2][2][:2] == ["B-PER", "O"] and found[3][2] == ["ada"]
 
@@ -92,8 +92,8 @@ def test_a_node_may_lack_tasks_and_their_columns(text_study: Studies, tmp_path: 
     counts = kind.counts(records)
     assert counts["items: yes"] == 3 and sum(counts.values()) == 3
     model = build(study)
-    assert set(judge(model, records, tokens=512, with_loss=True).evidence) == {("items", 0, 1)}
-    assert kind.metrics(judge(model, records, tokens=512).evidence)["mean_score"] == 0.0
+    assert set(evaluate(model, records, tokens=512, with_loss=True).evidence) == {("items", 0, 1)}
+    assert kind.metrics(evaluate(model, records, tokens=512).evidence)["mean_score"] == 0.0
 
 
 def test_metrics_are_each_tasks_own_and_the_mean_of_the_main_ones(text_study: Studies) -> None:

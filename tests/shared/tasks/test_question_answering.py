@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
 from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
@@ -68,9 +68,9 @@ def test_an_answer_beyond_the_tokens_kept_teaches_nothing_and_counts_as_wrong(
     assert records.usable.all() and records["target"][0].tolist() == [-1, -1]
     assert [(p.row, "beyond the tokens" in p.reason) for p in problems] == [(0, True)]
     model = build(text_study(TASK))
-    first, second = judge(model, records, tokens=64).evidence
+    first, second = evaluate(model, records, tokens=64).evidence
     assert first[1] == ["ada"] and first[0] != "ada" and second[1] == ["Ada"]
-    assert judge(model, records.select(np.array([0])), tokens=64, with_loss=True).loss == 0.0
+    assert evaluate(model, records.select(np.array([0])), tokens=64, with_loss=True).loss == 0.0
 
 
 def test_a_context_of_100_000_words_is_cut_and_said(encode: Callable[..., Encoded]) -> None:

@@ -12,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from client.vault.training.gradient_probe import probe
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.base_models.locate import find, load_tokenizer
 from shared.errors import SettingsError
@@ -48,9 +48,11 @@ def test_every_goal_is_exact(
     aggregation = {"aggregation": "ffa" if method == "ffa-lora" else "fedit"}
     study = text_study(task, family, adapter={"method": method, "layers": "last:1"}, federation=aggregation)
     model = build(study).to(device)
-    prefix = open_prefix(model, model.kind.synthetic(model.config, [3], variant=0), device, folder=None, limit_bytes=0)
+    activations = open_activations(
+        model, model.kind.synthetic(model.config, [3], variant=0), device, folder=None, limit_bytes=0
+    )
     planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
-    trainer = PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
+    trainer = PrivateTrainer(model, activations, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
     assert probe(trainer, cache=tmp_path) < 1e-5
 
 

@@ -11,11 +11,11 @@ from peft import PeftModel
 from transformers import AutoModel
 
 from client.vault.training.gradient_probe import probe
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.export.adapter import export, load_finished
-from shared.adapted_model.evaluation import judge
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.evaluation import evaluate
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel, build, initial_adapter
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import Status, TrainTask
@@ -93,7 +93,7 @@ def adapted(text_study: Studies, task: str, family: str, method: str, layers: st
 
 def records_of(model: AdaptedModel, task: str, times: int = 1) -> Records:
     rows = {name: cells * times for name, cells in ROWS[task].items()}
-    return model.kind.encode(rows, model.kind.processor(model.foundation)).records
+    return model.kind.encode(rows, model.kind.processor(model.base_files)).records
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -103,9 +103,9 @@ def test_gradients_are_those_of_single_records(
 ) -> None:
     study = adapted(text_study, task, family, method, "all" if method == "lora" else "last:1")
     model = build(study).to(device)
-    prefix = open_prefix(model, records_of(model, task), device, folder=None, limit_bytes=0)
+    activations = open_activations(model, records_of(model, task), device, folder=None, limit_bytes=0)
     rates, planned = LearningRates(1.0, 1.0), plan(study.privacy, steps=4)
-    trainer = PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
+    trainer = PrivateTrainer(model, activations, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
     assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None) < 1e-5
 
 
@@ -113,7 +113,7 @@ def test_gradients_are_those_of_single_records(
 def test_a_private_round_trains_is_judged_and_exported(text_study: Studies, tmp_path: Path, task: str) -> None:
     study = adapted(text_study, task, "bert", "ffa-lora")
     model, start = build(study), initial_adapter(study)
-    vault = Vault(
+    vault = RoundTrainer(
         study,
         model,
         records_of(model, task, times=4),
@@ -132,11 +132,11 @@ def check_reloaded(study: Study, finished: np.ndarray[Any, Any], folder: Path, t
     model = build(study)
     model.load(finished)
     records = records_of(model, task)
-    judged = judge(model, records, tokens=256, with_loss=True)
+    judged = evaluate(model, records, tokens=256, with_loss=True)
     assert len(judged.evidence) == int(records.usable.sum()) < len(records)
     assert all(np.isfinite(value) for value in model.kind.metrics(judged.evidence).values())
     again = load_finished(folder)._model
-    assert judge(again, records, tokens=16, with_loss=True).loss == pytest.approx(judged.loss, rel=1e-4)
+    assert evaluate(again, records, tokens=16, with_loss=True).loss == pytest.approx(judged.loss, rel=1e-4)
     plain = PeftModel.from_pretrained(AutoModel.from_pretrained(study.model.source, add_pooling_layer=False), folder)
     ids = torch.tensor([[5, 6, 7, 8]])
     with torch.no_grad():

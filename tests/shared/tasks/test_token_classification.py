@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
 from shared.base_models.locate import load_tokenizer
 from shared.errors import SettingsError
@@ -97,7 +97,7 @@ def test_words_that_were_cut_off_count_as_outside(text_study: Studies, encode: C
     model = build(text_study(TASK))
     model.head.bias.data[1] = 9.0  # everything that is seen is a person
     encoded = encode(["ada " * 20], ["B-PER " * 20])
-    ((guess, truth),) = judge(model, encoded.records, tokens=64).evidence
+    ((guess, truth),) = evaluate(model, encoded.records, tokens=64).evidence
     assert truth == ["B-PER"] * 20 and guess == ["B-PER"] * 14 + ["O"] * 6
 
 

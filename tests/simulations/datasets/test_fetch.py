@@ -10,7 +10,7 @@ import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
 from shared.base_models import bundled as embedded
-from shared.base_models.bundled import Embedded
+from shared.base_models.bundled import BundledModel
 from shared.base_models.locate import find, find_by_fingerprint
 from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
@@ -65,7 +65,7 @@ def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "data" / "models" / "tiny"
     folder.mkdir(parents=True)
     save_weights({"b": torch.ones(2), "a": torch.zeros(3)}, folder)
-    monkeypatch.setitem(embedded.EMBEDDED, "tiny", Embedded(file_sha256(folder / "model.safetensors")))
+    monkeypatch.setitem(embedded.BUNDLED, "tiny", BundledModel(file_sha256(folder / "model.safetensors")))
     monkeypatch.setenv("FEDVAULT_DATA", str(tmp_path / "data"))
     return folder
 

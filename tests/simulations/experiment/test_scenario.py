@@ -59,7 +59,7 @@ def test_a_strangers_scenario_loads_with_good_defaults(file: Path) -> None:
         ("study.name=two words", "two words"),
         ('task.labels=["a","b"]', ("a", "b")),
         ("simulation.data.used=0.5", 0.5),
-        ("performance.prefix_cache=false", False),
+        ("performance.activation_cache=false", False),
     ],
 )
 def test_one_value_is_changed(file: Path, change: str, value: Any) -> None:

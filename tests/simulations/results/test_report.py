@@ -75,7 +75,7 @@ def result() -> Result:
         outcome="aggregated",
         seconds=1.0,
         accepted=2,
-        quarantined=[],
+        rejected=[],
         refused=[],
         missing=[],
         evaluation=quality(site),

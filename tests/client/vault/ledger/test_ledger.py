@@ -27,7 +27,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
     def again() -> Ledger:
         while held:
             held.pop().close()
-        held.append(Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "elsewhere" / "head.json"))
+        held.append(Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "elsewhere" / "head.json"))
         return held[0]
 
     yield again
@@ -36,7 +36,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
 
 def approved(ledger: Ledger, *, epsilon: float = 3.0, run: str = "run", rounds: int = 4) -> Ledger:
-    if "data" not in ledger.books.limits:
+    if "data" not in ledger.state.limits:
         ledger.register("data", epsilon=epsilon, delta=DELTA)
     ledger.approve("data", run, study_sha256="s" * 64, rounds=rounds, per_round=ROUND)
     return ledger
@@ -47,7 +47,7 @@ def test_reserve_commit_and_resend_for_ever(opened: Open) -> None:
     ledger.reserve("run", 1)
     ledger.commit("run", 1, b"released")
     assert opened().answer("run", 1) == b"released" == opened().answer("run", 1)
-    assert opened().books.spent("data") == epsilon_rdp([ROUND], DELTA)
+    assert opened().state.spent("data") == epsilon_rdp([ROUND], DELTA)
     assert [row["kind"] for row in opened().rows()] == ["register", "approve", "reserve", "commit"]
 
 
@@ -56,7 +56,7 @@ def test_a_second_attempt_is_refused_and_a_crash_leaves_the_round_charged_and_lo
     approved(opened()).reserve("run", 2)
     ledger = opened()
     assert ledger.lost("run", 2) and ledger.answer("run", 2) is None
-    assert ledger.books.spent("data") == epsilon_rdp([ROUND], DELTA)
+    assert ledger.state.spent("data") == epsilon_rdp([ROUND], DELTA)
     with pytest.raises(PolicyRefusal, match="first attempt"):
         ledger.reserve("run", 2)
     for number in (0, 5):
@@ -67,19 +67,19 @@ def test_a_second_attempt_is_refused_and_a_crash_leaves_the_round_charged_and_lo
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(opened: Open) -> None:
     ledger = approved(opened(), epsilon=3.0, rounds=2)
-    fitting = ledger.books.affordable_rounds("data", ROUND)
+    fitting = ledger.state.affordable_rounds("data", ROUND)
     with pytest.raises(BudgetError, match="epsilon=3 of 'data'"):
         approved(ledger, run="too-long", rounds=fitting + 1)
     assert ledger.height == 2
     approved(ledger, run="just-fits", rounds=fitting)
-    assert ledger.books.promised("data") <= 3.0 < epsilon_rdp([ROUND] * (fitting + 3), DELTA)
+    assert ledger.state.promised("data") <= 3.0 < epsilon_rdp([ROUND] * (fitting + 3), DELTA)
 
 
 def test_closing_gives_back_only_what_was_not_reserved(opened: Open) -> None:
     ledger = approved(opened())
     ledger.reserve("run", 1)
     ledger.close_run("run")
-    assert ledger.books.promised("data") == ledger.books.spent("data") == epsilon_rdp([ROUND], DELTA)
+    assert ledger.state.promised("data") == ledger.state.spent("data") == epsilon_rdp([ROUND], DELTA)
     with pytest.raises(PolicyRefusal, match="open run"):
         ledger.reserve("run", 2)
 
@@ -145,9 +145,9 @@ def test_a_restored_older_copy_is_found(opened: Open, tmp_path: Path) -> None:
         opened()
     replace(tmp_path / "old-elsewhere", tmp_path / "elsewhere")
     with pytest.raises(LedgerError, match="as the server saw it"):
-        opened().check_echo(height, head)
+        opened().check_server_copy(height, head)
     ledger = opened()
-    ledger.check_echo(2, ledger.head)
+    ledger.check_server_copy(2, ledger.head)
 
 
 def replace(source: Path, target: Path) -> None:
@@ -166,7 +166,7 @@ def test_one_copy_without_the_other_is_refused(opened: Open, tmp_path: Path, par
 def test_a_second_process_does_not_open_it(opened: Open, tmp_path: Path) -> None:
     opened()
     with pytest.raises(LedgerError, match="only process"):
-        Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "elsewhere" / "head.json")
+        Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "elsewhere" / "head.json")
 
 
 def test_a_full_disk_stops_the_round_before_any_training(opened: Open) -> None:
@@ -180,7 +180,7 @@ def test_a_full_disk_stops_the_round_before_any_training(opened: Open) -> None:
             charged += 1
     with pytest.raises(LedgerError, match="earlier write failed"):
         ledger.close_run("run")
-    assert len(opened().books.runs["run"].attempts) == charged
+    assert len(opened().state.runs["run"].attempts) == charged
 
 
 def test_other_bytes_in_the_outbox_are_never_sent(opened: Open, tmp_path: Path) -> None:
@@ -195,8 +195,8 @@ def test_other_bytes_in_the_outbox_are_never_sent(opened: Open, tmp_path: Path) 
 def test_a_clock_that_was_set_back_stops_the_round_and_a_little_skew_does_not(opened: Open, tmp_path: Path) -> None:
     approved(opened()).close()
     moments = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) - timedelta(days=2)])
-    path, second = tmp_path / "node" / "ledger.db", tmp_path / "elsewhere" / "head.json"
-    with closing(Ledger(path, second=second, now=lambda: next(moments))) as ledger:
+    path, second_copy = tmp_path / "node" / "ledger.db", tmp_path / "elsewhere" / "head.json"
+    with closing(Ledger(path, second_copy=second_copy, now=lambda: next(moments))) as ledger:
         ledger.reserve("run", 1)
         with pytest.raises(LedgerError, match="Expected a clock"):
             ledger.reserve("run", 2)

@@ -32,7 +32,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def opened(path: Path) -> Ledger:
-    return Ledger(path, second=path.with_name("head.json"))
+    return Ledger(path, second_copy=path.with_name("head.json"))
 
 
 def version(path: Path) -> int:
@@ -59,14 +59,14 @@ def test_a_ledger_of_version_1_opens_says_the_same_and_goes_on(old: Path) -> Non
     with opened(old) as ledger:
         assert (ledger.height, ledger.head) == (len(ROWS), HEAD)
         assert [{name: row[name] for name in said} for row, said in zip(ledger.rows(), ROWS, strict=True)] == ROWS
-        books = ledger.books
-        assert books.spent("ward") == books.spent("renamed") == spent(2, 1e-6), "one account, under the stricter delta"
-        assert books.promised("ward") == spent(2 + 3, 1e-6) and books.limit("ward").epsilon == 2.5
+        state = ledger.state
+        assert state.spent("ward") == state.spent("renamed") == spent(2, 1e-6), "one account, under the stricter delta"
+        assert state.promised("ward") == spent(2 + 3, 1e-6) and state.limit("ward").epsilon == 2.5
         with pytest.raises(PolicyRefusal, match="withdrawn"):
             ledger.withdraw("gone")
         ledger.reserve("r-2", 1)
     with opened(old) as ledger:
-        assert ledger.height == len(ROWS) + 1 and ledger.books.spent("ward") == spent(3, 1e-6)
+        assert ledger.height == len(ROWS) + 1 and ledger.state.spent("ward") == spent(3, 1e-6)
     assert version(old) == SCHEMA_VERSION
 
 
@@ -102,7 +102,7 @@ def test_every_version_has_a_way_to_the_next() -> None:
 
 def test_a_migrated_ledger_has_the_tables_of_a_new_one(old: Path, tmp_path: Path) -> None:
     opened(old).close()
-    Ledger(tmp_path / "new.db", second=tmp_path / "new.json").close()
+    Ledger(tmp_path / "new.db", second_copy=tmp_path / "new.json").close()
     assert tables(old) == tables(tmp_path / "new.db")
 
 

@@ -11,7 +11,7 @@ import pytest
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.record_index import KEY_BYTES, RecordIndex, node_key
 from client.vault.ledger.registration import Registration, Registry
-from client.vault.ledger.state import UNDECLARED, Limit, Terms
+from client.vault.ledger.state import UNDECLARED, DatasetTerms, Limit
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
@@ -27,7 +27,7 @@ def index(tmp_path: Path) -> RecordIndex:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger.db", second=tmp_path / "head.json") as opened:
+    with Ledger(tmp_path / "ledger.db", second_copy=tmp_path / "head.json") as opened:
         yield opened
 
 
@@ -35,10 +35,10 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def registered(ledger: Ledger, tmp_path: Path) -> Callable[..., None]:
     """Enters texts as a dataset's records, as the node does."""
 
-    def enter(name: str, texts: list[str], *, epsilon: float = 3.0, terms: Terms = UNDECLARED) -> None:
-        registry = Registry(tmp_path / "records.db", tmp_path / "key", ledger.books)
+    def enter(name: str, texts: list[str], *, epsilon: float = 3.0, terms: DatasetTerms = UNDECLARED) -> None:
+        registry = Registry(tmp_path / "records.db", tmp_path / "key", ledger.state)
         asked = Registration(name, Limit(epsilon, 1e-5), terms, registry.identities(texts))
-        registry.enter(ledger, asked, lambda books: books.check_promises(name))
+        registry.enter(ledger, asked, lambda state: state.check_promises(name))
 
     return enter
 
@@ -57,9 +57,9 @@ def test_one_shared_record_is_one_budget(registered: Registered, ledger: Ledger,
     ledger.approve("ward", "first", study_sha256="s" * 64, rounds=4, per_round=ROUND)
     ledger.reserve("first", 1)
     registered("renamed", texts, epsilon=100.0)
-    assert ledger.books.spent("renamed") == ledger.books.spent("ward") > 0
-    assert ledger.books.limit("renamed").epsilon == 3.0
-    fitting = ledger.books.affordable_rounds("renamed", ROUND)
+    assert ledger.state.spent("renamed") == ledger.state.spent("ward") > 0
+    assert ledger.state.limit("renamed").epsilon == 3.0
+    fitting = ledger.state.affordable_rounds("renamed", ROUND)
     with pytest.raises(BudgetError):
         ledger.approve("renamed", "second", study_sha256="s" * 64, rounds=fitting + 1, per_round=ROUND)
 
@@ -69,11 +69,11 @@ def test_ties_reach_through_others_and_stay_after_the_records_are_gone(registere
     registered("b", ["one", "two"])
     registered("c", ["two", "three"])
     registered("apart", ["four"])
-    assert ledger.books.account("a") == {"a", "b", "c"} and ledger.books.account("apart") == {"apart"}
+    assert ledger.state.account("a") == {"a", "b", "c"} and ledger.state.account("apart") == {"apart"}
     registered("a", ["nothing of before"])
-    assert ledger.books.account("a") == {"a", "b", "c"}
+    assert ledger.state.account("a") == {"a", "b", "c"}
     ledger.approve("c", "run", study_sha256="s" * 64, rounds=1, per_round=ROUND)
-    assert ledger.books.promised("a") == epsilon_rdp([ROUND], 1e-5) and ledger.books.promised("apart") == 0.0
+    assert ledger.state.promised("a") == epsilon_rdp([ROUND], 1e-5) and ledger.state.promised("apart") == 0.0
 
 
 def test_withdrawing_reaches_everything_that_shares_records(registered: Registered, ledger: Ledger) -> None:
@@ -87,7 +87,7 @@ def test_withdrawing_reaches_everything_that_shares_records(registered: Register
 def test_empty_texts_tie_nothing(registered: Registered, ledger: Ledger) -> None:
     registered("a", ["", "  "])
     registered("b", ["", "\t"])
-    assert ledger.books.account("b") == {"b"}
+    assert ledger.state.account("b") == {"b"}
 
 
 @pytest.mark.guarantee("registering a dataset enters one row, whatever its records share with others.")
@@ -110,15 +110,15 @@ def test_the_hash_that_is_sent_is_of_a_row_with_128_random_bits(registered: Regi
 
 
 def test_datasets_with_different_units_never_become_one_account(registered: Registered, ledger: Ledger) -> None:
-    registered("rows", ["one"], terms=Terms("record", 10))
+    registered("rows", ["one"], terms=DatasetTerms("record", 10))
     with pytest.raises(PolicyRefusal, match="'people' hides one patient and 'rows' one record"):
-        registered("people", ["one", "two"], terms=Terms("patient", 10))
-    registered("people", ["two"], terms=Terms("patient", 10))
+        registered("people", ["one", "two"], terms=DatasetTerms("patient", 10))
+    registered("people", ["two"], terms=DatasetTerms("patient", 10))
     with pytest.raises(PolicyRefusal, match="hide the same unit"):
         registered("people", ["two", "one"])
-    assert ledger.books.account("people") == {"people"} and ledger.height == 2
-    registered("more-people", ["two"], terms=Terms("patient", 20))
-    assert ledger.books.account("people") == {"people", "more-people"}
+    assert ledger.state.account("people") == {"people"} and ledger.height == 2
+    registered("more-people", ["two"], terms=DatasetTerms("patient", 20))
+    assert ledger.state.account("people") == {"people", "more-people"}
 
 
 def test_records_that_would_promise_too_much_together_are_not_registered(
@@ -126,11 +126,11 @@ def test_records_that_would_promise_too_much_together_are_not_registered(
 ) -> None:
     for name in ("a", "b"):
         registered(name, [name])
-        rounds = ledger.books.affordable_rounds(name, ROUND)
+        rounds = ledger.state.affordable_rounds(name, ROUND)
         ledger.approve(name, f"run-{name}", study_sha256="s" * 64, rounds=rounds, per_round=ROUND)
     with pytest.raises(BudgetError, match="'c' shares some with a, b"):
         registered("c", ["a", "b"])
-    assert "c" not in ledger.books.limits and ledger.height == 4
+    assert "c" not in ledger.state.limits and ledger.height == 4
 
 
 @pytest.mark.guarantee(
@@ -173,9 +173,9 @@ def test_an_index_that_a_crash_left_ahead_goes_on_and_only_ties_more(
         registered("renamed", ["one", "two"])
     monkeypatch.undo()
     registered("third", ["two"])
-    assert ledger.books.account("third") == {"third"}, "nothing was spent under a name that is not registered"
+    assert ledger.state.account("third") == {"third"}, "nothing was spent under a name that is not registered"
     registered("renamed", ["neither"])
-    assert ledger.books.account("renamed") == {"ward", "renamed", "third"}
+    assert ledger.state.account("renamed") == {"ward", "renamed", "third"}
 
 
 def test_looking_keeps_nothing(index: RecordIndex, registered: Registered, ledger: Ledger) -> None:

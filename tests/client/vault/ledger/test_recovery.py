@@ -34,11 +34,11 @@ class Node:
         return self.folder / "node" / "ledger.db"
 
     @property
-    def second(self) -> Path:
+    def second_copy(self) -> Path:
         return self.folder / "elsewhere" / "head.json"
 
     def open(self) -> Ledger:
-        return Ledger(self.path, second=self.second)
+        return Ledger(self.path, second_copy=self.second_copy)
 
     def fill(self) -> None:
         with self.open() as ledger:
@@ -55,11 +55,11 @@ class Node:
             )
 
     def accept(self, *datasets: str) -> None:
-        accept(self.path, self.second, datasets=datasets)
+        accept(self.path, self.second_copy, datasets=datasets)
 
     def cannot_train(self, dataset: str) -> bool:
         with self.open() as ledger:
-            if dataset not in ledger.books.limits:
+            if dataset not in ledger.state.limits:
                 ledger.register(dataset, epsilon=9.0, delta=DELTA)
             try:
                 ledger.approve(dataset, "later", study_sha256="s" * 64, rounds=1, per_round=ROUND)
@@ -79,12 +79,12 @@ def node(tmp_path: Path) -> Iterator[Node]:
     "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
 )
 def test_a_backup_on_a_new_machine_goes_on_with_every_open_round_charged(node: Node) -> None:
-    shutil.rmtree(node.second.parent)
+    shutil.rmtree(node.second_copy.parent)
     with pytest.raises(LedgerError, match="second copy"):
         node.open()
     node.accept("ward")
     with node.open() as ledger:
-        assert ledger.books.spent("ward") == pytest.approx(WHOLE_RUN) and ledger.books.runs["run"].closed
+        assert ledger.state.spent("ward") == pytest.approx(WHOLE_RUN) and ledger.state.runs["run"].closed
         assert ledger.answer("run", 2) == b"released 2" and ledger.lost("run", 3)
         last = list(ledger.rows())[-1]
         assert last["kind"] == "accept" and last["troubles"] == ["no_second"]
@@ -113,7 +113,7 @@ def test_after_damage_the_ledger_opens_and_its_records_are_never_trained_on_agai
     node.accept("ward", "newer")
     with node.open() as ledger:
         assert list(ledger.rows())[-1]["kind"] == "accept"
-        assert "run" not in ledger.books.runs or ledger.books.spent("ward") == pytest.approx(WHOLE_RUN)
+        assert "run" not in ledger.state.runs or ledger.state.spent("ward") == pytest.approx(WHOLE_RUN)
     assert node.cannot_train("ward"), "what is missing may have spent it all"
     assert node.cannot_train("newer"), "the missing rows may have been about it"
     assert list(node.path.parent.glob("ledger.db.*.set-aside")), "what was there is kept for whoever looks"
@@ -122,7 +122,7 @@ def test_after_damage_the_ledger_opens_and_its_records_are_never_trained_on_agai
 def test_an_older_copy_of_the_second_copy_is_no_sign_of_missing_rows(node: Node) -> None:
     with node.open() as ledger:
         older = {"height": 2, "head": list(ledger.rows())[1]["hash"]}
-    node.second.write_text(json.dumps(older))
+    node.second_copy.write_text(json.dumps(older))
     with pytest.raises(LedgerError):
         node.open()
     node.accept("ward")
@@ -142,14 +142,14 @@ def test_what_the_server_saw_and_both_copies_lost_is_decided_once(node: Node) ->
         shutil.rmtree(node.folder / part)
         shutil.move(node.folder / f"old-{part}", node.folder / part)
     with node.open() as ledger, pytest.raises(LedgerError, match="as the server saw it"):
-        ledger.check_echo(*seen)
-    assert examine(node.path, node.second).troubles == (Trouble.SERVER_DIFFERS,)
+        ledger.check_server_copy(*seen)
+    assert examine(node.path, node.second_copy).troubles == (Trouble.SERVER_DIFFERS,)
     node.accept("ward")
     with node.open() as ledger:
-        ledger.check_echo(*seen)
+        ledger.check_server_copy(*seen)
         ledger.register("other", epsilon=9.0, delta=DELTA)
         with pytest.raises(LedgerError, match="as the server saw it"):
-            ledger.check_echo(seen[0] - 1, "f" * 64)  # a row of the same lost ones, which another server saw
+            ledger.check_server_copy(seen[0] - 1, "f" * 64)  # a row of the same lost ones, which another server saw
     node.accept("ward", "other")
     assert node.cannot_train("ward") and not node.cannot_train("other")
 
@@ -157,10 +157,10 @@ def test_what_the_server_saw_and_both_copies_lost_is_decided_once(node: Node) ->
 def test_a_server_that_takes_its_word_back_leaves_nothing_to_decide(node: Node) -> None:
     with node.open() as ledger:
         with pytest.raises(LedgerError):
-            ledger.check_echo(100, "f" * 64)
-        assert examine(node.path, node.second).troubles == (Trouble.SERVER_DIFFERS,)
-        ledger.check_echo(ledger.height, ledger.head)
-        assert examine(node.path, node.second).troubles == ()
+            ledger.check_server_copy(100, "f" * 64)
+        assert examine(node.path, node.second_copy).troubles == (Trouble.SERVER_DIFFERS,)
+        ledger.check_server_copy(ledger.height, ledger.head)
+        assert examine(node.path, node.second_copy).troubles == ()
 
 
 def test_a_whole_ledger_needs_no_decision_and_one_that_cannot_be_read_needs_a_backup(node: Node) -> None:
@@ -187,7 +187,7 @@ def test_a_page_that_the_disk_lost_takes_the_rows_behind_it_and_no_others(node: 
         node.open()
     node.accept("ward")
     with node.open() as ledger:
-        assert ledger.books.spent("ward") > WHOLE_RUN
+        assert ledger.state.spent("ward") > WHOLE_RUN
     assert node.cannot_train("ward")
 
 
@@ -230,18 +230,18 @@ def test_after_any_damage_either_all_is_counted_or_nothing_is_trained(
         if more > 2:
             ledger.approve("ward", "second", study_sha256="s" * 64, rounds=3, per_round=ROUND)
             ledger.reserve("second", 1)
-        truly, seen = ledger.books.spent("ward"), (ledger.height, ledger.head)
+        truly, seen = ledger.state.spent("ward"), (ledger.height, ledger.head)
     for kind, height in hits:
         strike(node, kind, height)
-    if not examine(node.path, node.second).troubles:
+    if not examine(node.path, node.second_copy).troubles:
         return
     try:
         node.accept("ward")
     except LedgerError:
-        assert not examine(node.path, node.second).unbroken
+        assert not examine(node.path, node.second_copy).unbroken
         return
     with node.open() as ledger:
-        counted = "ward" in ledger.books.limits and ledger.books.spent("ward") >= truly - 1e-12
+        counted = "ward" in ledger.state.limits and ledger.state.spent("ward") >= truly - 1e-12
     # of an older copy on a new machine the server alone can tell: then it is asked, before anything is trained
     assert counted or node.cannot_train("ward") or is_refused(node, *seen)
     shutil.rmtree(node.folder)
@@ -250,7 +250,7 @@ def test_after_any_damage_either_all_is_counted_or_nothing_is_trained(
 def is_refused(node: Node, height: int, head: str) -> bool:
     with node.open() as ledger:
         try:
-            ledger.check_echo(height, head)
+            ledger.check_server_copy(height, head)
         except LedgerError:
             return True
     return False
@@ -261,7 +261,7 @@ def strike(node: Node, kind: str, height: int) -> None:
     if kind == "roll back":
         shutil.copy(node.folder / "old.db", node.path)
     elif kind == "no second":
-        node.second.unlink(missing_ok=True)
+        node.second_copy.unlink(missing_ok=True)
     else:
         with closing(sqlite3.connect(node.path)) as database:
             for name in ("rows_stay", "rows_last", "rows_in_order"):

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from client.policy import DatasetPolicy, objections
 from client.vault.records.privacy_units import group
-from client.vault.records.splits import Role, roles, unit_roles
+from client.vault.records.splits import Split, splits_of, unit_splits
 from client.vault.training import trainer as private_training
 from client.vault.training.linear_gradients import plain_linear_layers
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.errors import DataError, ExactnessError, SettingsError
 from shared.privacy.noise_schedule import plan
@@ -61,9 +61,9 @@ def make_trainer(make_study: Studies, device: torch.device) -> Callable[..., Pri
         study = make_study(privacy={"unit": "record" if units is None else "patient", **privacy})
         dataset = replace(records, units=None if units is None else np.asarray(units, dtype=np.int64))
         model = build(study).to(device)
-        prefix = open_prefix(model, dataset, device, folder=None, limit_bytes=0)
+        activations = open_activations(model, dataset, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
-        return PrivateTrainer(model, prefix, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=64)
+        return PrivateTrainer(model, activations, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=64)
 
     return make
 
@@ -82,19 +82,19 @@ def step_sum(trainer: PrivateTrainer, chosen: Sequence[int]) -> Vector:
 
 def record_gradient(trainer: PrivateTrainer, index: int) -> Vector:
     """One record's gradient, through PyTorch's own layers and the uncut model, packed."""
-    model, records = trainer.model, trainer.prefix.records
+    model, records = trainer.model, trainer.activations.records
     model.load(start(trainer))
     named = dict(model.named_parameters())
     parameters = [named[name] for name, _ in model.layout.tensors]
     with plain_linear_layers(model):
-        batch = collate(records, [index], model.kind.fills, trainer.prefix.device, step=1)
+        batch = collate(records, [index], model.kind.fills, trainer.activations.device, step=1)
         loss = model.kind.losses(model(batch), batch)
         return np.concatenate([g.double().cpu().numpy().ravel() for g in torch.autograd.grad(loss.sum(), parameters)])
 
 
 def naive_sum(trainer: PrivateTrainer, chosen: Sequence[int], *, clip: float, automatic: bool) -> Vector:
     """The oracle: a loop over units, in it a loop over single records."""
-    units = trainer.prefix.records.units
+    units = trainer.activations.records.units
     assert units is not None
     total = np.zeros(trainer.model.layout.length)
     for unit in chosen:
@@ -193,7 +193,7 @@ def test_plan_and_records_must_speak_of_the_same_unit(
     with pytest.raises(ExactnessError, match="got single ones"):
         PrivateTrainer(
             grouped.model,
-            open_prefix(grouped.model, make_records(20), grouped.prefix.device, folder=None, limit_bytes=0),
+            open_activations(grouped.model, make_records(20), grouped.activations.device, folder=None, limit_bytes=0),
             grouped.plan,
             divisor_size=10,
             learning_rates=LearningRates(1.0, 1.0),
@@ -211,7 +211,7 @@ def test_a_vault_trains_over_units(make_study: Studies, make_records: Records, t
     def seeded(number: int) -> SeededRandomnessForSimulation:
         return SeededRandomnessForSimulation(0, "arm", "site", number)
 
-    vault = Vault(study, build(study), read, declared_size=5, randomness=seeded)
+    vault = RoundTrainer(study, build(study), read, declared_size=5, randomness=seeded)
     task = TrainTask(study.sha256, "run", 1, np.zeros(vault.model.layout.length, np.float32))
     assert vault.train(task).status is Status.TRAINED
 
@@ -238,13 +238,13 @@ def test_kept_records_depend_on_their_unit_alone(own: list[Any], others: list[An
 @pytest.mark.guarantee("all records of a unit share one role, which depends on the unit's value alone.")
 def test_a_unit_shares_one_role() -> None:
     values = [f"patient {number % 40}" for number in range(200)] + ["", "  "]
-    decided = unit_roles(values, key=KEY, holdout=0.3)
-    assert {Role.TRAIN, Role.HOLDOUT} <= set(decided)
-    assert decided[-2:] == [Role.OWNERLESS, Role.OWNERLESS]
+    decided = unit_splits(values, key=KEY, holdout=0.3)
+    assert {Split.TRAIN, Split.HOLDOUT} <= set(decided)
+    assert decided[-2:] == [Split.NO_UNIT, Split.NO_UNIT]
     for number in range(40):
         assert len({decided[row] for row in range(number, 200, 40)}) == 1
-    assert unit_roles([values[3]], key=KEY, holdout=0.3) == [decided[3]]
-    assert len(set(roles([(value,) for value in values[:40]], key=KEY, holdout=0.3))) == 2
+    assert unit_splits([values[3]], key=KEY, holdout=0.3) == [decided[3]]
+    assert len(set(splits_of([(value,) for value in values[:40]], key=KEY, holdout=0.3))) == 2
 
 
 def test_policies_of_units_are_checked_and_a_finer_study_is_refused(make_study: Studies) -> None:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from client.vault.records.splits import Role, role, roles
+from client.vault.records.splits import Split, split_of, splits_of
 from shared.errors import SettingsError
 
 KEY = b"k" * 32
@@ -15,8 +15,8 @@ Rows = st.lists(st.tuples(st.text(max_size=20), st.sampled_from(["a", "b"])), mi
 @pytest.mark.guarantee("whether a record is used, held out or dropped depends on that record alone.")
 @given(Rows, st.integers(0, 29))
 def test_removing_a_row_changes_no_other_rows_role(rows: list[tuple[str, str]], removed: int) -> None:
-    def decide(kept: list[tuple[str, str]]) -> list[Role]:
-        return roles(kept, key=KEY, holdout=0.3, used=0.7)
+    def decide(kept: list[tuple[str, str]]) -> list[Split]:
+        return splits_of(kept, key=KEY, holdout=0.3, used=0.7)
 
     removed %= len(rows)
     before = decide(rows)
@@ -24,8 +24,8 @@ def test_removing_a_row_changes_no_other_rows_role(rows: list[tuple[str, str]], 
 
 
 def test_fractions_are_as_asked() -> None:
-    found = roles([(f"text {i}", "x") for i in range(4000)], key=KEY, holdout=0.2, used=0.5)
-    for kind, rate in ((Role.DROPPED, 0.5), (Role.HOLDOUT, 0.1), (Role.TRAIN, 0.4)):
+    found = splits_of([(f"text {i}", "x") for i in range(4000)], key=KEY, holdout=0.2, used=0.5)
+    for kind, rate in ((Split.DROPPED, 0.5), (Split.HOLDOUT, 0.1), (Split.TRAIN, 0.4)):
         low, high = stats.binom.ppf([5e-7, 1 - 5e-7], 4000, rate)  # false alarm 1e-6
         assert low <= found.count(kind) <= high
         assert not low <= found.count(kind) * 2 / 3 <= high
@@ -33,14 +33,14 @@ def test_fractions_are_as_asked() -> None:
 
 def test_using_fewer_records_moves_none_between_training_and_holdout() -> None:
     rows = [(f"text {i}", "x") for i in range(500)]
-    full = roles(rows, key=KEY, holdout=0.2)
-    half = roles(rows, key=KEY, holdout=0.2, used=0.5)
-    assert all(h in (f, Role.DROPPED) for f, h in zip(full, half, strict=True))
+    full = splits_of(rows, key=KEY, holdout=0.2)
+    half = splits_of(rows, key=KEY, holdout=0.2, used=0.5)
+    assert all(h in (f, Split.DROPPED) for f, h in zip(full, half, strict=True))
 
 
 def test_key_decides_and_fields_do_not_run_together() -> None:
-    def fates(text: str, label: str) -> list[Role]:
-        return [role(text, label, key=bytes([i] * 32), holdout=0.5) for i in range(40)]
+    def fates(text: str, label: str) -> list[Split]:
+        return [split_of(text, label, key=bytes([i] * 32), holdout=0.5) for i in range(40)]
 
     assert len(set(fates("a", "b"))) == 2
     assert fates("ab", "c") != fates("a", "bc")
@@ -49,4 +49,4 @@ def test_key_decides_and_fields_do_not_run_together() -> None:
 def test_impossible_fractions_are_refused() -> None:
     for holdout, used in ((1.0, 1.0), (-0.1, 1.0), (0.2, 0.0), (float("nan"), 1.0)):
         with pytest.raises(SettingsError, match="Expected"):
-            role("t", "l", key=KEY, holdout=holdout, used=used)
+            split_of("t", "l", key=KEY, holdout=holdout, used=used)

@@ -12,9 +12,9 @@ import pytest
 import client.vault.training.round_trainer
 from client.vault.ledger.approval import approve
 from client.vault.ledger.ledger import Ledger
-from client.vault.service.charged_round import AccountableVault
+from client.vault.service.charged_round import ChargedRound
 from client.vault.training.randomness import OsRandomness
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.adapted_model.model import build
 from shared.errors import BudgetError, ExactnessError, PolicyRefusal
@@ -36,31 +36,33 @@ def study(make_study: Studies, request: pytest.FixtureRequest) -> Study:
 
 
 @pytest.fixture
-def vault(study: Study, make_records: Records) -> Vault:
-    return Vault(study, build(study), make_records(60), declared_size=60, randomness=lambda _round: OsRandomness())
+def vault(study: Study, make_records: Records) -> RoundTrainer:
+    return RoundTrainer(
+        study, build(study), make_records(60), declared_size=60, randomness=lambda _round: OsRandomness()
+    )
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "second" / "head.json") as opened:
+    with Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "second" / "head.json") as opened:
         opened.register("data", epsilon=3.0, delta=1e-5)
         yield opened
 
 
-def task(vault: Vault, **changes: Any) -> TrainTask:
+def task(vault: RoundTrainer, **changes: Any) -> TrainTask:
     zeros = np.zeros(vault.model.layout.length, np.float32)
     return replace(TrainTask(vault.study.sha256, "run", 1, zeros, wire=vault.study.federation.wire), **changes)
 
 
 @pytest.fixture
-def accountable(vault: Vault, ledger: Ledger, study: Study) -> AccountableVault:
+def charged(vault: RoundTrainer, ledger: Ledger, study: Study) -> ChargedRound:
     approve(ledger, study, dataset="data", run="run")
-    return AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
+    return ChargedRound(vault, lambda: nullcontext(ledger), dataset="data")
 
 
 @pytest.mark.guarantee("nothing that depends on the records leaves before its cost is on disk.")
 def test_the_reservation_is_on_disk_before_the_first_step_and_the_bytes_before_they_leave(
-    accountable: AccountableVault, vault: Vault, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[list[str]] = []
 
@@ -71,34 +73,34 @@ def test_the_reservation_is_on_disk_before_the_first_step_and_the_bytes_before_t
             seen.append([body for (body,) in other.execute("SELECT body FROM rows ORDER BY height")])
 
     monkeypatch.setattr(vault, "_on_step", looking)
-    assert accountable.train(task(vault)).status is Status.TRAINED
+    assert charged.train(task(vault)).status is Status.TRAINED
     assert len(seen) == 3 and all('"reserve"' in rows[-1] for rows in seen)
     assert [row["kind"] for row in ledger.rows()] == ["register", "approve", "reserve", "commit"]
-    assert ledger.books.spent("data") > 0
+    assert ledger.state.spent("data") > 0
 
 
 @pytest.mark.guarantee("a question that is asked again gets the same bytes, and costs nothing.")
 @EVERY_WIRE
 def test_the_same_question_gets_the_same_bytes(
-    accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = accountable.train(task(vault))
-    spent = ledger.books.spent("data")
+    first = charged.train(task(vault))
+    spent = ledger.state.spent("data")
     monkeypatch.setattr(vault, "attempt", lambda _task: pytest.fail("trained again"))
     other_adapter = task(vault, adapter=np.ones(vault.model.layout.length, np.float32))
     for question in (task(vault), other_adapter):
-        again = accountable.train(question)
+        again = charged.train(question)
         assert write_reply(again) == write_reply(first) and again.encoding.wire == vault.study.federation.wire
         assert encode_reply(again)["reply"].deflate() == encode_reply(first)["reply"].deflate()
-    assert ledger.books.spent("data") == spent
+    assert ledger.state.spent("data") == spent
 
 
-def test_every_reply_has_one_length(accountable: AccountableVault, vault: Vault) -> None:
+def test_every_reply_has_one_length(charged: ChargedRound, vault: RoundTrainer) -> None:
     replies = [
-        accountable.train(task(vault)),
-        accountable.train(task(vault, study_run="unknown")),
-        accountable.train(task(vault, round=99)),
-        accountable.train(task(vault, study_sha256="0" * 64)),
+        charged.train(task(vault)),
+        charged.train(task(vault, study_run="unknown")),
+        charged.train(task(vault, round=99)),
+        charged.train(task(vault, study_sha256="0" * 64)),
     ]
     assert [r.status.name for r in replies] == ["TRAINED", "REFUSED_POLICY", "REFUSED_STUDY", "REFUSED_POLICY"]
     # the server's own run and round come back as it sent them, and only they have lengths of their own
@@ -108,30 +110,30 @@ def test_every_reply_has_one_length(accountable: AccountableVault, vault: Vault)
 
 
 def test_a_crash_while_training_is_charged_and_answered_as_lost(
-    accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(_task: TrainTask) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vault, "attempt", killed)
     with pytest.raises(KeyboardInterrupt):
-        accountable.train(task(vault))
+        charged.train(task(vault))
     monkeypatch.undo()
-    spent = ledger.books.spent("data")
-    lost = accountable.train(task(vault))
+    spent = ledger.state.spent("data")
+    lost = charged.train(task(vault))
     assert lost.status is Status.LOST and not lost.update.any()
-    assert ledger.books.spent("data") == spent > 0
-    assert accountable.train(task(vault, round=2)).status is Status.TRAINED
+    assert ledger.state.spent("data") == spent > 0
+    assert charged.train(task(vault, round=2)).status is Status.TRAINED
 
 
 def test_a_failure_that_the_data_may_have_caused_is_paid_for_and_repeated(
-    accountable: AccountableVault, vault: Vault, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(vault.trainer(), "train_round", lambda *_, **__: 1 / 0)
-    assert accountable.train(task(vault)).status is Status.FAILED
+    assert charged.train(task(vault)).status is Status.FAILED
     monkeypatch.undo()
-    assert accountable.train(task(vault)).status is Status.FAILED
-    assert ledger.books.spent("data") > 0
+    assert charged.train(task(vault)).status is Status.FAILED
+    assert ledger.state.spent("data") > 0
 
 
 @pytest.mark.guarantee("after the reservation every trouble is answered with one code.")
@@ -143,7 +145,7 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
 ) -> None:
     approve(ledger, study, dataset="data", run="run")
     opened = Opened(ledger, make_records(60))
-    troubled = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
+    troubled = RoundTrainer(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
     if when == "records are opened":
         opened.error = MemoryError("too many")
     elif when == "exactness":
@@ -152,9 +154,9 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
         monkeypatch.setattr(ledger, "_outbox", lambda *_: ledger.path / "not-a-folder" / "update")
     else:
         monkeypatch.setattr(ledger, "_commit_row", lambda *_: 1 / 0)
-    reply = AccountableVault(troubled, lambda: nullcontext(ledger), dataset="data").train(task(troubled))
+    reply = ChargedRound(troubled, lambda: nullcontext(ledger), dataset="data").train(task(troubled))
     assert reply.status is Status.FAILED and not reply.update.any()
-    assert (reply.ledger.height, ledger.books.spent("data") > 0) == (3, True)
+    assert (reply.ledger.height, ledger.state.spent("data") > 0) == (3, True)
 
 
 class Opened:
@@ -189,23 +191,23 @@ def test_records_are_opened_after_the_reservation_and_the_probe_comes_before(
 
         return spy
 
-    for name in ("ensure_exact", "prefix_for"):
+    for name in ("ensure_exact", "activations_for"):
         monkeypatch.setattr(client.vault.training.round_trainer, name, spied(name))
-    vault = Vault(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
-    answering = AccountableVault(vault, lambda: nullcontext(ledger), dataset="data")
+    vault = RoundTrainer(study, build(study), opened, declared_size=60, randomness=lambda _round: OsRandomness())
+    answering = ChargedRound(vault, lambda: nullcontext(ledger), dataset="data")
     for wrong in (task(vault, round=9), task(vault, study_run="unknown")):
         answering.train(wrong)
     assert opened.after == [] and looked == [("ensure_exact", 2)], "a refusal opens no record"
     assert answering.train(task(vault)).status is Status.TRAINED
     assert opened.after == ["register", "approve", "reserve"]
-    assert looked == [("ensure_exact", 2), ("prefix_for", 3)]
+    assert looked == [("ensure_exact", 2), ("activations_for", 3)]
 
 
 def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
     study: Study, tmp_path: Path, make_records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def open_ledger() -> Ledger:
-        return Ledger(tmp_path / "node" / "ledger.db", second=tmp_path / "second" / "head.json")
+        return Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "second" / "head.json")
 
     with open_ledger() as ledger:
         ledger.register("data", epsilon=3.0, delta=1e-5)
@@ -217,23 +219,25 @@ def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
             looked.append(other.height)
 
     monkeypatch.setattr(client.vault.training.round_trainer, "ensure_exact", look)
-    vault = Vault(
+    vault = RoundTrainer(
         study, build(study), make_records(60), declared_size=60, randomness=lambda _round: OsRandomness(), on_step=look
     )
-    assert AccountableVault(vault, open_ledger, dataset="data").train(task(vault)).status is Status.TRAINED
+    assert ChargedRound(vault, open_ledger, dataset="data").train(task(vault)).status is Status.TRAINED
     assert looked == [2, 3, 3, 3]
 
 
-def test_public_refusals_cost_nothing(vault: Vault, ledger: Ledger, study: Study, make_records: Records) -> None:
+def test_public_refusals_cost_nothing(vault: RoundTrainer, ledger: Ledger, study: Study, make_records: Records) -> None:
     approve(ledger, study, dataset="data", run="run")
-    small = Vault(study, vault.model, make_records(60), declared_size=9, randomness=lambda _round: OsRandomness())
+    small = RoundTrainer(
+        study, vault.model, make_records(60), declared_size=9, randomness=lambda _round: OsRandomness()
+    )
     assert (
-        AccountableVault(small, lambda: nullcontext(ledger), dataset="data").train(task(vault)).status
+        ChargedRound(small, lambda: nullcontext(ledger), dataset="data").train(task(vault)).status
         is Status.REFUSED_SIZE
     )
-    elsewhere = AccountableVault(vault, lambda: nullcontext(ledger), dataset="other")
+    elsewhere = ChargedRound(vault, lambda: nullcontext(ledger), dataset="other")
     assert elsewhere.train(task(vault)).status is Status.REFUSED_POLICY
-    assert ledger.books.spent("data") == 0.0
+    assert ledger.state.spent("data") == 0.0
 
 
 def test_a_study_is_approved_whole_or_not_at_all(ledger: Ledger, make_study: Studies) -> None:
@@ -247,27 +251,27 @@ def test_a_study_is_approved_whole_or_not_at_all(ledger: Ledger, make_study: Stu
 
 
 def test_a_tie_found_after_approval_ends_what_no_longer_fits(
-    accountable: AccountableVault, vault: Vault, ledger: Ledger, study: Study
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, study: Study
 ) -> None:
     ledger.register("twin", epsilon=3.0, delta=1e-5)
     approve(ledger, study, dataset="twin", run="other")
     for number in (1, 2, 3):
         ledger.reserve("other", number)
     ledger.tie("data", ["twin"])
-    refused = accountable.train(task(vault))
+    refused = charged.train(task(vault))
     assert refused.status is Status.REFUSED_BUDGET and not refused.update.any()
-    assert ledger.books.spent("data") <= 3.0
+    assert ledger.state.spent("data") <= 3.0
 
 
 @EVERY_WIRE
-def test_a_written_reply_is_read_back(vault: Vault) -> None:
+def test_a_written_reply_is_read_back(vault: RoundTrainer) -> None:
     reply = vault.train(task(vault))
     written = write_reply(reply)
     assert write_reply(read_reply(written)) == written and read_reply(written).encoding == reply.encoding
     assert read_reply(written).update.tobytes() == reply.update.tobytes()
 
 
-def test_a_reply_that_was_kept_before_there_was_a_choice_is_float32(vault: Vault) -> None:
+def test_a_reply_that_was_kept_before_there_was_a_choice_is_float32(vault: RoundTrainer) -> None:
     kept = write_reply(vault.train(task(vault)))
     older = kept.replace(b', "wire": "float32"', b"")
     assert older != kept and write_reply(read_reply(older)) == kept

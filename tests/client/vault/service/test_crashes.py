@@ -1,6 +1,6 @@
 """Power cuts, full disks and kills at every durable step of a round, in every order we could think of.
 
-A fake trainer stands behind the real `AccountableVault` and the real ledger. After every event an independent count of
+A fake trainer stands behind the real `ChargedRound` and the real ledger. After every event an independent count of
 what was trained and sent is held against what the ledger says was spent.
 """
 
@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 
 import client.vault.ledger.state
 from client.vault.ledger.ledger import Ledger
-from client.vault.service.charged_round import AccountableVault
+from client.vault.service.charged_round import ChargedRound
 from client.vault_api.messages import write_reply
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
@@ -142,7 +142,7 @@ class World:
         self.sent: dict[int, bytes] = {}
 
     def ledger(self) -> Ledger:
-        return Ledger(self.folder / "ledger.db", second=self.folder / "second" / "head.json")
+        return Ledger(self.folder / "ledger.db", second_copy=self.folder / "second" / "head.json")
 
     def refusal(self, task: TrainTask) -> Status | None:
         return None if 1 <= task.round <= ROUNDS else Status.REFUSED_STUDY
@@ -164,7 +164,7 @@ class World:
         """One task, as often as a server likes; None if nothing came back."""
         adapter = ADAPTER + np.float32(outcome)
         try:
-            reply = AccountableVault(self, self.ledger, dataset="data").train(TrainTask(STUDY, "run", number, adapter))
+            reply = ChargedRound(self, self.ledger, dataset="data").train(TrainTask(STUDY, "run", number, adapter))
         except Cut:
             return None
         if reply.status is Status.TRAINED:
@@ -179,10 +179,10 @@ class World:
         """Compare an independent count with the ledger, on a disk that works."""
         assert len(self.attempts) == len(set(self.attempts)), "a round was trained twice"
         with self.ledger() as ledger:
-            assert ledger.books.spent("data") >= independent(len(set(self.attempts))) - 1e-12
-            assert set(self.attempts) <= set(ledger.books.runs["run"].attempts), "trained and not paid for"
+            assert ledger.state.spent("data") >= independent(len(set(self.attempts))) - 1e-12
+            assert set(self.attempts) <= set(ledger.state.runs["run"].attempts), "trained and not paid for"
             assert all(ledger.answer("run", number) == sent for number, sent in self.sent.items())
-            entered = [number for number, digest in ledger.books.runs["run"].attempts.items() if digest is not None]
+            entered = [number for number, digest in ledger.state.runs["run"].attempts.items() if digest is not None]
             assert None not in [ledger.answer("run", number) for number in entered], "entered before it was kept"
 
     def _note(self, line: str) -> None:
@@ -264,12 +264,12 @@ def test_one_fault_at_any_step(power: Callable[[Power], None], memory: Path, app
 @pytest.mark.parametrize("first", KINDS)
 @pytest.mark.parametrize("second", KINDS)
 def test_two_faults_in_a_row_at_any_two_steps(
-    power: Callable[[Power], None], memory: Path, approved: Path, first: Kind, second: Kind
+    power: Callable[[Power], None], memory: Path, approved: Path, first: Kind, second_copy: Kind
 ) -> None:
     played = 0
     for one, other in product(range(1, LONGEST, 2), range(1 + KINDS.index(first), LONGEST + 1, 3)):
         world = fresh(memory, approved)
-        for fault in (Power(one, first), Power(other, second)):
+        for fault in (Power(one, first), Power(other, second_copy)):
             power(fault)
             world.ask(1)
         power(Power())
@@ -315,7 +315,7 @@ def test_any_order_of_tasks_replays_restarts_failures_and_faults(
         assert reply is not None and reply.status in (Status.TRAINED, Status.FAILED, Status.LOST)
     world.check()
     with world.ledger() as ledger:
-        assert ledger.books.spent("data") == pytest.approx(independent(ROUNDS))
+        assert ledger.state.spent("data") == pytest.approx(independent(ROUNDS))
 
 
 def forked(work: Callable[[], None]) -> int:

@@ -19,14 +19,14 @@ import pytest
 from client.link.vault_client import VaultClient
 from client.vault.ledger.approval import approve
 from client.vault.ledger.ledger import Ledger
-from client.vault.service.charged_round import AccountableVault
+from client.vault.service.charged_round import ChargedRound
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.training.randomness import OsRandomness
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import write_reply
 from shared.adapted_model.model import build, layout_of
 from shared.errors import RunError
-from shared.protocol.messages import Mark, OfferReply, Status, StudyOffer, TrainTask, encode_reply
+from shared.protocol.messages import LedgerPosition, OfferReply, Status, StudyOffer, TrainTask, encode_reply
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
 
@@ -36,7 +36,7 @@ Studies, Records = Callable[..., Study], Callable[..., Dataset]
 class OneRun:
     """Answers for one run of one dataset."""
 
-    def __init__(self, vault: AccountableVault, ledger: Ledger) -> None:
+    def __init__(self, vault: ChargedRound, ledger: Ledger) -> None:
         self._ledger, self.train = ledger, vault.train
 
     def offer(self, offer: StudyOffer) -> OfferReply:
@@ -45,13 +45,13 @@ class OneRun:
     def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
         pass
 
-    def standing(self) -> Mark:
-        return Mark(self._ledger.height, self._ledger.head)
+    def ledger_position(self) -> LedgerPosition:
+        return LedgerPosition(self._ledger.height, self._ledger.head)
 
 
 def serve(stack: ExitStack, folder: Path, study: Study, records: Dataset, step_s: float = 0.0) -> Ledger:
     """Everything a vault process does, until the stack unwinds."""
-    ledger = stack.enter_context(Ledger(folder / "ledger.db", second=folder / "second" / "head.json"))
+    ledger = stack.enter_context(Ledger(folder / "ledger.db", second_copy=folder / "second" / "head.json"))
     if not ledger.height:
         ledger.register("data", epsilon=3.0, delta=1e-5)
         approve(ledger, study, dataset="data", run="run")
@@ -61,10 +61,10 @@ def serve(stack: ExitStack, folder: Path, study: Study, records: Dataset, step_s
         time.sleep(step_s)
         steps(done)
 
-    vault = Vault(
+    vault = RoundTrainer(
         study, build(study), records, declared_size=60, randomness=lambda _round: OsRandomness(), on_step=slow
     )
-    service = VaultService(OneRun(AccountableVault(vault, lambda: nullcontext(ledger), dataset="data"), ledger), steps)
+    service = VaultService(OneRun(ChargedRound(vault, lambda: nullcontext(ledger), dataset="data"), ledger), steps)
     stack.enter_context(serving(service, folder / "socket" / "vault.sock"))
     return ledger
 
@@ -145,8 +145,14 @@ def test_a_round_over_the_socket_streams_its_steps_and_is_resent(
         status = client.status()
         assert (status.study_run, status.round, status.steps_done) == ("run", 1, 0), "the last one was sent again"
         assert (status.busy, status.ledger_height, status.ledger_head) == (False, ledger.height, ledger.head)
-        assert client.train(replace(task(study, 2), echo=Mark(ledger.height, "0" * 64))).status is Status.REFUSED_LEDGER
-        assert client.train(replace(task(study, 2), echo=Mark(ledger.height, ledger.head))).status is Status.TRAINED
+        assert (
+            client.train(replace(task(study, 2), server_copy=LedgerPosition(ledger.height, "0" * 64))).status
+            is Status.REFUSED_LEDGER
+        )
+        assert (
+            client.train(replace(task(study, 2), server_copy=LedgerPosition(ledger.height, ledger.head))).status
+            is Status.TRAINED
+        )
 
 
 @pytest.mark.guarantee("the vault listens on a UNIX socket with owner-only permissions and on no network address.")
@@ -207,7 +213,7 @@ def test_a_job_whose_caller_goes_away_ends_and_is_paid_for(
             leaving.train(task(study), on_step=leave)
         wait_until(lambda: not client.status().busy)
         assert client.train(task(study)).status is Status.FAILED
-        assert ledger.books.spent("data") > 0
+        assert ledger.state.spent("data") > 0
 
 
 @pytest.mark.integration

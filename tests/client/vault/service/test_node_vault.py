@@ -14,13 +14,13 @@ import pytest
 from client.vault.ledger.ledger import Ledger
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.review.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
-from client.vault.review.review import Desk
-from client.vault.service.node_vault import Vaults
+from client.vault.review.review import StudyReview
+from client.vault.service.node_vault import NodeVault
 from client.vault_api.messages import write_reply
 from shared.adapted_model.model import layout_of
 from shared.base_models.locate import find
 from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
-from shared.protocol.messages import Mark, Status, StudyOffer, TrainTask
+from shared.protocol.messages import LedgerPosition, Status, StudyOffer, TrainTask
 from shared.study.declaration import Model, Study
 
 Studies = Callable[..., Study]
@@ -50,19 +50,19 @@ class Node:
         return self._make_study(**usual | sections)
 
     def approve(self, study: Study, run: str = "r-1") -> None:
-        desk = Desk(self.config)
-        weighed = desk.weigh(study, "ward")
-        with desk.ledger() as ledger:
-            desk.approve(ledger, weighed, run)
+        review = StudyReview(self.config)
+        reviewed = review.review(study, "ward")
+        with review.ledger() as ledger:
+            review.approve(ledger, reviewed, run)
 
     def register(self) -> None:
-        desk = Desk(self.config)
-        asked = desk.read("ward")
-        with desk.ledger() as ledger:
-            desk.register(ledger, asked)
+        review = StudyReview(self.config)
+        asked = review.read("ward")
+        with review.ledger() as ledger:
+            review.register(ledger, asked)
 
     def rows(self) -> list[str]:
-        with Desk(self.config).ledger() as ledger:
+        with StudyReview(self.config).ledger() as ledger:
             return [row["kind"] for row in ledger.rows()]
 
 
@@ -80,22 +80,22 @@ def task(study: Study, number: int = 1, run: str = "r-1") -> TrainTask:
 
 
 def test_a_study_waits_for_a_person_is_approved_trained_and_ended(node: Node) -> None:
-    study, vaults = node.study(), Vaults(node.config, now=lambda: TUESDAY_NOON)
-    assert vaults.offer(offer(study)).status is Status.AWAITING_APPROVAL
-    assert vaults.train(task(study)).status is Status.REFUSED_POLICY
+    study, node_vault = node.study(), NodeVault(node.config, now=lambda: TUESDAY_NOON)
+    assert node_vault.offer(offer(study)).status is Status.AWAITING_APPROVAL
+    assert node_vault.train(task(study)).status is Status.REFUSED_POLICY
     assert node.rows() == [], "an offer and a refusal enter nothing"
     node.approve(study)
-    assert vaults.offer(offer(study)).status is Status.APPROVED
-    first = vaults.train(task(study))
+    assert node_vault.offer(offer(study)).status is Status.APPROVED
+    first = node_vault.train(task(study))
     assert first.status is Status.TRAINED and first.update.any()
-    assert write_reply(vaults.train(task(study))) == write_reply(first)
-    assert write_reply(Vaults(node.config).train(task(study))) == write_reply(first), "also after a restart"
-    assert vaults.standing() == Mark(first.ledger.height + 1, vaults.standing().head)
-    desk = Desk(node.config)
-    with desk.ledger() as ledger:
-        assert desk.reject(ledger, "r-1") == "r-1"
-    assert vaults.offer(offer(study)).status is Status.REJECTED
-    assert vaults.train(task(study, 2)).status is Status.REFUSED_POLICY
+    assert write_reply(node_vault.train(task(study))) == write_reply(first)
+    assert write_reply(NodeVault(node.config).train(task(study))) == write_reply(first), "also after a restart"
+    assert node_vault.ledger_position() == LedgerPosition(first.ledger.height + 1, node_vault.ledger_position().head)
+    review = StudyReview(node.config)
+    with review.ledger() as ledger:
+        assert review.reject(ledger, "r-1") == "r-1"
+    assert node_vault.offer(offer(study)).status is Status.REJECTED
+    assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
     with pytest.raises(PolicyRefusal, match="was rejected"):
         node.approve(study)
 
@@ -106,17 +106,17 @@ def test_a_study_waits_for_a_person_is_approved_trained_and_ended(node: Node) ->
 def test_the_file_may_change_or_go_and_the_run_trains_on_what_was_approved(node: Node) -> None:
     study = node.study()
     node.approve(study)
-    kept = ApprovedRuns(Desk(node.config).folders.approved)
+    kept = ApprovedRuns(StudyReview(node.config).folders.approved)
     before = kept.train("r-1")
     node.data.write_text("text,label\nother,no\n")
-    assert Vaults(node.config).train(task(study)).status is Status.TRAINED
+    assert NodeVault(node.config).train(task(study)).status is Status.TRAINED
     node.data.unlink()
-    assert Vaults(node.config).train(task(study, 2)).status is Status.TRAINED
+    assert NodeVault(node.config).train(task(study, 2)).status is Status.TRAINED
     assert kept.train("r-1").digest(["ids", "target"]) == before.digest(["ids", "target"])
-    for path in Desk(node.config).folders.approved.rglob("*"):
+    for path in StudyReview(node.config).folders.approved.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
     kept.forget("r-1")
-    assert Vaults(node.config).train(task(study, 3)).status is Status.REFUSED_POLICY
+    assert NodeVault(node.config).train(task(study, 3)).status is Status.REFUSED_POLICY
     with pytest.raises(DataError, match="'r-1' was approved with"):
         kept.study("r-1")
 
@@ -137,27 +137,27 @@ def test_an_offer_outside_the_policy_is_refused_for_a_public_reason(
     node: Node, changes: dict[str, Any], sections: dict[str, Any], status: Status
 ) -> None:
     node.write(**changes)
-    assert Vaults(node.config).offer(offer(node.study(**sections))).status is status
+    assert NodeVault(node.config).offer(offer(node.study(**sections))).status is status
     assert node.rows() == []
 
 
 def test_within_policy_approves_what_the_policy_allows_and_no_more_than_the_budget(node: Node) -> None:
     node.write(approval="within-policy")
     node.register()
-    vaults = Vaults(node.config)
-    assert vaults.offer(offer(node.study(privacy={"epsilon": 2.0}))).status is Status.APPROVED
+    node_vault = NodeVault(node.config)
+    assert node_vault.offer(offer(node.study(privacy={"epsilon": 2.0}))).status is Status.APPROVED
     assert node.rows() == ["register", "approve"]
-    assert vaults.offer(offer(node.study(privacy={"epsilon": 2.9}), "r-2")).status is Status.REFUSED_BUDGET
-    assert vaults.offer(offer(node.study(privacy={"epsilon": 9.0}), "r-3")).status is Status.REFUSED_POLICY
+    assert node_vault.offer(offer(node.study(privacy={"epsilon": 2.9}), "r-2")).status is Status.REFUSED_BUDGET
+    assert node_vault.offer(offer(node.study(privacy={"epsilon": 9.0}), "r-3")).status is Status.REFUSED_POLICY
     assert node.rows() == ["register", "approve"]
 
 
 def test_within_policy_leaves_a_dataset_that_nobody_registered_to_a_person(node: Node) -> None:
     node.write(approval="within-policy")
-    assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
+    assert NodeVault(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
     node.approve(node.study(privacy={"epsilon": 0.5}))
     small = node.study(privacy={"epsilon": 1.0})
-    assert Vaults(node.config).offer(offer(small, "r-2")).status is Status.APPROVED
+    assert NodeVault(node.config).offer(offer(small, "r-2")).status is Status.APPROVED
     assert node.rows() == ["register", "approve", "approve"]
 
 
@@ -179,10 +179,10 @@ def test_no_record_changes_what_the_policy_answers_nor_the_height_that_is_sent(n
         node.data.write_text(SOURCES[source] or "")
     if source == "gone":
         node.data.unlink()
-    study, vaults = node.study(), Vaults(node.config)
-    assert vaults.offer(offer(study)).status is Status.APPROVED
-    assert vaults.offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
-    reply = vaults.train(task(study))
+    study, node_vault = node.study(), NodeVault(node.config)
+    assert node_vault.offer(offer(study)).status is Status.APPROVED
+    assert node_vault.offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
+    reply = node_vault.train(task(study))
     usable = source in ("as it was registered", "one record, of another dataset")
     assert reply.status is (Status.TRAINED if usable else Status.FAILED)
     assert reply.ledger.height == 4, "registered twice, approved, and paid for whatever came of it"
@@ -195,10 +195,10 @@ def other(node: Node, name: str, text: str, **changes: Any) -> None:
     node.write(**changes)
     (node.folder / f"{name}.csv").write_text(f"text,label\n{text},no\n")
     node.config.write_text(node.config.read_text().replace("ward", name))
-    desk = Desk(node.config)
-    asked = desk.read(name)
-    with desk.ledger() as ledger:
-        desk.register(ledger, asked)
+    review = StudyReview(node.config)
+    asked = review.read(name)
+    with review.ledger() as ledger:
+        review.register(ledger, asked)
     node.config.write_text(usual)
 
 
@@ -208,13 +208,17 @@ def test_a_run_of_the_policy_trains_on_registered_records_as_its_first_round_fou
     node.register()
     rows = node.data.read_text().splitlines()
     node.data.write_text("\n".join([*rows[:41], "came after,yes"]) + "\n")
-    study, vaults, kept = node.study(), Vaults(node.config), ApprovedRuns(Desk(node.config).folders.approved)
-    assert vaults.offer(offer(study)).status is Status.APPROVED
+    study, node_vault, kept = (
+        node.study(),
+        NodeVault(node.config),
+        ApprovedRuns(StudyReview(node.config).folders.approved),
+    )
+    assert node_vault.offer(offer(study)).status is Status.APPROVED
     assert not kept.taken("r-1"), "nothing is read before a round is paid for"
-    assert vaults.train(task(study)).status is Status.TRAINED
+    assert node_vault.train(task(study)).status is Status.TRAINED
     assert len(kept.train("r-1")) == 40, "a row that was not registered is left out"
     node.data.unlink()
-    assert Vaults(node.config).train(task(study, 2)).status is Status.TRAINED
+    assert NodeVault(node.config).train(task(study, 2)).status is Status.TRAINED
 
 
 def test_a_row_of_the_approval_is_one_and_of_the_records_one_whatever_they_share(node: Node) -> None:
@@ -225,18 +229,18 @@ def test_a_row_of_the_approval_is_one_and_of_the_records_one_whatever_they_share
         node.approve(node.study(privacy={"epsilon": 0.4}), f"r-{text}")
         heights.add(len(node.rows()) - before)
     assert heights == {2}
-    with Desk(node.config).ledger() as ledger:
-        assert ledger.books.account("ward") == {"ward", "bad-word0"}
+    with StudyReview(node.config).ledger() as ledger:
+        assert ledger.state.account("ward") == {"ward", "bad-word0"}
 
 
 @pytest.mark.parametrize("changes", [{"declared_size": 60}, {"unit": "patient", "unit_column": "label"}])
 def test_what_spending_is_measured_in_stays_as_it_was_registered(node: Node, changes: dict[str, Any]) -> None:
-    study, vaults = node.study(privacy={"epsilon": 1.0}), Vaults(node.config)
+    study, node_vault = node.study(privacy={"epsilon": 1.0}), NodeVault(node.config)
     node.approve(study)
     node.write(approval="within-policy", **changes)
     unit = {"privacy": {"epsilon": 1.0, "unit": changes.get("unit", "record")}}
-    assert vaults.offer(offer(node.study(**unit), "r-2")).status is Status.REFUSED_POLICY
-    assert vaults.train(task(study)).status is Status.REFUSED_POLICY
+    assert node_vault.offer(offer(node.study(**unit), "r-2")).status is Status.REFUSED_POLICY
+    assert node_vault.train(task(study)).status is Status.REFUSED_POLICY
     for refused in (node.register, lambda: node.approve(node.study(**unit), "r-2")):
         with pytest.raises(PolicyRefusal, match="was registered with one record as its unit and declared_size = 54"):
             refused()
@@ -249,7 +253,9 @@ def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.Monke
     honest, heights = module.take_snapshot, list[int]()
 
     def looking(*arguments: Any, **named: Any) -> Any:
-        with Ledger(Desk(node.config).folders.ledger, second=Desk(node.config).folders.second) as ledger:
+        with Ledger(
+            StudyReview(node.config).folders.ledger, second_copy=StudyReview(node.config).folders.second_copy
+        ) as ledger:
             heights.append(ledger.height)
         return honest(*arguments, **named)
 
@@ -259,80 +265,80 @@ def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.Monke
 
 
 def test_what_was_weighed_is_weighed_again_before_it_is_entered(node: Node) -> None:
-    desk, study = Desk(node.config), node.study(privacy={"epsilon": 2.5})
-    weighed = desk.weigh(study, "ward")
+    review, study = StudyReview(node.config), node.study(privacy={"epsilon": 2.5})
+    reviewed = review.review(study, "ward")
     node.approve(study, "r-other")
-    with pytest.raises(BudgetError, match="it would promise"), desk.ledger() as ledger:
-        desk.approve(ledger, weighed, "r-1")
+    with pytest.raises(BudgetError, match="it would promise"), review.ledger() as ledger:
+        review.approve(ledger, reviewed, "r-1")
     assert node.rows() == ["register", "approve"]
 
 
 def test_without_the_record_index_nothing_new_is_approved_and_what_was_approved_goes_on(node: Node) -> None:
     study = node.study(privacy={"epsilon": 1.0})
     node.approve(study)
-    Desk(node.config).folders.records[0].unlink()
+    StudyReview(node.config).folders.records[0].unlink()
     with pytest.raises(LedgerError, match="Expected the record index"):
-        Desk(node.config).ask(study, "ward")
+        StudyReview(node.config).ask(study, "ward")
     with pytest.raises(LedgerError, match="Expected the record index"):
         node.register()
-    assert Vaults(node.config).train(task(study)).status is Status.TRAINED
+    assert NodeVault(node.config).train(task(study)).status is Status.TRAINED
 
 
 def test_rounds_are_trained_in_the_policys_hours(node: Node) -> None:
     study = node.study()
     node.write(days=["mon"], hours="22:00-06:00")
     node.approve(study)
-    noon = Vaults(node.config, now=lambda: TUESDAY_NOON)
+    noon = NodeVault(node.config, now=lambda: TUESDAY_NOON)
     assert noon.train(task(study)).status is Status.REFUSED_HOURS
-    night = Vaults(node.config, now=lambda: datetime(2026, 11, 24, 1, 30))
+    night = NodeVault(node.config, now=lambda: datetime(2026, 11, 24, 1, 30))
     first = night.train(task(study))
     assert first.status is Status.TRAINED, "the night that began on Monday"
     assert write_reply(noon.train(task(study))) == write_reply(first), "what was released may always be sent again"
 
 
 def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> None:
-    study, vaults = node.study(), Vaults(node.config)
+    study, node_vault = node.study(), NodeVault(node.config)
     node.approve(study)
-    assert vaults.train(task(study)).status is Status.TRAINED
-    with Desk(node.config).ledger() as ledger:
-        spent = ledger.books.spent("ward")
+    assert node_vault.train(task(study)).status is Status.TRAINED
+    with StudyReview(node.config).ledger() as ledger:
+        spent = ledger.state.spent("ward")
     node.write(epsilon=round(spent + 1e-3, 6))
-    assert vaults.train(task(study, 2)).status is Status.REFUSED_BUDGET
+    assert node_vault.train(task(study, 2)).status is Status.REFUSED_BUDGET
     node.write(smallest_cohort=9)
-    assert vaults.train(task(study, 2)).status is Status.REFUSED_POLICY
+    assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
     node.write()
-    assert vaults.train(task(study, 2)).status is Status.TRAINED
+    assert node_vault.train(task(study, 2)).status is Status.TRAINED
 
 
 def test_a_stricter_delta_of_today_makes_what_is_spent_more(node: Node) -> None:
-    study, vaults = node.study(privacy={"delta": 1e-7}), Vaults(node.config)
+    study, node_vault = node.study(privacy={"delta": 1e-7}), NodeVault(node.config)
     node.write(delta=1e-4)
     node.approve(study)
-    assert vaults.train(task(study)).status is Status.TRAINED
-    with Desk(node.config).ledger() as ledger:
-        loose, strict = (ledger.books.spent_after_round("r-1", delta=delta) for delta in (1e-4, 1e-7))
+    assert node_vault.train(task(study)).status is Status.TRAINED
+    with StudyReview(node.config).ledger() as ledger:
+        loose, strict = (ledger.state.spent_after_round("r-1", delta=delta) for delta in (1e-4, 1e-7))
     assert loose < strict
     node.write(epsilon=round((loose + strict) / 2, 6), delta=1e-4)
-    assert vaults.train(task(study, 2)).status is Status.TRAINED
+    assert node_vault.train(task(study, 2)).status is Status.TRAINED
     node.write(epsilon=round((loose + strict) / 2, 6), delta=1e-7)
-    assert vaults.train(task(study, 3)).status is Status.REFUSED_BUDGET
+    assert node_vault.train(task(study, 3)).status is Status.REFUSED_BUDGET
 
 
 def test_another_study_under_an_approved_name_is_refused(node: Node) -> None:
     study, other = node.study(), node.study(training={"local_steps": 9})
     node.approve(study)
-    vaults = Vaults(node.config)
-    assert vaults.train(task(other)).status is Status.REFUSED_POLICY
-    assert vaults.train(task(study, run="r-2")).status is Status.REFUSED_POLICY
-    assert vaults.train(task(study, 4)).status is Status.REFUSED_STUDY, "the study has three rounds"
+    node_vault = NodeVault(node.config)
+    assert node_vault.train(task(other)).status is Status.REFUSED_POLICY
+    assert node_vault.train(task(study, run="r-2")).status is Status.REFUSED_POLICY
+    assert node_vault.train(task(study, 4)).status is Status.REFUSED_STUDY, "the study has three rounds"
     assert "reserve" not in node.rows()
 
 
 def test_a_server_that_knows_a_longer_ledger_is_told_nothing(node: Node) -> None:
     study = node.study()
     node.approve(study)
-    ahead = replace(task(study), echo=Mark(99, "a" * 64))
-    reply = Vaults(node.config).train(ahead)
+    ahead = replace(task(study), server_copy=LedgerPosition(99, "a" * 64))
+    reply = NodeVault(node.config).train(ahead)
     assert reply.status is Status.REFUSED_LEDGER and not reply.update.any() and len(reply.update) == len(ahead.adapter)
     assert "reserve" not in node.rows()
 
@@ -341,25 +347,25 @@ def test_updates_leave_at_whole_slots(node: Node) -> None:
     study, slept = node.study(), list[float]()
     node.write(node="release_slot_s = 900.0")
     node.approve(study)
-    vaults = Vaults(node.config, sleep=slept.append)
-    vaults.train(task(study))
-    vaults.train(task(study, 9))
+    node_vault = NodeVault(node.config, sleep=slept.append)
+    node_vault.train(task(study))
+    node_vault.train(task(study, 9))
     assert len(slept) == 2 and all(0 <= seconds <= 900 for seconds in slept), "a refusal waits as long"
 
 
 def test_local_metrics_stay_in_a_local_file(node: Node) -> None:
-    study, vaults = node.study(), Vaults(node.config)
+    study, node_vault = node.study(), NodeVault(node.config)
     node.write(holdout=0.3)
     node.approve(study)
-    vaults.train(task(study))
-    vaults.measure(task(study), lambda: None)
-    (line,) = map(json.loads, Desk(node.config).folders.metrics.read_text().splitlines())
+    node_vault.train(task(study))
+    node_vault.measure(task(study), lambda: None)
+    (line,) = map(json.loads, StudyReview(node.config).folders.metrics.read_text().splitlines())
     assert (line["run"], line["round"]) == ("r-1", 1) and 0 <= line["accuracy"] <= 1 and line["loss"] > 0
     assert line["train_seconds"] > 0 and 0 <= line["clip_fraction"] <= 1
-    assert Desk(node.config).folders.metrics.stat().st_mode & 0o077 == 0
+    assert StudyReview(node.config).folders.metrics.stat().st_mode & 0o077 == 0
     node.write(node="local_metrics = false")
-    vaults.measure(task(study), lambda: None)
-    assert len(Desk(node.config).folders.metrics.read_text().splitlines()) == 1
+    node_vault.measure(task(study), lambda: None)
+    assert len(StudyReview(node.config).folders.metrics.read_text().splitlines()) == 1
 
 
 def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
@@ -367,7 +373,7 @@ def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
     node.register()
     section = node.config.read_text().split("[datasets.ward]")[1]
     node.config.write_text(node.config.read_text() + "[datasets.clinic]" + section)
-    assert Vaults(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
+    assert NodeVault(node.config).offer(offer(node.study())).status is Status.AWAITING_APPROVAL
 
 
 def test_what_the_server_shows_no_more_makes_room_and_what_was_rejected_stays_so(
@@ -421,6 +427,6 @@ def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study
 def test_a_second_run_asks_again_and_a_full_budget_says_no(node: Node) -> None:
     study = node.study(privacy={"epsilon": 2.5})
     node.approve(study)
-    assert Vaults(node.config).offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
+    assert NodeVault(node.config).offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
     with pytest.raises(BudgetError, match="it would promise"):
         node.approve(study, "r-2")

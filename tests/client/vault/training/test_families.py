@@ -12,7 +12,7 @@ import transformers
 from client.vault.training.gradient_probe import probe
 from client.vault.training.linear_gradients import only_linear
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.errors import ExactnessError
 from shared.privacy.noise_schedule import plan
@@ -81,9 +81,11 @@ def trainer(make_study: Studies, family: Families, device: torch.device) -> Call
         )
         model = build(study).to(device)
         records = model.kind.synthetic(model.config, [3, 4], variant=0)
-        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
+        activations = open_activations(model, records, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
-        return PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
+        return PrivateTrainer(
+            model, activations, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512
+        )
 
     return make
 
@@ -164,7 +166,7 @@ def test_gradients_that_are_large_are_taken_a_few_records_at_a_time(
     trainer: Callable[..., PrivateTrainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tested = trainer("bert")
-    every = np.arange(len(tested.prefix.records))
+    every = np.arange(len(tested.activations.records))
     assert max(map(len, tested.physical_batches(every))) > 1
     monkeypatch.setattr("client.vault.training.trainer.GRADIENT_BYTES", 1)
     assert [len(part) for part in tested.physical_batches(every)] == [1] * len(every)

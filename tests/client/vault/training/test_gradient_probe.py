@@ -16,7 +16,7 @@ import shared
 from client.vault.training.gradient_probe import PACKAGES, _installed, code_digest, ensure_exact, probe, verdict_key
 from client.vault.training.linear_gradients import make_per_example
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.errors import ExactnessError
 from shared.privacy.noise_schedule import plan
@@ -32,9 +32,11 @@ Trainers = Callable[[Study, Dataset], PrivateTrainer]
 def trainer(device: torch.device) -> Trainers:
     def make(study: Study, records: Dataset) -> PrivateTrainer:
         model = build(study).to(device)
-        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
+        activations = open_activations(model, records, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
-        return PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
+        return PrivateTrainer(
+            model, activations, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512
+        )
 
     return make
 

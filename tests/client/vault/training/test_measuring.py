@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from client.vault.training.gradient_probe import HALF_TOLERANCE, probe
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.rounding import encoding_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.app import norm_bound
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.adapted_model.whitened_head import WhitenedHead
 from shared.adapted_model.whitening import MEASURING_RATE, MOMENTS
 from shared.errors import ExactnessError, SettingsError
-from shared.privacy.noise_schedule import PrivacyPlan, plan
+from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.protocol.messages import Status, TrainTask, Vector
 from shared.records.batches import collate
 from shared.records.ragged import Records as Dataset
@@ -36,12 +36,14 @@ def whitened(make_study: Studies, **adapter: str) -> Study:
     return make_study(adapter=adapter, training={"whitening": True}, federation=aggregation)
 
 
-def trainer(study: Study, records: Dataset, device: torch.device, planned: PrivacyPlan | None = None) -> PrivateTrainer:
+def trainer(
+    study: Study, records: Dataset, device: torch.device, planned: NoiseSchedule | None = None
+) -> PrivateTrainer:
     model = build(study).to(device)
-    prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
+    activations = open_activations(model, records, device, folder=None, limit_bytes=0)
     return PrivateTrainer(
         model,
-        prefix,
+        activations,
         planned or plan(study.privacy, steps=study.total_steps),
         divisor_size=60,
         learning_rates=LearningRates(16.0, 1.0),
@@ -100,7 +102,7 @@ def test_the_first_round_moves_the_moments_alone_and_the_others_all_but_them(
 ) -> None:
     study = make_study(training={"whitening": True}, federation={"wire": wire, "smallest_declared_size": 10})
     model = build(study)
-    site = Vault(
+    site = RoundTrainer(
         study,
         model,
         make_records(60),

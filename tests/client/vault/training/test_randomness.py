@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
-from client.vault.training.noise_prefetch import NoiseAhead, begun
+from client.vault.training.noise_prefetch import PrefetchedNoise, begun
 from client.vault.training.randomness import KeyStream, OsRandomness, open_uniforms
 from shared.errors import ExactnessError
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
@@ -74,9 +74,9 @@ def test_every_step_has_a_fresh_key_also_over_a_fork(monkeypatch: pytest.MonkeyP
     real = os.urandom
     monkeypatch.setattr(os, "urandom", lambda size: keys.append(real(size)) or keys[-1])
     source = OsRandomness()
-    first, second = source.step().gaussian(4), source.step().gaussian(4)
+    first, second_copy = source.step().gaussian(4), source.step().gaussian(4)
     assert [len(key) for key in keys] == [32, 32]
-    assert keys[0] != keys[1] and not np.array_equal(first, second)
+    assert keys[0] != keys[1] and not np.array_equal(first, second_copy)
     assert in_child(lambda: source.step().gaussian(4)) != in_child(lambda: source.step().gaussian(4))
     with pytest.raises(TypeError):
         pickle.dumps(source)
@@ -139,24 +139,24 @@ def test_the_extreme_words_give_finite_and_opposite_normals() -> None:
 @pytest.mark.guarantee("noise drawn ahead is the step's own, asked for once and used once.")
 def test_noise_drawn_ahead_is_that_of_the_step() -> None:
     key = os.urandom(32)
-    now, ahead = KeyStream(key), NoiseAhead(KeyStream(key), 1000)
+    now, ahead = KeyStream(key), PrefetchedNoise(KeyStream(key), 1000)
     assert np.array_equal(ahead.poisson_batch(50, 0.3), now.poisson_batch(50, 0.3))
     assert np.array_equal(ahead.gaussian(1000), now.gaussian(1000))
     assert np.array_equal(ahead.uniforms(5), now.uniforms(5))
     with pytest.raises(ExactnessError, match="a second read"):
         ahead.gaussian(1000)
     with pytest.raises(ExactnessError, match="one for 999"):
-        NoiseAhead(KeyStream(key), 1000).gaussian(999)
+        PrefetchedNoise(KeyStream(key), 1000).gaussian(999)
 
 
 def test_a_fault_of_noise_drawn_ahead_is_seen_where_it_is_read() -> None:
     stream = KeyStream(os.urandom(32))
     stream.gaussian(10)
     with pytest.raises(ExactnessError, match="noise stream"):
-        NoiseAhead(stream, 10).gaussian(10)
+        PrefetchedNoise(stream, 10).gaussian(10)
 
 
 def test_noise_is_drawn_ahead_on_a_gpu_alone() -> None:
     stream = KeyStream(os.urandom(32))
     assert begun(stream, 10, torch.device("cpu")) is stream
-    assert isinstance(begun(stream, 10, torch.device("cuda")), NoiseAhead)
+    assert isinstance(begun(stream, 10, torch.device("cuda")), PrefetchedNoise)

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from client.vault.training.randomness import KeyStream, OsRandomness
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.rounding import LARGEST_BFLOAT16, encoding_for, rounded
 from client.vault.training.trainer import PrivateTrainer
 from server.app import norm_bound
@@ -84,14 +84,14 @@ def test_what_the_encoding_has_already_is_left_alone(wire: Wire) -> None:
     assert drawn(wire, once).tolist() == [once.astype(np.float64).tolist()] * DRAWS
 
 
-def vault(study: Study, records: Dataset, declared: int = 60) -> Vault:
+def vault(study: Study, records: Dataset, declared: int = 60) -> RoundTrainer:
     def seeded(number: int) -> SeededRandomnessForSimulation:
         return SeededRandomnessForSimulation(1, number)
 
-    return Vault(study, build(study), records, declared_size=declared, randomness=seeded)
+    return RoundTrainer(study, build(study), records, declared_size=declared, randomness=seeded)
 
 
-def task(vault: Vault, number: int = 1) -> TrainTask:
+def task(vault: RoundTrainer, number: int = 1) -> TrainTask:
     zeros = np.zeros(vault.model.layout.length, np.float32)
     return TrainTask(vault.study.sha256, "run", number, zeros, wire=vault.study.federation.wire)
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from client.vault.training.round_trainer import Vault
-from shared.adapted_model.activation_file import StateFile
-from shared.adapted_model.frozen_activations import open_prefix
+from client.vault.training.round_trainer import RoundTrainer
+from shared.adapted_model.activation_file import ActivationFile
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.errors import ExactnessError
 from shared.protocol.messages import Status, TrainReply, TrainTask, encode_reply, without_update
@@ -32,19 +32,19 @@ def vault(
     cache: Path | None = None,
     declared: int = 60,
     device: torch.device = CPU,
-) -> Vault:
+) -> RoundTrainer:
     def seeded(number: int) -> SeededRandomnessForSimulation:
         return SeededRandomnessForSimulation(1, number)
 
     model = build(study).to(device)
-    return Vault(study, model, records, declared_size=declared, randomness=seeded, cache=cache)
+    return RoundTrainer(study, model, records, declared_size=declared, randomness=seeded, cache=cache)
 
 
-def task(vault: Vault, number: int = 1) -> TrainTask:
+def task(vault: RoundTrainer, number: int = 1) -> TrainTask:
     return TrainTask(vault.study.sha256, "run", number, np.zeros(vault.model.layout.length, np.float32))
 
 
-def trained(vault: Vault) -> TrainReply:
+def trained(vault: RoundTrainer) -> TrainReply:
     reply = vault.train(task(vault))
     assert reply.status is Status.TRAINED
     return reply
@@ -58,7 +58,7 @@ def test_update_with_the_cache_is_the_same_to_the_last_bit(
     make_study: Studies, make_records: Records, tmp_path: Path, device: torch.device, adapter: dict[str, str]
 ) -> None:
     cached, computed = (
-        make_study(adapter=adapter, performance={"prefix_cache": kept, "micro_batch_tokens": 128})
+        make_study(adapter=adapter, performance={"activation_cache": kept, "micro_batch_tokens": 128})
         for kept in (True, False)
     )
     records = make_records(60)
@@ -84,9 +84,9 @@ def test_activations_are_the_same_bits_whoever_shares_the_batch(
     make_study: Studies, make_records: Records, device: torch.device
 ) -> None:
     records, model = make_records(40), build(make_study(adapter={"layers": "last:1"})).to(device)
-    prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
-    together = prefix.states(range(40))
-    alone = [prefix.states([index])[0] for index in range(40)]
+    activations = open_activations(model, records, device, folder=None, limit_bytes=0)
+    together = activations.states(range(40))
+    alone = [activations.states([index])[0] for index in range(40)]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
 
 
@@ -95,32 +95,32 @@ def test_pooled_features_from_a_lower_cache_are_the_same_bits(
 ) -> None:
     records, lower = make_records(40), build(make_study(adapter={"layers": "last:1"})).to(device)
     head = build(make_study(adapter={"method": "head-only"})).to(device)
-    open_prefix(lower, records, device, folder=tmp_path / "both", limit_bytes=2**30)
+    open_activations(lower, records, device, folder=tmp_path / "both", limit_bytes=2**30)
     folders = [tmp_path / "both", tmp_path / "alone"]
-    states = [open_prefix(head, records, device, folder=f, limit_bytes=2**30).states(range(40)) for f in folders]
+    states = [open_activations(head, records, device, folder=f, limit_bytes=2**30).states(range(40)) for f in folders]
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
 
 
 def test_a_full_disk_leaves_nothing_of_a_cache(
     make_study: Studies, make_records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, written = StateFile.write, list[int]()
+    kept, written = ActivationFile.write, list[int]()
 
-    def write(states: StateFile, start: int, rows: NDArray[np.floating]) -> None:
+    def write(states: ActivationFile, start: int, rows: NDArray[np.floating]) -> None:
         if written:
             raise OSError("no space left on device")
         written.append(start)
         kept(states, start, rows)
 
     records, model = make_records(40), build(make_study(adapter={"layers": "last:1"}))
-    monkeypatch.setattr(StateFile, "write", write)
+    monkeypatch.setattr(ActivationFile, "write", write)
     with pytest.raises(OSError, match="no space left"):
-        open_prefix(model, records, next(model.parameters()).device, folder=tmp_path, limit_bytes=2**30)
+        open_activations(model, records, next(model.parameters()).device, folder=tmp_path, limit_bytes=2**30)
     assert written and not list(tmp_path.iterdir())
 
 
 def test_too_large_a_cache_is_not_made(make_study: Studies, make_records: Records, tmp_path: Path) -> None:
-    study = make_study(performance={"prefix_cache_limit_bytes": 100})
+    study = make_study(performance={"activation_cache_limit_bytes": 100})
     trained(vault(study, make_records(60), tmp_path))
     assert not list(tmp_path.glob("*.f32"))
 
@@ -128,9 +128,9 @@ def test_too_large_a_cache_is_not_made(make_study: Studies, make_records: Record
 def test_adding_or_removing_a_record_changes_no_public_number(make_study: Studies, make_records: Records) -> None:
     study, records = make_study(), make_records(60)
     fewer = records.select(np.arange(59))
-    vaults = [vault(study, records), vault(study, fewer)]
-    trainers = [v.trainer() for v in vaults]
-    replies = [v.train(task(v)) for v in vaults]
+    node_vault = [vault(study, records), vault(study, fewer)]
+    trainers = [v.trainer() for v in node_vault]
+    replies = [v.train(task(v)) for v in node_vault]
     assert trainers[0].plan == trainers[1].plan
     assert trainers[0].divisor == trainers[1].divisor == pytest.approx(0.1 * 60)
     assert len({len(encode_reply(r)["reply"].deflate()) for r in replies}) == 1

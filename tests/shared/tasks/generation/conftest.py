@@ -11,9 +11,9 @@ import torch
 import transformers
 
 from client.vault.training.gradient_probe import probe
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel, build, initial_adapter
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import TrainReply, TrainTask
@@ -145,9 +145,11 @@ def worst_error(device: torch.device) -> Iterator[Callable[[Study], float]]:
     def measure(study: Study) -> float:
         model = build(study).to(device)
         records = model.kind.synthetic(model.config, [5, 6], variant=0)
-        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
+        activations = open_activations(model, records, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
-        trainer = PrivateTrainer(model, prefix, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512)
+        trainer = PrivateTrainer(
+            model, activations, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512
+        )
         return probe(trainer, cache=None)
 
     yield measure
@@ -158,7 +160,7 @@ def private_round() -> Callable[[Study, Encoded], TrainReply]:
     """One private round of a node that holds these records."""
 
     def train(study: Study, encoded: Encoded) -> TrainReply:
-        vault = Vault(
+        vault = RoundTrainer(
             study,
             build(study),
             encoded.records,

@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import AdaptedModel, build
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -117,10 +117,10 @@ def test_a_decoder_that_is_cut_computes_what_the_whole_one_does(
 ) -> None:
     study = language_study(family, PAIRS, layers="last:1")
     model = randomised(study)
-    assert model.frozen_prefix
+    assert model.has_frozen_layers
     records = model.kind.synthetic(model.config, [8, 5, 3], variant=0)
     batch = collate(records, range(3), model.kind.fills, torch.device("cpu"))
-    torch.testing.assert_close(model.outputs(batch | {"states": model.prefix(batch)}), model(batch))
+    torch.testing.assert_close(model.outputs(batch | {"states": model.frozen_states(batch)}), model(batch))
     assert worst_error(study) < 1e-5
 
 
@@ -143,7 +143,7 @@ def test_a_private_round_trains(language_study: Studies, private_round: Any, for
 def test_perplexity_is_that_of_the_plain_model_token_by_token(language_study: Studies) -> None:
     study = language_study("gpt2", PAIRS)
     model, found = build(study), encoded(study, RESPONSES)
-    judged = judge(model, found.records, tokens=512)
+    judged = evaluate(model, found.records, tokens=512)
     plain, total, count = AutoModelForCausalLM.from_pretrained(study.model.source).eval(), 0.0, 0
     for row in range(2):
         ids = torch.tensor(found.records["ids"][row].astype(int))

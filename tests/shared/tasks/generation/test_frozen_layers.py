@@ -39,7 +39,7 @@ def test_layers_below_the_adapted_ones_are_kept(
 
 
 def test_a_model_with_a_shared_bias_is_not_cut(language_study: Callable[..., Study]) -> None:
-    assert not build(language_study("t5", {"kind": "seq2seq"}, layers="last:1")).frozen_prefix
+    assert not build(language_study("t5", {"kind": "seq2seq"}, layers="last:1")).has_frozen_layers
 
 
 def test_last_layers_of_stacks_of_unequal_depth_are_refused(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -93,7 +93,7 @@ def test_loss_is_that_of_the_plain_model_record_by_record(language_study: Studie
 def test_what_the_model_writes_is_what_the_plain_one_generates(language_study: Studies) -> None:
     study = language_study("t5", TASK)
     model, found = build(study), encoded(study, ROWS)
-    judged = judge(model, found.records, tokens=512)
+    judged = evaluate(model, found.records, tokens=512)
     plain, tokenizer = (auto.from_pretrained(study.model.source) for auto in (AutoModelForSeq2SeqLM, AutoTokenizer))
     for row, (said, true, loss) in enumerate(judged.evidence):
         ids = torch.tensor(found.records["ids"][row].astype(int))[None]

@@ -14,9 +14,9 @@ from PIL import Image
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from client.vault.training.gradient_probe import probe
-from client.vault.training.round_trainer import Vault
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from shared.adapted_model.frozen_activations import open_prefix
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build, initial_adapter
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import TrainReply, TrainTask
@@ -147,10 +147,10 @@ def worst_error(device: torch.device) -> Callable[[Study], float]:
     def find(study: Study) -> float:
         model = build(study).to(device)
         records = model.kind.synthetic(model.config, (5, 7, 9), variant=0)
-        prefix = open_prefix(model, records, device, folder=None, limit_bytes=0)
+        activations = open_activations(model, records, device, folder=None, limit_bytes=0)
         trainer = PrivateTrainer(
             model,
-            prefix,
+            activations,
             plan(study.privacy, steps=4),
             divisor_size=10,
             learning_rates=LearningRates(1.0, 1.0),
@@ -166,7 +166,7 @@ def private_round() -> Callable[[Study, Records], TrainReply]:
     """One private round of one node."""
 
     def train(study: Study, records: Records) -> TrainReply:
-        vault = Vault(
+        vault = RoundTrainer(
             study,
             build(study),
             records,

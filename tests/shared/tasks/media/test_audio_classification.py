@@ -14,7 +14,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from server.export.adapter import HEAD_FILE, export
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -34,7 +34,7 @@ def make(media_study: Studies) -> Studies:
 
 def encode(study: Study, cells: list[Any], labels: list[str]) -> Any:
     model = build(study)
-    return model.kind.encode({"audio": cells, "label": labels}, model.kind.processor(model.foundation))
+    return model.kind.encode({"audio": cells, "label": labels}, model.kind.processor(model.base_files))
 
 
 @pytest.mark.parametrize("seconds", [0, 31])
@@ -129,7 +129,7 @@ def test_private_round_trains(make: Studies, private_round: Callable[..., Any], 
 
 def test_judged_by_accuracy_beside_the_most_frequent_label(make: Studies, wav: Waves) -> None:
     model, records = build(make()), tones(make(), wav, 5).records
-    found = judge(model, records, tokens=64)
+    found = evaluate(model, records, tokens=64)
     assert [truth for _, truth in found.evidence] == [0, 1, 0, 1, 0]
     constant = model.kind.constant([records], records)
     assert constant is not None and model.kind.metrics(constant)["accuracy"] == pytest.approx(3 / 5)

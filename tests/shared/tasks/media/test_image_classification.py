@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from server.export.adapter import HEAD_FILE, export
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -35,7 +35,7 @@ def make(media_study: Studies) -> Studies:
 
 def encode(study: Study, cells: list[Any], labels: list[str]) -> Any:
     model = build(study)
-    return model.kind.encode({"image": cells, "label": labels}, model.kind.processor(model.foundation))
+    return model.kind.encode({"image": cells, "label": labels}, model.kind.processor(model.base_files))
 
 
 def test_declaration_without_labels_is_refused(media_study: Studies) -> None:
@@ -149,7 +149,7 @@ def test_private_round_trains(make: Studies, private_round: Callable[..., Any], 
 
 def test_judged_by_accuracy_and_macro_f1(make: Studies, png: Callable[..., bytes]) -> None:
     model = build(make())
-    found = judge(model, shades(make(), png, 6), tokens=64)
+    found = evaluate(model, shades(make(), png, 6), tokens=64)
     assert [truth for _, truth in found.evidence] == [0, 1, 0, 1, 0, 1]
     metrics = model.kind.metrics([(0, 0), (1, 0), (1, 1), (1, 1)])
     assert metrics["accuracy"] == 0.75 and metrics["macro_f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from sklearn.metrics import jaccard_score
 
 from server.export.adapter import HEAD_FILE, export
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -34,7 +34,7 @@ def make(media_study: Studies) -> Studies:
 
 def encode(study: Study, images: list[bytes], masks: list[bytes]) -> Any:
     model = build(study)
-    return model.kind.encode({"image": images, "mask": masks}, model.kind.processor(model.foundation))
+    return model.kind.encode({"image": images, "mask": masks}, model.kind.processor(model.base_files))
 
 
 def test_declaration_with_one_class_is_refused(make: Studies) -> None:
@@ -111,7 +111,7 @@ def test_private_round_trains(make: Studies, private_round: Callable[..., Any], 
 def test_mean_intersection_over_union_is_that_of_all_pixels_at_once(make: Studies, png: Pngs) -> None:
     model, records = build(make()), scenes(make(), png)
     torch.nn.init.normal_(model.head.weight, generator=torch.Generator().manual_seed(4))
-    metrics = model.kind.metrics(judge(model, records, tokens=64).evidence)
+    metrics = model.kind.metrics(evaluate(model, records, tokens=64).evidence)
     batch = collate(records, range(len(records)), model.kind.fills, torch.device("cpu"))
     guess = model(batch).argmax(1).flatten().numpy()
     truth = records["mask_values"].values
@@ -127,7 +127,7 @@ def test_pixels_that_do_not_count_change_neither_loss_nor_metric(make: Studies, 
     records = encode(study, [image, image], [png(half), png(np.zeros((16, 16)))]).records
     batch = collate(records, [0, 1], model.kind.fills, torch.device("cpu"))
     assert model.losses(batch).tolist() == pytest.approx([np.log(3)] * 2)
-    assert [int(true.sum()) for _, _, true in judge(model, records, tokens=64).evidence] == [128, 256]
+    assert [int(true.sum()) for _, _, true in evaluate(model, records, tokens=64).evidence] == [128, 256]
 
 
 def test_constant_answer_is_the_most_frequent_class(make: Studies, png: Pngs) -> None:

@@ -11,7 +11,7 @@ import transformers
 from peft import PeftModel
 
 from server.export.adapter import export
-from shared.adapted_model.evaluation import judge
+from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -32,7 +32,7 @@ def make(media_study: Studies) -> Studies:
 
 def encode(study: Study, cells: list[bytes], transcripts: list[str]) -> Any:
     model = build(study)
-    return model.kind.encode({"audio": cells, "transcript": transcripts}, model.kind.processor(model.foundation))
+    return model.kind.encode({"audio": cells, "transcript": transcripts}, model.kind.processor(model.base_files))
 
 
 def test_transcript_longer_than_the_model_writes_is_refused(make: Studies) -> None:
@@ -99,7 +99,7 @@ def test_transcripts_are_those_of_transformers_greedy_search(make: Studies, wav:
 def test_judged_by_word_errors(make: Studies, wav: Waves) -> None:
     model = build(make())
     records = encode(make(), [wav(200), wav(1500)], ["Two", "THREE!"]).records
-    assert [truth for _, truth in judge(model, records, tokens=64).evidence] == ["two", "three"]
+    assert [truth for _, truth in evaluate(model, records, tokens=64).evidence] == ["two", "three"]
     # one substitution, one deletion and one insertion over six words
     metrics = model.kind.metrics([("a x c", "a b c"), ("d", "d e"), ("f g", "f")])
     assert metrics == {"wer": pytest.approx(3 / 6), "exact_match": 0.0}
