@@ -1,7 +1,8 @@
 """The ledger's file: an SQLite database of chained rows, its versions, and how an older one is brought up to date.
 
 The version is of the tables alone. What a row says stays as it was written, for ever: its hash is over those very
-bytes, and every later row stands on it. A migration therefore touches no row, and `LedgerState` reads rows of every age.
+bytes, and every later row stands on it. A migration therefore touches no row, and `LedgerState` reads rows of every
+age.
 """
 
 import hashlib
