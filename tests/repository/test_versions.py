@@ -17,7 +17,7 @@ import shared.protocol.messages
 from client.link.loop import answered
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
-from server.rounds.coordinator import Coordinator, Terms
+from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.participants import Approving
 from shared.errors import PeerError, VersionError
 from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, decode_task, encode_task
@@ -34,7 +34,7 @@ def test_the_newest_common_version_is_chosen_whoever_asks(one: Versions, other: 
     assert one.common(other) == other.common(one) == max(both, default=None)
 
 
-class RoundTrainer:
+class AgreeableTrainer:
     """Says yes to everything."""
 
     def train(self, task: TrainTask) -> TrainReply:
@@ -77,10 +77,10 @@ class Node:
             ours = self.spoken or Versions(3, 3)
             patched.setattr(client.link.loop, "SPOKEN", ours)
             patched.setattr(
-                RoundTrainer, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours)
+                AgreeableTrainer, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours)
             )
             patched.setattr(shared.protocol.messages._config, "__defaults__", (ours,))
-            return answered(message, RoundTrainer())
+            return answered(message, AgreeableTrainer())
 
 
 def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:
@@ -90,7 +90,7 @@ def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPat
     offer = StudyOffer("r-1", "{}", server_speaks)
     coordinator = Coordinator(
         node,
-        Terms("study", "r-1", 1, 1, 5.0),
+        RunTerms("study", "r-1", 1, 1, 5.0),
         initial=np.zeros(3, np.float32),
         largest_norm=lambda _number: 100.0,
         aggregation=UniformMean,

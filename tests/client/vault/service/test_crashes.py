@@ -264,12 +264,12 @@ def test_one_fault_at_any_step(power: Callable[[Power], None], memory: Path, app
 @pytest.mark.parametrize("first", KINDS)
 @pytest.mark.parametrize("second", KINDS)
 def test_two_faults_in_a_row_at_any_two_steps(
-    power: Callable[[Power], None], memory: Path, approved: Path, first: Kind, second_copy: Kind
+    power: Callable[[Power], None], memory: Path, approved: Path, first: Kind, second: Kind
 ) -> None:
     played = 0
     for one, other in product(range(1, LONGEST, 2), range(1 + KINDS.index(first), LONGEST + 1, 3)):
         world = fresh(memory, approved)
-        for fault in (Power(one, first), Power(other, second_copy)):
+        for fault in (Power(one, first), Power(other, second)):
             power(fault)
             world.ask(1)
         power(Power())
