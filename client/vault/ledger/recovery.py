@@ -38,7 +38,7 @@ class Trouble(StrEnum):
     """Why a person has to look."""
 
     BROKEN = "rows were changed or are missing"
-    NO_SECOND_COPY = "its second copy is gone, older, or cannot be read"
+    NO_SECOND = "its second copy is gone, older, or cannot be read"
     SECOND_DIFFERS = "its second copy tells of rows that it does not hold"
     SERVER_DIFFERS = "the server saw rows that it does not hold"
 
@@ -87,7 +87,7 @@ def examine(path: Path, second_copy: Path) -> Condition:
     kept, server_copy = _position(second_copy), _position(server_copy_of(path))
     troubles = {
         Trouble.BROKEN: bool(beyond or not whole),
-        Trouble.NO_SECOND_COPY: _is_no_help(kept, heads) and bool(rows or second_copy.exists()),
+        Trouble.NO_SECOND: _is_no_help(kept, heads) and bool(rows or second_copy.exists()),
         Trouble.SECOND_DIFFERS: kept is not None and heads.get(kept.height) != kept.head,
         Trouble.SERVER_DIFFERS: server_copy is not None
         and heads.get(server_copy.height) != server_copy.head

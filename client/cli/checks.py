@@ -1,0 +1,51 @@
+"""Looking at a node before it is needed: what would go wrong, and which base models are here."""
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from client.cli.options import NODE_TOML, AsJson, Config, chosen_dataset, declared_study, open_review
+
+
+def doctor(
+    study: Annotated[str | None, typer.Argument(help="Also try this study: a file, or a run on offer.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", help="The dataset to try it on.")] = None,
+    config: Config = NODE_TOML,
+    as_json: AsJson = False,
+) -> None:
+    """Find now what would go wrong later. Every failing line says what to do; nothing leaves this machine."""
+    from client.operator.doctor import examine
+
+    review = open_review(config)
+    declared = None if study is None else declared_study(review, study)[0]
+    chosen = None if declared is None else chosen_dataset(review, dataset)
+    findings = []
+    for finding in examine(config, declared, chosen):
+        findings.append(asdict(finding))
+        if not as_json:
+            typer.echo(f"{'ok    ' if finding.ok else 'FAILED'} {finding.check}: {finding.saw}")
+            if not finding.ok:
+                typer.echo(f"       {finding.todo}")
+    if as_json:
+        typer.echo(json.dumps(findings, indent=1))
+    if not all(finding["ok"] for finding in findings):
+        raise typer.Exit(1)
+
+
+def models(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """List the base models that are here, with the fingerprints that a dataset's `models` takes.
+
+    They are looked for in `models` beside node.toml, a folder each (config.json, tokenizer, *.safetensors), and among
+    installed packages. Nothing is ever downloaded for a study.
+    """
+    from client.settings import folders, load_node
+    from shared.base_models.locate import on_this_machine
+
+    places = folders(config, load_node(config))
+    rows = [{"fingerprint": one.fingerprint, "folder": str(one.directory)} for one in on_this_machine(places.models)]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:  # no table: a terminal would break what is to be copied
+        typer.echo("\n".join(f"{row['fingerprint']}  {row['folder']}" for row in rows) or "none")

@@ -1,0 +1,66 @@
+"""What the records have spent: the ledger's report and recovery, withdrawing a dataset, backups."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli.options import NODE_TOML, AsJson, Config, open_review
+
+
+def backup(
+    archive: Annotated[Path, typer.Argument(help="A new .tar.gz file; holds private data and the node's key.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Back up ledger, keys and snapshots. Restoring an old one is noticed: the ledger's second copy is not in it."""
+    from client.operator.backup import back_up
+
+    back_up(open_review(config), archive)
+    typer.echo(f"{archive}: keep it as you keep the data itself.")
+
+
+def ledger(
+    verify: Annotated[bool, typer.Option("--verify", help="Only say whether it is whole.")] = False,
+    export: Annotated[Path | None, typer.Option(help="Write every row that can be read to a JSON-lines file.")] = None,
+    accept: Annotated[bool, typer.Option("--accept", help="Go on without what is missing; lowers nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = NODE_TOML,
+    as_json: AsJson = False,
+) -> None:
+    """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
+    from client.operator import ledger_report
+
+    review = open_review(config)
+    if export is not None:
+        typer.echo(f"{export}: {ledger_report.export(review, export)} rows.", err=True)
+    if accept:
+        typer.echo(ledger_report.consequences(review), err=True)
+        if not yes:
+            typer.confirm("Go on without what is missing?", abort=True, err=True)
+        ledger_report.go_on(review)
+    report = ledger_report.figures(review)
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+    elif verify:
+        typer.echo(f"Whole: {report['rows']} rows, head {report['head']}.")
+    else:
+        ledger_report.show(report)
+
+
+def withdraw(
+    dataset: Annotated[str, typer.Argument(help="A dataset of the ledger.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """A tombstone: no further rounds on these records, in any dataset. What was released stays released."""
+    from client.operator import withdrawal
+    from shared.command_line import print_table
+
+    if not yes:
+        typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
+    descendants = withdrawal.withdraw(open_review(config), dataset)
+    typer.echo("Withdrawn. Snapshots and cached activations are deleted. Runs whose adapters descend from its records:")
+    print_table([{name.replace("_", " "): value for name, value in asdict(run).items()} for run in descendants])
+    typer.echo("Nothing is unlearned by this.")

@@ -1,0 +1,59 @@
+"""Setting a node up, joining a federation, leaving it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli.options import NODE_TOML, Config, open_review
+
+
+def init(config: Config = NODE_TOML) -> None:
+    """Write a node.toml to fill in, and open an empty ledger beside it. Changes nothing that is there."""
+    from client.settings import TEMPLATE
+
+    if not config.exists():
+        config.parent.mkdir(parents=True, exist_ok=True)
+        config.write_text(TEMPLATE)
+    with open_review(config).ledger() as ledger:
+        typer.echo(f"{config}: fill in your datasets. The ledger has {ledger.height} rows.")
+
+
+def join(
+    invite: Annotated[Path, typer.Argument(help="The file you got from the server's operator; - reads it as input.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Join a federation: make this node's key, have it signed. The key never leaves this machine."""
+    from client.link import membership
+    from client.settings import folders, load_node
+    from shared.protocol.invite import read_invite
+
+    settings = load_node(config)
+    folder, base = folders(config, settings).link, config.resolve().parent
+    member = membership.join(read_invite(invite), folder, settings.server, base)
+    typer.echo(f"Joined {member.server} as {member.name}. The invite is used up: delete it. Next: fedvault-node doctor")
+
+
+def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML) -> None:
+    """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
+    from client.deployment import side
+    from client.link import membership
+    from client.settings import folders, load_node
+    from shared import supervisor
+
+    places = folders(config, load_node(config))
+    if membership.left_over(places.link):
+        membership.leave(places.link)
+        typer.echo("Removed the key of a join that did not come to its end.")
+        return
+    member = membership.membership(places.link)
+    if not yes:
+        typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
+    supervisor.stop(places.running)
+    if side().has_vault:
+        review = open_review(config)
+        with review.ledger() as ledger:
+            for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
+                review.reject(ledger, run)
+    membership.leave(places.link)
+    typer.echo(f"Left {member.server}. What was released stays released.")

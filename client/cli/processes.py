@@ -1,0 +1,97 @@
+"""Vault and link: starting them, stopping them, watching them, and being one of them."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+
+from client.cli.options import NODE_TOML, AsJson, Config
+
+QUIET = {
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+"""What every process that uses Flower has in its environment."""
+
+
+def start(
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """Start vault and link; they are started again whenever they die. Ctrl-C stops them cleanly."""
+    from client.link.membership import membership
+    from client.settings import folders, load_node
+    from shared import supervisor
+    from shared.logs import configure
+
+    places = folders(config, load_node(config))
+    membership(places.link)
+    me = (sys.executable, "-m", "client")
+    if detach:
+        command = [*me, "start", "--config", str(config.resolve())]
+        pid = supervisor.detach(command, places.logs / "supervisor.log", places.running)
+        typer.echo(f"Running in the background as process {pid}. fedvault-node status, logs and stop are for it.")
+        return
+    configure("supervisor")
+    children = [
+        supervisor.Child(name, (*me, name, "--config", str(config.resolve())), QUIET) for name in ("vault", "link")
+    ]
+    supervisor.Supervisor(places.running, places.logs, lambda: children).run()
+
+
+def stop(config: Config = NODE_TOML) -> None:
+    """Stop vault and link. A round in training is lost and stays paid for."""
+    from client.settings import folders, load_node
+    from shared import supervisor
+
+    stopped = supervisor.stop(folders(config, load_node(config)).running)
+    typer.echo("Stopped." if stopped else "It was not running.")
+
+
+def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """What runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
+    from client.operator.status import standing
+    from client.settings import folders, load_node
+    from shared.command_line import print_table
+
+    facts = standing(folders(config, load_node(config)))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        print_table([{"": name.replace("_", " "), " ": value} for name, value in facts.items()])
+
+
+def logs(
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as it comes.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """The last lines of the node's logs."""
+    from client.settings import folders, load_node
+    from shared.supervisor import tail
+
+    tail(folders(config, load_node(config)).logs, follow=follow)
+
+
+def vault(config: Config = NODE_TOML) -> None:
+    """The process with the data; started by `start`, or alone in a container without a network."""
+    from client.vault.service.process import serve
+    from shared.logs import configure
+    from shared.supervisor import leave_with_parent
+
+    configure("vault")
+    leave_with_parent()
+    serve(config)
+
+
+def link(config: Config = NODE_TOML) -> None:
+    """The process with the network; started by `start`, or alone in a container without data."""
+    from client.link.process import serve
+    from shared.logs import configure
+    from shared.supervisor import leave_with_parent
+
+    configure("link")
+    leave_with_parent()
+    serve(config)

@@ -1,0 +1,77 @@
+"""Receipts for an auditor: issuing one, signing one elsewhere, checking one."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.cli.options import NODE_TOML, AsJson, Config, open_review, print_or_write, text_of
+from shared.errors import SettingsError
+
+Out = Annotated[Path | None, typer.Option("--out", help="Where to write it; default: print.")]
+
+
+def receipt(
+    run: Annotated[str, typer.Argument(help="A run of the ledger.")],
+    out: Out = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Where the ledger is and no key: for `sign`.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """What a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
+    from client.deployment import side
+    from client.link.membership import membership
+    from client.operator import receipts
+
+    if not (unsigned or side().has_link):
+        raise SettingsError(
+            "Expected --unsigned where the node's key is not.", hint="Then `sign` in the link's container."
+        )
+    review = open_review(config)
+    member = None if unsigned else membership(review.folders.link)
+    with review.ledger() as ledger:
+        stated = receipts.statement(ledger, run)
+    if member is not None:
+        stated = receipts.sign(stated, member.key(), member.certificate_path.read_text())
+    print_or_write(stated.as_json(), out)
+
+
+def sign(
+    file: Annotated[Path, typer.Argument(help="What `receipt --unsigned` gave; - reads it as input.")],
+    out: Out = None,
+    config: Config = NODE_TOML,
+) -> None:
+    """Sign a receipt where this node's key is and no ledger: in the link's container."""
+    from client.link.membership import membership
+    from client.operator import receipts
+    from client.settings import folders, load_node
+
+    member = membership(folders(config, load_node(config)).link)
+    stated = receipts.read_statement(sys.stdin.read() if file == Path("-") else text_of(file))
+    print_or_write(receipts.sign(stated, member.key(), member.certificate_path.read_text()).as_json(), out)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(help="A receipt.")],
+    authority: Annotated[
+        Path | None, typer.Option("--authority", help="The federation's authority.crt, from the server's operator.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
+    from client.operator import receipts
+
+    verified = receipts.verify(text_of(file))
+    signer = receipts.signer(verified, None if authority is None else text_of(authority).encode())
+    if as_json:
+        typer.echo(json.dumps(asdict(verified) | {"signer": asdict(signer)}, indent=1))
+        return
+    typer.echo(
+        f"Valid. Run {verified.run} of study {verified.study_sha256[:16]}: {len(verified.rounds_paid)} rounds paid, "
+        f"epsilon {verified.epsilon:.3f} at delta {verified.delta:g}, ledger row {verified.ledger_height}, "
+        f"issued {verified.issued}."
+    )
+    typer.echo(f"Signed with the key {signer.fingerprint}.")
+    typer.echo(f"It is {signer.name}'s." if signer.name else "Whose key that is, only --authority can tell.")

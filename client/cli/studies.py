@@ -1,0 +1,124 @@
+"""Studies on offer: seeing what one asks of a dataset, and saying yes or no."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from client.cli.options import (
+    NODE_TOML,
+    AsJson,
+    Config,
+    DatasetName,
+    StudyName,
+    chosen_dataset,
+    declared_study,
+    open_review,
+)
+from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from client.vault.ledger.state import ApprovedRun
+
+
+def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """Studies that the server showed this node, and how you stand to them."""
+    from shared.command_line import print_table
+
+    review = open_review(config)
+    with review.ledger() as ledger:
+        runs = ledger.state.runs
+        rows = [
+            {
+                "run": offered.run,
+                "study": offered.study.study.name,
+                "you said": _answer(offered.run, runs, rejected=offered.rejected),
+                "rounds": f"{len(runs[offered.run].attempts) if offered.run in runs else 0}"
+                f" of {offered.study.federation.rounds}",
+                "epsilon": offered.study.privacy.epsilon,
+            }
+            for offered in review.offers.all()
+        ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+def register(
+    dataset: Annotated[str, typer.Argument(help="A dataset of node.toml.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Enter a dataset's records before any study: who shares a budget is settled now. Needed by within-policy."""
+    review = open_review(config)
+    registration = review.read(dataset)
+    with review.ledger() as ledger:
+        review.register(ledger, registration)
+        others = sorted(ledger.state.account(dataset) - {dataset})
+        typer.echo(
+            f"Registered. Row {ledger.height} of the ledger. Shares records with: {', '.join(others) or 'none'}."
+        )
+
+
+def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
+    """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
+    review = open_review(config)
+    declared, _run = declared_study(review, study)
+    question = review.ask(declared, chosen_dataset(review, dataset))
+    ways = review.ways_to_send(declared)
+    if as_json:
+        typer.echo(json.dumps(asdict(question) | {"bytes_by_way": ways}, indent=1))
+        return
+    typer.echo(question.in_words)
+    typer.echo("Bytes that a node sends in a round, this way and others:")
+    for way, size in ways.items():
+        chosen = "  <- this study" if way.endswith(f" {question.wire}") else ""
+        typer.echo(f"  {way:<29}{size:>14,}{chosen}")
+    for objection in question.objections:
+        typer.echo(f"The policy says no: {objection}.")
+    if question.epsilon_after > question.epsilon_limit:
+        typer.echo("The budget says no: it does not fit.")
+
+
+def approve(
+    study: StudyName,
+    dataset: DatasetName = None,
+    run: Annotated[str | None, typer.Option("--run", help="With a file: the run that is approved.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """Say yes to one study run: its worst case is earmarked, the records are kept as they are now."""
+    review = open_review(config)
+    declared, offered = declared_study(review, study)
+    named = run or offered
+    if named is None:
+        raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
+    reviewed = review.review(declared, chosen_dataset(review, dataset))
+    typer.echo(reviewed.question.in_words)
+    if not yes:
+        # the vault continues meanwhile; whether the study still fits is checked again
+        typer.confirm("Approve?", abort=True)
+    with review.ledger() as ledger:
+        review.approve(ledger, reviewed, named)
+        typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
+
+
+def reject(
+    run: Annotated[str, typer.Argument(help="A run of `studies`, or the beginning of its name.")],
+    config: Config = NODE_TOML,
+) -> None:
+    """Say no to a study run, or end one that was approved: what it earmarked and did not use is given back."""
+    review = open_review(config)
+    with review.ledger() as ledger:
+        name = review.reject(ledger, run)
+    typer.echo(f"{name} is rejected.")
+
+
+def _answer(run: str, runs: "Mapping[str, ApprovedRun]", *, rejected: bool) -> str:
+    if rejected:
+        return "no"
+    if run not in runs:
+        return "nothing yet"
+    return "yes, and closed it" if runs[run].closed else "yes"
