@@ -3,7 +3,7 @@
 Label lists, ranges and lengths come from the study, never from private data: a label set is data too.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -207,22 +207,12 @@ CONTENT = (
 """Columns, over all kinds, whose cells say which record this is: whoever shares one shares a budget. Labels do not."""
 MEDIA = ("audio", "image", "mask")
 """Columns, over all kinds, whose cells name a file or hold its bytes."""
-KINDS = frozenset(
-    {
-        "sequence-classification",
-        "token-classification",
-        "question-answering",
-        "masked-lm",
-        "causal-lm",
-        "seq2seq",
-        "image-classification",
-        "semantic-segmentation",
-        "audio-classification",
-        "speech-recognition",
-        "recommendation",
-        "multi-task",
-    }
-)
+KINDS: dict[str, type[Section]] = {
+    kind: declaration
+    for declaration in get_args(get_args(Task)[0])
+    for kind in get_args(declaration.model_fields["kind"].annotation)
+}
+"""Every kind of task by its name: the members of `Task`, which is the only list of them."""
 
 
 def _check_goal(labels: tuple[str, ...], rating_range: Range | None, *, rating: bool) -> None:

@@ -20,7 +20,7 @@ from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
 class AudioClassification(OneLabelKind):
     """The kind `audio-classification`."""
 
-    columns = (Column("audio", media=True), Column("label", identifies=False))
+    columns = (Column("audio", media=True), Column("label"))
     reads = ("sound",)
     hearing: Hearing
 

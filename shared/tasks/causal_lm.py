@@ -6,7 +6,7 @@ followed by the model's end token, which is learned too; a text that had to be c
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +18,8 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch, attention
 from shared.records.ragged import Encoded, Problem, Ragged, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.kind import Column, Evidence, OutputKind, Predictor, Rows, random_ids, strings
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, each_token_loss, shifted, token_losses
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary
 IGNORED = -1  # no token: what `token_losses` leaves out
@@ -38,7 +35,7 @@ class Sequences(NamedTuple):
     learned: list[int]
 
 
-class CausalLanguageModel(TaskKind):
+class CausalLanguageModel(OutputKind):
     """The kind `causal-lm`."""
 
     auto = AutoModelForCausalLM
@@ -85,10 +82,10 @@ class CausalLanguageModel(TaskKind):
         """Mean cross-entropy over each record's own learned tokens."""
         return token_losses(*shifted(outputs, batch["target"]))
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Over the learned tokens of each record: the sum of losses, how many were foreseen, how many there are."""
         del records, indices
-        scores, targets = shifted(model.outputs(batch), batch["target"])
+        scores, targets = shifted(outputs, batch["target"])
         each = each_token_loss(scores, targets)
         foreseen = ((scores.argmax(2) == targets) & (targets >= 0)).sum(1)
         sums, counts = each.double().sum(1), (targets >= 0).sum(1)
@@ -107,18 +104,16 @@ class CausalLanguageModel(TaskKind):
         starts[0] += variant
         return Records(_fields(random_ids(config, lengths, variant=variant), starts), np.ones(len(lengths), dtype=bool))
 
-    def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
+    def predict(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
         """How the model goes on after each prompt, or after each text, up to `max_length` tokens in all."""
         del batch
         tokenizer = self.processor(model.base_files)
         return [self._continued(model, tokenizer, records, index) for index in indices]
 
-    def _continued(
-        self, model: "AdaptedModel", tokenizer: PreTrainedTokenizerBase, records: Records, index: int
-    ) -> str:
+    def _continued(self, model: Predictor, tokenizer: PreTrainedTokenizerBase, records: Records, index: int) -> str:
         ids, start = records["ids"][index], int(records["start"][index][0])
         given = _without_end(ids.tolist(), tokenizer) if self.text_alone else ids[:start].tolist()
-        asked = torch.tensor([given or [end_token(tokenizer)]], device=next(model.parameters()).device)
+        asked = torch.tensor([given or [end_token(tokenizer)]], device=next(model.base.parameters()).device)
         room = max(1, self.task.max_length - asked.shape[1])
         said = generate(model.base, asked, tokenizer, max_new_tokens=room)
         text: str = tokenizer.decode(said[0, asked.shape[1] :], skip_special_tokens=True)

@@ -20,7 +20,7 @@ from shared.tasks.single_label import OneLabelKind, mean_of_tokens
 class ImageClassification(OneLabelKind):
     """The kind `image-classification`."""
 
-    columns = (Column("image", media=True), Column("label", identifies=False))
+    columns = (Column("image", media=True), Column("label"))
     reads = ("pixels",)
     framing: Framing
 

@@ -5,7 +5,7 @@ Nothing in a kind may look at two records at once, or at all records to prepare 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -16,9 +16,6 @@ from transformers import AutoModel, PretrainedConfig
 from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.records.batches import Batch, Fills, attention
 from shared.records.ragged import Encoded, Records
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 Cell = str | bytes
 Rows = Mapping[str, Sequence[Cell]]
@@ -31,12 +28,35 @@ class Column(NamedTuple):
     """A column that a task reads."""
 
     name: str
-    identifies: bool = True
-    """Whether the cell says which record this is: whoever shares it shares a budget. A label does not."""
     media: bool = False
     """Whether the cell names a file, or holds its bytes."""
     optional: bool = False
     """Whether a table may lack it: its cells are then empty."""
+
+
+class Predictor(Protocol):
+    """The model that a task kind questions: a base with an adapter, and the files that the base came from."""
+
+    @property
+    def base_files(self) -> BaseModelFiles:
+        """Where the base model lies on this machine."""
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """Configuration of the base model."""
+
+    @property
+    def base(self) -> nn.Module:
+        """The whole base model with its adapter, without the task's head."""
+
+    def part_for(self, batch: Batch) -> nn.Module:
+        """The part of the base that a batch still has to pass through."""
+
+    def outputs(self, batch: Batch) -> Tensor:
+        """The task's outputs for a batch (records, …)."""
+
+    def losses(self, batch: Batch) -> Tensor:
+        """One loss per record of a batch (records,)."""
 
 
 class TaskKind(ABC):
@@ -109,7 +129,7 @@ class TaskKind(ABC):
         """One loss per record (records,), never averaged over the batch."""
 
     @abstractmethod
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """What the model says about these records beside what is true, one for each."""
 
     @abstractmethod
@@ -131,13 +151,25 @@ class TaskKind(ABC):
         del train, held_out
         return None
 
-    def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
+    def predict(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
         """What the finished model answers to these records, one answer each; their own answers play no part."""
         return [self.told(found) for found in self.evidence(model, batch, records, indices)]
 
     def told(self, evidence: Evidence) -> Any:
         """A prediction as users are told it."""
         return evidence[0]
+
+
+class OutputKind(TaskKind):
+    """A kind whose evidence follows from the model's outputs alone: nothing is generated."""
+
+    def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Compare the model's outputs for these records with what is true."""
+        return self.compared(model.outputs(batch), batch, records, indices)
+
+    @abstractmethod
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Evidence of each record from its outputs, which the records' places in `records` follow."""
 
 
 def random_ids(config: PretrainedConfig, lengths: Sequence[int], *, variant: int, seed: int = 20) -> list[list[int]]:

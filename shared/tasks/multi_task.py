@@ -5,7 +5,7 @@ what is computed must not depend on whose record it is; heads are small beside t
 """
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,31 +15,21 @@ from transformers import PretrainedConfig
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Ragged, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, strings
-from shared.tasks.question_answering import QuestionAnswering
-from shared.tasks.sequence_classification import SequenceClassification
-from shared.tasks.token_classification import TokenClassification
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
+from shared.tasks.kind import Column, Evidence, OutputKind, Rows, strings
+from shared.tasks.registry import task_kind
 
 SHARED = ("ids", "types")
-PARTS: dict[type[Any], Any] = {
-    declarations.SequenceClassification: SequenceClassification,
-    declarations.TokenClassification: TokenClassification,
-    declarations.QuestionAnswering: QuestionAnswering,
-}
 
 
-class MultiTask(TaskKind):
+class MultiTask(OutputKind):
     """The kind `multi-task`."""
 
     metric = "mean_score"
 
     def __init__(self, task: declarations.MultiTask) -> None:
         self.task = task
-        self.parts: dict[str, TaskKind] = {name: PARTS[type(part)](part) for name, part in task.tasks.items()}
-        self.columns = (Column("task", identifies=False), *_all_columns(self.parts.values()))
+        self.parts = {name: cast(OutputKind, task_kind(part)) for name, part in task.tasks.items()}
+        self.columns = (Column("task"), *_all_columns(self.parts.values()))
         shared = {name: 0 for name in SHARED if any(name in part.fills for part in self.parts.values())}
         own = {
             f"{name}.{field}": fill
@@ -90,18 +80,18 @@ class MultiTask(TaskKind):
         each = [part.losses(split[name], self._own(name, batch)) for name, part in self.parts.items()]
         return (torch.stack(each, dim=1) * batch["member"]).sum(1)
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """The task's name, and what that task says."""
-        split, member = self._split(model.outputs(batch), batch), batch["member"].argmax(1).tolist()
-        found: dict[int, Evidence] = {}
+        split, member = self._split(outputs, batch), batch["member"].argmax(1).tolist()
+        evidence: dict[int, Evidence] = {}
         for number, (name, part) in enumerate(self.parts.items()):
             rows = [row for row, task in enumerate(member) if task == number]
             if rows:
                 own = {field: tensor[rows] for field, tensor in self._own(name, batch).items()}
-                answered = cast("AdaptedModel", _Answered(split[name][rows]))
-                told = part.evidence(answered, own, self._view(name, records), [indices[row] for row in rows])
-                found |= {row: (name, *one) for row, one in zip(rows, told, strict=True)}
-        return [found[row] for row in range(len(indices))]
+                view, places = self._view(name, records), [indices[row] for row in rows]
+                answers = part.compared(split[name][rows], own, view, places)
+                evidence |= {row: (name, *one) for row, one in zip(rows, answers, strict=True)}
+        return [evidence[row] for row in range(len(indices))]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Every task's own metrics, and the mean over tasks that have records of each one's main metric.
@@ -175,15 +165,6 @@ class MultiTask(TaskKind):
         return {name: piece.reshape(-1, *shape) for name, piece, shape in zip(self.parts, pieces, shapes, strict=True)}
 
 
-class _Answered(NamedTuple):
-    """Stands for the model where a task asks for outputs that are there already."""
-
-    given: Tensor
-
-    def outputs(self, _batch: Batch) -> Tensor:
-        return self.given
-
-
 class _Assembly:
     """Fields of all tasks, filled with placeholders until a task places its records."""
 
@@ -233,6 +214,5 @@ def _all_columns(parts: Any) -> tuple[Column, ...]:
     """Every column that some task reads, once; a table may lack those of tasks that it has no rows of."""
     columns: dict[str, Column] = {}
     for column in (column for part in parts for column in part.columns):
-        known = columns.get(column.name, column)
-        columns[column.name] = column._replace(identifies=column.identifies or known.identifies, optional=True)
+        columns[column.name] = column._replace(optional=True)
     return tuple(columns.values())

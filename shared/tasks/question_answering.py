@@ -5,7 +5,7 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,8 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings
 from shared.tasks.texts import token_features, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 NOWHERE = -1e9
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -37,11 +34,11 @@ class Span(NamedTuple):
     end: int
 
 
-class QuestionAnswering(TaskKind):
+class QuestionAnswering(OutputKind):
     """The kind `question-answering`."""
 
     metric = "f1"
-    columns = (Column("question", identifies=False), Column("context"), Column("answer", identifies=False))
+    columns = (Column("question"), Column("context"), Column("answer"))
 
     def __init__(self, task: declarations.QuestionAnswering) -> None:
         self.task = task
@@ -105,9 +102,10 @@ class QuestionAnswering(TaskKind):
         ends = F.cross_entropy(outputs, batch["target"], reduction="none", ignore_index=-1)
         return ends.mean(1)
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """The likeliest piece of the context, as text, and every right answer."""
-        scores = model.outputs(batch).float().cpu().numpy()
+        del batch
+        scores = outputs.float().cpu().numpy()
         return [self._one(records, index, row) for index, row in zip(indices, scores, strict=True)]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:

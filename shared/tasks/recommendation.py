@@ -7,7 +7,7 @@ head serves every id that there will ever be.
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,17 +19,14 @@ from shared.base_models.load import width_of
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
+from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
 from shared.tasks.sequence_classification import Rating
 from shared.tasks.texts import mean_features, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 BEST = 10
 
 
-class Recommendation(TaskKind):
+class Recommendation(OutputKind):
     """The kind `recommendation`."""
 
     pooled = True
@@ -38,9 +35,9 @@ class Recommendation(TaskKind):
         self.task, self.ranking = task, task.goal == "ranking"
         self.rating = Rating(*task.rating_range)
         self.metric, self.higher_is_better = ("ndcg_at_10", True) if self.ranking else ("mse", False)
-        named = tuple(Column(name, identifies=False) for name in task.ids)
-        group = (Column("group", identifies=False),) if self.ranking and "group" not in task.ids else ()
-        self.columns = (Column("text"), Column("rating", identifies=False), *named, *group)
+        named = tuple(Column(name) for name in task.ids)
+        group = (Column("group"),) if self.ranking and "group" not in task.ids else ()
+        self.columns = (Column("text"), Column("rating"), *named, *group)
         self.fills = {"ids": 0, "target": None} | ({"directions": None} if task.ids else {})
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
@@ -86,9 +83,10 @@ class Recommendation(TaskKind):
         """Squared error per record, for a ranking as well: a loss over pairs would tie records to each other."""
         return self.rating.losses(outputs, batch["target"])
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Predicted and true rating, and the group."""
-        predicted = self.rating.predicted(model.outputs(batch))
+        del batch
+        predicted = self.rating.predicted(outputs)
         return [
             (guess, self.rating.shown(records["target"][i]), text(records["group"], i))
             for guess, i in zip(predicted, indices, strict=True)

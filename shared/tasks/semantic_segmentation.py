@@ -5,7 +5,7 @@ The head is linear: it reads the class of each patch from its state, and what it
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +22,7 @@ from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
 from shared.tasks.image_classification import image_processor, pixel_field, seen
 from shared.tasks.images import Framing, MediaError, Size, framing, opened, patches, synthetic_pixels
-from shared.tasks.kind import Cell, Column, Evidence, Rows, TaskKind, zero_linear
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
+from shared.tasks.kind import Cell, Column, Evidence, OutputKind, Predictor, Rows, zero_linear
 
 UNCOUNTED = 255
 """What a stored mask holds where a pixel counts for nothing, whatever the study's masks hold there."""
@@ -33,13 +30,13 @@ STATE_NORM = 4.0
 MASK_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
 
 
-class SemanticSegmentation(TaskKind):
+class SemanticSegmentation(OutputKind):
     """The kind `semantic-segmentation`."""
 
     peft_task = None
     reads = ("pixels",)
     metric, higher_is_better = "mean_iou", True
-    columns = (Column("image", media=True), Column("mask", identifies=False, media=True))
+    columns = (Column("image", media=True), Column("mask", media=True))
     framing: Framing
     grid: Size
 
@@ -144,14 +141,15 @@ class SemanticSegmentation(TaskKind):
         counted = (truth != UNCOUNTED).flatten(1).sum(1)
         return each.flatten(1).sum(1) / counted.clamp(min=1)
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Pixels by class: right, predicted, true."""
-        predicted = model.outputs(batch).argmax(1).flatten(1).cpu().numpy()
+        del batch
+        predicted = outputs.argmax(1).flatten(1).cpu().numpy()
         truths = [records["mask_values"][i] for i in indices]
         return [self._pixels(guess, truth) for guess, truth in zip(predicted, truths, strict=True)]
 
     def predict(
-        self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]
+        self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]
     ) -> list[NDArray[np.uint8]]:
         """Class of each pixel of each image as the model sees it (height, width)."""
         del records, indices

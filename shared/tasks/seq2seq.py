@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,9 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch, attention
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, random_ids, strings
 from shared.tasks.text_overlap import chrf, rouge_l
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, token_losses, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 IGNORED = -1  # no token: what `token_losses` leaves out
 LARGEST_LOSS = 20.0  # nats per token; worse than guessing among any vocabulary
@@ -80,7 +77,7 @@ class SequenceToSequence(TaskKind):
         """Mean cross-entropy over each record's own target."""
         return token_losses(outputs, batch["target"])
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """The text that the model writes, the one that is true, and the loss of the true one."""
         said = self.predict(model, batch, records, indices)
         losses = model.losses(batch).double().tolist()
@@ -105,7 +102,7 @@ class SequenceToSequence(TaskKind):
         }
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
-    def predict(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
+    def predict(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
         """What the model writes, greedily."""
         del records, indices
         tokenizer, config = _tokenizer(model.base_files), model.config

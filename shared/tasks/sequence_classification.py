@@ -4,7 +4,7 @@ Libraries of metrics are imported where they are called: a process that only tra
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,13 @@ from shared.base_models.load import width_of
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
+from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
 from shared.tasks.texts import mean_features, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 SEPARATOR = "|"
 
 
-class SequenceClassification(TaskKind):
+class SequenceClassification(OutputKind):
     """The kind `sequence-classification`."""
 
     pooled = True
@@ -35,7 +32,7 @@ class SequenceClassification(TaskKind):
         self.goal = goal_of(task)
         self.metric, self.higher_is_better = self.goal.metric, self.goal.higher_is_better
         pair = (Column("text_pair"),) if task.pair else ()
-        self.columns = (Column("text"), *pair, Column("label", identifies=False))
+        self.columns = (Column("text"), *pair, Column("label"))
         self.fills = {"ids": 0} | ({"types": 0} if task.pair else {}) | {"target": None}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
@@ -72,9 +69,10 @@ class SequenceClassification(TaskKind):
         """As the goal has it."""
         return self.goal.losses(outputs, batch["target"])
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Predicted and true, in the goal's own terms."""
-        predicted = self.goal.predicted(model.outputs(batch))
+        del batch
+        predicted = self.goal.predicted(outputs)
         return [(guess, self.goal.shown(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:

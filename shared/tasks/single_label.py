@@ -1,7 +1,6 @@
 """One label for one recording, image or other thing: what such kinds share beside how they hear or see it."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor, nn
@@ -12,11 +11,11 @@ from shared.base_models.load import width_of
 from shared.records.batches import Batch
 from shared.records.ragged import Problem, Records
 from shared.study.tasks import FEATURE_NORM
-from shared.tasks.kind import Evidence, TaskKind, zero_linear
+from shared.tasks.kind import Evidence, OutputKind, zero_linear
 from shared.tasks.sequence_classification import OneLabel
 
 
-class OneLabelKind(TaskKind):
+class OneLabelKind(OutputKind):
     """A kind whose records have one label each, in the field `target`."""
 
     peft_task = None
@@ -41,9 +40,10 @@ class OneLabelKind(TaskKind):
         """Cross-entropy per record."""
         return self.goal.losses(outputs, batch["target"])
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Predicted and true label, by index."""
-        predicted = self.goal.predicted(model.outputs(batch))
+        del batch
+        predicted = self.goal.predicted(outputs)
         return [(guess, self.goal.shown(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
 
     def told(self, evidence: Evidence) -> str:
@@ -68,7 +68,3 @@ class OneLabelKind(TaskKind):
 def mean_of_tokens(states: Tensor) -> Tensor:
     """Mean over tokens, brought to one length as for texts: (records, tokens, width) to (records, width)."""
     return FEATURE_NORM * F.normalize(states.mean(1), dim=-1)
-
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel

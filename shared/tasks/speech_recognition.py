@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,9 @@ from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
 from shared.tasks.audio_classification import sound_processor
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, random_ids, strings
 from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 UNKNOWN = -1
 
@@ -41,7 +38,7 @@ class SpeechRecognition(TaskKind):
     peft_task = None
     reads = ("sound",)
     metric, higher_is_better = "wer", False
-    columns = (Column("audio", media=True), Column("transcript", identifies=False))
+    columns = (Column("audio", media=True), Column("transcript"))
     hearing: Hearing
 
     def __init__(self, task: declarations.SpeechRecognition) -> None:
@@ -96,7 +93,7 @@ class SpeechRecognition(TaskKind):
         """Mean over each record's own tokens."""
         return token_losses(*shifted(outputs, batch["target"]))
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """What is written, always taking the likeliest token, and the transcript, both as `normalised` has them."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(model.base_files)

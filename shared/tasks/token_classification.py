@@ -4,7 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +16,17 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings, zero_linear
+from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
 from shared.tasks.texts import token_features, token_losses, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 OUTSIDE = "O"
 ENTITY_TAG = re.compile(r"O|[BI]-.+")
 
 
-class TokenClassification(TaskKind):
+class TokenClassification(OutputKind):
     """The kind `token-classification`."""
 
-    columns = (Column("tokens"), Column("tags", identifies=False))
+    columns = (Column("tokens"), Column("tags"))
 
     def __init__(self, task: declarations.TokenClassification) -> None:
         self.task = task
@@ -76,9 +73,10 @@ class TokenClassification(TaskKind):
         """Cross-entropy, averaged over the words of each record."""
         return token_losses(outputs, batch["target"])
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Predicted and true tags of all words; a word that was cut off is taken for outside of any entity."""
-        likeliest = model.outputs(batch).argmax(-1).cpu().numpy()
+        del batch
+        likeliest = outputs.argmax(-1).cpu().numpy()
         return [self._one(records, index, row) for index, row in zip(indices, likeliest, strict=True)]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:

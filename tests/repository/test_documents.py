@@ -43,7 +43,7 @@ def test_the_readmes_table_names_every_task_kind_and_scenarios_that_ship() -> No
 
     table = re.findall(r"<!-- families -->\n(.*?)<!-- /families -->", (ROOT / "README.md").read_text(), re.S)[0]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
-    assert {row[1].strip(" `") for row in rows} == KINDS
+    assert {row[1].strip(" `") for row in rows} == KINDS.keys()
     ships = {Path(entry.file).stem: entry.task for entry in catalogue()}
     for row in rows:
         for name in re.findall(r"`([\w-]+)`", row[5]):

@@ -14,6 +14,7 @@ from shared.errors import SettingsError
 from shared.records.batches import collate
 from shared.records.ragged import Encoded
 from shared.study.declaration import Study
+from shared.study.tasks import CONTENT
 from shared.tasks.recommendation import direction, ndcg_of_groups
 from shared.tasks.registry import task_kind
 
@@ -81,7 +82,7 @@ def test_the_goal_decides_the_metric_and_the_columns(text_study: Studies) -> Non
     assert (ranking.metric, ranking.higher_is_better) == ("ndcg_at_10", True)
     assert [column.name for column in rating.columns] == ["text", "rating", "user", "shop"]
     assert [column.name for column in ranking.columns] == ["text", "rating", "user", "shop", "group"]
-    assert [column.name for column in ranking.columns if column.identifies] == ["text"]
+    assert [column.name for column in ranking.columns if column.name in CONTENT] == ["text"]
     found = ranking.metrics([(2.0, 1.0, "g"), (5.0, 4.0, "g")])
     assert found == {"ndcg_at_10": 1.0, "mse": 1.0, "spearman": pytest.approx(1.0)}
     assert rating.metrics([]) == {"mse": 16.0, "spearman": 0.0} and ranking.metrics([])["ndcg_at_10"] == 0.0

@@ -22,60 +22,13 @@ from shared.protocol.messages import Status, TrainTask
 from shared.records.ragged import Records
 from shared.study.declaration import Study
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
+from tests.support.task_examples import EXAMPLES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is_gradient_checkpointing.*:FutureWarning"  # PEFT asks transformers for it
 )
 Studies = Callable[..., Study]
-TASKS: dict[str, dict[str, Any]] = {
-    "token-classification": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"], "max_length": 24},
-    "question-answering": {"kind": "question-answering", "max_length": 24},
-    "masked-lm": {"kind": "masked-lm", "max_length": 24, "masked": 0.3},
-    "multi-task": {
-        "kind": "multi-task",
-        "tasks": {
-            "mood": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": 24},
-            "names": {"kind": "token-classification", "labels": ["O", "B-PER", "I-PER"], "max_length": 24},
-            "reading": {"kind": "question-answering", "max_length": 24},
-        },
-    },
-    "recommendation": {
-        "kind": "recommendation",
-        "goal": "ranking",
-        "rating_range": [1, 5],
-        "ids": ["user"],
-        "id_width": 12,
-        "max_length": 24,
-    },
-}
-ROWS: dict[str, dict[str, list[str]]] = {
-    "token-classification": {
-        "tokens": ["ada lives in paris", "paris ada", "bad"],
-        "tags": ["B-PER O O O", "O B-PER", "?"],
-    },
-    "question-answering": {
-        "question": ["who lives", "where lives ada", "who"],
-        "context": ["ada lives in paris", "in paris ada lives .", "bad"],
-        "answer": ["ada", "paris", "good"],
-    },
-    "masked-lm": {"text": ["ada lives in paris .", "good bad word1 word2 word3 word4 word5", ""]},
-    "multi-task": {
-        "task": ["mood", "names", "reading", "who knows"],
-        "text": ["good word1", "", "", "bad"],
-        "label": ["yes", "", "", "no"],
-        "tokens": ["", "ada lives", "", ""],
-        "tags": ["", "B-PER O", "", ""],
-        "question": ["", "", "who lives in paris", ""],
-        "context": ["", "", "ada lives in paris", ""],
-        "answer": ["", "", "ada", ""],
-    },
-    "recommendation": {
-        "text": ["good word1", "bad", "word2 word3 good", ""],
-        "rating": ["5", "1", "4", "3"],
-        "user": ["u1", "", "u2", "u1"],
-        "group": ["g", "g", "g", "g"],
-    },
-}
+KINDS = ("token-classification", "question-answering", "masked-lm", "multi-task", "recommendation")
 METHODS = [("bert", "ffa-lora"), ("bert", "lora"), ("bert", "dora"), ("bert", "ia3")]
 METHODS += [("roberta", "ffa-lora"), ("roberta", "lora")]
 
@@ -84,7 +37,7 @@ def adapted(text_study: Studies, task: str, family: str, method: str, layers: st
     aggregation = "fedit" if method in ("lora", "dora") else "ffa"
     rank = {} if method == "ia3" else {"rank": 2}
     return text_study(
-        TASKS[task],
+        {"kind": task, **EXAMPLES[task].declared},
         family,
         adapter={"method": method, "layers": layers} | rank,
         federation={"rounds": 2, "smallest_declared_size": 4, "aggregation": aggregation},
@@ -92,11 +45,11 @@ def adapted(text_study: Studies, task: str, family: str, method: str, layers: st
 
 
 def records_of(model: AdaptedModel, task: str, times: int = 1) -> Records:
-    rows = {name: cells * times for name, cells in ROWS[task].items()}
+    rows = {name: cells * times for name, cells in EXAMPLES[task].rows.items()}
     return model.kind.encode(rows, model.kind.processor(model.base_files)).records
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", KINDS)
 @pytest.mark.parametrize(("family", "method"), METHODS)
 def test_gradients_are_those_of_single_records(
     text_study: Studies, tmp_path: Path, device: torch.device, task: str, family: str, method: str
@@ -109,7 +62,7 @@ def test_gradients_are_those_of_single_records(
     assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None) < 1e-5
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", KINDS)
 def test_a_private_round_trains_is_judged_and_exported(text_study: Studies, tmp_path: Path, task: str) -> None:
     study = adapted(text_study, task, "bert", "ffa-lora")
     model, start = build(study), initial_adapter(study)

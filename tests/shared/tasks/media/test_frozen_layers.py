@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 
 from shared.study.declaration import Study
+from tests.support.task_examples import EXAMPLES
 
-KINDS: dict[str, dict[str, Any]] = {
-    "image": {"kind": "image-classification", "labels": ["a", "b"]},
-    "mask": {"kind": "semantic-segmentation", "labels": ["a", "b"]},
-    "sound": {"kind": "audio-classification", "labels": ["a", "b"], "seconds": 0.4},
-    "speech": {"kind": "speech-recognition", "seconds": 0.4, "max_target_length": 16},
+KINDS = {
+    "image": "image-classification",
+    "mask": "semantic-segmentation",
+    "sound": "audio-classification",
+    "speech": "speech-recognition",
 }
+TASKS: dict[str, dict[str, Any]] = {short: {"kind": kind, **EXAMPLES[kind].declared} for short, kind in KINDS.items()}
 SOUNDS = [("sound", "wav2vec2"), ("sound", "wav2vec2-stable"), ("sound", "whisper")]
 CASES = [("image", "vit"), ("image", "deit"), ("mask", "vit"), *SOUNDS]
 LAST, HEAD = {"layers": "last:1"}, {"method": "head-only"}
@@ -28,7 +30,7 @@ def test_layers_below_the_adapted_ones_are_kept(
     family: str,
     method: str,
 ) -> None:
-    study = media_study(family, task=KINDS[kind], adapter=LAST | {"method": method})
+    study = media_study(family, task=TASKS[kind], adapter=LAST | {"method": method})
     check_cut(study)
     assert worst_error(study) < 1e-5
 
@@ -37,4 +39,4 @@ def test_layers_below_the_adapted_ones_are_kept(
 def test_features_are_kept_if_only_the_head_is_trained(
     media_study: Callable[..., Study], check_cut: Callable[[Study], Any], kind: str, family: str
 ) -> None:
-    check_cut(media_study(family, task=KINDS[kind], adapter=HEAD))
+    check_cut(media_study(family, task=TASKS[kind], adapter=HEAD))

@@ -9,7 +9,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from torch import Tensor, nn
@@ -20,11 +20,8 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Rows, TaskKind, random_ids, strings
+from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings
 from shared.tasks.texts import each_token_loss, token_losses, tokenise
-
-if TYPE_CHECKING:
-    from shared.adapted_model.model import AdaptedModel
 
 log = logging.getLogger(__name__)
 LARGEST_LOSS = 50.0  # nats; keeps the perplexity finite
@@ -57,7 +54,7 @@ class EncoderWithLanguageHead:
         return _taken_apart(AutoModelForMaskedLM.from_config(config, **options), missing=())
 
 
-class MaskedLanguageModel(TaskKind):
+class MaskedLanguageModel(OutputKind):
     """The kind `masked-lm`."""
 
     auto = EncoderWithLanguageHead
@@ -111,9 +108,9 @@ class MaskedLanguageModel(TaskKind):
         """Cross-entropy, averaged over the masked tokens of each record."""
         return token_losses(outputs, batch["target"])
 
-    def evidence(self, model: "AdaptedModel", batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Of each record's masked tokens: the surprise at them in nats, how many were guessed, how many there are."""
-        outputs, targets = model.outputs(batch), batch["target"]
+        targets = batch["target"]
         surprise = each_token_loss(outputs, targets).double().sum(1)
         hits = (outputs.argmax(-1) == targets).sum(1)  # padding is -1, which no token is
         counts = [len(records["target"][index]) for index in indices]

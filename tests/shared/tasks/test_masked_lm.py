@@ -20,7 +20,7 @@ from shared.errors import SettingsError
 from shared.records.batches import collate
 from shared.records.ragged import Encoded
 from shared.study.declaration import Study
-from shared.tasks.masked_language_model import LARGEST_LOSS, TiedHead, masked_places
+from shared.tasks.masked_lm import LARGEST_LOSS, TiedHead, masked_places
 from shared.tasks.registry import task_kind
 
 TASK = {"kind": "masked-lm", "max_length": 24}
