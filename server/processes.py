@@ -3,9 +3,9 @@
 import logging
 import sys
 
-from server.flower.superlink import QUIET
 from server.run_store import Store
 from server.settings import Home
+from shared.environment import QUIET
 from shared.supervisor import Child, Supervisor
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,6 @@ from server.app import build_server_app, norm_bound
 from server.export.adapter import export
 from server.export.model_card import write_card
 from server.flower.control import Control, drive_run
-from server.flower.superlink import QUIET
 from server.gateway.process import match
 from server.rounds.checkpoints import State
 from server.rounds.evaluation import evaluator
@@ -26,6 +25,7 @@ from server.rounds.round import RoundRecord
 from server.run_store import Run, Store
 from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
+from shared.environment import QUIET
 from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol.messages import StudyOffer
 from shared.protocol.versions import spoken_for

@@ -11,6 +11,7 @@ import typer
 
 from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.command_line import VERBOSE, run_command
+from shared.environment import QUIET
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,11 +19,7 @@ if TYPE_CHECKING:
     from simulations.progress import SilentProgress, TerminalProgress
 
 INTERRUPTED = 130
-QUIET = {
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
+ENVIRONMENT = QUIET | {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
     "TQDM_DISABLE": "1",
@@ -220,7 +217,7 @@ def list_data(
 
 def main() -> None:
     """Entry point."""
-    os.environ |= QUIET
+    os.environ |= ENVIRONMENT
     run_command(cli)
 
 

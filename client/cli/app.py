@@ -13,9 +13,7 @@ from client.cli.processes import link, logs, start, status, stop, vault
 from client.cli.receipts import receipt, sign, verify
 from client.cli.studies import approve, register, reject, show, studies
 from shared.command_line import VERBOSE, run_command
-
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
-"""Read by those libraries when they are imported, and never again: a node downloads nothing."""
+from shared.environment import OFFLINE
 
 cli = typer.Typer(
     help="A client node: its data stays here. Begin with: init, then join, then doctor, then start.",

@@ -7,14 +7,7 @@ from typing import Annotated
 import typer
 
 from client.cli.options import NODE_TOML, AsJson, Config
-
-QUIET = {
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-"""What every process that uses Flower has in its environment."""
+from shared.environment import QUIET
 
 
 def start(

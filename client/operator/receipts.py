@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from client.vault.ledger.ledger import Ledger
 from shared.errors import PeerError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.releases import Release, SubsampledGaussian, from_dict, to_dict
+from shared.privacy.releases import Release, SubsampledGaussian, from_dict, times, to_dict
 
 TOLERANCE = 1e-9
 FIRST_VERSION, VERSION = 1, 2
@@ -80,7 +80,7 @@ def statement(ledger: Ledger, run: str) -> Receipt:
     if not isinstance(per_round, SubsampledGaussian):
         raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
     rounds, limit = tuple(sorted(found.attempts)), ledger.state.limit(found.dataset)
-    whole = _times(per_round, len(rounds))
+    whole = times(per_round, len(rounds))
     return Receipt(
         fedvault_receipt=VERSION,
         run=run,
@@ -202,9 +202,3 @@ def _check_arithmetic(receipt: Receipt, release: Release) -> None:
         raise PeerError(
             f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
         )
-
-
-def _times(release: SubsampledGaussian, rounds: int) -> SubsampledGaussian:
-    return SubsampledGaussian(
-        release.noise_multiplier, release.sampling_rate, release.count * rounds, release.sensitivity
-    )

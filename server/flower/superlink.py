@@ -18,16 +18,10 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.settings import Home
+from shared.environment import QUIET
 
 SECRET_HEADER = "x-fedvault-secret"  # noqa: S105 - its name
 HOST = "127.0.0.1"
-QUIET = {
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-}
-"""What every process that starts Flower has in its environment."""
 
 
 class Guarded:

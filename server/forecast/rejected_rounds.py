@@ -7,6 +7,7 @@ from shared.errors import SettingsError
 from shared.privacy.noise_schedule import plan
 from shared.privacy.signal_to_noise import shortest_noise
 from shared.privacy.study_steps import batch_of, parts_in, round_steps
+from shared.search import smallest
 from shared.study.declaration import Study
 
 MOST_DECLARED = 10**9
@@ -29,13 +30,11 @@ def rounds_kept_out(study: Study, layout: Layout, *, declared: int) -> list[int]
 
 def smallest_size_let_in(study: Study, layout: Layout) -> int | None:
     """The smallest declared size whose updates may pass in every round; None if no practical size is enough."""
-    low, high = study.federation.smallest_declared_size, MOST_DECLARED
-    if rounds_kept_out(study, layout, declared=high):
-        return None
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if rounds_kept_out(study, layout, declared=middle) else (low, middle)
-    return low
+    return smallest(
+        lambda size: not rounds_kept_out(study, layout, declared=size),
+        least=study.federation.smallest_declared_size,
+        most=MOST_DECLARED,
+    )
 
 
 def refuse_what_is_kept_out(study: Study, layout: Layout) -> None:

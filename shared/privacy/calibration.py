@@ -8,6 +8,7 @@ from shared.checks import positive, probability
 from shared.errors import BudgetError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import Release, SubsampledGaussian
+from shared.search import doubled_until, halved
 
 LARGEST_NOISE = 10_000.0
 DECIMALS = 4
@@ -36,17 +37,13 @@ def _calibrated(epsilon: float, delta: float, rate: float, steps: int, history: 
     spent = epsilon_rdp(history, delta)
     if spent >= epsilon:
         raise BudgetError(f"Expected a history below epsilon={epsilon:g}, got one that costs {spent:.3f} already.")
-    low, high = 0.0, 1.0
-    while cost(high) > epsilon:
-        low, high = high, 2 * high
-        if high > LARGEST_NOISE:
-            raise BudgetError(
-                f"Expected a noise multiplier below {LARGEST_NOISE:g}, none keeps {steps} steps within {epsilon:g}.",
-                hint="Raise privacy.epsilon or privacy.delta, or lower rounds, local_steps or privacy.sampling_rate.",
-            )
-    while high - low > 0.25 / 10.0**DECIMALS:
-        middle = (low + high) / 2
-        low, high = (low, middle) if cost(middle) <= epsilon else (middle, high)
+    ends = doubled_until(lambda sigma: cost(sigma) <= epsilon, 1.0, most=LARGEST_NOISE)
+    if ends is None:
+        raise BudgetError(
+            f"Expected a noise multiplier below {LARGEST_NOISE:g}, none keeps {steps} steps within {epsilon:g}.",
+            hint="Raise privacy.epsilon or privacy.delta, or lower rounds, local_steps or privacy.sampling_rate.",
+        )
     scale = 10.0**DECIMALS
-    rounded = math.ceil(high * scale) / scale
+    _, enough = halved(lambda sigma: cost(sigma) <= epsilon, *ends, near=lambda low, high: high - low <= 0.25 / scale)
+    rounded = math.ceil(enough * scale) / scale
     return rounded if cost(rounded) <= epsilon else rounded + 1 / scale

@@ -1,10 +1,9 @@
 """What the rounds of a study cost one after the other, and how many of them a limit affords."""
 
-from collections.abc import Callable
-
 from shared.checks import at_least, positive
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.noise_schedule import NoiseSchedule
+from shared.search import largest
 
 MOST_ROUNDS = 2**20
 
@@ -36,16 +35,4 @@ def rounds_afforded(planned: NoiseSchedule, *, local_steps: int, limit: float, s
     def fits(rounds: int) -> bool:
         return epsilon_rdp([planned.release(spent_steps + rounds * local_steps)], planned.delta) <= limit
 
-    return _largest(fits, most=MOST_ROUNDS)
-
-
-def _largest(fits: Callable[[int], bool], *, most: int) -> int:
-    """The largest number that fits, where whatever lies below one that fits does, too; 0 if none does."""
-    low, high = 0, 1
-    while high <= most and fits(high):
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return largest(fits, most=MOST_ROUNDS)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
 from shared.checks import at_least, positive, probability
@@ -74,6 +74,11 @@ def from_dict(plain: dict[str, Any]) -> Release:
         return kind(**values)
     except TypeError:
         raise SettingsError(f"Expected the fields of {kind.__name__}, got {sorted(values)}.") from None
+
+
+def times(release: Release, count: int) -> Release:
+    """Repeat a release `count` times."""
+    return replace(release, count=release.count * count)
 
 
 def merged(history: Iterable[Release]) -> dict[tuple[float, float], int]:

@@ -34,6 +34,7 @@ from itertools import accumulate
 from scipy.special import gammaincinv
 
 from shared.checks import at_least, positive
+from shared.search import halved
 
 LEARNS_NOTHING = 1.0
 """Below this ratio, over all steps and for the mean of all nodes, next to nothing is learned."""
@@ -267,7 +268,11 @@ def least_that_helps(ratio_at: Callable[[float], float], *, low: float, high: fl
     """The smallest value in [low, high], to five percent, with which an increasing ratio is enough; None if none is."""
     if ratio_at(high) < LEARNS_LITTLE:
         return None
-    while high > 1.05 * low:  # every look calibrates noise anew
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if ratio_at(middle) >= LEARNS_LITTLE else (middle, high)
-    return high
+    _, enough = halved(
+        lambda value: ratio_at(value) >= LEARNS_LITTLE,
+        low,
+        high,
+        near=lambda low, high: high <= 1.05 * low,  # every try calibrates noise anew
+        middle=lambda low, high: math.sqrt(low * high),
+    )
+    return enough

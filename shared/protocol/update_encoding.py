@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import EncodingError
+from shared.search import halved
 
 Wire = Literal["float32", "bfloat16", "int8"]
 WIRES: tuple[Wire, ...] = get_args(Wire)
@@ -50,12 +51,14 @@ class Grid(NamedTuple):
     @classmethod
     def fitted(cls, length: int, *, largest: float, finest: float) -> Self:
         """From -largest to largest; the first step is `finest`, or less where even steps would be."""
-        low, high = EVEN, SHARPEST_BEND
         wanted = largest / finest
-        while high - low > 1e-12:
-            middle = (low + high) / 2
-            low, high = (middle, high) if math.sinh(LEVELS * middle) / math.sinh(middle) < wanted else (low, middle)
-        return cls(length, largest / math.sinh(LEVELS * low), low)
+        bend, _ = halved(
+            lambda bend: not math.sinh(LEVELS * bend) / math.sinh(bend) < wanted,
+            EVEN,
+            SHARPEST_BEND,
+            near=lambda low, high: high - low <= 1e-12,
+        )
+        return cls(length, largest / math.sinh(LEVELS * bend), bend)
 
     def values(self) -> Vector:
         """Ascending (255,).

@@ -17,7 +17,7 @@ from rich.table import Table
 from shared.command_line import run_command
 from shared.files import write_atomically
 from simulations.benchmarks.measure import Ratio
-from simulations.cli import QUIET, quiet_libraries
+from simulations.cli import ENVIRONMENT, quiet_libraries
 
 FOLDER = Path("runs/bench")
 console, progress = Console(), Console(stderr=True)
@@ -62,7 +62,7 @@ def main(
     A ratio is ours by theirs, median and quartiles over neighbouring turns, with the aim for it where one was set. Of
     seconds and memory less is better, of records and clients per second more.
     """
-    os.environ |= QUIET
+    os.environ |= ENVIRONMENT
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
     for name in names or BY_DEFAULT:

@@ -21,10 +21,13 @@ from typing import Any
 from shared.checks import positive, probability
 from shared.errors import BudgetError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.releases import Release, SubsampledGaussian, from_dict
+from shared.privacy.releases import Release, from_dict, times
+from shared.search import largest
 from shared.study.declaration import RECORD
 
 Row = Mapping[str, Any]
+MOST_AFFORDED = 2**53
+"""More rounds than this are not told apart."""
 
 
 @dataclass(frozen=True)
@@ -209,14 +212,11 @@ class LedgerState:
     def affordable_rounds(self, dataset: str, per_round: Release, *, limit: Limit | None = None) -> int:
         """How many more rounds like this one fit beside what is promised, under its limit or a stricter one."""
         limit, history = limit or self.limit(dataset), self.history(dataset, earmarked=True)
-        low, high = 0, 1
-        while epsilon_rdp([*history, times(per_round, high)], limit.delta) <= limit.epsilon:
-            low, high = high, 2 * high
-        while high - low > 1:
-            middle = (low + high) // 2
-            fits = epsilon_rdp([*history, times(per_round, middle)], limit.delta) <= limit.epsilon
-            low, high = (middle, high) if fits else (low, middle)
-        return low
+
+        def fits(rounds: int) -> bool:
+            return epsilon_rdp([*history, times(per_round, rounds)], limit.delta) <= limit.epsilon
+
+        return largest(fits, most=MOST_AFFORDED)
 
     def _register(self, row: Row) -> None:
         dataset = row["dataset"]
@@ -315,15 +315,6 @@ class LedgerState:
         withdrawn = self.account(dataset) & self.withdrawn
         if withdrawn:
             raise PolicyRefusal(f"Expected a dataset in use, {sorted(withdrawn)[0]!r} with its records was withdrawn.")
-
-
-def times(release: Release, count: int) -> Release:
-    """The same release so many times."""
-    if isinstance(release, SubsampledGaussian):
-        return SubsampledGaussian(
-            release.noise_multiplier, release.sampling_rate, release.count * count, release.sensitivity
-        )
-    return type(release)(release.noise_multiplier, release.count * count, release.sensitivity)
 
 
 def registration(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:

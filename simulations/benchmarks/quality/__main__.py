@@ -19,7 +19,7 @@ from simulations.benchmarks.quality.figures import gains, rows
 from simulations.benchmarks.quality.plot import page
 from simulations.benchmarks.quality.recipe import as_planned
 from simulations.benchmarks.quality.sets import EPSILONS, SEEDS, SETS, Case, cases
-from simulations.cli import QUIET, quiet_libraries
+from simulations.cli import ENVIRONMENT, quiet_libraries
 from simulations.experiment.scenario import data_path
 from simulations.progress import SilentProgress
 from simulations.results.result import Result
@@ -39,7 +39,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Run what is not done yet, print the tables and draw OUT/quality.html. Minutes for each set, epsilon and seed."""
-    os.environ |= QUIET
+    os.environ |= ENVIRONMENT
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
     wanted = cases(tuple(names or SETS), tuple(epsilons or EPSILONS), seeds, short=short, whitening=whitening)

@@ -22,10 +22,11 @@ import simulations.benchmarks.stock
 from server.run_store import Store
 from server.settings import Home
 from shared.base_models.locate import find
+from shared.environment import OFFLINE
 from shared.privacy.noise_schedule import declared_size
 from shared.study.declaration import Model
 from simulations.benchmarks.measure import Ratio, ratio_of
-from simulations.cli import QUIET
+from simulations.cli import ENVIRONMENT
 from simulations.e2e.federation import Federation, free_port, listens, wait_until
 
 DATA = Path("data/vader/vader.csv")
@@ -189,4 +190,4 @@ def _stock_overheads(folder: Path, report: Path) -> list[float]:
 def _environment(folder: Path) -> dict[str, str]:
     # stock Flower looks for its other programs by name
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return os.environ | QUIET | {"FLWR_HOME": str(folder), "HF_HUB_OFFLINE": "1", "PATH": path}
+    return os.environ | ENVIRONMENT | OFFLINE | {"FLWR_HOME": str(folder), "PATH": path}

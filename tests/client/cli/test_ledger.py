@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.state import times
 from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import times
 
 Command = Callable[..., tuple[int, str, str]]
 

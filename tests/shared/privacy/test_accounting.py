@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from shared.errors import SettingsError
 from shared.privacy.accounting import ORDERS, epsilon_prv, epsilon_rdp
-from shared.privacy.releases import Gaussian, SubsampledGaussian, from_dict, to_dict
+from shared.privacy.releases import Gaussian, SubsampledGaussian, from_dict, times, to_dict
 
 DELTA = 1e-5
 SETTINGS = [(1.0, 0.1, 100), (1.8, 0.1, 100), (4.3, 0.05, 400), (0.7, 0.01, 1000), (50.0, 0.01, 10)]
@@ -87,3 +87,9 @@ def test_privacy_package_imports_neither_torch_nor_flower() -> None:
     code = f"{imports}; print({{'torch', 'flwr'}} & set(sys.modules))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "set()"
+
+
+@pytest.mark.parametrize("release", [SubsampledGaussian(1.5, 0.1, 10, 2.0), Gaussian(1.5, 10, 2.0)])
+def test_a_repeated_release_costs_what_its_repetitions_cost(release: SubsampledGaussian | Gaussian) -> None:
+    assert epsilon_rdp([times(release, 3)], DELTA) == epsilon_rdp([release, release, release], DELTA)
+    assert to_dict(times(release, 3)) == to_dict(release) | {"count": 30}
