@@ -60,4 +60,4 @@ def _study(review: StudyReview, run: str) -> tuple[str, str]:
             study = review.offers.find(run).study
         except SettingsError:
             return "not known any more", "not known any more"
-    return study.study.name, study.model.source
+    return study.study.name, study.model.shown_source

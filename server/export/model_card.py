@@ -74,7 +74,7 @@ def card(run: str, study: Study, state: State, *, names: Mapping[int, str], aske
     measured = state.evaluations.get(str(state.round)) or {}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items() if isinstance(value, float))
     return f"""---
-base_model: {study.model.source}
+base_model: {study.model.shown_source}
 library_name: peft
 tags: [federated-learning, differential-privacy, fedvault]
 ---
@@ -83,8 +83,8 @@ tags: [federated-learning, differential-privacy, fedvault]
 
 {study.study.description or "No description was declared."}
 
-A `{study.adapter.method}` adapter for `{study.model.source}` (fingerprint `{study.model.fingerprint}`), trained by
-{len(trained)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Task:
+A `{study.adapter.method}` adapter for `{study.model.shown_source}` (fingerprint `{study.model.fingerprint}`), trained
+by {len(trained)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Task:
 {_task(study)}.
 
 ## Privacy
@@ -108,7 +108,7 @@ this does not cover: one person with records at two organisations spends at both
 
 ## How to load
 
-`base` is the folder of `{study.model.source}`, `adapter` this one:
+`base` is the folder of `{study.model.shown_source}`, `adapter` this one:
 
 ```python
 {code(study, merged=False)}```

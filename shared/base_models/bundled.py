@@ -39,41 +39,41 @@ def data_folder() -> Path:
 
 
 def known() -> str:
-    """Every embedded model, as model.source spells it."""
-    return ", ".join(f"embedded:{name}" for name in BUNDLED)
+    """Every bundled model, as model.source spells it."""
+    return ", ".join(f"bundled:{name}" for name in BUNDLED)
 
 
 def bundled_folder(name: str, data: Path | None = None) -> Path:
-    """Locate an embedded model and check its weights.
+    """Locate a bundled model and check its weights.
 
     Raises:
         SettingsError: unknown name; it is not here; its weights are others.
     """
-    embedded = BUNDLED.get(name)
-    if embedded is None:
-        raise SettingsError(f"Expected one of {known()}, got model.source='embedded:{name}'.")
+    model = BUNDLED.get(name)
+    if model is None:
+        raise SettingsError(f"Expected one of {known()}, got model.source='bundled:{name}'.")
     fetch = f"Run: fedvault-sim data fetch {name}"
-    folder = _expected_folder(name, embedded, data or data_folder())
+    folder = _expected_folder(name, model, data or data_folder())
     if folder is None or not (folder / WEIGHTS).is_file():
-        raise SettingsError(f"Expected embedded:{name} in {folder or 'an installed package'}, got nothing.", hint=fetch)
+        raise SettingsError(f"Expected bundled:{name} in {folder or 'an installed package'}, got nothing.", hint=fetch)
     found = file_sha256(folder / WEIGHTS)
-    if found != embedded.weights_sha256:
+    if found != model.weights_sha256:
         raise SettingsError(
-            f"Expected the weights of embedded:{name} with SHA-256 {embedded.weights_sha256}, got {found}.",
+            f"Expected the weights of bundled:{name} with SHA-256 {model.weights_sha256}, got {found}.",
             hint=f"The file is damaged or another one. {fetch}",
         )
     return folder
 
 
 def bundled_here() -> list[Path]:
-    """Folders of the embedded models on this machine; their weights are not checked."""
-    folders = [_expected_folder(name, embedded, data_folder()) for name, embedded in BUNDLED.items()]
+    """Folders of the bundled models on this machine; their weights are not checked."""
+    folders = [_expected_folder(name, model, data_folder()) for name, model in BUNDLED.items()]
     return [folder for folder in folders if folder is not None and (folder / WEIGHTS).is_file()]
 
 
-def _expected_folder(name: str, embedded: BundledModel, data: Path) -> Path | None:
+def _expected_folder(name: str, model: BundledModel, data: Path) -> Path | None:
     folder = data / "models" / name
-    if embedded.package is None or folder.is_dir():  # in a container nothing need be installed
+    if model.package is None or folder.is_dir():  # in a container nothing need be installed
         return folder
-    spec = importlib.util.find_spec(embedded.package)
+    spec = importlib.util.find_spec(model.package)
     return None if spec is None or spec.origin is None else Path(spec.origin).with_name("model")

@@ -96,8 +96,8 @@ def _instead(kind: type[nn.Module]) -> Callable[[nn.Module], nn.Module]:
     return lambda _original: kind()
 
 
-BUNDLED, NOWHERE, NOTHING = _instead(_Embedded), _instead(_Nowhere), _instead(nn.Identity)
-BERT = Family("encoder.layer", {"embeddings": BUNDLED})
+EMBEDDED, NOWHERE, NOTHING = _instead(_Embedded), _instead(_Nowhere), _instead(nn.Identity)
+BERT = Family("encoder.layer", {"embeddings": EMBEDDED})
 DECODER = Family("layers", behind=("norm",))
 IMAGES = Family("layers", {"embeddings": _EmbeddedPatches}, ("layernorm",))
 MARIAN = Family("layers", {"embed_positions": NOWHERE}, encoder="encoder")
@@ -112,7 +112,7 @@ FAMILIES: dict[str, Family] = {
     "camembert": BERT,
     "deit": IMAGES,
     "distilbert": Family("transformer.layer", {"embeddings": _instead(_EmbeddedWords)}),
-    "electra": Family("encoder.layer", {"embeddings": BUNDLED, "embeddings_project": NOTHING}),
+    "electra": Family("encoder.layer", {"embeddings": EMBEDDED, "embeddings_project": NOTHING}),
     "gpt2": Family("h", {"wpe": NOWHERE}, ("ln_f",)),
     "llama": DECODER,
     "marian": MARIAN,

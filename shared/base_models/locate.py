@@ -1,6 +1,6 @@
 """The pretrained base model: found on disk, checked by fingerprint, loaded without running anyone's code.
 
-Weights are read from safetensors only, `trust_remote_code` is never set, and an embedded model is found without
+Weights are read from safetensors only, `trust_remote_code` is never set, and a bundled model is found without
 importing the package it came in.
 """
 
@@ -42,7 +42,7 @@ def find(model: Model) -> BaseModelFiles:
     fingerprint = _fingerprint(directory)
     if model.fingerprint is not None and model.fingerprint != fingerprint:
         raise SettingsError(
-            f"Expected a base model with fingerprint {model.fingerprint}, got {fingerprint} for {model.source}.",
+            f"Expected a base model with fingerprint {model.fingerprint}, got {fingerprint} for {model.shown_source}.",
             hint="The weights differ from those the study was written for; install the right ones.",
         )
     return BaseModelFiles(directory, fingerprint)
@@ -78,9 +78,8 @@ def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
 
 
 def _directory(model: Model) -> Path:
-    kind, _, name = model.source.partition(":")
-    if kind == "embedded":
-        return bundled_folder(name)
+    if model.bundled_name is not None:
+        return bundled_folder(model.bundled_name)
     if is_hub_id(model.source):
         return _from_hub(model.source, str(model.revision))
     directory = Path(model.source).expanduser()

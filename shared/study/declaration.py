@@ -13,7 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from shared.errors import SettingsError
 from shared.protocol.update_encoding import Wire
@@ -24,6 +24,8 @@ Declared = TypeVar("Declared", bound=BaseModel)
 RECORD = "record"
 UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
+BUNDLED_PREFIX, RECORDED_PREFIX = "bundled:", "embedded:"
+"""How people write that a base model is known by name, and how a study holds it: either may be declared."""
 MOST_WEIGHT = 4
 """How many typical sites one site weighs at most."""
 WHITENED_KINDS = ("sequence-classification", "image-classification", "audio-classification")
@@ -50,11 +52,27 @@ class Model(Section):
     """[model]: the shared pretrained foundation model."""
 
     source: str = Field(min_length=1)
-    """`embedded:minilm`, a local directory (`./models/bert`), or a hub id (`org/name`)."""
+    """`bundled:minilm`, a local directory (`./models/bert`), or a hub id (`org/name`)."""
     revision: str | None = None
     """Commit of a hub model. Required for a hub id: a name alone can change under you."""
     fingerprint: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 over weights, configuration and tokenizer files; another model is refused. Default: taken as found."""
+
+    @field_validator("source")
+    @classmethod
+    def _as_recorded(cls, source: str) -> str:
+        # the prefix that is hashed and sent, since studies were first declared
+        return RECORDED_PREFIX + source.removeprefix(BUNDLED_PREFIX) if source.startswith(BUNDLED_PREFIX) else source
+
+    @property
+    def shown_source(self) -> str:
+        """The source as people write it: `bundled:` and a name, a directory, or a hub id."""
+        return self.source if self.bundled_name is None else BUNDLED_PREFIX + self.bundled_name
+
+    @property
+    def bundled_name(self) -> str | None:
+        """Name of a bundled model; None for any other source."""
+        return self.source.removeprefix(RECORDED_PREFIX) if self.source.startswith(RECORDED_PREFIX) else None
 
 
 class Adapter(Section):
@@ -258,7 +276,7 @@ class Study(Section):
 
 
 def is_hub_id(source: str) -> bool:
-    """Tell a hub id (`org/name`) from an embedded model or a local directory."""
+    """Tell a hub id (`org/name`) from a bundled model or a local directory."""
     return re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", source) is not None and not Path(source).is_dir()
 
 

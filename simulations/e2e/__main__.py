@@ -39,7 +39,7 @@ FAULT_STUDY = """
 [study]
 name = "faults"
 [model]
-source = "embedded:minilm"
+source = "bundled:minilm"
 [task]
 kind = "sequence-classification"
 labels = ["negative", "positive"]
@@ -182,7 +182,7 @@ def _up(federation: Federation, nodes: list[str]) -> None:
 
 
 def _policy(rows: int, *, epsilon: float = 3.0) -> str:
-    fingerprint = find(Model(source="embedded:minilm")).fingerprint
+    fingerprint = find(Model(source="bundled:minilm")).fingerprint
     # one thread each: four vaults share this machine's cores
     return (
         f"epsilon = {epsilon}\ndelta = {DELTA}\ndeclared_size = {declared_size(int(rows * 0.9))}\n"

@@ -70,7 +70,7 @@ def test_help_teaches(here: Any, tmp_path: Path) -> None:
         (["run", "absent.toml"], "absent.toml, which is not there"),
         (["run", "mine.toml", "--set", "simulation.data.source=none.csv"], "none.csv"),
         (["run", "mine.toml", "--set", 'simulation.data.columns={text="words"}'], "Expected a column 'words'"),
-        (["run", "mine.toml", "--set", "model.source=embedded:other"], "embedded:minilm"),
+        (["run", "mine.toml", "--set", "model.source=bundled:other"], "bundled:minilm"),
         (["run", "mine.toml", "--set", "privacy.epsilon=0"], "privacy.epsilon"),
         (["run", "mine.toml", "--set", "privacy.epsilon=0.0001"], "noise multiplier below"),
         (["run", "mine.toml", "--set", "adapter.rank=99"], "rank=99"),

@@ -316,7 +316,7 @@ class StudyReview:
             study_sha256=study.sha256,
             dataset=dataset,
             purpose=study.study.description.rstrip("."),
-            trains=f"a {study.adapter.method} adapter of {study.model.source}",
+            trains=f"a {study.adapter.method} adapter of {study.model.shown_source}",
             rounds=study.federation.rounds,
             steps=study.total_steps,
             bytes_per_round=packed_bytes(dimension, study.federation.wire),

@@ -112,7 +112,7 @@ def study_of(labels: Sequence[str], epsilon: float) -> Study:
     """A head alone on features of MiniLM, eight rounds of six steps."""
     declared = {
         "study": {"name": "benchmark"},
-        "model": {"source": "embedded:minilm"},
+        "model": {"source": "bundled:minilm"},
         "task": {"kind": "sequence-classification", "labels": [*labels], "max_length": 48},
         "adapter": {"method": "head-only"},
         "privacy": {"epsilon": epsilon, "delta": 1e-5, "sampling_rate": 0.1},

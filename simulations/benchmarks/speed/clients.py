@@ -28,7 +28,7 @@ def scenario_of(clients: int) -> Scenario:
     """Sentiment at so many sites, about fifteen records each."""
     declared = {
         "study": {"name": "benchmark"},
-        "model": {"source": "embedded:minilm"},
+        "model": {"source": "bundled:minilm"},
         "task": {"kind": "sequence-classification", "labels": ["negative", "positive"], "max_length": 48},
         "adapter": {"layers": "last:1"},
         "privacy": {"sampling_rate": 0.25},

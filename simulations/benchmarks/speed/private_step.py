@@ -84,7 +84,7 @@ def _records(model: AdaptedModel) -> Records:
 def _study(layers: str) -> Study:
     declared = {
         "study": {"name": "benchmark"},
-        "model": {"source": "embedded:minilm"},
+        "model": {"source": "bundled:minilm"},
         "task": {"kind": "sequence-classification", "labels": ["no", "yes"]},
         "adapter": {"rank": RANK, "layers": layers},
     }

@@ -39,7 +39,7 @@ STUDY = f"""
 [study]
 name = "rounds"
 [model]
-source = "embedded:minilm"
+source = "bundled:minilm"
 [task]
 kind = "sequence-classification"
 labels = ["negative", "positive"]
@@ -98,7 +98,7 @@ def _tables(folder: Path) -> dict[str, str]:
 
 
 def _start_ours(federation: Federation, tables: dict[str, str]) -> None:
-    fingerprint = find(Model(source="embedded:minilm")).fingerprint
+    fingerprint = find(Model(source="bundled:minilm")).fingerprint
     federation.make_server()
     for site, table in tables.items():
         policy = POLICY.format(size=declared_size(int(ROWS * 0.9)), fingerprint=fingerprint)
@@ -172,7 +172,7 @@ def _stock(folder: Path, tables: dict[str, str]) -> Iterator[None]:
 
 def _stock_overheads(folder: Path, report: Path) -> list[float]:
     """Seconds per round but the first."""
-    model = find(Model(source="embedded:minilm")).directory
+    model = find(Model(source="bundled:minilm")).directory
     settings = f'rounds={STOCK_ROUNDS} nodes={len(SITES)} model="{model}" report="{report}"'
     command = [str(Path(sys.executable).parent / "flwr"), "run", str(STOCK), "bench", "--run-config", settings]
     done = subprocess.run(command, env=_environment(folder), capture_output=True, text=True, check=False)  # noqa: S603

@@ -18,7 +18,7 @@ def study_of(layers: str, *, max_length: int = SHORT) -> Study:
     """Sentiment under epsilon 3 with LoRA on these layers of MiniLM; at the default length 5 in 1,000 texts are cut."""
     declared = {
         "study": {"name": "benchmark"},
-        "model": {"source": "embedded:minilm"},
+        "model": {"source": "bundled:minilm"},
         "task": {"kind": "sequence-classification", "labels": ["negative", "positive"], "max_length": max_length},
         "adapter": {"layers": layers},
         "privacy": {"sampling_rate": SAMPLING_RATE},

@@ -49,19 +49,19 @@ def test_only_b_and_the_head_are_trained(make_study: Studies) -> None:
     assert not any("lora_A" in name for name in names)
 
 
-def test_an_embedded_model_may_lie_in_a_folder_and_is_checked_there_too(
+def test_a_bundled_model_may_lie_in_a_folder_and_is_checked_there_too(
     tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = find(Model(source="embedded:minilm"))
+    installed = find(Model(source="bundled:minilm"))
     monkeypatch.setenv(DATA_FOLDER_VARIABLE, str(tmp_path))
     (tmp_path / "models").mkdir()
-    assert find(Model(source="embedded:minilm")) == installed, "nothing of that name is there"
+    assert find(Model(source="bundled:minilm")) == installed, "nothing of that name is there"
     (tmp_path / "models/minilm").symlink_to(installed.directory)
-    assert find(Model(source="embedded:minilm")) == BaseModelFiles(tmp_path / "models/minilm", installed.fingerprint)
+    assert find(Model(source="bundled:minilm")) == BaseModelFiles(tmp_path / "models/minilm", installed.fingerprint)
     (tmp_path / "models/minilm").unlink()
     (tmp_path / "models/minilm").symlink_to(tiny_bert)
-    with pytest.raises(SettingsError, match="weights of embedded:minilm"):
-        find(Model(source="embedded:minilm"))
+    with pytest.raises(SettingsError, match="weights of bundled:minilm"):
+        find(Model(source="bundled:minilm"))
 
 
 def test_wrong_models_are_refused(tmp_path: Path, tiny_bert: Path) -> None:
@@ -69,7 +69,7 @@ def test_wrong_models_are_refused(tmp_path: Path, tiny_bert: Path) -> None:
         "not there": Model(source=str(tmp_path / "absent")),
         "safetensors": Model(source=str(tmp_path)),
         "fingerprint": Model(source=str(tiny_bert), fingerprint="0" * 64),
-        "embedded:minilm": Model(source="embedded:nothing"),
+        "bundled:minilm": Model(source="bundled:nothing"),
         "hub": Model(source="org/name", revision="abc"),
     }
     for words, model in cases.items():

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
+from shared.protocol.messages import StudyOffer, encode_offer
 from shared.study.declaration import Study, load_study, parse, recorded
 
 MINIMAL: dict[str, Any] = {
@@ -16,6 +17,7 @@ MINIMAL: dict[str, Any] = {
     "task": {"kind": "sequence-classification", "labels": ["no", "yes"]},
 }
 GOLDEN = "5f221ba1f329ac89f2da8f4abf2c838635fbb8b7658d9accc1803073466a2c9e"  # of MINIMAL, before studies had a wire
+SOURCES = ("bundled:minilm", "embedded:minilm")
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown key": ({"privacy": {"epsilonn": 1}}, "privacy.epsilonn: no such key"),
     "unknown section": ({"privcy": {}}, "privcy: no such key"),
@@ -28,7 +30,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "bad layers": ({"adapter": {"layers": "top"}}, "adapter.layers"),
     "unknown wire": ({"federation": {"wire": "int4"}}, "federation.wire: .*'float32', 'bfloat16' or 'int8'"),
     "hub id without revision": ({"model": {"source": "org/name"}}, "model.revision"),
-    "revision of a folder": ({"model": {"source": "embedded:minilm", "revision": "x"}}, "model.revision"),
+    "revision of a folder": ({"model": {"source": "bundled:minilm", "revision": "x"}}, "model.revision"),
 }
 
 
@@ -52,6 +54,16 @@ def test_identity_does_not_depend_on_spelling_and_changes_with_meaning(make_stud
     assert make_study(privacy={"epsilon": 2.9}).sha256 != make_study().sha256
     assert make_study(federation={"wire": "int8"}).sha256 != make_study().sha256
     assert make_study().canonical_json() == Study.model_validate_json(make_study().model_dump_json()).canonical_json()
+
+
+def test_a_bundled_model_is_typed_and_shown_as_bundled_and_hashed_and_sent_as_ever() -> None:
+    typed, recorded_then = (parse(Study, MINIMAL | {"model": {"source": s}}, where="s") for s in SOURCES)
+    assert typed == recorded_then and typed.sha256 == recorded_then.sha256
+    assert typed.model.shown_source == "bundled:minilm" and typed.model.bundled_name == "minilm"
+    offer = str(encode_offer(StudyOffer("run", typed.canonical_json())))
+    assert '"source":"embedded:minilm"' in offer and "bundled" not in offer  # as nodes of every age read it
+    folder = parse(Study, MINIMAL | {"model": {"source": "./bundled:x"}}, where="s").model
+    assert (folder.source, folder.shown_source, folder.bundled_name) == ("./bundled:x", "./bundled:x", None)
 
 
 def test_a_key_that_was_added_later_is_no_part_of_a_study_that_does_not_use_it(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import WhisperConfig, WhisperForConditionalGeneration
 
-from shared.base_models import bundled as embedded
+from shared.base_models import bundled
 from shared.base_models.bundled import BundledModel
 from shared.base_models.locate import find, find_by_fingerprint
 from shared.errors import DataError, SettingsError
@@ -65,7 +65,7 @@ def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "data" / "models" / "tiny"
     folder.mkdir(parents=True)
     save_weights({"b": torch.ones(2), "a": torch.zeros(3)}, folder)
-    monkeypatch.setitem(embedded.BUNDLED, "tiny", BundledModel(file_sha256(folder / "model.safetensors")))
+    monkeypatch.setitem(bundled.BUNDLED, "tiny", BundledModel(file_sha256(folder / "model.safetensors")))
     monkeypatch.setenv("FEDVAULT_DATA", str(tmp_path / "data"))
     return folder
 
@@ -147,22 +147,22 @@ def test_a_conversion_with_other_weights_than_the_pinned_ones_leaves_nothing(
 
 
 def test_a_converted_model_is_found_by_name_and_by_fingerprint(converted: Path, tmp_path: Path) -> None:
-    found = find(Model(source="embedded:tiny"))
+    found = find(Model(source="bundled:tiny"))
     assert found.directory == converted
     assert find_by_fingerprint(found.fingerprint, tmp_path / "none").directory == converted
 
 
 def test_a_damaged_converted_model_is_refused_with_the_command_that_mends_it(converted: Path) -> None:
     (converted / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(SettingsError, match="Expected the weights of embedded:tiny") as refusal:
-        find(Model(source="embedded:tiny"))
+    with pytest.raises(SettingsError, match="Expected the weights of bundled:tiny") as refusal:
+        find(Model(source="bundled:tiny"))
     assert "fedvault-sim data fetch tiny" in refusal.value.hint
 
 
 def test_a_missing_converted_model_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FEDVAULT_DATA", str(tmp_path))
     with pytest.raises(SettingsError, match="got nothing") as refusal:
-        find(Model(source="embedded:mpnet"))
+        find(Model(source="bundled:mpnet"))
     assert refusal.value.hint == "Run: fedvault-sim data fetch mpnet"
 
 

@@ -15,8 +15,8 @@ def test_a_scenario_opens_with_what_it_shows_and_how_to_run_it(entry: Entry) -> 
     assert len(entry.shows) > 40 and entry.evidence.startswith(EVIDENCE)
     assert re.search(rf"simulations/scenarios/{re.escape(entry.file.rsplit('/', 1)[-1])} ", entry.commands[-1] + " ")
     fetched = {command.rsplit(" ", 1)[-1] for command in entry.commands if " data fetch " in command}
-    kind, _, name = declared.model.source.partition(":")
-    wanted = {declared.simulation.data.source.removeprefix("dataset:"), *([name] if kind == "embedded" else [])}
+    name = declared.model.bundled_name
+    wanted = {declared.simulation.data.source.removeprefix("dataset:"), *([name] if name else [])}
     assert fetched <= {*MODELS, *DATA} and wanted - {"minilm", "vader"} <= fetched
 
 

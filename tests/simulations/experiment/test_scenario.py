@@ -15,7 +15,7 @@ STRANGERS = """
 [study]
 name = "my-study"
 [model]
-source = "embedded:minilm"
+source = "bundled:minilm"
 [task]
 kind = "sequence-classification"
 labels = ["no", "yes"]

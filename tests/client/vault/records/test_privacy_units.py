@@ -269,7 +269,7 @@ def test_what_cannot_be_is_said(make_records: Records) -> None:
             Scenario,
             {
                 "study": {"name": "x"},
-                "model": {"source": "embedded:minilm"},
+                "model": {"source": "bundled:minilm"},
                 "task": {"kind": "sequence-classification", "labels": ["a", "b"]},
                 "privacy": {"unit": "patient"},
                 "simulation": {"data": {"source": "x.csv"}},

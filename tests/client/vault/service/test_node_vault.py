@@ -128,7 +128,7 @@ def test_the_file_may_change_or_go_and_the_run_trains_on_what_was_approved(node:
         ({"largest_update_bytes": 4}, {}, Status.REFUSED_POLICY),
         ({"unit": "patient", "unit_column": "label"}, {}, Status.REFUSED_POLICY),
         ({"models": ["0" * 64]}, {}, Status.REFUSED_POLICY),
-        ({}, {"model": {"source": "embedded:minilm", "fingerprint": "1" * 64}}, Status.REFUSED_MODEL),
+        ({}, {"model": {"source": "bundled:minilm", "fingerprint": "1" * 64}}, Status.REFUSED_MODEL),
         ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.0}}, Status.AWAITING_APPROVAL),
         ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.5}}, Status.REFUSED_POLICY),
     ],
