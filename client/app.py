@@ -12,7 +12,8 @@ from flwr.clientapp import ClientApp
 
 from client.vault.training.round_trainer import Trainer
 from shared.errors import PeerError, VersionError
-from shared.protocol.messages import Status, TrainReply, TrainTask, decode_task, encode_reply, without_update
+from shared.protocol.flower_records import decode_task, encode_reply
+from shared.protocol.messages import Status, TrainReply, TrainTask, without_update
 
 
 def build_client_app(open_vault: Callable[[Context, TrainTask], Trainer]) -> ClientApp:

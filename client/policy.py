@@ -12,7 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.protocol.update_encoding import packed_bytes
 from shared.section import Section
-from shared.study.declaration import RECORD, UNIT_PATTERN, Study
+from shared.study.declaration import Study
+from shared.study.sections import RECORD, UNIT_PATTERN
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")

@@ -8,7 +8,8 @@ from pydantic import Field
 from client.policy import DatasetPolicy
 from shared.errors import SettingsError
 from shared.section import Section
-from shared.study.declaration import Performance, parse, read_toml
+from shared.study.parsing import parse, read_toml
+from shared.study.sections import Performance
 
 TEMPLATE = """\
 # What this node allows. Every key and its meaning: client/policy.py

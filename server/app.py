@@ -16,8 +16,9 @@ from shared.privacy.noise_schedule import plan
 from shared.privacy.study_steps import parts_in
 from shared.protocol.messages import Vector
 from shared.protocol.update_encoding import ROUNDING_ROOM
-from shared.study.declaration import MOST_WEIGHT, Study
+from shared.study.declaration import Study
 from shared.study.schedule import round_factors
+from shared.study.sections import MOST_WEIGHT
 
 
 def build_server_app(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from shared.errors import SettingsError
 from shared.section import Section
-from shared.study.declaration import parse, read_toml
+from shared.study.parsing import parse, read_toml
 
 SECRET_BYTES = 32
 

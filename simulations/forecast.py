@@ -8,7 +8,8 @@ from server.forecast.suggestions import remedies
 from server.forecast.values import StudyPlan
 from shared.adapted_model.model import layout_of
 from shared.errors import SettingsError
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.experiment.prepare import sizes_of
 from simulations.experiment.scenario import Scenario, data_path, read_changed
 from simulations.step_timing import time_step

@@ -16,7 +16,8 @@ from shared.adapted_model.frozen_activations import activations_for
 from shared.adapted_model.model import AdaptedModel, build
 from shared.privacy.noise_schedule import plan
 from shared.records.ragged import Records, with_units
-from shared.study.declaration import RECORD, Study
+from shared.study.declaration import Study
+from shared.study.sections import RECORD
 
 FEW, MANY, REPEATS = 8, 40, 3
 LONGEST = 128

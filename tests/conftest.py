@@ -23,7 +23,8 @@ from shared.adapted_model.frozen_activations import CachedActivations, open_acti
 from shared.adapted_model.model import AdaptedModel, build
 from shared.records.batches import collate
 from shared.records.ragged import Records, ragged
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.e2e.federation import Federation, wait_until
 
 __all__ = ["flwr", "opacus", "peft", "transformers"]

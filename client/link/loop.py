@@ -29,18 +29,8 @@ from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused
 from client.link.inbox import Inbox
 from shared.errors import PeerError, RunError, VersionError
 from shared.files import write_atomically
-from shared.protocol.messages import (
-    OfferReply,
-    Status,
-    StudyOffer,
-    TrainReply,
-    TrainTask,
-    decode_offer,
-    decode_task,
-    encode_offer_reply,
-    encode_reply,
-    without_update,
-)
+from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, without_update
 from shared.protocol.versions import SPOKEN
 
 log = logging.getLogger(__name__)

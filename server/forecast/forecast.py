@@ -27,7 +27,8 @@ from shared.privacy.signal_to_noise import (
 )
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
 from shared.protocol.update_encoding import packed_bytes
-from shared.study.declaration import WHITENED_KINDS, Study, parse, read_toml
+from shared.study.declaration import WHITENED_KINDS, Study
+from shared.study.parsing import parse, read_toml
 from shared.study.tasks import FEATURE_NORM
 
 

@@ -14,7 +14,8 @@ from server.rounds.cohort import drawn
 from server.rounds.participants import Everyone, Roster
 from server.rounds.round import Round, RoundRecord
 from server.rounds.update_filter import Accepted, Declined, inspect
-from shared.protocol.messages import NO_POSITION, LedgerPosition, TrainTask, Vector, encode_task, with_server_copy
+from shared.protocol.flower_records import encode_task, with_server_copy
+from shared.protocol.messages import NO_POSITION, LedgerPosition, TrainTask, Vector
 from shared.protocol.update_encoding import Wire, packed_bytes
 
 FIRST_POLL_S = 0.01

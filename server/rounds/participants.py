@@ -15,7 +15,8 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from shared.errors import PeerError, RunError, VersionError
-from shared.protocol.messages import Status, StudyOffer, decode_offer_reply, encode_offer
+from shared.protocol.flower_records import decode_offer_reply, encode_offer
+from shared.protocol.messages import Status, StudyOffer
 from shared.protocol.versions import SPOKEN
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,8 @@ from flwr.app import Message
 
 from shared.errors import EncodingError, PeerError, VersionError
 from shared.privacy.update_bounds import largest_signal, noise_deviation
-from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, TrainReply, TrainTask, Vector, decode_reply
+from shared.protocol.flower_records import decode_reply
+from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, TrainReply, TrainTask, Vector
 
 LARGEST_NORM = 1000.0
 BLOCK = 2**15  # floats that are looked at once: no copy of a whole adapter is made

@@ -24,7 +24,7 @@ from transformers.pytorch_utils import Conv1D
 
 from shared.base_models.layers import layer_count
 from shared.errors import SettingsError
-from shared.study.declaration import Adapter
+from shared.study.sections import Adapter
 
 TRAINED_PARTS = {
     "ffa-lora": (".lora_B.",),

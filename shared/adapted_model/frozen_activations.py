@@ -24,7 +24,7 @@ from shared.adapted_model.activation_file import ActivationFile
 from shared.adapted_model.model import AdaptedModel
 from shared.records.batches import LENGTH_STEP, Batch, Fills, collate, mask_of, pad, padded_length, shapes
 from shared.records.ragged import Records
-from shared.study.declaration import Performance
+from shared.study.sections import Performance
 
 MOST_ROWS, CANONICAL_TOKENS = 16, 8192
 RESTING_BYTES = 16 * 2**20

@@ -4,7 +4,8 @@ from shared.adapted_model.model import AdaptedModel
 from shared.base_models.load import load_base
 from shared.base_models.locate import BaseModelFiles, find
 from shared.protocol.update_encoding import WIRES, packed_bytes
-from shared.study.declaration import Adapter, Study
+from shared.study.declaration import Study
+from shared.study.sections import Adapter
 from shared.tasks.registry import task_kind
 
 

@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from shared.base_models.bundled import bundled_folder, bundled_here, known
 from shared.errors import SettingsError
 from shared.files import file_sha256
-from shared.study.declaration import Model, is_hub_id
+from shared.study.sections import Model, is_hub_id
 
 IDENTITY_FILES = (
     "*.safetensors", "config.json", "generation_config.json", "preprocessor_config.json", "tokenizer.json",

@@ -10,7 +10,7 @@ from typing import Literal
 from shared.checks import at_least
 from shared.privacy.calibration import noise_multiplier
 from shared.privacy.releases import SubsampledGaussian
-from shared.study.declaration import Privacy
+from shared.study.sections import Privacy
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
-"""What travels.
+"""The protocol between server and nodes.
 
-`messages`, `versions` (how two ages agree), `update_encoding` (bytes of an update), `invite`.
+`messages`, `flower_records` (their form on the wire), `versions` (how sides of different age agree), `update_encoding`
+(the bytes of an update), `invite`.
 """

@@ -1,4 +1,5 @@
-"""What is agreed on.
+"""A study: what server and nodes agree on before anything is trained.
 
-`declaration` (the study and its hash), `tasks` (what it says of each kind), `schedule` (its learning rates).
+`declaration` (the study and its hash), `sections` and `tasks` (its parts), `parsing` (from TOML), `schedule` (learning
+rates).
 """

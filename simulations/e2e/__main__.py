@@ -22,7 +22,8 @@ from server.rounds.evaluation import evaluator
 from shared.base_models.locate import find
 from shared.privacy.noise_schedule import declared_size
 from shared.protocol.messages import Vector
-from shared.study.declaration import Model, load_study
+from shared.study.declaration import load_study
+from shared.study.sections import Model
 from simulations.e2e.budgets import limit_for_one
 from simulations.e2e.faults import FAULTS, attempt
 from simulations.e2e.federation import Federation, Impatience, command, wait_until

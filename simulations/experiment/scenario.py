@@ -10,7 +10,9 @@ from pydantic import Field, field_validator, model_validator
 from shared.base_models.bundled import data_folder
 from shared.errors import SettingsError
 from shared.section import Positive, Section
-from shared.study.declaration import RECORD, Study, parse, read_toml
+from shared.study.declaration import Study
+from shared.study.parsing import parse, read_toml
+from shared.study.sections import RECORD
 from simulations.experiment.partition import Iid, Partition
 
 ARMS = (

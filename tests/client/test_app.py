@@ -9,7 +9,8 @@ import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from client.app import app
-from shared.protocol.messages import Status, TrainTask, decode_reply, encode_task
+from shared.protocol.flower_records import decode_reply, encode_task
+from shared.protocol.messages import Status, TrainTask
 
 CONTEXT = Context(run_id=1, node_id=1, node_config={"partition-id": 0}, state=RecordDict(), run_config={})
 

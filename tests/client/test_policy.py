@@ -8,7 +8,8 @@ import pytest
 
 from client.policy import DatasetPolicy, objections, open_at
 from shared.errors import SettingsError
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 
 FINGERPRINT = "a" * 64
 Studies = Callable[..., Study]

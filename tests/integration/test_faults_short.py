@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from shared.base_models.locate import find
-from shared.study.declaration import Model, load_study
+from shared.study.declaration import load_study
+from shared.study.sections import Model
 from simulations.e2e import budgets, certificates, faults
 from simulations.e2e.budgets import limit_for_one
 from simulations.e2e.federation import Federation, wait_until

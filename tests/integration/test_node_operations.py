@@ -10,7 +10,8 @@ import pytest
 from client.vault.review.review import StudyReview
 from shared.base_models.locate import find
 from shared.protocol.messages import StudyOffer
-from shared.study.declaration import Model, Study
+from shared.study.declaration import Study
+from shared.study.sections import Model
 from simulations.e2e.federation import Federation, Impatience, command
 
 pytestmark = pytest.mark.integration

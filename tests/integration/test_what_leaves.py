@@ -29,7 +29,7 @@ from shared.errors import RunError
 from shared.privacy.noise_schedule import declared_size
 from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.protocol.update_encoding import Wire, packed_bytes
-from shared.study.declaration import Model
+from shared.study.sections import Model
 from simulations.e2e.federation import Federation, wait_until
 
 pytestmark = pytest.mark.integration

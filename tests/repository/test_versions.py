@@ -13,14 +13,15 @@ from hypothesis import strategies as st
 
 import client.link.loop
 import server.rounds.participants
-import shared.protocol.messages
+import shared.protocol.flower_records
 from client.link.loop import answered
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.participants import Approving
 from shared.errors import PeerError, VersionError
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, decode_task, encode_task
+from shared.protocol.flower_records import decode_task, encode_task
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.protocol.versions import SPOKEN, Versions, spoken_for
 
 ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
@@ -79,14 +80,14 @@ class Node:
             patched.setattr(
                 AgreeableTrainer, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours)
             )
-            patched.setattr(shared.protocol.messages._config, "__defaults__", (ours,))
+            patched.setattr(shared.protocol.flower_records._config, "__defaults__", (ours,))
             return answered(message, AgreeableTrainer())
 
 
 def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:
     """One round over this node; what became of it."""
     monkeypatch.setattr(server.rounds.participants, "SPOKEN", server_speaks)
-    monkeypatch.setattr(shared.protocol.messages._config, "__defaults__", (server_speaks,))
+    monkeypatch.setattr(shared.protocol.flower_records._config, "__defaults__", (server_speaks,))
     offer = StudyOffer("r-1", "{}", server_speaks)
     coordinator = Coordinator(
         node,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from shared.study.declaration import parse
+from shared.study.parsing import parse
 from simulations.experiment.scenario import Scenario
 
 SITES = ("north", "south", "east")

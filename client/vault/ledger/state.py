@@ -23,7 +23,7 @@ from shared.errors import BudgetError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import Release, from_dict, times
 from shared.search import largest
-from shared.study.declaration import RECORD
+from shared.study.sections import RECORD
 
 Row = Mapping[str, Any]
 MOST_AFFORDED = 2**53

@@ -30,8 +30,9 @@ from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
 from shared.records.ragged import Records, with_units
-from shared.study.declaration import RECORD, Study
+from shared.study.declaration import Study
 from shared.study.schedule import round_factors
+from shared.study.sections import RECORD
 
 log = logging.getLogger(__name__)
 

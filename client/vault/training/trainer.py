@@ -28,7 +28,7 @@ from shared.adapted_model.whitening import MEASURING_RATE
 from shared.errors import ExactnessError
 from shared.privacy.noise_schedule import NoiseSchedule
 from shared.records.batches import LENGTH_STEP, physical
-from shared.study.declaration import RECORD
+from shared.study.sections import RECORD
 
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once; cuts batches, so it changes rounding only

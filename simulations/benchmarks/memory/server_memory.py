@@ -17,7 +17,8 @@ from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.update_filter import Accepted, inspect
-from shared.protocol.messages import Status, TrainReply, TrainTask, Vector, decode_task, encode_reply, encode_task
+from shared.protocol.flower_records import decode_task, encode_reply, encode_task
+from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from simulations.benchmarks.measure import Ratio, interleaved, ratio_of
 from simulations.benchmarks.memory.peak import in_own_process
 from simulations.engines.local import LocalGrid, with_id

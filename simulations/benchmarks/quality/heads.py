@@ -24,7 +24,8 @@ from shared.errors import SettingsError
 from shared.privacy.noise_schedule import NoiseSchedule, declared_size, plan
 from shared.protocol.messages import Vector
 from shared.records.ragged import Records
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from shared.study.schedule import learning_rate_factors
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 

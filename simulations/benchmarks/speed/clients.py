@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from shared.adapted_model.model import initial_adapter
-from shared.study.declaration import parse
+from shared.study.parsing import parse
 from simulations.benchmarks.measure import Pairs, Ratio, ratio_of
 from simulations.benchmarks.speed.engines import Work, beside, beside_ray, loop_seconds
 from simulations.engines import worker

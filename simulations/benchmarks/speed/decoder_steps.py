@@ -23,7 +23,8 @@ from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.privacy.noise_schedule import plan
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.benchmarks.memory.peak import peak_bytes
 from simulations.benchmarks.speed.waiting import until_done
 from simulations.benchmarks.stock.peft_model import Shapes, shapes_of, trained

@@ -19,7 +19,8 @@ from flwr.serverapp import Grid, ServerApp
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
-from shared.protocol.messages import TrainTask, Vector, encode_task
+from shared.protocol.flower_records import encode_task
+from shared.protocol.messages import TrainTask, Vector
 from simulations.benchmarks.measure import Pairs, Ratio, ratio_of
 from simulations.benchmarks.speed.trivial_app import LENGTH
 from simulations.engines.local import Engine, LocalEngine

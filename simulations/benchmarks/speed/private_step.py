@@ -18,7 +18,8 @@ from shared.adapted_model.model import AdaptedModel, build
 from shared.privacy.noise_schedule import plan
 from shared.records.batches import collate
 from shared.records.ragged import Records
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.benchmarks.measure import Ratio, interleaved
 from simulations.benchmarks.speed.waiting import until_done
 

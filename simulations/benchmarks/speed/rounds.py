@@ -24,7 +24,7 @@ from server.settings import Home
 from shared.base_models.locate import find
 from shared.environment import OFFLINE
 from shared.privacy.noise_schedule import declared_size
-from shared.study.declaration import Model
+from shared.study.sections import Model
 from simulations.benchmarks.measure import Ratio, ratio_of
 from simulations.cli import ENVIRONMENT
 from simulations.e2e.federation import Federation, free_port, listens, wait_until

@@ -6,7 +6,8 @@ import pandas as pd
 
 from shared.base_models.locate import find
 from shared.records.ragged import Records
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from shared.tasks.registry import task_kind
 
 SHORT = 48

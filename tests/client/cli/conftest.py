@@ -10,7 +10,7 @@ import pytest
 
 from client.cli import main
 from shared.base_models.locate import find
-from shared.study.declaration import Model
+from shared.study.sections import Model
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -19,17 +19,8 @@ from client.link.inbox import Inbox
 from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
-from shared.protocol.messages import (
-    OfferReply,
-    Status,
-    StudyOffer,
-    TrainReply,
-    TrainTask,
-    decode_offer_reply,
-    decode_reply,
-    encode_offer,
-    encode_task,
-)
+from shared.protocol.flower_records import decode_offer_reply, decode_reply, encode_offer, encode_task
+from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
 
 ADAPTER = np.arange(50, dtype=np.float32)
 TASK = TrainTask("s" * 64, "r-1", 3, ADAPTER)

@@ -15,7 +15,8 @@ from client.operator.withdrawal import withdraw
 from client.vault.review.review import StudyReview
 from shared.base_models.locate import find
 from shared.errors import RunError
-from shared.study.declaration import Model, Study
+from shared.study.declaration import Study
+from shared.study.sections import Model
 from tests.support.paths import ROOT
 
 Studies = Callable[..., Study]

@@ -30,7 +30,8 @@ from shared.errors import LedgerError, PeerError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainTask
-from shared.study.declaration import Model, Study
+from shared.study.declaration import Study
+from shared.study.sections import Model
 
 Studies = Callable[..., Study]
 RELEASE = SubsampledGaussian(1.5, 0.05, 6)

@@ -23,7 +23,8 @@ from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.privacy.signal_to_noise import Prospect
-from shared.study.declaration import Privacy, Study
+from shared.study.declaration import Study
+from shared.study.sections import Privacy
 
 LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
 SIZES = {"north": 300, "south": 5012, "tiny": 4}

@@ -15,7 +15,8 @@ from server.rounds.checkpoints import Checkpoints
 from server.rounds.cohort import drawn
 from server.rounds.coordinator import Coordinator, RunTerms
 from shared.errors import SettingsError
-from shared.protocol.messages import Status, TrainReply, decode_task, encode_reply
+from shared.protocol.flower_records import decode_task, encode_reply
+from shared.protocol.messages import Status, TrainReply
 from shared.study.declaration import Study
 from simulations.engines.local import LocalGrid, in_process
 

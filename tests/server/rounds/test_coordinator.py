@@ -16,16 +16,8 @@ from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, NoLedgerCopies, RunTerms
 from server.rounds.round import Round
 from shared.errors import RunError, SettingsError
-from shared.protocol.messages import (
-    LedgerPosition,
-    Status,
-    TrainReply,
-    TrainTask,
-    decode_reply,
-    decode_task,
-    digest,
-    encode_reply,
-)
+from shared.protocol.flower_records import decode_reply, decode_task, encode_reply
+from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, digest
 from simulations.engines.local import LocalGrid, in_process
 from simulations.progress import SilentProgress
 

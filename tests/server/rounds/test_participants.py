@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from server.rounds import participants as roster
 from server.rounds.participants import ASK_AGAIN_S, Approving, Everyone, Stances
 from shared.errors import RunError
-from shared.protocol.messages import OfferReply, Status, StudyOffer, decode_offer, encode_offer_reply
+from shared.protocol.flower_records import decode_offer, encode_offer_reply
+from shared.protocol.messages import OfferReply, Status, StudyOffer
 
 STANCES = [Status.APPROVED, Status.AWAITING_APPROVAL, Status.REJECTED, Status.REFUSED_POLICY, Status.REFUSED_BUDGET]
 OFFER = StudyOffer("r-1", "{}")

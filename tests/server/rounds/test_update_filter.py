@@ -19,16 +19,8 @@ from server.rounds.update_filter import (
     largest_plausible_norm,
 )
 from shared.adapted_model.adapters import Layout
-from shared.protocol.messages import (
-    PROTOCOL_VERSION,
-    Status,
-    TrainReply,
-    TrainTask,
-    digest,
-    encode_reply,
-    encode_task,
-    without_update,
-)
+from shared.protocol.flower_records import encode_reply, encode_task
+from shared.protocol.messages import PROTOCOL_VERSION, Status, TrainReply, TrainTask, digest, without_update
 from shared.protocol.update_encoding import HEADER, WIRES, Encoding, Grid, Wire
 from shared.study.declaration import Study
 

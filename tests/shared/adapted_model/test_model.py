@@ -17,7 +17,8 @@ from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.base_models.locate import BaseModelFiles, find
 from shared.errors import SettingsError
 from shared.records.batches import collate
-from shared.study.declaration import Adapter, Model, Study
+from shared.study.declaration import Study
+from shared.study.sections import Adapter, Model
 
 Studies = Callable[..., Study]
 

@@ -6,7 +6,7 @@ from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.cost_by_round import MOST_ROUNDS, epsilon_by_round, rounds_afforded
 from shared.privacy.noise_schedule import NoiseSchedule, plan
-from shared.study.declaration import Privacy
+from shared.study.sections import Privacy
 
 LOCAL_STEPS, ROUNDS = 5, 8
 

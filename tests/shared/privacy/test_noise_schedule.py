@@ -9,7 +9,8 @@ from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.calibration import noise_multiplier
 from shared.privacy.noise_schedule import declared_size, plan
 from shared.privacy.releases import SubsampledGaussian
-from shared.study.declaration import Performance, Study
+from shared.study.declaration import Study
+from shared.study.sections import Performance
 
 DELTA = 1e-5
 

@@ -7,18 +7,8 @@ import pytest
 from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError
-from shared.protocol.messages import (
-    LedgerPosition,
-    Status,
-    TrainReply,
-    TrainTask,
-    decode_reply,
-    decode_task,
-    digest,
-    encode_reply,
-    encode_task,
-    with_server_copy,
-)
+from shared.protocol.flower_records import decode_reply, decode_task, encode_reply, encode_task, with_server_copy
+from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, digest
 
 VECTOR = np.arange(5, dtype=np.float32)
 TASK = TrainTask("a" * 64, "run", 3, VECTOR)

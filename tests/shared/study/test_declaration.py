@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
-from shared.protocol.messages import StudyOffer, encode_offer
-from shared.study.declaration import Study, load_study, parse, recorded
+from shared.protocol.flower_records import encode_offer
+from shared.protocol.messages import StudyOffer
+from shared.study.declaration import Study, load_study, recorded
+from shared.study.parsing import parse
 
 MINIMAL: dict[str, Any] = {
     "study": {"name": "s"},

@@ -9,7 +9,8 @@ import tokenizers
 import torch
 import transformers
 
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 
 TEXT_WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "ada", "paris", "who", "where", "lives", "in", "."]
 

@@ -16,7 +16,8 @@ from rich.console import Console
 from shared.adapted_model.model import build
 from shared.base_models.locate import find
 from shared.errors import SettingsError
-from shared.protocol.messages import Status, TrainTask, decode_reply, encode_task
+from shared.protocol.flower_records import decode_reply, encode_task
+from shared.protocol.messages import Status, TrainTask
 from shared.records.ragged import Records
 from shared.study.declaration import Study
 from simulations.benchmarks.__main__ import BENCHMARKS, _table

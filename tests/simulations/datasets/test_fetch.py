@@ -14,7 +14,7 @@ from shared.base_models.bundled import BundledModel
 from shared.base_models.locate import find, find_by_fingerprint
 from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
-from shared.study.declaration import Model
+from shared.study.sections import Model
 from simulations.datasets import download
 from simulations.datasets import fetch as fetching
 from simulations.datasets.models import mpnet, whisper

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from shared.adapted_model.model import build
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.datasets import fetch
 from simulations.datasets.image import digit_masks
 from simulations.datasets.models import small_vit

@@ -27,7 +27,8 @@ from shared.protocol.messages import Status, TrainTask
 from shared.records.batches import collate
 from shared.records.ragged import Records as Dataset
 from shared.records.ragged import load, ragged
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.experiment.scenario import Scenario
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 

@@ -18,7 +18,8 @@ from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.adapted_model.model import build
 from shared.errors import BudgetError, ExactnessError, PolicyRefusal
-from shared.protocol.messages import Status, TrainTask, encode_reply
+from shared.protocol.flower_records import encode_reply
+from shared.protocol.messages import Status, TrainTask
 from shared.protocol.update_encoding import WIRES
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study

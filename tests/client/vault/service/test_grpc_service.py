@@ -26,7 +26,8 @@ from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import write_reply
 from shared.adapted_model.model import build, layout_of
 from shared.errors import RunError
-from shared.protocol.messages import LedgerPosition, OfferReply, Status, StudyOffer, TrainTask, encode_reply
+from shared.protocol.flower_records import encode_reply
+from shared.protocol.messages import LedgerPosition, OfferReply, Status, StudyOffer, TrainTask
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
 

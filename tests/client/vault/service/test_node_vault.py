@@ -21,7 +21,8 @@ from shared.adapted_model.model import layout_of
 from shared.base_models.locate import find
 from shared.errors import BudgetError, DataError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.protocol.messages import LedgerPosition, Status, StudyOffer, TrainTask
-from shared.study.declaration import Model, Study
+from shared.study.declaration import Study
+from shared.study.sections import Model
 
 Studies = Callable[..., Study]
 TUESDAY_NOON = datetime(2026, 11, 24, 12, 0)

@@ -14,7 +14,8 @@ from shared.adapted_model.activation_file import ActivationFile
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.errors import ExactnessError
-from shared.protocol.messages import Status, TrainReply, TrainTask, encode_reply, without_update
+from shared.protocol.flower_records import encode_reply
+from shared.protocol.messages import Status, TrainReply, TrainTask, without_update
 from shared.protocol.update_encoding import WIRES, Wire, packed_bytes
 from shared.records.batches import physical
 from shared.records.ragged import Records as Dataset

@@ -18,7 +18,8 @@ from shared.adapted_model.model import AdaptedModel, build, initial_adapter
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import TrainReply, TrainTask
 from shared.records.ragged import Encoded
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 WORDS = [f"word{i}" for i in range(50)] + ["good", "bad", "yes", "no", "eins", "zwei"]

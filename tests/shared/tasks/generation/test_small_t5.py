@@ -5,7 +5,7 @@ from pathlib import Path
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 from shared.base_models.locate import find
-from shared.study.declaration import Model
+from shared.study.sections import Model
 from simulations.datasets.models import small_t5
 
 

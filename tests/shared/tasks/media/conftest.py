@@ -21,7 +21,8 @@ from shared.adapted_model.model import build, initial_adapter
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import TrainReply, TrainTask
 from shared.records.ragged import Records
-from shared.study.declaration import Study, parse
+from shared.study.declaration import Study
+from shared.study.parsing import parse
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}

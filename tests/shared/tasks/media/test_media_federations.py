@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from server.export.adapter import load_finished
-from shared.study.declaration import parse
+from shared.study.parsing import parse
 from simulations.experiment.scenario import Scenario
 from simulations.progress import SilentProgress
 from simulations.results.result import Result

@@ -1,0 +1,262 @@
+"""Messages as Flower's records, and back.
+
+Flower stores and asks for every record, array and chunk by itself, and each costs a round trip: so a vector travels as
+bytes inside the record that describes it. What differs from node to node, the server's copy of its ledger position,
+stays in a record of its own, so that the server keeps the adapter once. Whoever sent a record may have sent anything:
+what cannot be read is refused.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from flwr.app import ConfigRecord, RecordDict
+
+from shared.errors import PeerError, VersionError
+from shared.protocol.messages import (
+    PROTOCOL_VERSION,
+    LedgerPosition,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+)
+from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
+from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_WIRE, SPOKEN, Versions
+
+LARGEST_ROUND = 2**31 - 1
+MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
+Values = Mapping[str, object]
+"""Of one of Flower's records; whoever sent it may have sent anything."""
+
+
+@lru_cache(maxsize=1)
+def _sha256(packed: bytes) -> str:
+    """Remembered, because simulated nodes that share a process are sent the very same bytes."""
+    return hashlib.sha256(packed).hexdigest()
+
+
+def encode_task(task: TrainTask) -> RecordDict:
+    """Turn a task into Flower records.
+
+    Raises:
+        VersionError: its version has no word for the encoding that it asks for.
+    """
+    if task.wire != "float32" and task.version < SAYS_WIRE:
+        raise VersionError(f"Expected protocol version {SAYS_WIRE} for {task.wire} updates, got {task.version}.")
+    config: dict[str, Any] = {
+        "protocol-version": task.version,
+        "study-sha256": task.study_sha256,
+        "study-run": task.study_run,
+        "round": task.round,
+        "adapter-sha256": task.adapter_sha256,
+        "adapter": pack(task.adapter),
+        **({"wire": task.wire} if task.version >= SAYS_WIRE else {}),
+    }
+    return RecordDict({"task": ConfigRecord(config), "echo": _server_copy(task.server_copy, task.version)})
+
+
+def with_server_copy(records: RecordDict, server_copy: LedgerPosition) -> RecordDict:
+    """The same task for a node with this ledger; the adapter is shared, not copied."""
+    return RecordDict({**records, "echo": _server_copy(server_copy, _version(_config(records, "task")))})
+
+
+def encode_offer(offer: StudyOffer) -> RecordDict:
+    """Turn an offer into Flower records."""
+    config: dict[str, Any] = {
+        **_envelope(offer.versions),
+        "study-run": offer.study_run,
+        "study-json": offer.study_json,
+    }
+    return RecordDict({"offer": ConfigRecord(config)})
+
+
+def decode_offer(records: RecordDict) -> StudyOffer:
+    """Read an offer.
+
+    Raises:
+        VersionError: it is not in the envelope that every version shares.
+        PeerError: a record is missing or mistyped.
+    """
+    config = _config(records, "offer", ENVELOPE)
+    return StudyOffer(_text(config, "study-run"), _text(config, "study-json"), _versions(config))
+
+
+def encode_offer_reply(reply: OfferReply) -> RecordDict:
+    """Turn a node's stance into Flower records."""
+    config: dict[str, Any] = {
+        **_envelope(reply.versions),
+        "study-run": reply.study_run,
+        "status": int(reply.status),
+    }
+    return RecordDict({"stance": ConfigRecord(config)})
+
+
+def decode_offer_reply(records: RecordDict) -> OfferReply:
+    """Read a node's stance.
+
+    Raises:
+        VersionError: it is not in the envelope that every version shares, or the node says that the offer was not.
+        PeerError: a record is missing or mistyped.
+    """
+    if "stance" not in records and "reply" in records and decode_reply(records).status is Status.REFUSED_VERSION:
+        raise VersionError("Expected a stance, got a refusal of the protocol's version.")
+    config = _config(records, "stance", ENVELOPE)
+    return OfferReply(_text(config, "study-run"), _status(config), _versions(config))
+
+
+def decode_task(records: RecordDict) -> TrainTask:
+    """Read a task.
+
+    Raises:
+        VersionError: it is in a version that is not spoken here.
+        PeerError: a record is missing or mistyped, the round is no round, or the adapter does not match its digest.
+    """
+    config = _config(records, "task")
+    packed = _bytes(config, "adapter")
+    adapter = unpack(packed, "float32")[0].copy()
+    server_copy = _read_position(_config(records, "echo"))
+    study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
+    task = TrainTask(study_sha256, study_run, _round(config), adapter, server_copy, version, _wire(config, version))
+    if task.round == 0:
+        raise PeerError("Expected rounds to count from 1, got round=0.")
+    if _sha256(packed) != _text(config, "adapter-sha256"):
+        raise PeerError("Expected an adapter that matches its digest, got other bytes.")
+    task.__dict__["adapter_sha256"] = _sha256(packed)  # these bytes are the adapter's, so nobody computes it again
+    return task
+
+
+def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> RecordDict:
+    """Turn a reply into Flower records, in its task's version of the protocol."""
+    config: dict[str, Any] = {
+        "protocol-version": version,
+        "study-sha256": reply.study_sha256,
+        "study-run": reply.study_run,
+        "round": reply.round,
+        "base-sha256": reply.base_sha256,
+        "status": int(reply.status),
+        **_position(reply.ledger),
+        "update": pack(reply.update, reply.encoding),
+    }
+    return RecordDict({"reply": ConfigRecord(config)})
+
+
+def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
+    """Read a reply; its update is encoded as its task said.
+
+    Raises:
+        VersionError: it is in a version that is not spoken here.
+        EncodingError: the update is not in this encoding.
+        PeerError: a record is missing or mistyped.
+    """
+    config = _config(records, "reply")
+    update, encoding = unpack(_bytes(config, "update"), wire)
+    return TrainReply(
+        _text(config, "study-sha256"),
+        _text(config, "study-run"),
+        _round(config),
+        _text(config, "base-sha256"),
+        _status(config),
+        update,
+        _read_position(config),
+        encoding,
+    )
+
+
+def _bytes(config: Values, key: str) -> bytes:
+    packed = config.get(key)
+    if not isinstance(packed, bytes):
+        raise PeerError(f"Expected bytes under {key!r}, got {type(packed).__name__}.")
+    return packed
+
+
+def _wire(config: Values, version: int) -> Wire:
+    if version < SAYS_WIRE:
+        return "float32"
+    wire = _text(config, "wire")
+    for known in WIRES:
+        if wire == known:
+            return known
+    raise PeerError(f"Expected an encoding among {', '.join(WIRES)}, got {wire!r}.")
+
+
+def _envelope(versions: Versions) -> dict[str, Any]:
+    return {
+        "protocol-version": ENVELOPE.newest,
+        "oldest-version": versions.oldest,
+        "newest-version": versions.newest,
+    }
+
+
+def _versions(config: Values) -> Versions:
+    if "oldest-version" not in config:
+        return BEFORE_NEGOTIATION
+    return Versions(_number(config, "oldest-version"), _number(config, "newest-version"))
+
+
+def _server_copy(position: LedgerPosition, version: int) -> ConfigRecord:
+    config: dict[str, Any] = {"protocol-version": version, **_position(position)}
+    return ConfigRecord(config)
+
+
+def _position(position: LedgerPosition) -> dict[str, Any]:
+    # a number as text of one width: every reply of a study has the same length
+    return {"height": f"{position.height:012d}", "head": position.head}
+
+
+def _read_position(config: Values) -> LedgerPosition:
+    height, head = _text(config, "height"), _text(config, "head")
+    if not (MARK_HEIGHT.fullmatch(height) and MARK_HEAD.fullmatch(head)):
+        raise PeerError("Expected the height and head hash of a ledger, got something else.")
+    return LedgerPosition(int(height), head)
+
+
+def _status(config: Values) -> Status:
+    status = _number(config, "status")
+    try:
+        return Status(status)
+    except ValueError:
+        raise PeerError(f"Expected a known status, got status={status}.") from None
+
+
+def _config(records: RecordDict, name: str, versions: Versions = SPOKEN) -> Values:
+    record = records.get(name)
+    if not isinstance(record, ConfigRecord):
+        raise PeerError(f"Expected a config record {name!r}, got none.")
+    values = dict(record.items())  # Flower's own look-ups take as long each
+    version = _version(values)
+    if not versions.oldest <= version <= versions.newest:
+        raise VersionError(
+            f"Expected protocol version {versions.oldest} to {versions.newest}, got {version}. Update the older side."
+        )
+    return values
+
+
+def _version(config: Values) -> int:
+    return _number(config, "protocol-version")
+
+
+def _text(config: Values, key: str) -> str:
+    value = config.get(key)
+    if not isinstance(value, str):
+        raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
+    if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+        raise PeerError(f"Expected text under {key!r}, got half of a character.")
+    return value
+
+
+def _round(config: Values) -> int:
+    number = _number(config, "round")
+    if not 0 <= number <= LARGEST_ROUND:
+        raise PeerError(f"Expected a round up to {LARGEST_ROUND}, got round={number}.")
+    return number
+
+
+def _number(config: Values, key: str) -> int:
+    value = config.get(key)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise PeerError(f"Expected a whole number under {key!r}, got {type(value).__name__}.")
+    return value
