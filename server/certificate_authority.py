@@ -1,7 +1,6 @@
 """The federation's own certificate authority: made once, kept on the server, known to nodes by their invite."""
 
 import ipaddress
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -13,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import SettingsError
+from shared.files import write_atomically, write_private
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = NODE_LIFETIME = timedelta(days=397)
@@ -188,19 +188,9 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _write(issued: Issued, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    # each beside its place, then both renamed: a crash leaves the old pair, or is mended by issuing again
-    for path, content, mode in (
-        (issued.key, pem, 0o600),
-        (issued.certificate, certificate.public_bytes(serialization.Encoding.PEM), 0o644),
-    ):
-        unfinished = path.with_suffix(path.suffix + ".new")
-        unfinished.unlink(missing_ok=True)
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    for path in (issued.key, issued.certificate):
-        path.with_suffix(path.suffix + ".new").replace(path)
+    # the key first: a crash in between leaves a pair that does not fit, which is mended by issuing again
+    write_private(issued.key, pem)
+    write_atomically(issued.certificate, certificate.public_bytes(serialization.Encoding.PEM))
 
 
 def _read(path: Path) -> x509.Certificate:

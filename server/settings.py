@@ -1,6 +1,5 @@
 """`server.toml` and the folder it lies in: where the coordination server keeps its things."""
 
-import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.errors import SettingsError
+from shared.files import write_private_once
 from shared.section import Section
 from shared.study.parsing import parse, read_toml
 
@@ -105,13 +105,5 @@ class Home:
 def _secret(path: Path) -> str:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        unfinished = path.with_suffix(f".{os.getpid()}")
-        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(SECRET_BYTES))
-        try:
-            os.link(unfinished, path)  # whoever is first wins, and both read the same
-        except FileExistsError:
-            pass
-        finally:
-            unfinished.unlink()
+        write_private_once(path, secrets.token_hex(SECRET_BYTES).encode())  # whoever is first wins: both read the same
     return path.read_text()

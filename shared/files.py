@@ -1,23 +1,67 @@
-"""Files that are never half-written, and what a file is."""
+"""Files that are never half-written, never readable by others where they are private, and durable once they are there.
+
+Every write that must survive a crash goes through here: into a file beside its place, to the disk, then renamed, then
+the folder to the disk as well, for a rename that is not on the disk can be undone by a power cut.
+"""
 
 import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+PUBLIC_FILE = 0o666  # less what the umask takes away
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a file so that readers see the old one or the new one, and a crash leaves one of them."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with unfinished.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    _write(path, content, mode=PUBLIC_FILE)
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Replace a file as `write_atomically` does, readable and writable by this user alone whatever was there before."""
+    _write(path, content, mode=PRIVATE_FILE)
+
+
+def write_private_once(path: Path, content: bytes) -> bool:
+    """Write a private file unless there is one; returns whether it was written. Of two writers one wins, whole."""
+    unfinished = _unfinished(path, content, PRIVATE_FILE)
+    try:
+        os.link(unfinished, path)
+    except FileExistsError:
+        return False
+    finally:
+        unfinished.unlink()
+    sync_folder(path.parent)
+    return True
+
+
+def append_private(path: Path, line: str) -> None:
+    """Add a line to a file that this user alone can read."""
+    with os.fdopen(_open_private(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "a") as file:
+        os.fchmod(file.fileno(), PRIVATE_FILE)
+        file.write(line)
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[Path]:
+    """Give a place to write a file to, which appears at `path` when the block ends, and not at all if it fails.
+
+    It is readable by this user alone from its first byte; what was at `path` is replaced.
+    """
+    unfinished = _place_beside(path)
+    os.close(_open_private(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    try:
+        yield unfinished
+        _sync_file(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
 
 
@@ -31,22 +75,64 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def complete_folder(target: Path) -> Iterator[Path]:
+def complete_folder(target: Path, *, private: bool = False) -> Iterator[Path]:
     """Fill a new folder that appears at `target` when the block ends, and not at all if it fails.
 
-    What was at `target` is replaced.
+    What was at `target` is replaced. A private folder and its files are this user's alone.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER if private else 0o777)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         filled = scratch / "new"
-        filled.mkdir()
+        filled.mkdir(mode=PRIVATE_FOLDER if private else 0o777)
         yield filled
+        for path in filled.rglob("*"):
+            if path.is_file():
+                path.chmod(PRIVATE_FILE if private else path.stat().st_mode)
+                _sync_file(path)
+        sync_folder(filled)
         if target.exists():
             target.rename(scratch / "old")
         filled.rename(target)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _write(path: Path, content: bytes, *, mode: int) -> None:
+    unfinished = _unfinished(path, content, mode)
+    unfinished.replace(path)
+    sync_folder(path.parent)
+
+
+def _unfinished(path: Path, content: bytes, mode: int) -> Path:
+    unfinished = _place_beside(path)
+    opened = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        with os.fdopen(opened, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    return unfinished
+
+
+def _place_beside(path: Path) -> Path:
+    """A name that no other writer uses, free of what an earlier process of this number left."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_native_id()}.new")
+    unfinished.unlink(missing_ok=True)
+    return unfinished
+
+
+def _open_private(path: Path, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, PRIVATE_FILE)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def file_sha256(path: Path) -> str:

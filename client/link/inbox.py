@@ -4,11 +4,11 @@ A link that is killed finds them again; the vault gives the same bytes for the s
 twice.
 """
 
-import os
 import zipfile
 from pathlib import Path
 
 from client.link.fleet import Received
+from shared.files import private_file
 
 
 class Inbox:
@@ -21,15 +21,10 @@ class Inbox:
         """Make a message durable."""
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._path(received)
-        unfinished = path.with_suffix(".new")
-        with unfinished.open("wb") as file:
-            with zipfile.ZipFile(file, "w") as archive:
-                archive.comment = str(received.run_id).encode()
-                for name, content in received.objects.items():
-                    archive.writestr(name, content)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with private_file(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
+            archive.comment = str(received.run_id).encode()
+            for name, content in received.objects.items():
+                archive.writestr(name, content)
 
     def oldest(self) -> Received | None:
         """The message that waits longest; one that cannot be read is dropped."""

@@ -4,7 +4,6 @@ The files lie in the link's folder: `node.key`, `node.crt`, `authority.crt`, `me
 """
 
 import json
-import os
 import shutil
 import ssl
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from client.link.fleet import Fleet, through, tls_context
 from client.settings import Server
 from shared.errors import PeerError, RunError, SettingsError
-from shared.files import write_atomically
+from shared.files import write_atomically, write_private_once
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
 
 RENEW_BEFORE = timedelta(days=30)
@@ -157,10 +156,7 @@ def _made_key(path: Path) -> ec.EllipticCurvePrivateKey:
         pem = key.private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
-            file.flush()
-            os.fsync(file.fileno())
+        write_private_once(path, pem)
     return Membership(path.parent, "", "").key()
 
 

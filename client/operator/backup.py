@@ -9,6 +9,7 @@ from pathlib import Path
 
 from client.vault.review.review import StudyReview
 from shared.errors import SettingsError
+from shared.files import private_file
 
 LEFT_OUT = frozenset({"cache", "logs", "run"})
 
@@ -24,8 +25,11 @@ def back_up(review: StudyReview, archive: Path) -> None:
     if archive.exists():
         raise SettingsError(f"Expected a new file, {archive} is there.")
     home = review.folders.home
-    archive.touch(mode=0o600)
-    with tempfile.TemporaryDirectory() as scratch, tarfile.open(archive, "w:gz") as tar:
+    with (
+        private_file(archive) as unfinished,
+        tempfile.TemporaryDirectory() as scratch,
+        tarfile.open(unfinished, "w:gz") as tar,
+    ):
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
         # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
         with review.ledger():

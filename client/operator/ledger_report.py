@@ -13,6 +13,7 @@ from client.vault.ledger.storage import SEE_A_PERSON
 from client.vault.review.review import LEDGER_PATIENCE_S, StudyReview
 from shared.command_line import print_table
 from shared.errors import LedgerError, SettingsError
+from shared.files import write_private
 
 DECIDE = (
     "See what can be read: fedvault-node ledger --export FILE. Restore what is missing from a backup, or go on without "
@@ -79,7 +80,7 @@ def export(review: StudyReview, path: Path) -> int:
     condition = _condition(review)
     lines = [row.as_dict() for row in condition.unbroken]
     lines += [{**row.as_dict(), "after_the_break": True} for row in condition.beyond]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_private(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
     return len(lines)
 
 

@@ -22,6 +22,7 @@ from server.gateway.proxy import TokenBuckets
 from server.run_store import Node, Store
 from server.settings import Home
 from shared.errors import FedVaultError, PolicyRefusal, RunError
+from shared.files import write_private
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
 
 log = logging.getLogger(__name__)
@@ -160,8 +161,7 @@ def revoke(store: Store, control: Control | None, name: str) -> None:
 
 def write_invite(found: Invite, path: Path) -> None:
     """Write an invite readable by this user alone: whoever has it can join."""
-    path.touch(mode=0o600)
-    path.write_text(found.model_dump_json(indent=1) + "\n")
+    write_private(path, (found.model_dump_json(indent=1) + "\n").encode())
 
 
 def _hash(token: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from client.vault.ledger.state import IndexDigest
 from shared.errors import LedgerError
+from shared.files import write_private_once
 
 KEY_BYTES = 32
 HASH_BYTES = 16
@@ -170,13 +171,7 @@ def key_digest(key: bytes) -> str:
 
 def _make_key(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = path.with_name(f".{path.name}.new")
-    unfinished.unlink(missing_ok=True)
-    with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(os.urandom(KEY_BYTES))
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.rename(path)
+    write_private_once(path, os.urandom(KEY_BYTES))
 
 
 def _chain(database: sqlite3.Connection) -> list[str]:

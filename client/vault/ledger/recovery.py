@@ -11,7 +11,6 @@ The file as it was is set aside, and the decision is a row of the new one.
 """
 
 import json
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
@@ -26,7 +25,7 @@ from client.vault.ledger.ledger import lock_of, server_copy_of
 from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import GENESIS, SCHEMA, SCHEMA_VERSION, body_of, chained, speaking
 from shared.errors import FedVaultError, LedgerError, SettingsError
-from shared.files import write_atomically
+from shared.files import private_file, write_atomically
 from shared.protocol.messages import LedgerPosition
 
 MAY_LOWER = frozenset({"close", "commit"})
@@ -194,27 +193,19 @@ def _additions(
 
 
 def _replace(path: Path, bodies: list[str]) -> None:
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    unfinished.unlink(missing_ok=True)
-    with closing(sqlite3.connect(unfinished, isolation_level=None)) as database:
-        unfinished.chmod(0o600)
-        database.execute("PRAGMA synchronous = FULL")
-        database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-        database.execute("BEGIN")
-        head = GENESIS
-        for height, body in enumerate(bodies, start=1):
-            head = chained(head, body)
-            database.execute("INSERT INTO rows VALUES (?, ?, ?)", (height, body, head))
-        database.execute("COMMIT")
-    # a write-ahead log belongs to the file that goes; reading it has brought its rows into what is written here
-    for suffix in ("-wal", "-shm"):
-        path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
-    unfinished.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with private_file(path) as unfinished:
+        with closing(sqlite3.connect(unfinished, isolation_level=None)) as database:
+            database.execute("PRAGMA synchronous = FULL")
+            database.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            database.execute("BEGIN")
+            head = GENESIS
+            for height, body in enumerate(bodies, start=1):
+                head = chained(head, body)
+                database.execute("INSERT INTO rows VALUES (?, ?, ?)", (height, body, head))
+            database.execute("COMMIT")
+        # a write-ahead log belongs to the file that goes; reading it has brought its rows into what is written here
+        for suffix in ("-wal", "-shm"):
+            path.with_name(f"{path.name}{suffix}").unlink(missing_ok=True)
 
 
 def _set_aside(path: Path, moment: datetime) -> Path:
@@ -222,8 +213,8 @@ def _set_aside(path: Path, moment: datetime) -> Path:
     for suffix in ("", "-wal"):
         source, target = path.with_name(f"{path.name}{suffix}"), copy.with_name(f"{copy.name}{suffix}")
         if source.exists():
-            shutil.copyfile(source, target)
-            target.chmod(0o600)
+            with private_file(target) as unfinished:
+                shutil.copyfile(source, unfinished)
     return copy
 
 

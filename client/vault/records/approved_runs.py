@@ -5,11 +5,11 @@ Private data at rest: the folder is this user's alone.
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
 from shared.errors import DataError
+from shared.files import complete_folder, private_file
 from shared.records.ragged import Records, load
 from shared.study.declaration import Study, recorded
 
@@ -34,21 +34,12 @@ class ApprovedRuns:
         holdout: Records | None = None,
     ) -> None:
         """Write a snapshot as a whole or not at all; one that is there is replaced. Records may come later: `take`."""
-        folder = self._of(run)
-        unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True, mode=0o700)
-        (unfinished / "study.json").write_text(study.canonical_json())
-        (unfinished / "declared_size.json").write_text(json.dumps(declared_size))
-        if train is not None and holdout is not None:
-            train.save(unfinished / "train.npz")
-            holdout.save(unfinished / "holdout.npz")
-        for path in unfinished.iterdir():
-            path.chmod(0o600)
-            with path.open("rb") as file:
-                os.fsync(file.fileno())
-        shutil.rmtree(folder, ignore_errors=True)
-        unfinished.rename(folder)
+        with complete_folder(self._of(run), private=True) as folder:
+            (folder / "study.json").write_text(study.canonical_json())
+            (folder / "declared_size.json").write_text(json.dumps(declared_size))
+            if train is not None and holdout is not None:
+                train.save(folder / "train.npz")
+                holdout.save(folder / "holdout.npz")
 
     def taken(self, run: str) -> bool:
         """Whether the records are kept."""
@@ -58,12 +49,8 @@ class ApprovedRuns:
         """Keep the records of a run that was approved without them."""
         # the training records last: they say that both are there
         for name, part in (("holdout.npz", holdout), ("train.npz", train)):
-            unfinished = self._of(run) / f".{name}"
-            part.save(unfinished)
-            unfinished.chmod(0o600)
-            with unfinished.open("rb") as file:
-                os.fsync(file.fileno())
-            unfinished.rename(self._of(run) / name)
+            with private_file(self._of(run) / name) as unfinished:
+                part.save(unfinished)
 
     def study(self, run: str) -> Study:
         """The study as approved; its performance settings are this machine's own.

@@ -26,6 +26,7 @@ from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.frozen_activations import activations_for
 from shared.adapted_model.model import build
 from shared.errors import BudgetError, LedgerError, PeerError, PolicyRefusal, RunError, SettingsError
+from shared.files import append_private
 from shared.protocol.messages import (
     LedgerPosition,
     OfferReply,
@@ -117,9 +118,7 @@ class NodeVault:
             return
         found |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
         line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": task.study_run, "round": task.round}
-        with review.folders.metrics.open("a") as file:
-            file.write(json.dumps(line | found) + "\n")
-        review.folders.metrics.chmod(0o600)
+        append_private(review.folders.metrics, json.dumps(line | found) + "\n")
 
     def _answered(self, task: TrainTask) -> TrainReply:
         review = StudyReview(self._config)

@@ -1,0 +1,89 @@
+"""What is written is whole, durable and as private as it should be, whatever was there before."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.files import (
+    append_private,
+    complete_folder,
+    private_file,
+    write_atomically,
+    write_private,
+    write_private_once,
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def write_through_private_file(path: Path, content: bytes) -> None:
+    with private_file(path) as unfinished:
+        unfinished.write_bytes(content)
+
+
+@pytest.mark.parametrize("write", [write_private, write_through_private_file, write_private_once])
+def test_a_private_file_is_this_users_alone_from_its_first_byte(
+    write: Callable[[Path, bytes], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, fsync = list[int](), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda opened: (seen.append(os.fstat(opened).st_mode), fsync(opened)))
+    write(tmp_path / "key", b"secret")
+    assert (tmp_path / "key").read_bytes() == b"secret" and mode(tmp_path / "key") == 0o600
+    assert {stat.S_IMODE(found) for found in seen if stat.S_ISREG(found)} == {0o600}
+    assert stat.S_ISDIR(seen[-1]), "the folder is on the disk, too"
+
+
+@pytest.mark.parametrize("write", [write_private, write_through_private_file])
+def test_a_file_that_others_could_read_is_replaced_by_one_that_they_cannot(
+    write: Callable[[Path, bytes], object], tmp_path: Path
+) -> None:
+    path = tmp_path / "invite.json"
+    path.write_bytes(b"old")
+    path.chmod(0o644)
+    write(path, b"new")
+    assert path.read_bytes() == b"new" and mode(path) == 0o600
+
+
+@pytest.mark.parametrize("write", [write_atomically, write_private, write_through_private_file, write_private_once])
+def test_a_full_disk_leaves_what_was_there_and_nothing_beside_it(
+    write: Callable[[Path, bytes], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"old")
+
+    def full(_opened: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "file", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == b"old"
+
+
+def test_of_two_who_make_a_key_the_first_one_wins(tmp_path: Path) -> None:
+    assert write_private_once(tmp_path / "key", b"first")
+    assert not write_private_once(tmp_path / "key", b"second")
+    assert (tmp_path / "key").read_bytes() == b"first" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_lines_are_added_to_a_file_that_becomes_private(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("one\n")
+    path.chmod(0o644)
+    append_private(path, "two\n")
+    assert path.read_text() == "one\ntwo\n" and mode(path) == 0o600
+
+
+def test_a_private_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "approved" / "run"
+    with complete_folder(target, private=True) as folder:
+        (folder / "study.json").write_text("{}")
+    assert (mode(target.parent), mode(target), mode(target / "study.json")) == (0o700, 0o700, 0o600)
+    with pytest.raises(KeyboardInterrupt), complete_folder(target, private=True) as folder:
+        (folder / "study.json").write_text("half")
+        raise KeyboardInterrupt
+    assert (target / "study.json").read_text() == "{}" and [path.name for path in target.parent.iterdir()] == ["run"]
