@@ -22,8 +22,8 @@ from server.export.adapter import export
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.round import RoundRecord
 from shared.adapted_model.adapters import Layout
+from shared.adapted_model.measured import is_measured
 from shared.adapted_model.model import initial_adapter, layout_of
-from shared.adapted_model.whitening import MOMENTS
 from shared.errors import FedVaultError, RunError, SettingsError
 from shared.files import write_atomically
 from shared.protocol.messages import Vector
@@ -284,7 +284,7 @@ class Run:
         start, parts = initial_adapter(self.study), list[Vector]()
         for name, shape in layout_of(self.study).tensors:
             size, done = math.prod(shape), sum(len(part) for part in parts)
-            random = name.startswith("head.") and name.endswith("weight") and not name.startswith(MOMENTS)
+            random = name.startswith("head.") and name.endswith("weight") and not is_measured(name)
             drawn = generator.standard_normal(size).astype(np.float32)
             parts.append(drawn if random else start[done : done + size])
         has_head = any(name.startswith("head.") for name, _ in layout_of(self.study).tensors)

@@ -9,7 +9,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from shared.adapted_model import adapters
-from shared.adapted_model.whitened_head import WhitenedHead
+from shared.adapted_model.head_strategy import NOTHING_TO_MEASURE, strategy_for
 from shared.base_models import layers
 from shared.base_models.load import load_base, width_of
 from shared.base_models.locate import BaseModelFiles, find
@@ -34,8 +34,8 @@ class AdaptedModel(nn.Module):
         self.base_files = base_files
         self.cut = adapters.lowest_trained_layer(base, study.adapter)
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
-        head = self.kind.head(base.config)
-        self.head = WhitenedHead(head) if study.training.whitening and isinstance(head, nn.Linear) else head
+        self.head_strategy = strategy_for(study, self.kind.head(base.config))
+        self.head = self.head_strategy.module
         self.layout = adapters.layout_of(self)
         if not self.layout.tensors:
             raise SettingsError(
@@ -52,18 +52,17 @@ class AdaptedModel(nn.Module):
         self.eval()
 
     def measure(self, on: bool) -> None:
-        """Train what a round trains: the moments of a whitened head alone, or everything else; decides what `losses`
-        are, too. Without such a head there is nothing to measure.
+        """Move what the head's strategy measures and nothing else, or everything but that; `losses` follow.
 
         Raises:
             SettingsError: the study measures nothing.
         """
-        if on and not isinstance(self.head, WhitenedHead):
-            raise SettingsError("Expected a study with training.whitening, got a round that measures without it.")
-        moments = self.head.moments.weight if isinstance(self.head, WhitenedHead) else None
+        if on and not self.head_strategy.measures:
+            raise SettingsError(NOTHING_TO_MEASURE)
+        measured = self.head_strategy.measured
         self.measuring = on
         for parameter in self._trained:
-            parameter.requires_grad_((parameter is moments) == on)
+            parameter.requires_grad_((parameter is measured) == on)
 
     @property
     def has_frozen_layers(self) -> bool:
@@ -138,8 +137,8 @@ class AdaptedModel(nn.Module):
 
     def losses(self, batch: Batch) -> Tensor:
         """One loss per record (records,); 0 for a record that cannot be used."""
-        if self.measuring and isinstance(self.head, WhitenedHead):
-            losses = self.head.measured(self._features(batch))
+        if self.measuring:
+            losses = self.head_strategy.measuring_losses(self._features(batch))
         else:
             losses = self.kind.losses(self.outputs(batch), batch)
         return torch.where(batch["usable"], losses, torch.zeros_like(losses))
@@ -149,18 +148,17 @@ class AdaptedModel(nn.Module):
         return self.outputs({name: tensor for name, tensor in batch.items() if name != "states"})
 
     def load(self, packed: NDArray[np.float32]) -> None:
-        """Take over a packed adapter, and whiten by the moments in it."""
+        """Take over a packed adapter, and what it says was measured."""
         adapters.unpack(self, self.layout, packed)
-        if isinstance(self.head, WhitenedHead):
-            self.head.take_over()
+        self.head_strategy.take_over()
 
     def packed(self) -> NDArray[np.float32]:
         """The trainable state as one vector."""
         return adapters.pack(self, self.layout)
 
     def plain_head(self) -> nn.Module:
-        """The head as others load it: a whitened one folded into one linear layer."""
-        return self.head.plain() if isinstance(self.head, WhitenedHead) else self.head
+        """The head as others load it, without anything of ours."""
+        return self.head_strategy.plain()
 
     def peft_model(self) -> PeftModel | None:
         """The base with its adapter in PEFT's own type; None if only the head is trained."""

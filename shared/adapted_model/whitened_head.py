@@ -39,6 +39,12 @@ class WhitenedHead(nn.Module):
         found = whitener(self.moments.weight.detach().cpu().numpy().astype(np.float64))
         self.whitener.copy_(torch.from_numpy(found))
 
+    def imagine(self) -> None:
+        """Add moments that differ from direction to direction, and whiten by them."""
+        with torch.no_grad():
+            self.moments.weight.add_(torch.diag(torch.arange(1.0, 1.0 + len(self.whitener)).to(self.whitener)))
+        self.take_over()
+
     def plain(self) -> nn.Linear:
         """One linear layer with the same outputs."""
         folded = nn.Linear(self.linear.in_features, self.linear.out_features)

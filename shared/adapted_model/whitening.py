@@ -19,11 +19,6 @@ left as they are beside each other; those beyond it have their eigenvalue correc
 import numpy as np
 from numpy.typing import NDArray
 
-MOMENTS = "head.moments."
-"""How the names of measured tensors begin."""
-MEASURING_RATE = 0.01
-"""Learning rate of the round that measures. Only proportions of the result count; small, so that no noise is too long
-for the server."""
 CLEAR = 1.2
 """Of the noise's edge, beyond which a direction stands out: the edge itself is known to several percent only."""
 SHORTEST = 0.25

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from shared.adapted_model.whitening import MEASURING_RATE, MOMENTS
+from shared.adapted_model.measured import head_rate, is_measured
 from shared.errors import BudgetError
 from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.privacy.signal_to_noise import Batch, Part, Steps, ratio
@@ -15,7 +15,7 @@ def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> li
     """Head and adapter, in this order, as far as the names and shapes of the trained tensors hold them."""
     dimension = {"head": 0, "adapter": 0}
     for name, shape in tensors:
-        if not name.startswith(MOMENTS):
+        if not is_measured(name):
             dimension["head" if name.startswith("head.") else "adapter"] += math.prod(shape)
     rates = {"head": study.training.learning_rate, "adapter": study.training.adapter_learning_rate}
     share, shares = study.privacy.head_share, dict[str, float]()
@@ -28,8 +28,8 @@ def parts_in(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]], numbe
     """What one round moves: these, or what it measures."""
     if not study.measures(number):
         return parts_of(study, tensors)
-    dimension = sum(math.prod(shape) for name, shape in tensors if name.startswith(MOMENTS))
-    return [Part("moments", MEASURING_RATE, dimension)]
+    dimension = sum(math.prod(shape) for name, shape in tensors if is_measured(name))
+    return [Part("moments", head_rate(study, number), dimension)]
 
 
 def batch_of(study: Study, declared_size: int) -> Batch:

@@ -20,8 +20,8 @@ from safetensors.numpy import load_file
 import simulations
 from server.export.adapter import load_finished
 from server.rounds.checkpoints import Checkpoints
+from shared.adapted_model.measured import MEASURED
 from shared.adapted_model.model import layout_of
-from shared.adapted_model.whitening import MOMENTS
 from shared.errors import RunError, SettingsError
 from simulations.engines.local import LocalEngine
 from simulations.engines.ray import _join
@@ -158,7 +158,7 @@ def test_the_head_alone_has_the_same_batches_and_noise_as_the_study_beside_it(
         learned.append(parts)
     for name, alone in learned[0].items():
         largest = float(np.abs(alone).max())
-        assert largest > (1e-3 if name.startswith(MOMENTS) else 0.1)
+        assert largest > (1e-3 if name.startswith(MEASURED) else 0.1)
         assert learned[1][name] == pytest.approx(alone, abs=1e-2 * largest)
 
 

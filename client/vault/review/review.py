@@ -324,7 +324,7 @@ class StudyReview:
             noise_multiplier=planned.noise_multiplier,
             sampling_rate=planned.sampling_rate,
             weight=batch_of(study, policy.declared_size).weight,
-            measures=study.training.whitening,
+            measures=study.measuring_rounds > 0,
             epsilon_alone=epsilon_rdp([whole], limit.delta),
             epsilon_promised=epsilon_rdp(history, limit.delta),
             epsilon_after=epsilon_rdp([*history, whole], limit.delta),

@@ -26,8 +26,8 @@ from client.vault.training.linear_gradients import check_gradients, plain_linear
 from client.vault.training.trainer import PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel
-from shared.adapted_model.whitened_head import WhitenedHead
 from shared.errors import ExactnessError
+from shared.files import write_private
 from shared.records.batches import Batch, collate
 from shared.records.ragged import Records
 
@@ -61,7 +61,7 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
         ExactnessError: a gradient is inexact, coupled to another record, missing or zero.
     """
     model, before, real = trainer.model, trainer.model.packed(), trainer.activations
-    rounds = (True, False) if isinstance(model.head, WhitenedHead) else (False,)
+    rounds = (True, False) if model.head_strategy.measures else (False,)
     try:
         _randomise(model)
         return max(_probe(trainer, cache, measures=measures) for measures in rounds)
@@ -137,7 +137,7 @@ def ensure_exact(trainer: PrivateTrainer, *, cache: Path | None, verdicts: Path 
     worst = probe(trainer, cache=cache)
     if known is not None:
         known.parent.mkdir(parents=True, exist_ok=True)
-        known.write_text(f"{worst:.3e}\n")
+        write_private(known, f"{worst:.3e}\n".encode())
 
 
 @contextmanager
@@ -153,10 +153,7 @@ def _scratch(cache: Path | None) -> Iterator[Path | None]:
 def _randomise(model: AdaptedModel) -> None:
     drawn = np.random.default_rng(21).standard_normal(model.layout.length)
     model.load(model.packed() + (SPREAD * drawn).astype(np.float32))
-    if isinstance(model.head, WhitenedHead):  # moments that are noise alone would whiten nothing
-        with torch.no_grad():
-            model.head.moments.weight.add_(torch.diag(torch.arange(1.0, 1.0 + model.width).to(model.head.whitener)))
-        model.head.take_over()
+    model.head_strategy.imagine()
 
 
 def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> Gradients:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.adapted_model.adapters import Layout
-from shared.adapted_model.whitening import MEASURING_RATE
+from shared.adapted_model.measured import head_rate
 from shared.privacy.noise_schedule import plan
 from shared.privacy.update_bounds import largest_signal, noise_deviation
 from shared.protocol.update_encoding import Encoding, Grid, Vector, parts
@@ -52,8 +52,7 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
         return Grid.fitted(length, largest=largest, finest=noise / STEPS_PER_DEVIATION)
 
     adapter = grid(layout.length - head, training.adapter_learning_rate)
-    of_head = MEASURING_RATE if study.measures(round_number) else training.learning_rate
-    return Encoding("int8", (adapter, grid(head, of_head)))
+    return Encoding("int8", (adapter, grid(head, head_rate(study, round_number))))
 
 
 def rounded(update: Vector, encoding: Encoding, uniforms: NDArray[np.float64]) -> Vector:

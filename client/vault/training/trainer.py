@@ -23,8 +23,8 @@ from client.vault.training.optimizer import PrivateOptimizer
 from client.vault.training.randomness import Randomness
 from client.vault.training.vmap_gradients import vectorised_gradients
 from shared.adapted_model.frozen_activations import FrozenActivations
+from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
-from shared.adapted_model.whitening import MEASURING_RATE
 from shared.errors import ExactnessError
 from shared.privacy.noise_schedule import NoiseSchedule
 from shared.records.batches import LENGTH_STEP, physical
@@ -111,7 +111,7 @@ class PrivateTrainer:
 
         Raises:
             ExactnessError: a trainable tensor has no exact gradient, or did not move; or another one did.
-            SettingsError: it measures, and the study's head is not whitened.
+            SettingsError: it measures, and the study measures nothing.
         """
         self.model.load(received)
         with self.measuring(measures):

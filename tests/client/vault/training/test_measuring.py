@@ -15,9 +15,9 @@ from client.vault.training.rounding import encoding_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.app import norm_bound
 from shared.adapted_model.frozen_activations import open_activations
+from shared.adapted_model.measured import MEASURED, MEASURING_RATE
 from shared.adapted_model.model import build
 from shared.adapted_model.whitened_head import WhitenedHead
-from shared.adapted_model.whitening import MEASURING_RATE, MOMENTS
 from shared.errors import ExactnessError, SettingsError
 from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.protocol.messages import Status, TrainTask, Vector
@@ -56,7 +56,7 @@ def by_part(study: Study, update: Vector) -> tuple[Vector, Vector]:
     parts, start = (list[Vector](), list[Vector]()), 0
     for name, shape in build(study).layout.tensors:
         size = int(np.prod(shape))
-        parts[not name.startswith(MOMENTS)].append(update[start : start + size])
+        parts[not name.startswith(MEASURED)].append(update[start : start + size])
         start += size
     return np.concatenate(parts[0]), np.concatenate(parts[1])
 
@@ -91,7 +91,7 @@ def test_moments_that_another_record_moves_are_refused(
         return -(apart * head.moments(apart)).sum(-1)
 
     monkeypatch.setattr(WhitenedHead, "measured", centred)
-    with pytest.raises(ExactnessError, match=f"{MOMENTS}weight"):
+    with pytest.raises(ExactnessError, match=f"{MEASURED}weight"):
         probe(trainer(whitened(make_study, layers="last:1"), make_records(5), device), cache=None)
 
 
