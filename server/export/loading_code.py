@@ -1,6 +1,6 @@
 """Code without FedVault that loads what was trained, for the model card: as an adapter on its base, or merged.
 
-The README shows the same lines and a test runs them, from `tests/snippets`.
+server/export/README.md shows the same lines and a test runs them, from `tests/snippets`.
 """
 
 from collections.abc import Callable

@@ -16,11 +16,11 @@ import pytest
 
 from server.export.adapter import load_finished
 from simulations.e2e.federation import free_port, wait_until
+from tests.support.documents import blocks
 from tests.support.paths import ROOT
 
-README = (ROOT / "docker" / "README.md").read_text()
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.S)
-STUDY = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text().split("## Run the server\n")[1], re.S)[0]
+BLOCKS = blocks("docker/README.md", "bash")
+(STUDY,) = blocks("server/README.md", "toml")
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 

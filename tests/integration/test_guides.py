@@ -1,7 +1,6 @@
-"""The chapters "Run the server" and "Run a node", typed as they stand: one server, three nodes, one study."""
+"""The guides to a server and a node, typed as they stand: one server, three nodes, one study."""
 
 import json
-import re
 import shlex
 import subprocess
 import sys
@@ -14,30 +13,21 @@ import pytest
 
 from server.export.adapter import load_finished
 from simulations.e2e.federation import free_port, wait_until
+from tests.support.documents import blocks, commands
 from tests.support.paths import ROOT
 
-README = (ROOT / "README.md").read_text()
+SERVER, NODE = "server/README.md", "client/README.md"
 PROGRAMS = {".venv/bin/fedvault-server": "server", ".venv/bin/fedvault-node": "client"}
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 CONFIRM = "y\n"
 ROWS = 120
 
 
-def chapter(title: str, language: str) -> list[str]:
-    text = README.split(f"## {title}\n")[1].split("\n## ")[0]
-    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
-
-
-def commands(title: str) -> list[str]:
-    lines = [line.split("#")[0].strip() for block in chapter(title, "console") for line in block.splitlines()]
-    return [line for line in lines if line]
-
-
 class Reader:
-    """Types a chapter's commands, each found by how it begins, and remembers which."""
+    """Types a guide's commands, each found by how it begins, and remembers which."""
 
-    def __init__(self, title: str, folder: Path, **names: str) -> None:
-        self.left, self.folder, self.names = commands(title), folder, names
+    def __init__(self, guide: str, folder: Path, **names: str) -> None:
+        self.left, self.folder, self.names = commands(guide), folder, names
         self.all = list(self.left)
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -64,7 +54,7 @@ class Reader:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Reader]:
-    reader = Reader("Run the server", tmp_path / "server")
+    reader = Reader(SERVER, tmp_path / "server")
     reader.names["--host fl.example.org"] = f"--host 127.0.0.1 --port {free_port()}"
     yield reader
     for process in psutil.process_iter(["cmdline", "cwd"]):
@@ -72,12 +62,12 @@ def server(tmp_path: Path) -> Iterator[Reader]:
             process.kill()
 
 
-def test_a_server_and_three_nodes_as_the_readme_says(server: Reader, tmp_path: Path) -> None:
+def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: Path) -> None:
     server.types(".venv/bin/fedvault-server init")
     settings = server.folder / "federation" / "server.toml"
     settings.write_text(f"{settings.read_text()}superlink_port = {free_port()}\nmetrics_port = 0\n")
     server.types(".venv/bin/fedvault-server start")
-    (study,) = chapter("Run the server", "toml")
+    (study,) = blocks(SERVER, "toml")
     (server.folder / "study.toml").write_text(study.replace("= 1000 ", "= 50 "))
     nodes = [enrolled(server, tmp_path, name) for name in ("st-mary", "north", "west")]
     wait_until(lambda: online(server) == ["north", "st-mary", "west"], "all are online")
@@ -109,12 +99,12 @@ def test_a_server_and_three_nodes_as_the_readme_says(server: Reader, tmp_path: P
         mary.types(f".venv/bin/fedvault-node {command}")
     for command in ("renew", "revoke", "halt"):
         server.types(f".venv/bin/fedvault-server {command}")
-    assert (server.left, mary.left) == ([], []), "every command of both chapters was typed"
+    assert (server.left, mary.left) == ([], []), "every command of both guides was typed"
 
 
 def enrolled(server: Reader, tmp_path: Path, name: str) -> Reader:
-    """A node with its own records, as the chapter says, up to `start`."""
-    node = Reader("Run a node", tmp_path / name, **{"st-mary": name})
+    """A node with its own records, as the guide says, up to `start`."""
+    node = Reader(NODE, tmp_path / name, **{"st-mary": name})
     server.names["st-mary"] = name
     server.types(".venv/bin/fedvault-server invite")
     del server.names["st-mary"]
@@ -124,7 +114,7 @@ def enrolled(server: Reader, tmp_path: Path, name: str) -> Reader:
         node.folder / "ward.csv", index=False
     )
     node.types(".venv/bin/fedvault-node init")
-    (policy,) = chapter("Run a node", "toml")
+    (policy,) = blocks(NODE, "toml")
     here = json.loads(node.types(".venv/bin/fedvault-node models", "--json"))
     assert any(model["fingerprint"] in policy for model in here)
     config = node.folder / "node.toml"

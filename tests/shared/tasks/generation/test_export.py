@@ -1,4 +1,4 @@
-"""What is exported answers without FedVault, with the very lines that the README and the model card show."""
+"""What is exported answers without FedVault, with the very lines that the guide and the model card show."""
 
 import json
 import subprocess
