@@ -8,6 +8,9 @@ DATA := data/vader/vader.csv
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I client/vault_api/_generated=client/vault_api
 # another build of PyTorch: make setup TORCH="--index-url URL torch==2.13.*"
 TORCH ?= "torch>=2.13,<2.14"
+# tests run side by side, file by file, the longest files first; one worker: make test WORKERS=0
+WORKERS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
@@ -27,10 +30,10 @@ demo: setup ## private federated LoRA of MiniLM at four real sites; report in ru
 	@$(BIN)/fedvault-sim run simulations/scenarios/vader.toml --out runs/demo --resume
 
 test: setup ## run the tests, offline
-	@$(BIN)/python -m pytest -m "not slow"
+	@$(PYTEST) -m "not slow"
 
 test-all: setup ## run the tests, slow ones too
-	@$(BIN)/python -m pytest
+	@$(PYTEST)
 
 test-gpu: setup ## run the tests of models and of training on a CUDA device
 	@$(BIN)/python -m pytest --device=cuda tests/client/vault tests/shared/tasks tests/client/operator/test_doctor.py

@@ -9,7 +9,9 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
+# one thread for each process, ours and those that tests start: several pytest workers share the cores
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "FLWR_TELEMETRY_ENABLED": "0"}
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # third-party imports warn about themselves
     import flwr.app
@@ -48,9 +50,10 @@ def device(request: pytest.FixtureRequest) -> torch.device:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _identity() -> None:
+def _identity(tmp_path_factory: pytest.TempPathFactory) -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
     torch.set_num_threads(1)
+    os.environ["FLWR_HOME"] = str(tmp_path_factory.mktemp("flower"))
 
 
 @pytest.fixture(scope="session")

@@ -197,6 +197,13 @@ def listens(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port on which nobody listens, and which the system hands to nobody else for a minute.
+
+    A connection that the listening side closes leaves the port in TIME_WAIT: a server may take it, a search for any
+    free port does not. So tests that run side by side never draw the same one.
+    """
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        return int(listening.getsockname()[1])
+        port = int(listening.getsockname()[1])
+        with socket.create_connection(("127.0.0.1", port)):
+            listening.accept()[0].close()
+        return port
