@@ -16,6 +16,7 @@ import grpc
 import psutil
 
 from client.link.vault_client import VaultClient
+from server.run_store import Store
 from server.settings import Home
 
 T = TypeVar("T")
@@ -89,9 +90,11 @@ class Federation:
         return command("client", *arguments, "--config", str(self.config(name)), check=check)
 
     def run(self, name: str) -> dict[str, Any]:
-        """A run as `show --json` tells it."""
-        shown: dict[str, Any] = json.loads(self.server("show", name, "--json"))
-        return shown
+        """A run as `show --json` tells it, read in this process: it is polled, and a command takes a second of CPU."""
+        with Store(Home(self.home).database()) as store:
+            run, rounds = store.run(name), store.rounds(name)
+            history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
+            return run.as_dict() | {"history": history, "nodes": store.names()}
 
     def start_study(self, study: Path) -> str:
         """Queue a study; returns the run's name."""

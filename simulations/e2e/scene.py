@@ -42,7 +42,8 @@ class Scene:
 
     def node_id(self, name: str) -> int:
         """Flower's number of a node."""
-        return int(next(number for number, known in self.federation.run(self.run)["nodes"].items() if known == name))
+        names = self.federation.run(self.run)["nodes"]
+        return next(int(number) for number, known in names.items() if known == name)
 
     def after(self, look: Callable[[Record], bool], what: str, *, timeout_s: float = 150.0) -> Record:
         """The first round finished from now on of which this is true."""
