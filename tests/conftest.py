@@ -1,6 +1,8 @@
 """Shared fixtures: a tiny BERT on disk, a study over it, records, and the Flower identity every process needs."""
 
 import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +30,17 @@ from shared.records.ragged import Records, ragged
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 from simulations.e2e.federation import Federation, wait_until
+from tests.support.paths import ROOT
 
 __all__ = ["flwr", "opacus", "peft", "transformers"]
+LONGEST_FIRST = (
+    "tests/integration/test_faults_short.py",
+    "tests/simulations/test_run.py",
+    "tests/integration/test_guides.py",
+    "tests/integration/test_docker_flow.py",
+    "tests/integration/test_node_operations.py",
+    "tests/integration/test_what_leaves.py",
+)
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "fine", "poor"]
 
 
@@ -47,6 +58,25 @@ def pytest_configure(config: pytest.Config) -> None:
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Where a test's model runs; `--device=cuda` puts the same oracles on a GPU."""
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the longest files first, so that no worker begins one of them when the others are done."""
+    absent = [name for name in LONGEST_FIRST if not (config.rootpath / name).exists()]
+    if absent:
+        raise pytest.UsageError(f"Expected LONGEST_FIRST in tests/conftest.py to name files of tests, got {absent}.")
+    if hasattr(config, "workerinput"):
+        order = {config.rootpath / name: place for place, name in enumerate(LONGEST_FIRST)}
+        items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_orphans(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Ends the servers and nodes of this session when it ends, killed or not."""
+    command = [sys.executable, "-m", "tests.support.end_orphans", str(tmp_path_factory.getbasetemp())]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True):
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")
