@@ -1,5 +1,7 @@
-"""The coordination side.
+"""The coordination server.
 
-Reading order: `rounds` (the rules of a round), `intake` (what is let in), `aggregation` (what it becomes),
-`checkpoints` (what survives), `coordinator` (drives it all over a Flower Grid), `app` (the ServerApp), `export`.
+Reading order: `rounds` (the rules of a round, and which updates it accepts), `aggregation` (how updates become the next
+adapter), `app` (wires both into a Flower ServerApp). Around them: `run_store` and `certificate_authority` (what the
+server keeps), `gateway` and `flower` (how nodes reach it), `forecast` (before a study), `export` (after it),
+`run_process`, `processes` and `cli` (what an operator starts).
 """

@@ -1,9 +1,9 @@
-"""What `fedvault-server start` keeps running: SuperLink, gateway, and the process of the run that is wanted."""
+"""The processes that `fedvault-server start` keeps running: SuperLink, gateway, and the run that is wanted."""
 
 import logging
 import sys
 
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 from shared.environment import QUIET
 from shared.supervisor import Child, Supervisor
@@ -18,11 +18,11 @@ def supervise(home: Home) -> None:
         RunError: the server runs already.
     """
     with Store(home.database()) as store:
-        Supervisor(home.running, home.logs, Federation(home, store).wanted).run()
+        Supervisor(home.running, home.logs, SupervisedProcesses(home, store).wanted).run()
 
 
-class Federation:
-    """Decides what should run now."""
+class SupervisedProcesses:
+    """Decides which processes should run now."""
 
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
@@ -30,7 +30,7 @@ class Federation:
         self._rotating = False
 
     def wanted(self) -> list[Child]:
-        """SuperLink, gateway, and at most one run; runs that are not wanted any more are marked as stopped."""
+        """Return SuperLink, gateway, and at most one run; runs that nobody wants any more are marked as stopped."""
         self._store.stop_unwanted()
         run_wanted = self._store.next_wanted()
         if run_wanted is not None:
@@ -44,7 +44,7 @@ class Federation:
         return children
 
     def _should_rotate(self) -> bool:
-        """Flower's database grows with every update and never shrinks: between runs it is begun anew.
+        """Decide whether Flower's database is to be begun anew: it grows with every update and never shrinks.
 
         The first call takes the SuperLink out of what is wanted, so that it is stopped; the next one deletes its files.
         """
@@ -63,5 +63,5 @@ class Federation:
 
 
 def flower_bytes(home: Home) -> int:
-    """Size of Flower's own database."""
+    """Return the size of Flower's own database."""
     return sum(path.stat().st_size for path in home.flower.glob("state.db*")) if home.flower.exists() else 0

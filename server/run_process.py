@@ -1,7 +1,7 @@
 """The process that drives one run: Flower's ServerApp with our coordinator, from the last checkpoint to the end.
 
-It may be killed at any moment: the next one goes on from the last finished round, in a new Flower run, under the same
-name, so that nodes that have trained the round in flight send the same bytes again and none is charged twice.
+It may be killed at any moment: the next one continues after the last finished round, in a new Flower run, under the
+same name, so that nodes that have trained the round in flight send the same bytes again and none is charged twice.
 """
 
 import logging
@@ -13,16 +13,19 @@ from typing import Any
 
 from flwr.app import Context, RecordDict
 
-from server.app import build_server_app, norm_bound
+from server.app import build_server_app
 from server.export.adapter import export
 from server.export.model_card import write_card
-from server.flower.control import Control, drive_run
-from server.gateway.process import match
+from server.flower.control import Control
+from server.flower.grid import drive_run
+from server.gateway.process import synchronise_nodes
 from server.rounds.checkpoints import State
 from server.rounds.evaluation import evaluator
-from server.rounds.participants import Approving
+from server.rounds.participants import ApprovedOnly
 from server.rounds.round import RoundRecord
-from server.run_store import Run, Store
+from server.rounds.update_bounds import norm_bound
+from server.run_store.store import Store
+from server.run_store.values import Run
 from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
@@ -34,38 +37,38 @@ log = logging.getLogger(__name__)
 ASKED = "asked"
 
 
-class ToStore:
-    """Writes what happens into the run store, for whoever watches."""
+class StoreObserver:
+    """Writes the events of a run into the run store, for whoever watches."""
 
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
 
     def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """A round begins; also where it began before and its process died."""
-        self._store.happened(ASKED, {"round": number, "nodes": list(nodes)}, run=self._run)
+        """Write whom a round asks; once more if it began before and its process died."""
+        self._store.record_event(ASKED, {"round": number, "nodes": list(nodes)}, run=self._run)
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-        """One more node has answered."""
+        """Write a node's answer."""
         body = {"round": number, "answered": answered, "asked": asked, "node": node, "verdict": verdict}
-        self._store.happened("answered", body, run=self._run)
+        self._store.record_event("answered", body, run=self._run)
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
-        """A round is over."""
+        """Write a finished round."""
         if record is None:
             return
         self._store.record_round(self._run, record.as_dict(), evaluation)
-        self._store.happened("round", record.as_dict() | {"evaluation": evaluation}, run=self._run)
+        self._store.record_event("round", record.as_dict() | {"evaluation": evaluation}, run=self._run)
 
-    def waiting(self, stances: dict[str, list[int]]) -> None:
-        """Who is present, by how they stand to the study, has changed."""
-        self._store.happened("stances", stances, run=self._run)
+    def present(self, by_status: dict[str, list[int]]) -> None:
+        """Write which nodes are present, by their answer to the offer."""
+        self._store.record_event("present", by_status, run=self._run)
 
 
 def drive(home: Home, name: str) -> None:
     """Drive a run to its end.
 
     Raises:
-        FedVaultError: it cannot go on now; the run's state says whether trying again can help.
+        FedVaultError: it cannot continue now; the run's state says whether trying again can help.
     """
     os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
     with Store(home.database()) as store:
@@ -74,20 +77,20 @@ def drive(home: Home, name: str) -> None:
         try:
             _drive(home, store, run)
         except (SettingsError, DataError) as error:
-            # trying again would not help: a person has to
+            # trying again would not help: a person has to act
             store.set_state(run.id, "failed", reason=str(error))
-            store.happened("failed", {"reason": str(error)}, run=run.id)
+            store.record_event("failed", {"reason": str(error)}, run=run.id)
             raise
         except FedVaultError as error:
-            store.happened("interrupted", {"reason": str(error)}, run=run.id)
+            store.record_event("interrupted", {"reason": str(error)}, run=run.id)
             raise
 
 
 def _drive(home: Home, store: Store, run: Run) -> None:
-    study, folder, watcher = run.study, home.runs / run.id, ToStore(store, run.id)
+    study, folder, observer = run.study, home.runs / run.id, StoreObserver(store, run.id)
     initial, settings = initial_adapter(study), home.settings()
     control = Control(home)
-    match(store, control)
+    synchronise_nodes(store, control)
     control.close()
     evaluate = None
     if settings.evaluation:
@@ -103,13 +106,13 @@ def _drive(home: Home, store: Store, run: Run) -> None:
             on_done=finished.append,
             largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout_of(study))),
             evaluate=evaluate,
-            observer=watcher,
-            roster=lambda grid: Approving(
+            observer=observer,
+            participants=lambda grid: ApprovedOnly(
                 grid,
                 StudyOffer(run.id, study.canonical_json(), spoken_for(study.federation.wire)),
                 quorum=study.federation.quorum,
                 patience_s=study.federation.deadline_s,
-                on_change=watcher.waiting,
+                on_change=observer.present,
             ),
             ledger_copies=store,
         )
@@ -119,21 +122,21 @@ def _drive(home: Home, store: Store, run: Run) -> None:
     export(study, state.adapter, folder / "adapter")
     write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked(store, run))
     store.set_state(run.id, "finished")
-    store.happened("finished", {"rounds": state.round}, run=run.id)
+    store.record_event("finished", {"rounds": state.round}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)
 
 
 def _complete_history(store: Store, run: Run, state: State) -> None:
-    """A crash between a checkpoint and the store leaves a round that only the checkpoint knows."""
+    """Record rounds that only the checkpoint knows, after a crash between checkpoint and store."""
     for record in state.records:
         store.record_round(run.id, record, state.evaluations.get(str(record["round"])))
 
 
 def _asked(store: Store, run: Run) -> list[tuple[int, list[int]]]:
-    """Every time a round was begun, and whom it asked."""
+    """Return every time that a round was begun, and whom it asked."""
     return [(event.body["round"], event.body["nodes"]) for event in store.events(run.id) if event.kind == ASKED]
 
 
 def adapter_folder(home: Home, run: Run) -> Path:
-    """Where a finished run's adapter lies."""
+    """Return the folder of a finished run's adapter."""
     return home.runs / run.id / "adapter"

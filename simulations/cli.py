@@ -131,19 +131,19 @@ def plan(
     from simulations.forecast import plan_file, timed
 
     quiet_libraries()
-    study, planned, help_with = plan_file(
+    study, forecast, suggestions = plan_file(
         file, sizes, changes or [], epsilon_limit=epsilon_limit, spent_steps=spent_steps
     )
     minutes = {}
     if timing:
         with Console(stderr=True).status("Timing private steps on this machine"):
-            minutes = timed(study, planned, tokens)
+            minutes = timed(study, forecast, tokens)
     if as_json:
-        typer.echo(json.dumps(to_json(planned, help_with) | {"minutes": minutes}, indent=1))
+        typer.echo(json.dumps(to_json(forecast, suggestions) | {"minutes": minutes}, indent=1))
         return
     show(
-        planned,
-        help_with,
+        forecast,
+        suggestions,
         {node: {k.replace("_", " "): f"{v:.2g}" for k, v in m.items()} for node, m in minutes.items()},
     )
 

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from server.forecast.forecast import read_sizes, study_plan
-from server.forecast.suggestions import remedies
-from server.forecast.values import StudyPlan
+from server.forecast.forecast import forecast_study, read_sizes
+from server.forecast.suggestions import suggest
+from server.forecast.values import StudyForecast
 from shared.adapted_model.model import layout_of
 from shared.errors import SettingsError
 from shared.study.declaration import Study
@@ -17,7 +17,7 @@ from simulations.step_timing import time_step
 
 def plan_file(
     file: Path, sizes: str | None, changes: Sequence[str], *, epsilon_limit: float | None, spent_steps: int
-) -> tuple[Study, StudyPlan, list[str]]:
+) -> tuple[Study, StudyForecast, list[str]]:
     """Read a study or scenario and plan it; also what would help it to learn.
 
     Raises:
@@ -33,16 +33,16 @@ def plan_file(
         study, wanted = scenario.as_study(), sizes_of(scenario, data_path(scenario, file))
     else:
         raise SettingsError(f"Expected --sizes, since {file} is a study without data.", hint="--sizes 3700,4200")
-    planned = study_plan(study, layout_of(study), wanted, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
-    return study, planned, remedies(study, planned)
+    forecast = forecast_study(study, layout_of(study), wanted, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
+    return study, forecast, suggest(study, forecast)
 
 
-def timed(study: Study, planned: StudyPlan, tokens: int | None) -> dict[str, dict[str, float]]:
+def timed(study: Study, forecast: StudyForecast, tokens: int | None) -> dict[str, dict[str, float]]:
     """Minutes of every node, were it this machine: once before the first round, per round, and in all."""
     measured = time_step(study, tokens=tokens)
     found = {}
-    for node in planned.nodes:
+    for node in forecast.nodes:
         every = measured.minutes(steps=study.training.local_steps, batch=node.expected_batch)
         once = measured.minutes_before(records=node.declared_size)
-        found[node.name] = {"min_once": once, "min_per_round": every, "min_in_all": once + every * planned.rounds}
+        found[node.name] = {"min_once": once, "min_per_round": every, "min_in_all": once + every * forecast.rounds}
     return found

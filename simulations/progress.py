@@ -79,8 +79,10 @@ class TerminalProgress:
         quality = Quality.model_validate(evaluation) if evaluation else None
         note = f"{words(quality.metric)} {shown(quality.value)}" if quality else ""
         self._bars.update(self._task, completed=record.round, note=escape(note))
-        for entry in [*record.rejected, *record.refused, *({"node": n, "silent": ""} for n in record.missing)]:
-            self._bars.console.print(f"round {record.round}: kept out {entry}", style="yellow", markup=False)
+        missing = [{"node": node} for node in record.missing]
+        for verdict, entries in (("rejected", record.rejected), ("refused", record.refused), ("missing", missing)):
+            for entry in entries:
+                self._bars.console.print(f"round {record.round}: {verdict} {entry}", style="yellow", markup=False)
         if quality:
             worst = quality.worst_site
             line = f"{self._title}: round {record.round:>3}  {note}  worst {worst.site} {shown(worst.value)}"

@@ -8,7 +8,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
@@ -17,10 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 
 from client.vault.training.round_trainer import device_for
-from server.app import build_server_app, norm_bound
+from server.app import build_server_app
 from server.export.adapter import export
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.round import RoundRecord
+from server.rounds.observer import Observer
+from server.rounds.update_bounds import norm_bound
 from shared.adapted_model.adapters import Layout
 from shared.adapted_model.measured import is_measured
 from shared.adapted_model.model import initial_adapter, layout_of
@@ -40,8 +41,8 @@ from simulations.results.summary import quality, summary, trained, untrained
 EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 
 
-class Progress(Protocol):
-    """Told how far a run is."""
+class Progress(Observer, Protocol):
+    """Receives how far a run is: an observer of every arm's rounds, and of what comes before and between them."""
 
     def phase(self, name: str, steps: int = 1) -> None:
         """A phase begins."""
@@ -52,19 +53,7 @@ class Progress(Protocol):
         ...
 
     def arm(self, title: str, rounds: int, done: int) -> None:
-        """An arm begins, or goes on after `done` rounds."""
-        ...
-
-    def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """A round begins."""
-        ...
-
-    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-        """One more site has answered."""
-        ...
-
-    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
-        """A round is over."""
+        """An arm begins, or continues after `done` rounds."""
         ...
 
 

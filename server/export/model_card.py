@@ -32,7 +32,7 @@ def rounds_paid(
 ) -> dict[str, set[int]]:
     """Rounds that each node may have paid for: all it was asked in, but those it refused for a public reason.
 
-    Guarantee: a round that failed, was lost, came late or was kept out counts like one that was accepted.
+    Guarantee: a round that failed, was lost, came late or was rejected counts like one that was accepted.
 
     Args:
         records: of finished rounds.

@@ -1,1 +1,5 @@
-"""All that touches Flower's internals: `superlink` (its process), `control` (nodes, runs, the Grid)."""
+"""The part of Flower that runs on this server.
+
+In reading order: `superlink` (serves Flower's SuperLink behind a secret), `control` (registers nodes, starts runs),
+`grid` (sends tasks and receives replies for a run that this process drives).
+"""

@@ -1,4 +1,5 @@
-"""What a study will cost and whether it can learn.
+"""A forecast of a study from public numbers: what it will cost every node, and whether it can learn.
 
-`values`, `forecast`, `suggestions`, `rejected_rounds`, `text`.
+In reading order: `values` (the forecast itself), `forecast` (makes it), `rejected_rounds` (updates that the server is
+sure to reject), `suggestions` (changes that would help), `text` (the forecast in words and tables).
 """

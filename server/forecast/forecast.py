@@ -1,10 +1,10 @@
-"""What a study will cost and whether it will learn, before anybody spends budget on it: from public numbers alone."""
+"""Forecasts what a study will cost and whether it will learn, before anybody spends budget on it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from server.forecast.rejected_rounds import rounds_kept_out
-from server.forecast.values import NodePlan, PartPlan, StudyPlan, TypicalSize, Whitening
+from server.forecast.rejected_rounds import rejected_rounds
+from server.forecast.values import NodeForecast, PartForecast, StudyForecast, TypicalSize, Whitening
 from shared.adapted_model.adapters import Layout
 from shared.checks import at_least
 from shared.errors import SettingsError
@@ -32,14 +32,14 @@ from shared.study.parsing import parse, read_toml
 from shared.study.tasks import FEATURE_NORM
 
 
-def study_plan(
+def forecast_study(
     study: Study, layout: Layout, sizes: dict[str, int], *, epsilon_limit: float | None = None, spent_steps: int = 0
-) -> StudyPlan:
-    """Plan a study for nodes of these declared sizes.
+) -> StudyForecast:
+    """Forecast a study for nodes of these declared sizes.
 
     Args:
         study: as declared.
-        layout: what it trains.
+        layout: of the trained tensors.
         sizes: declared size by name; rounded to two digits, as their operators would declare them.
         epsilon_limit: the most that a node's dataset may ever spend; default: what the study costs.
         spent_steps: of this study's own kind, that the ledger holds already.
@@ -50,43 +50,39 @@ def study_plan(
     """
     at_least(0, spent_steps=spent_steps)
     joining = _joining(study, sizes)
-    planned, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
+    schedule, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
     asked = min(study.federation.cohort or len(joining), len(joining))
     mean = mean_batch([batch_of(study, size) for size in joining.values()], asked=asked)
-    by_part = [
-        PartPlan(p.name, p.dimension, p.learning_rate, ratio([p], all_steps(study, planned, mean))) for p in parts
-    ]
-    plain_head = _head_start(study, parts, all_steps(study, planned, mean))
-    head = plain_head and plain_head * (WHITENED_HEAD_RATE if study.training.whitening else 1)
+    whole = all_steps(study, schedule, mean)
+    by_part = [PartForecast(p.name, p.dimension, p.learning_rate, ratio([p], whole)) for p in parts]
+    plain_head = _head_start(study, parts, whole)
     rounds, local_steps = study.federation.rounds, study.training.local_steps
     up, down = packed_bytes(layout.length, study.federation.wire), packed_bytes(layout.length, "float32")
-    # of two digits, so even thousands of sites have few different sizes
-    kept_out = {size: len(rounds_kept_out(study, layout, declared=size)) for size in set(joining.values())}
-    return StudyPlan(
+    return StudyForecast(
         study_sha256=study.sha256,
-        noise_multiplier=planned.noise_multiplier,
-        sampling_rate=planned.sampling_rate,
-        steps=planned.steps,
+        noise_multiplier=schedule.noise_multiplier,
+        sampling_rate=schedule.sampling_rate,
+        steps=schedule.steps,
         rounds=rounds,
-        delta=planned.delta,
-        unit=planned.unit,
-        epsilon_by_round=epsilon_by_round(planned, rounds=rounds, local_steps=local_steps),
-        epsilon_prv=epsilon_prv([planned.release(planned.steps)], planned.delta),
+        delta=schedule.delta,
+        unit=schedule.unit,
+        epsilon_by_round=epsilon_by_round(schedule, rounds=rounds, local_steps=local_steps),
+        epsilon_prv=epsilon_prv([schedule.release(schedule.steps)], schedule.delta),
         epsilon_limit=limit,
         spent_steps=spent_steps,
-        rounds_afforded=rounds_afforded(planned, local_steps=local_steps, limit=limit, spent_steps=spent_steps),
+        rounds_afforded=rounds_afforded(schedule, local_steps=local_steps, limit=limit, spent_steps=spent_steps),
         bytes_up_per_round=up,
         bytes_down_per_round=down,
         bytes_total=(up + down) * rounds,
-        mean_update_ratio=ratio(parts, round_steps(study, planned, mean, 1 + study.measuring_rounds)),
+        mean_update_ratio=ratio(parts, round_steps(study, schedule, mean, 1 + study.measuring_rounds)),
         parts=by_part,
-        head_start=head,
-        adapter_start=_start(parts, by_part, plain_head),
+        head_start=plain_head and plain_head * (WHITENED_HEAD_RATE if study.training.whitening else 1),
+        adapter_start=_adapter_start(parts, by_part, plain_head),
         typical_size=_typical_size(study, [*joining.values()], mean, asked),
-        whitening=_whitening(study, layout, planned, mean),
+        whitening=_whitening(study, layout, schedule, mean),
         gain_of_twice_the_rounds=_gain_of_twice_the_rounds(study, parts[0], mean, by_part[0].study_ratio),
-        nodes=[_node(study, planned, parts, name, size, kept_out[size]) for name, size in joining.items()],
+        nodes=_nodes(study, layout, schedule, joining),
         left_out=[name for name in sizes if name not in joining],
         quorum=study.federation.quorum,
         asked_per_round=asked,
@@ -95,7 +91,7 @@ def study_plan(
 
 
 def _joining(study: Study, sizes: dict[str, int]) -> dict[str, int]:
-    """Declared sizes of the nodes that are large enough."""
+    """Return the declared sizes of the nodes that are large enough."""
     smallest = study.federation.smallest_declared_size
     declared = {name: declared_size(size) for name, size in sizes.items()}
     joining = {name: size for name, size in declared.items() if size >= smallest}
@@ -111,10 +107,10 @@ def _head_start(study: Study, parts: Sequence[Part], steps: Steps) -> float | No
     return head_rate(steps, feature_length=FEATURE_NORM) if one_label and parts[0].name == "head" else None
 
 
-def _start(parts: Sequence[Part], planned: Sequence[PartPlan], head: float | None) -> AdapterStart | None:
+def _adapter_start(parts: Sequence[Part], by_part: Sequence[PartForecast], head: float | None) -> AdapterStart | None:
     if len(parts) < 2:
         return None
-    return adapter_start(head or parts[0].learning_rate, planned[1].study_ratio, parts[1].share)
+    return adapter_start(head or parts[0].learning_rate, by_part[1].study_ratio, parts[1].share)
 
 
 def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -> TypicalSize:
@@ -124,54 +120,58 @@ def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -
     return TypicalSize(typical, gain=with_it.units / mean.units)
 
 
-def _whitening(study: Study, layout: Layout, planned: NoiseSchedule, mean: Batch) -> Whitening | None:
+def _whitening(study: Study, layout: Layout, schedule: NoiseSchedule, mean: Batch) -> Whitening | None:
     widths = [shape[1] for name, shape in layout.tensors if name.startswith("head.") and len(shape) == 2]
     if study.task.kind not in WHITENED_KINDS or not widths:
         return None
-    steps = Steps([1.0] * study.training.local_steps, planned.noise_multiplier, planned.clip_norm, mean)
+    steps = Steps([1.0] * study.training.local_steps, schedule.noise_multiplier, schedule.clip_norm, mean)
     return Whitening(moments_edge(steps, widths[0]), widths[0], study.training.whitening)
 
 
 def _gain_of_twice_the_rounds(study: Study, part: Part, mean: Batch, now: float) -> float | None:
     as_declared = {"epsilon": study.privacy.epsilon, "sampling_rate": study.privacy.sampling_rate}
-    found = ratio_with(study, part, mean, **as_declared, rounds=2 * study.federation.rounds)
-    return found / now if found else None
+    longer = ratio_with(study, part, mean, **as_declared, rounds=2 * study.federation.rounds)
+    return longer / now if longer else None
 
 
-def _node(
-    study: Study, planned: NoiseSchedule, parts: Sequence[Part], name: str, declared: int, kept_out: int
-) -> NodePlan:
-    batch = batch_of(study, declared)
-    first = round_steps(study, planned, batch, 1 + study.measuring_rounds)
-    whole = all_steps(study, planned, batch)
-    return NodePlan(
-        name=name,
-        declared_size=declared,
-        expected_batch=batch.units,
-        divisor=batch.divisor,
-        update_ratio=ratio(parts, first),
-        study_ratio=ratio(parts[:1], whole),
-        noise_length=noise_length(parts, first),
-        rounds_kept_out=kept_out,
-    )
+def _nodes(study: Study, layout: Layout, schedule: NoiseSchedule, joining: dict[str, int]) -> list[NodeForecast]:
+    parts = parts_of(study, layout.tensors)
+    # sizes have two digits, so even thousands of sites have few different ones
+    rejected = {size: len(rejected_rounds(study, layout, declared=size)) for size in set(joining.values())}
+    nodes = []
+    for name, declared in joining.items():
+        batch = batch_of(study, declared)
+        first = round_steps(study, schedule, batch, 1 + study.measuring_rounds)
+        node = NodeForecast(
+            name=name,
+            declared_size=declared,
+            expected_batch=batch.units,
+            divisor=batch.divisor,
+            update_ratio=ratio(parts, first),
+            study_ratio=ratio(parts[:1], all_steps(study, schedule, batch)),
+            noise_length=noise_length(parts, first),
+            rounds_rejected=rejected[declared],
+        )
+        nodes.append(node)
+    return nodes
 
 
 def read_sizes(text: str) -> dict[str, int]:
-    """Declared sizes as typed, `3700,4200`, by a number for each node.
+    """Read declared sizes as typed, `3700,4200`; nodes are numbered.
 
     Raises:
         SettingsError: not a list of whole numbers above zero.
     """
-    found = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in found):
+    numbers = [part.strip() for part in text.split(",")]
+    if not all(number.isdecimal() and int(number) > 0 for number in numbers):
         raise SettingsError(
             f"Expected whole numbers with commas between, got --sizes {text!r}.", hint="--sizes 3700,4200"
         )
-    return {f"node {number}": int(part) for number, part in enumerate(found, start=1)}
+    return {f"node {place}": int(number) for place, number in enumerate(numbers, start=1)}
 
 
-def study_in(path: Path) -> Study:
-    """The study in a file, which may be a simulation's scenario: what only a simulation has is left aside."""
+def read_study(path: Path) -> Study:
+    """Read the study in a file, which may be a simulation's scenario: what only a simulation has is ignored."""
     declared = read_toml(path)
     declared.pop("simulation", None)
     return parse(Study, declared, where=str(path))

@@ -1,7 +1,6 @@
-"""Studies whose honest updates the server would keep out: found before anybody pays for them."""
+"""Finds studies whose honest updates the server would reject, before anybody pays for them."""
 
-from server.app import norm_bound
-from server.rounds.update_filter import LARGEST_NORM
+from server.rounds.update_bounds import LARGEST_NORM, norm_bound
 from shared.adapted_model.adapters import Layout
 from shared.errors import SettingsError
 from shared.privacy.noise_schedule import plan
@@ -13,50 +12,50 @@ from shared.study.declaration import Study
 MOST_DECLARED = 10**9
 
 
-def rounds_kept_out(study: Study, layout: Layout, *, declared: int) -> list[int]:
-    """Rounds in which a node of this size is certain to be kept out: its noise alone is longer than the server accepts.
+def rejected_rounds(study: Study, layout: Layout, *, declared: int) -> list[int]:
+    """Return the rounds in which the update of a node of this size is sure to be rejected, for its noise alone.
 
-    Such a round is trained, paid for in privacy, and thrown away. "Certain" is but for a probability of e^-18, and for
-    a signal that happens to cancel the noise.
+    The noise of such a round is longer than any update that the server accepts: the round is trained, paid for in
+    privacy, and thrown away. "Sure" is but for a probability of e^-18, and for a signal that cancels the noise.
     """
-    planned, batch = plan(study.privacy, steps=study.total_steps), batch_of(study, declared)
+    schedule, batch = plan(study.privacy, steps=study.total_steps), batch_of(study, declared)
 
     def shortest(number: int) -> float:
-        return shortest_noise(parts_in(study, layout.tensors, number), round_steps(study, planned, batch, number))
+        return shortest_noise(parts_in(study, layout.tensors, number), round_steps(study, schedule, batch, number))
 
     numbers = range(1, 1 + study.federation.rounds)
     return [number for number in numbers if shortest(number) > _accepted(study, layout, number)]
 
 
-def smallest_size_let_in(study: Study, layout: Layout) -> int | None:
-    """The smallest declared size whose updates may pass in every round; None if no practical size is enough."""
+def smallest_accepted_size(study: Study, layout: Layout) -> int | None:
+    """Return the smallest declared size whose updates may be accepted in every round; None if no size is enough."""
     return smallest(
-        lambda size: not rounds_kept_out(study, layout, declared=size),
+        lambda size: not rejected_rounds(study, layout, declared=size),
         least=study.federation.smallest_declared_size,
         most=MOST_DECLARED,
     )
 
 
-def refuse_what_is_kept_out(study: Study, layout: Layout) -> None:
+def refuse_sure_rejections(study: Study, layout: Layout) -> None:
     """Refuse a study that admits nodes only to throw their updates away.
 
     Raises:
-        SettingsError: a node of the smallest size admitted is certain to be kept out of a round that it pays for.
+        SettingsError: a node of the smallest size admitted is sure to be rejected in a round that it pays for.
     """
     smallest = study.federation.smallest_declared_size
-    rounds = rounds_kept_out(study, layout, declared=smallest)
+    rounds = rejected_rounds(study, layout, declared=smallest)
     if not rounds:
         return
     hint = "Lower learning rates or trained entries, or raise privacy.epsilon or privacy.sampling_rate"
     if study.federation.typical_size is not None:
         hint += ", or raise federation.typical_size"
-    elif (enough := smallest_size_let_in(study, layout)) is not None:
+    elif (enough := smallest_accepted_size(study, layout)) is not None:
         hint += f", or set federation.smallest_declared_size to {enough} or more"
     raise SettingsError(
         f"Expected updates that the server accepts from every site that the study admits, got noise longer than "
         f"{_accepted(study, layout, rounds[0]):.0f} at one of federation.smallest_declared_size={smallest} in "
         f"{len(rounds)} of {study.federation.rounds} rounds.",
-        hint=f"{hint}. Such rounds would be paid for and thrown away; --force runs the study all the same.",
+        hint=f"{hint}. Such rounds would be paid for and thrown away; --force runs the study nevertheless.",
     )
 
 

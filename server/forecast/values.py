@@ -1,4 +1,4 @@
-"""What a plan says of a study: plain values, for every node and for the mean over them."""
+"""The forecast of a study as plain values: for every node, and for the mean over them."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,28 +10,28 @@ TYPICAL_SIZE_HELPS = 1.02
 
 
 @dataclass(frozen=True)
-class NodePlan:
-    """What one node can expect."""
+class NodeForecast:
+    """The forecast for one node."""
 
     name: str
     declared_size: int
     expected_batch: float
     """Sampling rate x declared size."""
     divisor: float
-    """L, of every step: the same, or sampling rate x federation.typical_size."""
+    """L, of every step: the expected batch, or sampling rate x federation.typical_size."""
     update_ratio: float
     """Longest signal over noise of its update in the first round that trains."""
     study_ratio: float
-    """The same over all steps of the part that decides, if the node were alone."""
+    """Longest signal over noise of the part that decides, over all steps, if the node were alone."""
     noise_length: float
     """Of that update, in parameter units."""
-    rounds_kept_out: int
+    rounds_rejected: int
     """Rounds whose update is certain to be longer than the server accepts."""
 
 
 @dataclass(frozen=True)
-class PartPlan:
-    """What the mean over all nodes can expect of the head, or of the adapter."""
+class PartForecast:
+    """The forecast for the head, or for the adapter, in the mean over all nodes."""
 
     name: str
     dimension: int
@@ -42,12 +42,12 @@ class PartPlan:
 
 @dataclass(frozen=True)
 class TypicalSize:
-    """What `federation.typical_size` could be for these nodes."""
+    """A value of `federation.typical_size` that suits these nodes."""
 
     mean: int
     """Of their declared sizes, rounded as these are."""
     gain: float
-    """What the mean's ratio would be with it, by what it is as declared."""
+    """How many times as high the mean's ratio would be with it."""
 
     @property
     def helps(self) -> bool:
@@ -57,29 +57,29 @@ class TypicalSize:
 
 @dataclass(frozen=True)
 class Whitening:
-    """What `training.whitening` could tell apart."""
+    """How much of the features `training.whitening` could tell from noise."""
 
     edge: float
-    """Of features' mean square length, that a direction has to hold to stand out of the noise."""
+    """Share of features' mean square length that a direction has to hold to stand out of the noise."""
     width: int
-    """Directions."""
+    """Number of directions."""
     on: bool
-    """Whether the study does."""
+    """Whether the study whitens."""
 
     @property
     def possible(self) -> bool:
-        """Whether noise is so low that it is worth a trial."""
+        """Whether noise is so low that whitening is worth a trial."""
         return self.edge * self.width < STANDS_OUT
 
     @property
     def hopeless(self) -> bool:
-        """Whether noise is as high as where nothing was ever gained."""
+        """Whether noise is so high that whitening has never gained anything there."""
         return self.edge * self.width >= DROWNS
 
 
 @dataclass(frozen=True)
-class StudyPlan:
-    """The whole plan; noise, steps and cost are the same at every node."""
+class StudyForecast:
+    """The whole forecast; noise, steps and cost are the same at every node."""
 
     study_sha256: str
     noise_multiplier: float
@@ -91,7 +91,7 @@ class StudyPlan:
     epsilon_by_round: list[float]
     """By RDP, which is what ledgers count."""
     epsilon_prv: float | None
-    """Of all rounds: tighter, shown only."""
+    """Of all rounds, by PRV: tighter, shown only."""
     epsilon_limit: float
     spent_steps: int
     rounds_afforded: int
@@ -99,24 +99,24 @@ class StudyPlan:
     bytes_up_per_round: int
     """Payload of one node's update, in the study's encoding."""
     bytes_down_per_round: int
-    """Of the adapter, which always travels as float32."""
+    """Payload of the adapter, which always travels as float32."""
     bytes_total: int
-    """Of one node, up and down, over all rounds."""
+    """Payload of one node, up and down, over all rounds."""
     mean_update_ratio: float
     """Longest signal over noise of the mean of all nodes' updates in the first round that trains."""
-    parts: list[PartPlan]
+    parts: list[PartForecast]
     """The one that decides first: the head, which starts at zero, or the adapter of a task without a head."""
     head_start: float | None
     """Learning rate of the head that this noise suggests; None for what is no classifier of one label."""
     adapter_start: AdapterStart | None
-    """The same of the adapter, beside that head, and a share; None unless head and adapter are both trained."""
+    """Learning rate and share of the adapter beside that head; None unless head and adapter are both trained."""
     typical_size: TypicalSize
     whitening: Whitening | None
     """None where there is no single linear head on pooled features."""
     gain_of_twice_the_rounds: float | None
     """How many times the ratio twice as many rounds would have, at the same epsilon and other learning rates; None if
     no practical noise would be enough for them."""
-    nodes: list[NodePlan]
+    nodes: list[NodeForecast]
     left_out: list[str]
     """Nodes below federation.smallest_declared_size: they refuse, and spend nothing."""
     quorum: int
@@ -126,16 +126,16 @@ class StudyPlan:
 
     @property
     def too_few(self) -> bool:
-        """Whether no round can count."""
+        """Whether the nodes are fewer than the quorum, so that every round is skipped."""
         return len(self.nodes) < self.quorum
 
     @property
     def ratio(self) -> float:
-        """What the prospect is judged by: over all steps, of the part that decides, for the mean of all nodes."""
+        """Longest signal over noise over all steps, of the part that decides, for the mean of all nodes."""
         return self.parts[0].study_ratio
 
-    def quietest(self, *, least: int = 1) -> tuple[list[NodePlan], float]:
-        """The largest nodes, at least so many, whose mean is the least noisy, and its ratio by that of all."""
+    def quietest(self, *, least: int = 1) -> tuple[list[NodeForecast], float]:
+        """Return the largest nodes, at least so many, whose mean is the least noisy, and its ratio by that of all."""
         nodes = sorted(self.nodes, key=lambda node: -node.declared_size)
         batches = [Batch(node.expected_batch, node.divisor) for node in nodes]
         best = best_batches(batches, asked=self.asked_per_round, least=least)
@@ -148,7 +148,7 @@ class StudyPlan:
         return self.rounds_afforded >= self.rounds
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         whitening = self.whitening and asdict(self.whitening) | {"possible": self.whitening.possible}
         return asdict(self) | {
             "whitening": whitening,

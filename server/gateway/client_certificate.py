@@ -1,4 +1,4 @@
-"""Tells the application which certificate a TLS client showed, by ASGI's TLS extension, which uvicorn does not fill."""
+"""Gives the application the certificate that a TLS client showed: ASGI's TLS extension, which uvicorn does not fill."""
 
 import asyncio
 import ssl
@@ -12,32 +12,32 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from server.certificate_authority import public_pem
 
 
-class WithPeer:
-    """An application that learns the client's certificate (DER), or that there was none."""
+class WithClientCertificate:
+    """Passes the client's certificate (DER) to an application, or that there was none."""
 
     def __init__(self, app: ASGIApp, certificate: bytes | None) -> None:
         self._app, self._certificate = app, certificate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on."""
+        """Add the certificate to the request and pass it on."""
         chain = [self._certificate] if self._certificate else []
         scope.setdefault("extensions", {})["tls"] = {"client_cert_chain": chain}
         await self._app(scope, receive, send)
 
 
-class PeerProtocol(H11Protocol):
+class ClientCertificateProtocol(H11Protocol):
     """uvicorn's HTTP protocol, with the certificate of each connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Look at the handshake's result once per connection."""
         super().connection_made(transport)
-        found: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        certificate = found.getpeercert(binary_form=True) if found is not None else None
-        self.app = WithPeer(self.app, certificate)
+        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        self.app = WithClientCertificate(self.app, certificate)
 
 
-def peer_key(request: Request) -> str | None:
-    """Public key (PEM) of the client's certificate, which TLS has checked against the authority; None without one."""
+def client_key(request: Request) -> str | None:
+    """Return the public key (PEM) of the client's certificate, which TLS has checked; None without one."""
     chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
     if not chain:
         return None

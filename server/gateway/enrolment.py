@@ -17,9 +17,10 @@ from starlette.routing import BaseRoute, Route
 
 from server.certificate_authority import issue_node, public_pem, requested_key
 from server.flower.control import Control
-from server.gateway.client_certificate import peer_key
+from server.gateway.client_certificate import client_key
 from server.gateway.proxy import TokenBuckets
-from server.run_store import Node, Store
+from server.run_store.store import Store
+from server.run_store.values import Node
 from server.settings import Home
 from shared.errors import FedVaultError, PolicyRefusal, RunError
 from shared.files import write_private
@@ -76,7 +77,7 @@ class Enrolment:
 
     def admit(self, request: Request) -> str | None:
         """The node whose certificate a request came with, if it is not revoked and speaks with the same key."""
-        key = peer_key(request)
+        key = client_key(request)
         try:
             shown = base64.b64decode(request.headers.get(NODE_KEY_HEADER, ""), validate=True).decode()
         except (binascii.Error, UnicodeDecodeError):
@@ -134,7 +135,7 @@ class Enrolment:
         return {"name": node.name, "node_id": str(node.node_id), "certificate": certificate.decode()}
 
     def _renew(self, request: Request, body: bytes) -> dict[str, object]:
-        csr, key = str(json.loads(body)["csr"]).encode(), peer_key(request)
+        csr, key = str(json.loads(body)["csr"]).encode(), client_key(request)
         name = None if key is None else self._name_of(key)
         if name is None or public_pem(requested_key(csr)) != key:
             raise PolicyRefusal("Expected a node that is enrolled and not revoked.")
@@ -156,12 +157,12 @@ def revoke(store: Store, control: Control | None, name: str) -> None:
         try:
             control.unregister(node.node_id)
         except RunError as error:
-            log.warning("The gateway refuses %s; Flower could not be told: %s", name, error)
+            log.warning("The gateway refuses %s; Flower could not be reached: %s", name, error)
 
 
-def write_invite(found: Invite, path: Path) -> None:
+def write_invite(invite: Invite, path: Path) -> None:
     """Write an invite readable by this user alone: whoever has it can join."""
-    write_private(path, (found.model_dump_json(indent=1) + "\n").encode())
+    write_private(path, (invite.model_dump_json(indent=1) + "\n").encode())
 
 
 def _hash(token: str) -> str:

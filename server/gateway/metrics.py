@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from server.run_store import Node, Store
+from server.run_store.store import Store
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -22,22 +22,22 @@ class StoreCollector(Collector):
 
     Args:
         store: runs, rounds and nodes.
-        online: Flower's numbers of the nodes that are present now; None if that is not known.
+        present: returns Flower's numbers of the nodes that are present now; None if that is not known.
     """
 
-    def __init__(self, store: Store, online: Callable[[], set[int] | None]) -> None:
-        self._store, self._online = store, online
+    def __init__(self, store: Store, present: Callable[[], set[int] | None]) -> None:
+        self._store, self._present = store, present
 
     def collect(self) -> Iterable[Metric]:
-        """All of them."""
+        """Yield every metric."""
         runs, nodes = self._store.runs(), self._store.nodes()
         records = [record for run in runs for record, _evaluation in self._store.rounds(run.id)]
         yield _gauge("fedvault_runs", "Runs by state", "state", Counter(run.state for run in runs))
-        yield _gauge("fedvault_nodes", "Nodes by standing", "standing", Counter(map(_standing, nodes)))
-        online = self._online()
-        if online is not None:
-            present = {node.name: float(node.node_id in online) for node in nodes if node.enrolled and not node.revoked}
-            yield _gauge("fedvault_node_present", "Whether a node is connected", "node", present)
+        yield _gauge("fedvault_nodes", "Nodes by status", "status", Counter(node.status for node in nodes))
+        present = self._present()
+        if present is not None:
+            by_name = {node.name: float(node.node_id in present) for node in nodes if node.status == "enrolled"}
+            yield _gauge("fedvault_node_present", "Whether a node is connected", "node", by_name)
         yield _counter("fedvault_rounds", "Rounds by outcome", "outcome", Counter(r["outcome"] for r in records))
         yield self._replies(records)
         down = sum(record["bytes_down_per_node"] * len(record["asked"]) for record in records)
@@ -49,16 +49,16 @@ class StoreCollector(Collector):
         yield _counter("fedvault_round_seconds", "Seconds by phase of a round", "phase", seconds)
 
     def _replies(self, records: list[dict[str, Any]]) -> Metric:
-        found = CounterMetricFamily("fedvault_replies", "Nodes' answers to rounds", labels=["verdict", "reason"])
+        replies = CounterMetricFamily("fedvault_replies", "Nodes' answers to rounds", labels=["verdict", "reason"])
         for labels, count in Counter(verdict for record in records for verdict in _verdicts(record)).items():
-            found.add_metric(labels, count)
-        return found
+            replies.add_metric(labels, count)
+        return replies
 
 
-def build_metrics_app(store: Store, online: Callable[[], set[int] | None] = lambda: None) -> Starlette:
-    """`GET /metrics`."""
+def build_metrics_app(store: Store, present: Callable[[], set[int] | None] = lambda: None) -> Starlette:
+    """Return an application that answers `GET /metrics`."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StoreCollector(store, online))
+    registry.register(StoreCollector(store, present))
 
     def scrape(_request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
@@ -67,27 +67,22 @@ def build_metrics_app(store: Store, online: Callable[[], set[int] | None] = lamb
 
 
 def _verdicts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    found: dict[str, list[Any]] = {name: record[name] for name in ("accepted", "missing")}
-    for verdict, nodes in found.items():
-        yield from ((verdict, "") for _ in nodes)
+    for verdict in ("accepted", "missing"):
+        yield from ((verdict, "") for _ in record[verdict])
     for verdict, key in (("refused", "status"), ("rejected", "reason")):
         entries: list[dict[str, str]] = record[verdict]
         yield from ((verdict, entry[key]) for entry in entries)
 
 
-def _standing(node: Node) -> str:
-    return "revoked" if node.revoked else "enrolled" if node.enrolled else "invited"
-
-
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    found = GaugeMetricFamily(name, text, labels=[label])
+    gauge = GaugeMetricFamily(name, text, labels=[label])
     for value, count in sorted(values.items()):
-        found.add_metric([value], count)
-    return found
+        gauge.add_metric([value], count)
+    return gauge
 
 
 def _counter(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
-    found = CounterMetricFamily(name, text, labels=[label])
+    counter = CounterMetricFamily(name, text, labels=[label])
     for value, count in sorted(values.items()):
-        found.add_metric([value], count)
-    return found
+        counter.add_metric([value], count)
+    return counter

@@ -10,25 +10,25 @@ import uvicorn
 from server.certificate_authority import AUTHORITY, SERVER
 from server.flower.control import Control
 from server.flower.superlink import HOST, SECRET_HEADER
-from server.gateway.client_certificate import PeerProtocol
+from server.gateway.client_certificate import ClientCertificateProtocol
 from server.gateway.enrolment import Enrolment
 from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 from shared.errors import RunError, SettingsError
 
 log = logging.getLogger(__name__)
-MATCH_EVERY_S = 2.0
+SYNCHRONISE_EVERY_S = 2.0
 STOP_WITHIN_S = 3
 BURST_S = 4
 
 
 class Presence:
-    """Who is connected, as Flower last said; asked for anyway, and shown to Prometheus."""
+    """Keeps which nodes are connected, as Flower last reported, for Prometheus."""
 
     def __init__(self) -> None:
-        self.online: set[int] | None = None
+        self.nodes: set[int] | None = None
 
 
 def serve(home: Home) -> None:
@@ -54,12 +54,12 @@ def serve(home: Home) -> None:
         routes=enrolment.routes(),
     )
     if settings.metrics_port:
-        application_of_metrics = build_metrics_app(store, lambda: presence.online)
+        metrics_app = build_metrics_app(store, lambda: presence.nodes)
         metrics = uvicorn.Server(
-            uvicorn.Config(application_of_metrics, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
+            uvicorn.Config(metrics_app, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
         )
         threading.Thread(target=metrics.run, daemon=True).start()
-    threading.Thread(target=_keep_matching, args=(store, home, presence), daemon=True).start()
+    threading.Thread(target=_keep_synchronised, args=(store, home, presence), daemon=True).start()
     uvicorn.Server(tls_config(application, home.keys, host=settings.listen, port=settings.port)).run()
 
 
@@ -78,7 +78,7 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
         application,  # type: ignore[arg-type]
         host=host,
         port=port,
-        http=PeerProtocol,
+        http=ClientCertificateProtocol,
         ssl_certfile=certificate,
         ssl_keyfile=key,
         ssl_ca_certs=str(authority),
@@ -95,32 +95,32 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
     return config
 
 
-def match(store: Store, control: Control) -> set[int]:
-    """Make Flower's list of nodes what the store says: enrolled ones in, revoked ones out.
+def synchronise_nodes(store: Store, control: Control) -> set[int]:
+    """Make Flower's list of nodes agree with the store: enrolled ones in, revoked ones out.
 
     Returns:
-        Flower's numbers of the nodes that are online.
+        Flower's numbers of the nodes that are present.
 
     Raises:
         RunError: Flower does not answer.
     """
-    found = control.nodes()
-    known = {node.node_id for node in found if node.status != "unregistered"}
+    registered = control.nodes()
+    known = {node.node_id for node in registered if node.status != "unregistered"}
     for node in store.nodes():
         if node.enrolled and not node.revoked and node.node_id not in known:
             store.renumber(node.name, control.register(node.public_key))
             log.info("%s was registered with Flower again.", node.name)
         if node.revoked and node.node_id in known:
             control.unregister(node.node_id)
-    return {node.node_id for node in found if node.status == "online"}
+    return {node.node_id for node in registered if node.present}
 
 
-def _keep_matching(store: Store, home: Home, presence: Presence) -> None:
+def _keep_synchronised(store: Store, home: Home, presence: Presence) -> None:
     # a client of its own: httpx clients are not for two threads at once
     control, pause = Control(home), threading.Event()
-    while not pause.wait(MATCH_EVERY_S):
+    while not pause.wait(SYNCHRONISE_EVERY_S):
         try:
-            presence.online = match(store, control)
+            presence.nodes = synchronise_nodes(store, control)
         except RunError as error:
-            presence.online = None
+            presence.nodes = None
             log.debug("Flower is not there yet: %s", error)

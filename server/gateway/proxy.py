@@ -33,14 +33,14 @@ NOT_FORWARDED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
     b"host content-length cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
-REMEMBERED_PEERS = 10_000
+REMEMBERED_CLIENTS = 10_000
 SILENT_FOR_S = 600.0
 HTTP_OK = 200
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one peer may ask of the server."""
+    """How much one client may ask of the server."""
 
     body_bytes: int = 64 * 2**20
     """Largest request body."""
@@ -80,7 +80,7 @@ def build_gateway(
 
     Args:
         upstream: base URL of the SuperLink on loopback.
-        limits: per peer.
+        limits: per client.
         admit: decides who a request comes from.
         headers: added to what is forwarded: the SuperLink's secret.
         routes: what the gateway answers by itself, before everything else.
@@ -101,7 +101,7 @@ def build_gateway(
         node = admit(request)
         response = await _answer(request, node)
         _log(request, node, response.status_code)
-        if response.status_code == HTTP_OK and visitors.comes(str(node), _address(request)):
+        if response.status_code == HTTP_OK and visitors.connects(str(node), _address(request)):
             log.info("%s connects from %s.", node, _address(request))
         return response
 
@@ -124,36 +124,36 @@ def build_gateway(
 
 
 class Visitors:
-    """Who has been here lately: what tells a node that connects from one that goes on asking."""
+    """Keeps who has been here lately, to tell a node that connects from one that keeps asking."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock, self._last = clock, OrderedDict[tuple[str, str], float]()
 
-    def comes(self, node: str, address: str) -> bool:
-        """Whether this is its first request from there, or the first after a silence."""
+    def connects(self, node: str, address: str) -> bool:
+        """Return whether this is the node's first request from there, or the first after a silence."""
         now, before = self._clock(), self._last.pop((node, address), None)
         self._last[node, address] = now
-        if len(self._last) > REMEMBERED_PEERS:
+        if len(self._last) > REMEMBERED_CLIENTS:
             self._last.popitem(last=False)
         return before is None or now - before > SILENT_FOR_S
 
 
 class TokenBuckets:
-    """One bucket of tokens per peer, forgetting the peers that were silent longest."""
+    """One bucket of tokens per client; forgets the clients that were silent longest."""
 
     def __init__(self, per_second: float, burst: int, clock: Callable[[], float]) -> None:
         self._per_second, self._burst, self._clock = per_second, burst, clock
-        self._peers: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, peer: str, tokens_wanted: int = 1) -> bool:
+    def take(self, client: str, tokens_wanted: int = 1) -> bool:
         """Take tokens; False, and none are taken, if there are not enough."""
         now = self._clock()
-        tokens, since = self._peers.pop(peer, (float(self._burst), now))
+        tokens, since = self._clients.pop(client, (float(self._burst), now))
         tokens = min(self._burst, tokens + (now - since) * self._per_second)
         enough = tokens >= tokens_wanted
-        self._peers[peer] = (tokens - tokens_wanted if enough else tokens, now)
-        if len(self._peers) > REMEMBERED_PEERS:
-            self._peers.popitem(last=False)
+        self._clients[client] = (tokens - tokens_wanted if enough else tokens, now)
+        if len(self._clients) > REMEMBERED_CLIENTS:
+            self._clients.popitem(last=False)
         return enough
 
 

@@ -1,4 +1,6 @@
-"""One study run.
+"""One study run, round by round.
 
-`round` (rules without IO), `participants`, `cohort`, `update_filter`, `coordinator`, `checkpoints`, `evaluation`.
+In reading order: `round` (the rules, without IO), `participants` and `cohort` (who is asked), `update_bounds` and
+`update_filter` (which updates are accepted), `coordinator` (drives the rounds), `observer` (what it reports meanwhile),
+`checkpoints` (what survives a crash), `evaluation` (measures the adapter on a table of the server's operator).
 """

@@ -1,7 +1,7 @@
-"""What survives a crash: the global adapter and the history, written atomically after every round.
+"""Checkpoints survive a crash: the global adapter and the history, written atomically after every round.
 
 The vector is written first, then a JSON file that names its digest; each under a temporary name, flushed to disk and
-renamed. A torn or damaged pair is passed over in favour of the round before.
+renamed. A torn or damaged pair is skipped in favour of the round before.
 """
 
 import json
@@ -14,6 +14,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from server.earlier_names import read_record
 from shared.errors import RunError
 from shared.files import write_atomically
 from shared.protocol.messages import Vector, digest
@@ -23,7 +24,7 @@ KEPT_ROUNDS = 3
 
 @dataclass(frozen=True)
 class State:
-    """Everything needed to go on after `round`."""
+    """Everything needed to continue after `round`."""
 
     study_sha256: str
     study_run: str
@@ -55,13 +56,13 @@ class Checkpoints:
             self._vector(number).unlink(missing_ok=True)
 
     def keep_asked(self, number: int, nodes: Iterable[int]) -> None:
-        """Make durable whom a round asks, before it does; of older rounds this is forgotten."""
+        """Make durable whom a round is about to ask; older rounds are forgotten."""
         self.folder.mkdir(parents=True, exist_ok=True)
         plain = {"round": number, "nodes": sorted(nodes)}
         write_atomically(self.folder / "asked.json", json.dumps(plain).encode())
 
     def asked(self, number: int) -> list[int]:
-        """Whom a round had asked before the run was cut off; nobody if it had not begun, or cannot be read."""
+        """Return whom a round had asked before the run was cut off; nobody if it had not begun, or cannot be read."""
         try:
             plain = json.loads((self.folder / "asked.json").read_text())
             return [int(node) for node in plain["nodes"]] if plain["round"] == number else []
@@ -69,10 +70,10 @@ class Checkpoints:
             return []
 
     def latest(self, *, study_sha256: str, study_run: str) -> State | None:
-        """The newest state that is whole; None in an empty folder.
+        """Return the newest complete state; None in an empty folder.
 
         Raises:
-            RunError: the folder belongs to another study or run, or nothing in it is whole.
+            RunError: the folder belongs to another study or run, or nothing in it is complete.
         """
         numbers = sorted(self._rounds(), reverse=True)
         for number in numbers:
@@ -100,6 +101,7 @@ class Checkpoints:
             adapter = load(self._vector(number).read_bytes())["adapter"].astype(np.float32)
             if digest(adapter) != plain.pop("adapter_sha256"):
                 return None
+            plain["records"] = [read_record(record) for record in plain["records"]]
             return State(adapter=adapter, **plain)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None

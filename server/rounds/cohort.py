@@ -1,19 +1,19 @@
-"""Whom a round asks, where a study asks only some of those present.
+"""Which of the nodes present a round asks, where a study asks only some of them.
 
-Drawn by a keyed hash of run, round and node: as good as at random over rounds, and the same again after a crash, in a
-simulation to the last bit. A node more or less present changes no other node's place in the order. Nothing about
-privacy rests on the draw: it is no secret, no amplification is claimed for it, and noise is set for a node that joins
-every round.
+A keyed hash of run, round and node decides: over rounds this is as good as random, and it gives the same nodes again
+after a crash, in a simulation to the last bit. A node more or less present changes no other node's place in the order.
+Nothing about privacy rests on the draw: it is no secret, no amplification is claimed for it, and noise is set for a
+node that joins every round.
 """
 
 import hashlib
 from collections.abc import Collection, Sequence
 
 
-def drawn(
+def draw_cohort(
     members: Sequence[int], *, cohort: int | None, study_run: str, number: int, asked_before: Collection[int] = ()
 ) -> list[int]:
-    """The nodes that a round asks, sorted.
+    """Return the nodes that a round asks, sorted.
 
     Guarantee: whoever was asked before and is still present is asked again before anybody else is.
 
@@ -22,7 +22,7 @@ def drawn(
         cohort: how many are; None or more than there are: all.
         study_run: names the run.
         number: of the round.
-        asked_before: whom the same round asked before the server was cut off; they may have paid for it.
+        asked_before: nodes that the same round asked before the server was cut off; they may have paid for it.
     """
     if cohort is None or cohort >= len(members):
         return sorted(members)

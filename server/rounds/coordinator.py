@@ -1,7 +1,7 @@
 """Drives the rounds of one study run over a Flower Grid."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -10,8 +10,9 @@ from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.cohort import drawn
-from server.rounds.participants import Everyone, Roster
+from server.rounds.cohort import draw_cohort
+from server.rounds.observer import Observer
+from server.rounds.participants import AllPresent, Participants
 from server.rounds.round import Round, RoundRecord
 from server.rounds.update_filter import Accepted, Declined, inspect
 from shared.protocol.flower_records import encode_task, with_server_copy
@@ -23,49 +24,33 @@ LONGEST_POLL_S = 0.2
 Evaluate = Callable[[int, Vector], dict[str, Any]]
 
 
-class Observer(Protocol):
-    """Told what happens, while it happens."""
-
-    def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """These nodes are asked next; told before the first message leaves."""
-        ...
-
-    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-        """One more node has answered in this round: `accepted`, a refusal's code, or why it was kept out."""
-        ...
-
-    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
-        """A round is over and durable; None is the state before the first."""
-        ...
-
-
 class LedgerCopies(Protocol):
-    """What the server last saw of each node's ledger."""
+    """Keeps the server's copy of each node's ledger position."""
 
-    def last(self, node: int) -> LedgerPosition:
-        """For the next task."""
+    def ledger_position(self, node: int) -> LedgerPosition:
+        """Return the position to send with the node's next task."""
         ...
 
-    def saw(self, node: int, position: LedgerPosition) -> None:
-        """From a reply."""
+    def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
+        """Keep the position that a reply came with."""
         ...
 
 
 class NoLedgerCopies:
-    """Simulated sites have no ledger."""
+    """Keeps nothing: simulated sites have no ledger."""
 
-    def last(self, node: int) -> LedgerPosition:
-        """Nothing."""
+    def ledger_position(self, node: int) -> LedgerPosition:
+        """Return no position."""
         del node
         return NO_POSITION
 
-    def saw(self, node: int, position: LedgerPosition) -> None:
-        """Nothing to keep."""
+    def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
+        """Keep nothing."""
 
 
 @dataclass(frozen=True)
 class RunTerms:
-    """What the coordinator takes from a study; public."""
+    """The coordinator's terms, taken from the study; all public."""
 
     study_sha256: str
     study_run: str
@@ -73,13 +58,13 @@ class RunTerms:
     quorum: int
     deadline_s: float
     wire: Wire = "float32"
-    """How updates travel."""
+    """Encoding of the updates."""
     cohort: int | None = None
-    """How many are asked in a round; None asks everybody who is there."""
+    """How many nodes are asked in a round; None asks everyone present."""
 
 
 class Coordinator:
-    """Asks, folds replies in as they come, aggregates, writes a checkpoint, evaluates; round after round.
+    """Runs round after round: asks, folds replies in as they come, aggregates, writes a checkpoint, evaluates.
 
     Guarantee: a checkpoint is durable before the next round's first message leaves.
     Guarantee: replies are folded as they come and dropped, so memory does not grow with the number of nodes.
@@ -93,9 +78,9 @@ class Coordinator:
         aggregation: starts one round's collection for vectors of a length.
         checkpoints: where state is kept, and resumed from.
         evaluate: on data the server's operator owns, if any.
-        observer: told of progress.
-        roster: decides who is asked; default: everyone present.
-        echoes: keeps what nodes say of their ledgers.
+        observer: receives progress.
+        participants: decides who may be asked; default: everyone present.
+        ledger_copies: keeps the ledger positions that nodes report; default: none.
     """
 
     def __init__(
@@ -109,17 +94,17 @@ class Coordinator:
         checkpoints: Checkpoints,
         evaluate: Evaluate | None = None,
         observer: Observer | None = None,
-        roster: Roster | None = None,
+        participants: Participants | None = None,
         ledger_copies: LedgerCopies | None = None,
     ) -> None:
         self.grid, self.terms = grid, terms
-        self._roster = roster or Everyone(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
+        self._participants = participants or AllPresent(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
         self._ledger_copies = ledger_copies or NoLedgerCopies()
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
 
     def run(self) -> State:
-        """Run, or go on with, every round; returns the final state."""
+        """Run every round that is not finished yet; returns the final state."""
         state = self._resumed()
         for number in range(state.round + 1, self.terms.rounds + 1):
             adapter, record = self._round(number, state.adapter)
@@ -128,9 +113,9 @@ class Coordinator:
 
     def _resumed(self) -> State:
         terms = self.terms
-        found = self._checkpoints.latest(study_sha256=terms.study_sha256, study_run=terms.study_run)
-        if found is not None:
-            return found
+        latest = self._checkpoints.latest(study_sha256=terms.study_sha256, study_run=terms.study_run)
+        if latest is not None:
+            return latest
         start = State(terms.study_sha256, terms.study_run, 0, self._initial)
         return self._close(start, 0, self._initial, None)
 
@@ -153,18 +138,18 @@ class Coordinator:
 
     def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
-        nodes = self._asks(number)
+        nodes = self._choose_nodes(number)
         started = time.monotonic()
         current = Round(number, frozenset(nodes), self.terms.quorum, started + self.terms.deadline_s)
         collected = self._aggregation(len(adapter))
-        versions = {node: self._roster.version(node) for node in nodes}
+        versions = {node: self._participants.version(node) for node in nodes}
         # one encoding for all nodes of a version: the adapter is kept once
         contents = {version: encode_task(replace(task, version=version)) for version in set(versions.values())}
-        asked = [self._message(task, contents[versions[node]], node) for node in nodes]
+        messages = [self._message(task, contents[versions[node]], node) for node in nodes]
         if self._observer is not None:
             self._observer.asks(number, nodes)
         bytes_up = 0
-        for node, reply in self._replies(asked, current):
+        for node, reply in self._replies(messages, current):
             bytes_up = max(bytes_up, self._take_in(current, collected, task, node, reply))
         trained = time.monotonic()
         result = collected.result(adapter) if current.reached_quorum else adapter
@@ -172,19 +157,19 @@ class Coordinator:
         record = current.record(bytes_up=bytes_up, bytes_down=packed_bytes(len(adapter), "float32"), seconds=seconds)
         return result, record
 
-    def _asks(self, number: int) -> list[int]:
-        members, terms = self._roster.members(), self.terms
+    def _choose_nodes(self, number: int) -> list[int]:
+        members, terms = self._participants.members(), self.terms
         if terms.cohort is None:
             return members
         before = self._checkpoints.asked(number)
-        nodes = drawn(
+        nodes = draw_cohort(
             members, cohort=terms.cohort, study_run=terms.study_run, number=number, asked_before=frozenset(before)
         )
         self._checkpoints.keep_asked(number, {*before, *nodes})
         return nodes
 
     def _message(self, task: TrainTask, content: RecordDict, node: int) -> Message:
-        server_copy = self._ledger_copies.last(node)
+        server_copy = self._ledger_copies.ledger_position(node)
         if server_copy != NO_POSITION:
             content = with_server_copy(content, server_copy)
         return Message(content, node, "train", group_id=f"{task.study_run}/{task.round}", ttl=2 * self.terms.deadline_s)
@@ -193,39 +178,39 @@ class Coordinator:
         if not current.admits(node):
             return 0
         verdict = inspect(reply, task, largest_norm=self._largest_norm(task.round))
-        size, told = 0, "accepted"
+        size, outcome = 0, "accepted"
         if isinstance(verdict, Accepted):
             collected.add(verdict.update)
             current.accept(node)
             size = packed_bytes(len(verdict.update), task.wire)
         elif isinstance(verdict, Declined):
-            told = verdict.status.name.lower()
-            current.refuse(node, told)
-            self._roster.heard(node, verdict.status)
+            outcome = verdict.status.name.lower()
+            current.refuse(node, outcome)
+            self._participants.note_refusal(node, verdict.status)
         else:
-            told = str(verdict.reason)
-            current.reject(node, told)
+            outcome = str(verdict.reason)
+            current.reject(node, outcome)
         if verdict.ledger != NO_POSITION:
-            self._ledger_copies.saw(node, verdict.ledger)
+            self._ledger_copies.save_ledger_position(node, verdict.ledger)
         if self._observer is not None:
             answered = len(current.accepted) + len(current.refused) + len(current.rejected)
-            self._observer.answered(task.round, answered, len(current.asked), node=node, verdict=told)
+            self._observer.answered(task.round, answered, len(current.asked), node=node, verdict=outcome)
         return size
 
-    def _replies(self, asked: list[Message], current: Round) -> Iterable[tuple[int, Message]]:
+    def _replies(self, messages: list[Message], current: Round) -> Iterable[tuple[int, Message]]:
         # an error reply may come from the server's own address, so a reply is matched to the question, not the sender
         questions = {
             message_id: message.metadata.dst_node_id
-            for message_id, message in zip(self.grid.push_messages(asked), asked, strict=True)
+            for message_id, message in zip(self.grid.push_messages(messages), messages, strict=True)
             if message_id
         }
         pause = FIRST_POLL_S
         while questions and not current.closed(time.monotonic()):
-            came = False
+            arrived = False
             for reply in self.grid.pull_messages(list(questions)):
-                came = True
+                arrived = True
                 node = questions.pop(reply.metadata.reply_to_message_id, None)
                 yield (reply.metadata.src_node_id if node is None else node), reply
-            pause = FIRST_POLL_S if came else min(2 * pause, LONGEST_POLL_S)
-            if not came:
+            pause = FIRST_POLL_S if arrived else min(2 * pause, LONGEST_POLL_S)
+            if not arrived:
                 time.sleep(pause)

@@ -17,7 +17,7 @@ from shared.tasks.task_table import Table
 def evaluator(
     study: Study, source: Path, columns: Mapping[str, str], *, cache: Path | None = None
 ) -> Callable[[int, Vector], dict[str, Any]]:
-    """Load model and table once; what comes back measures an adapter.
+    """Load model and table once; return a function that measures an adapter.
 
     Args:
         study: as declared.
@@ -36,7 +36,7 @@ def evaluator(
     def evaluate_round(_number: int, adapter: Vector) -> dict[str, Any]:
         model.load(adapter)
         tokens = study.performance.micro_batch_tokens
-        found = evaluate(model, records, tokens=tokens, batch_of=activations.batch, sizes=activations.sizes())
-        return model.kind.metrics(found.evidence) | {"records": len(found.evidence)}
+        result = evaluate(model, records, tokens=tokens, batch_of=activations.batch, sizes=activations.sizes())
+        return model.kind.metrics(result.evidence) | {"records": len(result.evidence)}
 
     return evaluate_round

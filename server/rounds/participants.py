@@ -1,8 +1,8 @@
-"""Who is asked in a round: everyone present, or those whose operators have said yes to the study.
+"""Who takes part in a round: every node present, or those whose operators have approved the study.
 
-In a deployment a study is first shown to every node; its operator decides in minutes or days. The first round begins
-when enough have said yes and nobody present is still thinking, or has thought for longer than a round may take. Whoever
-says yes later joins the next round; whoever comes back is asked again.
+In a deployment a study is first offered to every node; its operator decides in minutes or days. The first round begins
+when enough have approved and nobody present is still undecided, or has been undecided for longer than a round may take.
+Whoever approves later joins the next round; whoever comes back is asked again.
 """
 
 import logging
@@ -23,32 +23,32 @@ log = logging.getLogger(__name__)
 POLL_S = 0.2
 ASK_AGAIN_S, ASK_SELDOM_S, LONGEST_PAUSE_S = 2.0, 30.0, 60.0
 OFFER_LIFE_S = 120.0
-SOON = (None, Status.AWAITING_APPROVAL, Status.FAILED, Status.REFUSED_LEDGER)
-"""What may be otherwise in a moment: a person is there, a vault starts, a command holds the ledger."""
+CHANGES_QUICKLY = (None, Status.AWAITING_APPROVAL, Status.FAILED, Status.REFUSED_LEDGER)
+"""Answers that may be others in a moment: a person is there, a vault starts, a command holds the ledger."""
 
 
-class Roster(Protocol):
-    """Decides who is asked."""
+class Participants(Protocol):
+    """Decides which nodes may be asked."""
 
     def members(self) -> list[int]:
-        """Nodes to ask now, sorted; waits until there are enough.
+        """Return the nodes that may be asked now, sorted; waits until there are enough.
 
         Raises:
             RunError: there will not be enough.
         """
         ...
 
-    def heard(self, node: int, status: Status) -> None:
-        """A node's answer to a round."""
+    def note_refusal(self, node: int, status: Status) -> None:
+        """Take note of a node that answered a round without an update."""
         ...
 
     def version(self, node: int) -> int:
-        """The version of the protocol to ask it in."""
+        """Return the version of the protocol to ask this node in."""
         ...
 
 
-class Everyone:
-    """All nodes that are present.
+class AllPresent:
+    """Lets every node take part that is present.
 
     Args:
         grid: Flower's.
@@ -60,7 +60,7 @@ class Everyone:
         self._grid, self._quorum, self._patience_s = grid, quorum, patience_s
 
     def members(self) -> list[int]:
-        """Everyone, as soon as there are enough."""
+        """Return everyone present as soon as there are enough."""
         deadline = time.monotonic() + self._patience_s
         while len(nodes := sorted(self._grid.get_node_ids())) < self._quorum:
             if time.monotonic() >= deadline:
@@ -71,89 +71,89 @@ class Everyone:
             time.sleep(POLL_S)
         return nodes
 
-    def heard(self, node: int, status: Status) -> None:
-        """Changes nothing."""
+    def note_refusal(self, node: int, status: Status) -> None:
+        """Change nothing: a refusal concerns one round."""
 
     def version(self, node: int) -> int:
-        """Ours: they are of our own age."""
+        """Return our own newest version: these nodes run the same code."""
         del node
         return SPOKEN.newest
 
 
 @dataclass
-class Stances:
-    """What is known of each node: pure bookkeeping.
+class Answers:
+    """Keeps each node's latest answer to the offer: pure bookkeeping.
 
     | a node that | is |
     |---|---|
-    | said yes and is present | a member |
-    | has not answered, or awaits its operator, and is present | undecided, and asked again: soon at first |
-    | said no | asked again, seldom: an operator may change a policy |
+    | has approved and is present | a member |
+    | has not answered, or awaits its operator, and is present | undecided, and asked again: quickly at first |
+    | has refused | asked again, seldom: an operator may change a policy |
 
-    Whoever thinks for an hour may think for days, so a pause is a quarter of what has been thought already.
+    Whoever has been undecided for an hour may stay so for days, so a pause is a quarter of the time that has passed.
     """
 
     by_node: dict[int, Status] = field(default_factory=dict)
     asked_at: dict[int, float] = field(default_factory=dict)
     since: dict[int, float] = field(default_factory=dict)
-    """When each node was first asked, or last said something new."""
+    """When each node was first asked, or its answer last changed."""
 
     def due(self, present: set[int], now: float) -> list[int]:
-        """Nodes to ask now."""
+        """Return the nodes to ask now."""
         return sorted(node for node in present if self._due(node, now))
 
     def members(self, present: set[int]) -> list[int]:
-        """Nodes that said yes."""
+        """Return the nodes present that have approved."""
         return sorted(node for node in present if self.by_node.get(node) is Status.APPROVED)
 
     def undecided(self, present: set[int]) -> list[int]:
-        """Nodes whose answer is still to come."""
+        """Return the nodes present whose answer is still to come."""
         return sorted(
             node for node in present if self.by_node.get(node, Status.AWAITING_APPROVAL) is Status.AWAITING_APPROVAL
         )
 
-    def asked(self, node: int, now: float) -> None:
-        """A node was asked."""
+    def note_asked(self, node: int, now: float) -> None:
+        """Take note that a node was asked."""
         self.asked_at[node] = now
         self.since.setdefault(node, now)
 
-    def said(self, node: int, status: Status, now: float) -> None:
-        """A node answered."""
+    def note(self, node: int, status: Status, now: float) -> None:
+        """Take note of a node's answer."""
         if self.by_node.get(node) is not status:
             self.since[node] = now
         self.by_node[node] = status
 
     def forget(self, node: int) -> None:
-        """A node has to be asked anew."""
+        """Drop all that is known of a node, so that it is asked anew."""
         for known in (self.by_node, self.asked_at, self.since):
             known.pop(node, None)
 
-    def told(self, present: set[int]) -> dict[str, list[int]]:
-        """Who stands how, for people."""
-        found: dict[str, list[int]] = {}
+    def by_status(self, present: set[int]) -> dict[str, list[int]]:
+        """Return the nodes present by their answer, in words for people."""
+        nodes: dict[str, list[int]] = {}
         for node in sorted(present):
-            stance = self.by_node.get(node)
-            found.setdefault("no_answer_yet" if stance is None else stance.name.lower(), []).append(node)
-        return found
+            answer = self.by_node.get(node)
+            nodes.setdefault("no_answer_yet" if answer is None else answer.name.lower(), []).append(node)
+        return nodes
 
     def _due(self, node: int, now: float) -> bool:
-        stance, asked = self.by_node.get(node), self.asked_at.get(node)
-        if stance is Status.APPROVED or asked is None:
-            return stance is not Status.APPROVED
-        shortest = ASK_AGAIN_S if stance in SOON else ASK_SELDOM_S
-        thought = now - self.since.get(node, asked)
-        return now - asked >= min(LONGEST_PAUSE_S, max(shortest, thought / 4))
+        answer, asked = self.by_node.get(node), self.asked_at.get(node)
+        if answer is Status.APPROVED or asked is None:
+            return answer is not Status.APPROVED
+        shortest = ASK_AGAIN_S if answer in CHANGES_QUICKLY else ASK_SELDOM_S
+        undecided_for = now - self.since.get(node, asked)
+        return now - asked >= min(LONGEST_PAUSE_S, max(shortest, undecided_for / 4))
 
 
-class Approving:
-    """Nodes whose operators have said yes.
+class ApprovedOnly:
+    """Lets those nodes take part whose operators have approved the study.
 
     Args:
         grid: Flower's.
         offer: the study run.
         quorum: fewest members.
-        patience_s: how long the undecided are waited for once there are enough.
-        on_change: told who is present, by stance, whenever it changes.
+        patience_s: how long to wait for the undecided once there are enough.
+        on_change: receives the nodes present, by their answer, whenever that changes.
     """
 
     def __init__(
@@ -163,26 +163,26 @@ class Approving:
         *,
         quorum: int,
         patience_s: float,
-        on_change: Callable[[dict[str, list[int]]], None] = lambda _told: None,
+        on_change: Callable[[dict[str, list[int]]], None] = lambda _by_status: None,
     ) -> None:
         self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
         self._spoken = offer.versions
         self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
-        self._stances, self._open, self._versions = Stances(), dict[str, int](), dict[int, int]()
-        self._begun, self._told = False, dict[str, list[int]]()
+        self._answers, self._open, self._versions = Answers(), dict[str, int](), dict[int, int]()
+        self._begun, self._reported = False, dict[str, list[int]]()
 
     def members(self) -> list[int]:
-        """Those who said yes; waits for ever, since people decide in their own time."""
+        """Return those that have approved; waits for ever, since people decide in their own time."""
         enough_since: float | None = None
         while True:
             present, now = set(self._grid.get_node_ids()), time.monotonic()
-            self._ask(self._stances.due(present, now), now)
-            self._listen()
-            members = self._stances.members(present)
-            self._tell(self._stances.told(present))
+            self._ask(self._answers.due(present, now), now)
+            self._collect()
+            members = self._answers.members(present)
+            self._report(self._answers.by_status(present))
             if len(members) < self._quorum:
                 enough_since = None
-            elif self._begun or not self._stances.undecided(present):
+            elif self._begun or not self._answers.undecided(present):
                 break
             else:
                 enough_since = enough_since or now
@@ -192,13 +192,13 @@ class Approving:
         self._begun = True
         return members
 
-    def heard(self, node: int, status: Status) -> None:
-        """A node that does not know the run any more is shown it again."""
+    def note_refusal(self, node: int, status: Status) -> None:
+        """Offer the study again to a node that does not know the run any more."""
         if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY, Status.REFUSED_VERSION):
-            self._stances.forget(node)
+            self._answers.forget(node)
 
     def version(self, node: int) -> int:
-        """The newest that the node speaks as well, as its stance said."""
+        """Return the newest version that the node speaks as well, by its answer to the offer."""
         return self._versions.get(node, self._spoken.newest)
 
     def _ask(self, nodes: list[int], now: float) -> None:
@@ -207,38 +207,38 @@ class Approving:
         ]
         if messages:
             for message_id, node in zip(self._grid.push_messages(messages), nodes, strict=True):
-                self._stances.asked(node, now)
+                self._answers.note_asked(node, now)
                 if message_id:
                     self._open[message_id] = node
 
-    def _listen(self) -> None:
+    def _collect(self) -> None:
         if not self._open:
             return
         for reply in self._grid.pull_messages(list(self._open)):
             node = self._open.pop(reply.metadata.reply_to_message_id, None)
             if node is None or not reply.has_content():
                 continue
-            status = self._stance(node, reply)
+            status = self._answer(node, reply)
             if status is not None:
-                self._stances.said(node, status, time.monotonic())
+                self._answers.note(node, status, time.monotonic())
 
-    def _stance(self, node: int, reply: Message) -> Status | None:
+    def _answer(self, node: int, reply: Message) -> Status | None:
         try:
-            found = decode_offer_reply(reply.content)
+            answer = decode_offer_reply(reply.content)
         except VersionError as error:
             log.warning("Node %d: %s", node, error)
             return Status.REFUSED_VERSION
         except PeerError:
             return None
-        common = self._spoken.common(found.versions)
-        if common is None or found.status is Status.REFUSED_VERSION:
+        common = self._spoken.common(answer.versions)
+        if common is None or answer.status is Status.REFUSED_VERSION:
             message = "Node %d speaks protocol versions %d to %d, this study needs %d to %d: update the older side."
-            log.warning(message, node, *found.versions, *self._spoken)
+            log.warning(message, node, *answer.versions, *self._spoken)
             return Status.REFUSED_VERSION
         self._versions[node] = common
-        return found.status if found.study_run == self._run else None
+        return answer.status if answer.study_run == self._run else None
 
-    def _tell(self, found: dict[str, list[int]]) -> None:
-        if found != self._told:
-            self._told = found
-            self._on_change(found)
+    def _report(self, by_status: dict[str, list[int]]) -> None:
+        if by_status != self._reported:
+            self._reported = by_status
+            self._on_change(by_status)

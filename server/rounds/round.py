@@ -2,7 +2,7 @@
 
 Rules
 1. Every node present at the start is asked, once; or a cohort of them, as `server/rounds/cohort.py` draws it.
-2. The first answer of a node counts; a second one, or one from a node that was not asked, is quarantined.
+2. The first answer of a node counts; a second one, or one from a node that was not asked, is rejected.
 3. The round closes when every asked node has answered, or at its deadline; who is silent then is `missing`.
 4. A refusal or failure is an answer: it is recorded with its code and costs the round nothing else.
 5. With fewer accepted updates than the quorum the round is `skipped` and the global adapter stays as it was.
@@ -16,7 +16,7 @@ from shared.errors import SettingsError
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What happened in one round; goes into checkpoints and results."""
+    """One finished round, as checkpoints and results keep it."""
 
     round: int
     outcome: Literal["aggregated", "skipped"]
@@ -34,7 +34,7 @@ class RoundRecord:
     """By phase."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Return plain values for JSON."""
         return dict(vars(self))
 
 
@@ -57,7 +57,7 @@ class Round:
             raise SettingsError(f"Expected at least one node to ask in round {self.number}, got none.")
 
     def admits(self, node: int) -> bool:
-        """Whether this is the first answer of a node that was asked; anything else is quarantined here."""
+        """Whether this is the first answer of a node that was asked; anything else is rejected here."""
         if node not in self.asked:
             self.rejected.append({"node": node, "reason": "stranger"})
             return False
@@ -68,19 +68,19 @@ class Round:
         return True
 
     def accept(self, node: int) -> None:
-        """The node's update was let in."""
+        """Take note that a node's update was accepted."""
         self.accepted.append(node)
 
     def reject(self, node: int, reason: str) -> None:
-        """The node's update was kept out."""
+        """Take note that a node's update was rejected, and why."""
         self.rejected.append({"node": node, "reason": reason})
 
     def refuse(self, node: int, status: str) -> None:
-        """The node answered without an update."""
+        """Take note that a node answered with a code instead of an update."""
         self.refused.append({"node": node, "status": status})
 
     def closed(self, now: float) -> bool:
-        """Nothing more to wait for."""
+        """Whether there is nothing more to wait for."""
         return self._answered >= self.asked or now >= self.deadline
 
     @property
@@ -89,7 +89,7 @@ class Round:
         return len(self.accepted) >= self.quorum
 
     def record(self, *, bytes_up: int, bytes_down: int, seconds: dict[str, float]) -> RoundRecord:
-        """Close the books."""
+        """Return the record of a round that is over."""
         return RoundRecord(
             round=self.number,
             outcome="aggregated" if self.reached_quorum else "skipped",

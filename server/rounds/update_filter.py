@@ -1,24 +1,22 @@
-"""The update firewall: a reply is let in, or kept out with a reason. Nothing a node sends can end a run."""
+"""The update filter: accepts a reply, or rejects it with a reason. Nothing a node sends can end a run."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from flwr.app import Message
 
+from server.rounds.update_bounds import LARGEST_NORM
 from shared.errors import EncodingError, PeerError, VersionError
-from shared.privacy.update_bounds import largest_signal, noise_deviation
 from shared.protocol.flower_records import decode_reply
 from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, TrainReply, TrainTask, Vector
 
-LARGEST_NORM = 1000.0
 BLOCK = 2**15  # floats that are looked at once: no copy of a whole adapter is made
 
 
 class Reason(StrEnum):
-    """Why a reply was kept out."""
+    """The reason why a reply was rejected."""
 
     NODE_ERROR = "node-error"
     MALFORMED = "malformed"
@@ -41,20 +39,20 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Declined:
-    """The node answered with a code."""
+    """A node's own refusal, by its code."""
 
     status: Status
     ledger: LedgerPosition = NO_POSITION
-    """As above: a round that failed after it was paid for is in the ledger too."""
+    """The node's ledger: a round that failed after it was paid for is in it too."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """The reply is kept out."""
+    """A reply that is not used, and why."""
 
     reason: Reason
     ledger: LedgerPosition = NO_POSITION
-    """As above, if it was an answer to this round at all."""
+    """The node's ledger, if this was an answer to this round at all."""
 
 
 def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Declined | Rejected:
@@ -63,7 +61,7 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
     Args:
         message: as it came from Flower; may hold an error, or anything.
         task: what the node was asked.
-        largest_norm: bound on the update's l2 norm, from `largest_plausible_norm`.
+        largest_norm: bound on the update's l2 norm, from `norm_bound`.
     """
     if not message.has_content():
         return Rejected(Reason.NODE_ERROR)
@@ -87,43 +85,6 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
     return Rejected(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
 
 
-def largest_plausible_norm(
-    *,
-    rate: float,
-    factors: Sequence[float],
-    clip_norm: float,
-    noise_multiplier: float,
-    expected_batch: float,
-    divisor: float,
-    dimension: int,
-) -> float:
-    """Bound the norm of an honest update of one round from public numbers.
-
-    One step moves by rate x factor x (sum of clipped gradients + noise) / L. The noise vector's length is at most
-    sigma C (sqrt(d) + 6) (Gaussian concentration: above with probability e^-18).
-
-    Args:
-        rate: largest learning rate of any trained tensor.
-        factors: learning-rate factor of every step of the round.
-        clip_norm: C.
-        noise_multiplier: sigma.
-        expected_batch: of the site whose honest updates may be longest.
-        divisor: L, of that site's sums.
-        dimension: floats in the update.
-    """
-    signal = largest_signal(
-        rate=rate, factors=factors, clip_norm=clip_norm, expected_batch=expected_batch, divisor=divisor
-    )
-    noise = noise_deviation(
-        rate=rate,
-        factors=factors,
-        clip_norm=clip_norm,
-        noise_multiplier=noise_multiplier,
-        divisor=divisor,
-    )
-    return signal + noise * (math.sqrt(dimension) + 6)
-
-
 def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:
     if (reply.study_sha256, reply.study_run) != (task.study_sha256, task.study_run):
         return Reason.WRONG_STUDY
@@ -140,7 +101,6 @@ def _implausible(update: Vector, task: TrainTask, largest_norm: float) -> Reason
         return Reason.NOT_FINITE
     if norm == 0:
         return Reason.NO_MOVEMENT
-    # the absolute bound keeps the fixed-point sum of a million nodes from overflowing whatever a study declares
     if norm > min(largest_norm, LARGEST_NORM):
         return Reason.NORM
     return None

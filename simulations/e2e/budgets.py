@@ -97,10 +97,10 @@ def _short_study(scene: Scene, members: list[str]) -> list[Record]:
     # the one whose budget this is about says yes first: a round may begin before the last one has
     federation.approve(sorted(members, key=lambda name: name != scene.tight), run)
     wait_until(lambda: federation.run(run)["state"] == "finished", "the short study is finished", timeout_s=300.0)
-    told = [json.loads(line) for line in federation.server("logs", run, "--json").splitlines()]
-    stances = [event["body"] for event in told if event["kind"] == "stances"][-1]
-    if stances.get("refused_budget", []) != refusing:
-        raise Impatience(f"expected {refusing} to refuse for their budgets, got {stances}")
+    events = [json.loads(line) for line in federation.server("logs", run, "--json").splitlines()]
+    present = [event["body"] for event in events if event["kind"] == "present"][-1]
+    if present.get("refused_budget", []) != refusing:
+        raise Impatience(f"expected {refusing} to refuse for their budgets, got {present}")
     found: list[Record] = federation.run(run)["history"]
     return found
 

@@ -96,7 +96,7 @@ def _late_and_back(scene: Scene, name: str, stopped: list[int]) -> str:
 
 
 def misbehaving(scene: Scene, kind: str) -> str:
-    """A node that sends something wrong: kept out with its reason, the round goes on."""
+    """A node that sends something wrong: rejected with its reason, and the round continues."""
     number = scene.node_id(scene.rogue)
     with _rogue(scene, kind):
         if kind == "replay":
@@ -108,12 +108,12 @@ def misbehaving(scene: Scene, kind: str) -> str:
                 {"node": number, "reason": EXPECTED[kind]} in record["rejected"]
                 or (kind == "huge" and _late(record, number))
             ),
-            f"{scene.rogue} is kept out for {EXPECTED[kind]}",
+            f"{scene.rogue} is rejected for {EXPECTED[kind]}",
         )
     if number in record["accepted"] or record["outcome"] != "aggregated":
         raise Impatience(f"round {record}")
     reason = [entry["reason"] for entry in record["rejected"]] or ["its bytes were not taken"]
-    return f"kept out of round {record['round']}: {reason[0]}"
+    return f"rejected in round {record['round']}: {reason[0]}"
 
 
 def revoked(scene: Scene) -> str:

@@ -16,7 +16,7 @@ import grpc
 import psutil
 
 from client.link.vault_client import VaultClient
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 
 T = TypeVar("T")

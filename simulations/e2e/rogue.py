@@ -43,7 +43,7 @@ class Rogue:
         return OfferReply(offer.study_run, Status.APPROVED)
 
     def train(self, task: TrainTask) -> TrainReply:
-        """Something that must be kept out."""
+        """Return something that must be rejected."""
         reply = TrainReply(
             task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, self._update(task)
         )

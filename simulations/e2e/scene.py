@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 from shared.study.declaration import Study
 from simulations.e2e.federation import Federation, wait_until

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from client.vault.records.splits import Split, splits_of
-from server.forecast.forecast import study_plan
+from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
 from shared.base_models.locate import find
@@ -193,10 +193,10 @@ def _too_small(site: Site, scenario: Scenario) -> str:
 
 def _noise_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:
     study = scenario.as_study()
-    planned = study_plan(study, layout_of(study), {site.name: site.declared_size for site in sites})
-    if planned.prospect is Prospect.ENOUGH:
+    forecast = forecast_study(study, layout_of(study), {site.name: site.declared_size for site in sites})
+    if forecast.prospect is Prospect.ENOUGH:
         return []
-    return [verdict(planned, [])[0] + " `fedvault-sim plan` says what would help."]
+    return [verdict(forecast, [])[0] + " `fedvault-sim plan` says what would help."]
 
 
 def _delta_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:

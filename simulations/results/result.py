@@ -8,7 +8,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, PlainSerializer, ValidationError
+from pydantic import AliasChoices, BaseModel, Field, PlainSerializer, ValidationError
 
 from shared.errors import SettingsError
 from shared.files import write_atomically
@@ -93,8 +93,8 @@ class RoundResult(Section):
     """Wall time, evaluation included."""
     accepted: int
     """Updates aggregated."""
-    rejected: list[dict[str, str]]
-    """Replies kept out: {site, reason}."""
+    rejected: list[dict[str, str]] = Field(validation_alias=AliasChoices("rejected", "quarantined"))
+    """Replies that were rejected: {site, reason}."""
     refused: list[dict[str, str]]
     """Replies without an update: {site, status}."""
     missing: list[str]

@@ -83,7 +83,7 @@ def test_a_killed_superlink_and_gateway_are_back_and_so_are_the_nodes(scene: Sce
 
 
 @pytest.mark.parametrize("kind", ["nan", "shape", "norm", "stale", "replay"])
-def test_a_node_that_misbehaves_is_kept_out(scene: Scene, kind: str) -> None:
+def test_a_node_that_misbehaves_is_rejected(scene: Scene, kind: str) -> None:
     assert faults.EXPECTED[kind] in faults.misbehaving(scene, kind)
 
 

@@ -70,7 +70,7 @@ def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: 
     (study,) = blocks(SERVER, "toml")
     (server.folder / "study.toml").write_text(study.replace("= 1000 ", "= 50 "))
     nodes = [enrolled(server, tmp_path, name) for name in ("st-mary", "north", "west")]
-    wait_until(lambda: online(server) == ["north", "st-mary", "west"], "all are online")
+    wait_until(lambda: present(server) == ["north", "st-mary", "west"], "all are present")
 
     assert json.loads(server.types(".venv/bin/fedvault-server plan", "--json"))["rounds"] == 4
     server.types(".venv/bin/fedvault-server run")
@@ -125,9 +125,11 @@ def enrolled(server: Reader, tmp_path: Path, name: str) -> Reader:
     return node
 
 
-def online(server: Reader) -> list[str]:
+def present(server: Reader) -> list[str]:
     return [
-        node["name"] for node in json.loads(server.types(".venv/bin/fedvault-server nodes", "--json")) if node["online"]
+        node["name"]
+        for node in json.loads(server.types(".venv/bin/fedvault-server nodes", "--json"))
+        if node["present"]
     ]
 
 

@@ -148,7 +148,7 @@ def parse(program: str, arguments: list[str]) -> None:
 
 def application(program: str) -> Any:
     if program == "fedvault-server":
-        from server.cli import cli
+        from server.cli.app import cli
     elif program == "fedvault-node":
         from client.cli import cli
     else:

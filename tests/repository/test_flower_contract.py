@@ -22,7 +22,6 @@ CALLED: dict[str, str] = {
     "flwr.app.message.remove_content_from_message": "message",
     "flwr.app.metadata.Metadata": "run_id message_id src_node_id dst_node_id reply_to_message_id group_id created_at "
     "ttl message_type src_task_id dst_task_id",
-    "flwr.cli.build.build_fab_from_files": "files",
     "flwr.common.serde.context_from_proto": "context_proto",
     "flwr.common.serde.fab_to_proto": "fab",
     "flwr.common.serde.message_from_proto": "message_proto",
@@ -69,8 +68,7 @@ NAMED = {
     "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError ObjectUnavailableError",
     "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",
     "flwr.supercore.task_identity": "TaskIdentity",
-    "flwr.proto.control_pb2": "ListNodesRequest RegisterNodeRequest StartRunRequest StopRunRequest "
-    "UnregisterNodeRequest",
+    "flwr.proto.control_pb2": "ListNodesRequest RegisterNodeRequest StartRunRequest UnregisterNodeRequest",
     "flwr.proto.fleet_pb2": "ActivateNodeRequest DeactivateNodeRequest PullMessagesRequest PushMessagesRequest",
     "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
     "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest",
@@ -82,7 +80,7 @@ NAMED = {
 METHODS = {
     "flwr.supernode.fleet_http_client.FleetHttpClient": "ActivateNode DeactivateNode SendNodeHeartbeat PullMessages "
     "PushMessages PullObject PushObject ConfirmMessageReceived close",
-    "flwr.supercore.control.ControlHttpClient": "RegisterNode UnregisterNode ListNodes StartRun StopRun close "
+    "flwr.supercore.control.ControlHttpClient": "RegisterNode UnregisterNode ListNodes StartRun close "
     "from_server_address",
     "flwr.supercore.runtime.RuntimeHttpClient": "AcquireTask PullTaskInput PushTaskOutput SendTaskHeartbeat close "
     "PullMessages PullObject ConfirmMessageReceived from_server_address",
@@ -97,10 +95,7 @@ FIELDS = {
     "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
     "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
 }
-MOVED = (
-    "Flower moved {0}: look at what replaced it, change client/link/fleet.py or server/flower/control.py, "
-    "then this table."
-)
+MOVED = "Flower moved {0}: look at what replaced it, change client/link/fleet.py or server/flower, then this table."
 
 
 def looked_up(name: str) -> Any:

@@ -18,7 +18,7 @@ from client.link.loop import answered
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
-from server.rounds.participants import Approving
+from server.rounds.participants import ApprovedOnly
 from shared.errors import PeerError, VersionError
 from shared.protocol.flower_records import decode_task, encode_task
 from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
@@ -96,7 +96,7 @@ def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPat
         largest_norm=lambda _number: 100.0,
         aggregation=UniformMean,
         checkpoints=Checkpoints(folder),
-        roster=Approving(node, offer, quorum=1, patience_s=0.0),
+        participants=ApprovedOnly(node, offer, quorum=1, patience_s=0.0),
     )
     (record,) = coordinator.run().records
     return ["accepted" for _ in record["accepted"]] + [entry["status"] for entry in record["refused"]]
@@ -129,14 +129,14 @@ def test_a_node_without_a_common_version_is_told_to_the_operator_and_never_asked
     node_speaks: Versions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     node: Any = Node(node_speaks, monkeypatch)
-    told: list[Any] = []
-    asked = Approving(node, StudyOffer("r-1", "{}"), quorum=1, patience_s=0.0, on_change=told.append)
+    reports: list[Any] = []
+    asked = ApprovedOnly(node, StudyOffer("r-1", "{}"), quorum=1, patience_s=0.0, on_change=reports.append)
     monkeypatch.setattr(
-        server.rounds.participants.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt)
+        server.rounds.participants.time, "sleep", lambda _s: reports and (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         asked.members()
-    assert set(told[-1]) == {"refused_version"}
+    assert set(reports[-1]) == {"refused_version"}
     assert f"speaks protocol versions {node_speaks.oldest} to {node_speaks.newest}" in caplog.text
 
 
@@ -159,15 +159,15 @@ def test_an_older_node_refuses_the_version_of_a_study_whose_encoding_it_cannot_k
     node_speaks: Versions | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     node: Any = Node(node_speaks, monkeypatch)
-    told: list[Any] = []
+    reports: list[Any] = []
     offer = StudyOffer("r-1", "{}", spoken_for("int8"))
-    asked = Approving(node, offer, quorum=1, patience_s=0.0, on_change=told.append)
+    asked = ApprovedOnly(node, offer, quorum=1, patience_s=0.0, on_change=reports.append)
     monkeypatch.setattr(
-        server.rounds.participants.time, "sleep", lambda _s: told and (_ for _ in ()).throw(KeyboardInterrupt)
+        server.rounds.participants.time, "sleep", lambda _s: reports and (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         asked.members()
-    assert set(told[-1]) == {"refused_version"} and "this study needs 5 to 5" in caplog.text
+    assert set(reports[-1]) == {"refused_version"} and "this study needs 5 to 5" in caplog.text
     assert spoken_for("float32") == SPOKEN, "nothing new is asked of anybody"
 
 

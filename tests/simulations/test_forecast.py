@@ -99,7 +99,9 @@ def test_the_command_prints_a_plan_and_the_same_as_json(
         return capsys.readouterr().out
 
     found = json.loads(plan("--json", "--set", "privacy.epsilon=0.02"))
-    assert found["prospect"] == "nothing" and found["verdict"].startswith("This will not learn") and found["help"]
+    assert (
+        found["prospect"] == "nothing" and found["verdict"].startswith("This will not learn") and found["suggestions"]
+    )
     assert set(found["minutes"]) == {"east", "north", "south"}
     assert "This will not learn" in plan("--no-timing", "--set", "privacy.epsilon=0.02")
     assert "fedvault-sim plan" in plan("--help")

@@ -1,7 +1,7 @@
 """What aggregation costs the server: memory at 4 and at 1,000 nodes, and time beside one pass over the bytes.
 
-The whole server side of a round runs, from the coordinator over the intake to the checkpoint; only the nodes are not
-there: the grid makes each reply when it is pulled.
+The whole server side of a round runs, from the coordinator over the update filter to the checkpoint; only the nodes
+are not there: the grid makes each reply when it is pulled.
 """
 
 import tempfile

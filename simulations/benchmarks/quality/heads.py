@@ -16,7 +16,7 @@ import torch
 
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from server.aggregation.mean import UniformMean
-from server.forecast.forecast import study_plan
+from server.forecast.forecast import forecast_study
 from shared.adapted_model.frozen_activations import FrozenActivations, open_activations
 from shared.adapted_model.model import build, layout_of
 from shared.base_models.locate import find
@@ -181,10 +181,10 @@ class Federation:
 def chosen(name: str, federation: Federation, study: Study, sizes: Sequence[int]) -> Choice:
     """The fixed rates and the plan's, on one study."""
     declared = {str(place): declared_size(size) for place, size in enumerate(sizes)}
-    planned = study_plan(study, layout_of(study), declared)
-    if planned.head_start is None:
+    forecast = forecast_study(study, layout_of(study), declared)
+    if forecast.head_start is None:
         raise RuntimeError("Expected a plan that suggests a rate for the head of a classifier, got none.")
-    *fixed, by_plan = federation.accuracies(study, sizes, [*RATES, planned.head_start])
+    *fixed, by_plan = federation.accuracies(study, sizes, [*RATES, forecast.head_start])
     best, by_default = max(fixed), fixed[RATES.index(DEFAULT)]
     return Choice(
         name=name,
@@ -194,7 +194,7 @@ def chosen(name: str, federation: Federation, study: Study, sizes: Sequence[int]
         epsilon=study.privacy.epsilon,
         best_rate=RATES[fixed.index(best)],
         best=best,
-        plan_rate=planned.head_start,
+        plan_rate=forecast.head_start,
         plan=by_plan,
         default=by_default,
     )

@@ -7,7 +7,7 @@ and adapter are moved, and the more of the norm the head keeps.
 
 from collections.abc import Sequence
 
-from server.forecast.values import StudyPlan
+from server.forecast.values import StudyForecast
 from simulations.benchmarks.quality.sets import Case
 from simulations.experiment.scenario import Scenario, load
 from simulations.forecast import plan_file
@@ -25,14 +25,14 @@ def as_planned(case: Case) -> Scenario:
     Raises:
         SettingsError: the data set was not fetched.
     """
-    changes, planned = case.changes, _planned(case, case.changes)
-    if planned.typical_size.helps:
-        changes = [*changes, f"federation.typical_size={planned.typical_size.mean}"]
-        planned = _planned(case, changes)
-    if case.whitening and planned.whitening is not None and planned.whitening.possible:
+    changes, forecast = case.changes, _forecast(case, case.changes)
+    if forecast.typical_size.helps:
+        changes = [*changes, f"federation.typical_size={forecast.typical_size.mean}"]
+        forecast = _forecast(case, changes)
+    if case.whitening and forecast.whitening is not None and forecast.whitening.possible:
         changes = [*changes, "training.whitening=true", *WHITENED_REFERENCE]
-        planned = _planned(case, changes)
-    head, start = planned.head_start, planned.adapter_start
+        forecast = _forecast(case, changes)
+    head, start = forecast.head_start, forecast.adapter_start
     if head is None or start is None:
         return load(case.path, changes)
     suggested = [
@@ -43,5 +43,5 @@ def as_planned(case: Case) -> Scenario:
     return load(case.path, [*changes, *suggested])
 
 
-def _planned(case: Case, changes: Sequence[str]) -> StudyPlan:
+def _forecast(case: Case, changes: Sequence[str]) -> StudyForecast:
     return plan_file(case.path, None, changes, epsilon_limit=None, spent_steps=0)[1]

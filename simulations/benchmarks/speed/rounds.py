@@ -19,7 +19,7 @@ from pathlib import Path
 import pandas as pd
 
 import simulations.benchmarks.stock
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 from shared.base_models.locate import find
 from shared.environment import OFFLINE

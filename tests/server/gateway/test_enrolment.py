@@ -19,7 +19,7 @@ from client.link.membership import join, left_over, membership
 from client.settings import Server
 from server.certificate_authority import create
 from server.gateway.enrolment import Enrolment, invite, revoke, write_invite
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 from shared.errors import PeerError, RunError, SettingsError
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, read_invite

@@ -137,11 +137,11 @@ def test_who_connects_is_logged_once_and_again_after_a_silence(caplog: pytest.Lo
     assert [line for line in caplog.messages if "connects" in line] == ["ward-7 connects from 127.0.0.1."]
     now = [0.0]
     visitors = Visitors(lambda: now[0])
-    assert [visitors.comes("ward-7", address) for address in ("a", "a", "b")] == [True, False, True]
+    assert [visitors.connects("ward-7", address) for address in ("a", "a", "b")] == [True, False, True]
     now[0] = SILENT_FOR_S - 1
-    assert not visitors.comes("ward-7", "a")
+    assert not visitors.connects("ward-7", "a")
     now[0] += SILENT_FOR_S + 1
-    assert visitors.comes("ward-7", "a") and not visitors.comes("ward-7", "a")
+    assert visitors.connects("ward-7", "a") and not visitors.connects("ward-7", "a")
 
 
 @pytest.mark.parametrize("declared", [True, False])
@@ -159,13 +159,13 @@ def test_bodies_above_the_limit_stop_at_the_gate(declared: bool) -> None:
     assert superlink.seen == []
 
 
-def test_a_peer_that_asks_too_often_waits() -> None:
+def test_a_client_that_asks_too_often_waits() -> None:
     request = {"method": "POST", "url": "/v1/fleet/pull"}
     responses = through(Superlink(), *[request] * 5, limits=Limits(burst=3))
     assert [response.status_code for response in responses] == [200, 200, 200, 429, 429]
 
 
-def test_a_peer_that_sends_too_much_at_once_is_told_to_come_back() -> None:
+def test_a_client_that_sends_too_much_at_once_is_told_to_come_back() -> None:
     superlink = Superlink()
     request = {"method": "POST", "url": "/v1/fleet/push", "content": b"x" * 600}
     limits = Limits(body_bytes=1000, bytes_at_once=1000, bytes_per_s=0.001)
@@ -174,7 +174,7 @@ def test_a_peer_that_sends_too_much_at_once_is_told_to_come_back() -> None:
     assert responses[1].headers["retry-after"] == "5"
 
 
-def test_tokens_come_back_with_time_and_peers_do_not_share_them() -> None:
+def test_tokens_come_back_with_time_and_clients_do_not_share_them() -> None:
     now = [0.0]
     buckets = TokenBuckets(2.0, 2, lambda: now[0])
     assert [buckets.take("a") for _ in range(3)] == [True, True, False]

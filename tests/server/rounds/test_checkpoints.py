@@ -1,6 +1,7 @@
-"""A crash at any moment leaves something to go on from."""
+"""A crash at any moment leaves something to continue from."""
 
 import contextlib
+import json
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,15 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2 * KEPT_ROUNDS
 
 
+def test_a_checkpoint_of_an_older_version_is_read_by_todays_names(tmp_path: Path) -> None:
+    Checkpoints(tmp_path).save(state(1))
+    path = tmp_path / "round-00001.json"
+    older = json.loads(path.read_text()) | {"records": [{"round": 1, "quarantined": [{"node": 2, "reason": "norm"}]}]}
+    path.write_text(json.dumps(older))
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.records == [{"round": 1, "rejected": [{"node": 2, "reason": "norm"}]}]
+
+
 @pytest.mark.guarantee("a crash at any moment leaves a state that loads, this one or the one before.")
 @pytest.mark.parametrize("call", range(4))
 @pytest.mark.parametrize("operation", ["fsync", "replace"])
@@ -53,7 +63,7 @@ def test_crash_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
 @pytest.mark.guarantee("a crash at any moment leaves a state that loads, this one or the one before.")
 @pytest.mark.parametrize("suffix", ["json", "safetensors"])
 @pytest.mark.parametrize("damage", ["cut", "empty", "flipped"])
-def test_a_damaged_pair_is_passed_over(tmp_path: Path, suffix: str, damage: str) -> None:
+def test_a_damaged_pair_is_skipped(tmp_path: Path, suffix: str, damage: str) -> None:
     for number in (1, 2):
         Checkpoints(tmp_path).save(state(number))
     path = tmp_path / f"round-00002.{suffix}"

@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
-from server.rounds.cohort import drawn
+from server.rounds.cohort import draw_cohort
 from server.rounds.coordinator import Coordinator, RunTerms
 from shared.errors import SettingsError
 from shared.protocol.flower_records import decode_task, encode_reply
@@ -81,23 +81,25 @@ def test_a_run_cut_off_asks_the_same_cohort_again(tmp_path: Path, cut: int) -> N
 
 @pytest.mark.guarantee("whoever was asked before and is still present is asked again before anybody else is.")
 def test_whoever_was_asked_keeps_the_place_when_others_come() -> None:
-    first = drawn(range(1, 9), cohort=3, study_run="run", number=2)
-    again = drawn(range(1, 1000), cohort=3, study_run="run", number=2, asked_before=first)
+    first = draw_cohort(range(1, 9), cohort=3, study_run="run", number=2)
+    again = draw_cohort(range(1, 1000), cohort=3, study_run="run", number=2, asked_before=first)
     assert again == first
     gone = [node for node in range(1, 1000) if node != first[0]]
-    assert set(first[1:]) < set(drawn(gone, cohort=3, study_run="run", number=2, asked_before=first))
+    assert set(first[1:]) < set(draw_cohort(gone, cohort=3, study_run="run", number=2, asked_before=first))
 
 
 def test_the_draw_favours_nobody() -> None:
     rounds = 4000
-    counts = Counter(n for r in range(rounds) for n in drawn(range(NODES), cohort=COHORT, study_run="run", number=r))
+    counts = Counter(
+        n for r in range(rounds) for n in draw_cohort(range(NODES), cohort=COHORT, study_run="run", number=r)
+    )
     # binomial: mean 1000, standard deviation 27; five of them miss for one of twelve nodes once in 150,000 seeds
     assert all(abs(counts[node] - rounds * COHORT / NODES) < 5 * 27.4 for node in range(NODES))
 
 
 def test_without_a_cohort_or_enough_nodes_all_are_asked() -> None:
-    assert drawn([3, 1, 2], cohort=None, study_run="run", number=1) == [1, 2, 3]
-    assert drawn([3, 1, 2], cohort=5, study_run="run", number=1) == [1, 2, 3]
+    assert draw_cohort([3, 1, 2], cohort=None, study_run="run", number=1) == [1, 2, 3]
+    assert draw_cohort([3, 1, 2], cohort=5, study_run="run", number=1) == [1, 2, 3]
 
 
 def test_a_damaged_note_of_whom_was_asked_is_none(tmp_path: Path) -> None:

@@ -137,7 +137,7 @@ class Doubling(LocalGrid):
         return found + found
 
 
-def test_a_second_answer_is_quarantined(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+def test_a_second_answer_is_rejected(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
     grid = grid_of(pool, [honest, slow])
     doubling = Doubling(grid._submit, [1, 1])
     state = coordinator(doubling, tmp_path, rounds=1).run()
@@ -185,7 +185,9 @@ def test_a_run_cut_in_any_round_ends_with_the_same_bytes(pool: ThreadPoolExecuto
     assert [r["round"] for r in resumed.records] == [1, 2, 3] and resumed.evaluations == whole.evaluations
 
 
-def test_every_answer_that_was_paid_for_moves_the_echo(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+def test_every_answer_that_was_paid_for_moves_the_servers_copy_of_the_ledger(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
     mark, seen = LedgerPosition(5, "a" * 64), list[tuple[int, LedgerPosition]]()
 
     def paid(update: float, status: Status = Status.TRAINED) -> Node:
@@ -196,13 +198,13 @@ def test_every_answer_that_was_paid_for_moves_the_echo(pool: ThreadPoolExecutor,
         return node
 
     class LedgerCopies(NoLedgerCopies):
-        def saw(self, node: int, mark: LedgerPosition) -> None:
-            seen.append((node, mark))
+        def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
+            seen.append((node, position))
 
     driven = coordinator(grid_of(pool, [paid(1.0), paid(0.0, Status.FAILED), paid(1e6), refusing]), tmp_path, rounds=1)
     driven._ledger_copies = LedgerCopies()
     driven.run()
-    assert sorted(seen) == [(1, mark), (2, mark), (3, mark)], "one that failed and one that was kept out as well"
+    assert sorted(seen) == [(1, mark), (2, mark), (3, mark)], "one that failed and one that was rejected as well"
 
 
 def test_whoever_watches_hears_who_is_asked_and_who_says_what(pool: ThreadPoolExecutor, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from simulations.results.result import Quality, WorstSite, read_result, worst_of
+from simulations.results.result import Quality, RoundResult, WorstSite, read_result, worst_of
 
 
 def quality(value: float) -> Quality:
@@ -57,3 +57,10 @@ def test_a_result_of_an_older_schema_is_refused_with_a_way_out(tmp_path: Path) -
     with pytest.raises(SettingsError, match="schema_version Input should be 2") as refused:
         read_result(tmp_path / "result.json")
     assert "run the scenario again" in refused.value.hint
+
+
+def test_a_round_of_an_older_version_is_read_by_todays_names() -> None:
+    rejected = [{"site": "north", "reason": "norm"}]
+    plain = {"round": 1, "outcome": "skipped", "seconds": 1.0, "accepted": 0, "refused": [], "missing": []}
+    older = RoundResult.model_validate(plain | {"quarantined": rejected, "evaluation": None})
+    assert older.rejected == rejected and "quarantined" not in older.model_dump()

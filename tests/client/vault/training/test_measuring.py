@@ -13,7 +13,7 @@ from client.vault.training.gradient_probe import HALF_TOLERANCE, probe
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.rounding import encoding_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
-from server.app import norm_bound
+from server.rounds.update_bounds import norm_bound
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.measured import MEASURED, MEASURING_RATE
 from shared.adapted_model.model import build

@@ -13,7 +13,7 @@ from client.vault.training.randomness import KeyStream, OsRandomness
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.rounding import LARGEST_BFLOAT16, encoding_for, rounded
 from client.vault.training.trainer import PrivateTrainer
-from server.app import norm_bound
+from server.rounds.update_bounds import norm_bound
 from shared.adapted_model.model import build
 from shared.protocol.messages import Status, TrainTask
 from shared.protocol.update_encoding import Encoding, Grid, Wire, pack

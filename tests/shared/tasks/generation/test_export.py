@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, GenerationConfig
 from typer.testing import CliRunner
 
-from server.cli import cli
+from server.cli.app import cli
 from server.export.adapter import export, load_finished, merge
 from server.export.loading_code import code
 from server.export.model_card import card
 from server.rounds.checkpoints import State
 from server.run_process import adapter_folder
-from server.run_store import Store
+from server.run_store.store import Store
 from server.settings import Home
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import SettingsError

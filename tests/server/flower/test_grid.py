@@ -16,8 +16,8 @@ from flwr.supercore.inflatable.inflatable_object import (
     no_object_id_recompute,
 )
 
-from server.flower import control as flower
-from server.flower.control import GuardedGrid
+from server.flower import grid as flower
+from server.flower.grid import GuardedGrid
 from server.settings import Home
 
 

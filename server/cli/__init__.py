@@ -1,0 +1,9 @@
+"""The commands of `fedvault-server`.
+
+In reading order: `app` (the list of commands), `federation`, `nodes` and `studies` (the commands), `options` (what
+several of them take), `printing` (how rows and events look).
+"""
+
+from server.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,139 @@
+"""Commands about the server itself: init, renew, start, halt, status; and the processes that start keeps running."""
+
+import importlib
+import json
+import socket
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from server.cli.options import HOME, AsJson, HomeOption, open_store
+from server.cli.printing import print_facts
+from server.settings import Home
+
+EVERYWHERE, LOOPBACK, ANSWERS_WITHIN_S = "0.0.0.0", "127.0.0.1", 2.0  # noqa: S104 - what a setting may say
+PROCESSES = {"superlink": "server.flower.superlink", "gateway": "server.gateway.process", "run": "server.run_process"}
+
+
+def init(
+    host: Annotated[list[str], typer.Option("--host", help="Name or address that nodes will use; may be repeated.")],
+    port: Annotated[int, typer.Option(help="Port that nodes will use.")] = 8443,
+    home: HomeOption = HOME,
+) -> None:
+    """Make the folder, the federation's certificate authority and the server's certificate."""
+    from server.certificate_authority import create, issue_server
+    from shared.errors import SettingsError
+
+    folder = Home(home)
+    if folder.config.exists():
+        raise SettingsError(f"Expected a new folder, {home} holds a federation.", hint="Choose another --home.")
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    create(folder.keys, "FedVault federation")
+    certificate = issue_server(folder.keys, host)
+    folder.config.write_text(_settings(host, port))
+    typer.echo(f"{home}: a federation at {host[0]}:{port}. Its certificate ends {certificate.expires:%Y-%m-%d}.")
+    typer.echo("Next: fedvault-server invite NAME, then fedvault-server start")
+
+
+def renew(home: HomeOption = HOME) -> None:
+    """Renew the server's certificate; takes effect with the next start. Nodes renew theirs by themselves."""
+    from server.certificate_authority import issue_server
+
+    folder = Home(home)
+    certificate = issue_server(folder.keys, folder.settings().hosts)
+    typer.echo(f"The server's certificate ends {certificate.expires:%Y-%m-%d}. Restart to use it.")
+
+
+def start(
+    detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Start everything: gateway, Flower's SuperLink behind it, and whatever run is wanted. Ctrl-C stops it cleanly."""
+    from server.processes import supervise
+    from shared.logs import configure
+    from shared.supervisor import detach as run_in_background
+
+    folder = Home(home.resolve())
+    folder.settings()
+    if detach:
+        command = [sys.executable, "-m", "server", "start", "--home", str(folder.folder)]
+        pid = run_in_background(command, folder.logs / "supervisor.log", folder.running)
+        typer.echo(f"Running in the background as process {pid}. Logs: {folder.logs}. fedvault-server halt stops it.")
+        return
+    configure("supervisor")
+    supervise(folder)
+
+
+def halt(home: HomeOption = HOME) -> None:
+    """Stop the server; runs continue when it is started again."""
+    from shared.supervisor import stop
+
+    typer.echo("Stopped." if stop(Home(home.resolve()).running) else "It was not running.")
+
+
+def status(
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs and answers.")] = False,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Show what runs, how large Flower's database is, and when certificates end."""
+    facts = _facts(Home(home.resolve()))
+    print_facts(facts, as_json)
+    all_run = all(process["pid"] for process in facts["processes"].values() or [{"pid": None}])
+    if check and not (all_run and facts["ready"]):
+        raise typer.Exit(1)
+
+
+def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
+    """Run one of the server's own processes; `start` starts them."""
+    from shared.logs import configure
+    from shared.supervisor import leave_with_parent
+
+    module = importlib.import_module(PROCESSES[name])
+    configure(name)  # after the import: Flower brings a log handler of its own
+    leave_with_parent()
+    if run:
+        module.drive(Home(home), run)
+    else:
+        module.serve(Home(home))
+
+
+def _facts(home: Home) -> dict[str, Any]:
+    from server.certificate_authority import SERVER, Issued
+    from server.processes import flower_bytes
+    from shared.supervisor import read_state
+
+    settings, state = home.settings(), read_state(home.running)
+    certificate = Issued(home.keys / f"{SERVER}.crt", home.keys / f"{SERVER}.key")
+    with open_store(home) as store:
+        wanted = store.next_wanted()
+    return {
+        "running": state is not None,
+        "processes": state["processes"] if state else {},
+        "ready": _listens(settings.listen, settings.port) and _listens(LOOPBACK, settings.superlink_port),
+        "address": f"{settings.hosts[0]}:{settings.port}",
+        "run": wanted.id if wanted else None,
+        "flower_database_bytes": flower_bytes(home),
+        "certificate_ends": certificate.expires.isoformat(),
+        "renew_due": certificate.due(datetime.now(UTC)),
+    }
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((LOOPBACK if host == EVERYWHERE else host, port), timeout=ANSWERS_WITHIN_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _settings(hosts: list[str], port: int) -> str:
+    return (
+        "# Every key and its meaning: server/settings.py\n"
+        f"hosts = {json.dumps(hosts)}\n"
+        f"port = {port}\n"
+        '# evaluation = "own.csv"      # a table of your own to measure on, with columns text and label\n'
+        '# database = "postgresql+psycopg://user@host/fedvault"\n'
+    )

@@ -1,0 +1,77 @@
+"""Commands about nodes: invite, nodes, revoke."""
+
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from server.cli.options import HOME, AsJson, HomeOption, open_store
+from server.cli.printing import print_rows
+from server.settings import Home
+
+STDOUT = Path("-")
+
+
+def invite(
+    name: Annotated[str, typer.Argument(help="What you will call the node.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where to write it, - to print it; default NAME.invite.json.")
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, max=90, help="Days until it expires.")] = 7,
+    home: HomeOption = HOME,
+) -> None:
+    """Write an invite: one file for one organisation, good for one enrolment. Hand it over privately."""
+    from server.gateway.enrolment import invite as create_invite
+    from server.gateway.enrolment import write_invite
+
+    folder, path = Home(home), out or Path(f"{name}.invite.json")
+    with open_store(folder) as store:
+        created = create_invite(store, folder, name, lifetime=timedelta(days=days))
+    if path == STDOUT:
+        typer.echo(created.model_dump_json(indent=1))
+        return
+    write_invite(created, path)
+    typer.echo(f"{path}: for {name}, until {created.expires:%Y-%m-%d %H:%M} UTC. There: fedvault-node join {path.name}")
+
+
+def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """List the nodes: invited, enrolled or revoked, and whether each is present."""
+    folder = Home(home)
+    present = _present(folder)
+    with open_store(folder) as store:
+        rows = [
+            {
+                "name": node.name,
+                "status": node.status,
+                "present": None if present is None else node.node_id in present,
+                "since": (node.revoked or node.enrolled or node.invited)[:19],
+            }
+            for node in store.nodes()
+        ]
+    print_rows(rows, as_json)
+
+
+def revoke(name: Annotated[str, typer.Argument(help="A node.")], home: HomeOption = HOME) -> None:
+    """Shut a node out, from its next request on."""
+    from server.flower.control import Control
+    from server.gateway.enrolment import revoke as shut_out
+
+    folder = Home(home)
+    with open_store(folder) as store:
+        control = Control(folder)
+        shut_out(store, control, name)
+        control.close()
+    typer.echo(f"{name} is shut out.")
+
+
+def _present(home: Home) -> set[int] | None:
+    """Return Flower's numbers of the nodes that are present; None while Flower does not answer."""
+    from server.flower.control import Control
+    from shared.errors import RunError
+
+    control = Control(home)
+    with suppress(RunError):
+        return {node.node_id for node in control.nodes() if node.present}
+    return None

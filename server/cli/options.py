@@ -1,0 +1,25 @@
+"""Options and arguments that several commands take, and the run store that most of them open."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.settings import Home
+
+if TYPE_CHECKING:
+    from server.run_store.store import Store
+
+HomeOption = Annotated[
+    Path, typer.Option("--home", help="The server's folder.", envvar="FEDVAULT_SERVER_HOME", show_envvar=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
+HOME = Path("federation")
+
+
+def open_store(home: Home) -> "Store":
+    """Open the run store of a server's folder."""
+    from server.run_store.store import Store
+
+    return Store(home.database())

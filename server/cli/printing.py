@@ -1,0 +1,92 @@
+"""How rows, facts and a run's events look on a terminal, or as JSON."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from shared.command_line import print_table
+
+if TYPE_CHECKING:
+    from server.run_store.store import Store
+    from server.run_store.values import Event
+
+Names = dict[str, str]
+"""Names of nodes by Flower's number."""
+
+
+def print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    """Print rows as a table or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+def print_facts(facts: dict[str, Any], as_json: bool) -> None:
+    """Print named values, one a line, or as JSON."""
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+    else:
+        print_table([{"": name.replace("_", " "), " ": str(value)} for name, value in facts.items()])
+
+
+def print_event(event: "Event", names: Names, as_json: bool) -> None:
+    """Print an event as one line of text or of JSON."""
+    if as_json:
+        typer.echo(json.dumps(vars(event)))
+        return
+    lines: dict[str, Callable[[dict[str, Any]], str]] = {
+        "present": lambda body: _present_line(body, names),
+        "asked": lambda body: f"round {body['round']} asks {_named(body['nodes'], names)}",
+        "answered": lambda body: _answered_line(body, names),
+        "round": lambda body: _round_line(body, names),
+    }
+    kind, body = event.kind, event.body
+    line = lines[kind](body) if kind in lines else f"{kind} {body.get('reason', '')}".strip()
+    typer.echo(f"{event.time[11:19]}  {line}")
+
+
+def node_names(store: "Store") -> Names:
+    """Return the name of every node by Flower's number, as text: a key of JSON."""
+    return {str(number): name for number, name in store.names().items()}
+
+
+def round_row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: Names) -> dict[str, str]:
+    """Return a round's record as a row of text."""
+
+    def name(node: Any) -> str:
+        return _named([node], names)
+
+    figures = evaluation or {}
+    return {
+        "round": str(record["round"]),
+        "outcome": record["outcome"],
+        "accepted": _named(record["accepted"], names),
+        "refused": ", ".join(f"{name(entry['node'])} ({entry['status']})" for entry in record["refused"]),
+        "rejected": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["rejected"]),
+        "missing": _named(record["missing"], names),
+        "seconds": f"{sum(record['seconds'].values()):.1f}",
+        "evaluation": ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float)),
+    }
+
+
+def _present_line(body: dict[str, Any], names: Names) -> str:
+    groups = (f"{status.replace('_', ' ')}: {_named(nodes, names)}" for status, nodes in sorted(body.items()))
+    return "present: " + ("; ".join(groups) or "nobody")
+
+
+def _answered_line(body: dict[str, Any], names: Names) -> str:
+    line = f"round {body['round']}: {body['answered']} of {body['asked']} answered"
+    return f"{line}, {_named([body['node']], names)}: {body['verdict']}" if "node" in body else line
+
+
+def _round_line(body: dict[str, Any], names: Names) -> str:
+    row = round_row(body, body.get("evaluation"), names)
+    return "  ".join([f"round {row.pop('round')} {row.pop('outcome')}", *(f"{k}: {v}" for k, v in row.items() if v)])
+
+
+def _named(nodes: Any, names: Names) -> str:
+    """Return names for numbers; an older store kept how many there were."""
+    return ", ".join(names.get(str(node), str(node)) for node in nodes) if isinstance(nodes, list) else str(nodes)

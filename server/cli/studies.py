@@ -1,0 +1,192 @@
+"""Commands about studies and their runs: plan, run, runs, show, stop, resume, logs, export."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from server.cli.options import HOME, AsJson, HomeOption, RunName, open_store
+from server.cli.printing import node_names, print_event, print_facts, print_rows, round_row
+from server.settings import Home
+
+if TYPE_CHECKING:
+    from server.run_store.store import Store
+
+FOLLOW_S = 0.3
+OVER = frozenset({"finished", "stopped", "failed"})
+COLUMNS = ("id", "study", "state", "round", "rounds", "created", "reason")
+
+
+def plan(
+    study: Annotated[Path, typer.Argument(help="The study's TOML file.")],
+    sizes: Annotated[str, typer.Option(metavar="N,N,...", help="Declared size of every node, as their operators say.")],
+    epsilon_limit: Annotated[
+        float | None, typer.Option(help="The most a node's dataset may ever spend. Default: the study's epsilon.")
+    ] = None,
+    spent_steps: Annotated[int, typer.Option(min=0, help="Steps of such studies that its ledger holds already.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a study will cost every node and whether it can learn, before anybody spends budget.
+
+    Nothing is queued and no node is asked. How long it takes depends on each node: `fedvault-sim plan` measures that.
+
+    Example: fedvault-server plan study.toml --sizes 3700,4200,1600
+    """
+    from server.forecast.forecast import forecast_study, read_sizes, read_study
+    from server.forecast.suggestions import suggest
+    from server.forecast.text import as_json as to_json
+    from server.forecast.text import show as show_forecast
+    from shared.adapted_model.model import layout_of
+
+    declared, declared_sizes = read_study(study), read_sizes(sizes)
+    forecast = forecast_study(
+        declared, layout_of(declared), declared_sizes, epsilon_limit=epsilon_limit, spent_steps=spent_steps
+    )
+    suggestions = suggest(declared, forecast)
+    if as_json:
+        typer.echo(json.dumps(to_json(forecast, suggestions), indent=1))
+        return
+    show_forecast(forecast, suggestions)
+
+
+def run(
+    study: Annotated[Path, typer.Argument(help="The study's TOML file.")],
+    follow: Annotated[bool, typer.Option("--follow", help="Watch it to its end.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also if updates of small sites are sure to be rejected.")
+    ] = False,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
+    from server.forecast.rejected_rounds import refuse_sure_rejections
+    from shared.adapted_model.model import layout_of
+    from shared.base_models.locate import find
+    from shared.study.declaration import load_study
+
+    declared = load_study(study)
+    # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
+    pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
+    declared = declared.model_copy(update={"model": pinned})
+    if not force:
+        refuse_sure_rejections(declared, layout_of(declared))
+    with open_store(Home(home)) as store:
+        queued = store.create_run(declared)
+        print_facts(queued.as_dict(), as_json)
+        if follow:
+            _follow(store, queued.id, as_json)
+
+
+def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """List every run, newest first."""
+    with open_store(Home(home)) as store:
+        rows = [run.as_dict() for run in store.runs()]
+    print_rows(rows if as_json else [{name: row[name] for name in COLUMNS} for row in rows], as_json)
+
+
+def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """Show a run and its rounds: whose update was accepted or rejected (why), who refused (why), who was missing."""
+    with open_store(Home(home)) as store:
+        shown = store.run(run)
+        rounds, names = store.rounds(shown.id), node_names(store)
+    if as_json:
+        history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
+        typer.echo(json.dumps(shown.as_dict() | {"history": history, "nodes": names}, indent=1))
+        return
+    print_facts(shown.as_dict(), as_json)
+    print_rows([round_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
+
+
+def stop(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """Stop a run after whatever it is doing; nothing that is finished is lost."""
+    name = _set_wanted(home, run, wanted=False, as_json=as_json)
+    if not as_json:
+        typer.echo(f"{name} stops. Continue it with: fedvault-server resume {name}")
+
+
+def resume(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """Continue a run that was stopped or failed, from its last finished round."""
+    name = _set_wanted(home, run, wanted=True, as_json=as_json)
+    if not as_json:
+        typer.echo(f"{name} continues.")
+
+
+def logs(
+    run: Annotated[str | None, typer.Argument(help="A run; without it, the processes' own logs.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
+    home: HomeOption = HOME,
+    as_json: AsJson = False,
+) -> None:
+    """Print what happened, line by line."""
+    from shared.supervisor import tail
+
+    folder = Home(home.resolve())
+    if run is None:
+        tail(folder.logs, follow=follow, as_json=as_json)
+        return
+    with open_store(folder) as store:
+        name = store.run(run).id
+        if follow:
+            _follow(store, name, as_json)
+            return
+        for event in store.events(name):
+            print_event(event, node_names(store), as_json)
+
+
+def export(
+    run: RunName,
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    merged: Annotated[bool, typer.Option("--merge", help="A complete model, with the adapter in its weights.")] = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Hand out a finished adapter, or the whole model with it, and its model card; plain transformers loads either."""
+    from server.run_process import adapter_folder
+    from shared.errors import SettingsError
+
+    with open_store(Home(home)) as store:
+        finished = store.run(run)
+    if finished.state != "finished":
+        raise SettingsError(
+            f"Expected a finished run, {finished.id} is {finished.state} after {finished.round} rounds."
+        )
+    if folder.exists():
+        raise SettingsError(f"Expected a new folder, {folder} is there.")
+    adapter = adapter_folder(Home(home), finished)
+    if merged:
+        from server.export.adapter import merge
+
+        merge(adapter, folder)
+        shutil.copy(adapter / "README.md", folder)
+    else:
+        shutil.copytree(adapter, folder)
+    what = "the whole model" if merged else "the adapter"
+    typer.echo(f"{folder}: {what}, its head if it has one, and README.md, its card, which says how to load it.")
+
+
+def _set_wanted(home: Path, run: str, *, wanted: bool, as_json: bool) -> str:
+    """Write down whether a run is wanted, print it as JSON if that was asked for, and return its whole name."""
+    from shared.errors import SettingsError
+
+    with open_store(Home(home)) as store:
+        before = store.run(run)
+        if wanted and before.state == "finished":
+            raise SettingsError(f"Expected a run that is not finished, {before.id} is.")
+        store.want(before.id, wanted=wanted)
+        if as_json:
+            print_facts(store.run(before.id).as_dict(), as_json)
+    return before.id
+
+
+def _follow(store: "Store", run: str, as_json: bool) -> None:
+    after = 0
+    while True:
+        state = store.run(run).state  # read before the events, so that the last ones are not missed
+        for event in store.events(run, after=after):
+            after = event.id
+            print_event(event, node_names(store), as_json)
+        if state in OVER:
+            return
+        time.sleep(FOLLOW_S)

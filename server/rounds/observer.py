@@ -1,0 +1,30 @@
+"""What a study run reports while it goes on."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from server.rounds.round import RoundRecord
+
+
+class Observer(Protocol):
+    """Receives the events of a study run as they happen."""
+
+    def asks(self, number: int, nodes: Sequence[int]) -> None:
+        """Receive whom a round is about to ask; comes before the first message leaves."""
+        ...
+
+    def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
+        """Receive one node's answer to a round.
+
+        Args:
+            number: of the round.
+            answered: nodes that have answered so far.
+            asked: nodes that were asked.
+            node: that has answered.
+            verdict: `accepted`, the code of its refusal, or the reason why its update was rejected.
+        """
+        ...
+
+    def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+        """Receive a round that is over and durable; None is the state before the first."""
+        ...

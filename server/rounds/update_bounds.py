@@ -1,0 +1,69 @@
+"""How long an update may be for the server to accept it: from the study's public numbers alone."""
+
+import math
+from collections.abc import Sequence
+
+from shared.adapted_model.adapters import Layout
+from shared.privacy.noise_schedule import plan
+from shared.privacy.study_steps import parts_in
+from shared.privacy.update_bounds import largest_signal, noise_deviation
+from shared.protocol.update_encoding import ROUNDING_ROOM
+from shared.study.declaration import Study
+from shared.study.schedule import round_factors
+from shared.study.sections import MOST_WEIGHT
+
+LARGEST_NORM = 1000.0
+"""No longer update is accepted, whatever a study declares: the fixed-point sum of a million nodes cannot overflow."""
+
+
+def norm_bound(study: Study, round_number: int, layout: Layout) -> float:
+    """Return the largest norm that an honest update of this round has at any site that the study admits.
+
+    The longest updates come from the smallest site where sites divide by their own size: its noise is the loudest, and
+    its batch the most uneven. Where they divide by a typical size they come from a site that weighs the most.
+    """
+    federation, schedule = study.federation, plan(study.privacy, steps=study.total_steps)
+    trained = parts_in(study, layout.tensors, round_number)
+    loudest = max(federation.smallest_declared_size, MOST_WEIGHT * (federation.typical_size or 0))
+    return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(
+        rate=max(part.learning_rate for part in trained),
+        factors=round_factors(study, round_number),
+        clip_norm=schedule.clip_norm,
+        noise_multiplier=schedule.noise_multiplier,
+        expected_batch=schedule.sampling_rate * loudest,
+        divisor=schedule.sampling_rate * federation.divisor_size(loudest),
+        dimension=sum(part.dimension for part in trained),
+    )
+
+
+def largest_plausible_norm(
+    *,
+    rate: float,
+    factors: Sequence[float],
+    clip_norm: float,
+    noise_multiplier: float,
+    expected_batch: float,
+    divisor: float,
+    dimension: int,
+) -> float:
+    """Bound the norm of one site's honest update of one round.
+
+    One step moves by rate x factor x (sum of clipped gradients + noise) / L. The noise vector's length is at most
+    sigma C (sqrt(d) + 6) (Gaussian concentration: above with probability e^-18).
+
+    Args:
+        rate: largest learning rate of any trained tensor.
+        factors: learning-rate factor of every step of the round.
+        clip_norm: C.
+        noise_multiplier: sigma.
+        expected_batch: of the site whose honest updates may be longest.
+        divisor: L, of that site's sums.
+        dimension: floats in the update.
+    """
+    signal = largest_signal(
+        rate=rate, factors=factors, clip_norm=clip_norm, expected_batch=expected_batch, divisor=divisor
+    )
+    noise = noise_deviation(
+        rate=rate, factors=factors, clip_norm=clip_norm, noise_multiplier=noise_multiplier, divisor=divisor
+    )
+    return signal + noise * (math.sqrt(dimension) + 6)

@@ -1,0 +1,82 @@
+"""The run store's tables, as SQLAlchemy rows."""
+
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, Text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from shared.protocol.messages import NO_POSITION
+
+
+class Base(DeclarativeBase):
+    """All tables."""
+
+
+class MetaRow(Base):
+    """Facts about the store itself."""
+
+    __tablename__ = "meta"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class RunRow(Base):
+    """One run of one study."""
+
+    __tablename__ = "runs"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    study_name: Mapped[str]
+    study_sha256: Mapped[str]
+    study: Mapped[str] = mapped_column(Text)
+    wanted: Mapped[bool]
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(Text, default="")
+    created: Mapped[str]
+    updated: Mapped[str]
+    rounds: Mapped[int]
+
+
+class RoundRow(Base):
+    """One finished round."""
+
+    __tablename__ = "rounds"
+    run: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    record: Mapped[dict[str, Any]] = mapped_column(JSON)
+    evaluation: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
+
+class NodeRow(Base):
+    """One organisation's node."""
+
+    __tablename__ = "nodes"
+    name: Mapped[str] = mapped_column(primary_key=True)
+    public_key: Mapped[str | None] = mapped_column(Text, unique=True)
+    node_id: Mapped[str | None]
+    """Flower's number; unsigned 64 bit, which no database has."""
+    invited: Mapped[str]
+    enrolled: Mapped[str | None]
+    revoked: Mapped[str | None]
+    token_sha256: Mapped[str] = mapped_column(unique=True)
+    token_expires: Mapped[str]
+    ledger_height: Mapped[int] = mapped_column(BigInteger, default=0)
+    ledger_head: Mapped[str] = mapped_column(default=NO_POSITION.head)
+
+
+class NumberRow(Base):
+    """A number that Flower ever gave a node: rounds keep numbers, and a database that is begun anew gives others."""
+
+    __tablename__ = "numbers"
+    node_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+
+
+class EventRow(Base):
+    """Something that happened."""
+
+    __tablename__ = "events"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    run: Mapped[str | None] = mapped_column(index=True)
+    time: Mapped[str]
+    kind: Mapped[str]
+    body: Mapped[dict[str, Any]] = mapped_column(JSON)

@@ -1,0 +1,87 @@
+"""Commands about studies and runs."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli import main
+from server.cli.app import cli
+from server.forecast.forecast import forecast_study
+from server.run_store.store import Store
+from server.settings import Home
+from shared.adapted_model.model import layout_of
+from shared.study.declaration import Study
+
+
+def test_the_server_plans_without_a_federation(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = toml(make_study(), tmp_path / "study.toml")
+    told = command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000", "--json")
+    found = json.loads(told)
+    expected = forecast_study(make_study(), layout_of(make_study()), {"node 1": 300, "node 2": 5000})
+    assert found["ratio"] == expected.ratio and found["prospect"] == "enough"
+    assert found["nodes"][1]["name"] == "node 2" and len(found["epsilon_by_round"]) == 3
+    assert "Noise leaves room" in command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000")
+
+
+def test_a_study_is_not_queued_that_throws_updates_away(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = toml(make_study(), tmp_path / "study.toml", "learning_rate = 200.0\n")
+    home = ["--home", str(tmp_path / "server")]
+    command(monkeypatch, capsys, "init", "--host", "localhost", *home)
+    command(monkeypatch, capsys, "run", str(file), *home, code=2)
+    assert json.loads(command(monkeypatch, capsys, "runs", "--json", *home)) == []
+    assert json.loads(command(monkeypatch, capsys, "run", str(file), "--force", "--json", *home))["rounds"] == 3
+
+
+def test_a_run_is_stopped_and_resumed_with_its_state_as_json(tmp_path: Path, make_study: Callable[..., Study]) -> None:
+    (tmp_path / "server.toml").write_text('hosts = ["127.0.0.1"]\n')
+    with Store(Home(tmp_path).database()) as opened:
+        run = opened.create_run(make_study()).id
+    for command, state, wanted in (("stop", "stopped", False), ("resume", "queued", True)):
+        done = CliRunner().invoke(cli, [command, run, "--json", "--home", str(tmp_path)])
+        shown = json.loads(done.stdout)
+        assert (shown["id"], shown["state"], shown["wanted"]) == (run, state, wanted)
+
+
+def test_the_processes_logs_are_json_to_the_last_line(tmp_path: Path) -> None:
+    (tmp_path / "server.toml").write_text('hosts = ["127.0.0.1"]\n')
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "gateway.log").write_text('{"level": "info", "message": "up"}\nTraceback of a library\n17\n')
+    done = CliRunner().invoke(cli, ["logs", "--json", "--home", str(tmp_path)])
+    assert [json.loads(line) for line in done.stdout.splitlines()] == [
+        {"level": "info", "message": "up"},
+        {"process": "gateway", "message": "Traceback of a library"},
+        {"process": "gateway", "message": "17"},
+    ]
+
+
+def toml(study: Study, path: Path, more: str = "") -> Path:
+    """A study file of what differs from the defaults."""
+    path.write_text(
+        f'[study]\nname = "test"\n[model]\nsource = "{study.model.source}"\n'
+        '[task]\nkind = "sequence-classification"\nlabels = ["no", "yes"]\nmax_length = 24\n'
+        f"[federation]\nrounds = 3\nsmallest_declared_size = 10\n[training]\nlocal_steps = 3\n{more}"
+    )
+    return path
+
+
+def command(monkeypatch: Any, capsys: Any, *arguments: str, code: int = 0) -> str:
+    monkeypatch.setattr(sys, "argv", ["fedvault-server", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert int(ended.value.code or 0) == code
+    return str(capsys.readouterr().out)

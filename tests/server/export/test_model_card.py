@@ -1,0 +1,46 @@
+"""The card beside a finished adapter: each node's privacy for every round that it may have paid for."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from dp_accounting import dp_event
+from dp_accounting.rdp import RdpAccountant
+
+from server.export.model_card import card, rounds_paid
+from server.rounds.checkpoints import State
+from server.rounds.round import RoundRecord
+from shared.privacy.noise_schedule import plan
+from shared.study.declaration import Study
+from tests.support.rounds import RECORDS
+
+
+@pytest.mark.guarantee("a round that failed, was lost, came late or was rejected counts like one that was accepted.")
+def test_the_card_counts_every_round_that_a_node_may_have_paid_for() -> None:
+    refused = [{"node": 12, "status": "refused_budget"}, {"node": 13, "status": "failed"}]
+    last = RoundRecord(4, "skipped", [12, 13], [], [], refused, [], 0, 80, {})
+    names = {11: "north", 12: "west", 13: "south", 14: "north"}
+    paid = rounds_paid([record.as_dict() for record in [*RECORDS, last]], names=names)
+    assert paid == {"north": {1, 2, 3}, "west": {1, 2}, "south": {2, 4}}, "lost, late, rejected and failed ones too"
+    # round 5 was begun and its process died; round 4 was begun twice, so a refusal says nothing of the first time
+    again = rounds_paid([last.as_dict()], names=names, asked=[(4, [12, 14]), (4, [12]), (5, [14])])
+    assert again == {"north": {4, 5}, "west": {4}, "south": {4}}
+
+
+def test_the_card_states_each_nodes_epsilon_for_the_rounds_it_may_have_paid(make_study: Callable[..., Study]) -> None:
+    study = make_study(privacy={"epsilon": 2.0})
+    state = State(study.sha256, "r-1", 3, np.zeros(1, np.float32), [record.as_dict() for record in RECORDS], {})
+    planned = plan(study.privacy, steps=study.total_steps)
+    names = {11: "north", 12: "west", 13: "south"}
+    lines = card("r-1", study, state, names=names).splitlines()
+    assert "2 organisations in 3 rounds as run `r-1` of study" in "\n".join(lines)
+    for node, rounds in ((1, 3), (2, 1), (3, 2)):
+        accountant = RdpAccountant()
+        step = dp_event.PoissonSampledDpEvent(planned.sampling_rate, dp_event.GaussianDpEvent(planned.noise_multiplier))
+        accountant.compose(step, rounds * study.training.local_steps)
+        row = next(
+            line for line in card("r-1", study, state, names=names).splitlines() if line.startswith(f"| {node} |")
+        )
+        stated = float(row.split("|")[3])
+        assert stated == pytest.approx(accountant.get_epsilon(study.privacy.delta), rel=0.02)
+        assert stated <= 2.0

@@ -1,0 +1,58 @@
+"""Prometheus metrics of runs, rounds, replies and nodes."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+
+from server.gateway.metrics import build_metrics_app
+from server.run_store.store import Store
+from shared.study.declaration import Study
+from tests.support.rounds import RECORDS
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path / 'runs.db'}") as opened:
+        yield opened
+
+
+async def scraped(store: Store, path: str, present: set[int] | None = None) -> list[str]:
+    transport = httpx.ASGITransport(build_metrics_app(store, lambda: present))
+    async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
+        return (await client.get(path)).text.splitlines()
+
+
+def test_metrics_count_rounds_replies_bytes_and_seconds(store: Store, make_study: Callable[..., Study]) -> None:
+    run = store.create_run(make_study())
+    for record in RECORDS:
+        store.record_round(run.id, record.as_dict(), None)
+    store.invite("north", "0" * 64, datetime.now(UTC) + timedelta(days=1))
+    lines, nothing = asyncio.run(scraped(store, "/metrics")), asyncio.run(scraped(store, "/anything"))
+    assert nothing == ["Not Found"]
+    for line in (
+        'fedvault_runs{state="queued"} 1.0',
+        'fedvault_nodes{status="invited"} 1.0',
+        'fedvault_rounds_total{outcome="aggregated"} 2.0',
+        'fedvault_replies_total{reason="",verdict="accepted"} 3.0',
+        'fedvault_replies_total{reason="norm",verdict="rejected"} 1.0',
+        'fedvault_replies_total{reason="lost",verdict="refused"} 1.0',
+        'fedvault_bytes_total{direction="down"} 480.0',
+        'fedvault_bytes_total{direction="up"} 300.0',
+        'fedvault_round_seconds_total{phase="train"} 5.5',
+    ):
+        assert line in lines, line
+
+
+def test_metrics_say_who_is_present(store: Store) -> None:
+    for number, name in enumerate(("north", "south", "west"), start=1):
+        store.invite(name, name, datetime.now(UTC) + timedelta(days=1))
+        store.enrol(name, name, number, datetime.now(UTC))
+    store.revoke("west")
+    lines = asyncio.run(scraped(store, "/metrics", {1, 3}))
+    shown = [line for line in lines if line.startswith("fedvault_node_present")]
+    assert shown == ['fedvault_node_present{node="north"} 1.0', 'fedvault_node_present{node="south"} 0.0']
+    assert not any("present" in line for line in asyncio.run(scraped(store, "/metrics", None))), "not known, not zero"

@@ -1,0 +1,54 @@
+"""The bound on an update's norm: above every honest one, and not far above."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.rounds.update_bounds import largest_plausible_norm, norm_bound
+from shared.adapted_model.adapters import Layout
+from shared.privacy.noise_schedule import plan
+from shared.study.declaration import Study
+
+FOUR = Layout((("head.weight", (4,)),))
+
+
+def test_norm_bound_lets_every_honest_round_pass_and_stops_ten_times_the_bound(make_study: Any) -> None:
+    study: Study = make_study()
+    bound = norm_bound(study, 1, FOUR)
+    generator = np.random.default_rng(0)
+    rate, per_step = 16.0, study.privacy.sampling_rate * study.federation.smallest_declared_size
+    sigma = bound_sigma(study)
+    lengths = []
+    for _ in range(500):
+        batch = generator.poisson(per_step, study.training.local_steps)
+        noise = generator.normal(0, sigma, (study.training.local_steps, 4))
+        steps = (batch[:, None] * np.array([[1.0, 0, 0, 0]]) + noise) * rate / per_step
+        lengths.append(np.linalg.norm(steps.sum(0)))
+    assert max(lengths) < bound < 10 * max(lengths)
+    assert norm_bound(study, study.federation.rounds, FOUR) < bound
+
+
+@pytest.mark.parametrize("declared", [10, 200, 500, 799, 800, 801, 5000, 10**6])
+@pytest.mark.parametrize("federation", [{}, {"typical_size": 200}, {"typical_size": 2}])
+def test_no_admitted_size_has_honest_updates_beyond_the_bound(
+    make_study: Any, federation: dict[str, int], declared: int
+) -> None:
+    """Oracle: the bound at each size by itself, and drawn rounds whose gradients all point one way."""
+    study: Study = make_study(federation=federation)
+    steps, divisor = study.training.local_steps, 0.1 * study.federation.divisor_size(declared)
+    generator, sigma = np.random.default_rng(0), bound_sigma(study)
+    units = generator.poisson(0.1 * declared, (500, steps, 1)) * np.array([1.0, 0, 0, 0])
+    rates = 16.0 * np.array([1 - step / 9 for step in range(steps)])
+    noisy = (units + generator.normal(0, sigma, (500, steps, 4))) / divisor
+    lengths = np.linalg.norm((noisy * rates[:, None]).sum(axis=1), axis=1)
+    alone = {"rate": 16.0, "factors": rates / 16.0, "clip_norm": 1.0}
+    by_itself = largest_plausible_norm(
+        **alone, noise_multiplier=sigma, expected_batch=0.1 * declared, divisor=divisor, dimension=4
+    )
+    bound = norm_bound(study, 1, FOUR)
+    assert lengths.max() < by_itself <= bound * (1 + 1e-12)
+
+
+def bound_sigma(study: Study) -> float:
+    return plan(study.privacy, steps=study.total_steps).noise_multiplier

@@ -1,0 +1,77 @@
+"""The run store's database opens whatever version wrote it, or says why not."""
+
+import sqlite3
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from server.run_store.database import SCHEMA_VERSION
+from server.run_store.store import Store
+from shared.errors import RunError
+from shared.protocol.messages import LedgerPosition
+from shared.study.declaration import Study
+from simulations.e2e.federation import free_port
+
+Studies = Callable[..., Study]
+SOON = datetime.now(UTC) + timedelta(days=1)
+
+
+def test_a_store_of_the_first_version_is_migrated(url: str, store: Store, make_study: Studies) -> None:
+    run = store.create_run(make_study()).id
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE runs DROP COLUMN reason"))
+        connection.execute(text("DROP TABLE meta"))
+    engine.dispose()
+    with Store(url) as migrated:
+        assert migrated.run(run).reason == ""
+        migrated.set_state(run, "failed", reason="why")
+        assert migrated.run(run).reason == "why"
+
+
+def test_a_store_of_the_second_version_is_migrated(url: str, store: Store) -> None:
+    store.invite("ward", "hash", SOON)
+    store.enrol("hash", "key", 7, datetime.now(UTC))
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("ALTER TABLE nodes ALTER COLUMN ledger_height TYPE INTEGER"))
+        connection.execute(text("DROP TABLE numbers"))
+        connection.execute(text("UPDATE meta SET value = '1'"))
+    engine.dispose()
+    with Store(url) as migrated:
+        assert migrated.names() == {7: "ward"}
+        migrated.save_ledger_position(7, LedgerPosition(10**12 - 1, "a" * 64))
+        assert migrated.ledger_position(7).height == 10**12 - 1
+
+
+def test_a_store_of_a_newer_version_is_left_alone(url: str, store: Store) -> None:
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE meta SET value = :newer"), {"newer": str(SCHEMA_VERSION + 1)})
+    engine.dispose()
+    with pytest.raises(RunError, match="or older") as raised:
+        Store(url)
+    assert "Update" in raised.value.hint
+
+
+def test_a_store_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="run store to open"):
+        Store(f"postgresql+psycopg://nobody@127.0.0.1:{free_port()}/nothing")
+    (tmp_path / "broken.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(RunError, match="run store to open"):
+        Store(f"sqlite:///{tmp_path / 'broken.db'}")
+
+
+def test_the_file_is_this_users_alone(tmp_path: Path) -> None:
+    with Store(f"sqlite:///{tmp_path / 'fedvault.db'}") as store:
+        store.record_event("x", {})
+        assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("fedvault.db*"))
+    connection = sqlite3.connect(tmp_path / "fedvault.db")
+    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()

@@ -1,0 +1,55 @@
+"""Which processes should run, and when Flower's database is begun anew."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.processes import SupervisedProcesses, flower_bytes
+from server.run_store.store import Store
+from server.settings import Home
+from shared.study.declaration import Study
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store(f"sqlite:///{tmp_path / 'runs.db'}") as opened:
+        yield opened
+
+
+def test_flowers_database_is_begun_anew_between_runs_and_never_during_one(
+    tmp_path: Path, store: Store, make_study: Callable[..., Study]
+) -> None:
+    home = Home(tmp_path)
+    home.config.write_text('hosts = ["127.0.0.1"]\nflower_database_limit_bytes = 1048576\n')
+    home.flower.mkdir()
+    processes = SupervisedProcesses(home, store)
+
+    def names() -> list[str]:
+        return [child.name.split("-")[0] for child in processes.wanted()]
+
+    assert names() == ["superlink", "gateway"]
+    (home.flower / "state.db").write_bytes(bytes(2**21))
+    run: Any = store.create_run(make_study())
+    assert names() == ["superlink", "gateway", "run"] and flower_bytes(home) == 2**21
+    store.want(run.id, wanted=False)
+    assert names() == ["gateway"], "the SuperLink is stopped before its files go"
+    assert flower_bytes(home) == 2**21
+    assert names() == ["superlink", "gateway"] and flower_bytes(home) == 0
+
+
+def test_a_run_that_is_queued_while_the_superlink_stops_keeps_flowers_database(
+    tmp_path: Path, store: Store, make_study: Callable[..., Study]
+) -> None:
+    home = Home(tmp_path)
+    home.config.write_text('hosts = ["127.0.0.1"]\nflower_database_limit_bytes = 1048576\n')
+    home.flower.mkdir()
+    (home.flower / "state.db").write_bytes(bytes(2**21))
+    processes = SupervisedProcesses(home, store)
+    assert len(processes.wanted()) == 1, "the SuperLink is being stopped"
+    run = store.create_run(make_study())
+    assert len(processes.wanted()) == 3
+    store.want(run.id, wanted=False)
+    assert [child.name for child in processes.wanted()] == ["gateway"], "stopped again first, the run had started it"
+    assert flower_bytes(home) == 2**21
