@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from server.forecast.rejected_rounds import rejected_rounds
-from server.forecast.values import NodeForecast, PartForecast, StudyForecast, TypicalSize, Whitening
+from server.forecast.values import NodeForecast, PartForecast, StudyForecast, TypicalSize
+from server.forecast.whitening import forecast_whitening, head_start_of
 from shared.adapted_model.adapters import Layout
 from shared.checks import at_least
 from shared.errors import SettingsError
@@ -12,7 +13,6 @@ from shared.privacy.accounting import epsilon_prv
 from shared.privacy.cost_by_round import epsilon_by_round, rounds_afforded
 from shared.privacy.noise_schedule import NoiseSchedule, declared_size, plan
 from shared.privacy.signal_to_noise import (
-    WHITENED_HEAD_RATE,
     AdapterStart,
     Batch,
     Part,
@@ -20,14 +20,13 @@ from shared.privacy.signal_to_noise import (
     adapter_start,
     head_rate,
     mean_batch,
-    moments_edge,
     noise_length,
     prospect,
     ratio,
 )
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
 from shared.protocol.update_encoding import packed_bytes
-from shared.study.declaration import WHITENED_KINDS, Study
+from shared.study.declaration import LINEAR_HEAD_KINDS, Study
 from shared.study.parsing import parse, read_toml
 from shared.study.tasks import FEATURE_NORM
 
@@ -77,10 +76,10 @@ def forecast_study(
         bytes_total=(up + down) * rounds,
         mean_update_ratio=ratio(parts, round_steps(study, schedule, mean, 1 + study.measuring_rounds)),
         parts=by_part,
-        head_start=plain_head and plain_head * (WHITENED_HEAD_RATE if study.training.whitening else 1),
+        head_start=head_start_of(study, plain_head),
         adapter_start=_adapter_start(parts, by_part, plain_head),
         typical_size=_typical_size(study, [*joining.values()], mean, asked),
-        whitening=_whitening(study, layout, schedule, mean),
+        whitening=forecast_whitening(study, layout, schedule, mean),
         gain_of_twice_the_rounds=_gain_of_twice_the_rounds(study, parts[0], mean, by_part[0].study_ratio),
         nodes=_nodes(study, layout, schedule, joining),
         left_out=[name for name in sizes if name not in joining],
@@ -103,7 +102,9 @@ def _joining(study: Study, sizes: dict[str, int]) -> dict[str, int]:
 
 
 def _head_start(study: Study, parts: Sequence[Part], steps: Steps) -> float | None:
-    one_label = study.task.kind in WHITENED_KINDS and getattr(study.task, "problem", "single-label") == "single-label"
+    one_label = (
+        study.task.kind in LINEAR_HEAD_KINDS and getattr(study.task, "problem", "single-label") == "single-label"
+    )
     return head_rate(steps, feature_length=FEATURE_NORM) if one_label and parts[0].name == "head" else None
 
 
@@ -118,14 +119,6 @@ def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -
     changed = study.model_copy(update={"federation": study.federation.model_copy(update={"typical_size": typical})})
     with_it = mean_batch([batch_of(changed, size) for size in sizes], asked=asked)
     return TypicalSize(typical, gain=with_it.units / mean.units)
-
-
-def _whitening(study: Study, layout: Layout, schedule: NoiseSchedule, mean: Batch) -> Whitening | None:
-    widths = [shape[1] for name, shape in layout.tensors if name.startswith("head.") and len(shape) == 2]
-    if study.task.kind not in WHITENED_KINDS or not widths:
-        return None
-    steps = Steps([1.0] * study.training.local_steps, schedule.noise_multiplier, schedule.clip_norm, mean)
-    return Whitening(moments_edge(steps, widths[0]), widths[0], study.training.whitening)
 
 
 def _gain_of_twice_the_rounds(study: Study, part: Part, mean: Batch, now: float) -> float | None:

@@ -124,7 +124,7 @@ def facts(forecast: StudyForecast) -> dict[str, str]:
         "ledger": f"limit {forecast.epsilon_limit:g}, {forecast.spent_steps} steps spent: {afforded} rounds",
         "trained": ", ".join(f"{p.name} {p.dimension} (ratio {p.study_ratio:.2g})" for p in forecast.parts),
         **_start(forecast),
-        **_whitening(forecast),
+        **({"whitening": forecast.whitening.in_words()} if forecast.whitening else {}),
         "asked per round": f"{forecast.asked_per_round} of {len(forecast.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {forecast.mean_update_ratio:.2g} at first, {forecast.ratio:.2g} over the study",
         "twice the rounds": _longer(forecast.gain_of_twice_the_rounds),
@@ -166,18 +166,6 @@ def _start(forecast: StudyForecast) -> dict[str, str]:
         rate, given = f"adapter_learning_rate {start.learning_rate:.2g}", forecast.parts[1].learning_rate
         rates["adapter"] = f"rate {given:g}; beside that, {rate} and head_share {start.head_share:.3f}"
     return rates
-
-
-def _whitening(forecast: StudyForecast) -> dict[str, str]:
-    whitening = forecast.whitening
-    if whitening is None:
-        return {}
-    stands_out = (
-        f"of {whitening.width} directions, one stands out that holds {100 * whitening.edge:.2g} % of the features"
-    )
-    doubtful = "too loud to gain by it" if whitening.hopeless else "it may gain, or cost its round"
-    suggested = "worth a trial" if whitening.possible else doubtful
-    return {"whitening": f"{'on' if whitening.on else 'off'}; {stands_out}: {suggested}"}
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:

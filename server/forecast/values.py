@@ -3,7 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shared.privacy.signal_to_noise import DROWNS, STANDS_OUT, AdapterStart, Batch, Prospect, best_batches, mean_batch
+from server.forecast.whitening import Whitening
+from shared.privacy.signal_to_noise import AdapterStart, Batch, Prospect, best_batches, mean_batch
 
 TYPICAL_SIZE_HELPS = 1.02
 """How many times as high a ratio is at which a typical size is worth a line."""
@@ -53,28 +54,6 @@ class TypicalSize:
     def helps(self) -> bool:
         """Whether sites differ so much in size that it is worth a line."""
         return self.gain > TYPICAL_SIZE_HELPS
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """How much of the features `training.whitening` could tell from noise."""
-
-    edge: float
-    """Share of features' mean square length that a direction has to hold to stand out of the noise."""
-    width: int
-    """Number of directions."""
-    on: bool
-    """Whether the study whitens."""
-
-    @property
-    def possible(self) -> bool:
-        """Whether noise is so low that whitening is worth a trial."""
-        return self.edge * self.width < STANDS_OUT
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether noise is so high that whitening has never gained anything there."""
-        return self.edge * self.width >= DROWNS
 
 
 @dataclass(frozen=True)
@@ -149,9 +128,8 @@ class StudyForecast:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        whitening = self.whitening and asdict(self.whitening) | {"possible": self.whitening.possible}
         return asdict(self) | {
-            "whitening": whitening,
+            "whitening": self.whitening and self.whitening.as_dict(),
             "typical_size": asdict(self.typical_size) | {"helps": self.typical_size.helps},
             "ratio": self.ratio,
             "fits": self.fits,

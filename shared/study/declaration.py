@@ -28,7 +28,7 @@ from shared.study.sections import (
 )
 from shared.study.tasks import Task
 
-WHITENED_KINDS = ("sequence-classification", "image-classification", "audio-classification")
+LINEAR_HEAD_KINDS = ("sequence-classification", "image-classification", "audio-classification")
 """Kinds with one linear head on pooled features of one length."""
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "privacy": {"head_share": None},
@@ -69,9 +69,9 @@ class Study(Section):
         cohort, quorum = self.federation.cohort, self.federation.quorum
         if cohort is not None and cohort < quorum:
             raise ValueError(f"federation.cohort must be at least federation.quorum = {quorum}, got {cohort}")
-        if self.training.whitening and self.task.kind not in WHITENED_KINDS:
+        if self.training.whitening and self.task.kind not in LINEAR_HEAD_KINDS:
             raise ValueError(
-                f"training.whitening goes with task.kind = {', '.join(WHITENED_KINDS)}, got {self.task.kind!r}"
+                f"training.whitening goes with task.kind = {', '.join(LINEAR_HEAD_KINDS)}, got {self.task.kind!r}"
             )
         if self.training.whitening and self.federation.rounds < 2:
             raise ValueError("training.whitening needs federation.rounds of at least 2: the first one only measures")

@@ -57,7 +57,7 @@ class Question:
     weight: float
     """Of this site in the mean, beside one of the study's typical size; 1 where all sites weigh the same."""
     measures: bool
-    """Whether the first round sends noisy second moments of features, with `training.whitening`."""
+    """Whether the first round sends noisy second moments of features, where the study measures first."""
     epsilon_alone: float
     """Cost of the whole study by itself."""
     epsilon_promised: float

@@ -65,7 +65,7 @@ def test_every_set_is_a_scenario_and_references_are_run_once_per_seed() -> None:
 def test_a_head_is_whitened_where_the_plan_says_that_noise_allows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("vader", 8.0, 1, SHORT)
     plain = as_planned(case)
-    monkeypatch.setattr("server.forecast.values.STANDS_OUT", 1000.0)
+    monkeypatch.setattr("server.forecast.whitening.STANDS_OUT", 1000.0)
     whitened = as_planned(case)
     assert whitened.training.whitening and not plain.training.whitening
     assert whitened.training.learning_rate > plain.training.learning_rate
