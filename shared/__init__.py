@@ -1,5 +1,6 @@
-"""What nodes and server must agree on.
+"""The agreements between nodes and server; nothing here imports either side.
 
-Reading order: `errors`, `checks`, `study` (the declaration both sides hash), `privacy` (what it costs), `foundation`
-and `adapters` (what is trained), `tasks` (from records to losses and metrics), `protocol` (what travels).
+Reading order: `errors`, `checks`, `study` (the declaration that both sides hash), `protocol` (the messages),
+`base_models` and `adapted_model` (the model that is trained), `records` and `tasks` (from an operator's rows to losses
+and metrics), `privacy` (what it all costs).
 """

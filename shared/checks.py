@@ -1,4 +1,4 @@
-"""Validators that name the value: `positive(noise_multiplier=0.0)` says which number was wrong and what it was."""
+"""Checks whose errors name the value: `positive(noise_multiplier=0.0)` reports which number is wrong and its value."""
 
 import math
 

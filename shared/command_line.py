@@ -1,4 +1,4 @@
-"""What every command does with an expected failure: two lines and an exit code, never a traceback."""
+"""Run commands and print tables. An expected failure prints two lines and sets an exit code; it shows no traceback."""
 
 import logging
 import os
@@ -11,7 +11,10 @@ VERBOSE = "FEDVAULT_VERBOSE"
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Run a command; with `--verbose`, which sets VERBOSE, the traceback is shown as well."""
+    """Run a command; an expected failure becomes an error, a hint and an exit code.
+
+    With `--verbose`, which sets the variable VERBOSE, the traceback is shown as well.
+    """
     try:
         command()
     except FedVaultError as error:
@@ -24,7 +27,7 @@ def run_command(command: Callable[[], object]) -> None:
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:
-    """Rows under the keys of the first one; whatever they hold is shown as it is."""
+    """Print rows as a table under the keys of the first row; cells are printed literally."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

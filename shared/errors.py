@@ -1,15 +1,15 @@
-"""Every error FedVault raises on purpose, grouped by whose turn it is to act.
+"""Every error that FedVault raises on purpose, grouped by who has to act.
 
     FedVaultError
     ├── SettingsError     2  the operator: a study, scenario or option is wrong
     ├── DataError         3  the operator: a data source cannot be used as declared
     ├── PeerError         4  the other side broke the protocol
-    │   ├── VersionError  4  the other side speaks no version of it that this one speaks
-    │   └── EncodingError 4  an update's bytes are no update in the encoding of its study
+    │   ├── VersionError  4  both sides speak no common version of the protocol
+    │   └── EncodingError 4  an update's bytes do not follow the encoding of its study
     ├── PolicyRefusal     5  the node's own rules say no
     ├── BudgetError       6  the privacy budget does not allow it
     ├── ExactnessError    7  exact per-example gradients cannot be shown for this model and adapter
-    ├── RunError          8  a run cannot go on; its folder is intact
+    ├── RunError          8  a run cannot continue; its folder is intact
     └── LedgerError       9  the node's ledger cannot be trusted; nothing is trained until a person has looked
 
 The number is the process exit code.
@@ -19,7 +19,7 @@ from typing import ClassVar
 
 
 class FedVaultError(Exception):
-    """An expected failure: one line that says what was expected and what came, and a hint that says what to do."""
+    """An expected failure: a line that names what was expected and what came, and a hint that tells what to do."""
 
     exit_code: ClassVar[int] = 1
 
@@ -50,11 +50,11 @@ class PeerError(FedVaultError):
 
 
 class VersionError(PeerError):
-    """A message is in a version of the protocol that is not spoken here."""
+    """A message uses a version of the protocol that this side does not speak."""
 
 
 class EncodingError(PeerError):
-    """The bytes of an update are no update in the encoding of its study."""
+    """The bytes of an update do not follow the encoding of its study."""
 
 
 class PolicyRefusal(FedVaultError):  # noqa: N818 - a refusal is the node working, not failing
@@ -64,7 +64,7 @@ class PolicyRefusal(FedVaultError):  # noqa: N818 - a refusal is the node workin
 
 
 class BudgetError(FedVaultError):
-    """No noise level, or no remaining budget, satisfies the privacy that was asked for."""
+    """No noise level, or no remaining budget, gives the privacy that a study asks for."""
 
     exit_code = 6
 

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line for machines, a short line for a terminal."""
+"""Write logs as one JSON object a line for machines, or as short lines for a terminal."""
 
 import json
 import logging
@@ -7,14 +7,17 @@ from datetime import UTC, datetime
 
 
 class JsonLines(logging.Formatter):
-    """`{"time", "level", "process", "logger", "message"}`, and the traceback only at debug level."""
+    """Formats a log line as a JSON object: time, level, process, logger, message, and an error with it.
+
+    The traceback is part of it only at debug level.
+    """
 
     def __init__(self, process: str, *, tracebacks: bool) -> None:
         super().__init__()
         self._process, self._tracebacks = process, tracebacks
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """Format a record as one line of JSON."""
         line = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -34,7 +37,7 @@ def configure(process: str, *, level: str = "INFO") -> None:
     """Send every log line of this process to stderr: as JSON, unless a person sits at a terminal.
 
     Args:
-        process: its name in every line.
+        process: name of this process, in every line.
         level: DEBUG also shows tracebacks.
     """
     handler = logging.StreamHandler(sys.stderr)

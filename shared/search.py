@@ -1,6 +1,6 @@
-"""Search for the place where a condition turns: double until it has turned, then halve what lies between.
+"""Find the place where a condition turns: double until it has turned, then halve the interval.
 
-Every condition here turns once: what holds at one number holds on one whole side of it.
+Every condition turns once: it is false on one side of some number, and true on the other.
 """
 
 from collections.abc import Callable
@@ -41,9 +41,9 @@ def smallest(fits: Callable[[int], bool], *, least: int, most: int) -> int | Non
 
 
 def doubled_until(fits: Callable[[float], bool], start: float, *, most: float) -> tuple[float, float] | None:
-    """Double a number until it fits, and return the last one that did not (or 0) and the first that does.
+    """Double a number until it fits; return the last one that did not (or 0) and the first that does.
 
-    None if it grows beyond `most` first.
+    Returns None if the number grows beyond `most` first.
     """
     low, high = 0.0, start
     while not fits(high):
@@ -67,7 +67,7 @@ def halved(
         fits: taken to be false at `low` and true at `high`; neither is tried.
         low: lower end.
         high: upper end.
-        near: tells of two ends whether they are close enough.
+        near: true once two ends are close enough.
         middle: the number to try between two ends; default: their mean.
 
     Returns:

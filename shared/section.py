@@ -1,4 +1,4 @@
-"""What every part of a declaration has in common: immutable, no unknown keys, a literal under each field."""
+"""The base of every declared section: immutable, without unknown keys, with a literal under each field."""
 
 from typing import Annotated
 

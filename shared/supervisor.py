@@ -1,6 +1,6 @@
-"""Keeps processes running: starts them, starts them again when they die, stops them in order.
+"""Keep processes running: start them, restart them when they die, stop them in order.
 
-One supervisor per folder. Its children leave when it is gone, however it went: each asks who its parent is.
+A folder has one supervisor. Its children end when it is gone, however it ended: each one checks who its parent is.
 """
 
 import fcntl
@@ -25,7 +25,7 @@ PARENT = "FEDVAULT_PARENT"
 
 @dataclass(frozen=True)
 class Child:
-    """A process that should run."""
+    """A process that the supervisor should keep running."""
 
     name: str
     command: tuple[str, ...]
@@ -33,8 +33,8 @@ class Child:
 
 
 @dataclass
-class Kept:
-    """A child with its history."""
+class Watched:
+    """A child process with its history of failures."""
 
     child: Child
     process: "subprocess.Popen[bytes] | None" = None
@@ -45,19 +45,19 @@ class Kept:
 
 
 class Supervisor:
-    """Runs until it is told to stop.
+    """Keeps the wanted processes of one folder running until it receives a signal.
 
     Guarantee: there is at most one supervisor per folder, and no child outlives it for long.
 
     Args:
-        folder: for the lock, the state that `status` shows, and the process id that `stop` signals.
-        logs: a file per child.
-        wanted: what should run now, in the order of starting; asked again and again.
+        folder: holds the lock, the state that `status` shows, and the process id that `stop` signals.
+        logs: folder with one file per child.
+        wanted: returns the processes that should run now, in the order of starting; called several times a second.
     """
 
     def __init__(self, folder: Path, logs: Path, wanted: Callable[[], Sequence[Child]]) -> None:
         self._folder, self._logs, self._wanted = folder, logs, wanted
-        self._kept: dict[str, Kept] = {}
+        self._watched: dict[str, Watched] = {}
         self._stop = threading.Event()
 
     def run(self) -> None:
@@ -72,7 +72,7 @@ class Supervisor:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise RunError(f"Expected nothing to run in {self._folder} yet, something does.") from None
+                raise RunError(f"Expected no other supervisor in {self._folder}, got one that runs.") from None
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, lambda *_: self._stop.set())
             try:
@@ -84,68 +84,73 @@ class Supervisor:
                 (self._folder / "state.json").unlink(missing_ok=True)
 
     def tick(self) -> None:
-        """One look: stop what is not wanted, note who died, start who may."""
+        """Stop children that are not wanted any more, notice those that died, and start those whose pause is over."""
         now, wanted = time.monotonic(), {child.name: child for child in self._wanted()}
         changed = False
-        for name in [name for name in self._kept if name not in wanted]:
-            self._end(self._kept.pop(name))
+        for name in [name for name in self._watched if name not in wanted]:
+            self._end(self._watched.pop(name))
             changed = True
         for name, child in wanted.items():
-            kept = self._kept.setdefault(name, Kept(child))
-            if kept.process is not None and kept.process.poll() is not None:
-                self._died(kept, now)
+            watched = self._watched.setdefault(name, Watched(child))
+            if watched.process is not None and watched.process.poll() is not None:
+                self._died(watched, now)
                 changed = True
-            if kept.process is None and now >= kept.not_before:
-                kept.child = child
-                self._start(kept, now)
+            if watched.process is None and now >= watched.not_before:
+                watched.child = child
+                self._start(watched, now)
                 changed = True
         if changed:
             self._write_state()
 
-    def _start(self, kept: Kept, now: float) -> None:
-        environment = {**os.environ, **kept.child.environment, PARENT: str(os.getpid())}
-        with (self._logs / f"{kept.child.name}.log").open("ab") as log:
+    def _start(self, watched: Watched, now: float) -> None:
+        environment = {**os.environ, **watched.child.environment, PARENT: str(os.getpid())}
+        with (self._logs / f"{watched.child.name}.log").open("ab") as log:
             # a group of its own: Ctrl-C reaches the supervisor alone, which then stops its children in order
-            kept.process = subprocess.Popen(  # noqa: S603 - our own commands
-                kept.child.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, process_group=0
+            watched.process = subprocess.Popen(  # noqa: S603 - our own commands
+                watched.child.command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                process_group=0,
             )
-        kept.started = now
+        watched.started = now
 
-    def _died(self, kept: Kept, now: float) -> None:
-        assert kept.process is not None  # noqa: S101 - the caller looked
-        kept.last_exit, kept.process = kept.process.returncode, None
-        kept.failures = 1 if now - kept.started > STABLE_S else kept.failures + 1
-        kept.not_before = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (kept.failures - 1))
+    def _died(self, watched: Watched, now: float) -> None:
+        assert watched.process is not None  # noqa: S101 - the caller looked
+        watched.last_exit, watched.process = watched.process.returncode, None
+        watched.failures = 1 if now - watched.started > STABLE_S else watched.failures + 1
+        watched.not_before = now + min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (watched.failures - 1))
 
-    def _end(self, kept: Kept) -> None:
-        if kept.process is None:
+    def _end(self, watched: Watched) -> None:
+        if watched.process is None:
             return
-        kept.process.terminate()
+        watched.process.terminate()
         try:
-            kept.process.wait(GRACE_S)
+            watched.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
-            kept.process.kill()
-            kept.process.wait()
+            watched.process.kill()
+            watched.process.wait()
 
     def _stop_all(self) -> None:
-        for kept in reversed(list(self._kept.values())):
-            self._end(kept)
+        for watched in reversed(list(self._watched.values())):
+            self._end(watched)
 
     def _write_state(self) -> None:
         processes = {
             name: {
-                "pid": kept.process.pid if kept.process else None,
-                "failures": kept.failures,
-                "last_exit": kept.last_exit,
+                "pid": watched.process.pid if watched.process else None,
+                "failures": watched.failures,
+                "last_exit": watched.last_exit,
             }
-            for name, kept in self._kept.items()
+            for name, watched in self._watched.items()
         }
         state = {"pid": os.getpid(), "processes": processes}
         write_atomically(self._folder / "state.json", json.dumps(state, indent=1).encode())
 
 
 def read_state(folder: Path) -> dict[str, Any] | None:
-    """What a running supervisor last wrote; None if none runs."""
+    """Return the state that a running supervisor last wrote; None if none runs."""
     try:
         with (folder / "supervisor.lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -162,7 +167,7 @@ def read_state(folder: Path) -> dict[str, Any] | None:
 
 
 def stop(folder: Path, *, timeout_s: float = 60.0) -> bool:
-    """Tell the supervisor of a folder to stop, and wait for it; False if none runs.
+    """Stop the supervisor of a folder and wait until it has ended; return False if none runs.
 
     Raises:
         RunError: it does not stop.
@@ -175,19 +180,19 @@ def stop(folder: Path, *, timeout_s: float = 60.0) -> bool:
     give_up = time.monotonic() + timeout_s
     while read_state(folder) is not None:
         if time.monotonic() > give_up:
-            raise RunError(f"Expected process {state['pid']} to stop within {timeout_s:g} s, it runs on.")
+            raise RunError(f"Expected process {state['pid']} to stop within {timeout_s:g} s, it still runs.")
         time.sleep(TICK_S)
     return True
 
 
 def tail(logs: Path, *, follow: bool, lines: int = 50, as_json: bool = False) -> None:
-    """Print the last lines of every log in a folder, and with `follow` what comes after, until interrupted.
+    """Print the last lines of every log in a folder; with `follow`, also new lines, until interrupted.
 
     Args:
         logs: the folder.
-        follow: go on.
-        lines: of each file.
-        as_json: every line an object: most are already, the others are what a library or a crash printed.
+        follow: keep printing new lines.
+        lines: how many of each file.
+        as_json: print each line as an object. Most are objects already; the others come from a library or a crash.
     """
     seen: dict[Path, int] = {}
     while True:
@@ -195,8 +200,8 @@ def tail(logs: Path, *, follow: bool, lines: int = 50, as_json: bool = False) ->
             content = path.read_bytes()
             start = seen.get(path)
             new = content if start is None else content[start:]
-            kept = new.splitlines()[-lines:] if start is None else new.splitlines()
-            for line in kept:
+            recent = new.splitlines()[-lines:] if start is None else new.splitlines()
+            for line in recent:
                 shown = line.decode(errors="replace")
                 print(_as_object(shown, path.stem) if as_json else shown)  # noqa: T201 - a command speaks
             seen[path] = len(content)
@@ -215,7 +220,7 @@ def _as_object(line: str, process: str) -> str:
 
 
 def leave_with_parent() -> None:
-    """Called by a child: end when the supervisor that started it is gone, even if it was killed."""
+    """End this process when the supervisor that started it is gone, even if that was killed; a child calls this."""
     parent = os.environ.get(PARENT)
     if not parent:
         return
@@ -231,10 +236,10 @@ def leave_with_parent() -> None:
 
 
 def detach(command: Sequence[str], log: Path, folder: Path, *, timeout_s: float = 60.0) -> int:
-    """Start a supervisor in the background; returns its process id once it runs.
+    """Start a supervisor in the background, and return its process id once it runs.
 
     Raises:
-        RunError: it ended at once; its log says why.
+        RunError: it ended immediately; its log says why.
     """
     log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with log.open("ab") as file:

@@ -1,1 +1,5 @@
-"""The model that is trained: `adapters` (PEFT), `model`, `frozen_activations`, `evaluation`, `payload_sizes`."""
+"""The model that is trained: a frozen base, an adapter and a head.
+
+`adapters` (PEFT), `whitening` and `whitened_head`, `model`, `activation_file`, `frozen_activations`, `evaluation`,
+`payload_sizes`.
+"""

@@ -1,7 +1,7 @@
-"""Activations in a file of their own, read and written by rows.
+"""Read and write activations by rows, in a file of their own.
 
-Reading copies what is asked for and no more: a mapping would count every page that was ever looked at as memory of the
-process that trains.
+Reading copies only the rows that are asked for: a memory mapping would count every page that was ever read as memory of
+the process that trains.
 """
 
 import os
@@ -13,13 +13,13 @@ from numpy.typing import DTypeLike, NDArray
 
 
 class ActivationFile:
-    """Rows (rows, width) of one type of number. It stays readable when its name is gone.
+    """Stores rows (rows, width) of one type of number; stays readable after its file is removed.
 
     Args:
         path: of the file.
         width: numbers in a row.
-        dtype: of the numbers.
-        new: make the file anew, for its owner's eyes alone, and write it; else it is only read.
+        dtype: type of the numbers.
+        new: make a new file that only its owner may read, for writing; otherwise the file is only read.
     """
 
     def __init__(self, path: Path, *, width: int, dtype: DTypeLike, new: bool = False) -> None:
@@ -29,15 +29,15 @@ class ActivationFile:
         weakref.finalize(self, os.close, self._file)
 
     def read(self, start: int, stop: int) -> NDArray[np.floating]:
-        """Rows from `start` up to but without `stop`, a copy (stop - start, width).
+        """Return a copy of the rows from `start` up to, not including, `stop` (stop - start, width).
 
         Raises:
-            OSError: the file ends before.
+            OSError: the file is too short.
         """
         rows = np.empty((stop - start, self._width), self._dtype)
-        found = os.preadv(self._file, [rows.view(np.uint8).data], start * self._bytes_per_row)
-        if found != rows.nbytes:
-            raise OSError(f"Expected {rows.nbytes} bytes from row {start} of {self._path.name}, got {found}.")
+        size_bytes = os.preadv(self._file, [rows.view(np.uint8).data], start * self._bytes_per_row)
+        if size_bytes != rows.nbytes:
+            raise OSError(f"Expected {rows.nbytes} bytes from row {start} of {self._path.name}, got {size_bytes}.")
         return rows
 
     def write(self, start: int, rows: NDArray[np.floating]) -> None:
@@ -52,7 +52,7 @@ class ActivationFile:
             raise OSError(f"Expected to write {plain.nbytes} bytes to {self._path.name}, wrote {written}.")
 
     def flush(self) -> None:
-        """Return when everything that was written will survive a crash."""
+        """Wait until everything that was written would survive a crash."""
         os.fsync(self._file)
 
     @property

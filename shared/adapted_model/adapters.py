@@ -1,4 +1,4 @@
-"""Adapters on a frozen model, and the trainable state as one packed vector.
+"""Put adapters on a frozen model, and pack the trainable state into one vector.
 
 FFA-LoRA (Sun et al. 2024, arXiv:2403.12313): A is fixed, orthonormal and derived from a public seed, so it is never
 sent; only B and the head are trained. The mean of the Bs is then exactly the mean of the updates. The other methods
@@ -45,7 +45,7 @@ OWN_TABLE = {
     "wav2vec2": ("q_proj", "v_proj"),
     "whisper": ("q_proj", "v_proj"),
 }
-"""Attention query and value of families that PEFT's table leaves out."""
+"""Attention query and value of families that are missing in PEFT's table."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ class Layout:
 
     @property
     def length(self) -> int:
-        """Floats in the packed vector."""
+        """Number of floats in the packed vector."""
         return sum(math.prod(shape) for _, shape in self.tensors)
 
 
 def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) -> nn.Module:
-    """Put the adapter on the base model; only what the method trains is trainable. `head-only` changes nothing.
+    """Put the adapter on the base model, and make trainable what its method trains; `head-only` changes nothing.
 
     Raises:
         SettingsError: no layer has the wanted names, or the model has fewer layers than `last:k` asks for.
@@ -78,7 +78,7 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
     config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in base.modules())  # GPT-2's transposed layers
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT uses an older name of a transformers attribute
             adapted: nn.Module = get_peft_model(base, config)
     except ValueError as error:
         raise SettingsError(
@@ -99,7 +99,7 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
 
 
 def lowest_trained_layer(base: nn.Module, adapter: Adapter) -> int | None:
-    """Index of the lowest layer that is trained; the layer count if only the head is; None if it cannot be cut."""
+    """Return the index of the lowest trained layer; the layer count if only a head is trained, None if uncut."""
     count = layer_count(base)
     if count is None or adapter.method == "head-only":
         return count
@@ -109,7 +109,7 @@ def lowest_trained_layer(base: nn.Module, adapter: Adapter) -> int | None:
 def orthonormal_rows(rows: int, width: int, *, seed: int, name: str) -> NDArray[np.float32]:
     """Draw A (rows, width) with orthonormal rows from a public seed and the tensor's name, so that it is never sent.
 
-    The same on every machine up to the last bits of its linear algebra library.
+    Every machine draws the same, up to the last bits of its linear algebra library.
 
     Raises:
         SettingsError: more rows than columns, so they cannot be orthonormal.
@@ -127,7 +127,7 @@ def _check_rank(rows: int, width: int) -> None:
 
 
 def layout_of(model: nn.Module) -> Layout:
-    """The trainable tensors, sorted by name."""
+    """Return the layout of the trainable tensors, sorted by name."""
     trained = [(name, tuple(p.shape)) for name, p in model.named_parameters() if p.requires_grad]
     return Layout(tuple(sorted(trained)))
 
@@ -168,7 +168,7 @@ def _lora(adapter: Adapter, targets: list[str], numbers: list[int] | None, peft_
 
 
 def _for_peft(base: nn.Module, targets: list[str], numbers: list[int] | None) -> tuple[list[str], list[int] | None]:
-    """Targets and layer numbers; layers by their whole names where they stand outermost, which PEFT overlooks."""
+    """Return targets and layer numbers for PEFT, which overlooks outermost layers: these are named in full."""
     if numbers is None:
         return targets, None
     wanted = tuple(f".{target}" for target in targets)
@@ -178,7 +178,7 @@ def _for_peft(base: nn.Module, targets: list[str], numbers: list[int] | None) ->
 
 
 def _same_scale(adapter: Adapter, rank: int) -> float:
-    """What alpha has to be multiplied by so that a layer of another rank has the scale of all others."""
+    """Return the factor on alpha that gives a layer of another rank the same scale as all others."""
     ratio = rank / adapter.rank
     return math.sqrt(ratio) if adapter.rank_stabilized else ratio
 
@@ -221,6 +221,6 @@ def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:
 
 
 def _within(name: str, numbers: list[int] | None) -> bool:
-    """Whether a tensor belongs to one of these layers: IA3 has no such option of its own."""
-    found = re.search(r"\.(\d+)\.", name)
-    return numbers is None or (found is not None and int(found.group(1)) in numbers)
+    """Return true if a tensor belongs to one of these layers; PEFT's IA3 has no option for that."""
+    layer = re.search(r"\.(\d+)\.", name)
+    return numbers is None or (layer is not None and int(layer.group(1)) in numbers)

@@ -1,4 +1,4 @@
-"""How good a model is on records: evidence for each usable one, and from all of it the task's metrics."""
+"""Evaluate a model: evidence for each usable record, from which the task computes its metrics."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from shared.tasks.kind import Evidence
 
 
 class Evaluated(NamedTuple):
-    """What was seen on one dataset."""
+    """Evidence and loss on one dataset."""
 
     evidence: list[Evidence]
-    """Of usable records, in their order."""
+    """Evidence of each usable record, in order."""
     loss: float
-    """Mean over usable records; 0 without any, or if it was not asked for."""
+    """Mean loss over usable records; 0 if there are none, or if no loss was wanted."""
 
 
 def evaluate(
@@ -35,26 +35,26 @@ def evaluate(
     """Run the model on every usable record.
 
     Args:
-        model: with the adapter to be judged.
-        records: of the model's task.
-        tokens: the most in one physical batch.
-        batch_of: where batches come from, such as a cache of activations; default: the records themselves.
-        sizes: of the records, as `batches.shapes` gives them; default: computed.
-        with_loss: also compute the loss, which is one more pass.
-        on_batch: called before every physical batch; what it raises ends the judging.
+        model: holds the adapter to be evaluated.
+        records: records of the model's task.
+        tokens: the most tokens in one physical batch.
+        batch_of: makes a batch of some records, from cached activations, say; default: from the records themselves.
+        sizes: padded lengths of the records, as `batches.shapes` returns them; default: computed.
+        with_loss: also compute the loss, which costs one more pass.
+        on_batch: called before every physical batch; an exception from it ends the evaluation.
     """
     kind, device = model.kind, next(model.parameters()).device
     batch_of = batch_of or (lambda part: collate(records, part, kind.fills, device))
     sizes = shapes(records, kind.fills) if sizes is None else sizes
-    found: dict[int, Evidence] = {}
+    by_record: dict[int, Evidence] = {}
     total = 0.0
     with torch.no_grad():
         usable = np.flatnonzero(records.usable)
         for part in physical(sizes, usable, tokens=tokens, fixed=kind.fixed_tokens):
             on_batch()
             batch = batch_of(part)
-            found |= zip(part, kind.evidence(model, batch, records, part), strict=True)
+            by_record |= zip(part, kind.evidence(model, batch, records, part), strict=True)
             if with_loss:
                 total += float(model.losses(batch).double().sum())
-    evidence = [found[index] for index in usable.tolist()]
+    evidence = [by_record[index] for index in usable.tolist()]
     return Evaluated(evidence, total / max(1, len(evidence)))

@@ -1,10 +1,9 @@
-"""The frozen part of the model, computed once per record and kept.
+"""Compute the activations of the model's frozen layers, once per record, and cache them.
 
-Below the lowest trained layer nothing changes during a study, so its activations can be stored. They are computed in
-canonical batches: a number of rows that depends on the length alone, lengths rounded up to a multiple of 8, one row
-always a dummy. Matrix kernels depend on shapes, so with fixed shapes a record's activations are the same bits whoever
-shares its batch, and whether they come from the cache or are computed anew. What is stored in half precision is rounded
-to it where it is computed anew, too.
+Nothing below the lowest trained layer changes during a study, so its activations can be stored. They are computed in
+canonical batches: the number of rows depends on the length alone, lengths are rounded up to a multiple of 8, and one
+row is always a dummy. Matrix kernels depend on shapes; with fixed shapes a record's activations are the same bits
+whichever records share its batch, from the cache or computed anew. Half precision rounds both.
 
 Guarantee: a record's activations depend on that record alone, to the last bit; the cache changes no update.
 """
@@ -28,13 +27,13 @@ from shared.study.sections import Performance
 
 MOST_ROWS, CANONICAL_TOKENS = 16, 8192
 RESTING_BYTES = 16 * 2**20
-"""After so large a file is made, frozen layers rest; simulated sites make many small ones, each by the same layers."""
+"""Size of a new file after which frozen layers give back their memory; simulated sites make many smaller files."""
 Storage = Literal["float32", "float16"]
 SUFFIXES: dict[str, str] = {"float32": "f32", "float16": "f16"}
 
 
 class FrozenActivations:
-    """Gives the batches that training starts from, computing frozen activations each time."""
+    """Makes the batches that training reads, and computes frozen activations each time."""
 
     def __init__(
         self, model: AdaptedModel, records: Records, device: torch.device, *, storage: Storage = "float32"
@@ -42,19 +41,19 @@ class FrozenActivations:
         self.model, self.records, self.device, self.storage = model, records, device, storage
 
     def sizes(self, step: int = LENGTH_STEP) -> NDArray[np.int64]:
-        """Padded lengths of every record, by which physical batches are cut."""
+        """Return the padded lengths of every record, by which physical batches are formed."""
         return shapes(self.records, self.model.kind.fills, step=step)
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
-        """Activations of the records, each (tokens, width), of a model that is cut; where they were made or kept."""
-        found: dict[int, Tensor] = {}
+        """Return the frozen activations of some records, each (tokens, width), on the device that computed them."""
+        by_record: dict[int, Tensor] = {}
         for batch in canonical_batches(self.model, self.records, indices):
             computed = canonical_states(self.model, self.records, batch, self.device)
-            found |= zip(batch, (rounded(states, self.storage) for states in computed), strict=True)
-        return [found[i] for i in indices]
+            by_record |= zip(batch, (rounded(states, self.storage) for states in computed), strict=True)
+        return [by_record[i] for i in indices]
 
     def batch(self, indices: Sequence[int], *, step: int = LENGTH_STEP) -> Batch:
-        """What the trained part of the model takes for a physical batch."""
+        """Make the physical batch that the trained part of the model reads."""
         model = self.model
         if not model.has_frozen_layers:
             return collate(self.records, indices, model.kind.fills, self.device, step=step)
@@ -75,7 +74,7 @@ class FrozenActivations:
 
 
 class CachedActivations(FrozenActivations):
-    """The same activations, bit for bit, from a file that only its owner reads."""
+    """Reads frozen activations from a file that only its owner may read; they are the same bits as computed anew."""
 
     def __init__(
         self, model: AdaptedModel, records: Records, device: torch.device, path: Path, *, storage: Storage = "float32"
@@ -87,9 +86,9 @@ class CachedActivations(FrozenActivations):
         self._stored = ActivationFile(path, width=model.width, dtype=storage)
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
-        """Activations of the records, read back."""
-        kept = [self._stored.read(self._rows[i], self._rows[i + 1]) for i in indices]
-        return [torch.from_numpy(rows).float() for rows in kept]
+        """Return the activations of some records from the file."""
+        stored = [self._stored.read(self._rows[i], self._rows[i + 1]) for i in indices]
+        return [torch.from_numpy(rows).float() for rows in stored]
 
 
 def open_activations(
@@ -101,7 +100,7 @@ def open_activations(
     limit_bytes: int,
     storage: Storage = "float32",
 ) -> FrozenActivations:
-    """Open the cache for this model and dataset, or compute each time if there is nothing to keep or no room for it."""
+    """Return cached activations if there is something to cache and room for it; otherwise compute them per batch."""
     if folder is None or not model.has_frozen_layers or not len(records):
         return FrozenActivations(model, records, device, storage=storage)
     size_bytes = int(row_offsets(model, records)[-1]) * model.width * np.dtype(storage).itemsize
@@ -115,7 +114,10 @@ def open_activations(
 def activations_for(
     model: AdaptedModel, records: Records, device: torch.device, performance: Performance, folder: Path | None
 ) -> FrozenActivations:
-    """Open what a study's performance settings allow; no folder, no cache."""
+    """Return cached activations if performance settings and disk space allow it; otherwise compute them per batch.
+
+    Without a folder there is no cache.
+    """
     return open_activations(
         model,
         records,
@@ -127,7 +129,7 @@ def activations_for(
 
 
 def rounded(states: Tensor, storage: Storage) -> Tensor:
-    """States as the storage gives them back: half precision is cut off at its largest finite number."""
+    """Round states as their storage does; half precision also limits them to its largest finite number."""
     if storage == "float32":
         return states
     most = torch.finfo(torch.float16).max
@@ -135,12 +137,12 @@ def rounded(states: Tensor, storage: Storage) -> Tensor:
 
 
 def row_offsets(model: AdaptedModel, records: Records, *, pooled: bool | None = None) -> NDArray[np.int64]:
-    """Where each record's rows begin in the cache: one row per token, or one per record if only the head is trained."""
+    """Return where each record's rows begin in the cache; it has one row per token, or one per record if pooled."""
     return np.concatenate([[0], np.cumsum(model.state_rows(records, pooled=pooled))])
 
 
 def canonical_batches(model: AdaptedModel, records: Records, indices: Sequence[int]) -> Iterator[list[int]]:
-    """Group records by padded length, at most one fewer than the canonical rows in a group."""
+    """Group records by padded length; a group is at least one record smaller than a canonical batch."""
     sizes = shapes(records, _below(model))[:, 0]
     by_length: dict[int, list[int]] = {}
     for index in dict.fromkeys(indices):
@@ -152,23 +154,23 @@ def canonical_batches(model: AdaptedModel, records: Records, indices: Sequence[i
 
 
 def canonical_rows(length: int) -> int:
-    """Rows of a canonical batch of records of this padded length: fewer of long ones, for memory's sake."""
+    """Return the rows of a canonical batch of this padded length: fewer for long records, to save memory."""
     return max(2, min(MOST_ROWS, CANONICAL_TOKENS // length))
 
 
 def canonical_states(
     model: AdaptedModel, records: Records, indices: Sequence[int], device: torch.device
 ) -> list[Tensor]:
-    """Run the frozen part on one canonical batch."""
+    """Compute the frozen activations of some records in one canonical batch."""
     batch = collate(records, indices, _below(model), device)
     length = batch["mask"].shape[1] if "mask" in batch else 1
     states = model.frozen_states(_canonical(batch, canonical_rows(length + model.kind.fixed_tokens)))
-    kept = model.state_rows(records)[list(indices)].tolist()
-    return [states[row, : kept[row]].clone() for row in range(len(indices))]
+    lengths = model.state_rows(records)[list(indices)].tolist()
+    return [states[row, : lengths[row]].clone() for row in range(len(indices))]
 
 
 def _canonical(batch: Batch, rows: int) -> Batch:
-    """Add dummies up to the canonical rows; the last row is always one, so a mask is always needed if there is one."""
+    """Fill a batch with dummies up to its canonical rows; the last row is always a dummy, so masks always apply."""
     full: Batch = {}
     for name, tensor in batch.items():
         full[name] = tensor.new_zeros(rows, *tensor.shape[1:])
@@ -191,10 +193,10 @@ def _build(activations: CachedActivations, path: Path) -> None:
     try:
         for indices in canonical_batches(model, records, range(len(records))):
             if below is None:
-                found = canonical_states(model, records, indices, activations.device)
+                activated = canonical_states(model, records, indices, activations.device)
             else:
-                found = _pooled_from(activations, *below, indices)
-            for index, states in zip(indices, found, strict=True):
+                activated = _pooled_from(activations, *below, indices)
+            for index, states in zip(indices, activated, strict=True):
                 stored.write(rows[index], rounded(states, activations.storage).cpu().numpy())
         stored.flush()
         size_bytes = unfinished.stat().st_size
@@ -202,7 +204,7 @@ def _build(activations: CachedActivations, path: Path) -> None:
         if size_bytes >= RESTING_BYTES:
             model.rest_frozen_layers()
     finally:
-        unfinished.unlink(missing_ok=True)  # what a full disk or an interruption leaves is made of private records
+        unfinished.unlink(missing_ok=True)  # a full disk or an interruption leaves activations of private records
 
 
 def _cache_path(folder: Path, model: AdaptedModel, records: Records, frozen_id: str, storage: Storage) -> Path:
@@ -210,7 +212,7 @@ def _cache_path(folder: Path, model: AdaptedModel, records: Records, frozen_id: 
 
 
 def _shallower_cache(activations: CachedActivations, folder: Path) -> tuple[int, ActivationFile] | None:
-    """Activations of a lower cut of the same model and dataset, from which pooled features are soon computed."""
+    """Return cached activations of a lower cut of the same model and dataset, a short cut to pooled features."""
     model, records = activations.model, activations.records
     if not model.head_only or activations.storage != "float32":  # rounded twice would not be what is computed anew
         return None

@@ -1,4 +1,4 @@
-"""The model that is trained: a frozen base with its adapter, and a head; cut where training begins."""
+"""Build the model that is trained: a frozen base with its adapter, and a head, cut where training begins."""
 
 from functools import cached_property
 
@@ -23,7 +23,7 @@ from shared.tasks.registry import task_kind
 
 
 class AdaptedModel(nn.Module):
-    """Base, adapter and head as one module; trainable are the adapter and the head."""
+    """Base, adapter and head as one module; adapter and head are trainable."""
 
     def __init__(self, study: Study, base_files: BaseModelFiles, *, with_weights: bool = True) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class AdaptedModel(nn.Module):
         self.eval()
 
     def measure(self, on: bool) -> None:
-        """Move what the head's strategy measures and nothing else, or everything but that; `losses` follow.
+        """Train what the head's strategy measures, or everything else; `losses` follow.
 
         Raises:
             SettingsError: the study measures nothing.
@@ -66,7 +66,7 @@ class AdaptedModel(nn.Module):
 
     @property
     def has_frozen_layers(self) -> bool:
-        """Whether whole layers lie below the first trained tensor."""
+        """True if whole layers lie below the first trained tensor."""
         return self._parts is not None or self.head_only
 
     @property
@@ -76,15 +76,15 @@ class AdaptedModel(nn.Module):
 
     @property
     def frozen_id(self) -> str:
-        """Names what `frozen_states` computes: the base model, and where it is cut."""
+        """Name of the frozen activations: the base model, and where it is cut."""
         return f"{self.base_files.fingerprint[:16]}-pooled" if self.head_only else self.frozen_id_at(self.cut or 0)
 
     def frozen_id_at(self, cut: int) -> str:
-        """The name for a cut elsewhere in the same base model."""
+        """Return the name of the frozen activations at another cut of the same base model."""
         return f"{self.base_files.fingerprint[:16]}-{cut}"
 
     def state_rows(self, records: Records, *, pooled: bool | None = None) -> NDArray[np.int64]:
-        """How many states `frozen_states` gives of each record (records,): one if it is pooled, else one per token."""
+        """Return the number of frozen states of each record (records,): one if they are pooled, else one per token."""
         if self.head_only if pooled is None else pooled:
             return np.ones(len(records), dtype=np.int64)
         if "ids" in self.frozen_fields:
@@ -93,7 +93,7 @@ class AdaptedModel(nn.Module):
 
     @cached_property
     def _fixed_rows(self) -> int:
-        """States of an image or a recording, found by running one: the configuration does not always tell."""
+        """Number of states of an image or a recording, counted on an example: not every configuration names it."""
         one = self.kind.synthetic(self.config, [1], variant=0)
         fills = {name: self.kind.fills[name] for name in self.frozen_fields}
         assert self._parts is not None  # noqa: S101 - asked only of a model that is cut
@@ -102,14 +102,14 @@ class AdaptedModel(nn.Module):
             return int(self.kind.frozen(self._parts[0], batch).shape[1])
 
     def pooled_from(self, cut: int, batch: Batch) -> Tensor:
-        """Pooled features (records, width) of the frozen base, from the states at a lower cut."""
+        """Compute pooled features (records, width) of the frozen base from the states at a lower cut."""
         with torch.no_grad():
             return self.kind.features(self.kind.run(layers.above(self.base, cut), batch), batch)
 
     def frozen_states(self, batch: Batch) -> Tensor:
-        """Everything below the lowest trained layer (records, tokens, width); no gradient ever flows here.
+        """Run the layers below the lowest trained one (records, tokens, width); no gradient ever flows here.
 
-        If only the head is trained on pooled features, these are all there is: (records, 1, width).
+        If only a head on pooled features is trained, return those features (records, 1, width).
         """
         with torch.no_grad():
             if self.head_only:
@@ -119,15 +119,15 @@ class AdaptedModel(nn.Module):
             return self.kind.frozen(self._parts[0], batch)
 
     def rest_frozen_layers(self) -> None:
-        """Give back the memory that `frozen_states` reads, where the system allows it, once activations are kept."""
+        """Give back the memory of the frozen layers, where the system allows it, once their activations are stored."""
         give_back((self.base if self._parts is None else self._parts[0]).parameters())
 
     def part_for(self, batch: Batch) -> nn.Module:
-        """What is still to be run: the part above the cut if the batch holds states, else the whole base."""
+        """Return the part that a batch still has to pass: above the cut if it holds states, otherwise the base."""
         return self._parts[1] if self._parts is not None and "states" in batch else self.base
 
     def outputs(self, batch: Batch) -> Tensor:
-        """What the task predicts (records, …), from `states` that `frozen_states` gave if the model is cut."""
+        """Compute the task's outputs (records, …), from frozen states if the batch holds them."""
         return self.kind.answer(self.head, self._features(batch), batch)
 
     def _features(self, batch: Batch) -> Tensor:
@@ -136,7 +136,7 @@ class AdaptedModel(nn.Module):
         return self.kind.features(self.kind.run(self.part_for(batch), batch), batch)
 
     def losses(self, batch: Batch) -> Tensor:
-        """One loss per record (records,); 0 for a record that cannot be used."""
+        """Compute one loss per record (records,); 0 for a record that cannot be used."""
         if self.measuring:
             losses = self.head_strategy.measuring_losses(self._features(batch))
         else:
@@ -144,41 +144,41 @@ class AdaptedModel(nn.Module):
         return torch.where(batch["usable"], losses, torch.zeros_like(losses))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Outputs in one uncut pass: the oracle for `frozen_states` and `outputs`, and the call for users."""
+        """Compute outputs in one uncut pass: for users, and to check `frozen_states` and `outputs` against."""
         return self.outputs({name: tensor for name, tensor in batch.items() if name != "states"})
 
     def load(self, packed: NDArray[np.float32]) -> None:
-        """Take over a packed adapter, and what it says was measured."""
+        """Take over a packed adapter, and the measurements in it."""
         adapters.unpack(self, self.layout, packed)
         self.head_strategy.take_over()
 
     def packed(self) -> NDArray[np.float32]:
-        """The trainable state as one vector."""
+        """Return the trainable state as one vector."""
         return adapters.pack(self, self.layout)
 
     def plain_head(self) -> nn.Module:
-        """The head as others load it, without anything of ours."""
+        """Return the head in a form that others can load, without anything of ours."""
         return self.head_strategy.plain()
 
     def peft_model(self) -> PeftModel | None:
-        """The base with its adapter in PEFT's own type; None if only the head is trained."""
+        """Return the base with its adapter in PEFT's own type; None if only the head is trained."""
         return self.base if isinstance(self.base, PeftModel) else None
 
 
 def build(study: Study, base_files: BaseModelFiles | None = None) -> AdaptedModel:
-    """Load the study's base model, from where the study says or from `foundation`, and make it trainable."""
-    # a GPU would round what convolutions multiply to ten bits: then a batch is off from its records by 5e-4, not 2e-6
+    """Load the study's base model, from its source or from `base_files`, and make it trainable."""
+    # a GPU would round the factors of convolutions to ten bits: a batch then differs from its records by 5e-4, not 2e-6
     torch.backends.cudnn.allow_tf32 = False
     return AdaptedModel(study, base_files or find(study.model))
 
 
 def layout_of(study: Study, base_files: BaseModelFiles | None = None) -> adapters.Layout:
-    """Names and shapes of what the study trains, without loading weights."""
+    """Return names and shapes of the tensors that a study trains, without loading weights."""
     return AdaptedModel(study, base_files or find(study.model), with_weights=False).layout
 
 
 def initial_adapter(study: Study, base_files: BaseModelFiles | None = None) -> NDArray[np.float32]:
-    """The packed adapter before round 1: public, and the same for everyone."""
+    """Return the packed adapter before round 1, which is public and the same for everyone."""
     if study.adapter.method in ("ffa-lora", "head-only"):
         return np.zeros(layout_of(study, base_files).length, np.float32)
     return build(study, base_files).packed()

@@ -1,4 +1,4 @@
-"""What a node sends in one round, and what other ways of federating the same model would, in bytes."""
+"""Count the bytes that a node sends in one round, and those of other ways to federate the same model."""
 
 from shared.adapted_model.model import AdaptedModel
 from shared.base_models.load import load_base
@@ -10,13 +10,13 @@ from shared.tasks.registry import task_kind
 
 
 def adapter_bytes(study: Study, base_files: BaseModelFiles | None = None) -> dict[str, int]:
-    """One update of the study, by the encoding that it could choose."""
+    """Return the bytes of one update of a study, by encoding."""
     length = AdaptedModel(study, base_files or find(study.model), with_weights=False).layout.length
     return {wire: packed_bytes(length, wire) for wire in WIRES}
 
 
 def full_lora_bytes(study: Study, base_files: BaseModelFiles | None = None) -> int:
-    """A and B of every layer, and the head, as float32."""
+    """Return the bytes of A and B of every layer, and of the head, as float32."""
     adapter = Adapter(rank=study.adapter.rank, target_modules=study.adapter.target_modules, layers="all")
     changed = study.model_copy(update={"adapter": adapter})
     model = AdaptedModel(changed, base_files or find(study.model), with_weights=False)
@@ -25,7 +25,7 @@ def full_lora_bytes(study: Study, base_files: BaseModelFiles | None = None) -> i
 
 
 def full_model_bytes(study: Study, base_files: BaseModelFiles | None = None) -> int:
-    """Every weight of the base model, as float32."""
+    """Return the bytes of every weight of the base model, as float32."""
     base = load_base(base_files or find(study.model), task_kind(study.task).auto, with_weights=False)
     sizes: list[int] = [p.numel() for p in base.parameters()]
     return packed_bytes(sum(sizes), "float32")

@@ -1,7 +1,7 @@
-"""The base models that `fedvault-sim data fetch` brings: where each one is, and what its weights must be.
+"""Locate the base models that `fedvault-sim data fetch` brings, and check their weights.
 
-One installs as a Python package and is found by the package's path, without importing it. The others are folders below
-the data folder, converted once to safetensors from what their packages hold.
+One is installed as a Python package and located by the package's path, without importing it. The others are folders
+below the data folder, converted once to safetensors from the contents of their packages.
 """
 
 import importlib.util
@@ -22,7 +22,7 @@ class BundledModel:
 
     weights_sha256: str
     package: str | None = None
-    """The installed package that carries it in its folder `model`; None for a converted one."""
+    """The installed package whose folder `model` holds it; None for a converted model."""
 
 
 BUNDLED = {
@@ -34,12 +34,12 @@ BUNDLED = {
 
 
 def data_folder() -> Path:
-    """Where fetched data sets and converted models are: $FEDVAULT_DATA, else `data` below the current folder."""
+    """Return the folder of fetched data sets and models: $FEDVAULT_DATA, else `data` below the current folder."""
     return Path(os.environ.get(DATA_FOLDER_VARIABLE) or "data")
 
 
 def known() -> str:
-    """Every bundled model, as model.source spells it."""
+    """List every bundled model as people write it in model.source."""
     return ", ".join(f"bundled:{name}" for name in BUNDLED)
 
 
@@ -47,7 +47,7 @@ def bundled_folder(name: str, data: Path | None = None) -> Path:
     """Locate a bundled model and check its weights.
 
     Raises:
-        SettingsError: unknown name; it is not here; its weights are others.
+        SettingsError: the name is unknown, the model is not on this machine, or its weights differ.
     """
     model = BUNDLED.get(name)
     if model is None:
@@ -56,17 +56,17 @@ def bundled_folder(name: str, data: Path | None = None) -> Path:
     folder = _expected_folder(name, model, data or data_folder())
     if folder is None or not (folder / WEIGHTS).is_file():
         raise SettingsError(f"Expected bundled:{name} in {folder or 'an installed package'}, got nothing.", hint=fetch)
-    found = file_sha256(folder / WEIGHTS)
-    if found != model.weights_sha256:
+    weights_sha256 = file_sha256(folder / WEIGHTS)
+    if weights_sha256 != model.weights_sha256:
         raise SettingsError(
-            f"Expected the weights of bundled:{name} with SHA-256 {model.weights_sha256}, got {found}.",
+            f"Expected the weights of bundled:{name} with SHA-256 {model.weights_sha256}, got {weights_sha256}.",
             hint=f"The file is damaged or another one. {fetch}",
         )
     return folder
 
 
 def bundled_here() -> list[Path]:
-    """Folders of the bundled models on this machine; their weights are not checked."""
+    """Return the folders of the bundled models on this machine, without checking their weights."""
     folders = [_expected_folder(name, model, data_folder()) for name, model in BUNDLED.items()]
     return [folder for folder in folders if folder is not None and (folder / WEIGHTS).is_file()]
 

@@ -1,9 +1,10 @@
 """Cut a model between two of its layers, without copying it and without rewriting its forward pass.
 
-A view is a shallow copy of the model that shares every module but runs only some layers. Above the cut, what stands
-before the first layer (embeddings, convolutions, places) hands through the states it is given; what stands behind the
-last layer (a norm) goes with it. Masks stay the model's own code. Of a model with encoder and decoder, the encoder is
-cut: the decoder reads what the encoder's last layers make, so nothing of it can be kept.
+A view is a shallow copy of the model that shares every module but runs only some layers. Above the cut, the modules
+before the first layer (embeddings, convolutions, positions) are replaced by ones that pass on the states they get; the
+modules after the last layer (a norm) belong to the upper part. Masks stay the model's own code. In a model with encoder
+and decoder, the encoder is cut: the decoder reads the output of the encoder's last layers, so none of its states could
+be stored.
 """
 
 import copy
@@ -20,37 +21,37 @@ Stands = Mapping[str, Callable[[nn.Module], nn.Module]]
 
 @dataclass(frozen=True)
 class Family:
-    """Where in a model of one architecture its layers are, and what stands around them, by path in the cut part."""
+    """The places of a model family's layers, and of the modules around them, as paths inside the part that is cut."""
 
     layers: str
     before: Stands = field(default_factory=dict)
-    """What takes the place of a module, above a cut."""
+    """Modules before the first layer, and what replaces each of them above a cut."""
     behind: tuple[str, ...] = ()
-    """Modules that go with the last layer."""
+    """Modules after the last layer, which belong to the part above a cut."""
     encoder: str = ""
-    """Path of what is cut, in the model without its head; empty for the whole."""
+    """Path of the part that is cut, in the model without its head; empty for the model itself."""
     above: Callable[[nn.Module], nn.Module] | None = None
-    """Runs the part above the cut where the model's own forward cannot be led around what stands before."""
+    """Makes the module that runs the part above a cut, where the model's own forward cannot skip its first modules."""
 
 
 class _Embedded(nn.Module):
-    """Stands where embeddings stood: the states are already there."""
+    """Replaces embeddings above a cut: returns the states that it is given."""
 
     def forward(self, states: Tensor | None = None, *_: Any, inputs_embeds: Tensor | None = None, **__: Any) -> Tensor:
-        found = states if inputs_embeds is None else inputs_embeds
-        assert found is not None  # noqa: S101 - one of both is always handed in
-        return found
+        given = states if inputs_embeds is None else inputs_embeds
+        assert given is not None  # noqa: S101 - the model passes one of the two
+        return given
 
 
 class _EmbeddedWords(nn.Module):
-    """The same for DistilBERT, which hands its embeddings ids, states and places in this order."""
+    """Replaces DistilBERT's embeddings, which receive ids, states and positions in this order."""
 
     def forward(self, _ids: None, states: Tensor, *_: Any) -> Tensor:
         return states
 
 
 class _EmbeddedPatches(_Embedded):
-    """The same for images; the model asks the patch embeddings for their type."""
+    """Replaces the embeddings of an image model, which asks its patch embeddings for their type."""
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
@@ -58,28 +59,28 @@ class _EmbeddedPatches(_Embedded):
 
 
 class _Nowhere(nn.Module):
-    """Stands where places were added: they are in the states."""
+    """Replaces position embeddings, which the states contain already."""
 
     def forward(self, *_: Any, **__: Any) -> Tensor:
         return torch.zeros(())
 
 
 class _Heard(nn.Module):
-    """Stands where convolutions heard: turned round, as the model turns what they give."""
+    """Replaces a speech model's convolutions: returns states transposed, as the model then transposes them."""
 
     def forward(self, states: Tensor) -> Tensor:
         return states.transpose(1, 2)
 
 
 class _Projected(nn.Module):
-    """Stands where what was heard was projected."""
+    """Replaces the projection behind a speech model's convolutions."""
 
     def forward(self, states: Tensor) -> tuple[Tensor, Tensor]:
         return states, states
 
 
 class _WhisperAbove(nn.Module):
-    """The last layers of a Whisper's encoder, whose own forward always begins with its convolutions."""
+    """Runs the last layers of a Whisper encoder, whose own forward always begins with its convolutions."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -127,31 +128,34 @@ FAMILIES: dict[str, Family] = {
     "whisper": Family("layers", behind=("layer_norm",), encoder="encoder", above=_WhisperAbove),
     "xlm-roberta": BERT,
 }
-"""By model type. ALBERT's layers are all one; T5's share a bias that the first computes; Swin's and SegFormer's change
-their shape from stage to stage: these are not cut."""
+"""Families that can be cut, by model type. Not among them: ALBERT, whose layers are all one; T5, whose layers share a
+bias that the first one computes; Swin and SegFormer, whose layers change shape from stage to stage."""
 
 
 def family_of(model: nn.Module) -> Family | None:
-    """How a model is cut; None for an architecture that is not cut here (then it runs whole)."""
+    """Return the family by which a model is cut; None for an architecture that always runs uncut."""
     config = getattr(model, "config", None)
     kind = getattr(config, "model_type", None)
     if kind == "wav2vec2" and getattr(config, "do_stable_layer_norm", False):
         kind = "wav2vec2-stable"
     alike = len(set(getattr(config, "layer_types", None) or ["one"])) == 1
-    found = FAMILIES.get(kind or "")
-    if found is None or not alike or getattr(config, "add_adapter", False):
+    family = FAMILIES.get(kind or "")
+    if family is None or not alike or getattr(config, "add_adapter", False):
         return None
-    return found if isinstance(_find(_cut_part(model, found), found.layers), nn.ModuleList) else None
+    return family if isinstance(_find(_cut_part(model, family), family.layers), nn.ModuleList) else None
 
 
 def layer_count(model: nn.Module) -> int | None:
-    """Number of layers, or None for an architecture that cannot be cut here."""
+    """Return the number of layers; None for an architecture that cannot be cut."""
     family = family_of(model)
     return None if family is None else len(_layers(model, family))
 
 
 def below(model: nn.Module, cut: int) -> nn.Module:
-    """The part from the inputs up to, not including, layer `cut`, without a head; of two stacks, the encoder's."""
+    """Return the part from the inputs up to layer `cut`, which is not included, without a head.
+
+    In a model with encoder and decoder this is a part of the encoder.
+    """
     family = _known(model)
     layers = _layers(model, family)
     changes: dict[str, nn.Module] = {family.layers: nn.ModuleList(list(layers)[:cut])}
@@ -161,7 +165,7 @@ def below(model: nn.Module, cut: int) -> nn.Module:
 
 
 def above(model: nn.Module, cut: int) -> nn.Module:
-    """The model from layer `cut` to its end, its head included; what it takes as its first input are the states."""
+    """Return the part from layer `cut` to the model's end, with its head; its first input are the states at the cut."""
     family = _known(model)
     path, layers, part = _path_of_cut(model, family), _layers(model, family), _cut_part(model, family)
     changes: dict[str, nn.Module] = {family.layers: nn.ModuleList(list(layers)[cut:])}
@@ -178,14 +182,14 @@ def above(model: nn.Module, cut: int) -> nn.Module:
 
 
 def _known(model: nn.Module) -> Family:
-    found = family_of(model)
-    if found is None:
+    family = family_of(model)
+    if family is None:
         raise ValueError(f"{type(model).__name__} is not cut")
-    return found
+    return family
 
 
 def _path_of_cut(model: nn.Module, family: Family) -> str:
-    """Where in the model the part is that is cut; a language head is put around what bare models are."""
+    """Return the path of the part that is cut; models with a language head hold the bare model one level deeper."""
     bare = f"{family.encoder}.{family.layers}".removeprefix(".")
     if _find(model, bare) is not None:
         return family.encoder
@@ -193,14 +197,14 @@ def _path_of_cut(model: nn.Module, family: Family) -> str:
 
 
 def _cut_part(model: nn.Module, family: Family) -> nn.Module:
-    found = _find(model, _path_of_cut(model, family))
-    return model if found is None else found
+    part = _find(model, _path_of_cut(model, family))
+    return model if part is None else part
 
 
 def _layers(model: nn.Module, family: Family) -> nn.ModuleList:
-    found = _find(_cut_part(model, family), family.layers)
-    assert isinstance(found, nn.ModuleList)  # noqa: S101 - narrows the type; `family_of` has looked already
-    return found
+    layers = _find(_cut_part(model, family), family.layers)
+    assert isinstance(layers, nn.ModuleList)  # noqa: S101 - narrows the type; `family_of` has looked already
+    return layers
 
 
 def _find(model: nn.Module | None, path: str) -> nn.Module | None:
@@ -210,7 +214,7 @@ def _find(model: nn.Module | None, path: str) -> nn.Module | None:
 
 
 def _view(model: nn.Module, changes: Mapping[str, nn.Module]) -> nn.Module:
-    """A shallow copy in which some modules, by path, are others; every other module is shared."""
+    """Return a shallow copy in which the modules at some paths are replaced; all others are shared."""
     view = copy.copy(model)
     view._modules = dict(model._modules)
     inner: dict[str, dict[str, nn.Module]] = {}

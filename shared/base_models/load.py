@@ -1,4 +1,4 @@
-"""Load a frozen base model as a task needs it: with a language head or bare, in float32, with nothing random in it."""
+"""Load a frozen base model for a task: with a language head or without, in float32, and deterministic."""
 
 import logging
 from typing import Any
@@ -26,7 +26,7 @@ def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = Tru
     """Load the model in float32, in evaluation mode, without dropout and without an untrained pooler.
 
     Args:
-        foundation: where it is.
+        base_files: the model's files on this machine.
         auto: the transformers class that the task needs, such as AutoModel or AutoModelForCausalLM.
         with_weights: False gives shapes only (meta tensors), for code that needs the layout and no arithmetic.
 
@@ -59,11 +59,11 @@ def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = Tru
 
 
 def width_of(config: PretrainedConfig) -> int:
-    """Width of the last hidden states."""
+    """Return the width of a model's last hidden states."""
     for name in ("hidden_size", "d_model", "n_embd", "dim"):
-        found = getattr(config, name, None)
-        if isinstance(found, int):
-            return found
+        width = getattr(config, name, None)
+        if isinstance(width, int):
+            return width
     sizes = getattr(config, "hidden_sizes", None)
     if sizes:
         return int(sizes[-1])
@@ -72,10 +72,10 @@ def width_of(config: PretrainedConfig) -> int:
 
 def _switch_off(config: PretrainedConfig) -> None:
     for name in (*DROPOUTS, *LAYER_DROPS, *MASKINGS):
-        found = getattr(config, name, None)
-        if isinstance(found, int | float) and found:
+        value = getattr(config, name, None)
+        if isinstance(value, int | float) and value:
             if name in LAYER_DROPS or name in MASKINGS:
-                log.info("%s=%g of the base model is switched off: gradients would not be exact.", name, found)
+                log.info("%s=%g of the base model is switched off: gradients would not be exact.", name, value)
             setattr(config, name, 0.0)
     if getattr(config, "apply_spec_augment", False):
         config.apply_spec_augment = False
@@ -83,18 +83,18 @@ def _switch_off(config: PretrainedConfig) -> None:
 
 
 def _silence_padding_check(model: nn.Module) -> None:
-    """Without a mask some models look into the ids for padding, to warn: vectorised gradients cannot look."""
+    """Switch off a warning for which some models search the ids for padding: vectorised gradients cannot search."""
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             module.warn_if_padding_and_no_attention_mask = _say_nothing
 
 
 def _say_nothing(*_: Any, **__: Any) -> None:
-    """Batches without a mask hold no padding."""
+    """Replace the warning about padding: a batch without a mask has none."""
 
 
 def _refuse_batch_statistics(model: nn.Module) -> None:
-    """In evaluation mode a batch norm uses stored statistics; without any it would mix the records of a batch."""
+    """Refuse a batch norm without stored statistics, which would mix the records of a batch."""
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and not module.track_running_stats:
             raise SettingsError(

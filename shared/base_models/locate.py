@@ -1,7 +1,7 @@
-"""The pretrained base model: found on disk, checked by fingerprint, loaded without running anyone's code.
+"""Locate a base model on this machine and check its fingerprint, without running anyone's code.
 
-Weights are read from safetensors only, `trust_remote_code` is never set, and a bundled model is found without
-importing the package it came in.
+Weights are read from safetensors only, `trust_remote_code` is never set, and a bundled model is located
+without importing the package that holds it.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ IDENTITY_FILES = (
 
 @dataclass(frozen=True)
 class BaseModelFiles:
-    """A base model on this machine."""
+    """A base model's folder on this machine, and its fingerprint."""
 
     directory: Path
     fingerprint: str
@@ -49,7 +49,7 @@ def find(model: Model) -> BaseModelFiles:
 
 
 def find_by_fingerprint(fingerprint: str, folder: Path) -> BaseModelFiles:
-    """The base model with this fingerprint among a machine's own: model folders in `folder`, or installed packages.
+    """Locate the base model with this fingerprint among the folders in `folder` and the installed packages.
 
     Raises:
         SettingsError: there is none.
@@ -65,7 +65,7 @@ def find_by_fingerprint(fingerprint: str, folder: Path) -> BaseModelFiles:
 
 
 def on_this_machine(folder: Path) -> Iterator[BaseModelFiles]:
-    """Every base model in `folder`, one folder each, then every installed one; each takes a moment to hash."""
+    """Yield every base model in `folder`, one folder each, then every installed one; hashing each takes a moment."""
     candidates = sorted(path for path in folder.glob("*") if path.is_dir()) if folder.is_dir() else []
     for directory in [*candidates, *bundled_here()]:
         if any(directory.glob("*.safetensors")):

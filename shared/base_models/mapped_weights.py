@@ -1,4 +1,4 @@
-"""Weights are mapped from their file and take memory once they were read; what is not needed for now is given back."""
+"""Give back the memory of weights that are mapped from a file and not needed for now."""
 
 import ctypes
 import mmap
@@ -16,14 +16,14 @@ class _Mapping(NamedTuple):
     start: int
     stop: int
     as_filed: bool
-    """Whether the system says that every page of it is still the file's."""
+    """True if the system reports that every page is unchanged since it was read from the file."""
 
 
 def give_back(weights: Iterable[Tensor]) -> int:
-    """Let the system take back what was read of these weights; whoever reads them again gets them from their file.
+    """Let the system take back the memory of these weights; reading them again loads them from their file.
 
-    Weights that are not mapped from a safetensors file, or from one whose pages were written to, stay as they are; so
-    do all where the system tells no mappings, as Linux does.
+    Nothing happens to weights that are not mapped from a safetensors file, or whose pages were written to, nor on a
+    system that does not report its mappings as Linux does.
 
     Returns:
         Bytes that were given back.
@@ -40,22 +40,22 @@ def give_back(weights: Iterable[Tensor]) -> int:
 
 
 def _mappings() -> list[_Mapping]:
-    """Of safetensors files in this process."""
+    """List the mappings of safetensors files in this process."""
     try:
-        told = MAPPINGS.read_text(errors="replace")
-    except OSError:  # another system, or one that does not tell: nothing is lost but memory
+        report = MAPPINGS.read_text(errors="replace")
+    except OSError:  # another system, or one that reports nothing: only memory is lost
         return []
-    found, inside = list[_Mapping](), False
-    for line in told.splitlines():
+    mappings, inside = list[_Mapping](), False
+    for line in report.splitlines():
         name, *rest = line.split()
         if not name.endswith(":"):  # the first line of a mapping: its addresses, and its file at the end
             inside = line.endswith(SUFFIX)
             if inside:
                 start, stop = (int(address, 16) for address in name.split("-"))
-                found.append(_Mapping(start, stop, as_filed=False))
+                mappings.append(_Mapping(start, stop, as_filed=False))
         elif inside and name == "Anonymous:" and rest[0] == "0":
-            found[-1] = found[-1]._replace(as_filed=True)
-    return found
+            mappings[-1] = mappings[-1]._replace(as_filed=True)
+    return mappings
 
 
 def _advise(start: int, size_bytes: int, advice: int) -> int:

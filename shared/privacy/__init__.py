@@ -1,7 +1,7 @@
-"""What a release costs: pure mathematics, no training and no network.
+"""The mathematics of privacy: no training and no network.
 
-Reading order: `releases` (what was released), `accounting` (what it cost), `calibration` (how much noise a budget
-needs), `planning` (one study's plan, a function of the study alone), `spending` (what its rounds cost),
-`signal_to_noise` (whether anything can be learned through the noise), `study_steps` (a study as that sees it), `size`
-(how large an honest update can be).
+Reading order: `releases` (what was released), `accounting` (its cost), `calibration` (the noise that a budget needs),
+`noise_schedule` (the noise of one study, a function of the study alone), `cost_by_round` (the cost of its rounds),
+`signal_to_noise` (the chance to learn anything through the noise), `study_steps` (a study's steps as that needs them),
+`update_bounds` (the length of an honest update).
 """

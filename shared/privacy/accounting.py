@@ -1,7 +1,7 @@
-"""What a history of releases has cost, as (epsilon, delta) for adding or removing one record.
+"""Compute the cost of a history of releases, as (epsilon, delta) for adding or removing one record.
 
-RDP is the gate: additive, monotone, and sound for adaptively chosen releases as a filter. PRV is shown beside it: a
-tighter figure for one fixed schedule. Both are Opacus' own; it is imported at first use because it brings torch along.
+RDP decides: it is additive, monotone, and as a filter sound for adaptively chosen releases. PRV is shown beside it, as
+a tighter figure for one fixed schedule. Both come from Opacus, which is imported at first use because it loads PyTorch.
 """
 
 import warnings
@@ -18,7 +18,7 @@ ORDERS = (
     *(float(order) for order in range(11, 64)),
     *(float(order) for order in (64, 72, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)),
 )
-"""Renyi orders: dense near 1, where large budgets are decided, and up to 512, where small ones are."""
+"""Renyi orders: dense near 1, where large budgets are decided, and up to 512, where small ones are decided."""
 
 
 def epsilon_rdp(history: Iterable[Release], delta: float) -> float:
@@ -43,9 +43,9 @@ def epsilon_rdp(history: Iterable[Release], delta: float) -> float:
 
 
 def epsilon_prv(history: Iterable[Release], delta: float) -> float | None:
-    """Compose privacy random variables numerically; an upper bound, or None where its numerics give up.
+    """Compose privacy random variables numerically; an upper bound, or None where the numerics fail.
 
-    It gives up at extreme settings: large budgets per step, or a delta below what float64 resolves.
+    They fail at extreme settings: large budgets per step, or a delta below the resolution of float64.
     """
     probability(delta=delta)
     counts = merged(history)

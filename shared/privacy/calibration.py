@@ -1,4 +1,4 @@
-"""How much noise a budget needs: the inverse of accounting."""
+"""Compute the noise that a budget needs: the inverse of accounting."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ DECIMALS = 4
 def noise_multiplier(
     *, epsilon: float, delta: float, sampling_rate: float, steps: int, history: Sequence[Release] = ()
 ) -> float:
-    """Smallest sigma, to four decimals, with which `steps` more releases keep the whole history within the budget.
+    """Return the smallest sigma, to four decimals, that keeps a history with `steps` more releases within a budget.
 
     Guarantee: rounded up, so the history with these steps never costs more than `epsilon` at `delta`.
 

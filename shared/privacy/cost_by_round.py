@@ -1,4 +1,4 @@
-"""What the rounds of a study cost one after the other, and how many of them a limit affords."""
+"""Compute the cost of a study's rounds one after the other, and how many rounds a limit affords."""
 
 from shared.checks import at_least, positive
 from shared.privacy.accounting import epsilon_rdp
@@ -9,21 +9,21 @@ MOST_ROUNDS = 2**20
 
 
 def epsilon_by_round(planned: NoiseSchedule, *, rounds: int, local_steps: int) -> list[float]:
-    """Epsilon by RDP after round 1, 2, … of a node that joins every one of them (rounds,)."""
+    """Return epsilon by RDP after each round, for a node that joins every round (rounds,)."""
     at_least(1, rounds=rounds, local_steps=local_steps)
     return [epsilon_rdp([planned.release(number * local_steps)], planned.delta) for number in range(1, 1 + rounds)]
 
 
 def rounds_afforded(planned: NoiseSchedule, *, local_steps: int, limit: float, spent_steps: int = 0) -> int:
-    """How many more rounds of this plan a node's limit affords.
+    """Return how many more rounds with this noise a node's limit affords.
 
     Guarantee: so many more rounds cost no more than `limit`, and one more round would.
 
     Args:
-        planned: the study's; its delta is the one that the limit is held against.
+        planned: noise schedule of the study; the limit is compared at its delta.
         local_steps: noisy steps per round.
         limit: the most that the node's dataset may ever spend, as epsilon.
-        spent_steps: steps of this same plan that its ledger holds already.
+        spent_steps: steps of this same schedule that the node's ledger holds already.
 
     Returns:
         Rounds, at most `MOST_ROUNDS`.

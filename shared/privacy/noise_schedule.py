@@ -1,6 +1,6 @@
-"""The privacy plan of a study: a function of the study alone, the same at every site.
+"""Set the noise of a study: a function of the study alone, the same at every site.
 
-Nothing here sees a record, a count of records or a performance setting.
+No record, count of records or performance setting enters here.
 """
 
 import math
@@ -15,22 +15,22 @@ from shared.study.sections import Privacy
 
 @dataclass(frozen=True)
 class NoiseSchedule:
-    """What every node of a study does to every step."""
+    """Noise, sampling, steps and clipping that every node of a study uses."""
 
     noise_multiplier: float
     sampling_rate: float
     steps: int
-    """Of a node that joins every round: the worst case, for which the noise is set."""
+    """Steps of a node that joins every round: the worst case, for which the noise is set."""
     clipping: Literal["automatic", "flat"]
     clip_norm: float
     head_share: float | None
-    """Share of the squared clipping norm that the head has, the adapter the rest; None: both clipped as one vector."""
+    """The head's share of the squared clipping norm; the adapter has the rest. None: both are clipped as one vector."""
     epsilon: float
     delta: float
     unit: str
 
     def release(self, steps: int) -> SubsampledGaussian:
-        """What a node has released after so many steps."""
+        """Describe the release of a node after `steps` steps."""
         return SubsampledGaussian(self.noise_multiplier, self.sampling_rate, steps, self.clip_norm)
 
 
@@ -64,7 +64,7 @@ def plan(privacy: Privacy, *, steps: int) -> NoiseSchedule:
 
 
 def declared_size(count: int) -> int:
-    """Round a number of records to two significant digits, as an operator would declare it: 8473 becomes 8500."""
+    """Round a number of records to two significant digits, as operators declare it: 8473 becomes 8500."""
     at_least(0, count=count)
     if count < 100:
         return count

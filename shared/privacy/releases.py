@@ -1,4 +1,4 @@
-"""Typed releases: every noisy thing that leaves a node, described by public numbers only."""
+"""Describe releases, the noisy values that leave a node, by public numbers alone."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ class SubsampledGaussian:
     Args:
         noise_multiplier: sigma; the noise has standard deviation sigma x sensitivity.
         sampling_rate: q, the probability with which each record joins each sum.
-        count: how many sums.
-        sensitivity: how far one record moves a sum, l2, adding or removing one record.
+        count: number of sums.
+        sensitivity: how far adding or removing one record moves a sum, l2.
     """
 
     mechanism: ClassVar[str] = "poisson-subsampled-gaussian"
@@ -47,7 +47,7 @@ class Gaussian:
 
     @property
     def sampling_rate(self) -> float:
-        """Every record takes part."""
+        """1, because every record takes part."""
         return 1.0
 
 
@@ -55,12 +55,12 @@ Release = SubsampledGaussian | Gaussian
 
 
 def to_dict(release: Release) -> dict[str, Any]:
-    """A plain form for files."""
+    """Return a release as a plain dictionary for files."""
     return {"mechanism": release.mechanism, **asdict(release)}
 
 
 def from_dict(plain: dict[str, Any]) -> Release:
-    """Read the plain form back.
+    """Make a release from the plain dictionary of `to_dict`.
 
     Raises:
         SettingsError: unknown mechanism, missing or impossible values.
@@ -82,7 +82,7 @@ def times(release: Release, count: int) -> Release:
 
 
 def merged(history: Iterable[Release]) -> dict[tuple[float, float], int]:
-    """Counts by (noise multiplier, sampling rate): composition does not care about order."""
+    """Add up counts by (noise multiplier, sampling rate): in composition, order does not matter."""
     counts: Counter[tuple[float, float]] = Counter()
     for release in history:
         counts[release.noise_multiplier, release.sampling_rate] += release.count

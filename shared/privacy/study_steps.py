@@ -1,4 +1,4 @@
-"""A study's steps, and the parts of the model that they move, as signal and noise see them."""
+"""Describe a study's steps, and the parts of the model that they move, for comparing signal and noise."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from shared.study.schedule import learning_rate_factors, round_factors
 
 
 def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
-    """Head and adapter, in this order, as far as the names and shapes of the trained tensors hold them."""
+    """Return head and adapter, in this order, as far as they are among the trained tensors (names and shapes)."""
     dimension = {"head": 0, "adapter": 0}
     for name, shape in tensors:
         if not is_measured(name):
@@ -25,7 +25,7 @@ def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> li
 
 
 def parts_in(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]], number: int) -> list[Part]:
-    """What one round moves: these, or what it measures."""
+    """Return the parts that a round moves: head and adapter, or the moments that it measures."""
     if not study.measures(number):
         return parts_of(study, tensors)
     dimension = sum(math.prod(shape) for name, shape in tensors if is_measured(name))
@@ -33,40 +33,40 @@ def parts_in(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]], numbe
 
 
 def batch_of(study: Study, declared_size: int) -> Batch:
-    """A step of a site of this declared size."""
+    """Return the batch of a site of this declared size."""
     rate = study.privacy.sampling_rate
     return Batch(rate * declared_size, rate * study.federation.divisor_size(declared_size))
 
 
 def round_steps(study: Study, planned: NoiseSchedule, batch: Batch, number: int) -> Steps:
-    """The steps of one round."""
+    """Return the steps of one round."""
     return Steps(round_factors(study, number), planned.noise_multiplier, planned.clip_norm, batch)
 
 
 def all_steps(study: Study, planned: NoiseSchedule, batch: Batch) -> Steps:
-    """The steps of the whole study that train."""
+    """Return the steps of a whole study, except those that only measure."""
     training = study.total_steps - study.measuring_rounds * study.training.local_steps
     factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)
     return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)
 
 
 def ratio_with(study: Study, part: Part, mean: Batch, *, epsilon: float, sampling_rate: float, rounds: int) -> float:
-    """Longest signal over noise of a part over a whole study that were changed so; 0 if no practical noise is enough.
+    """Return a part's ratio of longest signal to noise over a changed study; 0 if no practical noise is enough.
 
     Args:
         study: as declared.
-        part: of the model.
+        part: head or adapter.
         mean: batch of the mean over nodes, as declared.
-        epsilon: instead of the study's.
-        sampling_rate: instead of the study's.
-        rounds: instead of the study's.
+        epsilon: replaces the study's.
+        sampling_rate: replaces the study's.
+        rounds: replaces the study's.
     """
     privacy = study.privacy.model_copy(update={"epsilon": epsilon, "sampling_rate": sampling_rate})
     federation = study.federation.model_copy(update={"rounds": rounds})
     changed = study.model_copy(update={"privacy": privacy, "federation": federation})
-    times = sampling_rate / study.privacy.sampling_rate
+    factor = sampling_rate / study.privacy.sampling_rate
     try:
         planned = plan(privacy, steps=changed.total_steps)
     except BudgetError:
         return 0.0
-    return ratio([part], all_steps(changed, planned, Batch(times * mean.units, times * mean.divisor)))
+    return ratio([part], all_steps(changed, planned, Batch(factor * mean.units, factor * mean.divisor)))

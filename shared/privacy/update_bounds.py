@@ -1,4 +1,4 @@
-"""How large an honest update of one round can be: from public numbers alone, the same for node and server.
+"""Bound the length of an honest update of one round, by public numbers alone; node and server get the same.
 
 A step moves by rate x factor x (sum of clipped gradients + noise) / L, with the divisor L. Signals may point the same
 way in every step and add up; independent noise adds in quadrature.
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 def largest_signal(
     *, rate: float, factors: Sequence[float], clip_norm: float, expected_batch: float, divisor: float
 ) -> float:
-    """The longest that the clipped sums of a round can move an update, l2, so also the most in any one value.
+    """Return how far the clipped sums of a round can move an update, l2; so also the most for any one value.
 
     A sum is at most clip_norm times the batch, and a Poisson batch of mean B exceeds B + 10 sqrt(B) + 10 practically
     never (Chernoff: below e^-30).
 
     Args:
         rate: learning rate at the study's first step.
-        factors: of every step of the round.
-        clip_norm: C.
+        factors: factor on the rate of every step of the round.
+        clip_norm: C, the largest length of one unit's gradient.
         expected_batch: B = sampling rate x declared size.
-        divisor: L, of every sum.
+        divisor: L, the divisor of every sum.
     """
     largest_batch = expected_batch + 10 * math.sqrt(expected_batch) + 10
     return rate * clip_norm * largest_batch / divisor * sum(factors)
@@ -30,5 +30,13 @@ def largest_signal(
 def noise_deviation(
     *, rate: float, factors: Sequence[float], clip_norm: float, noise_multiplier: float, divisor: float
 ) -> float:
-    """Standard deviation of the noise in each value of an update; arguments as above, and sigma."""
+    """Return the standard deviation of the noise in each value of an update.
+
+    Args:
+        rate: learning rate at the study's first step.
+        factors: factor on the rate of every step of the round.
+        clip_norm: C.
+        noise_multiplier: sigma.
+        divisor: L, the divisor of every sum.
+    """
     return rate * noise_multiplier * clip_norm / divisor * math.sqrt(sum(factor**2 for factor in factors))

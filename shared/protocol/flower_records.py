@@ -1,8 +1,8 @@
-"""Messages as Flower's records, and back.
+"""Write messages as Flower's records, and read them back.
 
 Flower stores and asks for every record, array and chunk by itself, and each costs a round trip: so a vector travels as
 bytes inside the record that describes it. What differs from node to node, the server's copy of its ledger position,
-stays in a record of its own, so that the server keeps the adapter once. Whoever sent a record may have sent anything:
+stays in a record of its own, so that the server keeps the adapter once. A sender may put anything into a record:
 what cannot be read is refused.
 """
 
@@ -30,12 +30,12 @@ from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_WIRE, SP
 LARGEST_ROUND = 2**31 - 1
 MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Values = Mapping[str, object]
-"""Of one of Flower's records; whoever sent it may have sent anything."""
+"""Contents of one of Flower's records. A sender may put anything into it."""
 
 
 @lru_cache(maxsize=1)
 def _sha256(packed: bytes) -> str:
-    """Remembered, because simulated nodes that share a process are sent the very same bytes."""
+    """Hash an adapter's bytes, and remember the last result: simulated nodes in one process receive the same bytes."""
     return hashlib.sha256(packed).hexdigest()
 
 
@@ -43,7 +43,7 @@ def encode_task(task: TrainTask) -> RecordDict:
     """Turn a task into Flower records.
 
     Raises:
-        VersionError: its version has no word for the encoding that it asks for.
+        VersionError: its version of the protocol cannot name the encoding that it asks for.
     """
     if task.wire != "float32" and task.version < SAYS_WIRE:
         raise VersionError(f"Expected protocol version {SAYS_WIRE} for {task.wire} updates, got {task.version}.")
@@ -60,7 +60,7 @@ def encode_task(task: TrainTask) -> RecordDict:
 
 
 def with_server_copy(records: RecordDict, server_copy: LedgerPosition) -> RecordDict:
-    """The same task for a node with this ledger; the adapter is shared, not copied."""
+    """Address an encoded task to a node with this ledger position; the adapter is shared, not copied."""
     return RecordDict({**records, "echo": _server_copy(server_copy, _version(_config(records, "task")))})
 
 
@@ -86,7 +86,7 @@ def decode_offer(records: RecordDict) -> StudyOffer:
 
 
 def encode_offer_reply(reply: OfferReply) -> RecordDict:
-    """Turn a node's stance into Flower records."""
+    """Turn a node's answer to an offer into Flower records."""
     config: dict[str, Any] = {
         **_envelope(reply.versions),
         "study-run": reply.study_run,
@@ -96,10 +96,10 @@ def encode_offer_reply(reply: OfferReply) -> RecordDict:
 
 
 def decode_offer_reply(records: RecordDict) -> OfferReply:
-    """Read a node's stance.
+    """Read a node's answer to an offer.
 
     Raises:
-        VersionError: it is not in the envelope that every version shares, or the node says that the offer was not.
+        VersionError: it is not in the envelope that every version shares, or the node reports that the offer was not.
         PeerError: a record is missing or mistyped.
     """
     if "stance" not in records and "reply" in records and decode_reply(records).status is Status.REFUSED_VERSION:
@@ -112,8 +112,8 @@ def decode_task(records: RecordDict) -> TrainTask:
     """Read a task.
 
     Raises:
-        VersionError: it is in a version that is not spoken here.
-        PeerError: a record is missing or mistyped, the round is no round, or the adapter does not match its digest.
+        VersionError: it is in a version that this side does not speak.
+        PeerError: a record is missing or mistyped, the round is impossible, or the adapter does not match its digest.
     """
     config = _config(records, "task")
     packed = _bytes(config, "adapter")
@@ -145,10 +145,10 @@ def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> Recor
 
 
 def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
-    """Read a reply; its update is encoded as its task said.
+    """Read a reply whose update has the encoding that its task asked for.
 
     Raises:
-        VersionError: it is in a version that is not spoken here.
+        VersionError: it is in a version that this side does not speak.
         EncodingError: the update is not in this encoding.
         PeerError: a record is missing or mistyped.
     """

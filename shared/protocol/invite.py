@@ -1,4 +1,4 @@
-"""An invite: everything a node needs to find the server, trust it, and be let in once."""
+"""Read an invite: a file with all that a node needs to reach the server, trust it, and enrol once."""
 
 import sys
 from datetime import datetime
@@ -12,27 +12,27 @@ ENROL_PATH, RENEW_PATH = "/v1/enrol", "/v1/renew"
 
 
 class Invite(Section):
-    """One file, for one organisation; a secret until it is used."""
+    """The contents of an invite, for one organisation; a secret until it is used."""
 
     fedvault_invite: Literal[1] = 1
     """Version of this format."""
     name: str
-    """What the server calls this node."""
+    """Name of this node at the server."""
     server: str
     """host:port of the server's gateway."""
     authority: str
     """PEM certificate of the federation's own authority; nothing else is trusted."""
     token: str
-    """Good for one enrolment."""
+    """Secret that allows one enrolment."""
     expires: datetime
-    """End of the token's life."""
+    """Time after which the token is refused."""
 
 
 def read_invite(path: Path) -> Invite:
     """Read an invite from a file, or from the standard input if it is called `-`.
 
     Raises:
-        SettingsError: it is not there or not an invite.
+        SettingsError: the file is missing or holds no invite.
     """
     try:
         return Invite.model_validate_json(sys.stdin.read() if path == Path("-") else path.read_text())

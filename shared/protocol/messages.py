@@ -1,4 +1,4 @@
-"""The messages between server and node, typed on both sides.
+"""Define the messages between server and node, as typed values on both sides.
 
 The trainable state is one packed vector. A reply names the digest of the adapter it started from, so a stale one is
 recognised. Every reply of a study has the same length, a failed one too (zeros), so its size says nothing about the
@@ -21,7 +21,7 @@ Vector = NDArray[np.float32]
 
 
 class Status(IntEnum):
-    """How a node answers. One code for every failure after training began: the cause is data and stays at home."""
+    """Answer of a node. Failures after training began share one code: their cause depends on data and is not sent."""
 
     TRAINED = 0
     FAILED = 1
@@ -43,12 +43,12 @@ class Status(IntEnum):
 
 @dataclass(frozen=True)
 class LedgerPosition:
-    """Where a node's ledger stood: told by the node with every round it paid for, and told back by the server."""
+    """Length of a node's ledger and hash of its last row: sent with each paid round, and sent back by the server."""
 
     height: int = 0
-    """Rows; 0 if nothing is known."""
+    """Number of rows; 0 if nothing is known."""
     head: str = "0" * 64
-    """Hash of the last row; salted, so it says nothing about what the row holds."""
+    """Hash of the last row; salted, so it reveals nothing of the row's contents."""
 
 
 NO_POSITION = LedgerPosition()
@@ -56,48 +56,48 @@ NO_POSITION = LedgerPosition()
 
 @dataclass(frozen=True)
 class StudyOffer:
-    """The server shows a node a study, so that its operator can decide."""
+    """A study that the server shows to a node, so that its operator can decide."""
 
     study_run: str
     study_json: str
     versions: Versions = SPOKEN
-    """Of the protocol, that the server speaks."""
+    """Versions of the protocol that the server speaks."""
 
 
 @dataclass(frozen=True)
 class OfferReply:
-    """How the node stands to a study run: approved, rejected, awaiting a person, or refused for a public reason."""
+    """A node's answer to an offer: approved, rejected, awaiting a person, or refused for a public reason."""
 
     study_run: str
     status: Status
     versions: Versions = SPOKEN
-    """Of the protocol, that the node speaks."""
+    """Versions of the protocol that the node speaks."""
 
 
 @dataclass(frozen=True)
 class TrainTask:
-    """The server asks a node for one round of one study run."""
+    """A request of the server that a node train one round of a study run."""
 
     study_sha256: str
     study_run: str
     round: int
     adapter: Vector
     server_copy: LedgerPosition = NO_POSITION
-    """This node's ledger as the server last saw it."""
+    """This node's ledger position as the server last received it."""
     version: int = PROTOCOL_VERSION
-    """Of the protocol, that the node speaks as well; the reply comes back in the same."""
+    """Version of the protocol, one that the node speaks; the reply uses the same."""
     wire: Wire = "float32"
-    """How the update of the reply is encoded: the study's."""
+    """Encoding of the reply's update, which the study declares."""
 
     @cached_property
     def adapter_sha256(self) -> str:
-        """Digest of the adapter, computed once."""
+        """SHA-256 of the adapter, computed once."""
         return digest(self.adapter)
 
 
 @dataclass(frozen=True)
 class TrainReply:
-    """The node's answer: the change of the packed adapter, or a code and zeros."""
+    """A node's answer to a task: the change of the packed adapter, or a code and zeros."""
 
     study_sha256: str
     study_run: str
@@ -106,13 +106,13 @@ class TrainReply:
     status: Status
     update: Vector
     ledger: LedgerPosition = NO_POSITION
-    """The node's ledger when it paid for this round."""
+    """The node's ledger position when it paid for this round."""
     encoding: Encoding = FLOAT32
-    """What the update's values were rounded to."""
+    """Encoding that the update's values were rounded to."""
 
 
 def without_update(task: TrainTask, status: Status) -> TrainReply:
-    """A code, and zeros as long as the update would be."""
+    """Answer a task with a code, and with zeros as long as the update would be."""
     zeros, encoding = np.zeros_like(task.adapter), Encoding.of_zeros(task.wire, len(task.adapter))
     return TrainReply(
         task.study_sha256, task.study_run, task.round, task.adapter_sha256, status, zeros, encoding=encoding
@@ -120,5 +120,5 @@ def without_update(task: TrainTask, status: Status) -> TrainReply:
 
 
 def digest(vector: Vector) -> str:
-    """Hex SHA-256 of a packed adapter's little-endian float32 bytes."""
+    """Return the hex SHA-256 of a packed adapter's little-endian float32 bytes."""
     return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").data).hexdigest()

@@ -1,12 +1,12 @@
-"""How an update travels: as float32, as bfloat16, or as one signed byte per value on a public grid.
+"""Pack an update as float32, as bfloat16, or as one signed byte per value on a public grid.
 
 | wire | bytes for n values | what a value can be |
 |---|---|---|
 | `float32` | 4 n | any float32 |
 | `bfloat16` | 2 n | the upper half of a float32: 8 significant bits |
-| `int8` | n + 40 | one of 255, of the head's grid or of the adapter's; the grids come first |
+| `int8` | n + 40 | one of the 255 values of the head's grid or the adapter's; the grids come first |
 
-Packing loses nothing. What has to be rounded was rounded before, in the vault, to values that the encoding has.
+Packing loses nothing: the vault has rounded the update to values of the encoding before.
 """
 
 import math
@@ -24,33 +24,33 @@ Wire = Literal["float32", "bfloat16", "int8"]
 WIRES: tuple[Wire, ...] = get_args(Wire)
 LEVELS = 127
 EVEN = 1e-6
-"""So small a bend that the spacing is the same everywhere."""
+"""A bend so small that the spacing is the same everywhere."""
 SHARPEST_BEND = 0.25
 GROUPS = 2
 HEADER = struct.Struct("<Idd")
 VALUE_BYTES: dict[Wire, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
 ROUNDING_ROOM: dict[Wire, float] = {"float32": 1.0, "bfloat16": 1 + 2.0**-7, "int8": 1.5}
-"""What rounding may multiply the norm of an honest update by. With int8 a value moves by less than the first step,
+"""Factor by which rounding may lengthen an honest update. With int8 a value moves by less than the first step,
 an eighth of the noise's deviation, plus exp(`SHARPEST_BEND`) - 1 = 0.28 of itself."""
 Vector = NDArray[np.float32]
 Value = TypeVar("Value", np.float32, np.int8)
 
 
 class Grid(NamedTuple):
-    """255 values around 0: nearly even where noise lies, in proportion far from it.
+    """255 public values around 0: spaced nearly evenly where most noise lies, and in proportion farther out.
 
-    value(k) = width x sinh(bend x k), k from -127 to 127. One step rounds by little where most values are, and the
-    rare large one is still on the grid.
+    value(k) = width x sinh(bend x k), k from -127 to 127. Steps are small where most values are, and a rare large value
+    is still on the grid.
     """
 
     length: int
-    """Values of the packed vector that are on it; the next grid's come after them."""
+    """How many values of the packed vector use this grid; those of the next grid follow."""
     width: float = 1.0
     bend: float = EVEN
 
     @classmethod
     def fitted(cls, length: int, *, largest: float, finest: float) -> Self:
-        """From -largest to largest; the first step is `finest`, or less where even steps would be."""
+        """Make a grid from -largest to largest whose first step is `finest`, or shorter if even steps are."""
         wanted = largest / finest
         bend, _ = halved(
             lambda bend: not math.sinh(LEVELS * bend) / math.sinh(bend) < wanted,
@@ -61,32 +61,32 @@ class Grid(NamedTuple):
         return cls(length, largest / math.sinh(LEVELS * bend), bend)
 
     def values(self) -> Vector:
-        """Ascending (255,).
+        """Return the grid's values, ascending (255,).
 
         Raises:
             EncodingError: they are not finite, or do not ascend.
         """
         with np.errstate(all="ignore"):
             exact = self.width * np.sinh(self.bend * np.arange(-LEVELS, LEVELS + 1))
-            found: Vector = exact.astype(np.float32)
-        if not (np.isfinite(found).all() and (np.diff(found) > 0).all()):
+            values: Vector = exact.astype(np.float32)
+        if not (np.isfinite(values).all() and (np.diff(values) > 0).all()):
             raise EncodingError(
                 f"Expected a grid of finite values that ascend, got width={self.width} and bend={self.bend}."
             )
-        return found
+        return values
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """What the values of one update are, and the grids that they are on; public."""
+    """Public encoding of one update's values, with the grids that they are on."""
 
     wire: Wire = "float32"
     grids: tuple[Grid, ...] = ()
-    """Of the adapter and of the head, with int8; empty otherwise."""
+    """Grids of the adapter and of the head for int8; otherwise empty."""
 
     @classmethod
     def of_zeros(cls, wire: Wire, length: int) -> Self:
-        """For a reply without an update: as long as one with."""
+        """Return the encoding of zeros, by which a reply without an update is as long as one with."""
         return cls(wire, (Grid(length), Grid(0)) if wire == "int8" else ())
 
 
@@ -94,26 +94,26 @@ FLOAT32 = Encoding()
 
 
 def packed_bytes(length: int, wire: Wire) -> int:
-    """Bytes of an update of `length` values, whatever they are."""
+    """Return the size of a packed update of `length` values, in bytes."""
     return VALUE_BYTES[wire] * length + (GROUPS * HEADER.size if wire == "int8" else 0)
 
 
 def pack(update: Vector, encoding: Encoding = FLOAT32) -> bytes:
-    """An update's bytes; its values are the encoding's already."""
-    whole = np.ascontiguousarray(update, dtype="<f4")
+    """Pack an update whose values are values of the encoding."""
+    values = np.ascontiguousarray(update, dtype="<f4")
     if encoding.wire == "float32":
-        return whole.tobytes()
+        return values.tobytes()
     if encoding.wire == "bfloat16":
-        return (whole.view("<u4") >> np.uint32(16)).astype("<u2").tobytes()
+        return (values.view("<u4") >> np.uint32(16)).astype("<u2").tobytes()
     headers = b"".join(HEADER.pack(*grid) for grid in encoding.grids)
-    return headers + b"".join(_codes(part, grid).tobytes() for part, grid in parts(whole, encoding.grids))
+    return headers + b"".join(_codes(part, grid).tobytes() for part, grid in parts(values, encoding.grids))
 
 
 def unpack(packed: bytes, wire: Wire) -> tuple[Vector, Encoding]:
-    """Read what `pack` gave; whoever sent it may have sent anything. Values of float32 stay where they came, read-only.
+    """Unpack an update; its sender may have sent anything. Float32 values are not copied and are read-only.
 
     Raises:
-        EncodingError: it is nothing that `pack` gives.
+        EncodingError: the bytes are no packed update.
     """
     if not packed:
         return np.zeros(0, np.float32), Encoding(wire)
@@ -127,10 +127,10 @@ def unpack(packed: bytes, wire: Wire) -> tuple[Vector, Encoding]:
 
 
 def parts(vector: NDArray[Value], grids: tuple[Grid, ...]) -> list[tuple[NDArray[Value], Grid]]:
-    """Cut a vector where its grids end.
+    """Cut a vector into the parts of its grids.
 
     Raises:
-        EncodingError: they are for another number of values.
+        EncodingError: the grids are for another number of values.
     """
     if sum(grid.length for grid in grids) != len(vector):
         raise EncodingError(f"Expected grids for {len(vector)} values, got {[grid.length for grid in grids]}.")
@@ -139,7 +139,7 @@ def parts(vector: NDArray[Value], grids: tuple[Grid, ...]) -> list[tuple[NDArray
 
 
 def _codes(part: Vector, grid: Grid) -> NDArray[np.int8]:
-    """The nearest: two machines may compute the same grid with other last bits."""
+    """Return the number of the nearest grid value: two machines may compute a grid with different last bits."""
     values = grid.values()
     middles = (values[:-1].astype(np.float64) + values[1:]) / 2
     return (np.searchsorted(middles, part) - LEVELS).astype(np.int8)
@@ -153,5 +153,5 @@ def _unpack_bytes(packed: bytes) -> tuple[Vector, Encoding]:
     codes = np.frombuffer(packed[head:], np.int8)
     if (codes < -LEVELS).any():
         raise EncodingError(f"Expected codes from {-LEVELS} to {LEVELS}, got one below.")
-    found = [grid.values()[part.astype(np.int64) + LEVELS] for part, grid in parts(codes, grids)]
-    return np.concatenate(found), Encoding("int8", grids)
+    decoded = [grid.values()[part.astype(np.int64) + LEVELS] for part, grid in parts(codes, grids)]
+    return np.concatenate(decoded), Encoding("int8", grids)

@@ -1,15 +1,15 @@
-"""Versions of the protocol, and how two sides agree on one.
+"""Find the version of the protocol that two sides share.
 
-| version | what is new in it |
+| version | new in it |
 |---|---|
 | 3 | a vector travels as bytes inside the record that describes it |
-| 4 | offers and stances say which versions are spoken, so that two sides of different age find a common one |
-| 5 | a task says how the update in its reply is encoded |
+| 4 | offers and their answers name the versions that a side speaks, so that two ages find a common one |
+| 5 | a task names the encoding of the update in its reply |
 
-The server shows a study in an envelope whose layout is version 3's for ever, says which versions it speaks, and hears
-which the node speaks. Tasks to that node are written in the newest that both know; a reply is in its task's version.
-A study whose updates do not travel as float32 is offered in version 5 and newer alone, so that an older node refuses
-the version by name instead of a study that it cannot read.
+The server offers a study in an envelope whose layout stays version 3's for ever. Both sides name the versions that they
+speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study whose updates do
+not travel as float32 is offered only in version 5 and newer, so that an older node refuses the version by name, and not
+a study that it cannot read.
 """
 
 from typing import NamedTuple
@@ -18,26 +18,26 @@ from shared.protocol.update_encoding import Wire
 
 
 class Versions(NamedTuple):
-    """What one side speaks: every version from the oldest to the newest."""
+    """The versions that one side speaks: all from the oldest to the newest."""
 
     oldest: int
     newest: int
 
     def common(self, other: "Versions") -> int | None:
-        """The newest version that both speak, if there is one."""
+        """Return the newest version that both sides speak; None if there is none."""
         newest = min(self.newest, other.newest)
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
 SPOKEN = Versions(3, 5)
 BEFORE_NEGOTIATION = Versions(3, 3)
-"""What is spoken by a side that does not say."""
+"""Versions of a side that names none."""
 ENVELOPE = Versions(3, 3)
-"""Of offers and stances: who cannot read these cannot negotiate."""
+"""Version of offers and their answers: a side that cannot read it cannot negotiate."""
 SAYS_WIRE = 5
-"""The first in which a task says how its reply's update is encoded; before it all were float32."""
+"""First version in which a task names the encoding of its reply's update; before, all were float32."""
 
 
 def spoken_for(wire: Wire) -> Versions:
-    """The versions of ours in which a study with this encoding can be trained."""
+    """Return our versions in which a study with this encoding can be trained."""
     return SPOKEN if wire == "float32" else Versions(SAYS_WIRE, SPOKEN.newest)

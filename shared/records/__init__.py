@@ -1,1 +1,1 @@
-"""Records: `tables` (an operator's file), `ragged` (named ragged arrays), `batches` (tensors)."""
+"""Records, from an operator's file to tensors: `tables`, `ragged` (named ragged arrays), `batches`."""

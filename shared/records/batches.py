@@ -1,7 +1,7 @@
-"""Physical batches: some records as tensors, padded at their end.
+"""Make physical batches: some records as tensors, padded at their end.
 
-Lengths are rounded up to a multiple, so that records of like length share one shape: matrix kernels depend on shapes,
-and with few shapes a record's activations are the same bits whoever shares its batch.
+Lengths are rounded up to a multiple, so that records of similar length share one shape. Matrix kernels depend on
+shapes: with few shapes, a record's activations are the same bits whichever records share its batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,17 +18,16 @@ LENGTH_STEP = 8
 Batch = dict[str, Tensor]
 """Fields by name (records, …); `mask` (records, length): 1 on what is not padding; `usable` (records,)."""
 Fills = Mapping[str, int | None]
-"""What a field is padded with, by name; None for fields whose records all have one length. Fields that are not named
-never enter a batch."""
+"""Padding value by field; None for a field whose records all have one length. Other fields never enter a batch."""
 
 
 def padded_length(length: int, step: int = LENGTH_STEP) -> int:
-    """Length to which so many entries are padded."""
+    """Return the length to which `length` entries are padded."""
     return max(1, -(-length // step)) * step
 
 
 def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> NDArray[np.int64]:
-    """Padded length of every record's padded fields (records, fields); one column of ones if none is padded."""
+    """Return the length of every record's padded fields (records, fields); a column of ones if none is padded."""
     padded = [records[name].lengths for name, fill in fills.items() if fill is not None]
     if not padded:
         return np.ones((len(records), 1), dtype=np.int64)
@@ -44,9 +43,9 @@ def physical(
     Args:
         sizes: as `shapes` gives them (records, fields).
         chosen: indices of the logical batch.
-        tokens: the most in one physical batch; a record that is longer gets one of its own.
+        tokens: the most in one physical batch; a longer record gets a batch of its own.
         fixed: tokens of a record beside its padded fields, such as the patches of an image.
-        most: records in one physical batch; default: as many as have these tokens.
+        most: records in one physical batch; default: as many as the tokens allow.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     for index in chosen.tolist():
@@ -61,7 +60,7 @@ def physical(
 def collate(
     records: Records, indices: Sequence[int], fills: Fills, device: torch.device, *, step: int = LENGTH_STEP
 ) -> Batch:
-    """Stack records into tensors, each padded field to its own longest one."""
+    """Stack records into tensors; each padded field gets the length of its longest entry."""
     batch: Batch = {"usable": torch.from_numpy(records.usable[list(indices)]).to(device)}
     for name, fill in fills.items():
         rows = [records[name][index] for index in indices]
@@ -77,7 +76,7 @@ def collate(
 
 
 def pad(states: list[Tensor], length: int) -> Tensor:
-    """Stack (tokens, width) tensors into (records, length, width), zeros behind the end."""
+    """Stack (tokens, width) tensors into (records, length, width), with zeros behind each end."""
     padded = states[0].new_zeros(len(states), length, states[0].shape[-1])
     for row, record in zip(padded, states, strict=True):
         row[: len(record)] = record
@@ -85,17 +84,17 @@ def pad(states: list[Tensor], length: int) -> Tensor:
 
 
 def mask_of(lengths: Sequence[int], length: int) -> Tensor:
-    """Attention mask (records, length): 1 on real tokens."""
+    """Make the attention mask (records, length), which is 1 on real tokens."""
     return (torch.arange(length)[None] < torch.tensor(lengths)[:, None]).long()
 
 
 def _dtype(stored: np.dtype[Any]) -> Any:
-    """Tensors know fewer types than arrays: whole numbers index embeddings, halves are widened."""
+    """Return the type that a field has in a tensor: whole numbers become int64, others float32, bytes stay bytes."""
     if stored == np.uint8:
         return np.uint8
     return np.int64 if stored.kind in "iu" else np.float32
 
 
 def attention(batch: Batch) -> Tensor | None:
-    """What a model is told of padding: the mask, or nothing where a batch holds none (vectorised gradients)."""
+    """Return a batch's mask; None where it has no padding, as for vectorised gradients."""
     return None if "unpadded" in batch else batch.get("mask")

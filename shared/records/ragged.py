@@ -1,4 +1,4 @@
-"""Records as named ragged arrays: what a task kind makes of an operator's rows.
+"""Hold records as named ragged arrays, the form into which task kinds bring an operator's rows.
 
 Each field holds one array per record, end to end in one flat array: token ids, pixels, a waveform, a label, the bytes
 of a reference text. Read-only, the same for every kind, and quick to open in another process.
@@ -20,12 +20,12 @@ USABLE, UNITS, OFFSETS = "usable", "units", ":offsets"
 
 @dataclass(frozen=True)
 class Ragged:
-    """One array per record."""
+    """One array per record, stored end to end."""
 
     values: NDArray[Any]
-    """All of them, one after the other."""
+    """The entries of all records, one record after the other."""
     offsets: NDArray[np.int64]
-    """Record i is values[offsets[i]:offsets[i + 1]]."""
+    """Where each record begins and ends: record i is values[offsets[i]:offsets[i + 1]]."""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -35,11 +35,11 @@ class Ragged:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Entries per record."""
+        """Number of entries in each record (records,)."""
         return np.diff(self.offsets)
 
     def select(self, rows: NDArray[np.int64]) -> "Ragged":
-        """Some of the records, in this order."""
+        """Return the arrays of some records, in this order."""
         return ragged([self[row] for row in rows.tolist()], self.values.dtype)
 
 
@@ -56,20 +56,20 @@ def texts(values: Sequence[str]) -> Ragged:
 
 
 def text(field: Ragged, index: int) -> str:
-    """Read back a text that `texts` packed."""
+    """Return one record's text from a field that `texts` packed."""
     return field[index].tobytes().decode("utf-8", "replace")
 
 
 @dataclass(frozen=True)
 class Records:
-    """Records of one task kind.
+    """Records of one task kind, field by field.
 
-    A record that cannot be used stays in place: taking it out would make the place of others depend on it. Its loss is
-    zero anyway.
+    A record that cannot be used stays in place, with a loss of zero: leaving it out would make the places of others
+    depend on it.
     """
 
     fields: Mapping[str, Ragged]
-    """By name; the task kind knows what they mean."""
+    """Ragged arrays by field; the task kind gives them their meaning."""
     usable: NDArray[np.bool_]
     """False for a record that contributes nothing (records,)."""
     units: NDArray[np.int64] | None = None
@@ -92,34 +92,34 @@ class Records:
 
     @property
     def unit_count(self) -> int:
-        """Units that are sampled from: records, or groups of records. For the operator's eyes only."""
+        """Number of units to sample from, which are records or groups of records. For the operator's eyes only."""
         if self.units is None:
             return len(self)
         return int(self.units.max()) + 1 if len(self) else 0
 
     @property
     def unusable(self) -> int:
-        """Records that contribute nothing. For the operator's eyes only."""
+        """Number of records that contribute nothing. For the operator's eyes only."""
         return int((~self.usable).sum())
 
     def select(self, rows: NDArray[np.int64]) -> "Records":
-        """Some of the records, in this order, without their units."""
+        """Return some of the records, in this order and without their units."""
         return Records({name: field.select(rows) for name, field in self.fields.items()}, self.usable[rows])
 
     def digest(self, names: Sequence[str]) -> str:
-        """Names the content of some fields on this machine, for caches. It is data: never sent."""
+        """Hash some fields to a name for caches on this machine. It depends on the data and is never sent."""
         hashed = hashlib.blake2b(digest_size=16)
         for name in names:
             hashed.update(name.encode() + self[name].values.tobytes() + self[name].offsets.tobytes())
         return hashed.hexdigest()
 
     def content(self, index: int) -> bytes:
-        """Everything about one record, as bytes that no other content shares."""
+        """Encode one record completely, as bytes that no record with another content shares."""
         parts = [f"{name} {field[index].dtype.str} {len(field[index])} ".encode() for name, field in self._sorted()]
         return b"".join(head + field[index].tobytes() for head, (_, field) in zip(parts, self._sorted(), strict=True))
 
     def save(self, path: Path) -> None:
-        """Write to an .npz file."""
+        """Write the records to an .npz file."""
         path.parent.mkdir(parents=True, exist_ok=True)
         arrays: dict[str, NDArray[Any]] = {USABLE: self.usable}
         for name, field in self.fields.items():
@@ -133,26 +133,26 @@ class Records:
 
 
 class Problem(NamedTuple):
-    """A row that cannot be used, for the operator's eyes only."""
+    """A row with something wrong in it, and the reason. For the operator's eyes only."""
 
     row: int
-    """From 0, in the table as it was read."""
+    """Number of the row, from 0, in the table as it was read."""
     reason: str
 
 
 class Encoded(NamedTuple):
-    """What a task kind made of rows."""
+    """Rows as a task kind encoded them, and the problems that it met."""
 
     records: Records
     problems: tuple[Problem, ...]
-    """One for each record that is not usable, and for what was cut or changed in one that is."""
+    """One for each unusable record, and for each cut or change in a usable one."""
 
 
 def load(path: Path) -> Records:
-    """Read what `save` wrote.
+    """Read records that `Records.save` wrote.
 
     Raises:
-        DataError: it is something else.
+        DataError: the file holds something else.
     """
     try:
         with np.load(path, allow_pickle=False) as arrays:
@@ -165,7 +165,7 @@ def load(path: Path) -> Records:
 
 
 def joined(parts: Sequence[Records]) -> Records:
-    """Records of several places as one dataset, without units."""
+    """Join the records of several sites into one dataset without units."""
     names = parts[0].fields
     fields = {
         name: ragged([row for part in parts for row in _rows(part[name])], parts[0][name].values.dtype)
@@ -179,5 +179,5 @@ def _rows(field: Ragged) -> list[NDArray[Any]]:
 
 
 def with_units(records: Records, units: NDArray[np.int64]) -> Records:
-    """The same records, and the unit that each belongs to."""
+    """Return records together with the unit that each belongs to."""
     return replace(records, units=units)

@@ -1,4 +1,4 @@
-"""Read records from a file an operator already has: CSV, TSV, JSON lines, Parquet, or a Hugging Face dataset folder.
+"""Read an operator's table: CSV, TSV, JSON lines, Parquet, or a Hugging Face dataset folder.
 
 Images and recordings are files that a cell names, relative to the table, or bytes in the cell itself.
 """
@@ -25,9 +25,9 @@ def read_table(
 
     Args:
         path: the table.
-        columns: wanted ones.
-        media: those of them that hold files; they are read as bytes, empty for a file that is not there.
-        optional: those of them that may be missing; their cells are then empty.
+        columns: names of the columns to read.
+        media: those whose cells are files; a cell becomes the file's bytes, empty if there is no such file.
+        optional: those that may be missing; their cells are then empty.
 
     Raises:
         DataError: no such file, an unknown kind of file, an unreadable file, missing or doubled columns, no rows.
@@ -55,7 +55,7 @@ def read_table(
 
 
 def columns_of(path: Path) -> list[str]:
-    """Names of a table's columns.
+    """Return the names of a table's columns.
 
     Raises:
         DataError: no such file, an unknown kind of file, or an unreadable file.
@@ -63,28 +63,28 @@ def columns_of(path: Path) -> list[str]:
     return [str(name) for name in _read(path).columns]
 
 
-def content_columns(found: Collection[str], names: Mapping[str, str]) -> dict[str, str]:
-    """Columns of a table by which a record is known, whichever task reads it, by the task's name of each.
+def content_columns(columns: Collection[str], names: Mapping[str, str]) -> dict[str, str]:
+    """Return the columns that say which record a row is, whatever task reads it: tasks' names to the table's names.
 
     Args:
-        found: the table's own columns.
-        names: what a task's columns are called in it; default: the same.
+        columns: of the table.
+        names: the table's names of tasks' columns, where they differ.
 
     Raises:
-        DataError: it has none of them.
+        DataError: the table has no such column.
     """
     called = {name: names.get(name, name) for name in CONTENT}
-    present = {name: column for name, column in called.items() if column in found}
+    present = {name: column for name, column in called.items() if column in columns}
     if not present:
         raise DataError(
-            f"Expected a column with texts, images or recordings, got {', '.join(map(repr, found)) or 'none'}.",
+            f"Expected a column with texts, images or recordings, got {', '.join(map(repr, columns)) or 'none'}.",
             hint='Name it in `columns`, as in columns = { text = "report" }. Possible names: ' + ", ".join(CONTENT),
         )
     return present
 
 
 def identity(cell: str | bytes) -> str:
-    """A text that two cells share if and only if they hold the same: the text itself, or the digest of a file."""
+    """Return a text that is equal for equal cells only: the text itself, or the digest of a file."""
     return cell if isinstance(cell, str) else f"sha256 {hashlib.sha256(cell).hexdigest()}" if cell else ""
 
 
@@ -125,15 +125,15 @@ def _dataset_folder(path: Path) -> pd.DataFrame:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(path))
+        dataset = datasets.load_from_disk(str(path))
     except Exception as error:  # as above: many kinds, one meaning
         raise DataError(f"Expected a dataset folder, got {path}.", hint=_first_line(error)) from error
-    if isinstance(found, datasets.DatasetDict):
+    if isinstance(dataset, datasets.DatasetDict):
         raise DataError(
-            f"Expected one split, got a folder with {', '.join(found)}.",
-            hint=f"Name one, as in {path / next(iter(found))}.",
+            f"Expected one split, got a folder with {', '.join(dataset)}.",
+            hint=f"Name one, as in {path / next(iter(dataset))}.",
         )
-    table: pd.DataFrame = found.to_pandas()
+    table: pd.DataFrame = dataset.to_pandas()
     return table
 
 
@@ -148,7 +148,7 @@ def _text(cell: Any) -> str:
 
 
 def _plain(part: Any) -> Any:
-    """What JSON has no word for: arrays and their numbers, or anything else as text."""
+    """Turn what JSON cannot hold into what it can: arrays and their numbers to lists and numbers, the rest to text."""
     return part.tolist() if isinstance(part, np.ndarray | np.generic) else str(part)
 
 

@@ -1,8 +1,8 @@
-"""The study: one declaration of what is trained, under which privacy, by how many rounds.
+"""Declare a study: what is trained, under which privacy, in how many rounds.
 
 A study travels as data, never as code. Its canonical JSON (sorted keys, defaults filled in) and the SHA-256 of that
-identify it everywhere. Performance settings are left out of the identity: they change nothing that is promised, so
-each machine may choose its own.
+identify it everywhere. Performance settings are left out of the identity: they change no promise, so each machine may
+choose its own.
 """
 
 import hashlib
@@ -29,18 +29,19 @@ from shared.study.sections import (
 from shared.study.tasks import Task
 
 LINEAR_HEAD_KINDS = ("sequence-classification", "image-classification", "audio-classification")
-"""Kinds with one linear head on pooled features of one length."""
+"""Task kinds with one linear head on pooled features of one length."""
 ADDED_LATER: dict[str, dict[str, Any]] = {
     "privacy": {"head_share": None},
     "training": {"whitening": False},
     "federation": {"wire": "float32", "cohort": None, "typical_size": None},
 }
-"""Keys that studies once did not have, with what was so then, whatever their default is now. Left out of the identity
-while it still is so: older studies keep their hash, and older nodes read what asks nothing new of them."""
+"""Keys that older studies lack, each with the value that these studies had in effect, whatever the default is today. A
+key is left out of the identity while it has that value: so older studies keep their hash, and older nodes can read a
+study that asks nothing new of them."""
 
 
 class Study(Section):
-    """The whole declaration, and its identity."""
+    """A whole declaration, and its identity."""
 
     study: Identity
     model: Model
@@ -81,20 +82,20 @@ class Study(Section):
 
     @property
     def total_steps(self) -> int:
-        """Noisy steps of a node that joins every round: the worst case, and the one that is accounted."""
+        """Noisy steps of a node that joins every round: the worst case, which is the one accounted."""
         return self.federation.rounds * self.training.local_steps
 
     @property
     def measuring_rounds(self) -> int:
-        """Rounds at the start that train nothing: the first one, with `training.whitening`."""
+        """Number of rounds at the start that only measure: one with `training.whitening`, otherwise none."""
         return int(self.training.whitening)
 
     def measures(self, number: int) -> bool:
-        """Whether a round, counted from 1, is one of these."""
+        """Return true if a round, counted from 1, only measures."""
         return number <= self.measuring_rounds
 
     def canonical_json(self) -> str:
-        """One byte sequence per study: sorted keys, no spaces, defaults filled in, performance left out."""
+        """Write the study as one byte sequence: sorted keys, no spaces, defaults filled in, without performance."""
         declared = self.model_dump(mode="json", exclude={"performance"})
         for section, keys in ADDED_LATER.items():
             declared[section] = {name: v for name, v in declared[section].items() if keys.get(name, ...) != v}
@@ -102,18 +103,17 @@ class Study(Section):
 
     @property
     def sha256(self) -> str:
-        """Hex SHA-256 of the canonical JSON."""
+        """Hex SHA-256 of the canonical JSON, which identifies the study."""
         return hashlib.sha256(self.canonical_json().encode()).hexdigest()
 
 
 def recorded(declared: Any, *, where: str) -> Study:
-    """Read a study as it was once written down by `canonical_json` or in full, not as a person declares one: a key that
-    it lacks is as it was before there was such a key.
+    """Read a recorded study, as `canonical_json` or a full dump wrote it; a missing key means what it meant then.
 
     Guarantee: a study means what it meant when it was recorded, whatever the defaults have become since.
 
     Raises:
-        SettingsError: it is no study.
+        SettingsError: it is not a study.
     """
     if isinstance(declared, dict):
         sections = {name: declared.get(name, {}) for name in ADDED_LATER}
@@ -125,7 +125,7 @@ def recorded(declared: Any, *, where: str) -> Study:
 
 
 def load_study(path: Path) -> Study:
-    """Read a study from TOML.
+    """Read a study from a TOML file.
 
     Raises:
         SettingsError: unreadable file, unknown keys, impossible values or contradictions, each with the key's path.

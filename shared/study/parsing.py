@@ -1,4 +1,4 @@
-"""From a TOML file to a declaration, or to one line for each thing that is wrong with it."""
+"""Turn a TOML file into a declaration, or into one line for each mistake in it."""
 
 import tomllib
 from pathlib import Path
@@ -13,7 +13,11 @@ Declared = TypeVar("Declared", bound=BaseModel)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Parse a TOML file, or say where it breaks."""
+    """Parse a TOML file.
+
+    Raises:
+        SettingsError: the file is missing, or is not TOML; with the place of the mistake.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -25,7 +29,11 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def parse(kind: type[Declared], declared: dict[str, Any], *, where: str) -> Declared:
-    """Validate a declaration; every problem becomes one line with the key's path, what was expected and what came."""
+    """Validate a declaration of some kind.
+
+    Raises:
+        SettingsError: one line for each mistake, with the key's path, what was expected and what came.
+    """
     try:
         return kind.model_validate(declared)
     except ValidationError as error:

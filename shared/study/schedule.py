@@ -1,10 +1,10 @@
-"""Learning rates over a whole study: linear decay, known to everyone in advance."""
+"""Set the learning rates of a whole study: linear decay, known to everyone in advance."""
 
 from shared.study.declaration import Study
 
 
 def round_factors(study: Study, number: int) -> list[float]:
-    """Factors of the steps of one round of a study, counted from 1; a round that only measures has none but ones."""
+    """Return the factor of each step of a round, counted from 1; a round that only measures has factors of 1."""
     first, local_steps = study.measuring_rounds, study.training.local_steps
     if study.measures(number):
         return [1.0] * local_steps
@@ -14,6 +14,6 @@ def round_factors(study: Study, number: int) -> list[float]:
 
 
 def learning_rate_factors(*, round_number: int, local_steps: int, rounds: int) -> list[float]:
-    """Factors of the steps of one round (counted from 1): 1 at the study's first step, falling evenly towards 0."""
+    """Return the factors of a round's steps; over all rounds, counted from 1, they fall evenly from 1 towards 0."""
     first, total = (round_number - 1) * local_steps, rounds * local_steps
     return [1 - step / total for step in range(first, first + local_steps)]

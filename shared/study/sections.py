@@ -1,4 +1,4 @@
-"""The sections of a study, all but its task: which model, which adapter, which privacy, how many rounds."""
+"""Declare the sections of a study, except its task: model, adapter, privacy, training, federation, performance."""
 
 import math
 import re
@@ -14,29 +14,30 @@ RECORD = "record"
 UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
 BUNDLED_PREFIX, RECORDED_PREFIX = "bundled:", "embedded:"
-"""How people write that a base model is known by name, and how a study holds it: either may be declared."""
+"""Prefix of a bundled model as people write it, and as a study records it; both may be declared."""
 MOST_WEIGHT = 4
-"""How many typical sites one site weighs at most."""
+"""The most typical sites that one site may count as."""
 
 
 class Identity(Section):
-    """[study]: what people call it."""
+    """[study]: name and purpose."""
 
     name: str = Field(min_length=1, max_length=80, pattern=r"^[\w .-]+$")
     """Shown in tables and reports."""
     description: str = Field(default="", max_length=2000)
-    """What the study is for, in words that a data-protection officer can judge."""
+    """Purpose of the study, in words that a data-protection officer can judge."""
 
 
 class Model(Section):
-    """[model]: the shared pretrained foundation model."""
+    """[model]: the pretrained base model, the same for everyone."""
 
     source: str = Field(min_length=1)
     """`bundled:minilm`, a local directory (`./models/bert`), or a hub id (`org/name`)."""
     revision: str | None = None
-    """Commit of a hub model. Required for a hub id: a name alone can change under you."""
+    """Commit of a hub model. Required for a hub id: the files behind a name can change."""
     fingerprint: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    """SHA-256 over weights, configuration and tokenizer files; another model is refused. Default: taken as found."""
+    """SHA-256 over weights, configuration and tokenizer files; another model is refused. Default:
+    none is checked; a server fills in that of its own copy when it starts a run."""
 
     @field_validator("source")
     @classmethod
@@ -56,7 +57,7 @@ class Model(Section):
 
 
 class Adapter(Section):
-    """[adapter]: the few parameters that are trained and sent, beside a small head where the task has one."""
+    """[adapter]: the few parameters that are trained and sent, with a small head where the task has one."""
 
     method: Literal["ffa-lora", "lora", "dora", "ia3", "head-only"] = "ffa-lora"
     """`ffa-lora`: LoRA with A fixed from a public seed, B trained. `lora`: A and B trained. `dora`: also a magnitude
@@ -64,7 +65,7 @@ class Adapter(Section):
     rank: int = Field(default=8, ge=1, le=256)
     """LoRA rank r."""
     rank_pattern: dict[str, int] = Field(default_factory=dict)
-    """Other ranks for layers whose name ends so, or matches so as a regular expression: `{ "layer.5.*query" = 16 }`."""
+    """Other ranks for layers whose name ends in a text or matches a pattern, as in `{ "layer.5.*query" = 16 }`."""
     alpha: Positive | None = None
     """LoRA scale is alpha / rank. Default: alpha = rank, so the scale is 1."""
     rank_stabilized: bool = False
@@ -72,95 +73,95 @@ class Adapter(Section):
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"
     """Names of the layers that are adapted. `auto`: PEFT's own table, attention query and value for BERT."""
     layers: str = Field(default="last:2", pattern=r"^(all|last:[1-9]\d*)$")
-    """`all`, or `last:k` for the top k layers. Below them nothing is trained, so those activations can be kept."""
+    """`all`, or `last:k` for the top k layers. Nothing is trained below them, so activations there can be cached."""
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """Public seed of A. It hides nothing; everyone derives the same A from it instead of sending it."""
+    """Public seed of A. It is no secret: everyone derives the same A from it, so A is never sent."""
 
     @property
     def linear(self) -> bool:
-        """Whether what is trained enters linearly, so that a mean of adapters is the mean of their effects."""
+        """True if the trained parameters enter linearly, so that the mean of adapters is the mean of their effects."""
         return self.method in ("ffa-lora", "ia3", "head-only")
 
     @property
     def has_rank(self) -> bool:
-        """Whether it is a kind of LoRA."""
+        """True for LoRA and its variants."""
         return self.method in ("ffa-lora", "lora", "dora")
 
 
 class Privacy(Section):
-    """[privacy]: the promise made to every unit. Nothing here can be changed by a performance setting."""
+    """[privacy]: the promise to every unit. No performance setting can change it."""
 
     epsilon: float = Field(default=3.0, gt=0, le=100, allow_inf_nan=False)
     """Total cost of the whole study to one unit, at the stated delta."""
     delta: float = Field(default=1e-5, gt=0, lt=0.1)
-    """Should lie well below 1 / (number of units of the largest site)."""
+    """Chance that the promise does not hold. Should be well below 1 / (number of units of the largest site)."""
     unit: str = Field(default=RECORD, pattern=UNIT_PATTERN)
-    """Whose presence is hidden: `record` is one row; any other name, such as `patient`, is all rows of one of these."""
+    """Whose presence is hidden: `record` is one row; another name, such as `patient`, is all rows of one patient."""
     records_per_unit: int = Field(default=RECORDS_PER_UNIT, ge=1)
-    """The most records of one unit that are trained on: bounds time and memory. Only goes with a unit of many rows."""
+    """The most records of one unit that are trained on; limits time and memory. Only for a unit of several rows."""
     sampling_rate: float = Field(default=0.1, gt=0, le=1)
-    """q: each unit joins each step independently with this probability (Poisson sampling)."""
+    """q, the probability with which each unit joins each step, independently of all others (Poisson sampling)."""
     clipping: Literal["automatic", "flat"] = "automatic"
-    """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to length below 1; `flat` cuts at `clip_norm`."""
+    """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to a length below 1; `flat` cuts at `clip_norm`."""
     clip_norm: Positive = 1.0
     """Largest length of one unit's gradient, in gradient units. With `automatic` it only rescales learning rates."""
     head_share: float | None = Field(default=0.8, gt=0, lt=1)
-    """Where head and adapter are both trained, clip each by itself: the head at clip_norm x sqrt(head_share), the
-    adapter at what is left, so that the whole is bounded by clip_norm. None, of studies that were recorded without it:
-    as one vector, of which the longer part takes nearly all."""
+    """If head and adapter are both trained, each is clipped by itself: the head at clip_norm x sqrt(head_share), the
+    adapter at the rest, so that both together stay within clip_norm. None, as in older studies: both are clipped as one
+    vector, of which the longer part takes nearly everything."""
 
 
 class Training(Section):
-    """[training]: local SGD without momentum, linear decay over all rounds that train."""
+    """[training]: local SGD without momentum; learning rates fall linearly over all rounds that train."""
 
     local_steps: int = Field(default=10, ge=1, le=10_000)
     """Noisy steps per round and node."""
     learning_rate: Positive = 16.0
-    """Of the head, at the first step. High because clipped gradients are short."""
+    """Learning rate of the head at the first step. High, because clipped gradients are short."""
     adapter_learning_rate: Positive = 1.0
-    """Of the adapter, at the first step. `plan` says which one suits the noise."""
+    """Learning rate of the adapter at the first step. `plan` suggests one that suits the noise."""
     whitening: bool = False
-    """Spend round 1 on measuring, through the same noise, how the head's features vary, and train the head on features
-    that vary alike in every direction that stands out of that noise. Helps where a few directions hold most of what
-    features are, as those of a model that was pretrained on something else; `plan` says whether noise allows it. Costs
-    no privacy, a round, and width² more numbers per update. For one linear head on pooled features, and two rounds or
-    more. Not part of the identity where it is off; nodes of before this key refuse it."""
+    """Spend round 1 on measuring, through the same noise, how the head's features vary; then train the head on features
+    that vary alike in every direction that stands out of that noise. Helps if a few directions dominate the features,
+    as with a base model that was pretrained on other data; `plan` tells whether the noise allows it. Costs no privacy,
+    but one round, and width² more numbers per update. For one linear head on pooled features, and at least two rounds.
+    Not part of the identity if it is off; nodes older than this key refuse it."""
 
 
 class Federation(Section):
-    """[federation]: who takes part, and how long the server waits."""
+    """[federation]: which sites take part, and how long the server waits."""
 
     rounds: int = Field(default=8, ge=1, le=10_000)
-    """Rounds of the study. Privacy depends on rounds x local_steps, not on how it is cut."""
+    """Rounds of the study. Privacy depends on rounds x local_steps, not on either of them alone."""
     aggregation: Literal["ffa", "fedit"] = "ffa"
-    """`ffa`: the plain mean of what is sent, exact where it enters linearly (`ffa-lora`, `ia3`, `head-only`). `fedit`:
+    """`ffa`: the mean of all updates, exact for adapters that enter linearly (`ffa-lora`, `ia3`, `head-only`). `fedit`:
     the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B."""
     quorum: int = Field(default=2, ge=1)
-    """Fewest accepted updates that make a round; with fewer the global adapter stays as it was."""
+    """Fewest accepted updates that make a round; with fewer, the global adapter stays unchanged."""
     cohort: int | None = Field(default=None, ge=1)
-    """How many of the nodes present are asked in a round, drawn anew for each. Default: all. Noise is set for a node
-    that joins every round either way: the draw amplifies nothing. Not part of the identity where it is not set."""
+    """How many of the nodes present each round asks, drawn anew for each. Default: all. The noise is the same either
+    way, as for a node that joins every round. Not part of the identity if it is not set."""
     deadline_s: Positive = 1800.0
     """Longest wait for the replies of one round, in seconds."""
     smallest_declared_size: int = Field(default=50, ge=1)
-    """Sites that declare fewer units (records, by default) are left out: they would add nothing but noise."""
+    """Sites that declare fewer units (by default, records) are left out: they would add little but noise."""
     typical_size: int | None = Field(default=None, ge=1)
-    """Units of a site of usual size: the mean of what the sites declare, say. Where it is set, every site divides by
-    it, so that a unit weighs the same wherever it is and small sites add little noise; a site of more than four times
-    this weighs as four. Default: each divides by its own size, and all sites weigh the same. Costs no privacy either
-    way. `plan` says what it gains. Not part of the identity where it is not set; nodes of before this key refuse it."""
+    """Units of a site of usual size, such as the mean of what the sites declare. If it is set, every site divides by
+    it, so a unit weighs the same at every site and small sites add little noise; a site of more than four times this
+    size weighs as four. Default: each site divides by its own size, and all sites weigh the same. Costs no privacy.
+    `plan` shows the gain. Not part of the identity if it is not set; nodes older than this key refuse it."""
     wire: Wire = "float32"
-    """How a node's update travels: `float32`, in half of that as `bfloat16`, in a quarter as `int8`. The shorter ones
-    are rounded at random after the noise, without bias, `int8` in steps of an eighth of the noise. Nodes of before
-    protocol version 5 can train `float32` alone."""
+    """Encoding of a node's update: `float32`, `bfloat16` in half of its bytes, or `int8` in a quarter. The shorter ones
+    are rounded at random after the noise, without bias; `int8` in steps of an eighth of the noise. Nodes older than
+    protocol version 5 can only train `float32`."""
 
     def divisor_size(self, declared_size: int) -> int:
-        """The size that a site divides by: a step's divisor is sampling rate x this.
+        """Return the size that a site divides by: a step's divisor is sampling rate x this size.
 
         Guarantee: it follows from the study and the declared size alone.
 
         Args:
-            declared_size: of the site, in units.
+            declared_size: public size of the site, in units.
         """
         if self.typical_size is None:
             return declared_size
@@ -168,24 +169,24 @@ class Federation(Section):
 
 
 class Performance(Section):
-    """[performance]: how fast. No value here changes noise, sampling, steps or clipping."""
+    """[performance]: speed and memory. No value here changes noise, sampling, steps or clipping."""
 
     micro_batch_tokens: int = Field(default=2048, ge=64)
     """Tokens (or image patches, or frames of sound) in one physical batch, padding included."""
     threads: int = Field(default=0, ge=0)
-    """Threads per training process; 0 = the cores of the machine shared out fairly."""
+    """Threads per training process; 0: an equal share of the machine's cores."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """`auto` takes a GPU if there is one."""
+    """Where to train: `cpu`, `cuda`, `cuda:1`, …; `auto` uses a GPU if there is one."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of the trained part's matrix products; DoRA and IA3 stay at `float32` on a GPU. Gradients are summed, clipped and
-    noised in float64 either way."""
+    """Precision of the trained part's matrix products; DoRA and IA3 stay at `float32` on a GPU. Gradients are summed,
+    clipped and noised in float64 either way."""
     activation_cache: bool = True
-    """Keep the activations below the lowest adapted layer on disk for the length of the study."""
+    """Store activations below the lowest adapted layer on disk for the length of the study."""
     activation_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)
-    """A dataset whose activations would be larger is trained without the cache."""
+    """Largest cache, in bytes; a dataset whose activations need more is trained without a cache."""
     activation_storage: Literal["float32", "float16"] = "float32"
-    """What activations below the lowest adapted layer are kept in. In half precision they take half the room, and each
-    record's are rounded once, by itself: gradients are exact for the rounded activations."""
+    """Precision of stored activations. Half precision takes half the room; each record's activations are rounded once,
+    by themselves, so gradients are exact for the rounded activations."""
 
 
 def is_hub_id(source: str) -> bool:

@@ -1,6 +1,6 @@
-"""[task]: what a study declares about each kind of task. Light: whoever only reads studies loads no PyTorch.
+"""Declare the task of a study, for every kind of task. Reading a study loads no PyTorch.
 
-Label lists, ranges and lengths come from the study, never from private data: a label set is data too.
+Label lists, ranges and lengths come from the study, never from private data: a set of labels is data, too.
 """
 
 from typing import Annotated, Literal, Self, get_args
@@ -25,18 +25,18 @@ Range = tuple[
 
 
 class SequenceClassification(Section):
-    """One text, or a pair of texts, and a label; several labels; or a rating."""
+    """[task] of one text, or a pair of texts, with a label, several labels, or a rating."""
 
     kind: Literal["sequence-classification"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
-    """Every label there is, in order, as it stands in the data. None for a rating."""
+    """All labels, in order, as written in the data. None for a rating."""
     problem: Literal["single-label", "multi-label", "rating"] = "single-label"
-    """`multi-label`: a cell holds any number of labels, with | between them. `rating`: a cell holds a number."""
+    """`single-label`: a cell holds a label; `multi-label`: any number of them, with | between; `rating`: a number."""
     rating_range: Range | None = None
-    """Lowest and highest rating; others are cut off there. Only with, and needed for, a rating."""
+    """Lowest and highest rating; ratings beyond them count as these. Needed for a rating, and only allowed there."""
     pair: bool = False
-    """Whether a record has a second text, in the column `text_pair`."""
+    """True if a record has a second text, in the column `text_pair`."""
     max_length: Tokens = 128
     """Tokens kept per record; the rest is cut off."""
 
@@ -47,120 +47,120 @@ class SequenceClassification(Section):
 
 
 class TokenClassification(Section):
-    """Words and one tag for each: named entities, parts of speech."""
+    """[task] of words with one tag each, such as named entities or parts of speech."""
 
     kind: Literal["token-classification"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     labels: Labels
-    """Every tag there is; for entities in BIO form with `O`, as in O, B-PER, I-PER."""
+    """All tags; for entities in BIO form, as in O, B-PER, I-PER."""
     max_length: Tokens = 128
     """Tokens kept per record; the rest is cut off."""
 
 
 class QuestionAnswering(Section):
-    """A question, a context, and the answer as a piece of that context."""
+    """[task] of a question and a context; the answer is a piece of the context."""
 
     kind: Literal["question-answering"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     max_length: Tokens = 256
-    """Tokens of question and context together; the context's rest is cut off."""
+    """Tokens of question and context together; the rest of the context is cut off."""
     longest_answer: int = Field(default=30, ge=1, le=512)
-    """Tokens of the longest answer that is ever given."""
+    """The most tokens that an answer may have."""
 
 
 class MaskedLanguageModel(Section):
-    """Texts of a domain: the model learns to fill in masked words."""
+    """[task] of texts in which the model learns to fill in masked words."""
 
     kind: Literal["masked-lm"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     max_length: Tokens = 128
     """Tokens kept per record; the rest is cut off."""
     masked: float = Field(default=0.15, gt=0, lt=1)
-    """Fraction of a record's tokens that are masked; which ones follows from the record alone."""
+    """Fraction of a record's tokens that are masked; the record alone decides which."""
 
 
 class CausalLanguageModel(Section):
-    """Texts, or prompts with responses: the model learns to go on."""
+    """[task] of texts, or of prompts with responses, that the model learns to continue."""
 
     kind: Literal["causal-lm"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     form: Literal["text", "prompt-response", "chat"] = "text"
-    """`text`: every token is learned. `prompt-response`: the response alone. `chat`: the same in the model's own chat
-    template. One record is one training sequence: nothing is packed, split or joined."""
+    """`text`: every token is learned. `prompt-response`: only the response. `chat`: only the response, in the model's
+    own chat template. One record is one training sequence: nothing is packed, split or joined."""
     max_length: Tokens = 128
     """Tokens kept per record; the rest is cut off."""
 
 
 class SequenceToSequence(Section):
-    """A source text and its target: translation, summary."""
+    """[task] of a source text and its target, such as a translation or a summary."""
 
     kind: Literal["seq2seq"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     prefix: str = Field(default="", max_length=200)
-    """Put before every source, as in `summarize: `."""
+    """Text that is put before every source, as in `summarize: `."""
     max_length: Tokens = 128
-    """Tokens of the source; the rest is cut off."""
+    """Tokens kept of the source; the rest is cut off."""
     max_target_length: Tokens = 64
-    """Tokens of the target; the rest is cut off."""
+    """Tokens kept of the target; the rest is cut off."""
     metric: Literal["rouge", "chrf"] = "rouge"
-    """`rouge` (ROUGE-L) suits summaries, `chrf` translations."""
+    """Main metric: `rouge` (ROUGE-L) suits summaries, `chrf` suits translations."""
 
 
 class ImageClassification(Section):
-    """One image, one label."""
+    """[task] of one image with one label."""
 
     kind: Literal["image-classification"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     labels: Labels
-    """Every label there is, in order, as it stands in the data."""
+    """All labels, in order, as written in the data."""
 
 
 class SemanticSegmentation(Section):
-    """One image, and a mask that gives every pixel a class."""
+    """[task] of one image, with a mask that gives every pixel a class."""
 
     kind: Literal["semantic-segmentation"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     labels: Labels
-    """Every class there is, in the order of the mask's values 0, 1, 2, …"""
+    """All classes, in the order of the mask's values 0, 1, 2, …"""
     ignore: int = Field(default=255, ge=0, le=255)
-    """Value of pixels that count for nothing."""
+    """Value of the mask where a pixel has no class."""
 
 
 class AudioClassification(Section):
-    """A recording and its label: a command, an emotion, a speaker's state."""
+    """[task] of a recording with one label, such as a command or an emotion."""
 
     kind: Literal["audio-classification"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     labels: Labels
-    """Every label there is, in order, as it stands in the data."""
+    """All labels, in order, as written in the data."""
     seconds: float = Field(default=1.0, gt=0, le=30, allow_inf_nan=False)
-    """Heard of a recording; shorter ones are followed by silence, the rest of longer ones is cut off."""
+    """Length of a recording that the model hears; silence fills up shorter ones, the rest of longer ones is cut off."""
 
 
 class SpeechRecognition(Section):
-    """A recording and its transcript."""
+    """[task] of a recording and its transcript."""
 
     kind: Literal["speech-recognition"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     seconds: float = Field(default=30.0, gt=0, le=30, allow_inf_nan=False)
-    """Heard of a recording; shorter ones are followed by silence, the rest of longer ones is cut off."""
+    """Length of a recording that the model hears; silence fills up shorter ones, the rest of longer ones is cut off."""
     max_target_length: Tokens = 64
-    """Tokens of the transcript; the rest is cut off."""
+    """Tokens kept of the transcript; the rest is cut off."""
 
 
 class Recommendation(Section):
-    """What a user thinks of an item: a text about it, ids, and a rating."""
+    """[task] of a text about an item, ids, and the rating that a user gives it."""
 
     kind: Literal["recommendation"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     goal: Literal["rating", "ranking"] = "rating"
-    """`rating` is judged by the squared error, `ranking` by NDCG@10 over the rows that share a `group`."""
+    """Main metric: `rating` uses the squared error, `ranking` uses NDCG@10 over the rows that share a `group`."""
     rating_range: Range
-    """Lowest and highest rating; others are cut off there."""
+    """Lowest and highest rating; ratings beyond them count as these."""
     ids: tuple[str, ...] = ()
-    """Columns whose values identify something, as in user or shop. Each value stands for a fixed public direction."""
+    """Columns whose values identify something, such as user or shop. Each value becomes a fixed public direction."""
     id_width: int = Field(default=32, ge=1, le=1024)
-    """Dimensions of those directions."""
+    """Dimensions of each direction."""
     max_length: Tokens = 128
     """Tokens kept per record; the rest is cut off."""
 
@@ -174,12 +174,12 @@ Part = Annotated[SequenceClassification | TokenClassification | QuestionAnswerin
 
 
 class MultiTask(Section):
-    """Several text tasks on one adapter, each with a head of its own; a row's column `task` says which it is for."""
+    """[task] of several text tasks on one adapter, each with its own head; a row's column `task` names its task."""
 
     kind: Literal["multi-task"]
-    """One file in `shared/tasks/` for each kind."""
+    """The kind of task; `shared/tasks/` has one file for each."""
     tasks: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")], Part] = Field(min_length=2)
-    """By name. A node may hold records of some of them only."""
+    """The tasks by name. A node may hold records of only some of them."""
 
 
 Task = Annotated[
@@ -199,14 +199,14 @@ Task = Annotated[
 ]
 
 FEATURE_NORM = 4.0
-"""Length that pooled features are brought to before a linear head."""
+"""Length to which pooled features are scaled before a linear head."""
 
 CONTENT = (
     "audio", "context", "image", "prompt", "question", "response", "source", "target", "text", "text_pair", "tokens",
 )  # fmt: skip
-"""Columns, over all kinds, whose cells say which record this is: whoever shares one shares a budget. Labels do not."""
+"""Columns, of all kinds, whose cells say which record a row is: rows that share one share a budget. Labels do not."""
 MEDIA = ("audio", "image", "mask")
-"""Columns, over all kinds, whose cells name a file or hold its bytes."""
+"""Columns, of all kinds, whose cells name a file or hold its bytes."""
 KINDS: dict[str, type[Section]] = {
     kind: declaration
     for declaration in get_args(get_args(Task)[0])

@@ -1,4 +1,4 @@
-"""audio-classification: one recording, one label."""
+"""Audio classification: one recording, one label."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from shared.records.ragged import Encoded, Records, ragged
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Rows, strings
 from shared.tasks.single_label import OneLabelKind, mean_of_tokens
-from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
+from shared.tasks.sounds import Hearing, cut_positions, encode_sound, hearing, sound_input
 
 
 class AudioClassification(OneLabelKind):
@@ -30,11 +30,11 @@ class AudioClassification(OneLabelKind):
         self.fills = {"sound": None, "target": None}
 
     def processor(self, base_files: BaseModelFiles) -> Hearing:
-        """How the base model wants its recordings."""
+        """Read how the base model wants its recordings."""
         return sound_processor(base_files, self.task.seconds)
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """What is heard, and the label; a missing or broken recording, or an unknown label, cannot be used."""
+        """Encode sound and label; a row with a missing or broken recording or an unknown label cannot be used."""
         sounds, problems = processor.read(rows["audio"])
         targets, unknown = self.targets(strings(rows["label"]))
         usable = [sound is not None and target >= 0 for sound, target in zip(sounds, targets, strict=True)]
@@ -42,7 +42,7 @@ class AudioClassification(OneLabelKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), (*problems, *unknown))
 
     def adapt(self, base: nn.Module) -> None:
-        """Of a Whisper, keep the encoder's part that hears the study's seconds; a decoder would only cost."""
+        """Cut a Whisper to the part of its encoder that reads the study's seconds; its decoder is not needed."""
         config: Any = base.config
         self.hearing = hearing(Path(str(base.name_or_path)), config, self.task.seconds)
         self.fixed_tokens = self.hearing.tokens
@@ -51,22 +51,22 @@ class AudioClassification(OneLabelKind):
             cut_positions(base, self.hearing.tokens)
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """States of the sound (records, tokens, width)."""
-        states: Tensor = encoded(base, heard(batch, self.hearing)).last_hidden_state
+        """Compute the states of the sound (records, tokens, width)."""
+        states: Tensor = encode_sound(base, sound_input(batch, self.hearing)).last_hidden_state
         return states
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
-        """States of the sound at the cut."""
-        states: Tensor = part(heard(batch, self.hearing)).last_hidden_state
+        """Compute the states of the sound at the cut."""
+        states: Tensor = part(sound_input(batch, self.hearing)).last_hidden_state
         return states
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """Mean over time, of one length."""
+        """Average over time, scaled to one length."""
         del batch
         return mean_of_tokens(states)
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random sound; labels in turn."""
+        """Make random sound, with labels in turn."""
         del config
         targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
         fields = {
@@ -77,6 +77,6 @@ class AudioClassification(OneLabelKind):
 
 
 def sound_processor(base_files: BaseModelFiles, seconds: float) -> Hearing:
-    """How the base model in this folder wants recordings of so many seconds."""
-    found = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
-    return hearing(base_files.directory, found, seconds)
+    """Read how the base model in this folder wants recordings of this length."""
+    config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    return hearing(base_files.directory, config, seconds)

@@ -1,7 +1,7 @@
-"""Causal language modelling: texts, or prompts with responses; the base model's own head, and no other.
+"""Causal language modelling: texts, or prompts with responses, by the base model's own head.
 
 One record is one training sequence: nothing is packed, split or joined. A text that ends within `max_length` is
-followed by the model's end token, which is learned too; a text that had to be cut has no end to learn.
+followed by the model's end token, which is learned, too; a text that was cut has no end to learn.
 """
 
 import math
@@ -22,16 +22,16 @@ from shared.tasks.kind import Column, Evidence, OutputKind, Predictor, Rows, ran
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, each_token_loss, shifted, token_losses
 
 LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary
-IGNORED = -1  # no token: what `token_losses` leaves out
+IGNORED = -1  # not a token: `token_losses` leaves it out
 RESPONSE_ON_NEW_LINE = "\n"
-"""What stands between prompt and response; who asks the finished model puts it behind the prompt."""
+"""Text between prompt and response; users of a finished model append it to the prompt."""
 
 
 class Sequences(NamedTuple):
-    """What is learned of one row."""
+    """The tokens of one row."""
 
     given: list[int]
-    """Tokens that are read only."""
+    """Tokens that are only read; the others are learned."""
     learned: list[int]
 
 
@@ -50,7 +50,7 @@ class CausalLanguageModel(OutputKind):
         self.fills = {"ids": 0, "target": IGNORED}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids, and where what is learned begins; a record without anything to learn cannot be used."""
+        """Encode token ids and the place where learning begins; a row with nothing to learn cannot be used."""
         columns = [strings(rows[column.name]) for column in self.columns]
         most = CHARACTERS_PER_TOKEN * self.task.max_length
         ids, starts, usable, problems = list[list[int]](), list[int](), list[bool](), list[Problem]()
@@ -68,22 +68,24 @@ class CausalLanguageModel(OutputKind):
         return Encoded(Records(_fields(ids, starts), np.array(usable, dtype=bool)), tuple(problems))
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """Scores of every next token (records, tokens, vocabulary)."""
+        """Compute the scores of every next token (records, tokens, vocabulary)."""
         read = {"inputs_embeds": batch["states"]} if "states" in batch else {"input_ids": batch["ids"]}
         scores: Tensor = base(attention_mask=attention(batch), use_cache=False, **read).logits
         return scores
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
-        """States at the cut; the language head stays above."""
-        found: Tensor = part(input_ids=batch["ids"], attention_mask=attention(batch), use_cache=False).last_hidden_state
-        return found
+        """Compute the states at the cut; the language head stays above."""
+        states: Tensor = part(
+            input_ids=batch["ids"], attention_mask=attention(batch), use_cache=False
+        ).last_hidden_state
+        return states
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over each record's own learned tokens."""
+        """Compute the mean cross-entropy over each record's own learned tokens."""
         return token_losses(*shifted(outputs, batch["target"]))
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Over the learned tokens of each record: the sum of losses, how many were foreseen, how many there are."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return for each record's learned tokens the sum of losses, how many were foreseen, and how many there are."""
         del records, indices
         scores, targets = shifted(outputs, batch["target"])
         each = each_token_loss(scores, targets)
@@ -92,20 +94,20 @@ class CausalLanguageModel(OutputKind):
         return list(zip(sums.tolist(), foreseen.tolist(), counts.tolist(), strict=True))
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Perplexity per token, cut off at e to the 20th, and the share of tokens foreseen."""
+        """Compute the perplexity per token, cut off at e to the 20th, and the share of foreseen tokens."""
         sums, foreseen, counts = (sum(part) for part in zip(*evidence, strict=True)) if evidence else (0.0, 0, 0)
         loss = sums / counts if counts else math.inf
         finite = min(loss, LARGEST_LOSS) if loss == loss else LARGEST_LOSS
         return {"perplexity": math.exp(finite), "token_accuracy": foreseen / max(1, counts)}
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens; responses of many lengths, of which the first changes with `variant`."""
+        """Make random tokens, with responses of many lengths; `variant` changes the first one."""
         starts = [0 if self.text_alone else length // 2 for length in lengths]
         starts[0] += variant
         return Records(_fields(random_ids(config, lengths, variant=variant), starts), np.ones(len(lengths), dtype=bool))
 
     def predict(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
-        """How the model goes on after each prompt, or after each text, up to `max_length` tokens in all."""
+        """Continue each prompt, or each text, up to `max_length` tokens in all."""
         del batch
         tokenizer = self.processor(model.base_files)
         return [self._continued(model, tokenizer, records, index) for index in indices]
@@ -113,23 +115,23 @@ class CausalLanguageModel(OutputKind):
     def _continued(self, model: Predictor, tokenizer: PreTrainedTokenizerBase, records: Records, index: int) -> str:
         ids, start = records["ids"][index], int(records["start"][index][0])
         given = _without_end(ids.tolist(), tokenizer) if self.text_alone else ids[:start].tolist()
-        asked = torch.tensor([given or [end_token(tokenizer)]], device=next(model.base.parameters()).device)
-        room = max(1, self.task.max_length - asked.shape[1])
-        said = generate(model.base, asked, tokenizer, max_new_tokens=room)
-        text: str = tokenizer.decode(said[0, asked.shape[1] :], skip_special_tokens=True)
+        prompt = torch.tensor([given or [end_token(tokenizer)]], device=next(model.base.parameters()).device)
+        room = max(1, self.task.max_length - prompt.shape[1])
+        continued = generate(model.base, prompt, tokenizer, max_new_tokens=room)
+        text: str = tokenizer.decode(continued[0, prompt.shape[1] :], skip_special_tokens=True)
         return text
 
     def _sequences(self, cells: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Sequences:
         if self.text_alone:
-            return Sequences([], ended(tokens(tokenizer, cells[0], marks=True), tokenizer))
+            return Sequences([], with_end(tokens(tokenizer, cells[0], marks=True), tokenizer))
         prompt, response = cells
         if self.task.form == "chat":
             return _chat(prompt, response, tokenizer)
         given = tokens(tokenizer, prompt + RESPONSE_ON_NEW_LINE, marks=True)
-        return Sequences(_without_end(given, tokenizer), ended(tokens(tokenizer, response), tokenizer))
+        return Sequences(_without_end(given, tokenizer), with_end(tokens(tokenizer, response), tokenizer))
 
     def _reason(self, cells: Sequence[str], given: Sequence[int], learned: Sequence[int]) -> str:
-        """Why a row cannot be used; empty if it can."""
+        """Return the reason why a row cannot be used; empty if it can."""
         for column, cell in zip(self.columns, cells, strict=True):
             if not cell.strip():
                 return f"its {column.name} is empty"
@@ -139,33 +141,33 @@ class CausalLanguageModel(OutputKind):
 
 
 def tokens(tokenizer: PreTrainedTokenizerBase, text: str, *, marks: bool = False) -> list[int]:
-    """Token ids of a text, with the model's own marks around it or without."""
-    found: list[int] = tokenizer(text, add_special_tokens=marks, verbose=False)["input_ids"]
-    return found
+    """Return the token ids of a text, with or without the model's own marks around it."""
+    ids: list[int] = tokenizer(text, add_special_tokens=marks, verbose=False)["input_ids"]
+    return ids
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The token after which nothing comes.
+    """Return the token that ends a text.
 
     Raises:
         SettingsError: the tokenizer has none, so a model could not learn to stop.
     """
-    found = tokenizer.eos_token_id
-    if not isinstance(found, int):
+    token = tokenizer.eos_token_id
+    if not isinstance(token, int):
         raise SettingsError("Expected a base model whose tokenizer has an end token, got one without eos_token.")
-    return found
+    return token
 
 
-def ended(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The ids with one end token behind them."""
+def with_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return token ids with exactly one end token behind them."""
     return [*_without_end(ids, tokenizer), end_token(tokenizer)]
 
 
 def generate(base: nn.Module, ids: Tensor, tokenizer: PreTrainedTokenizerBase, *, max_new_tokens: int) -> Tensor:
-    """Go on greedily after prompts of one length (records, tokens), from the base with its adapter."""
+    """Continue prompts of one length (records, tokens), always with the likeliest token."""
     end = end_token(tokenizer)
     with torch.no_grad():
-        said: Tensor = base.generate(  # type: ignore[operator]
+        continued: Tensor = base.generate(  # type: ignore[operator]
             input_ids=ids,
             attention_mask=torch.ones_like(ids),
             max_new_tokens=max_new_tokens,
@@ -175,7 +177,7 @@ def generate(base: nn.Module, ids: Tensor, tokenizer: PreTrainedTokenizerBase, *
             eos_token_id=end,
             pad_token_id=end,
         )
-    return said
+    return continued
 
 
 def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -184,10 +186,10 @@ def _without_end(ids: list[int], tokenizer: PreTrainedTokenizerBase) -> list[int
 
 
 def _chat(prompt: str, response: str, tokenizer: PreTrainedTokenizerBase) -> Sequences:
-    """One turn in the model's own chat template.
+    """Return one question and its answer in the model's own chat template.
 
     Raises:
-        SettingsError: the tokenizer has no chat template, or one that rewrites the question once it is answered.
+        SettingsError: the tokenizer has no chat template, or one that changes the question once it has an answer.
     """
     if not tokenizer.chat_template:
         raise SettingsError(
@@ -195,17 +197,17 @@ def _chat(prompt: str, response: str, tokenizer: PreTrainedTokenizerBase) -> Seq
             hint="Use task.form = 'prompt-response'.",
         )
     question, answer = {"role": "user", "content": prompt}, {"role": "assistant", "content": response}
-    asked: Any = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
-    whole: Any = tokenizer.apply_chat_template([question, answer], tokenize=False)
-    if not whole.startswith(asked):
+    opening: Any = tokenizer.apply_chat_template([question], tokenize=False, add_generation_prompt=True)
+    turn: Any = tokenizer.apply_chat_template([question, answer], tokenize=False)
+    if not turn.startswith(opening):
         raise SettingsError("Expected a chat template that only adds the answer to the question, got another one.")
-    learned, end = tokens(tokenizer, whole[len(asked) :]), end_token(tokenizer)
-    if end in learned:  # what the template puts behind the end, such as a line break, is never generated
+    learned, end = tokens(tokenizer, turn[len(opening) :]), end_token(tokenizer)
+    if end in learned:  # the template may append a line break, which is never generated
         learned = learned[: len(learned) - learned[::-1].index(end)]
-    return Sequences(tokens(tokenizer, asked), ended(learned, tokenizer))
+    return Sequences(tokens(tokenizer, opening), with_end(learned, tokenizer))
 
 
 def _fields(ids: Sequence[list[int]], starts: Sequence[int]) -> dict[str, Ragged]:
-    """Token ids; the same where they are learned, and -1 elsewhere; the place of the first that is."""
+    """Return the fields of records: token ids, targets (-1 for tokens that are only read), first learned place."""
     learned = [[IGNORED] * start + tokens[start:] for tokens, start in zip(ids, starts, strict=True)]
     return {"ids": ragged(ids, np.int32), "target": ragged(learned, np.int32), "start": ragged(starts, np.int64)}

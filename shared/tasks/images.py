@@ -1,7 +1,7 @@
-"""Images: from the bytes of a file to the pixels that a base model sees, each by itself.
+"""Turn the bytes of image files into the pixels that a base model reads, each image by itself.
 
-What a model expects follows from its folder: `preprocessor_config.json` if there is one, else its own image size and
-values from -1 to 1.
+The model's folder tells what it expects: by `preprocessor_config.json` if there is one, otherwise by its own image
+size, with values from -1 to 1.
 """
 
 import io
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MOST_PIXELS = 64_000_000
-"""A larger image is refused before it is unpacked: a small file can hold a picture that fills the memory."""
+"""A larger image is refused before it is unpacked: a small file can hold an image that fills the memory."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
-"""Others of Pillow's decoders call programs (EPS) or are rarely tested."""
+"""Formats that are read. Pillow's other decoders start programs (EPS) or are rarely tested."""
 PREPROCESSOR = "preprocessor_config.json"
 BILINEAR, NEAREST = 2, 0  # as preprocessor_config.json and Pillow number them
 Pixels = NDArray[np.uint8]
@@ -35,19 +35,19 @@ Size = tuple[int, int]
 
 
 class MediaError(ValueError):
-    """A file that cannot be used; the text says why, for the operator's eyes only."""
+    """A media file cannot be used; the message gives the reason, for the operator's eyes only."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How a base model wants its images."""
+    """Size and scale of the images that a base model reads."""
 
     size: Size
-    """Height and width that the model sees."""
+    """Height and width that the model reads."""
     resized: Size
-    """Height and width to which an image is brought before its middle is cut out; `size` if nothing is cut off."""
+    """Height and width to which an image is resized before its middle is cut out; `size` if nothing is cut off."""
     keep_aspect: bool
-    """Whether only its shorter side is brought there."""
+    """True if only the image's shorter side is resized to that."""
     channels: int
     resample: int
     """Pillow's number of the interpolation."""
@@ -57,7 +57,7 @@ class Framing:
     """A pixel enters the model as (value x scale - mean) / deviation, by channel."""
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Stored pixels (records, channels x height x width) as the model's input."""
+        """Turn stored pixels (records, channels x height x width) into the model's input."""
         shaped = pixels.view(len(pixels), self.channels, *self.size).to(torch.float32)
         mean, deviation = (
             torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (self.mean, self.deviation)
@@ -65,16 +65,16 @@ class Framing:
         return (shaped * self.scale - mean) / deviation
 
     def pixels(self, image: "Image") -> Pixels:
-        """Flat pixels (channels x height x width) of an opened image."""
+        """Return the flat pixels (channels x height x width) of an image."""
         framed = self._framed(image.convert("RGB" if self.channels == 3 else "L"), self.resample)
         return framed.reshape(*self.size, self.channels).transpose(2, 0, 1).ravel()
 
     def classes(self, mask: "Image") -> Pixels:
-        """Flat values (height x width) of a mask, never mixed with each other."""
+        """Return the flat values (height x width) of a mask; resizing never mixes two values."""
         return self._framed(mask, NEAREST).ravel()
 
     def _framed(self, image: "Image", resample: int) -> Pixels:
-        """Resize and cut out the middle in one step, so that no picture of odd proportions is blown up in between."""
+        """Resize and cut out the middle in one step, so that no image of odd proportions is enlarged in between."""
         (height, width), high, wide = self.size, float(image.height), float(image.width)
         if self.keep_aspect:
             high = wide = min(high, wide)
@@ -85,52 +85,54 @@ class Framing:
 
 
 def framing(directory: Path, config: PretrainedConfig) -> Framing:
-    """How the base model in this folder wants its images.
+    """Read from a base model's folder what images it expects.
 
     Raises:
-        SettingsError: the model takes no images, or neither file tells their size.
+        SettingsError: the model reads no images, or no file tells their size.
     """
-    said = _preprocessor(directory)
+    preprocessor = _preprocessor(directory)
     channels = getattr(config, "num_channels", None)
     if channels not in (1, 3):
         raise SettingsError(f"Expected a base model that sees images, got model type {config.model_type!r}.")
-    crop = said.get("crop_size") if said.get("do_center_crop") else None
-    resized, keep_aspect = _size(said.get("size"))
+    crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
+    resized, keep_aspect = _size(preprocessor.get("size"))
     size = _size(getattr(config, "image_size", None))[0] or _size(crop)[0] or resized
     if size is None:
         raise SettingsError(f"Expected {PREPROCESSOR} with a size in {directory}, got none.")
     if crop is None or resized is None or resized[0] < size[0] or resized[1] < size[1]:
         resized, keep_aspect = size, False
-    normalise, grey = said.get("do_normalize", True), [0.5] * channels
-    mean, deviation = (said.get("image_mean") or grey, said.get("image_std") or grey) if normalise else ([0.0], [1.0])
+    normalise, grey = preprocessor.get("do_normalize", True), [0.5] * channels
+    mean, deviation = (
+        (preprocessor.get("image_mean") or grey, preprocessor.get("image_std") or grey) if normalise else ([0.0], [1.0])
+    )
     return Framing(
         size=size,
         resized=resized,
         keep_aspect=keep_aspect,
         channels=int(channels),
-        resample=int(said.get("resample", BILINEAR)),
-        scale=float(said.get("rescale_factor") or 1 / 255),
+        resample=int(preprocessor.get("resample", BILINEAR)),
+        scale=float(preprocessor.get("rescale_factor") or 1 / 255),
         mean=_by_channel(mean, channels),
         deviation=_by_channel(deviation, channels),
     )
 
 
 def patches(config: PretrainedConfig, size: Size) -> Size:
-    """Rows and columns of the tokens that the model first cuts an image of this size into."""
-    found = getattr(config, "patch_size", None) or getattr(config, "strides", None)
-    first = found if isinstance(found, int) else (found or (16,))[0]
+    """Return rows and columns of the patches into which the model cuts an image of this size."""
+    side = getattr(config, "patch_size", None) or getattr(config, "strides", None)
+    first = side if isinstance(side, int) else (side or (16,))[0]
     return max(1, size[0] // first), max(1, size[1] // first)
 
 
-def opened(cell: Cell, *, as_it_is: bool = False) -> "Image":
-    """Unpack the image of a cell: its bytes, or the name of its file.
+def open_image(cell: Cell, *, as_it_is: bool = False) -> "Image":
+    """Unpack the image of a cell, which holds its bytes or the name of its file.
 
     Args:
         cell: of a media column.
-        as_it_is: leave 16-bit values alone, as those of a mask.
+        as_it_is: keep 16-bit values, as those of a mask.
 
     Raises:
-        MediaError: there is none, it is no image or a broken one, or it is too large to be unpacked.
+        MediaError: there is no image, it cannot be read, or it is too large to be unpacked.
     """
     from PIL import Image
 
@@ -139,7 +141,7 @@ def opened(cell: Cell, *, as_it_is: bool = False) -> "Image":
         raise MediaError("is missing")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of too many pixels: the limit here is ours
+            warnings.simplefilter("ignore")  # about too many pixels: the limit here is ours
             image = Image.open(io.BytesIO(content), formats=FORMATS)
             if image.width * image.height > MOST_PIXELS:
                 raise MediaError(f"has {image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
@@ -154,7 +156,7 @@ def opened(cell: Cell, *, as_it_is: bool = False) -> "Image":
 
 
 def file_of(cell: Cell) -> bytes:
-    """Bytes of a media cell; empty if its file is not there."""
+    """Return the bytes of a media cell; empty if its file is missing."""
     if isinstance(cell, bytes):
         return cell
     try:
@@ -164,17 +166,17 @@ def file_of(cell: Cell) -> bytes:
 
 
 def synthetic_pixels(records: int, length: int, *, variant: int, seed: int = 22) -> list[Pixels]:
-    """Pixels from a public generator; `variant` changes the first record's."""
+    """Draw pixels from a public generator; `variant` changes those of the first record."""
     seeds = [[seed, n] if n or not variant else [seed, 0, variant] for n in range(records)]
     return [np.random.default_rng(seed).integers(0, 256, length, dtype=np.uint8) for seed in seeds]
 
 
 def _eight_bits(image: "Image") -> "Image":
-    """Bring 16-bit greys (X-rays, microscopes) to 8 bits; Pillow would cut them off at 255."""
+    """Scale 16-bit greys (X-rays, microscopes) to 8 bits; Pillow would cut them off at 255."""
     from PIL import Image
 
     if image.mode == "F":
-        raise MediaError("holds fractions, whose range nobody tells")
+        raise MediaError("holds fractions of an unknown range")
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
@@ -182,24 +184,24 @@ def _eight_bits(image: "Image") -> "Image":
 
 def _preprocessor(directory: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads((directory / PREPROCESSOR).read_text())
+        settings = json.loads((directory / PREPROCESSOR).read_text())
     except FileNotFoundError:
         return {}
     except ValueError as error:
         raise SettingsError(f"Expected JSON in {directory / PREPROCESSOR}, got: {error}") from None
-    return found if isinstance(found, dict) else {}
+    return settings if isinstance(settings, dict) else {}
 
 
-def _size(said: Any) -> tuple[Size | None, bool]:
-    """Height and width, and whether only the shorter side is meant."""
-    if isinstance(said, int):
-        return (said, said), False
-    if isinstance(said, list | tuple) and len(said) == 2:
-        return (int(said[0]), int(said[1])), False
-    if isinstance(said, Mapping) and "shortest_edge" in said:
-        return (int(said["shortest_edge"]),) * 2, True
-    if isinstance(said, Mapping) and {"height", "width"} <= set(said):
-        return (int(said["height"]), int(said["width"])), False
+def _size(declared: Any) -> tuple[Size | None, bool]:
+    """Read height and width from a preprocessor's setting, and whether only the shorter side counts."""
+    if isinstance(declared, int):
+        return (declared, declared), False
+    if isinstance(declared, list | tuple) and len(declared) == 2:
+        return (int(declared[0]), int(declared[1])), False
+    if isinstance(declared, Mapping) and "shortest_edge" in declared:
+        return (int(declared["shortest_edge"]),) * 2, True
+    if isinstance(declared, Mapping) and {"height", "width"} <= set(declared):
+        return (int(declared["height"]), int(declared["width"])), False
     return None, False
 
 

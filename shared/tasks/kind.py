@@ -1,6 +1,6 @@
-"""What a task kind must provide: from a row's cells to fields, from fields to a loss per record, from there to metrics.
+"""Define the interface of a task kind: from cells to fields, from fields to a loss per record, and to metrics.
 
-Nothing in a kind may look at two records at once, or at all records to prepare one.
+No kind may look at two records at once, or at all records to prepare one.
 """
 
 from abc import ABC, abstractmethod
@@ -19,9 +19,9 @@ from shared.records.ragged import Encoded, Records
 
 Cell = str | bytes
 Rows = Mapping[str, Sequence[Cell]]
-"""Cells by column of the task; media as the bytes of their files, empty where there is none."""
+"""Cells by the task's columns; media as the bytes of their files, empty where there is no file."""
 Evidence = tuple[Any, ...]
-"""What was predicted for one record and what is true, as plain Python or NumPy values."""
+"""A prediction for one record beside the truth, as plain Python or NumPy values."""
 
 
 class Column(NamedTuple):
@@ -29,17 +29,17 @@ class Column(NamedTuple):
 
     name: str
     media: bool = False
-    """Whether the cell names a file, or holds its bytes."""
+    """True if a cell names a file, or holds its bytes."""
     optional: bool = False
-    """Whether a table may lack it: its cells are then empty."""
+    """True if a table may lack the column; its cells are then empty."""
 
 
 class Predictor(Protocol):
-    """The model that a task kind questions: a base with an adapter, and the files that the base came from."""
+    """The model as task kinds use it: a base with an adapter, and the files that the base came from."""
 
     @property
     def base_files(self) -> BaseModelFiles:
-        """Where the base model lies on this machine."""
+        """The base model's files on this machine."""
 
     @property
     def config(self) -> PretrainedConfig:
@@ -50,113 +50,115 @@ class Predictor(Protocol):
         """The whole base model with its adapter, without the task's head."""
 
     def part_for(self, batch: Batch) -> nn.Module:
-        """The part of the base that a batch still has to pass through."""
+        """Return the part of the base that a batch still has to pass."""
 
     def outputs(self, batch: Batch) -> Tensor:
-        """The task's outputs for a batch (records, …)."""
+        """Compute the task's outputs for a batch (records, …)."""
 
     def losses(self, batch: Batch) -> Tensor:
-        """One loss per record of a batch (records,)."""
+        """Compute one loss per record of a batch (records,)."""
 
 
 class TaskKind(ABC):
-    """One kind of task, made from what a study declares."""
+    """One kind of task, made from a study's declaration."""
 
     auto: ClassVar[Any] = AutoModel
     """The transformers class of the base model."""
     peft_task: ClassVar[TaskType | None] = TaskType.FEATURE_EXTRACTION
-    """How PEFT names the adapted model."""
+    """PEFT's name for this use of the model."""
     reads: ClassVar[tuple[str, ...]] = ("ids", "types")
-    """Fields that the layers below a cut read, where a study has them."""
+    """Fields that the layers below a cut read, as far as a study has them."""
     pooled: ClassVar[bool] = False
-    """Whether `features` gives one vector per record."""
+    """True if `features` returns one vector per record."""
     metric: str
-    """The main metric."""
+    """Name of the main metric."""
     higher_is_better: bool = True
     columns: tuple[Column, ...]
     fills: Fills
-    """Fields that enter a batch."""
+    """Fields that enter a batch, with their padding."""
     fixed_tokens: int = 0
-    """Tokens of a record beside its padded fields, such as the patches of an image."""
+    """Tokens of a record in addition to its padded fields, such as the patches of an image."""
     answers: tuple[str, ...] = ("label", "tags", "answer", "target", "mask", "transcript", "rating")
-    """Columns that say what is to be predicted: who asks a finished model leaves them out."""
+    """Columns that hold the true answer: users of a finished model leave them out."""
 
     def processor(self, base_files: BaseModelFiles) -> Any:
-        """What turns cells into arrays: the base model's tokenizer."""
+        """Load the tool that turns cells into arrays: the base model's tokenizer."""
         return load_tokenizer(base_files)
 
     @abstractmethod
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Fields of every row, each row by itself; a row that cannot be used gets a placeholder and a problem."""
+        """Encode every row by itself; a row that cannot be used gets a placeholder and a problem."""
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """What is trained from scratch on the model's features, all zeros; a module without parameters for none."""
+        """Make the head that is trained on the model's features, all zeros; without parameters if the task has none."""
         del config
         return nn.Identity()
 
     def adapt(self, base: nn.Module) -> None:
-        """Change the frozen base model before an adapter is put on it; most kinds leave it as it is."""
+        """Change the frozen base model before an adapter is put on it; most kinds change nothing."""
         del base
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """Last hidden states (records, tokens, width) of an encoder or decoder."""
+        """Compute the last hidden states (records, tokens, width) of an encoder or decoder."""
         if "states" in batch:
             inputs = {"inputs_embeds": batch["states"]}
         else:
             inputs = {"input_ids": batch["ids"]}
-            if "types" in batch and getattr(base.config, "type_vocab_size", 1) > 1:  # others know no segments
+            if "types" in batch and getattr(base.config, "type_vocab_size", 1) > 1:  # others have no segments
                 inputs["token_type_ids"] = batch["types"]
         states: Tensor = base(attention_mask=attention(batch), **inputs).last_hidden_state
         return states
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
-        """States (records, tokens, width) of the part below a cut, from the fields that it `reads`."""
+        """Compute the states (records, tokens, width) at a cut, from the fields that the kind `reads`."""
         return self.run(part, batch)
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """What the head takes."""
+        """Compute the features that the head reads."""
         del batch
         return states
 
     def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
-        """The head's outputs."""
+        """Compute the head's outputs."""
         del batch
         outputs: Tensor = head(features)
         return outputs
 
     @abstractmethod
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """One loss per record (records,), never averaged over the batch."""
+        """Compute one loss per record (records,), never averaged over the batch."""
 
     @abstractmethod
     def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """What the model says about these records beside what is true, one for each."""
+        """Predict some records, and return each prediction beside the truth."""
 
     @abstractmethod
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Named metrics over usable records; an empty sequence gives the worst values."""
+        """Compute metrics by name over usable records; an empty sequence gives the worst values."""
 
     @abstractmethod
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Records of these lengths from a public generator; `variant` changes what the first one holds."""
+        """Make records of these lengths from a public generator; `variant` changes the content of the first one."""
 
     def counts(self, records: Records) -> dict[str, int]:
-        """Usable records by label, where there are labels. For the operator's eyes only."""
+        """Count usable records by label, where there are labels. For the operator's eyes only."""
         del records
         return {}
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """Evidence of the best constant answer, for each usable held-out record in turn; None where a task
-        has none. A baseline, in simulations only."""
+        """Return evidence of the best constant answer for each usable held-out record; None for a task without one.
+
+        A baseline, in simulations only.
+        """
         del train, held_out
         return None
 
     def predict(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
-        """What the finished model answers to these records, one answer each; their own answers play no part."""
-        return [self.told(found) for found in self.evidence(model, batch, records, indices)]
+        """Return the finished model's answer to each record; the records' own answers play no part."""
+        return [self.prediction(evidence) for evidence in self.evidence(model, batch, records, indices)]
 
-    def told(self, evidence: Evidence) -> Any:
-        """A prediction as users are told it."""
+    def prediction(self, evidence: Evidence) -> Any:
+        """Return the prediction in evidence, in the form that users get."""
         return evidence[0]
 
 
@@ -165,15 +167,15 @@ class OutputKind(TaskKind):
 
     def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Compare the model's outputs for these records with what is true."""
-        return self.compared(model.outputs(batch), batch, records, indices)
+        return self.compare(model.outputs(batch), batch, records, indices)
 
     @abstractmethod
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Evidence of each record from its outputs, which the records' places in `records` follow."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return evidence for each record, from its outputs and the record at its index."""
 
 
 def random_ids(config: PretrainedConfig, lengths: Sequence[int], *, variant: int, seed: int = 20) -> list[list[int]]:
-    """Token ids from a public generator; `variant` changes the first record's."""
+    """Draw token ids from a public generator; `variant` changes those of the first record."""
     size = int(config.get_text_config().vocab_size)
     ids = [np.random.default_rng([seed, n]).integers(5, size, length).tolist() for n, length in enumerate(lengths)]
     if variant:
@@ -182,7 +184,7 @@ def random_ids(config: PretrainedConfig, lengths: Sequence[int], *, variant: int
 
 
 def zero_linear(width: int, outputs: int) -> nn.Linear:
-    """A zero head: every record starts at the same loss, and the public start costs nothing to agree on."""
+    """Make a head of zeros: every record starts at the same loss, and everyone knows the start."""
     head = nn.Linear(width, outputs)
     with torch.no_grad():
         head.weight.zero_()
@@ -191,5 +193,5 @@ def zero_linear(width: int, outputs: int) -> nn.Linear:
 
 
 def strings(cells: Sequence[Cell]) -> list[str]:
-    """Cells of a text column."""
+    """Return the cells of a text column as text."""
     return [cell if isinstance(cell, str) else cell.decode("utf-8", "replace") for cell in cells]

@@ -1,7 +1,7 @@
 """Masked language modelling: some of a text's tokens are masked, and the model's own language head fills them in.
 
-The head belongs to the base model and stays as it is. A checkpoint without one gets its own input embeddings as output
-embeddings: frozen, and the same for everyone, where transformers would put random weights.
+The head belongs to the base model and stays unchanged. A checkpoint without one gets its own input embeddings as output
+embeddings: frozen and the same for everyone, where transformers would use random weights.
 """
 
 import hashlib
@@ -28,14 +28,14 @@ LARGEST_LOSS = 50.0  # nats; keeps the perplexity finite
 
 
 class TiedHead(nn.Module):
-    """Scores of words by their likeness to the state: the model's own embeddings, as everyone has them."""
+    """Scores words by the similarity of their input embeddings to the state; everyone has the same embeddings."""
 
     def __init__(self, embeddings: nn.Embedding) -> None:
         super().__init__()
         self.weight, self.scale = embeddings.weight, 2 * math.log(embeddings.num_embeddings)
 
     def forward(self, states: Tensor) -> Tensor:
-        """Cosines, on a scale on which one word like the state outweighs a vocabulary of others."""
+        """Compute cosines, scaled so that one word like the state outweighs a vocabulary of others."""
         return self.scale * F.normalize(states, dim=-1) @ F.normalize(self.weight, dim=-1).T
 
 
@@ -44,13 +44,13 @@ class EncoderWithLanguageHead:
 
     @staticmethod
     def from_pretrained(directory: Any, **options: Any) -> PreTrainedModel:
-        """As transformers does."""
-        model, found = AutoModelForMaskedLM.from_pretrained(directory, output_loading_info=True, **options)
-        return _taken_apart(model, missing=found["missing_keys"])
+        """Load encoder and head with their weights."""
+        model, loading = AutoModelForMaskedLM.from_pretrained(directory, output_loading_info=True, **options)
+        return _taken_apart(model, missing=loading["missing_keys"])
 
     @staticmethod
     def from_config(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
-        """As transformers does."""
+        """Make encoder and head without weights."""
         return _taken_apart(AutoModelForMaskedLM.from_config(config, **options), missing=())
 
 
@@ -67,16 +67,16 @@ class MaskedLanguageModel(OutputKind):
         self._language_head: nn.Module = nn.Identity()
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids with some of them masked, where those are, and what they were.
+        """Encode token ids with some of them masked, the masked places, and the tokens that were there.
 
-        A row is unusable if its text holds no token that could be masked.
+        A row is unusable if its text has no token that could be masked.
         """
         if processor.mask_token_id is None:
             raise SettingsError(f"Expected a tokenizer with a mask token, got {type(processor).__name__}.")
-        found = tokenise(strings(rows["text"]), processor, max_length=self.task.max_length)
+        tokenised = tokenise(strings(rows["text"]), processor, max_length=self.task.max_length)
         marks = frozenset(processor.all_special_ids)
-        places = [masked_places(ids, marks, fraction=self.task.masked) for ids in found.ids]
-        masked = [np.array(ids, dtype=np.int32) for ids in found.ids]
+        places = [masked_places(ids, marks, fraction=self.task.masked) for ids in tokenised.ids]
+        masked = [np.array(ids, dtype=np.int32) for ids in tokenised.ids]
         targets = [ids[where] for ids, where in zip(masked, places, strict=True)]
         for ids, where in zip(masked, places, strict=True):
             ids[where] = processor.mask_token_id
@@ -87,29 +87,29 @@ class MaskedLanguageModel(OutputKind):
             "where": ragged(places, np.int32),
             "target": ragged(targets, np.int32),
         }
-        return Encoded(Records(fields, usable), (*found.problems, *problems))
+        return Encoded(Records(fields, usable), (*tokenised.problems, *problems))
 
     def adapt(self, base: nn.Module) -> None:
-        """Take the language head off the encoder; it becomes the model's head."""
+        """Detach the language head from the encoder; it becomes the model's head."""
         self._language_head = cast(nn.Module, base.language_head)
         del base.language_head
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """The base model's own, frozen."""
+        """Return the base model's own head, frozen."""
         del config
         return self._language_head
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """States of the masked tokens alone: scores for all others would be thrown away."""
+        """Select the states of the masked tokens; scores of the others would not be used."""
         where = batch["where"].unsqueeze(-1)
         return states.gather(1, where.expand(*where.shape[:-1], states.shape[-1]))
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, averaged over the masked tokens of each record."""
+        """Compute the cross-entropy, averaged over the masked tokens of each record."""
         return token_losses(outputs, batch["target"])
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Of each record's masked tokens: the surprise at them in nats, how many were guessed, how many there are."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return for each record's masked tokens: sum of losses in nats, how many were guessed, how many there are."""
         targets = batch["target"]
         surprise = each_token_loss(outputs, targets).double().sum(1)
         hits = (outputs.argmax(-1) == targets).sum(1)  # padding is -1, which no token is
@@ -117,13 +117,13 @@ class MaskedLanguageModel(OutputKind):
         return list(zip(surprise.tolist(), hits.tolist(), counts, strict=True))
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Perplexity and accuracy over all masked tokens (pseudo: each sees what comes after it, too)."""
+        """Compute pseudo-perplexity and accuracy over all masked tokens; each is predicted with later tokens, too."""
         surprise, hits, count = (sum(part) for part in zip((0.0, 0, 0), *evidence, strict=True))
         loss = min(surprise / count, LARGEST_LOSS) if count else LARGEST_LOSS
         return {"pseudo_perplexity": math.exp(loss), "masked_accuracy": hits / max(1, count)}
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens, every third of them masked."""
+        """Make random tokens, of which every third is masked."""
         ids = [np.array(part, dtype=np.int32) for part in random_ids(config, lengths, variant=variant)]
         fields = {
             "ids": ragged(ids, np.int32),
@@ -133,7 +133,7 @@ class MaskedLanguageModel(OutputKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """Each token by how often it was masked in training, whatever stands around it; add-one for unseen ones."""
+        """Return evidence of guessing each token by how often it was masked in training, with add-one smoothing."""
         seen = Counter[int]()
         for part in train:
             seen.update(part["target"].values.tolist())
@@ -147,9 +147,9 @@ class MaskedLanguageModel(OutputKind):
 
 
 def masked_places(ids: Sequence[int], marks: Collection[int], *, fraction: float) -> list[int]:
-    """Which tokens of a record are masked: at least one, never a special one, by a hash of the record alone.
+    """Choose the tokens to mask by a hash of the record alone: at least one, never a special one.
 
-    Static and keyless, so that every pass, every cache and every machine masks the same ones.
+    The choice has no key and never changes: every pass, every cache and every machine masks the same tokens.
     """
     places = [place for place, token in enumerate(ids) if token not in marks]
     count = min(len(places), max(1, round(fraction * len(places))))

@@ -1,7 +1,7 @@
 """Multi-task: several text tasks on one adapter, each with a linear head of its own.
 
-Every record belongs to one task, and only that task's loss counts for it. All heads are run on every record, because
-what is computed must not depend on whose record it is; heads are small beside the model.
+Every record belongs to one task, and only that task's loss counts for it. All heads run on every record, because the
+computation must not depend on whose record it is; heads are small beside the model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +41,7 @@ class MultiTask(OutputKind):
         self._widths: dict[str, int] = {}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Each row as its own task encodes it, with placeholders for all others; an unknown task is unusable."""
+        """Encode each row by its own task, with placeholders for all others; a row of an unknown task is unusable."""
         named = [cell.strip() for cell in strings(rows["task"])]
         table = _Assembly(self, len(named), processor)
         problems = [
@@ -53,35 +53,35 @@ class MultiTask(OutputKind):
             chosen = [row for row, other in enumerate(named) if other == name]
             if chosen:
                 own = {column.name: [rows[column.name][row] for row in chosen] for column in part.columns}
-                records, found = part.encode(own, processor)
+                records, part_problems = part.encode(own, processor)
                 table.place(name, chosen, records)
-                problems += [Problem(chosen[row], reason) for row, reason in found]
+                problems += [Problem(chosen[row], reason) for row, reason in part_problems]
         return Encoded(table.records(), tuple(problems))
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """One head per task, by name."""
+        """Make one head per task, by name."""
         heads = {name: part.head(config) for name, part in self.parts.items()}
         self._widths = {name: cast(int, head.out_features) for name, head in heads.items()}
         return nn.ModuleDict({_key(name): head for name, head in heads.items()})
 
     def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
-        """What every head says, side by side (records, outputs)."""
-        said = []
+        """Compute the outputs of all heads, side by side (records, outputs)."""
+        outputs = []
         for name, part in self.parts.items():
             own = self._own(name, batch)
-            said.append(
+            outputs.append(
                 part.answer(cast(nn.ModuleDict, head)[_key(name)], part.features(features, own), own).flatten(1)
             )
-        return torch.cat(said, dim=1)
+        return torch.cat(outputs, dim=1)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of each record's own task."""
+        """Compute the loss of each record's own task."""
         split = self._split(outputs, batch)
         each = [part.losses(split[name], self._own(name, batch)) for name, part in self.parts.items()]
         return (torch.stack(each, dim=1) * batch["member"]).sum(1)
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """The task's name, and what that task says."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return the name of each record's task, and that task's evidence."""
         split, member = self._split(outputs, batch), batch["member"].argmax(1).tolist()
         evidence: dict[int, Evidence] = {}
         for number, (name, part) in enumerate(self.parts.items()):
@@ -89,36 +89,38 @@ class MultiTask(OutputKind):
             if rows:
                 own = {field: tensor[rows] for field, tensor in self._own(name, batch).items()}
                 view, places = self._view(name, records), [indices[row] for row in rows]
-                answers = part.compared(split[name][rows], own, view, places)
+                answers = part.compare(split[name][rows], own, view, places)
                 evidence |= {row: (name, *one) for row, one in zip(rows, answers, strict=True)}
         return [evidence[row] for row in range(len(indices))]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Every task's own metrics, and the mean over tasks that have records of each one's main metric.
+        """Compute every task's own metrics, and the mean of the main metrics of tasks that have records.
 
-        A rating counts by its rank correlation, because an error has no place in a mean of shares.
+        A rating counts by its rank correlation: an error does not fit into a mean of shares.
         """
-        found, scores = dict[str, float](), list[float]()
+        named, scores = dict[str, float](), list[float]()
         for name, part in self.parts.items():
             own = [tuple(one[1:]) for one in evidence if one[0] == name]
             metrics = part.metrics(own)
-            found |= {f"{name}_{metric}": value for metric, value in metrics.items()}
+            named |= {f"{name}_{metric}": value for metric, value in metrics.items()}
             if own:
                 scores.append(metrics[part.metric if part.higher_is_better else "spearman"])
-        return {"mean_score": float(np.mean(scores)) if scores else 0.0} | found
+        return {"mean_score": float(np.mean(scores)) if scores else 0.0} | named
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens; every fourth record is of the same tasks, so that all tasks have some."""
+        """Make random tokens; tasks repeat every four records, so that all tasks have some."""
         parts = {name: part.synthetic(config, lengths, variant=variant) for name, part in self.parts.items()}
         fields: dict[str, Ragged] = {}
         for name, records in parts.items():
-            fields |= {field if field in SHARED else f"{name}.{field}": kept for field, kept in records.fields.items()}
+            fields |= {
+                field if field in SHARED else f"{name}.{field}": entries for field, entries in records.fields.items()
+            }
         turns = min(4, len(parts))
         member = [[float(task % turns == n % 4 % turns) for task in range(len(parts))] for n in range(len(lengths))]
         return Records(fields | {"member": ragged(member, np.float32)}, np.ones(len(lengths), dtype=bool))
 
     def counts(self, records: Records) -> dict[str, int]:
-        """What each task counts, under its name."""
+        """Return the counts of each task, under its name."""
         return {
             f"{name}: {label}": count
             for name, part in self.parts.items()
@@ -126,7 +128,7 @@ class MultiTask(OutputKind):
         }
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """Each task's own constant answer."""
+        """Return evidence of each task's own constant answer."""
         answers: dict[str, Iterator[Evidence]] = {}
         for name, part in self.parts.items():
             guesses = part.constant([self._of(name, records) for records in train], self._of(name, held_out))
@@ -136,27 +138,27 @@ class MultiTask(OutputKind):
         return [(name, *next(answers[name])) for name in tasks]
 
     def _own(self, name: str, batch: Batch) -> Batch:
-        """A batch as one task knows it."""
+        """Return a batch with the fields of one task."""
         own = {field: tensor for field, tensor in batch.items() if "." not in field and field != "member"}
         prefix = f"{name}."
         return own | {field.removeprefix(prefix): t for field, t in batch.items() if field.startswith(prefix)}
 
     def _view(self, name: str, records: Records) -> Records:
-        """All records, with the fields of one task."""
+        """Return all records with the fields of one task."""
         prefix = f"{name}."
         fields = {
-            field.removeprefix(prefix): kept for field, kept in records.fields.items() if field.startswith(prefix)
+            field.removeprefix(prefix): entries for field, entries in records.fields.items() if field.startswith(prefix)
         }
         return Records(fields | {field: records[field] for field in SHARED if field in records.fields}, records.usable)
 
     def _of(self, name: str, records: Records) -> Records:
-        """The records of one task."""
+        """Return the records of one task."""
         number = list(self.parts).index(name)
         rows = [row for row in range(len(records)) if records["member"][row][number] > 0]
         return self._view(name, records).select(np.array(rows, dtype=np.int64))
 
     def _split(self, outputs: Tensor, batch: Batch) -> dict[str, Tensor]:
-        """The outputs of each head, in the shape that its task gave them."""
+        """Split the outputs by head, each in the shape that its task made."""
         tokens = batch["mask"].shape[1]
         shapes = [
             (self._widths[name],) if part.pooled else (tokens, self._widths[name]) for name, part in self.parts.items()
@@ -176,22 +178,22 @@ class _Assembly:
         self._dtypes: dict[str, Any] = {}
         for name, part in kind.parts.items():
             empty = part.encode({column.name: [""] for column in part.columns}, processor).records
-            for field, kept in empty.fields.items():
+            for field, entries in empty.fields.items():
                 full = _full(name, field)
                 per_token = field != "ids" and self._fills.get(full) is not None
-                self._dtypes[full] = kept.values.dtype
-                self._cells.setdefault(full, [None if per_token else kept[0]] * rows)
+                self._dtypes[full] = entries.values.dtype
+                self._cells.setdefault(full, [None if per_token else entries[0]] * rows)
 
     def place(self, name: str, rows: Sequence[int], records: Records) -> None:
-        """Put one task's records where they belong."""
+        """Put one task's records into their rows."""
         self._usable[list(rows)] = records.usable
         self._member[list(rows), self._names.index(name)] = 1.0
-        for field, kept in records.fields.items():
+        for field, entries in records.fields.items():
             for row, place in enumerate(rows):
-                self._cells[_full(name, field)][place] = kept[row]
+                self._cells[_full(name, field)][place] = entries[row]
 
     def records(self) -> Records:
-        """All of them; what a task has one of per token, a record of another task has as many of."""
+        """Return the records of all tasks, with placeholders of a record's length in other tasks' fields per token."""
         lengths = [len(ids) for ids in self._cells["ids"]]
         for field, fill in self._fills.items():
             if fill is not None:
@@ -202,7 +204,7 @@ class _Assembly:
 
 
 def _key(name: str) -> str:
-    """A task may be called like one of PyTorch's own attributes."""
+    """Name a task's head: the task itself may be called like one of PyTorch's attributes."""
     return f"{name}_head"
 
 
@@ -211,7 +213,7 @@ def _full(name: str, field: str) -> str:
 
 
 def _all_columns(parts: Any) -> tuple[Column, ...]:
-    """Every column that some task reads, once; a table may lack those of tasks that it has no rows of."""
+    """Return every column that some task reads, once; a table without rows of a task may lack its columns."""
     columns: dict[str, Column] = {}
     for column in (column for part in parts for column in part.columns):
         columns[column.name] = column._replace(optional=True)

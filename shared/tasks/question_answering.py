@@ -1,4 +1,4 @@
-"""Question answering: the answer is a piece of the context; a linear head says where it begins and where it ends."""
+"""Question answering: the answer is a piece of the context; a linear head finds where it begins and ends."""
 
 import json
 import re
@@ -28,7 +28,7 @@ WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 class Span(NamedTuple):
-    """Where an answer is in its context, in characters."""
+    """Place of an answer in its context, in characters."""
 
     start: int
     end: int
@@ -45,18 +45,18 @@ class QuestionAnswering(OutputKind):
         self.fills = {"ids": 0, "types": 0, "inside": 0, "target": None}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids of question and context, and the first and last token of the answer.
+        """Encode question and context as token ids, and the first and last token of the answer.
 
-        A cell of `answer` holds a text, which is looked for in the context, or SQuAD's JSON object with lists `text`
-        and `answer_start`, of which the first is learned and any is right. A row is unusable without a question or if
-        its answer is not in its context; where the answer lies beyond the tokens that are kept, nothing is learned and
-        no answer will be right.
+        A cell of `answer` holds a text, which is searched in the context, or SQuAD's JSON object with lists `text` and
+        `answer_start`; of these the first is learned, and any counts as right. A row without a question, or whose
+        answer is not in its context, is unusable. If the answer lies beyond the tokens kept, nothing is learned and no
+        answer will be right.
         """
         questions, contexts, cells = (strings(rows[name]) for name in ("question", "context", "answer"))
-        found = tokenise(questions, processor, max_length=self.task.max_length, pairs=contexts)
-        if questions and found.encodings is None:
+        tokenised = tokenise(questions, processor, max_length=self.task.max_length, pairs=contexts)
+        if questions and tokenised.encodings is None:
             raise SettingsError(f"Expected a fast tokenizer, got {type(processor).__name__}.")
-        problems, encodings = list(found.problems), found.encodings or ()
+        problems, encodings = list(tokenised.problems), tokenised.encodings or ()
         answers = [answers_in(context, cell) for context, cell in zip(contexts, cells, strict=True)]
         targets = [tokens_of(each[0], one) if each else None for each, one in zip(answers, encodings, strict=True)]
         usable = [bool(question.strip() and each) for question, each in zip(questions, answers, strict=True)]
@@ -70,8 +70,8 @@ class QuestionAnswering(OutputKind):
         spans = [context_spans(one) for one in encodings]
         truths = [json.dumps([context[s:e] for s, e in each]) for context, each in zip(contexts, answers, strict=True)]
         fields = {
-            "ids": ragged(found.ids, np.int32),
-            "types": ragged(found.types or [[0] * len(ids) for ids in found.ids], np.int8),
+            "ids": ragged(tokenised.ids, np.int32),
+            "types": ragged(tokenised.types or [[0] * len(ids) for ids in tokenised.ids], np.int8),
             "inside": ragged([span[:, 1] > 0 for span in spans], np.int8),
             "target": ragged([target or (-1, -1) for target in targets], np.int64),
             "spans": ragged([span.ravel() for span in spans], np.int32),
@@ -81,41 +81,41 @@ class QuestionAnswering(OutputKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """Two outputs per token: how likely the answer begins there, and ends. A bias would change neither."""
+        """Make a head with two outputs per token, for beginning and end of the answer; a bias would change neither."""
         head = nn.Linear(width_of(config), 2, bias=False)
         with torch.no_grad():
             head.weight.zero_()
         return head
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """Every token's state, all of one length."""
+        """Scale every token's state to one length."""
         del batch
         return token_features(states)
 
     def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
-        """Scores (records, tokens, 2); an answer lies inside the context, so all other tokens are out of reach."""
+        """Compute scores (records, tokens, 2); tokens outside the context are excluded, as an answer lies inside it."""
         scores: Tensor = head(features)
         return scores.masked_fill(batch["inside"].unsqueeze(-1) == 0, NOWHERE)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy of beginning and end over the context's tokens; 0 for an answer beyond them."""
+        """Compute the cross-entropy of beginning and end over the context's tokens; 0 for an answer beyond them."""
         ends = F.cross_entropy(outputs, batch["target"], reduction="none", ignore_index=-1)
         return ends.mean(1)
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """The likeliest piece of the context, as text, and every right answer."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return the likeliest piece of each context, as text, and all right answers."""
         del batch
         scores = outputs.float().cpu().numpy()
         return [self._one(records, index, row) for index, row in zip(indices, scores, strict=True)]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """F1 over shared words and exact matches, both after SQuAD's normalisation, best over the right answers."""
+        """Compute F1 over shared words, and exact matches, normalised as in SQuAD; the best right answer counts."""
         f1 = [max(word_f1(guess, truth) for truth in truths) for guess, truths in evidence]
         exact = [any(normalised(guess) == normalised(truth) for truth in truths) for guess, truths in evidence]
         return {"f1": sum(f1) / max(1, len(f1)), "exact_match": sum(exact) / max(1, len(exact))}
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens, the second half of which is the context; answers all over it."""
+        """Make random tokens whose second half is the context, with answers all over it."""
         shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]
         halves = [length // 2 for length in lengths]
         starts = [half + shift % (n - half) for half, shift, n in zip(halves, shifts, lengths, strict=True)]
@@ -131,7 +131,7 @@ class QuestionAnswering(OutputKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The most frequent answer, for every question."""
+        """Return evidence of always giving the most frequent answer."""
         seen = Counter(_truths(part, i)[0] for part in train for i in np.flatnonzero(part.usable).tolist())
         guess = seen.most_common(1)[0][0] if seen else ""
         return [(guess, _truths(held_out, i)) for i in np.flatnonzero(held_out.usable).tolist()]
@@ -146,17 +146,17 @@ class QuestionAnswering(OutputKind):
 
 
 def answers_in(context: str, cell: str) -> list[Span]:
-    """Where the answers that a cell holds are in the context; one that is not there is left out."""
-    found = []
+    """Locate a cell's answers in the context; an answer that is not there is left out."""
+    spans = []
     for answer, start in _candidates(cell):
         place = start if start is not None and context[start : start + len(answer)] == answer else context.find(answer)
         if answer.strip() and place >= 0:
-            found.append(Span(place, place + len(answer)))
-    return found
+            spans.append(Span(place, place + len(answer)))
+    return spans
 
 
 def context_spans(encoding: Any) -> NDArray[np.int32]:
-    """Where each token of the context begins and ends in it (tokens, 2); zeros for all other tokens."""
+    """Return where each token of the context begins and ends in it (tokens, 2); zeros for all other tokens."""
     second = np.array([sequence == 1 for sequence in encoding.sequence_ids], dtype=bool)
     spans = np.array(encoding.offsets, dtype=np.int32).reshape(-1, 2)
     spans[~second] = 0
@@ -164,7 +164,7 @@ def context_spans(encoding: Any) -> NDArray[np.int32]:
 
 
 def tokens_of(answer: Span, encoding: Any) -> tuple[int, int] | None:
-    """The first and the last token of an answer; None if some of it was cut off."""
+    """Return the first and the last token of an answer; None if a part of it was cut off."""
     spans = context_spans(encoding)
     touched = np.flatnonzero((spans[:, 1] > answer.start) & (spans[:, 0] < answer.end))
     if not len(touched) or spans[:, 1].max() < answer.end:
@@ -173,7 +173,7 @@ def tokens_of(answer: Span, encoding: Any) -> tuple[int, int] | None:
 
 
 def best_piece(begins: NDArray[np.float32], ends: NDArray[np.float32], *, longest: int) -> tuple[int, int]:
-    """The likeliest first and last token of at most `longest` tokens."""
+    """Return first and last token of the likeliest piece of at most `longest` tokens."""
     together = begins[:, None] + ends[None, :]
     allowed = np.triu(np.ones_like(together)) * np.tril(np.ones_like(together), longest - 1)
     first, last = np.unravel_index(int(np.where(allowed > 0, together, -np.inf).argmax()), together.shape)
@@ -181,12 +181,12 @@ def best_piece(begins: NDArray[np.float32], ends: NDArray[np.float32], *, longes
 
 
 def normalised(answer: str) -> str:
-    """An answer in small letters, without punctuation, articles and needless spaces (SQuAD's evaluation, v1.1)."""
+    """Return an answer in lower case, without punctuation, articles and extra spaces (SQuAD's evaluation, v1.1)."""
     return " ".join(ARTICLES.sub(" ", answer.lower().translate(WITHOUT_PUNCTUATION)).split())
 
 
 def word_f1(guess: str, truth: str) -> float:
-    """Harmonic mean of precision and recall of the words that two normalised answers share."""
+    """Compute the harmonic mean of precision and recall of the words that two normalised answers share."""
     guessed, true = normalised(guess).split(), normalised(truth).split()
     shared = sum((Counter(guessed) & Counter(true)).values())
     return 2 * shared / (len(guessed) + len(true)) if shared else float(guessed == true)
@@ -204,5 +204,5 @@ def _candidates(cell: str) -> list[tuple[str, int | None]]:
 
 
 def _truths(records: Records, index: int) -> list[str]:
-    found: list[str] = json.loads(text(records["answers"], index))
-    return found
+    truths: list[str] = json.loads(text(records["answers"], index))
+    return truths

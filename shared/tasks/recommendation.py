@@ -1,7 +1,7 @@
-"""Recommendation: how a text about an item, and who or what its ids name, are rated; a linear head on all of it.
+"""Recommendation: the rating of a text about an item, and of the ids beside it, by a linear head on all of it.
 
 Ids are hashed to fixed public directions, so no table of users or items is learned, agreed on or sent: one row of the
-head serves every id that there will ever be.
+head serves every id, also ones that appear later.
 """
 
 import hashlib
@@ -41,14 +41,14 @@ class Recommendation(OutputKind):
         self.fills = {"ids": 0, "target": None} | ({"directions": None} if task.ids else {})
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids, directions of the ids, and the rating; an empty text or a rating that is no number is unusable.
+        """Encode token ids, directions of the ids, and the rating; a row without text or rating is unusable.
 
-        An empty id has no direction, and an empty group none to be ranked in.
+        An empty id has no direction, and a row with an empty group is not ranked.
         """
         cells, ratings = strings(rows["text"]), strings(rows["rating"])
-        found = tokenise(cells, processor, max_length=self.task.max_length)
+        tokenised = tokenise(cells, processor, max_length=self.task.max_length)
         targets = [self.rating.target(rating) for rating in ratings]
-        problems = list(found.problems)
+        problems = list(tokenised.problems)
         for row, (cell, target) in enumerate(zip(cells, targets, strict=True)):
             if not cell.strip():
                 problems.append(Problem(row, "its text is empty"))
@@ -56,7 +56,7 @@ class Recommendation(OutputKind):
                 problems.append(Problem(row, f"its rating {ratings[row][:40]!r} is no number"))
         usable = [bool(cell.strip()) and target is not None for cell, target in zip(cells, targets, strict=True)]
         fields = {
-            "ids": ragged(found.ids, np.int32),
+            "ids": ragged(tokenised.ids, np.int32),
             "target": ragged([0.0 if target is None else target for target in targets], np.float32),
             "group": texts(strings(rows["group"]) if self.ranking else [""] * len(cells)),
         }
@@ -66,34 +66,34 @@ class Recommendation(OutputKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """One rating from the text's features and the ids' directions."""
+        """Make a head that computes one rating from the text's features and the ids' directions."""
         return zero_linear(width_of(config) + len(self.task.ids) * self.task.id_width, 1)
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """Mean over real tokens, of one length."""
+        """Average over real tokens, scaled to one length."""
         return mean_features(states, batch)
 
     def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
-        """The rating, on the scale from -1 to 1."""
+        """Compute the rating, on the scale from -1 to 1."""
         known = torch.cat([features, batch["directions"]], dim=1) if self.task.ids else features
         outputs: Tensor = head(known)
         return outputs
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Squared error per record, for a ranking as well: a loss over pairs would tie records to each other."""
+        """Compute the squared error of each record, even for a ranking: a loss over pairs would tie records."""
         return self.rating.losses(outputs, batch["target"])
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Predicted and true rating, and the group."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return predicted and true rating of each record, and its group."""
         del batch
         predicted = self.rating.predicted(outputs)
         return [
-            (guess, self.rating.shown(records["target"][i]), text(records["group"], i))
+            (guess, self.rating.truth(records["target"][i]), text(records["group"], i))
             for guess, i in zip(predicted, indices, strict=True)
         ]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Squared error and rank correlation; for a ranking also NDCG@10, the mean over groups that can be ranked."""
+        """Compute squared error and rank correlation; for a ranking also the mean NDCG@10 of groups."""
         errors = self.rating.metrics([(guess, truth) for guess, truth, _ in evidence])
         if not self.ranking:
             return errors
@@ -101,7 +101,7 @@ class Recommendation(OutputKind):
         return {"ndcg_at_10": ndcg_of_groups(evidence, lowest=lowest)} | errors
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens and ids; ratings all over the range."""
+        """Make random tokens and ids, with ratings all over the range."""
         shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]
         fields = {
             "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
@@ -109,20 +109,20 @@ class Recommendation(OutputKind):
             "group": texts(["" for _ in lengths]),
         }
         if self.task.ids:
-            drawn = [self._directions([str(shift)] * len(self.task.ids)) for shift in shifts]
-            fields["directions"] = ragged(drawn, np.float32)
+            directions = [self._directions([str(shift)] * len(self.task.ids)) for shift in shifts]
+            fields["directions"] = ragged(directions, np.float32)
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def counts(self, records: Records) -> dict[str, int]:
-        """Records in the lower and the upper half of the range."""
+        """Count records in the lower and the upper half of the range."""
         return self.rating.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The mean rating, for everything: every order of a group is as likely as any other."""
+        """Return evidence of always predicting the mean rating, by which all orders of a group are equally likely."""
         seen = [part["target"][i] for part in train for i in np.flatnonzero(part.usable).tolist()]
         guess = self.rating.constant(seen)
         rows = np.flatnonzero(held_out.usable).tolist()
-        return [(guess, self.rating.shown(held_out["target"][i]), text(held_out["group"], i)) for i in rows]
+        return [(guess, self.rating.truth(held_out["target"][i]), text(held_out["group"], i)) for i in rows]
 
     def _directions(self, values: Sequence[str]) -> NDArray[np.float32]:
         named = zip(self.task.ids, values, strict=True)
@@ -130,7 +130,7 @@ class Recommendation(OutputKind):
 
 
 def direction(column: str, value: str, *, width: int) -> NDArray[np.float32]:
-    """A fixed public direction of length 1 for an id (width,), by bits of its hash; zeros for an empty one."""
+    """Return the fixed public direction of length 1 for an id (width,), by bits of its hash; zeros for an empty id."""
     if not value.strip():
         return np.zeros(width, np.float32)
     named = f"fedvault id {column}={value.strip()}".encode("utf-8", "replace")
@@ -140,9 +140,9 @@ def direction(column: str, value: str, *, width: int) -> NDArray[np.float32]:
 
 
 def ndcg_of_groups(evidence: Sequence[Evidence], *, lowest: float) -> float:
-    """Mean NDCG@10 over groups with two different ratings at least; gains are ratings above the lowest one.
+    """Compute the mean NDCG@10 over groups with at least two different ratings; 0 if there is no such group.
 
-    0 if there is no such group. Equal guesses count as every order of them, each as likely.
+    Gains are counted from the lowest rating. Equal guesses count as all their orders, equally likely.
     """
     groups = defaultdict[str, list[tuple[float, float]]](list)
     for guess, truth, group in evidence:
@@ -151,6 +151,6 @@ def ndcg_of_groups(evidence: Sequence[Evidence], *, lowest: float) -> float:
     ranked = [list(zip(*group, strict=True)) for group in groups.values() if len({gain for _, gain in group}) > 1]
     if not ranked:
         return 0.0
-    from sklearn.metrics import ndcg_score  # not for training alone
+    from sklearn.metrics import ndcg_score
 
     return float(np.mean([ndcg_score([gains], [guesses], k=BEST) for guesses, gains in ranked]))

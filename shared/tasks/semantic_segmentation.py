@@ -1,6 +1,6 @@
-"""semantic-segmentation: an image, and a mask that gives every pixel a class.
+"""Semantic segmentation: an image, and a mask that gives every pixel a class.
 
-The head is linear: it reads the class of each patch from its state, and what it says is drawn out to the mask's size.
+The head is linear: it reads the class of each patch from its state, and its outputs are enlarged to the mask's size.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.image_classification import image_processor, pixel_field, seen
-from shared.tasks.images import Framing, MediaError, Size, framing, opened, patches, synthetic_pixels
+from shared.study.tasks import FEATURE_NORM
+from shared.tasks.image_classification import image_input, image_processor, pixel_field
+from shared.tasks.images import Framing, MediaError, Size, framing, open_image, patches, synthetic_pixels
 from shared.tasks.kind import Cell, Column, Evidence, OutputKind, Predictor, Rows, zero_linear
 
 UNCOUNTED = 255
-"""What a stored mask holds where a pixel counts for nothing, whatever the study's masks hold there."""
-STATE_NORM = 4.0
+"""Value of a stored mask where a pixel has no class, whatever value the study's masks use."""
 MASK_MODES = ("L", "P", "1", "I", "I;16", "I;16B", "I;16L")
 
 
@@ -46,11 +46,11 @@ class SemanticSegmentation(OutputKind):
         self.fills = {"pixels": None, "mask_values": None}
 
     def processor(self, base_files: BaseModelFiles) -> Framing:
-        """How the base model wants its images."""
+        """Read how the base model wants its images."""
         return image_processor(base_files)
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Pixels and their classes, both as the model sees them; a row with a bad image or mask cannot be used."""
+        """Encode pixels and their classes at the model's size; a row with a bad image or mask cannot be used."""
         images: list[Any] = []
         masks: list[Any] = []
         problems = []
@@ -69,9 +69,9 @@ class SemanticSegmentation(OutputKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
     def _pair(self, image: Cell, mask: Cell, framed: Framing) -> tuple[Any, Any, str | None]:
-        """Pixels, classes, and why one of them is missing."""
+        """Return pixels and classes of one row, and the reason if one of them is missing."""
         try:
-            picture = opened(image)
+            picture = open_image(image)
             pixels = framed.pixels(picture)
         except MediaError as error:
             return None, None, f"its image {error}"
@@ -83,7 +83,7 @@ class SemanticSegmentation(OutputKind):
     def _values(self, cell: Cell, size: Size, framed: Framing) -> NDArray[np.uint8]:
         from PIL import Image
 
-        mask = opened(cell, as_it_is=True)
+        mask = open_image(cell, as_it_is=True)
         if mask.mode not in MASK_MODES:
             raise MediaError(f"has more than one channel (mode {mask.mode})")
         if mask.size != size:
@@ -100,7 +100,7 @@ class SemanticSegmentation(OutputKind):
         return seen
 
     def adapt(self, base: nn.Module) -> None:
-        """Learn from the base model how it sees; nothing about it is changed."""
+        """Read the size of images and patches from the base model, without changing it."""
         config: Any = base.config
         if hasattr(config, "depths") and not _staged(config):
             raise SettingsError(f"Expected a ViT or a SegFormer for masks, got model type {config.model_type!r}.")
@@ -109,40 +109,40 @@ class SemanticSegmentation(OutputKind):
         self.fixed_tokens = self.grid[0] * self.grid[1]
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """One output per class, for every patch."""
+        """Make a head with one output per class, for every patch."""
         return zero_linear(_state_width(config), self.classes)
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """States of whatever stands before the patches, and of these; of a model of stages, those of every stage."""
-        found = base(pixel_values=seen(batch, self.framing), output_hidden_states=_staged(base.config))
+        """Compute the states of patches and of any tokens before them; in a model of stages, those of every stage."""
+        outputs = base(pixel_values=image_input(batch, self.framing), output_hidden_states=_staged(base.config))
         if not _staged(base.config):
-            states: Tensor = found.last_hidden_state
+            states: Tensor = outputs.last_hidden_state
             return states
-        stages = [F.normalize(stage, dim=1) for stage in found.hidden_states]
-        drawn = [F.interpolate(stage, size=self.grid, mode="bilinear", align_corners=False) for stage in stages]
-        return torch.cat(drawn, dim=1).flatten(2).transpose(1, 2)
+        stages = [F.normalize(stage, dim=1) for stage in outputs.hidden_states]
+        enlarged = [F.interpolate(stage, size=self.grid, mode="bilinear", align_corners=False) for stage in stages]
+        return torch.cat(enlarged, dim=1).flatten(2).transpose(1, 2)
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """Each patch's state brought to one length: clipping rewards gradients of like lengths."""
+        """Scale each patch's state to one length, as equal lengths help under clipping."""
         del batch
-        return STATE_NORM * F.normalize(states[:, -self.fixed_tokens :], dim=-1)
+        return FEATURE_NORM * F.normalize(states[:, -self.fixed_tokens :], dim=-1)
 
     def answer(self, head: nn.Module, features: Tensor, batch: Batch) -> Tensor:
-        """How likely each class is at each pixel (records, classes, height, width)."""
+        """Compute each class's score at each pixel (records, classes, height, width)."""
         del batch
         by_patch: Tensor = head(features)
         shaped = by_patch.transpose(1, 2).reshape(len(by_patch), -1, *self.grid)
         return F.interpolate(shaped, size=self.framing.size, mode="bilinear", align_corners=False)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over each record's own pixels that count; 0 for a record without any."""
+        """Compute the mean cross-entropy over each record's own pixels with a class; 0 for a record without any."""
         truth = batch["mask_values"].view(len(outputs), *self.framing.size).long()
         each = F.cross_entropy(outputs, truth, reduction="none", ignore_index=UNCOUNTED)
         counted = (truth != UNCOUNTED).flatten(1).sum(1)
         return each.flatten(1).sum(1) / counted.clamp(min=1)
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Pixels by class: right, predicted, true."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Count each record's pixels by class: right, predicted, true."""
         del batch
         predicted = outputs.argmax(1).flatten(1).cpu().numpy()
         truths = [records["mask_values"][i] for i in indices]
@@ -151,7 +151,7 @@ class SemanticSegmentation(OutputKind):
     def predict(
         self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]
     ) -> list[NDArray[np.uint8]]:
-        """Class of each pixel of each image as the model sees it (height, width)."""
+        """Return the class of each pixel of each image, at the model's size (height, width)."""
         del records, indices
         return list(model.outputs(batch).argmax(1).cpu().numpy().astype(np.uint8))
 
@@ -162,7 +162,7 @@ class SemanticSegmentation(OutputKind):
         return tuple(count.astype(np.int64) for count in counts)
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Intersection over union of each class over all records, as a mean over those that occur; pixels right."""
+        """Compute intersection over union, as a mean over the classes that occur, and the share of right pixels."""
         if not evidence:
             return {"mean_iou": 0.0, "pixel_accuracy": 0.0}
         right, predicted, true = (np.sum(part, axis=0) for part in zip(*evidence, strict=True))
@@ -172,7 +172,7 @@ class SemanticSegmentation(OutputKind):
         return {"mean_iou": mean, "pixel_accuracy": float(right.sum() / max(1, true.sum()))}
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random pixels and classes."""
+        """Make random pixels and classes."""
         del config
         area = self.framing.size[0] * self.framing.size[1]
         masks = synthetic_pixels(len(lengths), area, variant=variant, seed=24)
@@ -183,15 +183,15 @@ class SemanticSegmentation(OutputKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def counts(self, records: Records) -> dict[str, int]:
-        """Usable records in which each class occurs."""
-        found = np.zeros(self.classes, np.int64)
+        """Count the usable records in which each class occurs."""
+        counts = np.zeros(self.classes, np.int64)
         for index in np.flatnonzero(records.usable).tolist():
             present = np.unique(records["mask_values"][index])
-            found[present[present != UNCOUNTED]] += 1
-        return dict(zip(self.task.labels, found.tolist(), strict=True))
+            counts[present[present != UNCOUNTED]] += 1
+        return dict(zip(self.task.labels, counts.tolist(), strict=True))
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The most frequent class for every pixel."""
+        """Return evidence of always predicting the most frequent class."""
         seen = np.zeros(256, np.int64)
         for part in train:
             for index in np.flatnonzero(part.usable).tolist():
@@ -202,7 +202,7 @@ class SemanticSegmentation(OutputKind):
 
 
 def _staged(config: Any) -> bool:
-    """Whether the model sees in stages of falling resolution (SegFormer), whose fine ones know where edges are."""
+    """Return true if the model has stages of falling resolution (SegFormer); the fine ones locate edges."""
     return hasattr(config, "hidden_sizes")
 
 

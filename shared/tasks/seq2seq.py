@@ -1,4 +1,4 @@
-"""Sequence to sequence: a source text and its target, such as a translation or a summary; the model's own head."""
+"""Sequence to sequence: a source text and its target, such as a translation or a summary; with the model's own head."""
 
 import math
 from collections.abc import Sequence
@@ -38,12 +38,14 @@ class SequenceToSequence(TaskKind):
         self.fills = {"ids": 0, "target": IGNORED}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids of source and target, and the target itself; a record without either cannot be used."""
+        """Encode source and target as token ids, and keep the target; a row without one of them cannot be used."""
         sources, targets = strings(rows["source"]), strings(rows["target"])
-        asked = tokenise([self.task.prefix + source for source in sources], processor, max_length=self.task.max_length)
+        tokenised = tokenise(
+            [self.task.prefix + source for source in sources], processor, max_length=self.task.max_length
+        )
         most = CHARACTERS_PER_TOKEN * self.task.max_target_length
         learned = [_target_ids(processor, target[:most], self.task.max_target_length) for target in targets]
-        problems, usable = list(asked.problems), list[bool]()
+        problems, usable = list(tokenised.problems), list[bool]()
         for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
             if len(target) > most:
                 problems.append(Problem(row, f"a target of {len(target)} characters was cut to its first {most}"))
@@ -52,14 +54,14 @@ class SequenceToSequence(TaskKind):
                 problems.append(Problem(row, f"its {missing[0]} is empty"))
             usable.append(not missing)
         fields = {
-            "ids": ragged(asked.ids, np.int32),
+            "ids": ragged(tokenised.ids, np.int32),
             "target": ragged(learned, np.int32),
             "reference": texts([target[:most] for target in targets]),
         }
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """Scores of every token of the target (records, tokens, vocabulary), given the true ones before it."""
+        """Compute scores of each target token, given the true ones before it (records, tokens, vocabulary)."""
         scores: Tensor = base(
             **_source(batch),
             attention_mask=attention(batch),
@@ -69,31 +71,31 @@ class SequenceToSequence(TaskKind):
         return scores
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
-        """States of the source at the cut, in the encoder."""
+        """Compute the states of the source at the cut in the encoder."""
         states: Tensor = part(input_ids=batch["ids"], attention_mask=attention(batch)).last_hidden_state
         return states
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean cross-entropy over each record's own target."""
+        """Compute the mean cross-entropy over each record's own target."""
         return token_losses(outputs, batch["target"])
 
     def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """The text that the model writes, the one that is true, and the loss of the true one."""
-        said = self.predict(model, batch, records, indices)
+        """Return the text that the model writes, the true one, and the loss of the true one."""
+        written = self.predict(model, batch, records, indices)
         losses = model.losses(batch).double().tolist()
         true = [text(records["reference"], index) for index in indices]
-        return list(zip(said, true, losses, strict=True))
+        return list(zip(written, true, losses, strict=True))
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """ROUGE-L averaged over the records, or chrF over all of them, and the mean loss per record."""
-        said, true, losses = zip(*evidence, strict=True) if evidence else ((), (), ())
-        mean_rouge = sum(map(rouge_l, said, true)) / max(1, len(said))
-        quality = chrf(said, true) if self.task.metric == "chrf" else mean_rouge
+        """Compute ROUGE-L averaged over the records, or chrF over all of them, and the mean loss per record."""
+        written, true, losses = zip(*evidence, strict=True) if evidence else ((), (), ())
+        mean_rouge = sum(map(rouge_l, written, true)) / max(1, len(written))
+        quality = chrf(written, true) if self.task.metric == "chrf" else mean_rouge
         finite = [loss if math.isfinite(loss) else LARGEST_LOSS for loss in losses] or [LARGEST_LOSS]
         return {self.metric: quality, "loss": sum(finite) / len(finite)}
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens in and out."""
+        """Make random tokens for source and target."""
         targets = [length // 2 + 1 for length in lengths]
         fields = {
             "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
@@ -103,11 +105,11 @@ class SequenceToSequence(TaskKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def predict(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Any]:
-        """What the model writes, greedily."""
+        """Write the target of each record, always with the likeliest token."""
         del records, indices
         tokenizer, config = _tokenizer(model.base_files), model.config
         with torch.no_grad():
-            said = model.part_for(batch).generate(  # type: ignore[operator]
+            ids = model.part_for(batch).generate(  # type: ignore[operator]
                 **_source(batch),
                 attention_mask=batch["mask"],
                 max_new_tokens=self.task.max_target_length,
@@ -116,41 +118,41 @@ class SequenceToSequence(TaskKind):
                 use_cache=True,
                 decoder_start_token_id=start_token(config),
             )
-        found: list[Any] = tokenizer.batch_decode(said, skip_special_tokens=True)
-        return found
+        written: list[Any] = tokenizer.batch_decode(ids, skip_special_tokens=True)
+        return written
 
 
 def start_token(config: PretrainedConfig) -> int:
-    """What the decoder reads before the first token of a target.
+    """Return the token that the decoder reads before the first token of a target.
 
     Raises:
-        SettingsError: the model does not say.
+        SettingsError: the model names none.
     """
     for name in ("decoder_start_token_id", "bos_token_id", "pad_token_id"):
-        found = getattr(config, name, None)
-        if isinstance(found, int):
-            return found
+        token = getattr(config, name, None)
+        if isinstance(token, int):
+            return token
     raise SettingsError(f"Expected a model with a decoder_start_token_id, got a {config.model_type} without.")
 
 
 def _source(batch: Batch) -> dict[str, Tensor]:
-    """What the encoder is given: token ids, or the states at a cut."""
+    """Return the encoder's input: token ids, or the states at a cut."""
     return {"inputs_embeds": batch["states"]} if "states" in batch else {"input_ids": batch["ids"]}
 
 
 def _one_later(targets: Tensor, start: int) -> Tensor:
-    """What the decoder reads: the true tokens, one place later. Padding lies behind them, where nothing looks back."""
-    begun = torch.cat([torch.full_like(targets[:, :1], start), targets[:, :-1]], dim=1)
-    return begun.clamp(min=0)
+    """Return the decoder's input: the true tokens, one place later. Padding comes last, so no token reads it."""
+    shifted = torch.cat([torch.full_like(targets[:, :1], start), targets[:, :-1]], dim=1)
+    return shifted.clamp(min=0)
 
 
 def _target_ids(tokenizer: PreTrainedTokenizerBase, target: str, max_length: int) -> list[int]:
-    """Token ids with the end token, which is learned, also where the text was cut."""
-    found: list[int] = tokenizer(text_target=target, truncation=True, max_length=max_length)["input_ids"]
+    """Return the token ids of a target with the end token, which is learned even if the text was cut."""
+    ids: list[int] = tokenizer(text_target=target, truncation=True, max_length=max_length)["input_ids"]
     end = tokenizer.eos_token_id
-    if isinstance(end, int) and end not in found[-1:]:
-        found = [*found[: max_length - 1], end]
-    return found or [0]
+    if isinstance(end, int) and end not in ids[-1:]:
+        ids = [*ids[: max_length - 1], end]
+    return ids or [0]
 
 
 @lru_cache(maxsize=2)

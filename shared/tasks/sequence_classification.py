@@ -1,4 +1,4 @@
-"""Sequence classification: a text or a pair, and a label, labels or a rating; a linear head on mean features.
+"""Sequence classification: a text or a pair with a label, labels or a rating, by a linear head on mean features.
 
 Libraries of metrics are imported where they are called: a process that only trains never loads them.
 """
@@ -36,12 +36,12 @@ class SequenceClassification(OutputKind):
         self.fills = {"ids": 0} | ({"types": 0} if task.pair else {}) | {"target": None}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids, and the label as the goal writes it; an empty text or an unknown label cannot be used."""
+        """Encode token ids and the goal's target; a row with an empty text or an unknown label cannot be used."""
         texts, labels = strings(rows["text"]), strings(rows["label"])
         pairs = strings(rows["text_pair"]) if self.task.pair else None
-        found = tokenise(texts, processor, max_length=self.task.max_length, pairs=pairs)
+        tokenised = tokenise(texts, processor, max_length=self.task.max_length, pairs=pairs)
         targets = [self.goal.target(label) for label in labels]
-        problems = list(found.problems)
+        problems = list(tokenised.problems)
         for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
             if not text.strip():
                 problems.append(Problem(row, "its text is empty"))
@@ -49,42 +49,42 @@ class SequenceClassification(OutputKind):
                 problems.append(Problem(row, f"its label {labels[row][:40]!r} is none of the study's"))
         usable = [bool(text.strip()) and target is not None for text, target in zip(texts, targets, strict=True)]
         fields = {
-            "ids": ragged(found.ids, np.int32),
+            "ids": ragged(tokenised.ids, np.int32),
             "target": ragged([self.goal.placeholder if t is None else t for t in targets], self.goal.dtype),
         }
         if self.task.pair:
-            types = found.types or [[0] * len(ids) for ids in found.ids]
+            types = tokenised.types or [[0] * len(ids) for ids in tokenised.ids]
             fields["types"] = ragged(types, np.int8)
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """One output per label."""
+        """Make a head with one output per label, or one for a rating."""
         return zero_linear(width_of(config), self.goal.outputs)
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """Mean over real tokens, of one length."""
+        """Average over real tokens, scaled to one length."""
         return mean_features(states, batch)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """As the goal has it."""
+        """Compute the goal's loss of each record."""
         return self.goal.losses(outputs, batch["target"])
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Predicted and true, in the goal's own terms."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return predicted and true value of each record, in the goal's form."""
         del batch
         predicted = self.goal.predicted(outputs)
-        return [(guess, self.goal.shown(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
+        return [(guess, self.goal.truth(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """As the goal has it."""
+        """Compute the goal's metrics."""
         return self.goal.metrics(evidence)
 
-    def told(self, evidence: Evidence) -> Any:
-        """A label, a list of labels, or a rating."""
-        return self.goal.told(evidence[0])
+    def prediction(self, evidence: Evidence) -> Any:
+        """Return the predicted label, list of labels, or rating."""
+        return self.goal.readable(evidence[0])
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens; labels in turn."""
+        """Make random tokens, with labels in turn."""
         targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
         fields = {
             "ids": ragged(random_ids(config, lengths, variant=variant), np.int32),
@@ -95,14 +95,14 @@ class SequenceClassification(OutputKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def counts(self, records: Records) -> dict[str, int]:
-        """Usable records by label."""
+        """Count usable records by label."""
         return self.goal.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The most frequent label, or the mean rating, for everyone."""
+        """Return evidence of always predicting the most frequent label, or the mean rating."""
         seen = [part["target"][i] for part in train for i in np.flatnonzero(part.usable).tolist()]
         guess = self.goal.constant(seen)
-        return [(guess, self.goal.shown(held_out["target"][i])) for i in np.flatnonzero(held_out.usable).tolist()]
+        return [(guess, self.goal.truth(held_out["target"][i])) for i in np.flatnonzero(held_out.usable).tolist()]
 
 
 class OneLabel:
@@ -118,28 +118,28 @@ class OneLabel:
         self._index = {label: number for number, label in enumerate(self.labels)}
 
     def target(self, cell: str) -> Any:
-        """Index of the label; None for an unknown one."""
+        """Return the index of a label; None for an unknown one."""
         return self._index.get(cell.strip())
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy per record; 0 for target -1."""
+        """Compute the cross-entropy of each record; 0 where the target is -1."""
         return F.cross_entropy(outputs, targets[:, 0], reduction="none", ignore_index=-1)
 
     def predicted(self, outputs: Tensor) -> list[Any]:
-        """Most likely label per record."""
-        found: list[Any] = outputs.argmax(dim=1).cpu().tolist()
-        return found
+        """Return the likeliest label of each record, by index."""
+        likeliest: list[Any] = outputs.argmax(dim=1).cpu().tolist()
+        return likeliest
 
-    def shown(self, target: NDArray[Any]) -> Any:
-        """The true label's index."""
+    def truth(self, target: NDArray[Any]) -> Any:
+        """Return the index of the true label."""
         return int(target[0])
 
-    def told(self, predicted: Any) -> Any:
-        """The label itself."""
+    def readable(self, predicted: Any) -> Any:
+        """Return the label of an index."""
         return self.labels[predicted]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Accuracy, and F1 averaged over the labels."""
+        """Compute accuracy, and F1 averaged over the labels."""
         if not evidence:
             return {"accuracy": 0.0, "macro_f1": 0.0}
         from sklearn.metrics import accuracy_score, f1_score
@@ -149,16 +149,16 @@ class OneLabel:
         return {"accuracy": float(accuracy_score(truth, guess)), "macro_f1": float(f1)}
 
     def synthetic(self, number: int) -> Any:
-        """Labels in turn."""
+        """Return labels in turn."""
         return number % self.outputs
 
     def counts(self, targets: Sequence[NDArray[Any]]) -> dict[str, int]:
-        """Records by label."""
-        found = np.bincount([int(t[0]) for t in targets], minlength=self.outputs)
-        return dict(zip(self.labels, found.tolist(), strict=True))
+        """Count records by label."""
+        counts = np.bincount([int(t[0]) for t in targets], minlength=self.outputs)
+        return dict(zip(self.labels, counts.tolist(), strict=True))
 
     def constant(self, targets: Sequence[NDArray[Any]]) -> Any:
-        """The most frequent label."""
+        """Return the most frequent label, by index."""
         return int(np.bincount([int(t[0]) for t in targets], minlength=self.outputs).argmax())
 
 
@@ -172,31 +172,31 @@ class ManyLabels(OneLabel):
         self.placeholder = [0.0] * self.outputs
 
     def target(self, cell: str) -> Any:
-        """1 for each label that the cell names, else 0; None if it names an unknown one."""
+        """Return 1 for each label that the cell names, otherwise 0; None if it names an unknown label."""
         named = [part.strip() for part in cell.split(SEPARATOR) if part.strip()]
         if any(name not in self._index for name in named):
             return None
         return [float(label in named) for label in self.labels]
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Binary cross-entropy, averaged over the labels of each record."""
+        """Compute the binary cross-entropy, averaged over the labels of each record."""
         return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").mean(1)
 
     def predicted(self, outputs: Tensor) -> list[Any]:
-        """Labels that are likelier than not."""
-        found: list[Any] = (outputs > 0).int().cpu().tolist()
-        return found
+        """Return 1 for each label that is likelier than not, otherwise 0."""
+        decisions: list[Any] = (outputs > 0).int().cpu().tolist()
+        return decisions
 
-    def shown(self, target: NDArray[Any]) -> Any:
-        """0 or 1 for each label."""
+    def truth(self, target: NDArray[Any]) -> Any:
+        """Return 1 for each true label, otherwise 0."""
         return target.astype(int).tolist()
 
-    def told(self, predicted: Any) -> Any:
-        """The labels themselves."""
+    def readable(self, predicted: Any) -> Any:
+        """Return the names of the predicted labels."""
         return [label for label, has in zip(self.labels, predicted, strict=True) if has]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """F1 averaged over the labels, F1 over all decisions, and records with every label right."""
+        """Compute F1 averaged over labels, F1 over all decisions, and the share of records with every label right."""
         if not evidence:
             return {"macro_f1": 0.0, "micro_f1": 0.0, "exact_match": 0.0}
         from sklearn.metrics import f1_score
@@ -209,16 +209,16 @@ class ManyLabels(OneLabel):
         }
 
     def synthetic(self, number: int) -> Any:
-        """One label each, in turn."""
+        """Return one label each, in turn."""
         return np.eye(self.outputs)[number % self.outputs].tolist()
 
     def counts(self, targets: Sequence[NDArray[Any]]) -> dict[str, int]:
-        """Records by label."""
+        """Count records by label."""
         sums = np.sum([*targets, np.zeros(self.outputs)], axis=0)
         return {label: int(count) for label, count in zip(self.labels, sums, strict=True)}
 
     def constant(self, targets: Sequence[NDArray[Any]]) -> Any:
-        """Every label that most records have."""
+        """Return the labels that most records have."""
         return (np.mean([*targets, np.zeros(self.outputs)], axis=0) > 0.5).astype(int).tolist()
 
 
@@ -231,7 +231,7 @@ class Rating:
         self.middle, self.half = (lowest + highest) / 2, (highest - lowest) / 2
 
     def target(self, cell: str) -> Any:
-        """On the scale from -1 to 1, cut off there; None for what is no number."""
+        """Return the rating on the scale from -1 to 1, cut off at its ends; None for what is no number."""
         try:
             rating = float(cell)
         except ValueError:
@@ -239,24 +239,24 @@ class Rating:
         return float(np.clip((rating - self.middle) / self.half, -1, 1)) if np.isfinite(rating) else None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Squared error per record."""
+        """Compute the squared error of each record."""
         return (outputs - targets).square().sum(1)
 
     def predicted(self, outputs: Tensor) -> list[Any]:
-        """Ratings, cut off at the range's ends."""
+        """Return the predicted ratings, cut off at the range's ends."""
         scaled = outputs[:, 0].clamp(-1, 1).double().cpu().numpy()
         return [float(self.middle + self.half * value) for value in scaled]
 
-    def shown(self, target: NDArray[Any]) -> Any:
-        """The true rating."""
+    def truth(self, target: NDArray[Any]) -> Any:
+        """Return the true rating."""
         return float(self.middle + self.half * target[0])
 
-    def told(self, predicted: Any) -> Any:
-        """The rating itself."""
+    def readable(self, predicted: Any) -> Any:
+        """Return the rating unchanged."""
         return predicted
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Mean squared error in units of the rating, and Spearman's rank correlation (0 where it is undefined)."""
+        """Compute the mean squared error in units of the rating, and Spearman's rank correlation (0 if undefined)."""
         if not evidence:
             return {"mse": float(4 * self.half**2), "spearman": 0.0}
         from scipy.stats import spearmanr
@@ -269,16 +269,16 @@ class Rating:
         }
 
     def synthetic(self, number: int) -> Any:
-        """Ratings all over the range."""
+        """Return ratings all over the range, on the scale from -1 to 1."""
         return (number % 5) / 2 - 1
 
     def counts(self, targets: Sequence[NDArray[Any]]) -> dict[str, int]:
-        """Records in the lower and the upper half of the range."""
+        """Count records in the lower and the upper half of the range."""
         upper = sum(bool(t[0] >= 0) for t in targets)
         return {f"below {self.middle:g}": len(targets) - upper, f"{self.middle:g} and above": upper}
 
     def constant(self, targets: Sequence[NDArray[Any]]) -> Any:
-        """The mean rating."""
+        """Return the mean rating."""
         scaled = float(np.mean([t[0] for t in targets])) if targets else 0.0
         return self.middle + self.half * scaled
 
@@ -287,7 +287,7 @@ Goal = OneLabel | ManyLabels | Rating
 
 
 def goal_of(task: declarations.SequenceClassification) -> Goal:
-    """What a study wants to be told of a text."""
+    """Return the goal that a study declares: one label, many labels, or a rating."""
     if task.problem == "rating":
         lowest, highest = task.rating_range or (0.0, 1.0)
         return Rating(lowest, highest)

@@ -1,4 +1,4 @@
-"""One label for one recording, image or other thing: what such kinds share beside how they hear or see it."""
+"""Share the code of kinds with one label for each image or recording."""
 
 from collections.abc import Sequence
 
@@ -26,45 +26,45 @@ class OneLabelKind(OutputKind):
         self.goal = OneLabel(labels)
 
     def targets(self, labels: Sequence[str]) -> tuple[list[int], list[Problem]]:
-        """Index of each label; -1 and a problem for an unknown one."""
-        found = [self.goal.target(label) for label in labels]
-        unknown = [row for row, target in enumerate(found) if target is None]
+        """Return the index of each label; -1 and a problem for an unknown one."""
+        indices = [self.goal.target(label) for label in labels]
+        unknown = [row for row, target in enumerate(indices) if target is None]
         problems = [Problem(row, f"its label {labels[row][:40]!r} is none of the study's") for row in unknown]
-        return [-1 if target is None else target for target in found], problems
+        return [-1 if target is None else target for target in indices], problems
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """One output per label."""
+        """Make a head with one output per label."""
         return zero_linear(width_of(config), self.goal.outputs)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy per record."""
+        """Compute the cross-entropy of each record."""
         return self.goal.losses(outputs, batch["target"])
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Predicted and true label, by index."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return predicted and true label of each record, by index."""
         del batch
         predicted = self.goal.predicted(outputs)
-        return [(guess, self.goal.shown(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
+        return [(guess, self.goal.truth(records["target"][i])) for guess, i in zip(predicted, indices, strict=True)]
 
-    def told(self, evidence: Evidence) -> str:
-        """The predicted label itself, as users of a finished model are told it."""
+    def prediction(self, evidence: Evidence) -> str:
+        """Return the predicted label itself."""
         return self.goal.labels[evidence[0]]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Accuracy, and F1 averaged over the labels."""
+        """Compute accuracy, and F1 averaged over the labels."""
         return self.goal.metrics(evidence)
 
     def counts(self, records: Records) -> dict[str, int]:
-        """Usable records by label."""
+        """Count usable records by label."""
         return self.goal.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The most frequent label for everyone."""
+        """Return evidence of always predicting the most frequent label."""
         seen = [part["target"][i] for part in train for i in np.flatnonzero(part.usable).tolist()]
         guess = self.goal.constant(seen)
-        return [(guess, self.goal.shown(held_out["target"][i])) for i in np.flatnonzero(held_out.usable).tolist()]
+        return [(guess, self.goal.truth(held_out["target"][i])) for i in np.flatnonzero(held_out.usable).tolist()]
 
 
 def mean_of_tokens(states: Tensor) -> Tensor:
-    """Mean over tokens, brought to one length as for texts: (records, tokens, width) to (records, width)."""
+    """Average over tokens and scale to one length: (records, tokens, width) to (records, width)."""
     return FEATURE_NORM * F.normalize(states.mean(1), dim=-1)

@@ -1,7 +1,7 @@
-"""Recordings: from the bytes of a file to what a speech model hears, each by itself and of one length.
+"""Turn the bytes of recordings into the input of a speech model, each by itself and all of one length.
 
-Whisper's encoder hears 30 seconds however short a recording is. Here its positions are cut to the seconds that a study
-asks for, so that a clip of one second costs one second.
+Whisper's encoder always reads 30 seconds. Here its positions are cut to the seconds that a study declares, so that a
+clip of one second costs one second.
 """
 
 import io
@@ -26,23 +26,23 @@ from shared.tasks.kind import Cell
 RATES = (1_000, 768_000)
 MOST_CHANNELS = 16
 HOPS_PER_POSITION = 2  # Whisper's second convolution halves the frames
-UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # what programs write that stream a WAV file
+UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # in the header of a WAV file that was streamed
 
 Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Hearing:
-    """How a base model wants its recordings."""
+    """Rate, length and form of the recordings that a base model reads."""
 
     extractor: Any
     """The model's own feature extractor: a spectrogram, or a waveform of mean 0 and variance 1."""
     samples: int
-    """Heard of each recording, at the model's rate."""
+    """Samples read from each recording, at the model's rate."""
     shape: tuple[int, ...]
-    """Of what the model takes for one recording."""
+    """Shape of the model's input for one recording."""
     tokens: int
-    """States that the model makes of one recording."""
+    """Number of states that the model computes for one recording."""
 
     @property
     def rate(self) -> int:
@@ -50,17 +50,17 @@ class Hearing:
         return int(self.extractor.sampling_rate)
 
     def heard(self, waveform: Waveform) -> NDArray[np.float16]:
-        """Flat input (product of `shape`) of one waveform: silence follows a short one, a long one is cut off."""
+        """Return the flat input (product of `shape`) for a waveform; silence follows a short one, a long one is cut."""
         padded = np.zeros(self.samples, np.float32)
         padded[: len(waveform)] = waveform[: self.samples]
         return _extracted(self.extractor, padded).astype(np.float16).ravel()
 
     def shaped(self, sound: Tensor) -> Tensor:
-        """Stored inputs (records, entries) as the model takes them."""
+        """Shape stored inputs (records, entries) as the model reads them."""
         return sound.view(len(sound), *self.shape)
 
     def read(self, cells: Sequence[Cell]) -> tuple[list[NDArray[np.float16] | None], list[Problem]]:
-        """Input of each recording, None for one that cannot be used, and why."""
+        """Return the input for each recording, None for one that cannot be used, and the problems."""
         sounds: list[NDArray[np.float16] | None] = []
         problems = []
         for row, cell in enumerate(cells):
@@ -72,29 +72,29 @@ class Hearing:
         return sounds, problems
 
     def field(self, sounds: Sequence[NDArray[np.float16] | None]) -> Ragged:
-        """Pack inputs, zeros where there is no recording."""
+        """Pack the inputs of recordings; a missing recording becomes zeros."""
         nothing = np.zeros(int(np.prod(self.shape)), np.float16)
         return ragged([nothing if sound is None else sound for sound in sounds], np.float16)
 
     def synthetic(self, records: int, *, variant: int, seed: int = 23) -> Ragged:
-        """Inputs from a public generator; `variant` changes the first record's."""
+        """Draw inputs from a public generator; `variant` changes that of the first record."""
         seeds = [[seed, n] if n or not variant else [seed, 0, variant] for n in range(records)]
         size = int(np.prod(self.shape))
         return ragged([np.random.default_rng(each).standard_normal(size) for each in seeds], np.float16)
 
 
 def hearing(directory: Path, config: PretrainedConfig, seconds: float) -> Hearing:
-    """How the base model in this folder wants recordings of so many seconds.
+    """Read from a base model's folder how it wants recordings of this length.
 
     Raises:
-        SettingsError: the folder does not tell, or the model makes nothing of so short a recording.
+        SettingsError: the folder does not tell, or a recording is too short for a single state.
     """
     try:
         extractor = AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
         rate = int(extractor.sampling_rate)
     except (OSError, ValueError, AttributeError):
         raise SettingsError(
-            f"Expected a base model that hears, got {config.model_type!r} without a feature extractor.",
+            f"Expected a base model that reads sound, got {config.model_type!r} without a feature extractor.",
             hint=f"Its folder needs a {PREPROCESSOR} that names one.",
         ) from None
     positions = getattr(config, "max_source_positions", None)
@@ -107,27 +107,27 @@ def hearing(directory: Path, config: PretrainedConfig, seconds: float) -> Hearin
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             tokens = max(0, (tokens - kernel) // stride + 1)
     if tokens < 1:
-        raise SettingsError(f"Expected task.seconds of which the model makes a state, got seconds={seconds:g}.")
+        raise SettingsError(f"Expected task.seconds long enough for one state of the model, got seconds={seconds:g}.")
     return Hearing(extractor, samples, _extracted(extractor, np.zeros(samples, np.float32)).shape, tokens)
 
 
 def cut_positions(model: Any, tokens: int) -> None:
-    """Let a Whisper hear only the first positions of its encoder, in place."""
+    """Cut a Whisper encoder to its first positions, in place."""
     encoder = model.get_encoder()
     positions: nn.Embedding = encoder.embed_positions
     with torch.no_grad():
-        kept = positions.weight[:tokens].clone()
-    positions.weight = nn.Parameter(kept, requires_grad=False)
+        first = positions.weight[:tokens].clone()
+    positions.weight = nn.Parameter(first, requires_grad=False)
     positions.num_embeddings = encoder.max_source_positions = model.config.max_source_positions = tokens
 
 
-def heard(batch: Batch, ears: Hearing) -> Tensor:
-    """What the model is given: sound as it wants it, or the states at a cut."""
+def sound_input(batch: Batch, ears: Hearing) -> Tensor:
+    """Return the model's input: sound in its form, or the states at a cut."""
     return batch["states"] if "states" in batch else ears.shaped(batch["sound"])
 
 
-def encoded(base: Any, sound: Tensor) -> Any:
-    """What an encoder makes of sound, with an adapter around it or not."""
+def encode_sound(base: Any, sound: Tensor) -> Any:
+    """Run a model's encoder on sound, with or without an adapter around it."""
     return base.get_encoder()(sound) if base.config.is_encoder_decoder else base(sound)
 
 
@@ -137,46 +137,46 @@ def waveform(cell: Cell, rate: int, *, most_samples: int) -> Waveform:
     Args:
         cell: bytes of a WAV, FLAC, OGG or MP3 file, or the file's name.
         rate: wanted samples per second.
-        most_samples: the most that is wanted; no more is unpacked.
+        most_samples: the most samples to return; no more are unpacked.
 
     Raises:
-        MediaError: there is no recording, it cannot be read, is cut off, or holds nothing.
+        MediaError: there is no recording, or it cannot be read, is cut off or empty.
     """
     content = file_of(cell)
     if not content:
         raise MediaError("is missing")
-    found, own_rate = _unpacked(content, seconds=most_samples / rate)
+    samples, own_rate = _unpacked(content, seconds=most_samples / rate)
     if own_rate != rate:
         from scipy.signal import resample_poly
 
         ratio = Fraction(rate, own_rate)
-        found = resample_poly(found, ratio.numerator, ratio.denominator)
-    return np.asarray(found, np.float32)
+        samples = resample_poly(samples, ratio.numerator, ratio.denominator)
+    return np.asarray(samples, np.float32)
 
 
 def _unpacked(content: bytes, *, seconds: float) -> tuple[Waveform, int]:
     import soundfile
 
-    said = int.from_bytes(content[4:8], "little") if content[:4] == b"RIFF" else 0
-    if said not in UNKNOWN_SIZES and said > len(content) - 8:
-        raise MediaError(f"is cut off: {len(content) - 8} of {said} bytes")
+    size_bytes = int.from_bytes(content[4:8], "little") if content[:4] == b"RIFF" else 0
+    if size_bytes not in UNKNOWN_SIZES and size_bytes > len(content) - 8:
+        raise MediaError(f"is cut off: {len(content) - 8} of {size_bytes} bytes")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, channels = int(file.samplerate), int(file.channels)
             if not RATES[0] <= rate <= RATES[1] or channels > MOST_CHANNELS:
                 raise MediaError(f"has {channels} channels at {rate} Hz")
-            found = file.read(frames=int(np.ceil(seconds * rate)), dtype="float32", always_2d=True)
+            samples = file.read(frames=int(np.ceil(seconds * rate)), dtype="float32", always_2d=True)
     except MediaError:
         raise
     except Exception as error:  # the library has several; all mean that this is no recording
         raise MediaError(f"cannot be read ({type(error).__name__})") from None
-    if not len(found):
+    if not len(samples):
         raise MediaError("holds no sound")
-    if not np.isfinite(found).all():
+    if not np.isfinite(samples).all():
         raise MediaError("holds values that are no numbers")
-    return found.mean(axis=1).clip(-1, 1), rate
+    return samples.mean(axis=1).clip(-1, 1), rate
 
 
 def _extracted(extractor: Any, samples: Waveform) -> NDArray[np.float32]:
-    found = extractor(samples, sampling_rate=extractor.sampling_rate, padding="max_length", max_length=len(samples))
-    return np.asarray(found[extractor.model_input_names[0]][0], np.float32)
+    inputs = extractor(samples, sampling_rate=extractor.sampling_rate, padding="max_length", max_length=len(samples))
+    return np.asarray(inputs[extractor.model_input_names[0]][0], np.float32)

@@ -1,4 +1,4 @@
-"""speech-recognition: a recording and its transcript, by an encoder that hears and a decoder that writes (Whisper)."""
+"""Speech recognition: a recording and its transcript, by an encoder of sound and a decoder of text (Whisper)."""
 
 import unicodedata
 from collections import Counter
@@ -18,14 +18,14 @@ from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
 from shared.tasks.audio_classification import sound_processor
 from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, random_ids, strings
-from shared.tasks.sounds import Hearing, cut_positions, encoded, heard, hearing
+from shared.tasks.sounds import Hearing, cut_positions, encode_sound, hearing, sound_input
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
 
 UNKNOWN = -1
 
 
 class Processor(NamedTuple):
-    """What turns recordings and transcripts into arrays."""
+    """The two tools that turn recordings and transcripts into arrays."""
 
     hearing: Hearing
     tokenizer: PreTrainedTokenizerBase
@@ -47,11 +47,11 @@ class SpeechRecognition(TaskKind):
         self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def processor(self, base_files: BaseModelFiles) -> Processor:
-        """How the base model wants its recordings, and its tokenizer."""
+        """Read how the base model wants its recordings, and load its tokenizer."""
         return Processor(sound_processor(base_files, self.task.seconds), load_tokenizer(base_files))
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """What is heard, what is to be written, and the transcript itself; one without words cannot be used."""
+        """Encode sound, tokens and the transcript; a row with a bad recording or without words cannot be used."""
         sounds, problems = processor.hearing.read(rows["audio"])
         transcripts = [cell.strip() for cell in strings(rows["transcript"])]
         most = self.task.max_target_length
@@ -70,7 +70,7 @@ class SpeechRecognition(TaskKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), (*problems, *written.problems, *empty))
 
     def adapt(self, base: nn.Module) -> None:
-        """Cut the encoder to the study's seconds."""
+        """Cut the encoder to the study's seconds, and check that the decoder can write the longest transcript."""
         config: Any = base.config
         wanted, most = self.task.max_target_length, config.max_target_positions
         if wanted > most:
@@ -80,47 +80,47 @@ class SpeechRecognition(TaskKind):
         cut_positions(base, self.hearing.tokens)
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
-        """What is likely after each written token (records, tokens, vocabulary). Padding comes last and is not seen."""
-        logits: Tensor = base(input_features=heard(batch, self.hearing), decoder_input_ids=batch["ids"]).logits
+        """Compute scores of each next token (records, tokens, vocabulary); padding comes last, so no token reads it."""
+        logits: Tensor = base(input_features=sound_input(batch, self.hearing), decoder_input_ids=batch["ids"]).logits
         return logits
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
-        """States of the sound at the cut, in the encoder."""
-        states: Tensor = part(heard(batch, self.hearing)).last_hidden_state
+        """Compute the states of the sound at the cut in the encoder."""
+        states: Tensor = part(sound_input(batch, self.hearing)).last_hidden_state
         return states
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Mean over each record's own tokens."""
+        """Compute the mean cross-entropy over each record's own tokens."""
         return token_losses(*shifted(outputs, batch["target"]))
 
     def evidence(self, model: Predictor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """What is written, always taking the likeliest token, and the transcript, both as `normalised` has them."""
+        """Write down each recording, always the likeliest token; return it beside the transcript, both normalised."""
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(model.base_files)
         tokenizer = self._tokenizer
         prompt, end = list(tokenizer.prefix_tokens), int(tokenizer.eos_token_id)
         most = self.task.max_target_length - len(prompt)
-        found = written_ids(model.part_for(batch), heard(batch, self.hearing), prompt, end=end, most=most)
-        hypotheses = tokenizer.batch_decode(found, skip_special_tokens=True)
+        ids = written_ids(model.part_for(batch), sound_input(batch, self.hearing), prompt, end=end, most=most)
+        hypotheses = tokenizer.batch_decode(ids, skip_special_tokens=True)
         references = [text(records["transcript"], i) for i in indices]
-        return [(normalised(said), truth) for said, truth in zip(hypotheses, references, strict=True)]
+        return [(normalised(hypothesis), truth) for hypothesis, truth in zip(hypotheses, references, strict=True)]
 
-    def told(self, evidence: Evidence) -> str:
-        """What was written, as users of a finished model are told it."""
+    def prediction(self, evidence: Evidence) -> str:
+        """Return the text that was written."""
         return str(evidence[0])
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """Word error rate over all words, and the share of records without an error."""
+        """Compute the word error rate over all words, and the share of records without an error."""
         if not evidence:
             return {"wer": 1.0, "exact_match": 0.0}
         from jiwer import wer
 
-        said, truth = (list(part) for part in zip(*evidence, strict=True))
+        written, truth = (list(part) for part in zip(*evidence, strict=True))
         exact = sum(a == b for a, b in evidence) / len(evidence)
-        return {"wer": float(wer(truth, said)), "exact_match": exact}
+        return {"wer": float(wer(truth, written)), "exact_match": exact}
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random sound and tokens."""
+        """Make random sound and tokens."""
         ids = random_ids(config, lengths, variant=variant)
         fields = {
             "sound": self.hearing.synthetic(len(lengths), variant=variant),
@@ -131,21 +131,21 @@ class SpeechRecognition(TaskKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The most frequent transcript for everyone."""
+        """Return evidence of always writing the most frequent transcript."""
         seen = Counter(text(part["transcript"], i) for part in train for i in np.flatnonzero(part.usable).tolist())
         guess = min(seen, key=lambda words: (-seen[words], words), default="")
         return [(guess, text(held_out["transcript"], i)) for i in np.flatnonzero(held_out.usable).tolist()]
 
 
 def normalised(words: str) -> str:
-    """Lower case, without punctuation, one space between words: what word errors are counted on."""
-    kept = ["" if mark in "'’" else " " if unicodedata.category(mark)[0] in "PS" else mark for mark in words.lower()]
-    return " ".join("".join(kept).split())
+    """Return words in lower case, without punctuation, with one space between: the form in which errors are counted."""
+    marks = ["" if mark in "'’" else " " if unicodedata.category(mark)[0] in "PS" else mark for mark in words.lower()]
+    return " ".join("".join(marks).split())
 
 
 def written_ids(base: nn.Module, sound: Tensor, prompt: Sequence[int], *, end: int, most: int) -> list[list[int]]:
-    """Token ids that the model writes of each recording, always the likeliest, up to the end mark."""
-    states = encoded(base, sound)
+    """Write the tokens of each recording, always the likeliest, up to the end mark; return their ids."""
+    states = encode_sound(base, sound)
     never, not_first = _suppressed(base, "suppress_tokens"), _suppressed(base, "begin_suppress_tokens")
     fed = torch.tensor([list(prompt)] * len(sound), device=sound.device)
     cache, columns = None, list[Tensor]()
@@ -157,8 +157,8 @@ def written_ids(base: nn.Module, sound: Tensor, prompt: Sequence[int], *, end: i
         chosen = logits.argmax(-1).masked_fill(done, end)
         columns.append(chosen)
         done, fed = done | (chosen == end), chosen[:, None]
-    found: list[list[int]] = torch.stack(columns, dim=1).cpu().tolist() if columns else [[] for _ in sound]
-    return [ids[: ids.index(end)] if end in ids else ids for ids in found]
+    rows: list[list[int]] = torch.stack(columns, dim=1).cpu().tolist() if columns else [[] for _ in sound]
+    return [ids[: ids.index(end)] if end in ids else ids for ids in rows]
 
 
 def _suppressed(base: nn.Module, name: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""From an operator's table, whose columns are called anything, to the cells that a task kind reads."""
+"""Read an operator's table, whose columns may have any names, as the cells of a task kind."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +11,11 @@ from shared.tasks.kind import Rows, TaskKind
 
 
 class Table:
-    """Rows of one table as one task kind sees them.
+    """Rows of one table as one task kind reads them.
 
     Args:
-        kind: names the columns it reads.
-        names: what they are called in the table, by the kind's name; default: the same.
+        kind: names the columns that it reads.
+        names: the table's names of these columns, by the kind's names; default: the same.
     """
 
     def __init__(self, kind: TaskKind, names: Mapping[str, str]) -> None:
@@ -26,33 +26,33 @@ class Table:
         """Read the columns of the task, and some others.
 
         Raises:
-            DataError: the table cannot be read, or a column is missing that is not optional.
+            DataError: the table cannot be read, or a required column is missing.
         """
         media = [self.names[column.name] for column in self.kind.columns if column.media]
         return read_table(path, [*self.names.values(), *others], media, optional=self.optional)
 
     @property
     def optional(self) -> list[str]:
-        """Columns of the table that it may lack."""
+        """Columns that the table may lack."""
         return [self.names[column.name] for column in self.kind.columns if column.optional]
 
     def rows(self, part: pd.DataFrame) -> Rows:
-        """The cells of some rows."""
+        """Return the cells of some rows by the task's columns."""
         return {name: part[column].tolist() for name, column in self.names.items()}
 
     def contents(self, part: pd.DataFrame) -> list[tuple[str, ...]]:
-        """What makes each row the record that it is, labels included."""
+        """Return all cells of each row, labels included, in the form that decides the row's split."""
         columns = [[identity(cell) for cell in part[column]] for column in self.names.values()]
         return list(zip(*columns, strict=True))
 
     def encode(self, part: pd.DataFrame, processor: object) -> Encoded:
-        """Fields of some rows; problems bear the rows' numbers in the whole table."""
+        """Encode some rows; problems carry the rows' numbers in the whole table."""
         records, problems = self.kind.encode(self.rows(part), processor)
         numbers = part.index.tolist()
         return Encoded(records, tuple(Problem(int(numbers[row]), reason) for row, reason in problems))
 
 
 def in_words(problems: tuple[Problem, ...], most: int = 5) -> list[str]:
-    """The first few problems, rows counted from 1, for the operator's eyes only."""
+    """Describe the first few problems, with rows counted from 1. For the operator's eyes only."""
     shown = [f"row {problem.row + 1}: {problem.reason}" for problem in sorted(problems)[:most]]
     return [*shown, f"and {len(problems) - most} more"] if len(problems) > most else shown

@@ -1,4 +1,4 @@
-"""How much of a reference text a generated one holds: ROUGE-L for summaries, chrF for translations."""
+"""Measure how much of a reference text a generated text holds: ROUGE-L for summaries, chrF for translations."""
 
 import re
 from collections import Counter
@@ -9,7 +9,9 @@ RECALL_WEIGHT = 4.0  # beta squared, with recall counting twice as much as preci
 
 
 def rouge_l(guess: str, truth: str) -> float:
-    """F1 of the longest common subsequence of words, from 0 to 1; words are runs of letters and digits in any case.
+    """Compute F1 of the longest common subsequence of words, from 0 to 1.
+
+    Words are runs of letters and digits; upper and lower case are equal.
 
     Source: Lin 2004, "ROUGE: a package for automatic evaluation of summaries", section 3.1; without stemming.
     """
@@ -19,7 +21,7 @@ def rouge_l(guess: str, truth: str) -> float:
 
 
 def chrf(guesses: Sequence[str], truths: Sequence[str]) -> float:
-    """F-score of character n-grams of 1 to 6 over all texts together, from 0 to 100; spaces do not count.
+    """Compute the F-score of character n-grams of 1 to 6 over all texts together, from 0 to 100; spaces are ignored.
 
     Source: Popović 2015, "chrF: character n-gram F-score for automatic MT evaluation"; as sacreBLEU computes chrF2.
     """
@@ -27,9 +29,9 @@ def chrf(guesses: Sequence[str], truths: Sequence[str]) -> float:
     for order in range(1, CHARACTER_ORDERS + 1):
         matched, guessed, true = 0, 0, 0
         for guess, truth in zip(guesses, truths, strict=True):
-            found, wanted = _grams(guess, order), _grams(truth, order)
-            matched += (found & wanted).total()
-            guessed, true = guessed + found.total(), true + wanted.total()
+            held, wanted = _grams(guess, order), _grams(truth, order)
+            matched += (held & wanted).total()
+            guessed, true = guessed + held.total(), true + wanted.total()
         if guessed and true:
             precision, recall, orders = precision + matched / guessed, recall + matched / true, orders + 1
     if not precision + recall:

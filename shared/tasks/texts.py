@@ -1,4 +1,4 @@
-"""Texts to token ids, one record at a time in effect, and what is said of texts that had to be cut."""
+"""Turn texts into token ids, features and losses, each record by itself."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -15,20 +15,20 @@ CHARACTERS_PER_TOKEN = 100  # longer texts are cut before tokenisation, so that 
 
 
 class Tokenised(NamedTuple):
-    """Token ids and segments per record."""
+    """Token ids and segments of each record."""
 
     ids: list[list[int]]
     types: list[list[int]] | None
-    """Segment of each token, for models that are told: 0 in the first text, 1 in the second."""
+    """Segment of each token, for models that use it: 0 in the first text, 1 in the second."""
     problems: list[Problem]
     encodings: Sequence[Any] | None = None
-    """What a fast tokenizer tells of each record beside its ids, such as where in the text its tokens are."""
+    """A fast tokenizer's further output for each record, such as the places of its tokens in the text."""
 
 
 def tokenise(
     texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, *, max_length: int, pairs: Sequence[str] | None = None
 ) -> Tokenised:
-    """Token ids with the model's own marks around them, cut at `max_length`."""
+    """Turn texts into token ids between the model's own marks, cut at `max_length`."""
     most = CHARACTERS_PER_TOKEN * max_length
     problems = [
         Problem(row, f"a text of {len(text)} characters was cut to its first {most}")
@@ -46,11 +46,10 @@ def tokenise(
 
 
 def mean_features(states: Tensor, batch: Batch) -> Tensor:
-    """Mean over real tokens, scaled to length 4: (records, tokens, width) to (records, width).
+    """Average over real tokens and scale to length 4: (records, tokens, width) to (records, width).
 
-    The mean is pooled and brought to one length because an encoder's own pooler is often untrained (MiniLM's is) and
-    because equal lengths keep gradients comparable, which clipping rewards: under epsilon 3 the pooler lost 35 points
-    in one trial where the mean lost none.
+    The mean replaces an encoder's own pooler, which is often untrained (MiniLM's is). Equal lengths keep gradients
+    comparable, which helps under clipping: at ε = 3 the pooler lost 35 points in one trial, and the mean lost none.
     """
     mask = batch.get("mask")
     if mask is None:
@@ -61,12 +60,12 @@ def mean_features(states: Tensor, batch: Batch) -> Tensor:
 
 
 def token_features(states: Tensor) -> Tensor:
-    """Each token's state, scaled to length 4 for the same reason."""
+    """Scale each token's state to length 4, as equal lengths help under clipping."""
     return FEATURE_NORM * F.normalize(states, dim=-1)
 
 
 def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross-entropy over each record's own labelled tokens (records,); 0 for a record without any.
+    """Compute the mean cross-entropy over each record's own labelled tokens (records,); 0 for a record without any.
 
     Hugging Face's built-in loss averages over the tokens of the whole batch, which would let one record's length change
     another's gradient.
@@ -76,17 +75,17 @@ def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def each_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy of every token (records, tokens); 0 where the target is -1.
+    """Compute the cross-entropy of every token (records, tokens); 0 where the target is -1.
 
-    One row per token: over a vocabulary, classes in the second of three dimensions take more than twice as long.
+    Tokens are rows: with a vocabulary as the second of three dimensions, it takes more than twice as long.
     """
     each = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none", ignore_index=-1)
     return each.view(targets.shape)
 
 
 def shifted(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Line up what was predicted after each token with the token that came; after the last one comes none.
+    """Align the prediction after each token with the token that follows; none follows the last one.
 
-    The targets move and not the logits: a part of these would have to be copied.
+    The targets move, because moving the logits would copy them.
     """
     return logits, F.pad(targets[:, 1:], (0, 1), value=-1)

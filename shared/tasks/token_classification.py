@@ -1,4 +1,4 @@
-"""Token classification: words and a tag for each; a linear head on every token, read at each word's first one."""
+"""Token classification: words with one tag each; a linear head on every token, read at each word's first token."""
 
 import json
 import re
@@ -36,57 +36,57 @@ class TokenClassification(OutputKind):
         self._index = {label: number for number, label in enumerate(task.labels)}
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Token ids, and each word's tag at its first token; other tokens have none.
+        """Encode token ids, and each word's tag at its first token; other tokens have no tag.
 
-        A cell holds words with spaces between them, or a JSON list. A row is unusable without words, with more or
-        fewer tags than words, or with a tag that the study does not name.
+        A cell holds words with spaces between them, or a JSON list. A row is unusable without words, with another
+        number of tags than words, or with a tag that the study does not name.
         """
         words, tags = ([split_cell(cell) for cell in strings(rows[name])] for name in ("tokens", "tags"))
         reasons = [self._objection(*pair) for pair in zip(words, tags, strict=True)]
-        found = tokenise([" ".join(part) for part in words], processor, max_length=self.task.max_length)
-        if words and found.encodings is None:
+        tokenised = tokenise([" ".join(part) for part in words], processor, max_length=self.task.max_length)
+        if words and tokenised.encodings is None:
             raise SettingsError(f"Expected a fast tokenizer, got {type(processor).__name__}.")
         numbers = [
             [] if reason else [self._index[tag] for tag in part] for reason, part in zip(reasons, tags, strict=True)
         ]
-        places = [first_tokens(*pair) for pair in zip(words, found.encodings or (), strict=True)]
+        places = [first_tokens(*pair) for pair in zip(words, tokenised.encodings or (), strict=True)]
         fields = {
-            "ids": ragged(found.ids, np.int32),
+            "ids": ragged(tokenised.ids, np.int32),
             "target": ragged([_at_places(*pair) for pair in zip(places, numbers, strict=True)], np.int16),
             "word": ragged(places, np.int32),
             "tags": ragged(numbers, np.int16),
         }
         problems = [Problem(row, reason) for row, reason in enumerate(reasons) if reason]
         usable = np.array([reason is None for reason in reasons], dtype=bool)
-        return Encoded(Records(fields, usable), (*found.problems, *problems))
+        return Encoded(Records(fields, usable), (*tokenised.problems, *problems))
 
     def head(self, config: PretrainedConfig) -> nn.Module:
-        """One output per tag."""
+        """Make a head with one output per tag."""
         return zero_linear(width_of(config), len(self.task.labels))
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
-        """Every token's state, all of one length."""
+        """Scale every token's state to one length."""
         del batch
         return token_features(states)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """Cross-entropy, averaged over the words of each record."""
+        """Compute the cross-entropy, averaged over the words of each record."""
         return token_losses(outputs, batch["target"])
 
-    def compared(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
-        """Predicted and true tags of all words; a word that was cut off is taken for outside of any entity."""
+    def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
+        """Return predicted and true tags of all words; a word that was cut off counts as outside of any entity."""
         del batch
         likeliest = outputs.argmax(-1).cpu().numpy()
         return [self._one(records, index, row) for index, row in zip(indices, likeliest, strict=True)]
 
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
-        """F1, precision and recall of whole entities by seqeval, where tags name entities; accuracy over all words."""
+        """Compute accuracy over words; if tags name entities, also F1, precision and recall of entities (seqeval)."""
         right = [guess == truth for one in evidence for guess, truth in zip(*one, strict=True)]
         accuracy = {"accuracy": sum(right) / max(1, len(right))}
         return (_entity_metrics(evidence) | accuracy) if self.entities else accuracy
 
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
-        """Random tokens, each a word; tags in turn."""
+        """Make random tokens, each of them a word, with tags in turn."""
         shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]
         tags = [(np.arange(n) + shift) % len(self.task.labels) for n, shift in zip(lengths, shifts, strict=True)]
         fields = {
@@ -98,12 +98,12 @@ class TokenClassification(OutputKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
     def counts(self, records: Records) -> dict[str, int]:
-        """Words of usable records by tag."""
+        """Count the words of usable records by tag."""
         seen = Counter(tag for i in np.flatnonzero(records.usable).tolist() for tag in records["tags"][i].tolist())
         return {label: seen[number] for number, label in enumerate(self.task.labels)}
 
     def constant(self, train: Sequence[Records], held_out: Records) -> list[Evidence] | None:
-        """The most frequent tag for every word."""
+        """Return evidence of always predicting the most frequent tag."""
         seen = Counter[str]()
         for part in train:
             seen.update(self.counts(part))
@@ -128,7 +128,7 @@ class TokenClassification(OutputKind):
 
 
 def split_cell(cell: str) -> list[str]:
-    """Words of a cell: a JSON list of strings, or words with spaces between them."""
+    """Split a cell into words: a JSON list of strings, or words with spaces between them."""
     if cell.lstrip().startswith("["):
         try:
             listed = json.loads(cell)
@@ -140,16 +140,16 @@ def split_cell(cell: str) -> list[str]:
 
 
 def first_tokens(words: Sequence[str], encoding: Any) -> NDArray[np.int32]:
-    """For each token the number of the word that it is the first one of, else -1 (tokens,)."""
+    """Return for each first token of a word the word's number, and -1 for all other tokens (tokens,)."""
     starts = np.cumsum([0, *(len(word) + 1 for word in words)])
-    found, seen = np.full(len(encoding.ids), -1, dtype=np.int32), set[int]()
+    word_of, seen = np.full(len(encoding.ids), -1, dtype=np.int32), set[int]()
     for place, ((start, end), special) in enumerate(zip(encoding.offsets, encoding.special_tokens_mask, strict=True)):
         # by its last character: some tokenizers count the space before a word as its beginning
         word = int(np.searchsorted(starts, end - 1, side="right")) - 1
         if not special and end > start and word not in seen:
             seen.add(word)
-            found[place] = word
-    return found
+            word_of[place] = word
+    return word_of
 
 
 def _at_places(places: NDArray[np.int32], tags: Sequence[int]) -> list[int]:

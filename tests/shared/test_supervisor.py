@@ -74,7 +74,7 @@ def test_a_child_that_dies_is_started_again_and_stop_ends_everything(tmp_path: P
 
 @pytest.mark.guarantee("there is at most one supervisor per folder, and no child outlives it for long.")
 def test_a_second_supervisor_does_not_start(tmp_path: Path, supervised: int) -> None:
-    with pytest.raises(RunError, match="Expected nothing to run"):
+    with pytest.raises(RunError, match="Expected no other supervisor"):
         Supervisor(tmp_path / "run", tmp_path / "logs", list).run()
     with pytest.raises(RunError, match="in the background") as raised:
         detach([sys.executable, "-c", SUPERVISE, str(tmp_path), CHILD], tmp_path / "second.log", tmp_path / "run")
@@ -96,7 +96,7 @@ def test_pauses_between_starts_grow_and_what_is_not_wanted_is_stopped(tmp_path: 
     supervisor = Supervisor(tmp_path / "run", tmp_path / "logs", lambda: wanted)
     for path in ("run", "logs"):
         (tmp_path / path).mkdir()
-    kept = supervisor._kept
+    kept = supervisor._watched
     deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline and (not kept or kept["failing"].failures < 3):
         supervisor.tick()
@@ -119,7 +119,7 @@ def test_children_see_their_environment(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, tmp_path, lambda: [child])
     supervisor.tick()
     wait_until(lambda: (tmp_path / "one.log").read_text() == "green\n")
-    process = supervisor._kept["one"].process
+    process = supervisor._watched["one"].process
     assert process is not None
     process.wait()
 

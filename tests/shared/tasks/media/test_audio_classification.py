@@ -100,7 +100,7 @@ def test_hours_of_silence_in_a_small_file_are_not_unpacked(make: Studies, monkey
 
 
 def test_model_without_a_feature_extractor_is_refused(media_study: Studies) -> None:
-    with pytest.raises(SettingsError, match="a base model that hears"):
+    with pytest.raises(SettingsError, match="a base model that reads sound"):
         build(media_study("vit", task=TASK))
 
 

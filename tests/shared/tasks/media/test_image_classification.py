@@ -22,7 +22,7 @@ from shared.protocol.messages import Status
 from shared.records.batches import collate
 from shared.study.declaration import Study
 from shared.tasks import images
-from shared.tasks.images import framing, opened
+from shared.tasks.images import framing, open_image
 
 Studies = Callable[..., Study]
 TASK = {"kind": "image-classification", "labels": ["dark", "light"]}
@@ -96,7 +96,7 @@ def test_preprocessor_of_the_model_is_followed(tmp_path: Path, png: Callable[...
     framed = framing(tmp_path, transformers.ViTConfig(image_size=4, patch_size=2))
     picture = np.zeros((8, 16))
     picture[2:6, 6:10] = 255
-    found = framed.pixels(opened(png(picture)))
+    found = framed.pixels(open_image(png(picture)))
     assert (found == 255).all()
     assert framed.normalised(torch.from_numpy(found)[None]).unique().tolist() == [1.5]
 
@@ -104,7 +104,7 @@ def test_preprocessor_of_the_model_is_followed(tmp_path: Path, png: Callable[...
 def test_sixteen_bit_greys_keep_their_contrast() -> None:
     target = io.BytesIO()
     Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16)).save(target, "PNG")
-    assert np.asarray(opened(target.getvalue())).tolist() == [[0, 128, 255]]
+    assert np.asarray(open_image(target.getvalue())).tolist() == [[0, 128, 255]]
 
 
 @pytest.mark.parametrize("family", ["vit", "deit", "swin"])
