@@ -25,7 +25,7 @@ def typed(line: str, folder: Path) -> str:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
@@ -33,7 +33,7 @@ def typed(line: str, folder: Path) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_a_study_of_your_own_as_the_guide_says(tmp_path: Path, tiny_bert: Path, table: pd.DataFrame) -> None:
     (scenario,) = blocks(GUIDE, "toml")
     model, source = scenario.split("source = ", 2)[1].split('"')[1], str(tiny_bert)
