@@ -14,7 +14,7 @@ from client.link.membership import membership
 from client.settings import Server
 from server.certificate_authority import AUTHORITY, create, issue_node, issue_server
 from server.settings import Home
-from simulations.e2e.federation import Impatience, wait_until
+from simulations.e2e.federation import Federation, Impatience, wait_until
 from simulations.e2e.scene import Scene
 
 LONG_AGO = timedelta(days=500)
@@ -61,10 +61,8 @@ def expired_node_certificate(scene: Scene) -> str:
     federation, name = scene.federation, scene.honest[0]
     member, number = membership(federation.config(name).parent / "node" / "link"), scene.node_id(name)
     valid = member.certificate_path.read_bytes()
-    request = _request(member.key(), name)
     try:
-        expired = issue_node(Home(federation.home).keys, name, request, now=datetime.now(UTC) - LONG_AGO)
-        member.certificate_path.write_bytes(expired)
+        member.certificate_path.write_bytes(expired_certificate(federation, name))
         federation.signal(name, "link")
         record = scene.after(lambda record: number not in record["accepted"], f"{name} is not let in")
         said = federation.node(name, "doctor", check=False)
@@ -75,6 +73,12 @@ def expired_node_certificate(scene: Scene) -> str:
     federation.signal(name, "link")
     back = scene.after(scene.accepted(name), f"{name} is back")
     return f"not let in in round {record['round']}, back in round {back['round']}"
+
+
+def expired_certificate(federation: Federation, name: str) -> bytes:
+    """Return a certificate for a node's own key, signed by the server's authority, that ended long ago."""
+    request = _request(membership(federation.config(name).parent / "node" / "link").key(), name)
+    return issue_node(Home(federation.home).keys, name, request, now=datetime.now(UTC) - LONG_AGO)
 
 
 def _turned_away(

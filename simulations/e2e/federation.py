@@ -20,7 +20,7 @@ from server.run_store.store import Store
 from server.settings import Home
 
 T = TypeVar("T")
-COMMAND_TIMEOUT_S = 180.0
+COMMAND_TIMEOUT_S = 300.0
 POLL_S = 0.2
 OFFERED_S = 300.0  # the server measures the untrained adapter first
 
@@ -176,7 +176,7 @@ def command(package: str, *arguments: str, check: bool = True, timeout_s: float 
     return done.stdout if check else done.stdout + done.stderr
 
 
-def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 120.0, poll_s: float = POLL_S) -> T:
+def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 300.0, poll_s: float = POLL_S) -> T:
     """Look until it is so.
 
     Raises:

@@ -45,7 +45,7 @@ class Scene:
         names = self.federation.run(self.run)["nodes"]
         return next(int(number) for number, known in names.items() if known == name)
 
-    def after(self, look: Callable[[Record], bool], what: str, *, timeout_s: float = 150.0) -> Record:
+    def after(self, look: Callable[[Record], bool], what: str, *, timeout_s: float = 300.0) -> Record:
         """The first round finished from now on of which this is true."""
         past = len(self.records())
         found: list[Record] = []

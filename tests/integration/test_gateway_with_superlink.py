@@ -15,6 +15,7 @@ from server.certificate_authority import create, issue_server, public_pem
 from server.flower.superlink import SECRET_HEADER
 from server.gateway.process import tls_config
 from server.settings import Home
+from simulations.e2e.certificates import expired_certificate
 from simulations.e2e.federation import Federation
 
 pytestmark = pytest.mark.integration
@@ -106,6 +107,18 @@ def test_a_certificate_of_another_authority_is_no_certificate(
         pytest.raises(httpx.HTTPError),
     ):
         client.post(FLEET[1])
+
+
+def test_a_certificate_that_has_expired_is_no_certificate(
+    federation: Federation, member: Membership, tmp_path: Path
+) -> None:
+    expired = tmp_path / "expired.crt"
+    expired.write_bytes(expired_certificate(federation, "at-the-gate"))
+    with (
+        outside(federation, tls_context(member.authority_path, expired, member.key_path)) as client,
+        pytest.raises(httpx.HTTPError),
+    ):
+        client.post(FLEET[1], headers=key_header(member))
 
 
 def test_without_the_authority_there_is_no_connection(federation: Federation) -> None:

@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 
 SERVER, NODE = "server/README.md", "client/README.md"
 PROGRAMS = {".venv/bin/fedvault-server": "server", ".venv/bin/fedvault-node": "client"}
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 CONFIRM = "y\n"
 ROWS = 120
 
@@ -45,7 +45,7 @@ class Reader:
             input=CONFIRM * 3,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=600,
             check=False,
         )
         assert done.returncode == 0, f"{found}\n{done.stdout}{done.stderr}"
@@ -84,7 +84,7 @@ def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: 
         node.types(".venv/bin/fedvault-node approve")
     server.types(".venv/bin/fedvault-server stop")
     server.types(".venv/bin/fedvault-server resume")
-    wait_until(lambda: state(server) == "finished", "the study is finished", timeout_s=240)
+    wait_until(lambda: state(server) == "finished", "the study is finished", timeout_s=600)
     history = json.loads(server.types(".venv/bin/fedvault-server show", "--json"))["history"]
     assert [record["outcome"] for record in history] == ["aggregated"] * 4
     assert "finished" in server.types(".venv/bin/fedvault-server logs")

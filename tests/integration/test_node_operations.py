@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from client.operator.doctor import examine
 from client.vault.review.review import StudyReview
 from shared.base_models.locate import find
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Study
 from shared.study.sections import Model
+from simulations.e2e.certificates import expired_certificate
 from simulations.e2e.federation import Federation, Impatience, command
 
 pytestmark = pytest.mark.integration
@@ -40,11 +42,9 @@ def pinned(tiny_bert: Path) -> dict[str, str]:
     return {"source": str(tiny_bert), "fingerprint": find(Model(source=str(tiny_bert))).fingerprint}
 
 
-def failing(federation: Federation, ward: str, *arguments: str) -> dict[str, str]:
-    """What `doctor` says of every check that fails."""
-    found = federation.node(ward, "doctor", "--json", *arguments, check=False)
-    listed, _end = json.JSONDecoder().raw_decode(found)  # what libraries say on stderr follows
-    return {finding["check"]: finding["saw"] + finding["todo"] for finding in listed if not finding["ok"]}
+def failing(config: Path) -> dict[str, str]:
+    """Every check of a node without a study that fails: what it saw and what it says to do."""
+    return {finding.check: finding.saw + finding.todo for finding in examine(config) if not finding.ok}
 
 
 def test_doctor_finds_nothing_where_all_is_well(
@@ -68,31 +68,37 @@ def test_doctor_says_what_to_do_about_each_trouble(
     offered(federation, ward, make_study(model=pinned(tiny_bert)), "r-doctor")
     try:
         config.write_text(good.replace("epsilon = 3.0", "epsilon = 0.5"))
-        assert "above all that may ever be spent" in failing(federation, ward, "r-doctor")["study: policy and budget"]
+        printed = federation.node(ward, "doctor", "--json", "r-doctor", check=False)
+        listed, _end = json.JSONDecoder().raw_decode(printed)  # what libraries say on stderr follows
+        (budget,) = [finding for finding in listed if finding["check"] == "study: policy and budget"]
+        assert not budget["ok"] and "above all that may ever be spent" in budget["saw"] + budget["todo"]
         config.write_text(good.replace(str(tiny_bert.parent), "nowhere"))
-        assert "Put the model's folder" in failing(federation, ward)["ward: base models"]
+        assert "Put the model's folder" in failing(config)["ward: base models"]
         config.write_text(good.replace('source = "records.csv"', 'source = "absent.csv"'))
-        assert "absent.csv" in failing(federation, ward)["ward: data"]
+        assert "absent.csv" in failing(config)["ward: data"]
         config.write_text(good.replace("declared_size = 60", "declared_size = 61.5"))
-        assert "declared_size" in failing(federation, ward)["settings"]
+        assert "declared_size" in failing(config)["settings"]
         config.write_text(good)
         config.with_name("records.csv").write_text(data.replace("text,label", "words,label"))
-        assert "text" in failing(federation, ward)["ward: data"]
+        assert "text" in failing(config)["ward: data"]
         config.with_name("records.csv").write_text(data)
         link = config.parent / "node" / "link"
         shutil.move(link, link.with_name("elsewhere"))
-        assert "fedvault-node join" in failing(federation, ward)["membership"]
+        assert "fedvault-node join" in failing(config)["membership"]
         shutil.move(link.with_name("elsewhere"), link)
-        authority = (link / "authority.crt").read_text()
-        (link / "authority.crt").write_text((link / "node.crt").read_text())
-        assert "firewall and proxy" in failing(federation, ward)["server"]
-        (link / "authority.crt").write_text(authority)
+        authority, certificate = (link / "authority.crt").read_bytes(), (link / "node.crt").read_bytes()
+        (link / "authority.crt").write_bytes(certificate)
+        assert "firewall and proxy" in failing(config)["server"]
+        (link / "authority.crt").write_bytes(authority)
+        (link / "node.crt").write_bytes(expired_certificate(federation, ward))
+        assert "Ask for a new invite" in failing(config)["certificate"]
+        (link / "node.crt").write_bytes(certificate)
         config.write_text(good + '[server]\nproxy = "http://127.0.0.1:9"\n')
-        assert "Check name, port, firewall and proxy" in failing(federation, ward)["server"]
+        assert "Check name, port, firewall and proxy" in failing(config)["server"]
     finally:
         config.write_text(good)
         config.with_name("records.csv").write_text(data)
-    assert failing(federation, ward) == {}
+    assert failing(config) == {}
 
 
 def test_studies_are_listed_shown_approved_receipted_and_rejected(

@@ -30,7 +30,7 @@ source = "table.csv"
 
 def sim(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "simulations", *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_a_mistake_in_the_data_does_not_claim_the_folder(folder: Path, here: Any
     (folder / "table.csv").write_text("text,label,site\nhello,yes,north\n")
     assert here("run", "mine.toml", *quick, cwd=folder)[0] != 0
     (folder / "table.csv").write_text(whole)
-    assert sim("run", "mine.toml", *quick, cwd=folder).returncode == 0
+    assert here("run", "mine.toml", *quick, cwd=folder)[0] == 0
 
 
 @pytest.mark.integration

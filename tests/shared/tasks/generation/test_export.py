@@ -92,7 +92,7 @@ def test_plain_libraries_answer_as_the_finished_model_does(
         folder = exported(study, randomised(study), tmp_path / snippet)
         answers[snippet] = load_finished(folder / "adapter").predict(ASKED.get(snippet, ASKED["generate"]))
     run = [sys.executable, "-I", "-c", ALONE, str(SNIPPETS), *answers]
-    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout.splitlines()[-1])
     assert printed.pop("classify") == repr(answers.pop("classify")) + "\n"
