@@ -126,7 +126,9 @@ class Records:
             arrays[name], arrays[name + OFFSETS] = field.values, field.offsets
         if self.units is not None:
             arrays[UNITS] = self.units
-        np.savez(path, **arrays)  # type: ignore[arg-type] # the stub takes its own options for arrays
+        # NumPy gives a path that ends otherwise an ending of its own; a file that is there keeps its mode
+        with path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type] # the stub takes its own options for arrays
 
     def _sorted(self) -> list[tuple[str, Ragged]]:
         return sorted(self.fields.items())
