@@ -1,0 +1,126 @@
+"""A federation whose processes run two versions of Flower: `make test-flower` runs it, with the other version."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import distributions, version
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from packaging.version import Version
+
+from server.flower.superlink import SECRET_HEADER
+from server.settings import Home
+from shared.base_models.locate import find
+from shared.study.declaration import Model
+from simulations.e2e.federation import Federation, wait_until
+from tests.support.other_flower import OVERLAY
+
+FOLDER = os.environ.get(OVERLAY, "")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not FOLDER, reason="`make test-flower` runs it, which installs a second version of Flower"),
+]
+STUDY = """
+[study]
+name = "{name}"
+[model]
+source = "{model}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 16
+[training]
+local_steps = 2
+learning_rate = 0.01
+[federation]
+rounds = 1
+quorum = 2
+deadline_s = 120
+smallest_declared_size = 10
+"""
+
+
+@contextmanager
+def flower(wanted: Version) -> Iterator[None]:
+    """Commands typed in here, and the processes they start, run this version."""
+    path = os.environ["PYTHONPATH"]
+    if wanted != Version(version("flwr")):
+        os.environ["PYTHONPATH"] = os.pathsep.join(part for part in path.split(os.pathsep) if part != FOLDER)
+    try:
+        yield
+    finally:
+        os.environ["PYTHONPATH"] = path
+
+
+@pytest.fixture
+def versions() -> list[Version]:
+    """The older and the newer one."""
+    found = {Version(one.version) for one in distributions(name="flwr")}
+    assert len(found) == 2 and Version(version("flwr")) in found
+    return sorted(found)
+
+
+@pytest.fixture
+def federation(tmp_path: Path) -> Iterator[Federation]:
+    """Nothing runs yet."""
+    found = Federation(tmp_path)
+    yield found
+    found.stop()
+
+
+def start_server(federation: Federation, wanted: Version) -> None:
+    with flower(wanted):
+        federation.server("start", "--detach")
+    wait_until(federation.ready, "the server runs")
+    home = Home(federation.home)
+    address = f"http://127.0.0.1:{home.settings().superlink_port}/openapi.json"
+    served = httpx.get(address, headers={SECRET_HEADER: home.secret()}).json()
+    assert Version(served["info"]["version"]) == wanted
+
+
+def start_node(federation: Federation, name: str, wanted: Version, models: Path, fingerprint: str) -> None:
+    rows = [f"{name}{i} {'good' if i % 2 else 'bad'},{'yes' if i % 2 else 'no'}" for i in range(60)]
+    policy = f'epsilon = 5.0\ndelta = 1e-5\ndeclared_size = 54\nmodels = ["{fingerprint}"]\nsmallest_cohort = 1\n'
+    with flower(wanted):
+        federation.make_node(
+            name,
+            "text,label\n" + "\n".join(rows) + "\n",
+            policy + "approval = 'within-policy'\n[performance]\nthreads = 1\n",
+            node=f'models = "{models}"',
+        )
+        federation.enrol(name)
+        federation.node(name, "register", "ward")
+        federation.node(name, "start", "--detach")
+    is_over = FOLDER in psutil.Process(federation.pid(name, "link")).environ()["PYTHONPATH"].split(os.pathsep)
+    assert is_over == (wanted == Version(version("flwr")))
+
+
+def train(federation: Federation, name: str, model: Path, wanted: Version) -> None:
+    study = federation.folder / f"{name}.toml"
+    study.write_text(STUDY.format(name=name, model=model))
+    with flower(wanted):
+        run = federation.start_study(study)
+    wait_until(lambda: federation.run(run)["state"] == "finished", f"{name} is finished")
+    history = federation.run(run)["history"]
+    assert [(record["outcome"], len(record["accepted"])) for record in history] == [("aggregated", 2)]
+
+
+def test_nodes_of_both_versions_train_and_the_server_changes_versions_between_studies(
+    federation: Federation, versions: list[Version], tiny_bert: Path
+) -> None:
+    older, newer = versions
+    with flower(older):
+        federation.make_server()
+    start_server(federation, older)
+    fingerprint = find(Model(source=str(tiny_bert))).fingerprint
+    for name, wanted in (("river", older), ("harbour", newer)):
+        start_node(federation, name, wanted, tiny_bert.parent, fingerprint)
+    train(federation, "by-the-older", tiny_bert, older)
+    for wanted, name in ((newer, "after-an-upgrade"), (older, "after-going-back")):
+        federation.server("halt")
+        start_server(federation, wanted)
+        train(federation, name, tiny_bert, wanted)
