@@ -26,7 +26,7 @@ pytestmark = [
 ]
 STUDY = """
 [study]
-name = "{name}"
+name = "two versions"
 [model]
 source = "{model}"
 [task]
@@ -35,9 +35,8 @@ labels = ["no", "yes"]
 max_length = 16
 [training]
 local_steps = 2
-learning_rate = 0.01
 [federation]
-rounds = 1
+rounds = {rounds}
 quorum = 2
 deadline_s = 120
 smallest_declared_size = 10
@@ -99,17 +98,22 @@ def start_node(federation: Federation, name: str, wanted: Version, models: Path,
     assert is_over == (wanted == Version(version("flwr")))
 
 
-def train(federation: Federation, name: str, model: Path, wanted: Version) -> None:
-    study = federation.folder / f"{name}.toml"
-    study.write_text(STUDY.format(name=name, model=model))
+def start_study(federation: Federation, model: Path, wanted: Version, *, rounds: int) -> str:
+    study = federation.folder / f"{rounds}-rounds.toml"
+    study.write_text(STUDY.format(model=model, rounds=rounds))
     with flower(wanted):
-        run = federation.start_study(study)
-    wait_until(lambda: federation.run(run)["state"] == "finished", f"{name} is finished")
+        return federation.start_study(study)
+
+
+def wait_for_rounds(federation: Federation, run: str, count: int) -> int:
+    """Wait for so many rounds, each with an update of both nodes; returns how many there are."""
+    wait_until(lambda: len(federation.run(run)["history"]) >= count, f"{count} rounds", timeout_s=300)
     history = federation.run(run)["history"]
-    assert [(record["outcome"], len(record["accepted"])) for record in history] == [("aggregated", 2)]
+    assert {(record["outcome"], len(record["accepted"])) for record in history} == {("aggregated", 2)}
+    return len(history)
 
 
-def test_nodes_of_both_versions_train_and_the_server_changes_versions_between_studies(
+def test_nodes_of_both_versions_train_while_the_server_is_upgraded_and_taken_back(
     federation: Federation, versions: list[Version], tiny_bert: Path
 ) -> None:
     older, newer = versions
@@ -119,8 +123,11 @@ def test_nodes_of_both_versions_train_and_the_server_changes_versions_between_st
     fingerprint = find(Model(source=str(tiny_bert))).fingerprint
     for name, wanted in (("river", older), ("harbour", newer)):
         start_node(federation, name, wanted, tiny_bert.parent, fingerprint)
-    train(federation, "by-the-older", tiny_bert, older)
-    for wanted, name in ((newer, "after-an-upgrade"), (older, "after-going-back")):
-        federation.server("halt")
-        start_server(federation, wanted)
-        train(federation, name, tiny_bert, wanted)
+    wait_for_rounds(federation, start_study(federation, tiny_bert, older, rounds=1), 1)
+    federation.server("halt")
+    start_server(federation, newer)
+    run = start_study(federation, tiny_bert, newer, rounds=300)
+    finished = wait_for_rounds(federation, run, 1)
+    federation.server("halt")
+    start_server(federation, older)
+    wait_for_rounds(federation, run, finished + 2)
