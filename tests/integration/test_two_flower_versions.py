@@ -35,6 +35,7 @@ labels = ["no", "yes"]
 max_length = 16
 [training]
 local_steps = 2
+learning_rate = 0.01
 [federation]
 rounds = {rounds}
 quorum = 2
@@ -109,7 +110,7 @@ def wait_for_rounds(federation: Federation, run: str, count: int) -> int:
     """Wait for so many rounds, each with an update of both nodes; returns how many there are."""
     wait_until(lambda: len(federation.run(run)["history"]) >= count, f"{count} rounds", timeout_s=300)
     history = federation.run(run)["history"]
-    assert {(record["outcome"], len(record["accepted"])) for record in history} == {("aggregated", 2)}
+    assert {(record["outcome"], len(record["accepted"])) for record in history} == {("aggregated", 2)}, history
     return len(history)
 
 
