@@ -3,7 +3,6 @@
 import logging
 import sys
 
-from server.flower.superlink import remove_database
 from server.run_store.store import Store
 from server.settings import Home
 from shared.environment import QUIET
@@ -50,7 +49,8 @@ class SupervisedProcesses:
         The first call takes the SuperLink out of what is wanted, so that it is stopped; the next one deletes its files.
         """
         if self._rotating:
-            remove_database(self._home)
+            for path in self._home.flower.glob("state.db*"):
+                path.unlink()
             log.info("Flower's database was begun anew.")
             self._rotating = False
         elif flower_bytes(self._home) > self._limit:

@@ -131,13 +131,13 @@ def plan(
     from simulations.forecast import plan_file, timed
 
     quiet_libraries()
-    study, forecast, suggestions = plan_file(
+    study, forecast, suggestions, records_per_unit = plan_file(
         file, sizes, changes or [], epsilon_limit=epsilon_limit, spent_steps=spent_steps
     )
     minutes = {}
     if timing:
         with Console(stderr=True).status("Timing private steps on this machine"):
-            minutes = timed(study, forecast, tokens)
+            minutes = timed(study, forecast, records_per_unit, tokens)
     if as_json:
         typer.echo(json.dumps(to_json(forecast, suggestions) | {"minutes": minutes}, indent=1))
         return

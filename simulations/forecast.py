@@ -1,7 +1,8 @@
 """Plan a study or a scenario: its sites' sizes from the data, where nobody types them, and how long it takes here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from server.forecast.forecast import forecast_study, read_sizes
 from server.forecast.suggestions import suggest
@@ -15,34 +16,58 @@ from simulations.experiment.scenario import Scenario, data_path, read_changed
 from simulations.step_timing import time_step
 
 
+class FilePlan(NamedTuple):
+    """The plan of a file."""
+
+    study: Study
+    forecast: StudyForecast
+    suggestions: list[str]
+    """Changes that would help it to learn."""
+    records_per_unit: dict[str, float]
+    """Mean of every site of a scenario, by its name; of typed sizes nothing is known."""
+
+
 def plan_file(
     file: Path, sizes: str | None, changes: Sequence[str], *, epsilon_limit: float | None, spent_steps: int
-) -> tuple[Study, StudyForecast, list[str]]:
-    """Read a study or scenario and plan it; also what would help it to learn.
+) -> FilePlan:
+    """Read a study or scenario and plan it.
 
     Raises:
         SettingsError: the file is neither; sizes are missing for a bare study; no site is large enough.
         DataError: the scenario's table cannot be read.
     """
     declared = read_changed(file, changes)
+    records_per_unit = dict[str, float]()
     if sizes is not None:
         declared.pop("simulation", None)
-        study, wanted = parse(Study, declared, where=str(file)), read_sizes(sizes)
+        study, units = parse(Study, declared, where=str(file)), read_sizes(sizes)
     elif "simulation" in declared:
         scenario = parse(Scenario, declared, where=str(file))
-        study, wanted = scenario.as_study(), sizes_of(scenario, data_path(scenario, file))
+        by_site = sizes_of(scenario, data_path(scenario, file))
+        study, units = scenario.as_study(), {name: size.units for name, size in by_site.items()}
+        records_per_unit = {name: size.records / size.units for name, size in by_site.items() if size.units}
     else:
         raise SettingsError(f"Expected --sizes, since {file} is a study without data.", hint="--sizes 3700,4200")
-    forecast = forecast_study(study, layout_of(study), wanted, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
-    return study, forecast, suggest(study, forecast)
+    forecast = forecast_study(study, layout_of(study), units, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
+    return FilePlan(study, forecast, suggest(study, forecast), records_per_unit)
 
 
-def timed(study: Study, forecast: StudyForecast, tokens: int | None) -> dict[str, dict[str, float]]:
-    """Minutes of every node, were it this machine: once before the first round, per round, and in all."""
-    measured = time_step(study, tokens=tokens)
-    found = {}
+def timed(
+    study: Study, forecast: StudyForecast, records_per_unit: Mapping[str, float], tokens: int | None
+) -> dict[str, dict[str, float]]:
+    """Estimate every node's minutes, were it this machine: once before the first round, per round, and in all.
+
+    Args:
+        study: as declared.
+        forecast: of the study.
+        records_per_unit: by node; a node that is not named has one record for each unit.
+        tokens: of a typical record; default: the most that the task allows.
+    """
+    step, minutes = time_step(study, tokens=tokens), {}
     for node in forecast.nodes:
-        every = measured.minutes(steps=study.training.local_steps, batch=node.expected_batch)
-        once = measured.minutes_before(records=node.declared_size)
-        found[node.name] = {"min_once": once, "min_per_round": every, "min_in_all": once + every * forecast.rounds}
-    return found
+        each = records_per_unit.get(node.name, 1.0)
+        per_round = step.minutes(steps=study.training.local_steps, batch=each * node.expected_batch)
+        once = step.minutes_before(records=each * node.declared_size)
+        in_all = once + per_round * forecast.rounds
+        minutes[node.name] = {"min_once": once, "min_per_round": per_round, "min_in_all": in_all}
+    return minutes

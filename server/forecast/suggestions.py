@@ -33,8 +33,9 @@ def suggest(study: Study, forecast: StudyForecast) -> list[str]:
     part = forecast.parts[0]
     fewer = max(1, int(part.dimension / times**2))
     how = "adapter.rank, adapter.layers" if part.name == "adapter" else "fewer labels; a smaller base model"
+    sites = f"{times**2:.1f} times as many such sites in a round"
     sizes = [
-        f"records: {times:.1f} times as many at every site, or {times**2:.1f} times as many such sites in a round",
+        f"{forecast.unit}s: {times:.1f} times as many at every site, or {sites}",
         f"trained entries of the {part.name}: at most {fewer} instead of {part.dimension} ({how})",
     ]
     return [*sizes, *_settings(study, forecast), *_typical_size(forecast), *_without_small_sites(forecast)]

@@ -167,13 +167,16 @@ def load(path: Path) -> Records:
 
 
 def joined(parts: Sequence[Records]) -> Records:
-    """Join the records of several sites into one dataset without units."""
+    """Join the records of several sites into one dataset; units of different sites stay different."""
     names = parts[0].fields
     fields = {
         name: ragged([row for part in parts for row in _rows(part[name])], parts[0][name].values.dtype)
         for name in names
     }
-    return Records(fields, np.concatenate([part.usable for part in parts]))
+    starts = np.cumsum([0, *(part.unit_count for part in parts)]).tolist()
+    units = [part.units + start for part, start in zip(parts, starts, strict=False) if part.units is not None]
+    grouped = len(units) == len(parts)
+    return Records(fields, np.concatenate([part.usable for part in parts]), np.concatenate(units) if grouped else None)
 
 
 def _rows(field: Ragged) -> list[NDArray[Any]]:

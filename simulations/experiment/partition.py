@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
+from client.vault.records.splits import unit_name
 from shared.errors import DataError
 from shared.section import Positive, Section
 
@@ -17,7 +18,7 @@ class ByColumn(Section):
 
 
 class Iid(Section):
-    """Rows dealt out evenly at random."""
+    """Rows dealt out evenly at random; units, with all their rows, where privacy.unit is more than a record."""
 
     by: Literal["iid"]
     sites: int = Field(ge=1, le=100_000)
@@ -31,20 +32,35 @@ class Dirichlet(Section):
     alpha: Positive = 0.5
 
 
-ROW = "fedvault: number of the row"  # no column of a table is called so
+ROW, UNIT = "fedvault: number of the row", "fedvault: unit"  # no column of a table is called so
 Partition = Annotated[ByColumn | Iid | Dirichlet, Field(discriminator="by")]
 
 
 def split(
-    table: pd.DataFrame, how: ByColumn | Iid | Dirichlet, *, label_column: str | None, seed: int
+    table: pd.DataFrame,
+    how: ByColumn | Iid | Dirichlet,
+    *,
+    label_column: str | None,
+    unit_column: str | None = None,
+    seed: int,
 ) -> dict[str, pd.DataFrame]:
     """Give each site its rows, sites in a stable order.
 
     Rows with an empty cell in the site column belong to no site and are left out; callers compare counts.
 
+    Args:
+        table: all rows.
+        how: what makes a site.
+        label_column: what a record is, for sites that are skewed by it.
+        unit_column: names each row's unit of privacy; units that are dealt out stay whole. A unit whose rows name
+            several sites is a unit of each of them.
+        seed: of whatever is dealt out or drawn.
+
     Raises:
-        DataError: no row names a site, or there are more sites than rows.
+        DataError: no row names a site, or there are more sites than rows or units.
     """
+    if unit_column is not None and isinstance(how, Iid):
+        return _units_dealt(table, how, unit_column, seed)
     if isinstance(how, ByColumn):
         table = table[table[how.column].str.strip() != ""]
         if table.empty:
@@ -54,6 +70,18 @@ def split(
     if isinstance(how, Dirichlet) and label_column is None:
         raise DataError("Expected a task with labels for partition.by='dirichlet', got one without.")
     return _partitioned(table, how, label_column, seed)
+
+
+def _units_dealt(table: pd.DataFrame, how: Iid, unit_column: str, seed: int) -> dict[str, pd.DataFrame]:
+    names = table[unit_column].map(unit_name)
+    units = pd.DataFrame({UNIT: names[names != ""].unique()})
+    if how.sites > len(units):
+        raise DataError(f"Expected at most {len(units)} sites for {len(units)} units, got sites={how.sites}.")
+    dealt = _partitioned(units, how, None, seed)
+    site_of = {unit: site for site, part in dealt.items() for unit in part[UNIT]}
+    site_of[""] = next(iter(dealt))  # a row without a unit is not used, wherever it is
+    by_site = table.groupby(names.map(site_of))
+    return {site: by_site.get_group(site) for site in dealt}
 
 
 def _partitioned(

@@ -1,16 +1,16 @@
-"""From one table to sites on disk: split, give every record its role, tokenise once."""
+"""From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
 import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from client.vault.records.splits import Split, splits_of
+from client.vault.records.snapshot import SplitRule, take_snapshot
+from client.vault.records.splits import Split, unit_name
 from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
@@ -41,9 +41,16 @@ class Site:
     unusable: int
     """Training records that contribute nothing: an unknown label, no text, a missing file."""
     declared_size: int
-    """What its operator would declare: the training records, rounded to two digits."""
+    """What its operator would declare: the units trained on (records, by default), rounded to two digits."""
     problems: tuple[str, ...] = ()
     """The first few rows that something is wrong with, and what."""
+    units: int | None = None
+    """Units trained on, where privacy.unit is more than a record."""
+
+    @property
+    def unit_count(self) -> int:
+        """Units trained on: records, or groups of records."""
+        return self.train if self.units is None else self.units
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     """
     reader, table, parts = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
-    warnings = _left_without_site(len(table), parts.values())
+    warnings = _left_out(scenario, table, parts.values())
     sites = [
         _site(scenario, reader, processor, folder, index, name, part)
         for index, (name, part) in enumerate(parts.items())
@@ -98,15 +105,32 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         raise DataError(
             "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
         )
-    write_atomically(folder / "sites.json", json.dumps([asdict(s) for s in kept], indent=1).encode())
+    plain = [{key: value for key, value in asdict(site).items() if value is not None} for site in kept]
+    write_atomically(folder / "sites.json", json.dumps(plain, indent=1).encode())
     write_atomically(folder / "warnings.json", json.dumps(warnings).encode())
     return prepared
 
 
-def sizes_of(scenario: Scenario, source: Path) -> dict[str, int]:
-    """Training records of every site, by name: who would train on what, without reading more than the table."""
+class SiteSize(NamedTuple):
+    """How much a site would train on."""
+
+    records: int
+    units: int
+
+
+def sizes_of(scenario: Scenario, source: Path) -> dict[str, SiteSize]:
+    """Count every site's training records and units, by its name, without reading more than the table."""
     reader, _, parts = _split(scenario, source)
-    return {name: int((_roles(scenario, reader, part) == Split.TRAIN).sum()) for name, part in parts.items()}
+    return {name: _size(scenario, reader, part) for name, part in parts.items()}
+
+
+def _size(scenario: Scenario, reader: Table, part: pd.DataFrame) -> SiteSize:
+    rule = _rule(scenario)
+    rows = part[rule.splits(reader, part) == Split.TRAIN]
+    if rule.unit_column is None:
+        return SiteSize(len(rows), len(rows))
+    by_unit = rows[rule.unit_column].map(unit_name).value_counts()
+    return SiteSize(int(by_unit.clip(upper=scenario.privacy.records_per_unit).sum()), len(by_unit))
 
 
 def reopen(folder: Path) -> Prepared:
@@ -122,36 +146,46 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
     data = scenario.simulation.data
     reader = Table(task_kind(scenario.task), data.columns)
     others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
+    others += [data.unit_column] if data.unit_column is not None else []
     table = reader.read(source, *others)
     _check_labels(scenario, reader, table, source)
-    parts = split(table, data.partition, label_column=_label_column(reader), seed=scenario.simulation.seed)
+    parts = split(
+        table,
+        data.partition,
+        label_column=_label_column(reader),
+        unit_column=data.unit_column,
+        seed=scenario.simulation.seed,
+    )
     return reader, table, parts
 
 
-def _roles(scenario: Scenario, reader: Table, part: pd.DataFrame) -> NDArray[np.object_]:
+def _rule(scenario: Scenario) -> SplitRule:
+    """The rule of every site; the seed stands in for the secret that a real node has."""
     data = scenario.simulation.data
     key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    return np.array(splits_of(reader.contents(part), key=key, holdout=data.holdout, used=data.used), dtype=object)
+    return SplitRule(key, data.holdout, data.unit_column, data.used)
 
 
 def _site(
     scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
 ) -> Site:
-    decided = _roles(scenario, reader, part)
-    train, problems = reader.encode(part[decided == Split.TRAIN], processor)
-    holdout, others = reader.encode(part[decided == Split.HOLDOUT], processor)
-    train.save(folder / f"{index}.train.npz")
-    holdout.save(folder / f"{index}.holdout.npz")
+    snapshot = take_snapshot(
+        part, reader, processor, _rule(scenario), records_per_unit=scenario.privacy.records_per_unit
+    )
+    snapshot.train.save(folder / f"{index}.train.npz")
+    snapshot.holdout.save(folder / f"{index}.holdout.npz")
+    facts = snapshot.facts
     return Site(
         index=index,
         name=name,
-        rows=len(part),
-        train=len(train),
-        holdout=len(holdout),
-        dropped=int((decided == Split.DROPPED).sum()),
-        unusable=train.unusable,
-        declared_size=declared_size(len(train)),
-        problems=tuple(in_words(problems + others, most=3)),
+        rows=facts.rows,
+        train=facts.train,
+        holdout=facts.holdout,
+        dropped=facts.dropped,
+        unusable=facts.unusable,
+        declared_size=declared_size(facts.units),
+        problems=tuple(in_words(snapshot.problems, most=3)),
+        units=None if snapshot.train.units is None else facts.units,
     )
 
 
@@ -175,9 +209,12 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
         )
 
 
-def _left_without_site(rows: int, parts: Iterable[pd.DataFrame]) -> list[str]:
-    lost = rows - sum(len(part) for part in parts)
-    return [f"{lost} rows name no site and were left out."] if lost else []
+def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> list[str]:
+    unit, column = scenario.privacy.unit, scenario.simulation.data.unit_column
+    without_site = len(table) - sum(len(part) for part in parts)
+    without_unit = 0 if column is None else int((table[column].map(unit_name) == "").sum())
+    counts = {"site": without_site, unit: without_unit}
+    return [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows]
 
 
 def _first(warnings: list[str], what: str) -> list[str]:
@@ -188,7 +225,8 @@ def _first(warnings: list[str], what: str) -> list[str]:
 
 def _too_small(site: Site, scenario: Scenario) -> str:
     smallest = scenario.federation.smallest_declared_size
-    return f"Site {site.name!r} left out: {site.train} training records, federation.smallest_declared_size={smallest}."
+    trained = f"{site.unit_count} training {scenario.privacy.unit}s"
+    return f"Site {site.name!r} left out: {trained}, federation.smallest_declared_size={smallest}."
 
 
 def _noise_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:

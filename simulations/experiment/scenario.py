@@ -37,12 +37,17 @@ class SimulationData(Section):
     `dataset:NAME` for one that `fedvault-sim data fetch NAME` brings."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in the source, as in { text = "review" }; default: the same."""
+    unit_column: str | None = Field(default=None, min_length=1)
+    """Column that names each row's unit of privacy. Needed for any `privacy.unit` but `record`, as in a node's policy;
+    a row without a value is left out, and a unit with rows at several sites is a unit of each of them."""
     partition: Partition = Iid(by="iid", sites=4)
-    """How rows become sites."""
+    """How rows become sites: one for each value of a column, dealt out evenly (units stay whole), or skewed by label
+    (rows that are units of their own)."""
     holdout: float = Field(default=0.2, gt=0, lt=1)
-    """Fraction of every site that is never trained on; chosen record by record by a keyed hash."""
+    """Fraction of every site's records, or units with all their rows, that is never trained on; a keyed hash chooses
+    each by itself."""
     used: float = Field(default=1.0, gt=0, le=1)
-    """Fraction of every site that is used at all; chosen the same way."""
+    """Fraction of every site's records, or units, that is used at all; chosen the same way."""
 
 
 class Simulation(Section):
@@ -89,10 +94,19 @@ class Scenario(Study):
     simulation: Simulation
 
     @model_validator(mode="after")
-    def _sites_hide_records(self) -> Self:
-        if self.privacy.unit != RECORD:
+    def _unit_has_its_column(self) -> Self:
+        unit, data = self.privacy.unit, self.simulation.data
+        if unit != RECORD and data.unit_column is None:
             raise ValueError(
-                f"simulated sites have no units, so privacy.unit must be 'record', got {self.privacy.unit!r}"
+                f"simulation.data.unit_column is needed with privacy.unit = {unit!r}: the column that names each "
+                "row's unit"
+            )
+        if unit == RECORD and data.unit_column is not None:
+            raise ValueError("simulation.data.unit_column only goes with a privacy.unit other than 'record'")
+        if unit != RECORD and data.partition.by == "dirichlet":
+            raise ValueError(
+                f"partition.by = 'dirichlet' deals out single rows, which would part the rows of one {unit}: use "
+                "'column' or 'iid'"
             )
         return self
 

@@ -8,8 +8,10 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from shared.files import write_atomically
+from shared.study.sections import RECORD
 from simulations.results.metric_names import axis_range, direction, drawable, heading, shown, words
 from simulations.results.result import ArmResult, Result
+from simulations.results.tables import unit_of
 
 SHOWN_SITES = 20
 UNPROTECTED = "#b3261e"
@@ -89,11 +91,15 @@ def _guarantee(result: Result) -> str:
 
 def _arms_table(result: Result) -> str:
     sites = list(result.final.per_site)[:SHOWN_SITES]
-    header = ["arm", "rows", "q", "steps", "seconds", "ε", "all", *sites, "worst site"]
+    unit = unit_of(result)
+    counted = ["rows"] if unit == RECORD else ["rows", f"{unit}s"]
+    header = ["arm", *counted, "q", "steps", "seconds", "ε", "all", *sites, "worst site"]
     rows = []
     for name, arm in result.arms.items():
         kind = "study" if name == "federated" else "" if arm.private else "unprotected"
-        rows.append((kind, _arm_cells(arm, sites)))
+        title, count, *others = _arm_cells(arm, sites)
+        counts = [count] if unit == RECORD else [count, str(arm.units or "-")]
+        rows.append((kind, [title, *counts, *others]))
     more = len(result.final.per_site) - len(sites)
     return _table(header, rows) + (f"<p>{more} more sites are in result.json.</p>" if more > 0 else "")
 

@@ -69,9 +69,11 @@ class ArmResult(Section):
     private: bool
     """Whether it is protected. An arm that touches no training record counts as protected."""
     epsilon: float | None
-    """Total cost to one record; null where none is spent or nothing is protected."""
+    """Total cost to one unit (a record, by default); null where none is spent or nothing is protected."""
     rows: int
     """Training records."""
+    units: int | None = None
+    """Units that they belong to; as many as records, unless privacy.unit says otherwise. Null in older results."""
     sampling_rate: float | None
     """q; null without training."""
     steps: int
@@ -131,7 +133,7 @@ class SitePrivacy(Section):
     clip_norm: float
     """At which length."""
     declared_size: int
-    """Public size of the site."""
+    """Public size of the site, in units."""
     seeded_noise: bool
     """True in every simulation: repeatable, therefore not private."""
 
@@ -143,6 +145,8 @@ class SiteData(Section):
     """All rows."""
     train: int
     """Trained on."""
+    units: int | None = None
+    """Units that these belong to; as many as records, unless privacy.unit says otherwise. Null in older results."""
     holdout: int
     """Never trained on."""
     dropped: int

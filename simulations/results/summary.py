@@ -45,7 +45,15 @@ def quality(study: Study, found: Sequence[Seen]) -> Quality:
 def untrained(title: str, found: Quality, seconds: float) -> ArmResult:
     """The result of an arm that touched no training record."""
     return ArmResult(
-        title=title, private=True, epsilon=None, rows=0, sampling_rate=None, steps=0, seconds=seconds, quality=found
+        title=title,
+        private=True,
+        epsilon=None,
+        rows=0,
+        units=0,
+        sampling_rate=None,
+        steps=0,
+        seconds=seconds,
+        quality=found,
     )
 
 
@@ -60,6 +68,7 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
         private=arm.protected,
         epsilon=spent if arm.protected else None,
         rows=sum(site.train for site in sites),
+        units=sum(site.unit_count for site in sites),
         sampling_rate=arm.study.privacy.sampling_rate,
         steps=released,
         seconds=sum(sum(record["seconds"].values()) for record in state.records),
@@ -153,5 +162,10 @@ def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: d
 
 def _site_data(site: Site) -> SiteData:
     return SiteData(
-        rows=site.rows, train=site.train, holdout=site.holdout, dropped=site.dropped, unusable=site.unusable
+        rows=site.rows,
+        train=site.train,
+        units=site.unit_count,
+        holdout=site.holdout,
+        dropped=site.dropped,
+        unusable=site.unusable,
     )

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shared.study.sections import RECORD
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result, SitePrivacy
 
@@ -28,9 +29,13 @@ def arms_table(result: Result) -> Table:
     """Every arm: size, steps, cost, main metric overall and of the worst site."""
     final = result.final
     title = heading(final.metric, "on held-out records", higher_is_better=final.higher_is_better)
-    table = _table(escape(title), "arm", "rows", "q", "steps", "s", "ε", "all", "worst site")
+    unit = unit_of(result)
+    counted = ["rows"] if unit == RECORD else ["rows", escape(f"{unit}s")]
+    table = _table(escape(title), "arm", *counted, "q", "steps", "s", "ε", "all", "worst site")
     for name, arm in result.arms.items():
-        table.add_row(*_arm_cells(arm), style=_style(name, arm))
+        first, rows, *others = _arm_cells(arm)
+        counts = [rows] if unit == RECORD else [rows, str(arm.units or "-")]
+        table.add_row(first, *counts, *others, style=_style(name, arm))
     return table
 
 
@@ -68,6 +73,11 @@ def cost_table(result: Result) -> Table:
     table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
     table.add_row("seconds by phase", ", ".join(f"{escape(phase)} {s:.1f}" for phase, s in result.timing.items()))
     return table
+
+
+def unit_of(result: Result) -> str:
+    """Whose presence the study hides: a record, or what it calls its unit."""
+    return next(iter(result.privacy.values())).unit
 
 
 def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:

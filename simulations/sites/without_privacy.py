@@ -57,11 +57,10 @@ class SiteWithoutPrivacy:
 
     def _step(self, factor: float, randomness: Randomness) -> None:
         trainer = self._trainer
-        chosen = randomness.step().poisson_batch(len(trainer.activations.records), trainer.plan.sampling_rate)
+        chosen = randomness.step().poisson_batch(trainer.activations.records.unit_count, trainer.plan.sampling_rate)
         named = [p for p in self._model.parameters() if p.requires_grad]
         sums = [torch.zeros_like(p) for p in named]
-        for part in trainer.physical_batches(chosen):
-            trainer.per_example_gradients(part)
+        for _ in trainer.gradients(chosen):
             for total, parameter in zip(sums, named, strict=True):
                 total += parameter.grad_sample.sum(0)  # type: ignore[attr-defined]
                 parameter.grad_sample = None  # type: ignore[attr-defined]

@@ -50,15 +50,17 @@ def test_sizes_from_the_data_are_those_that_a_run_trains_on(
 ) -> None:
     table.to_csv(tmp_path / "table.csv", index=False)
     prepared = prepare(scenario(), tmp_path / "table.csv", tmp_path)
-    assert sizes_of(scenario(), tmp_path / "table.csv") == {site.name: site.train for site in prepared.sites}
+    assert sizes_of(scenario(), tmp_path / "table.csv") == {
+        site.name: (site.train, site.train) for site in prepared.sites
+    }
 
 
 def test_a_scenario_brings_its_sizes_and_typed_ones_go_first(mine: Path) -> None:
     options: dict[str, Any] = {"epsilon_limit": None, "spent_steps": 0}
-    _, found, _ = plan_file(mine, None, [], **options)
-    assert sorted(node.name for node in found.nodes) == ["east", "north", "south"]
-    study, typed, _ = plan_file(mine, "3700,4200", ["privacy.epsilon=1"], **options)
-    assert [node.declared_size for node in typed.nodes] == [3700, 4200] and study.privacy.epsilon == 1
+    found = plan_file(mine, None, [], **options)
+    assert sorted(node.name for node in found.forecast.nodes) == ["east", "north", "south"]
+    typed = plan_file(mine, "3700,4200", ["privacy.epsilon=1"], **options)
+    assert [node.declared_size for node in typed.forecast.nodes] == [3700, 4200] and typed.study.privacy.epsilon == 1
 
 
 def test_a_bare_study_needs_sizes(mine: Path) -> None:
@@ -126,7 +128,7 @@ def test_what_is_said_of_digits_is_what_comes_of_them(
     scenario = load(SCENARIO, [*changes, 'simulation.arms=["federated"]', "simulation.evaluate_every=8"])
     try:
         source = data_path(scenario, SCENARIO)
-        _, planned, _ = plan_file(SCENARIO, None, changes, epsilon_limit=None, spent_steps=0)
+        planned = plan_file(SCENARIO, None, changes, epsilon_limit=None, spent_steps=0).forecast
     except SettingsError as missing:
         not_here(str(missing))
     assert planned.prospect is expected

@@ -341,9 +341,15 @@ class StudyReview:
         return self._snapshot(study, dataset, self._table(dataset, study), registry.key)
 
     def _snapshot(self, study: Study, dataset: str, table: pd.DataFrame, key: bytes) -> "Snapshot":
-        from client.vault.records.snapshot import take_snapshot
+        from client.vault.records.snapshot import SplitRule, take_snapshot
+        from shared.tasks.registry import task_kind
+        from shared.tasks.task_table import Table
 
-        return take_snapshot(table, self.settings.policy(dataset), study, self.base_files(study), key=key)
+        policy = self.settings.policy(dataset)
+        reader = Table(task_kind(study.task), policy.columns)
+        processor = reader.kind.processor(self.base_files(study))
+        rule = SplitRule(key, policy.holdout, policy.unit_column)
+        return take_snapshot(table, reader, processor, rule, records_per_unit=study.privacy.records_per_unit)
 
     def _table(self, dataset: str, study: Study | None = None) -> pd.DataFrame:
         """The columns that records are known by, those that the study reads, and the unit's."""

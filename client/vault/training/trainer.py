@@ -227,20 +227,28 @@ class PrivateTrainer:
         for total, parameter in zip(sums, trained, strict=True):
             parameter.grad_sample = total.div_(counts.view(-1, *[1] * parameter.dim()))  # type: ignore[attr-defined]
 
+    def gradients(self, chosen: NDArray[np.int64]) -> Iterator[int]:
+        """Leave the gradients of a logical batch in `grad_sample`, some units at a time; yields how many each time.
+
+        Args:
+            chosen: distinct indices of units, which are single records where the dataset has no others (units,).
+        """
+        if self.activations.records.units is None:
+            for part in self.physical_batches(chosen):
+                self.per_example_gradients(part)
+                yield len(part)
+        else:
+            for units in self._unit_groups(chosen):
+                self.per_unit_gradients(units)
+                yield len(units)
+
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
         drawn = begun(randomness.step(), self.entries, self.activations.device)
-        records = self.activations.records
-        chosen = drawn.poisson_batch(records.unit_count, self.plan.sampling_rate)
-        if records.units is None:
-            for part in self.physical_batches(chosen):
-                self.per_example_gradients(part)
-                optimizer.accumulate(len(part))
-        else:
-            for units in self._unit_groups(chosen):
-                self.per_unit_gradients(units)
-                optimizer.accumulate(len(units))
+        chosen = drawn.poisson_batch(self.activations.records.unit_count, self.plan.sampling_rate)
+        for count in self.gradients(chosen):
+            optimizer.accumulate(count)
         optimizer.noisy_step(drawn)
 
     def _unit_groups(self, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -44,4 +44,4 @@ def as_planned(case: Case) -> Scenario:
 
 
 def _forecast(case: Case, changes: Sequence[str]) -> StudyForecast:
-    return plan_file(case.path, None, changes, epsilon_limit=None, spent_steps=0)[1]
+    return plan_file(case.path, None, changes, epsilon_limit=None, spent_steps=0).forecast

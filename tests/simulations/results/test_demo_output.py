@@ -41,6 +41,7 @@ def arms() -> dict[str, ArmResult]:
             private=epsilon != "none",
             epsilon=number(epsilon),
             rows=int(count) if count != "-" else 0,
+            units=int(count) if count != "-" else 0,
             sampling_rate=number(rate),
             steps=int(steps) if steps != "-" else 0,
             seconds=float(seconds),

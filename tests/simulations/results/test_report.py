@@ -43,6 +43,7 @@ def arm(title: str, site: str, *, private: bool = True) -> ArmResult:
         private=private,
         epsilon=2.9 if private else None,
         rows=100,
+        units=40,
         sampling_rate=0.1,
         steps=6,
         seconds=1.0,
@@ -97,7 +98,7 @@ def result() -> Result:
             full_model_up=10**8,
         ),
         timing={"prepare": 1.0},
-        data={site: SiteData(rows=1, train=1, holdout=0, dropped=0, unusable=0)},
+        data={site: SiteData(rows=1, train=1, units=1, holdout=0, dropped=0, unusable=0)},
         warnings=[HOSTILE],
     )
 
@@ -182,6 +183,16 @@ def test_every_field_of_the_result_says_what_it_means() -> None:
     written = schema_markdown()
     assert "| None |" not in written and "`epsilon_rdp`" in written
     assert (ROOT / "simulations" / "RESULT.md").read_text() == written
+
+
+def test_a_unit_of_many_rows_is_counted_beside_them_and_named(result: Result) -> None:
+    assert "arm rows q" in " ".join(text_of(result).split()) and "patients" not in text_of(result) + page(result)
+    spent = {site: one.model_copy(update={"unit": "patient"}) for site, one in result.privacy.items()}
+    by_patient = result.model_copy(update={"privacy": spent})
+    text, written = " ".join(text_of(by_patient).split()), page(by_patient)
+    assert "arm rows patients q" in text and "Privacy spent: patient, add or remove one" in text
+    assert '<th scope="col">patients</th>' in written and "<td>100</td><td>40</td>" in written
+    assert "every patient x it trained on" in written
 
 
 def test_bytes_are_shown_by_encoding_and_an_older_result_shows_the_one_it_has(result: Result) -> None:

@@ -29,7 +29,6 @@ from shared.records.ragged import Records as Dataset
 from shared.records.ragged import load, ragged
 from shared.study.declaration import Study
 from shared.study.parsing import parse
-from simulations.experiment.scenario import Scenario
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
@@ -265,15 +264,3 @@ def test_what_cannot_be_is_said(make_records: Records) -> None:
         replace(make_records(5), units=np.array([0, 1], dtype=np.int64))
     with pytest.raises(DataError, match="a unit for each of 3 records, got 2"):
         group(make_records(3), ["a", "", "b"], records_per_unit=2, key=KEY)
-    with pytest.raises(SettingsError, match="simulated sites have no units"):
-        parse(
-            Scenario,
-            {
-                "study": {"name": "x"},
-                "model": {"source": "bundled:minilm"},
-                "task": {"kind": "sequence-classification", "labels": ["a", "b"]},
-                "privacy": {"unit": "patient"},
-                "simulation": {"data": {"source": "x.csv"}},
-            },
-            where="test",
-        )
