@@ -11,6 +11,10 @@ TORCH ?= "torch>=2.13,<2.14"
 # tests run side by side, file by file, the longest files first; one worker: make test WORKERS=0
 WORKERS ?= 2
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+# the other version of Flower that pyproject.toml accepts, and the tests that touch Flower
+FLOWER ?= 1.41
+FLOWER_TESTS = tests/integration/test_two_flower_versions.py tests/integration/test_gateway_with_superlink.py \
+	tests/server/gateway tests/client/link tests/server/flower tests/repository/test_flower_contract.py
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION = 1
@@ -18,7 +22,7 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test test-all test-gpu check proto e2e bench clean
+.PHONY: help setup demo test test-all test-gpu test-flower check extras proto e2e bench clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +42,9 @@ test-all: setup ## run the tests, slow ones too
 test-gpu: setup ## run the tests of models and of training on a CUDA device
 	@$(BIN)/python -m pytest --device=cuda tests/client/vault tests/shared/tasks tests/client/operator/test_doctor.py
 
+test-flower: setup ## run the tests that touch Flower under another version of it: make test-flower FLOWER=1.41
+	@$(BIN)/python -m tests.support.other_flower $(FLOWER) $(PYTEST) -m 'not slow' $(FLOWER_TESTS)
+
 check: setup ## format, lint, types, architecture, generated documents
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -47,6 +54,9 @@ check: setup ## format, lint, types, architecture, generated documents
 		client/vault_api/_generated/vault.proto && diff -r -x __init__.py -x __pycache__ $$scratch/client/vault_api/_generated \
 		client/vault_api/_generated && rm -r $$scratch && echo "client/vault_api/_generated is up to date"
 	@diff <($(BIN)/python -m simulations.results.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
+
+extras: setup ## resolve each extra alone, from the package index: nothing old, nothing that holds the project back
+	@$(BIN)/python -m tests.support.extras
 
 proto: setup ## generate the vault's gRPC code from its .proto
 	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault_api/_generated/vault.proto

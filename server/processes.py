@@ -3,6 +3,7 @@
 import logging
 import sys
 
+from server.flower.superlink import remove_database
 from server.run_store.store import Store
 from server.settings import Home
 from shared.environment import QUIET
@@ -49,8 +50,7 @@ class SupervisedProcesses:
         The first call takes the SuperLink out of what is wanted, so that it is stopped; the next one deletes its files.
         """
         if self._rotating:
-            for path in self._home.flower.glob("state.db*"):
-                path.unlink()
+            remove_database(self._home)
             log.info("Flower's database was begun anew.")
             self._rotating = False
         elif flower_bytes(self._home) > self._limit:

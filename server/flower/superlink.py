@@ -6,7 +6,9 @@ gateway adds it to what it forwards.
 """
 
 import hmac
+import logging
 import os
+from importlib.metadata import version
 
 import uvicorn
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
@@ -14,12 +16,15 @@ from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
+from packaging.version import Version
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.settings import Home
 from shared.environment import QUIET
+from shared.files import write_atomically
 
+log = logging.getLogger(__name__)
 SECRET_HEADER = "x-fedvault-secret"  # noqa: S105 - its name
 HOST = "127.0.0.1"
 
@@ -45,9 +50,29 @@ class Guarded:
         await self._app(scope, receive, send)
 
 
+def remove_database(home: Home) -> None:
+    """Delete Flower's database while no SuperLink runs.
+
+    Nothing is lost: enrolled nodes are registered with Flower again, and runs resume from their own checkpoints.
+    """
+    for path in home.flower.glob("state.db*"):
+        path.unlink()
+
+
+def remove_newer_database(home: Home) -> None:
+    """Delete Flower's database if a newer Flower wrote it, since an older one cannot start on it."""
+    installed, record = version("flwr"), home.flower / "written-by"
+    before = record.read_text() if record.exists() else installed
+    if Version(before) > Version(installed):
+        remove_database(home)
+        log.warning("Flower's database was begun anew: Flower %s wrote it, and %s is installed.", before, installed)
+    write_atomically(record, installed.encode())
+
+
 def build_superlink(home: Home) -> ASGIApp:
     """Flower's application with node keys required, process isolation, and the guard around it."""
     home.flower.mkdir(parents=True, exist_ok=True, mode=0o700)
+    remove_newer_database(home)
     port = home.settings().superlink_port
     config = SuperLinkLifespanConfig(
         control_address=f"{HOST}:{port}",
