@@ -38,7 +38,7 @@ def data_folder() -> Path:
     return Path(os.environ.get(DATA_FOLDER_VARIABLE) or "data")
 
 
-def known() -> str:
+def bundled_sources() -> str:
     """List every bundled model as people write it in model.source."""
     return ", ".join(f"bundled:{name}" for name in BUNDLED)
 
@@ -51,7 +51,7 @@ def bundled_folder(name: str, data: Path | None = None) -> Path:
     """
     model = BUNDLED.get(name)
     if model is None:
-        raise SettingsError(f"Expected one of {known()}, got model.source='bundled:{name}'.")
+        raise SettingsError(f"Expected one of {bundled_sources()}, got model.source='bundled:{name}'.")
     fetch = f"Run: fedvault-sim data fetch {name}"
     folder = _expected_folder(name, model, data or data_folder())
     if folder is None or not (folder / WEIGHTS).is_file():

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from shared.base_models.bundled import bundled_folder, bundled_here, known
+from shared.base_models.bundled import bundled_folder, bundled_here, bundled_sources
 from shared.errors import SettingsError
 from shared.files import file_sha256
 from shared.study.sections import Model, is_hub_id
@@ -86,7 +86,7 @@ def _directory(model: Model) -> Path:
     if not directory.is_dir():
         raise SettingsError(
             f"Expected a model folder, got model.source={model.source!r}, which is not there.",
-            hint=f"Name a folder with config.json and *.safetensors, or one of: {known()}.",
+            hint=f"Name a folder with config.json and *.safetensors, or one of: {bundled_sources()}.",
         )
     return directory
 

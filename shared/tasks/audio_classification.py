@@ -14,7 +14,7 @@ from shared.records.ragged import Encoded, Records, ragged
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Rows, strings
 from shared.tasks.single_label import OneLabelKind, mean_of_tokens
-from shared.tasks.sounds import Hearing, cut_positions, encode_sound, hearing, sound_input
+from shared.tasks.sounds import SoundFormat, cut_positions, encode_sound, sound_format_of, sound_input
 
 
 class AudioClassification(OneLabelKind):
@@ -22,14 +22,14 @@ class AudioClassification(OneLabelKind):
 
     columns = (Column("audio", media=True), Column("label"))
     reads = ("sound",)
-    hearing: Hearing
+    sound_format: SoundFormat
 
     def __init__(self, task: declarations.AudioClassification) -> None:
         super().__init__(task.labels)
         self.task = task
         self.fills = {"sound": None, "target": None}
 
-    def processor(self, base_files: BaseModelFiles) -> Hearing:
+    def processor(self, base_files: BaseModelFiles) -> SoundFormat:
         """Read how the base model wants its recordings."""
         return sound_processor(base_files, self.task.seconds)
 
@@ -44,20 +44,20 @@ class AudioClassification(OneLabelKind):
     def adapt(self, base: nn.Module) -> None:
         """Cut a Whisper to the part of its encoder that reads the study's seconds; its decoder is not needed."""
         config: Any = base.config
-        self.hearing = hearing(Path(str(base.name_or_path)), config, self.task.seconds)
-        self.fixed_tokens = self.hearing.tokens
+        self.sound_format = sound_format_of(Path(str(base.name_or_path)), config, self.task.seconds)
+        self.fixed_tokens = self.sound_format.tokens
         if config.is_encoder_decoder:
             base.decoder = nn.Identity()
-            cut_positions(base, self.hearing.tokens)
+            cut_positions(base, self.sound_format.tokens)
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of the sound (records, tokens, width)."""
-        states: Tensor = encode_sound(base, sound_input(batch, self.hearing)).last_hidden_state
+        states: Tensor = encode_sound(base, sound_input(batch, self.sound_format)).last_hidden_state
         return states
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of the sound at the cut."""
-        states: Tensor = part(sound_input(batch, self.hearing)).last_hidden_state
+        states: Tensor = part(sound_input(batch, self.sound_format)).last_hidden_state
         return states
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
@@ -70,13 +70,13 @@ class AudioClassification(OneLabelKind):
         del config
         targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
         fields = {
-            "sound": self.hearing.synthetic(len(lengths), variant=variant),
+            "sound": self.sound_format.synthetic(len(lengths), variant=variant),
             "target": ragged(targets, np.int64),
         }
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
 
-def sound_processor(base_files: BaseModelFiles, seconds: float) -> Hearing:
+def sound_processor(base_files: BaseModelFiles, seconds: float) -> SoundFormat:
     """Read how the base model in this folder wants recordings of this length."""
     config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
-    return hearing(base_files.directory, config, seconds)
+    return sound_format_of(base_files.directory, config, seconds)

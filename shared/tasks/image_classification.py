@@ -12,7 +12,7 @@ from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.images import Framing, MediaError, framing, open_image, patches, synthetic_pixels
+from shared.tasks.images import ImageFormat, MediaError, image_format_of, open_image, patches, synthetic_pixels
 from shared.tasks.kind import Column, Rows, strings
 from shared.tasks.single_label import OneLabelKind, mean_of_tokens
 
@@ -22,14 +22,14 @@ class ImageClassification(OneLabelKind):
 
     columns = (Column("image", media=True), Column("label"))
     reads = ("pixels",)
-    framing: Framing
+    image_format: ImageFormat
 
     def __init__(self, task: declarations.ImageClassification) -> None:
         super().__init__(task.labels)
         self.task = task
         self.fills = {"pixels": None, "target": None}
 
-    def processor(self, base_files: BaseModelFiles) -> Framing:
+    def processor(self, base_files: BaseModelFiles) -> ImageFormat:
         """Read how the base model wants its images."""
         return image_processor(base_files)
 
@@ -43,13 +43,13 @@ class ImageClassification(OneLabelKind):
 
     def adapt(self, base: nn.Module) -> None:
         """Read the size of images and patches from the base model, without changing it."""
-        self.framing = framing(Path(str(base.name_or_path)), base.config)
-        rows, columns = patches(base.config, self.framing.size)
+        self.image_format = image_format_of(Path(str(base.name_or_path)), base.config)
+        rows, columns = patches(base.config, self.image_format.size)
         self.fixed_tokens = rows * columns
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of the patches and of any tokens before them (records, tokens, width)."""
-        states: Tensor = base(pixel_values=image_input(batch, self.framing)).last_hidden_state
+        states: Tensor = base(pixel_values=image_input(batch, self.image_format)).last_hidden_state
         return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
@@ -60,7 +60,7 @@ class ImageClassification(OneLabelKind):
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random pixels, with labels in turn."""
         del config
-        size = self.framing.channels * self.framing.size[0] * self.framing.size[1]
+        size = self.image_format.channels * self.image_format.size[0] * self.image_format.size[1]
         targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]
         fields = {
             "pixels": ragged(synthetic_pixels(len(lengths), size, variant=variant), np.uint8),
@@ -69,31 +69,31 @@ class ImageClassification(OneLabelKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
 
-def image_processor(base_files: BaseModelFiles) -> Framing:
+def image_processor(base_files: BaseModelFiles) -> ImageFormat:
     """Read how the base model in this folder wants its images."""
     config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
-    return framing(base_files.directory, config)
+    return image_format_of(base_files.directory, config)
 
 
-def image_input(batch: Batch, framed: Framing) -> Tensor:
+def image_input(batch: Batch, image_format: ImageFormat) -> Tensor:
     """Return the model's input: normalised pixels, or the states at a cut."""
-    return batch["states"] if "states" in batch else framed.normalised(batch["pixels"])
+    return batch["states"] if "states" in batch else image_format.normalised(batch["pixels"])
 
 
-def encode_images(cells: Sequence[Any], framed: Framing) -> tuple[list[Any], list[Problem]]:
+def encode_images(cells: Sequence[Any], image_format: ImageFormat) -> tuple[list[Any], list[Problem]]:
     """Return the pixels of each image, None for one that cannot be used, and the problems."""
     images: list[Any] = []
     problems = []
     for row, cell in enumerate(cells):
         try:
-            images.append(framed.pixels(open_image(cell)))
+            images.append(image_format.pixels(open_image(cell)))
         except MediaError as error:
             images.append(None)
             problems.append(Problem(row, f"its image {error}"))
     return images, problems
 
 
-def pixel_field(images: Sequence[Any], framed: Framing) -> Any:
+def pixel_field(images: Sequence[Any], image_format: ImageFormat) -> Any:
     """Pack the pixels of images; a missing image becomes black."""
-    black = np.zeros(framed.channels * framed.size[0] * framed.size[1], np.uint8)
+    black = np.zeros(image_format.channels * image_format.size[0] * image_format.size[1], np.uint8)
     return ragged([black if image is None else image for image in images], np.uint8)

@@ -39,7 +39,7 @@ class MediaError(ValueError):
 
 
 @dataclass(frozen=True)
-class Framing:
+class ImageFormat:
     """Size and scale of the images that a base model reads."""
 
     size: Size
@@ -66,14 +66,14 @@ class Framing:
 
     def pixels(self, image: "Image") -> Pixels:
         """Return the flat pixels (channels x height x width) of an image."""
-        framed = self._framed(image.convert("RGB" if self.channels == 3 else "L"), self.resample)
-        return framed.reshape(*self.size, self.channels).transpose(2, 0, 1).ravel()
+        resized = self._resized(image.convert("RGB" if self.channels == 3 else "L"), self.resample)
+        return resized.reshape(*self.size, self.channels).transpose(2, 0, 1).ravel()
 
     def classes(self, mask: "Image") -> Pixels:
         """Return the flat values (height x width) of a mask; resizing never mixes two values."""
-        return self._framed(mask, NEAREST).ravel()
+        return self._resized(mask, NEAREST).ravel()
 
-    def _framed(self, image: "Image", resample: int) -> Pixels:
+    def _resized(self, image: "Image", resample: int) -> Pixels:
         """Resize and cut out the middle in one step, so that no image of odd proportions is enlarged in between."""
         (height, width), high, wide = self.size, float(image.height), float(image.width)
         if self.keep_aspect:
@@ -84,7 +84,7 @@ class Framing:
         return np.asarray(image.resize((width, height), resample, box=box), dtype=np.uint8)
 
 
-def framing(directory: Path, config: PretrainedConfig) -> Framing:
+def image_format_of(directory: Path, config: PretrainedConfig) -> ImageFormat:
     """Read from a base model's folder what images it expects.
 
     Raises:
@@ -93,7 +93,7 @@ def framing(directory: Path, config: PretrainedConfig) -> Framing:
     preprocessor = _preprocessor(directory)
     channels = getattr(config, "num_channels", None)
     if channels not in (1, 3):
-        raise SettingsError(f"Expected a base model that sees images, got model type {config.model_type!r}.")
+        raise SettingsError(f"Expected a base model that reads images, got model type {config.model_type!r}.")
     crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
     resized, keep_aspect = _size(preprocessor.get("size"))
     size = _size(getattr(config, "image_size", None))[0] or _size(crop)[0] or resized
@@ -105,7 +105,7 @@ def framing(directory: Path, config: PretrainedConfig) -> Framing:
     mean, deviation = (
         (preprocessor.get("image_mean") or grey, preprocessor.get("image_std") or grey) if normalise else ([0.0], [1.0])
     )
-    return Framing(
+    return ImageFormat(
         size=size,
         resized=resized,
         keep_aspect=keep_aspect,

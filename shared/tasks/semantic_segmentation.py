@@ -22,7 +22,7 @@ from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
 from shared.study.tasks import FEATURE_NORM
 from shared.tasks.image_classification import image_input, image_processor, pixel_field
-from shared.tasks.images import Framing, MediaError, Size, framing, open_image, patches, synthetic_pixels
+from shared.tasks.images import ImageFormat, MediaError, Size, image_format_of, open_image, patches, synthetic_pixels
 from shared.tasks.kind import Cell, Column, Evidence, OutputKind, Predictor, Rows, zero_linear
 
 UNCOUNTED = 255
@@ -37,7 +37,7 @@ class SemanticSegmentation(OutputKind):
     reads = ("pixels",)
     metric, higher_is_better = "mean_iou", True
     columns = (Column("image", media=True), Column("mask", media=True))
-    framing: Framing
+    image_format: ImageFormat
     grid: Size
 
     def __init__(self, task: declarations.SemanticSegmentation) -> None:
@@ -45,7 +45,7 @@ class SemanticSegmentation(OutputKind):
         self.classes = len(task.labels)
         self.fills = {"pixels": None, "mask_values": None}
 
-    def processor(self, base_files: BaseModelFiles) -> Framing:
+    def processor(self, base_files: BaseModelFiles) -> ImageFormat:
         """Read how the base model wants its images."""
         return image_processor(base_files)
 
@@ -68,19 +68,19 @@ class SemanticSegmentation(OutputKind):
         usable = [image is not None and mask is not None for image, mask in zip(images, masks, strict=True)]
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
-    def _pair(self, image: Cell, mask: Cell, framed: Framing) -> tuple[Any, Any, str | None]:
+    def _pair(self, image: Cell, mask: Cell, image_format: ImageFormat) -> tuple[Any, Any, str | None]:
         """Return pixels and classes of one row, and the reason if one of them is missing."""
         try:
             picture = open_image(image)
-            pixels = framed.pixels(picture)
+            pixels = image_format.pixels(picture)
         except MediaError as error:
             return None, None, f"its image {error}"
         try:
-            return pixels, self._values(mask, picture.size, framed), None
+            return pixels, self._values(mask, picture.size, image_format), None
         except MediaError as error:
             return pixels, None, f"its mask {error}"
 
-    def _values(self, cell: Cell, size: Size, framed: Framing) -> NDArray[np.uint8]:
+    def _values(self, cell: Cell, size: Size, image_format: ImageFormat) -> NDArray[np.uint8]:
         from PIL import Image
 
         mask = open_image(cell, as_it_is=True)
@@ -94,18 +94,18 @@ class SemanticSegmentation(OutputKind):
         if len(unknown):
             raise MediaError(f"holds {unknown[0]}, which is none of the study's {self.classes} classes")
         stored = np.where(counted, values, UNCOUNTED).astype(np.uint8)
-        seen = framed.classes(Image.fromarray(stored))
-        if (seen == UNCOUNTED).all():
+        classes = image_format.classes(Image.fromarray(stored))
+        if (classes == UNCOUNTED).all():
             raise MediaError("has no pixel that counts")
-        return seen
+        return classes
 
     def adapt(self, base: nn.Module) -> None:
         """Read the size of images and patches from the base model, without changing it."""
         config: Any = base.config
         if hasattr(config, "depths") and not _staged(config):
             raise SettingsError(f"Expected a ViT or a SegFormer for masks, got model type {config.model_type!r}.")
-        self.framing = framing(Path(str(base.name_or_path)), config)
-        self.grid = patches(config, self.framing.size)
+        self.image_format = image_format_of(Path(str(base.name_or_path)), config)
+        self.grid = patches(config, self.image_format.size)
         self.fixed_tokens = self.grid[0] * self.grid[1]
 
     def head(self, config: PretrainedConfig) -> nn.Module:
@@ -114,7 +114,7 @@ class SemanticSegmentation(OutputKind):
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of patches and of any tokens before them; in a model of stages, those of every stage."""
-        outputs = base(pixel_values=image_input(batch, self.framing), output_hidden_states=_staged(base.config))
+        outputs = base(pixel_values=image_input(batch, self.image_format), output_hidden_states=_staged(base.config))
         if not _staged(base.config):
             states: Tensor = outputs.last_hidden_state
             return states
@@ -132,11 +132,11 @@ class SemanticSegmentation(OutputKind):
         del batch
         by_patch: Tensor = head(features)
         shaped = by_patch.transpose(1, 2).reshape(len(by_patch), -1, *self.grid)
-        return F.interpolate(shaped, size=self.framing.size, mode="bilinear", align_corners=False)
+        return F.interpolate(shaped, size=self.image_format.size, mode="bilinear", align_corners=False)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Compute the mean cross-entropy over each record's own pixels with a class; 0 for a record without any."""
-        truth = batch["mask_values"].view(len(outputs), *self.framing.size).long()
+        truth = batch["mask_values"].view(len(outputs), *self.image_format.size).long()
         each = F.cross_entropy(outputs, truth, reduction="none", ignore_index=UNCOUNTED)
         counted = (truth != UNCOUNTED).flatten(1).sum(1)
         return each.flatten(1).sum(1) / counted.clamp(min=1)
@@ -174,10 +174,12 @@ class SemanticSegmentation(OutputKind):
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random pixels and classes."""
         del config
-        area = self.framing.size[0] * self.framing.size[1]
+        area = self.image_format.size[0] * self.image_format.size[1]
         masks = synthetic_pixels(len(lengths), area, variant=variant, seed=24)
         fields = {
-            "pixels": ragged(synthetic_pixels(len(lengths), self.framing.channels * area, variant=variant), np.uint8),
+            "pixels": ragged(
+                synthetic_pixels(len(lengths), self.image_format.channels * area, variant=variant), np.uint8
+            ),
             "mask_values": ragged([mask % self.classes for mask in masks], np.uint8),
         }
         return Records(fields, np.ones(len(lengths), dtype=bool))

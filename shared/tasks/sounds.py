@@ -32,7 +32,7 @@ Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Hearing:
+class SoundFormat:
     """Rate, length and form of the recordings that a base model reads."""
 
     extractor: Any
@@ -49,7 +49,7 @@ class Hearing:
         """Samples per second."""
         return int(self.extractor.sampling_rate)
 
-    def heard(self, waveform: Waveform) -> NDArray[np.float16]:
+    def input_of(self, waveform: Waveform) -> NDArray[np.float16]:
         """Return the flat input (product of `shape`) for a waveform; silence follows a short one, a long one is cut."""
         padded = np.zeros(self.samples, np.float32)
         padded[: len(waveform)] = waveform[: self.samples]
@@ -65,7 +65,7 @@ class Hearing:
         problems = []
         for row, cell in enumerate(cells):
             try:
-                sounds.append(self.heard(waveform(cell, self.rate, most_samples=self.samples)))
+                sounds.append(self.input_of(waveform(cell, self.rate, most_samples=self.samples)))
             except MediaError as error:
                 sounds.append(None)
                 problems.append(Problem(row, f"its recording {error}"))
@@ -83,7 +83,7 @@ class Hearing:
         return ragged([np.random.default_rng(each).standard_normal(size) for each in seeds], np.float16)
 
 
-def hearing(directory: Path, config: PretrainedConfig, seconds: float) -> Hearing:
+def sound_format_of(directory: Path, config: PretrainedConfig, seconds: float) -> SoundFormat:
     """Read from a base model's folder how it wants recordings of this length.
 
     Raises:
@@ -108,7 +108,7 @@ def hearing(directory: Path, config: PretrainedConfig, seconds: float) -> Hearin
             tokens = max(0, (tokens - kernel) // stride + 1)
     if tokens < 1:
         raise SettingsError(f"Expected task.seconds long enough for one state of the model, got seconds={seconds:g}.")
-    return Hearing(extractor, samples, _extracted(extractor, np.zeros(samples, np.float32)).shape, tokens)
+    return SoundFormat(extractor, samples, _extracted(extractor, np.zeros(samples, np.float32)).shape, tokens)
 
 
 def cut_positions(model: Any, tokens: int) -> None:
@@ -121,9 +121,9 @@ def cut_positions(model: Any, tokens: int) -> None:
     positions.num_embeddings = encoder.max_source_positions = model.config.max_source_positions = tokens
 
 
-def sound_input(batch: Batch, ears: Hearing) -> Tensor:
+def sound_input(batch: Batch, sound_format: SoundFormat) -> Tensor:
     """Return the model's input: sound in its form, or the states at a cut."""
-    return batch["states"] if "states" in batch else ears.shaped(batch["sound"])
+    return batch["states"] if "states" in batch else sound_format.shaped(batch["sound"])
 
 
 def encode_sound(base: Any, sound: Tensor) -> Any:

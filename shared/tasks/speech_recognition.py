@@ -18,7 +18,7 @@ from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
 from shared.tasks.audio_classification import sound_processor
 from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, random_ids, strings
-from shared.tasks.sounds import Hearing, cut_positions, encode_sound, hearing, sound_input
+from shared.tasks.sounds import SoundFormat, cut_positions, encode_sound, sound_format_of, sound_input
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
 
 UNKNOWN = -1
@@ -27,7 +27,7 @@ UNKNOWN = -1
 class Processor(NamedTuple):
     """The two tools that turn recordings and transcripts into arrays."""
 
-    hearing: Hearing
+    sound_format: SoundFormat
     tokenizer: PreTrainedTokenizerBase
 
 
@@ -39,7 +39,7 @@ class SpeechRecognition(TaskKind):
     reads = ("sound",)
     metric, higher_is_better = "wer", False
     columns = (Column("audio", media=True), Column("transcript"))
-    hearing: Hearing
+    sound_format: SoundFormat
 
     def __init__(self, task: declarations.SpeechRecognition) -> None:
         self.task = task
@@ -52,7 +52,7 @@ class SpeechRecognition(TaskKind):
 
     def encode(self, rows: Rows, processor: Any) -> Encoded:
         """Encode sound, tokens and the transcript; a row with a bad recording or without words cannot be used."""
-        sounds, problems = processor.hearing.read(rows["audio"])
+        sounds, problems = processor.sound_format.read(rows["audio"])
         transcripts = [cell.strip() for cell in strings(rows["transcript"])]
         most = self.task.max_target_length
         # Whisper writes a space before the first word
@@ -62,7 +62,7 @@ class SpeechRecognition(TaskKind):
         usable = [sound is not None and bool(words) for sound, words in zip(sounds, plain, strict=True)]
         begins = len(processor.tokenizer.prefix_tokens)
         fields = {
-            "sound": processor.hearing.field(sounds),
+            "sound": processor.sound_format.field(sounds),
             "ids": ragged(written.ids, np.int32),
             "target": ragged([[UNKNOWN] * min(begins, len(ids)) + ids[begins:] for ids in written.ids], np.int32),
             "transcript": texts(plain),
@@ -75,18 +75,20 @@ class SpeechRecognition(TaskKind):
         wanted, most = self.task.max_target_length, config.max_target_positions
         if wanted > most:
             raise SettingsError(f"Expected task.max_target_length of at most {most} for this model, got {wanted}.")
-        self.hearing = hearing(Path(str(base.name_or_path)), config, self.task.seconds)
-        self.fixed_tokens = self.hearing.tokens
-        cut_positions(base, self.hearing.tokens)
+        self.sound_format = sound_format_of(Path(str(base.name_or_path)), config, self.task.seconds)
+        self.fixed_tokens = self.sound_format.tokens
+        cut_positions(base, self.sound_format.tokens)
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Compute scores of each next token (records, tokens, vocabulary); padding comes last, so no token reads it."""
-        logits: Tensor = base(input_features=sound_input(batch, self.hearing), decoder_input_ids=batch["ids"]).logits
+        logits: Tensor = base(
+            input_features=sound_input(batch, self.sound_format), decoder_input_ids=batch["ids"]
+        ).logits
         return logits
 
     def frozen(self, part: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of the sound at the cut in the encoder."""
-        states: Tensor = part(sound_input(batch, self.hearing)).last_hidden_state
+        states: Tensor = part(sound_input(batch, self.sound_format)).last_hidden_state
         return states
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
@@ -100,7 +102,7 @@ class SpeechRecognition(TaskKind):
         tokenizer = self._tokenizer
         prompt, end = list(tokenizer.prefix_tokens), int(tokenizer.eos_token_id)
         most = self.task.max_target_length - len(prompt)
-        ids = written_ids(model.part_for(batch), sound_input(batch, self.hearing), prompt, end=end, most=most)
+        ids = written_ids(model.part_for(batch), sound_input(batch, self.sound_format), prompt, end=end, most=most)
         hypotheses = tokenizer.batch_decode(ids, skip_special_tokens=True)
         references = [text(records["transcript"], i) for i in indices]
         return [(normalised(hypothesis), truth) for hypothesis, truth in zip(hypotheses, references, strict=True)]
@@ -123,7 +125,7 @@ class SpeechRecognition(TaskKind):
         """Make random sound and tokens."""
         ids = random_ids(config, lengths, variant=variant)
         fields = {
-            "sound": self.hearing.synthetic(len(lengths), variant=variant),
+            "sound": self.sound_format.synthetic(len(lengths), variant=variant),
             "ids": ragged(ids, np.int32),
             "target": ragged([[UNKNOWN, *tokens[1:]] for tokens in ids], np.int32),
             "transcript": texts([""] * len(lengths)),

@@ -42,7 +42,7 @@ def test_small_vit_is_a_base_model_once_it_is_fetched(tmp_path: Path, monkeypatc
     folder = fetch.fetch("small-vit", tmp_path)
     declared = {"study": {"name": "test"}, "model": {"source": str(folder)}, "task": TASK}
     model = build(parse(Study, declared, where="test"))
-    assert model.kind.framing.size == (28, 28) and model.kind.fixed_tokens == 49
+    assert model.kind.image_format.size == (28, 28) and model.kind.fixed_tokens == 49
 
 
 def test_ink_belongs_to_its_digit_and_all_else_to_the_background(tmp_path: Path) -> None:

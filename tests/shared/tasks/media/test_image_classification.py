@@ -22,7 +22,7 @@ from shared.protocol.messages import Status
 from shared.records.batches import collate
 from shared.study.declaration import Study
 from shared.tasks import images
-from shared.tasks.images import framing, open_image
+from shared.tasks.images import image_format_of, open_image
 
 Studies = Callable[..., Study]
 TASK = {"kind": "image-classification", "labels": ["dark", "light"]}
@@ -48,7 +48,7 @@ def test_pixels_are_resized_and_enter_the_model_from_minus_one_to_one(make: Stud
     assert records["pixels"].values.dtype == np.uint8 and problems == ()
     assert records["pixels"].lengths.tolist() == [3 * 16 * 16]
     kind = build(make()).kind
-    assert kind.framing.normalised(torch.from_numpy(records["pixels"][0])[None]).unique().tolist() == [1.0]
+    assert kind.image_format.normalised(torch.from_numpy(records["pixels"][0])[None]).unique().tolist() == [1.0]
 
 
 BAD = {
@@ -93,12 +93,12 @@ def test_preprocessor_of_the_model_is_followed(tmp_path: Path, png: Callable[...
     said = {"size": {"shortest_edge": 8}, "do_center_crop": True, "crop_size": {"height": 4, "width": 4}}
     said |= {"image_mean": [0.25] * 3, "image_std": [0.5] * 3, "resample": 0}
     (tmp_path / images.PREPROCESSOR).write_text(json.dumps(said))
-    framed = framing(tmp_path, transformers.ViTConfig(image_size=4, patch_size=2))
+    image_format = image_format_of(tmp_path, transformers.ViTConfig(image_size=4, patch_size=2))
     picture = np.zeros((8, 16))
     picture[2:6, 6:10] = 255
-    found = framed.pixels(open_image(png(picture)))
+    found = image_format.pixels(open_image(png(picture)))
     assert (found == 255).all()
-    assert framed.normalised(torch.from_numpy(found)[None]).unique().tolist() == [1.5]
+    assert image_format.normalised(torch.from_numpy(found)[None]).unique().tolist() == [1.5]
 
 
 def test_sixteen_bit_greys_keep_their_contrast() -> None:

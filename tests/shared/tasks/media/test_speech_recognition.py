@@ -86,7 +86,7 @@ def test_private_round_trains(make: Studies, private_round: Callable[..., Any], 
 def test_transcripts_are_those_of_transformers_greedy_search(make: Studies, wav: Waves) -> None:
     model = build(make())
     records = encode(make(), [wav(200), wav(1500)], ["low", "high"]).records
-    sound = model.kind.hearing.shaped(collate(records, [0, 1], model.kind.fills, torch.device("cpu"))["sound"])
+    sound = model.kind.sound_format.shaped(collate(records, [0, 1], model.kind.fills, torch.device("cpu"))["sound"])
     ours = written_ids(model.base, sound, [257, 260], end=256, most=10)
     given = torch.tensor([[257, 260]] * 2)
     whisper = model.base.get_base_model()
