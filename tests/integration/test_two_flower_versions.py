@@ -14,7 +14,7 @@ from packaging.version import Version
 from server.flower.superlink import SECRET_HEADER
 from server.settings import Home
 from shared.base_models.locate import find
-from shared.study.declaration import Model
+from shared.study.sections import Model
 from simulations.e2e.federation import Federation, wait_until
 from tests.support.other_flower import OVERLAY
 
