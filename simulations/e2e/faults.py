@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from shared.errors import FedVaultError
 from simulations.e2e.budgets import budget_is_spent, limit_is_lowered
 from simulations.e2e.certificates import expired_node_certificate, expired_server_certificate, uninvited
-from simulations.e2e.federation import Impatience, wait_until
+from simulations.e2e.federation import COMMAND_POLL_S, Impatience, wait_until
 from simulations.e2e.rogue import KINDS
 from simulations.e2e.scene import Record, Scene
 
@@ -122,7 +122,7 @@ def revoked(scene: Scene) -> str:
     number = scene.node_id(name)
     federation.server("revoke", name)
     record = scene.after(lambda record: number not in record["asked"], f"{name} is not asked any more")
-    wait_until(lambda: "does not accept" in federation.node(name, "status"), f"{name} hears it")
+    wait_until(lambda: "does not accept" in federation.node(name, "status"), f"{name} hears it", poll_s=COMMAND_POLL_S)
     return f"not asked since round {record['round']}"
 
 

@@ -22,6 +22,7 @@ from server.settings import Home
 T = TypeVar("T")
 COMMAND_TIMEOUT_S = 300.0
 POLL_S = 0.2
+COMMAND_POLL_S = 1.0  # a command is a process, and takes a second of a core that what it asks about may need
 OFFERED_S = 300.0  # the server measures the untrained adapter first
 
 
@@ -107,7 +108,12 @@ class Federation:
             self.node(name, "approve", run, "--yes")
 
     def _shown(self, name: str, run: str) -> None:
-        wait_until(lambda: run in self.node(name, "studies", "--json"), f"{name} is shown {run}", timeout_s=OFFERED_S)
+        wait_until(
+            lambda: run in self.node(name, "studies", "--json"),
+            f"{name} is shown {run}",
+            timeout_s=OFFERED_S,
+            poll_s=COMMAND_POLL_S,
+        )
 
     def pid(self, of: str, process: str) -> int:
         """Process id of `superlink`, `gateway`, `run-…` (server) or `vault`, `link` (a node)."""

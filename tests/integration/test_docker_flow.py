@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from server.export.adapter import load_finished
-from simulations.e2e.federation import free_port, wait_until
+from simulations.e2e.federation import COMMAND_POLL_S, free_port, wait_until
 from tests.support.documents import blocks
 from tests.support.paths import ROOT
 
@@ -97,7 +97,7 @@ def test_the_page_from_the_first_file_to_leaving(folder: Path) -> None:
         re.sub(r"port = \d+", f"port = {port}", settings.read_text()) + f"superlink_port = {other}\nmetrics_port = 0\n"
     )
     reader.says("docker compose up -d server")
-    wait_until(lambda: healthy(reader), "the server is healthy", timeout_s=300.0)
+    wait_until(lambda: healthy(reader), "the server is healthy", timeout_s=300.0, poll_s=COMMAND_POLL_S)
     reader.says("export COMPOSE_FILE=docker/compose.yaml\n" + after)
     reader.left.pop(0)
     assert (folder / "north.invite.json").stat().st_mode & 0o077 == 0
@@ -106,7 +106,9 @@ def test_the_page_from_the_first_file_to_leaving(folder: Path) -> None:
     assert "FAILED" not in found and "accepted as north" in found and "its ledger has" in found
     begin, look = reader.left.pop(0).split("docker compose exec north-vault")
     reader.says(begin)
-    reader.run = wait_until(lambda: study_on_offer(reader), "the study is on offer", timeout_s=300.0)
+    reader.run = wait_until(
+        lambda: study_on_offer(reader), "the study is on offer", timeout_s=300.0, poll_s=COMMAND_POLL_S
+    )
     assert reader.run in reader.says("docker compose exec north-vault" + look)
     followed = reader.types(timeout_s=900.0)
     assert "in its own container" in followed and "in the vault's container" in followed

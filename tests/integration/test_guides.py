@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from server.export.adapter import load_finished
-from simulations.e2e.federation import free_port, wait_until
+from simulations.e2e.federation import COMMAND_POLL_S, free_port, wait_until
 from tests.support.documents import blocks, commands
 from tests.support.paths import ROOT
 
@@ -70,7 +70,7 @@ def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: 
     (study,) = blocks(SERVER, "toml")
     (server.folder / "study.toml").write_text(study.replace("= 1000 ", "= 50 "))
     nodes = [enrolled(server, tmp_path, name) for name in ("st-mary", "north", "west")]
-    wait_until(lambda: present(server) == ["north", "st-mary", "west"], "all are present")
+    wait_until(lambda: present(server) == ["north", "st-mary", "west"], "all are present", poll_s=COMMAND_POLL_S)
 
     assert json.loads(server.types(".venv/bin/fedvault-server plan", "--json"))["rounds"] == 4
     server.types(".venv/bin/fedvault-server run")
@@ -78,13 +78,17 @@ def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: 
     server.names["RUN"] = run
     for node in nodes:
         node.names["RUN"] = run
-        wait_until(lambda node=node: run in node.types(".venv/bin/fedvault-node studies"), "the study is on offer")
+        wait_until(
+            lambda node=node: run in node.types(".venv/bin/fedvault-node studies"),
+            "the study is on offer",
+            poll_s=COMMAND_POLL_S,
+        )
         node.types(".venv/bin/fedvault-node show")
         assert "FAILED" not in node.types(".venv/bin/fedvault-node doctor")
         node.types(".venv/bin/fedvault-node approve")
     server.types(".venv/bin/fedvault-server stop")
     server.types(".venv/bin/fedvault-server resume")
-    wait_until(lambda: state(server) == "finished", "the study is finished", timeout_s=600)
+    wait_until(lambda: state(server) == "finished", "the study is finished", timeout_s=600, poll_s=COMMAND_POLL_S)
     history = json.loads(server.types(".venv/bin/fedvault-server show", "--json"))["history"]
     assert [record["outcome"] for record in history] == ["aggregated"] * 4
     assert "finished" in server.types(".venv/bin/fedvault-server logs")
