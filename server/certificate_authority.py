@@ -30,11 +30,11 @@ class Issued:
 
     @property
     def expires(self) -> datetime:
-        """End of its validity."""
+        """Return the end of its validity."""
         return _read(self.certificate).not_valid_after_utc
 
     def due(self, now: datetime) -> bool:
-        """Whether it should be renewed."""
+        """Return whether it should be renewed."""
         return now >= self.expires - RENEW_BEFORE
 
 
@@ -116,7 +116,7 @@ def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None 
 
 
 def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
-    """The public key of a certificate signing request.
+    """Return the public key of a certificate signing request.
 
     Raises:
         SettingsError: it is none, its signature is wrong, or its key is not an elliptic-curve key on P-384.
@@ -132,7 +132,7 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
 
 
 def public_pem(key: ec.EllipticCurvePublicKey) -> str:
-    """A public key as text; names a node in the run store and in Flower."""
+    """Return a public key as text, which identifies a node in the run store and in Flower."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
 
 

@@ -1,4 +1,4 @@
-"""Names that earlier versions wrote into checkpoints and the run store, replaced by today's on reading.
+"""Replaces names that earlier versions wrote into checkpoints and the run store, on reading.
 
 Files already written stay as they are; nothing else in the server knows the earlier names.
 """

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 def supervise(home: Home) -> None:
-    """Supervise until SIGTERM.
+    """Keep the server's processes running until SIGTERM.
 
     Raises:
         RunError: the server runs already.
@@ -45,13 +45,13 @@ class SupervisedProcesses:
         return children
 
     def _should_rotate(self) -> bool:
-        """Decide whether Flower's database is to be begun anew: it grows with every update and never shrinks.
+        """Decide whether Flower's database is to be started afresh: it grows with every update and never shrinks.
 
         The first call takes the SuperLink out of what is wanted, so that it is stopped; the next one deletes its files.
         """
         if self._rotating:
             remove_database(self._home)
-            log.info("Flower's database was begun anew.")
+            log.info("Flower's database was started afresh.")
             self._rotating = False
         elif flower_bytes(self._home) > self._limit:
             self._rotating = True

@@ -1,4 +1,4 @@
-"""`server.toml` and the folder it lies in: where the coordination server keeps its things."""
+"""`server.toml`, and the folder in which the coordination server keeps everything."""
 
 import secrets
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ SECRET_BYTES = 32
 
 
 class ServerSettings(Section):
-    """The whole file."""
+    """The settings in `server.toml`."""
 
     hosts: tuple[str, ...] = Field(min_length=1)
     """Host names and addresses that nodes use; the first one goes into invites."""
-    listen: str = "0.0.0.0"  # noqa: S104 - the one door that is meant to be reached
+    listen: str = "0.0.0.0"  # noqa: S104 - the one port that is meant to be reached
     """Address the gateway listens on."""
     port: int = Field(default=8443, ge=1, le=65535)
     """Port of the gateway."""
@@ -34,7 +34,7 @@ class ServerSettings(Section):
     requests_per_s: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     """Requests per second and node, in the long run."""
     flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
-    """Flower's own database keeps every update; above this size it is begun anew between runs."""
+    """Flower's own database keeps every update; above this size it is started afresh between runs."""
     evaluation: str = ""
     """A table that the server's operator owns, to measure every round on; with the columns of the study's task."""
     evaluation_columns: dict[str, str] = Field(default_factory=dict)
@@ -43,38 +43,38 @@ class ServerSettings(Section):
 
 @dataclass(frozen=True)
 class Home:
-    """The server's folder."""
+    """The server's folder, and the place of everything in it."""
 
     folder: Path
 
     @property
     def config(self) -> Path:
-        """Its settings."""
+        """Return the path of server.toml."""
         return self.folder / "server.toml"
 
     @property
     def keys(self) -> Path:
-        """Authority, certificates and secrets."""
+        """Return the folder of authority, certificates and secrets."""
         return self.folder / "keys"
 
     @property
     def runs(self) -> Path:
-        """Checkpoints and finished adapters by run."""
+        """Return the folder of checkpoints and finished adapters, by run."""
         return self.folder / "runs"
 
     @property
     def flower(self) -> Path:
-        """Flower's own database."""
+        """Return the folder of Flower's own database."""
         return self.folder / "flower"
 
     @property
     def running(self) -> Path:
-        """Lock and state of the supervisor."""
+        """Return the folder of the supervisor's lock and state."""
         return self.folder / "run"
 
     @property
     def logs(self) -> Path:
-        """One file per process."""
+        """Return the folder of logs, one file per process."""
         return self.folder / "logs"
 
     def settings(self) -> ServerSettings:
@@ -90,15 +90,15 @@ class Home:
         return parse(ServerSettings, read_toml(self.config), where=str(self.config))
 
     def database(self) -> str:
-        """URL of the run store."""
+        """Return the URL of the run store."""
         return self.settings().database or f"sqlite:///{(self.folder / 'fedvault.db').resolve()}"
 
     def secret(self) -> str:
-        """What a process must know to talk to Flower on this machine; made at first use, this user's alone."""
+        """Return the secret of requests to Flower on this machine; made at first use, readable by this user alone."""
         return _secret(self.keys / "loopback.secret")
 
     def superexec_secret(self) -> bytes:
-        """What a process must know to take a run's task from Flower."""
+        """Return the secret with which a process takes a run's task from Flower."""
         return _secret(self.keys / "superexec.secret").encode()
 
 

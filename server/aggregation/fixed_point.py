@@ -27,7 +27,7 @@ class FixedPointSum:
         self.count = 0
 
     def add(self, vector: NDArray[np.float32]) -> None:
-        """Fold one vector in.
+        """Add one vector.
 
         Raises:
             PeerError: wrong shape, not finite, or so large that the sum could overflow. The sum stays as it was.
@@ -47,5 +47,5 @@ class FixedPointSum:
         self.count += 1
 
     def mean(self) -> NDArray[np.float64]:
-        """The mean of what was added."""
+        """Return the mean of the vectors added so far."""
         return np.ldexp(self._total.astype(np.float64), -FRACTION_BITS) / max(1, self.count)

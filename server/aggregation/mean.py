@@ -1,12 +1,10 @@
-"""The plain mean of what was sent.
+"""Combines updates by their plain mean.
 
 With A the same everywhere (FFA-LoRA, Sun et al. 2024, arXiv:2403.12313), mean(B_k) A is exactly the mean of B_k A;
 factors of IA3 and linear heads are as linear. Where A is trained too (FedIT, Zhang et al. 2024, arXiv:2305.05644) the
 product of two means only approximates the mean of the products. Weights are uniform: whether a site's records count by
 their number is decided where they are divided (`federation.typical_size`).
 """
-
-from typing import ClassVar
 
 import numpy as np
 
@@ -15,17 +13,15 @@ from shared.protocol.messages import Vector
 
 
 class UniformMean:
-    """Uniform mean of the changes, added to the current adapter."""
-
-    linear: ClassVar[bool] = True
+    """Adds the uniform mean of the updates to the current adapter."""
 
     def __init__(self, length: int) -> None:
         self._sum = FixedPointSum(length)
 
     def add(self, update: Vector) -> None:
-        """Fold one change in."""
+        """Add one update."""
         self._sum.add(update)
 
     def result(self, current: Vector) -> Vector:
-        """Current adapter plus mean change, rounded to float32 once."""
+        """Return the current adapter plus the mean update, rounded to float32 once."""
         return (current.astype(np.float64) + self._sum.mean()).astype(np.float32)

@@ -1,6 +1,6 @@
-"""What an aggregation method must do, and the registry of them."""
+"""The interface of an aggregation method, and the registry of methods."""
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from server.aggregation.mean import UniformMean
 from shared.protocol.messages import Vector
@@ -9,18 +9,15 @@ from shared.protocol.messages import Vector
 class Aggregation(Protocol):
     """Collects one round's updates."""
 
-    linear: ClassVar[bool]
-    """Whether the result depends on the updates only through their sum, as secure aggregation requires."""
-
     def add(self, update: Vector) -> None:
-        """Fold one accepted update in."""
+        """Add one accepted update."""
         ...
 
     def result(self, current: Vector) -> Vector:
-        """The next global adapter."""
+        """Return the next global adapter."""
         ...
 
 
 def start(method: str, length: int) -> Aggregation:
-    """A fresh collection for one round."""
+    """Start a new collection for one round."""
     return {"ffa": UniformMean, "fedit": UniformMean}[method](length)

@@ -50,7 +50,7 @@ def start(
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Start everything: gateway, Flower's SuperLink behind it, and whatever run is wanted. Ctrl-C stops it cleanly."""
+    """Start everything: gateway, Flower's SuperLink behind it, and the run that is wanted. Ctrl-C stops it cleanly."""
     from server.processes import supervise
     from shared.logs import configure
     from shared.supervisor import detach as run_in_background

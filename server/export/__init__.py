@@ -1,1 +1,4 @@
-"""A finished adapter: `adapter`, `model_card`, `loading_code`."""
+"""Hands out a finished adapter.
+
+In reading order: `adapter` (writes and loads it), `model_card` (the card beside it), `loading_code` (the card's code).
+"""

@@ -1,6 +1,6 @@
-"""Hand out a finished adapter: PEFT's own format for the base model, safetensors for the head, and the study beside it.
+"""Hands out a finished adapter: PEFT's own format for the base model, safetensors for the head, the study beside it.
 
-Or hand out a complete model, with the adapter in its weights, which plain transformers loads.
+It can also write a complete model, with the adapter in its weights, which plain transformers loads.
 """
 
 import json
@@ -87,13 +87,13 @@ def merge(exported: Path, folder: Path) -> None:
 
 
 class FinishedModel:
-    """A trained model that answers."""
+    """A trained model that answers rows of the study's task."""
 
     def __init__(self, study: Study, model: AdaptedModel) -> None:
         self.study, self._model = study, model
 
     def predict(self, rows: Mapping[str, Sequence[Cell]]) -> list[Any]:
-        """What the model answers to each row: a label, a rating, a text, as the task has it.
+        """Return the model's answer to each row: a label, a rating or a text, as the task has it.
 
         Args:
             rows: cells by column of the task, without the columns of answers, as in {"text": ["What a day!"]}; images
@@ -112,16 +112,16 @@ class FinishedModel:
         blank = {column.name: [b"" if column.media else ""] * count for column in kind.columns}
         records = kind.encode({**blank, **rows}, kind.processor(self._model.base_files)).records
         records = replace(records, usable=np.ones(count, dtype=bool))
-        found: dict[int, Any] = {}
+        answers: dict[int, Any] = {}
         device, tokens = next(self._model.parameters()).device, self.study.performance.micro_batch_tokens
         with torch.no_grad():
             for part in physical(shapes(records, kind.fills), np.arange(count), tokens=tokens, fixed=kind.fixed_tokens):
                 batch = collate(records, part, kind.fills, device)
-                found |= zip(part, kind.predict(self._model, batch, records, part), strict=True)
-        return [found[row] for row in range(count)]
+                answers |= zip(part, kind.predict(self._model, batch, records, part), strict=True)
+        return [answers[row] for row in range(count)]
 
     def classify(self, texts: list[str]) -> list[str]:
-        """The most likely label of each text.
+        """Return the most likely label of each text.
 
         Raises:
             SettingsError: the study's task gives no single label to a text.
@@ -164,7 +164,7 @@ def _read(folder: Path) -> _Exported:
 
 
 def _as_published(study: Study, base_files: BaseModelFiles) -> PreTrainedModel:
-    """The base model with its own settings: dropouts that are off while we train are its user's to decide."""
+    """Load the base model with its own settings: dropouts that are off while we train are its user's to decide."""
     kind = task_kind(study.task)
     model: PreTrainedModel = kind.auto.from_pretrained(
         base_files.directory, use_safetensors=True, local_files_only=True, dtype=torch.float32

@@ -1,4 +1,4 @@
-"""Code without FedVault that loads what was trained, for the model card: as an adapter on its base, or merged.
+"""Writes code for the model card that loads the result without FedVault: as an adapter on its base, or merged.
 
 server/export/README.md shows the same lines and a test runs them, from `tests/snippets`.
 """
@@ -10,7 +10,7 @@ from shared.study.tasks import CausalLanguageModel, SequenceClassification, Sequ
 from shared.tasks.registry import task_kind
 
 BASE, ADAPTER, MERGED = "base", "adapter", "model"
-"""What the code calls the folder of the base model, of the adapter, and of a merged model."""
+"""Names in the code for the folder of the base model, of the adapter, and of a merged model."""
 FEATURES = """\
 states, mask = model(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
 features = 4 * torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1), dim=-1)
@@ -19,7 +19,7 @@ scores = features @ head["weight"].T + head["bias"]
 
 
 def code(study: Study, *, merged: bool) -> str:
-    """Python that loads the result in plain libraries and, where a few lines can, uses it.
+    """Return Python that loads the result in plain libraries and, where a few lines can, uses it.
 
     Args:
         study: as it was trained.
@@ -45,7 +45,7 @@ def code(study: Study, *, merged: bool) -> str:
 def _classify(task: SequenceClassification) -> str:
     texts = '["A good day.", "A bad film, far too long."]'
     second = ', ["What a day!", "What a film!"]' if task.pair else ""
-    told = {
+    printing = {
         "single-label": 'labels = json.loads(Path("OWN/fedvault.json").read_text())["study"]["task"]["labels"]\n'
         "print([labels[best] for best in scores.argmax(1)])\n",
         "multi-label": 'labels = json.loads(Path("OWN/fedvault.json").read_text())["study"]["task"]["labels"]\n'
@@ -54,10 +54,12 @@ def _classify(task: SequenceClassification) -> str:
         'lowest, highest = task["rating_range"]\n'
         "print([lowest + (highest - lowest) * (min(max(x, -1), 1) + 1) / 2 for x in scores[:, 0].tolist()])\n",
     }
-    return f'batch = tokenizer({texts}{second}, padding=True, return_tensors="pt")\n' + FEATURES + told[task.problem]
+    return (
+        f'batch = tokenizer({texts}{second}, padding=True, return_tensors="pt")\n' + FEATURES + printing[task.problem]
+    )
 
 
-def _go_on(task: CausalLanguageModel) -> str:
+def _generate(task: CausalLanguageModel) -> str:
     if task.form == "chat":
         asked = (
             'asked = [{"role": "user", "content": "What is a good day?"}]\n'
@@ -68,22 +70,22 @@ def _go_on(task: CausalLanguageModel) -> str:
         end = r"\n" if task.form == "prompt-response" else ""
         asked = f'prompt = tokenizer("What is a good day?{end}", return_tensors="pt")\n'
     return (
-        f"{asked}said = model.generate(**prompt, max_new_tokens=40, do_sample=False)\n"
-        'print(tokenizer.decode(said[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))\n'
+        f"{asked}output = model.generate(**prompt, max_new_tokens=40, do_sample=False)\n"
+        'print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))\n'
     )
 
 
 def _translate(task: SequenceToSequence) -> str:
     return (
         f'source = tokenizer("{task.prefix}A good day.", return_tensors="pt")\n'
-        f"said = model.generate(**source, max_new_tokens={task.max_target_length}, do_sample=False, num_beams=1)\n"
-        "print(tokenizer.decode(said[0], skip_special_tokens=True))\n"
+        f"output = model.generate(**source, max_new_tokens={task.max_target_length}, do_sample=False, num_beams=1)\n"
+        "print(tokenizer.decode(output[0], skip_special_tokens=True))\n"
     )
 
 
 USES: dict[str, Callable[..., str]] = {
     "sequence-classification": _classify,
-    "causal-lm": _go_on,
+    "causal-lm": _generate,
     "seq2seq": _translate,
 }
 """By kind of task, what to do with `model`, and with `tokenizer` and `head` if it is needed; OWN is where both lie."""

@@ -1,4 +1,4 @@
-"""The card beside a finished adapter: what it was trained on, by how many, under which privacy, how to load it."""
+"""Writes the card beside a finished adapter: base model, organisations, privacy, figures, and how to load it."""
 
 import math
 from collections import Counter
@@ -16,28 +16,29 @@ from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 
 PAID_FOR = frozenset({Status.FAILED.name.lower(), Status.LOST.name.lower()})
-"""Answers without an update that a node gives after it has paid; every other one comes before."""
+"""Codes that a node answers with after it has paid; every other refusal comes before."""
 Asked = Sequence[tuple[int, Sequence[int]]]
+"""Round and nodes of every time that a round was begun."""
 
 
 def write_card(
     folder: Path, run: str, study: Study, state: State, *, names: Mapping[int, str], asked: Asked = ()
 ) -> None:
-    """Write README.md, as model hubs show it."""
+    """Write the card as README.md, which model hubs show."""
     write_atomically(folder / "README.md", card(run, study, state, names=names, asked=asked).encode())
 
 
 def rounds_paid(
     records: Sequence[dict[str, Any]], *, names: Mapping[int, str], asked: Asked = ()
 ) -> dict[str, set[int]]:
-    """Rounds that each node may have paid for: all it was asked in, but those it refused for a public reason.
+    """Return the rounds that each node may have paid for: all it was asked in, but those it refused in time.
 
     Guarantee: a round that failed, was lost, came late or was rejected counts like one that was accepted.
 
     Args:
         records: of finished rounds.
         names: of nodes by number; one node may have had several.
-        asked: round and nodes of every time that a round was begun: one whose process died may have been paid for.
+        asked: every time that a round was begun: one whose process died may have been paid for.
     """
     begun = [*asked, *((record["round"], record["asked"]) for record in records)]
     times = Counter((number, node) for number, nodes in asked for node in nodes)
@@ -47,30 +48,22 @@ def rounds_paid(
         for entry in record["refused"]
         if entry["status"] not in PAID_FOR and times[record["round"], entry["node"]] <= 1
     }
-    found: dict[str, set[int]] = {}
+    paid: dict[str, set[int]] = {}
     for number, nodes in begun:
         for node in nodes:
-            rounds = found.setdefault(names.get(node, str(node)), set())
+            rounds = paid.setdefault(names.get(node, str(node)), set())
             if (number, node) not in refused:
                 rounds.add(number)
-    return {name: rounds for name, rounds in found.items() if rounds}
+    return {name: rounds for name, rounds in paid.items() if rounds}
 
 
 def card(run: str, study: Study, state: State, *, names: Mapping[int, str], asked: Asked = ()) -> str:
-    """The card as Markdown; organisations are numbered, not named.
+    """Return the card as Markdown; organisations are numbered, not named.
 
-    What a node has spent is the most that the server can tell: a round that was lost on the way is paid for all the
-    same. What counts is the node's own signed receipt.
+    A node's spending is the most that the server can tell: a round that was lost on the way is paid for nevertheless.
+    What counts is the node's own signed receipt.
     """
-    paid = rounds_paid(state.records, names=names, asked=asked)
     trained = {names.get(node, str(node)) for record in state.records for node in record["accepted"]}
-    planned = plan(study.privacy, steps=study.total_steps)
-    lines = []
-    for number, name in enumerate(sorted(paid), start=1):
-        rounds = len(paid[name])
-        spent = epsilon_rdp([planned.release(rounds * study.training.local_steps)], study.privacy.delta)
-        # rounded up: it is a bound
-        lines.append(f"| {number} | {rounds} | {math.ceil(spent * 1000) / 1000:.3f} | {study.privacy.delta:g} |")
     measured = state.evaluations.get(str(state.round)) or {}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items() if isinstance(value, float))
     return f"""---
@@ -87,20 +80,7 @@ A `{study.adapter.method}` adapter for `{study.model.shown_source}` (fingerprint
 by {len(trained)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Task:
 {_task(study)}.
 
-## Privacy
-
-For every organisation and every {study.privacy.unit} it trained on, all that it sent in this run is differentially
-private with respect to adding or removing that {study.privacy.unit}: Gaussian noise of {planned.noise_multiplier:.3f}
-times the clipping norm on Poisson samples at rate {planned.sampling_rate:g}, {study.total_steps} steps at most. The
-declared budget is epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}. Each node's (epsilon, delta), at
-most, from every round that it was asked for and did not refuse before it would have cost anything:
-
-| organisation | rounds | epsilon | delta |
-|---|---|---|---|
-{chr(10).join(lines)}
-
-Whether a round that never arrived was paid for, only the node knows: its own signed receipt says what it spent. What
-this does not cover: one person with records at two organisations spends at both.
+{_privacy(study, rounds_paid(state.records, names=names, asked=asked))}
 
 ## Measured
 
@@ -123,12 +103,35 @@ With FedVault, which checks that the base model is the one this was trained on:
 ```python
 from server.export.adapter import load_finished
 
-print(load_finished("adapter").predict({{{_asked(study)}}}))
+print(load_finished("adapter").predict({{{_question(study)}}}))
 ```
 """
 
 
-def _asked(study: Study) -> str:
+def _privacy(study: Study, paid: Mapping[str, set[int]]) -> str:
+    schedule, lines = plan(study.privacy, steps=study.total_steps), []
+    for number, name in enumerate(sorted(paid), start=1):
+        rounds = len(paid[name])
+        spent = epsilon_rdp([schedule.release(rounds * study.training.local_steps)], study.privacy.delta)
+        # rounded up: it is a bound
+        lines.append(f"| {number} | {rounds} | {math.ceil(spent * 1000) / 1000:.3f} | {study.privacy.delta:g} |")
+    return f"""## Privacy
+
+For every organisation and every {study.privacy.unit} it trained on, all that it sent in this run is differentially
+private with respect to adding or removing that {study.privacy.unit}: Gaussian noise of {schedule.noise_multiplier:.3f}
+times the clipping norm on Poisson samples at rate {schedule.sampling_rate:g}, {study.total_steps} steps at most. The
+declared budget is epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}. Each node's (epsilon, delta), at
+most, from every round that it was asked for and did not refuse before it would have cost anything:
+
+| organisation | rounds | epsilon | delta |
+|---|---|---|---|
+{chr(10).join(lines)}
+
+Whether a round that never arrived was paid for, only the node knows: its own signed receipt says what it spent. What
+this does not cover: one person with records at two organisations spends at both."""
+
+
+def _question(study: Study) -> str:
     kind = task_kind(study.task)
     asked = [column for column in kind.columns if column.name not in kind.answers]
     cells = {column.name: "Path(file).read_bytes()" if column.media else '"…"' for column in asked}

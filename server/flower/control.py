@@ -55,7 +55,7 @@ class FlowerNode:
 
     @property
     def present(self) -> bool:
-        """Whether the node is connected now."""
+        """Return whether the node is connected now."""
         return self.status == "online"
 
 

@@ -61,7 +61,7 @@ class Arriving:
 
 
 class GuardedGrid(HttpGrid):
-    """Flower's Grid, with the secret, and without its patience.
+    """Flower's Grid, with the secret, and without its long waits.
 
     Flower announces a reply before its bytes are there, and its own Grid then waits up to two hours for them: one node
     that stops in the middle would hold up everybody. It also believes what the reply's own bytes say of who sent it.

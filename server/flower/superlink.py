@@ -30,7 +30,7 @@ HOST = "127.0.0.1"
 
 
 class Guarded:
-    """An application behind a secret.
+    """Lets only requests with a secret through to an application.
 
     Guarantee: nothing of the SuperLink answers a request without the secret, also not on loopback.
     """
@@ -39,10 +39,10 @@ class Guarded:
         self._app, self._secret = app, secret.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass on, or answer 404."""
+        """Pass the request on, or answer 404."""
         if scope["type"] == "http":
-            found = [value for name, value in scope["headers"] if name == SECRET_HEADER.encode()]
-            if len(found) != 1 or not hmac.compare_digest(found[0], self._secret):
+            secrets = [value for name, value in scope["headers"] if name == SECRET_HEADER.encode()]
+            if len(secrets) != 1 or not hmac.compare_digest(secrets[0], self._secret):
                 await PlainTextResponse("not found\n", 404)(scope, receive, send)
                 return
         elif scope["type"] != "lifespan":
@@ -65,12 +65,12 @@ def remove_newer_database(home: Home) -> None:
     before = record.read_text() if record.exists() else installed
     if Version(before) > Version(installed):
         remove_database(home)
-        log.warning("Flower's database was begun anew: Flower %s wrote it, and %s is installed.", before, installed)
+        log.warning("Flower's database was started afresh: Flower %s wrote it, and %s is installed.", before, installed)
     write_atomically(record, installed.encode())
 
 
 def build_superlink(home: Home) -> ASGIApp:
-    """Flower's application with node keys required, process isolation, and the guard around it."""
+    """Return Flower's application with node keys required, process isolation, and the guard around it."""
     home.flower.mkdir(parents=True, exist_ok=True, mode=0o700)
     remove_newer_database(home)
     port = home.settings().superlink_port
@@ -102,7 +102,7 @@ def build_superlink(home: Home) -> ASGIApp:
 
 
 def serve(home: Home) -> None:
-    """Serve until SIGTERM."""
+    """Serve the SuperLink until SIGTERM."""
     os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
     os.umask(0o077)
     uvicorn.run(

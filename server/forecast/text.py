@@ -7,9 +7,9 @@ from server.forecast.values import NodeForecast, StudyForecast
 from shared.command_line import print_table
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
-SHOWN_NODES = 20
+SHOWN_NODES, NAMED = 20, 5
 UNEQUAL = 1.25
-"""How many times as quiet the mean of the largest nodes is at which leaving out the others is worth saying."""
+"""How many times as quiet the mean of the largest nodes must be for a warning about the others."""
 BOUND = (
     "Ratios are the longest possible signal over the noise, from public numbers. Real signals are far shorter: of the\n"
     "head, 0.02 to 0.12 of that bound in single rounds of digits and of sentiment. The thresholds allow for it."
@@ -168,6 +168,6 @@ def _start(forecast: StudyForecast) -> dict[str, str]:
     return rates
 
 
-def _some(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

@@ -52,7 +52,7 @@ class TypicalSize:
 
     @property
     def helps(self) -> bool:
-        """Whether sites differ so much in size that it is worth a line."""
+        """Return whether sites differ so much in size that it is worth a line."""
         return self.gain > TYPICAL_SIZE_HELPS
 
 
@@ -105,12 +105,12 @@ class StudyForecast:
 
     @property
     def too_few(self) -> bool:
-        """Whether the nodes are fewer than the quorum, so that every round is skipped."""
+        """Return whether the nodes are fewer than the quorum, so that every round is skipped."""
         return len(self.nodes) < self.quorum
 
     @property
     def ratio(self) -> float:
-        """Longest signal over noise over all steps, of the part that decides, for the mean of all nodes."""
+        """Return longest signal over noise over all steps, of the part that decides, for the mean of all nodes."""
         return self.parts[0].study_ratio
 
     def quietest(self, *, least: int = 1) -> tuple[list[NodeForecast], float]:
@@ -123,7 +123,7 @@ class StudyForecast:
 
     @property
     def fits(self) -> bool:
-        """Whether a node with this limit could approve the study."""
+        """Return whether a node with this limit could approve the study."""
         return self.rounds_afforded >= self.rounds
 
     def as_dict(self) -> dict[str, Any]:

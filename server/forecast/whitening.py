@@ -11,7 +11,7 @@ from shared.study.declaration import LINEAR_HEAD_KINDS, Study
 
 @dataclass(frozen=True)
 class Whitening:
-    """How much of the features `training.whitening` could tell from noise."""
+    """The part of the features that `training.whitening` could tell from noise."""
 
     edge: float
     """Share of features' mean square length that a direction has to hold to stand out of the noise."""
@@ -22,12 +22,12 @@ class Whitening:
 
     @property
     def possible(self) -> bool:
-        """Whether noise is so low that whitening is worth a trial."""
+        """Return whether noise is so low that whitening is worth a trial."""
         return self.edge * self.width < STANDS_OUT
 
     @property
     def hopeless(self) -> bool:
-        """Whether noise is so high that whitening has never gained anything there."""
+        """Return whether noise is so high that whitening has never gained anything there."""
         return self.edge * self.width >= DROWNS
 
     def as_dict(self) -> dict[str, Any]:

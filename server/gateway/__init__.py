@@ -1,1 +1,5 @@
-"""The one public port: `proxy`, `client_certificate`, `enrolment`, `metrics`, `process`."""
+"""The one public port of the server.
+
+In reading order: `client_certificate` (who connects), `proxy` (what is forwarded), `enrolment` (how nodes come in),
+`metrics` (what Prometheus sees), `process` (serves them).
+"""

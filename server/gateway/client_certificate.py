@@ -26,10 +26,10 @@ class WithClientCertificate:
 
 
 class ClientCertificateProtocol(H11Protocol):
-    """uvicorn's HTTP protocol, with the certificate of each connection."""
+    """Extends uvicorn's HTTP protocol by the certificate of each connection."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Look at the handshake's result once per connection."""
+        """Read the client's certificate once per connection."""
         super().connection_made(transport)
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None

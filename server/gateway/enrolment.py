@@ -1,4 +1,4 @@
-"""How an organisation comes in: one invite, one key that the node made itself, one certificate."""
+"""Lets organisations in: one invite, one key that the node made itself, one certificate."""
 
 import base64
 import binascii
@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from server.certificate_authority import issue_node, public_pem, requested_key
+from server.certificate_authority import AUTHORITY, issue_node, public_pem, requested_key
 from server.flower.control import Control
 from server.gateway.client_certificate import client_key
 from server.gateway.proxy import TokenBuckets
@@ -35,7 +35,7 @@ NODE_KEY_HEADER = "flwr-public-key"
 
 
 def invite(store: Store, home: Home, name: str, *, lifetime: timedelta = INVITE_LIFETIME) -> Invite:
-    """Write down that a node of this name may come, and make what it needs to find us.
+    """Let a node of this name enrol, and return the invite that it needs.
 
     Guarantee: an invite lets one node in, once, until it expires; only a hash of its token is kept.
     Guarantee: whoever lost the answer may ask again with the same invite and the same key, and with no other.
@@ -46,14 +46,14 @@ def invite(store: Store, home: Home, name: str, *, lifetime: timedelta = INVITE_
     settings, token = home.settings(), secrets.token_urlsafe(TOKEN_BYTES)
     expires = datetime.now(UTC) + lifetime
     store.invite(name, _hash(token), expires)
-    authority = (home.keys / "authority.crt").read_text()
+    authority = (home.keys / f"{AUTHORITY}.crt").read_text()
     return Invite(
         name=name, server=f"{settings.hosts[0]}:{settings.port}", authority=authority, token=token, expires=expires
     )
 
 
 class Enrolment:
-    """Answers enrolment and renewal.
+    """Answers requests for enrolment and renewal.
 
     Args:
         store: invites and nodes.
@@ -69,14 +69,14 @@ class Enrolment:
         self._tries = TokenBuckets(TRIES_PER_S, TRIES_AT_ONCE, lambda: now().timestamp())
 
     def routes(self) -> Sequence[BaseRoute]:
-        """What the gateway answers by itself."""
+        """Return the requests that the gateway answers by itself."""
         return [
             Route(ENROL_PATH, self._answering(self._enrol), methods=["POST"]),
             Route(RENEW_PATH, self._answering(self._renew), methods=["POST"]),
         ]
 
     def admit(self, request: Request) -> str | None:
-        """The node whose certificate a request came with, if it is not revoked and speaks with the same key."""
+        """Return the node whose certificate a request shows, if it is not revoked and the header has the same key."""
         key = client_key(request)
         try:
             shown = base64.b64decode(request.headers.get(NODE_KEY_HEADER, ""), validate=True).decode()
@@ -119,7 +119,7 @@ class Enrolment:
         if known is not None:
             log.info("%s asked again for its certificate.", known.name)
             return self._admitted(known, csr)
-        # looked at first, so that strangers cannot make Flower register their keys
+        # checked first, so that strangers cannot make Flower register their keys
         self._store.check_invite(token, self._now())
         node_id = self._control.register(key)
         try:

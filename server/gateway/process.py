@@ -32,7 +32,7 @@ class Presence:
 
 
 def serve(home: Home) -> None:
-    """Serve until SIGTERM.
+    """Serve the gateway until SIGTERM.
 
     Raises:
         SettingsError: there are no certificates.
@@ -64,9 +64,9 @@ def serve(home: Home) -> None:
 
 
 def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvicorn.Config:
-    """uvicorn with TLS 1.2 or newer, which asks for a client certificate of the federation's own authority.
+    """Return uvicorn's settings: TLS 1.2 or newer, and a client certificate of the federation's own authority.
 
-    A connection without one is taken, for enrolment; the application refuses it everything else.
+    A connection without a certificate is accepted, for enrolment; the application refuses it everything else.
 
     Raises:
         SettingsError: there are no certificates.

@@ -1,6 +1,6 @@
-"""The only door to the SuperLink: a reverse proxy that forwards `/v1/fleet/*` and answers 404 to everything else.
+"""The only way to the SuperLink: a reverse proxy that forwards `/v1/fleet/*` and answers 404 to everything else.
 
-Who may pass is decided by the client certificate: the request must come over a connection whose certificate is the
+The client certificate decides who may pass: the request must come over a connection whose certificate is the
 node's own, and the node must not have been revoked. Enrolment is the one thing that is done without a certificate.
 
 Flower 1.41 serves its unauthenticated Control and Runtime APIs on the Fleet's own port; a SuperLink that nodes can
@@ -56,10 +56,9 @@ class Limits:
     """Longest wait for the SuperLink."""
 
 
-DEFAULT_LIMITS = Limits()
 NOT_FOUND = PlainTextResponse("not found\n", 404)
 Admit = Callable[[Request], str | None]
-"""The name of the node that a request comes from, or None."""
+"""Returns the name of the node that a request comes from, or None."""
 
 
 class TooLarge(Exception):  # noqa: N818 - an answer, not a failure
@@ -68,7 +67,7 @@ class TooLarge(Exception):  # noqa: N818 - an answer, not a failure
 
 def build_gateway(
     upstream: str,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits,
     *,
     admit: Admit,
     headers: Mapping[str, str] | None = None,
@@ -76,7 +75,7 @@ def build_gateway(
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Starlette:
-    """The ASGI application; uvicorn gives it TLS.
+    """Return the ASGI application; uvicorn gives it TLS.
 
     Args:
         upstream: base URL of the SuperLink on loopback.
@@ -146,7 +145,7 @@ class TokenBuckets:
         self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, client: str, tokens_wanted: int = 1) -> bool:
-        """Take tokens; False, and none are taken, if there are not enough."""
+        """Take tokens and return True; if there are not enough, take none and return False."""
         now = self._clock()
         tokens, since = self._clients.pop(client, (float(self._burst), now))
         tokens = min(self._burst, tokens + (now - since) * self._per_second)
@@ -187,9 +186,9 @@ async def _forwarded(request: Request, path: str, limits: Limits, added: Mapping
     except httpx.HTTPError as error:
         log.warning("The SuperLink did not answer: %s", type(error).__name__)
         return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
-    kept = {name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED}
+    forwarded = {name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED}
     return StreamingResponse(
-        upstream.aiter_raw(), upstream.status_code, headers=kept, background=BackgroundTask(upstream.aclose)
+        upstream.aiter_raw(), upstream.status_code, headers=forwarded, background=BackgroundTask(upstream.aclose)
     )
 
 

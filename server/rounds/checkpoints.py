@@ -32,7 +32,7 @@ class State:
     adapter: Vector
     records: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, Any] = field(default_factory=dict)
-    """Evaluation by round number as text."""
+    """Evaluation by round number, as text."""
 
 
 class Checkpoints:
@@ -87,7 +87,7 @@ class Checkpoints:
                 )
             return state
         if numbers:
-            raise RunError(f"Expected a whole checkpoint in {self.folder}, got only damaged ones.")
+            raise RunError(f"Expected a complete checkpoint in {self.folder}, got only damaged ones.")
         return None
 
     def _rounds(self) -> Iterator[int]:

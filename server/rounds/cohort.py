@@ -1,4 +1,4 @@
-"""Which of the nodes present a round asks, where a study asks only some of them.
+"""Draws the nodes that a round asks, where a study asks only some of those present.
 
 A keyed hash of run, round and node decides: over rounds this is as good as random, and it gives the same nodes again
 after a crash, in a simulation to the last bit. A node more or less present changes no other node's place in the order.

@@ -1,4 +1,4 @@
-"""What a study run reports while it goes on."""
+"""The interface through which a study run reports its progress."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol

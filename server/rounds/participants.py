@@ -1,4 +1,4 @@
-"""Who takes part in a round: every node present, or those whose operators have approved the study.
+"""Decides who takes part in a round: every node present, or those whose operators have approved the study.
 
 In a deployment a study is first offered to every node; its operator decides in minutes or days. The first round begins
 when enough have approved and nobody present is still undecided, or has been undecided for longer than a round may take.
@@ -48,7 +48,7 @@ class Participants(Protocol):
 
 
 class AllPresent:
-    """Lets every node take part that is present.
+    """Lets every node that is present take part.
 
     Args:
         grid: Flower's.

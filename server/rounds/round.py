@@ -57,7 +57,7 @@ class Round:
             raise SettingsError(f"Expected at least one node to ask in round {self.number}, got none.")
 
     def admits(self, node: int) -> bool:
-        """Whether this is the first answer of a node that was asked; anything else is rejected here."""
+        """Return whether this is the first answer of a node that was asked; anything else is rejected here."""
         if node not in self.asked:
             self.rejected.append({"node": node, "reason": "stranger"})
             return False
@@ -80,12 +80,12 @@ class Round:
         self.refused.append({"node": node, "status": status})
 
     def closed(self, now: float) -> bool:
-        """Whether there is nothing more to wait for."""
+        """Return whether there is nothing more to wait for."""
         return self._answered >= self.asked or now >= self.deadline
 
     @property
     def reached_quorum(self) -> bool:
-        """Whether the round aggregates."""
+        """Return whether enough updates were accepted to aggregate."""
         return len(self.accepted) >= self.quorum
 
     def record(self, *, bytes_up: int, bytes_down: int, seconds: dict[str, float]) -> RoundRecord:

@@ -1,4 +1,4 @@
-"""How long an update may be for the server to accept it: from the study's public numbers alone."""
+"""Bounds the length of an update that the server accepts, from the study's public numbers alone."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The update filter: accepts a reply, or rejects it with a reason. Nothing a node sends can end a run."""
+"""Accepts a reply, or rejects it with a reason. Nothing a node sends can end a run."""
 
 import math
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Rejected:
 
 
 def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Declined | Rejected:
-    """Judge one reply to one task.
+    """Accept or reject one reply to one task.
 
     Args:
         message: as it came from Flower; may hold an error, or anything.
@@ -107,7 +107,7 @@ def _implausible(update: Vector, task: TrainTask, largest_norm: float) -> Reason
 
 
 def _norm(update: Vector) -> float:
-    """Length in float64, in which no square of a float32 overflows or vanishes: 0 or not finite says so of an entry."""
+    """Return the length in float64, where no square of a float32 overflows or vanishes."""
     total, block = 0.0, np.empty(min(len(update), BLOCK))
     with np.errstate(invalid="ignore"):  # NaNs come in kinds, and converting some of them warns
         for start in range(0, len(update), BLOCK):

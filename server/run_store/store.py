@@ -137,16 +137,14 @@ class Store:
             rows = session.scalars(select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.number))
             return [(read_record(row.record), row.evaluation) for row in rows]
 
-    def record_event(self, kind: str, body: dict[str, Any], *, run: str | None = None) -> None:
-        """Keep an event."""
+    def record_event(self, kind: str, body: dict[str, Any], *, run: str) -> None:
+        """Keep an event of a run."""
         with self._session() as session:
             session.add(EventRow(run=run, time=_now(), kind=kind, body=body))
 
-    def events(self, run: str | None = None, *, after: int = 0) -> list[Event]:
-        """Return events in order, of one run or of all."""
-        query = select(EventRow).where(EventRow.id > after).order_by(EventRow.id)
-        if run is not None:
-            query = query.where(EventRow.run == run)
+    def events(self, run: str, *, after: int = 0) -> list[Event]:
+        """Return a run's events in order, those after a known one."""
+        query = select(EventRow).where(EventRow.run == run, EventRow.id > after).order_by(EventRow.id)
         with self._session() as session:
             return [_event(row) for row in session.scalars(query)]
 
@@ -231,13 +229,13 @@ class Store:
             row.revoked = row.revoked or _now()
 
     def renumber(self, name: str, node_id: int) -> None:
-        """Write down Flower's new number of a node, after Flower's own database was begun anew."""
+        """Write down Flower's new number of a node, after Flower's own database was started afresh."""
         with self._session() as session:
             session.get_one(NodeRow, name).node_id = str(node_id)
             session.merge(NumberRow(node_id=str(node_id), name=name))
 
     def names(self) -> dict[int, str]:
-        """Return the node's name for every number in a round, also one from before Flower's database was begun anew."""
+        """Return the node's name for every number that Flower ever gave, also in a database that is gone."""
         with self._session() as session:
             return {int(row.node_id): row.name for row in session.scalars(select(NumberRow))}
 

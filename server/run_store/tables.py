@@ -64,7 +64,7 @@ class NodeRow(Base):
 
 
 class NumberRow(Base):
-    """A number that Flower ever gave a node: rounds keep numbers, and a database that is begun anew gives others."""
+    """A number that Flower ever gave a node: rounds keep numbers, and a new database gives others."""
 
     __tablename__ = "numbers"
     node_id: Mapped[str] = mapped_column(primary_key=True)

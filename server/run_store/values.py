@@ -45,13 +45,13 @@ class Node:
 
     @property
     def status(self) -> str:
-        """The latest of invited, enrolled, revoked."""
+        """Return the latest of invited, enrolled, revoked."""
         return "revoked" if self.revoked else "enrolled" if self.enrolled else "invited"
 
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened in a run or on the server."""
+    """Something that happened in a run."""
 
     id: int
     run: str | None

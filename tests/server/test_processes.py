@@ -1,4 +1,4 @@
-"""Which processes should run, and when Flower's database is begun anew."""
+"""Which processes should run, and when Flower's database is started afresh."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +18,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def test_flowers_database_is_begun_anew_between_runs_and_never_during_one(
+def test_flowers_database_is_started_afresh_between_runs_and_never_during_one(
     tmp_path: Path, store: Store, make_study: Callable[..., Study]
 ) -> None:
     home = Home(tmp_path)

@@ -5,5 +5,5 @@ tokenizer = AutoTokenizer.from_pretrained("base")
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "adapter").eval()
 asked = [{"role": "user", "content": "What is a good day?"}]
 prompt = tokenizer.apply_chat_template(asked, add_generation_prompt=True, return_tensors="pt", return_dict=True)
-said = model.generate(**prompt, max_new_tokens=40, do_sample=False)
-print(tokenizer.decode(said[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+output = model.generate(**prompt, max_new_tokens=40, do_sample=False)
+print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))

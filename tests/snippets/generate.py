@@ -4,5 +4,5 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("base")
 model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), "adapter").eval()
 prompt = tokenizer("What is a good day?\n", return_tensors="pt")
-said = model.generate(**prompt, max_new_tokens=40, do_sample=False)
-print(tokenizer.decode(said[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))
+output = model.generate(**prompt, max_new_tokens=40, do_sample=False)
+print(tokenizer.decode(output[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))

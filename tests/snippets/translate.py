@@ -4,5 +4,5 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained("base")
 model = PeftModel.from_pretrained(AutoModelForSeq2SeqLM.from_pretrained("base"), "adapter").eval()
 source = tokenizer("A good day.", return_tensors="pt")
-said = model.generate(**source, max_new_tokens=64, do_sample=False, num_beams=1)
-print(tokenizer.decode(said[0], skip_special_tokens=True))
+output = model.generate(**source, max_new_tokens=64, do_sample=False, num_beams=1)
+print(tokenizer.decode(output[0], skip_special_tokens=True))

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.gateway.proxy import DEFAULT_LIMITS, SILENT_FOR_S, Limits, TokenBuckets, Visitors, build_gateway
+from server.gateway.proxy import SILENT_FOR_S, Limits, TokenBuckets, Visitors, build_gateway
 
 FORBIDDEN = [
     "/",
@@ -52,13 +52,13 @@ class Superlink:
         return JSONResponse({"ok": True}, headers={"x-flower": "yes", "keep-alive": "5"})
 
 
-def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits = DEFAULT_LIMITS) -> list[httpx.Response]:
+def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits | None = None) -> list[httpx.Response]:
     """Send raw requests through a gateway, as a client that is not polite would."""
 
     async def run() -> list[httpx.Response]:
         gateway = build_gateway(
             "http://superlink",
-            limits,
+            limits or Limits(),
             admit=lambda _request: "ward-7",
             transport=httpx.ASGITransport(superlink.app),
             clock=lambda: 0.0,
@@ -185,7 +185,7 @@ def test_tokens_come_back_with_time_and_clients_do_not_share_them() -> None:
 
 def test_a_silent_superlink_is_a_503() -> None:
     async def run() -> int:
-        gateway = build_gateway("http://127.0.0.1:9", admit=lambda _request: "ward-7")
+        gateway = build_gateway("http://127.0.0.1:9", Limits(), admit=lambda _request: "ward-7")
         async with (
             gateway.router.lifespan_context(gateway),
             httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://gate") as client,

@@ -70,7 +70,7 @@ def test_a_store_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> No
 
 def test_the_file_is_this_users_alone(tmp_path: Path) -> None:
     with Store(f"sqlite:///{tmp_path / 'fedvault.db'}") as store:
-        store.record_event("x", {})
+        store.record_event("x", {}, run="r-1")
         assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.glob("fedvault.db*"))
     connection = sqlite3.connect(tmp_path / "fedvault.db")
     assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
