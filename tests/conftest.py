@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 
-# one thread for each process, ours and those that tests start: several pytest workers share the cores
+# one thread for each process, ours and those that tests start, and none that waits for others by spinning: several
+# pytest workers share the cores
 os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "FLWR_TELEMETRY_ENABLED": "0"}
-os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # third-party imports warn about themselves
     import flwr.app

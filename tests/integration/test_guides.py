@@ -19,6 +19,7 @@ from tests.support.paths import ROOT
 SERVER, NODE = "server/README.md", "client/README.md"
 PROGRAMS = {".venv/bin/fedvault-server": "server", ".venv/bin/fedvault-node": "client"}
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "200", "OMP_WAIT_POLICY": "passive"}
 CONFIRM = "y\n"
 ROWS = 120
 
@@ -41,7 +42,7 @@ class Reader:
         done = subprocess.run(
             [sys.executable, "-m", PROGRAMS[program], *arguments, *more],
             cwd=self.folder,
-            env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), "COLUMNS": "200", "HOME": str(self.folder)},
+            env=ENVIRONMENT | {"HOME": str(self.folder)},
             input=CONFIRM * 3,
             capture_output=True,
             text=True,

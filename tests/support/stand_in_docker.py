@@ -46,7 +46,8 @@ class Service:
         block = re.sub(r"\\\n", " ", self.dockerfile)
         pairs = [pair for line in re.findall(r"^ENV (.*)$", block, re.M) for pair in re.findall(r"(\w+)=(\S+)", line)]
         found = {**dict(pairs), **self.facts.get("environment", {})}
-        return found | {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": "/src", "COLUMNS": "200"}
+        ours = {"PATH": "/usr/local/bin:/usr/bin:/bin", "PYTHONPATH": "/src", "COLUMNS": "200"}
+        return found | ours | {"OMP_WAIT_POLICY": "passive"}  # other tests run beside it: no thread waits by spinning
 
     @property
     def folders(self) -> list[str]:

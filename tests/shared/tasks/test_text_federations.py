@@ -53,6 +53,7 @@ def test_a_federation_runs_to_its_report(
         "privacy": {"sampling_rate": 0.5},
         "training": {"local_steps": 1},
         "federation": {"rounds": 1, "smallest_declared_size": 4},
+        "performance": {"threads": 1},
         "simulation": {
             "processes": 1,
             "arms": arms,

@@ -28,6 +28,7 @@ def simulated(folder: Path, model: Path, task: dict[str, Any], table: pd.DataFra
         "privacy": {"epsilon": 8.0, "sampling_rate": 0.5},
         "training": {"local_steps": 1},
         "federation": {"rounds": 2, "smallest_declared_size": 4},
+        "performance": {"threads": 1},
         "simulation": {
             "processes": 1,
             "arms": ["majority", "untrained-head", "federated", "without-privacy"],
