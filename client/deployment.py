@@ -1,6 +1,6 @@
-"""Which half of a node this process may see.
+"""Which half of a node runs here.
 
-| `FEDVAULT_SIDE` | where | sees |
+| `FEDVAULT_DEPLOYMENT` | where | sees |
 |---|---|---|
 | not set | a machine that runs both processes | everything |
 | `vault` | the container without a network | records, ledger, socket; no key of the node, no server |
@@ -12,34 +12,34 @@ from enum import StrEnum
 
 from shared.errors import SettingsError
 
-SIDE = "FEDVAULT_SIDE"
+VARIABLE = "FEDVAULT_DEPLOYMENT"
 
 
-class Side(StrEnum):
-    """A half of a node, or both."""
+class Deployment(StrEnum):
+    """What of a node runs here: both halves, or one."""
 
-    WHOLE = ""
+    BOTH = ""
     VAULT = "vault"
     LINK = "link"
 
     @property
     def has_vault(self) -> bool:
         """Whether records and ledger are here."""
-        return self is not Side.LINK
+        return self is not Deployment.LINK
 
     @property
     def has_link(self) -> bool:
         """Whether the node's key and the network are here."""
-        return self is not Side.VAULT
+        return self is not Deployment.VAULT
 
 
-def side() -> Side:
-    """The half that the environment names.
+def deployment() -> Deployment:
+    """Return what the environment says runs here.
 
     Raises:
-        SettingsError: it names none.
+        SettingsError: it says something else.
     """
-    found = os.environ.get(SIDE, "")
-    if found not in set(Side):
-        raise SettingsError(f"Expected {SIDE} to be vault or link, or not set, got {SIDE}={found!r}.")
-    return Side(found)
+    value = os.environ.get(VARIABLE, "")
+    if value not in set(Deployment):
+        raise SettingsError(f"Expected {VARIABLE} to be vault or link, or not set, got {VARIABLE}={value!r}.")
+    return Deployment(value)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli.options import NODE_TOML, AsJson, Config, chosen_dataset, declared_study, open_review
+from client.cli.options import NODE_TOML, AsJson, Config, chosen_dataset, declared_study, node_folders, open_node
 
 
 def doctor(
@@ -18,9 +18,10 @@ def doctor(
     """Find now what would go wrong later. Every failing line says what to do; nothing leaves this machine."""
     from client.operator.doctor import examine
 
-    review = open_review(config)
-    declared = None if study is None else declared_study(review, study)[0]
-    chosen = None if declared is None else chosen_dataset(review, dataset)
+    declared, chosen = None, None
+    if study is not None:
+        node = open_node(config)
+        declared, chosen = declared_study(node, study)[0], chosen_dataset(node, dataset).name
     findings = []
     for finding in examine(config, declared, chosen):
         findings.append(asdict(finding))
@@ -40,11 +41,10 @@ def models(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     They are looked for in `models` beside node.toml, a folder each (config.json, tokenizer, *.safetensors), and among
     installed packages. Nothing is ever downloaded for a study.
     """
-    from client.settings import folders, load_node
     from shared.base_models.locate import on_this_machine
 
-    places = folders(config, load_node(config))
-    rows = [{"fingerprint": one.fingerprint, "folder": str(one.directory)} for one in on_this_machine(places.models)]
+    base_models = on_this_machine(node_folders(config).models)
+    rows = [{"fingerprint": one.fingerprint, "folder": str(one.directory)} for one in base_models]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:  # no table: a terminal would break what is to be copied

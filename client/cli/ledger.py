@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli.options import NODE_TOML, AsJson, Config, open_review
+from client.cli.options import NODE_TOML, AsJson, Config, open_node
 
 
 def backup(
@@ -17,7 +17,7 @@ def backup(
     """Back up ledger, keys and snapshots. Restoring an old one is noticed: the ledger's second copy is not in it."""
     from client.operator.backup import back_up
 
-    back_up(open_review(config), archive)
+    back_up(open_node(config), archive)
     typer.echo(f"{archive}: keep it as you keep the data itself.")
 
 
@@ -32,15 +32,15 @@ def ledger(
     """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
     from client.operator import ledger_report
 
-    review = open_review(config)
+    node = open_node(config)
     if export is not None:
-        typer.echo(f"{export}: {ledger_report.export(review, export)} rows.", err=True)
+        typer.echo(f"{export}: {ledger_report.export(node, export)} rows.", err=True)
     if accept:
-        typer.echo(ledger_report.consequences(review), err=True)
+        typer.echo(ledger_report.consequences(node), err=True)
         if not yes:
             typer.confirm("Go on without what is missing?", abort=True, err=True)
-        ledger_report.go_on(review)
-    report = ledger_report.figures(review)
+        ledger_report.recover(node)
+    report = ledger_report.figures(node)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     elif verify:
@@ -60,7 +60,7 @@ def withdraw(
 
     if not yes:
         typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
-    descendants = withdrawal.withdraw(open_review(config), dataset)
+    descendants = withdrawal.withdraw(open_node(config), dataset)
     typer.echo("Withdrawn. Snapshots and cached activations are deleted. Runs whose adapters descend from its records:")
     print_table([{name.replace("_", " "): value for name, value in asdict(run).items()} for run in descendants])
     typer.echo("Nothing is unlearned by this.")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli.options import NODE_TOML, Config, open_review
+from client.cli.options import NODE_TOML, Config, node_folders, open_node
 
 
 def init(config: Config = NODE_TOML) -> None:
@@ -15,7 +15,7 @@ def init(config: Config = NODE_TOML) -> None:
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(TEMPLATE)
-    with open_review(config).ledger() as ledger:
+    with open_node(config).ledger() as ledger:
         typer.echo(f"{config}: fill in your datasets. The ledger has {ledger.height} rows.")
 
 
@@ -36,12 +36,11 @@ def join(
 
 def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, config: Config = NODE_TOML) -> None:
     """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
-    from client.deployment import side
+    from client.deployment import deployment
     from client.link import membership
-    from client.settings import folders, load_node
     from shared import supervisor
 
-    places = folders(config, load_node(config))
+    places = node_folders(config)
     if membership.left_over(places.link):
         membership.leave(places.link)
         typer.echo("Removed the key of a join that did not come to its end.")
@@ -50,10 +49,16 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     if not yes:
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
     supervisor.stop(places.running)
-    if side().has_vault:
-        review = open_review(config)
-        with review.ledger() as ledger:
-            for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
-                review.reject(ledger, run)
+    if deployment().has_vault:
+        _close_open_runs(config)
     membership.leave(places.link)
     typer.echo(f"Left {member.server}. What was released stays released.")
+
+
+def _close_open_runs(config: Path) -> None:
+    from client.vault.review.review import StudyReview
+
+    node = open_node(config)
+    with node.ledger() as ledger:
+        for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
+            StudyReview(node).reject(ledger, run)

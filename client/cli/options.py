@@ -8,7 +8,9 @@ import typer
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
-    from client.vault.review.review import StudyReview
+    from client.settings import Folders
+    from client.vault.records.dataset import Dataset
+    from client.vault.review.node_files import NodeFiles
     from shared.study.declaration import Study
 
 Config = Annotated[Path, typer.Option("--config", help="The node's settings.")]
@@ -18,35 +20,49 @@ DatasetName = Annotated[str | None, typer.Option("--dataset", help="A dataset of
 NODE_TOML = Path("node.toml")
 
 
-def open_review(config: Path) -> "StudyReview":
-    """Open the review of the node whose settings lie in `config`."""
-    from client.vault.review.review import StudyReview
+def open_node(config: Path) -> "NodeFiles":
+    """Open the node whose settings lie in `config`.
 
-    return StudyReview(config)
+    Raises:
+        SettingsError: they are not there or not valid.
+    """
+    from client.vault.review import node_files
+
+    return node_files.open_node(config)
 
 
-def declared_study(review: "StudyReview", study: str) -> "tuple[Study, str | None]":
+def node_folders(config: Path) -> "Folders":
+    """Return the folders of the node whose settings lie in `config`, for a half that may have no records.
+
+    Raises:
+        SettingsError: they are not there or not valid.
+    """
+    from client.settings import folders, load_node
+
+    return folders(config, load_node(config))
+
+
+def declared_study(node: "NodeFiles", study: str) -> "tuple[Study, str | None]":
     """Read a study from a file, or from an offer together with the run that it was offered for."""
     from shared.study.declaration import load_study
 
     if study.endswith(".toml"):
         return load_study(Path(study)), None
-    offered = review.offers.find(study)
+    offered = node.offers.find(study)
     return offered.study, offered.run
 
 
-def chosen_dataset(review: "StudyReview", dataset: str | None) -> str:
+def chosen_dataset(node: "NodeFiles", name: str | None) -> "Dataset":
     """Return the named dataset, or the only one.
 
     Raises:
-        SettingsError: none was named, and node.toml does not have exactly one.
+        SettingsError: node.toml has none of that name, or none was named and it does not have exactly one.
     """
-    names = list(review.settings.datasets)
-    if dataset is None and len(names) == 1:
-        return names[0]
-    if dataset is None:
-        raise SettingsError(f"Expected --dataset with one of {', '.join(names) or 'none'}, got nothing.")
-    return dataset
+    if name is not None:
+        return node.dataset(name)
+    if len(node.datasets) != 1:
+        raise SettingsError(f"Expected --dataset with one of {', '.join(node.datasets) or 'none'}, got nothing.")
+    return next(iter(node.datasets.values()))
 
 
 def text_of(file: Path) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli.options import NODE_TOML, AsJson, Config
+from client.cli.options import NODE_TOML, AsJson, Config, node_folders
 from shared.environment import QUIET
 
 
@@ -16,11 +16,10 @@ def start(
 ) -> None:
     """Start vault and link; they are started again whenever they die. Ctrl-C stops them cleanly."""
     from client.link.membership import membership
-    from client.settings import folders, load_node
     from shared import supervisor
     from shared.logs import configure
 
-    places = folders(config, load_node(config))
+    places = node_folders(config)
     membership(places.link)
     me = (sys.executable, "-m", "client")
     if detach:
@@ -37,20 +36,18 @@ def start(
 
 def stop(config: Config = NODE_TOML) -> None:
     """Stop vault and link. A round in training is lost and stays paid for."""
-    from client.settings import folders, load_node
     from shared import supervisor
 
-    stopped = supervisor.stop(folders(config, load_node(config)).running)
+    stopped = supervisor.stop(node_folders(config).running)
     typer.echo("Stopped." if stopped else "It was not running.")
 
 
 def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """What runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
-    from client.operator.status import standing
-    from client.settings import folders, load_node
+    from client.operator.status import node_status
     from shared.command_line import print_table
 
-    facts = standing(folders(config, load_node(config)))
+    facts = node_status(node_folders(config))
     if as_json:
         typer.echo(json.dumps(facts, indent=1))
     else:
@@ -62,10 +59,9 @@ def logs(
     config: Config = NODE_TOML,
 ) -> None:
     """The last lines of the node's logs."""
-    from client.settings import folders, load_node
     from shared.supervisor import tail
 
-    tail(folders(config, load_node(config)).logs, follow=follow)
+    tail(node_folders(config).logs, follow=follow)
 
 
 def vault(config: Config = NODE_TOML) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from client.cli.options import NODE_TOML, AsJson, Config, open_review, print_or_write, text_of
+from client.cli.options import NODE_TOML, AsJson, Config, node_folders, open_node, print_or_write, text_of
 from shared.errors import SettingsError
 
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write it; default: print.")]
@@ -21,17 +21,17 @@ def receipt(
     config: Config = NODE_TOML,
 ) -> None:
     """What a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
-    from client.deployment import side
+    from client.deployment import deployment
     from client.link.membership import membership
     from client.operator import receipts
 
-    if not (unsigned or side().has_link):
+    if not (unsigned or deployment().has_link):
         raise SettingsError(
             "Expected --unsigned where the node's key is not.", hint="Then `sign` in the link's container."
         )
-    review = open_review(config)
-    member = None if unsigned else membership(review.folders.link)
-    with review.ledger() as ledger:
+    node = open_node(config)
+    member = None if unsigned else membership(node.folders.link)
+    with node.ledger() as ledger:
         stated = receipts.statement(ledger, run)
     if member is not None:
         stated = receipts.sign(stated, member.key(), member.certificate_path.read_text())
@@ -46,9 +46,8 @@ def sign(
     """Sign a receipt where this node's key is and no ledger: in the link's container."""
     from client.link.membership import membership
     from client.operator import receipts
-    from client.settings import folders, load_node
 
-    member = membership(folders(config, load_node(config)).link)
+    member = membership(node_folders(config).link)
     stated = receipts.read_statement(sys.stdin.read() if file == Path("-") else text_of(file))
     print_or_write(receipts.sign(stated, member.key(), member.certificate_path.read_text()).as_json(), out)
 

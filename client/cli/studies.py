@@ -15,7 +15,7 @@ from client.cli.options import (
     StudyName,
     chosen_dataset,
     declared_study,
-    open_review,
+    open_node,
 )
 from shared.errors import SettingsError
 
@@ -27,8 +27,8 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """Studies that the server showed this node, and how you stand to them."""
     from shared.command_line import print_table
 
-    review = open_review(config)
-    with review.ledger() as ledger:
+    node = open_node(config)
+    with node.ledger() as ledger:
         runs = ledger.state.runs
         rows = [
             {
@@ -39,7 +39,7 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
                 f" of {offered.study.federation.rounds}",
                 "epsilon": offered.study.privacy.epsilon,
             }
-            for offered in review.offers.all()
+            for offered in node.offers.all()
         ]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -52,10 +52,14 @@ def register(
     config: Config = NODE_TOML,
 ) -> None:
     """Enter a dataset's records before any study: who shares a budget is settled now. Needed by within-policy."""
-    review = open_review(config)
-    registration = review.read(dataset)
-    with review.ledger() as ledger:
-        review.register(ledger, registration)
+    from client.vault.review.registering import read_registration
+    from client.vault.review.registering import register as enter
+
+    node = open_node(config)
+    declared = node.dataset(dataset)
+    registration = read_registration(node, declared)
+    with node.ledger() as ledger:
+        enter(node, ledger, declared, registration)
         others = sorted(ledger.state.account(dataset) - {dataset})
         typer.echo(
             f"Registered. Row {ledger.height} of the ledger. Shares records with: {', '.join(others) or 'none'}."
@@ -64,21 +68,23 @@ def register(
 
 def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
-    review = open_review(config)
-    declared, _run = declared_study(review, study)
-    question = review.ask(declared, chosen_dataset(review, dataset))
+    from client.vault.review.review import StudyReview
+
+    node = open_node(config)
+    declared, review = declared_study(node, study)[0], StudyReview(node)
+    summary = review.review(declared, chosen_dataset(node, dataset)).summary
     ways = review.ways_to_send(declared)
     if as_json:
-        typer.echo(json.dumps(asdict(question) | {"bytes_by_way": ways}, indent=1))
+        typer.echo(json.dumps(asdict(summary) | {"bytes_by_way": ways}, indent=1))
         return
-    typer.echo(question.in_words)
+    typer.echo(summary.in_words)
     typer.echo("Bytes that a node sends in a round, this way and others:")
     for way, size in ways.items():
-        chosen = "  <- this study" if way.endswith(f" {question.wire}") else ""
+        chosen = "  <- this study" if way.endswith(f" {summary.wire}") else ""
         typer.echo(f"  {way:<29}{size:>14,}{chosen}")
-    for objection in question.objections:
+    for objection in summary.objections:
         typer.echo(f"The policy says no: {objection}.")
-    if question.epsilon_after > question.epsilon_limit:
+    if not summary.fits:
         typer.echo("The budget says no: it does not fit.")
 
 
@@ -90,17 +96,20 @@ def approve(
     config: Config = NODE_TOML,
 ) -> None:
     """Say yes to one study run: its worst case is earmarked, the records are kept as they are now."""
-    review = open_review(config)
-    declared, offered = declared_study(review, study)
+    from client.vault.review.review import StudyReview
+
+    node = open_node(config)
+    declared, offered = declared_study(node, study)
     named = run or offered
     if named is None:
         raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
-    reviewed = review.review(declared, chosen_dataset(review, dataset))
-    typer.echo(reviewed.question.in_words)
+    review = StudyReview(node)
+    reviewed = review.review(declared, chosen_dataset(node, dataset))
+    typer.echo(reviewed.summary.in_words)
     if not yes:
         # the vault continues meanwhile; whether the study still fits is checked again
         typer.confirm("Approve?", abort=True)
-    with review.ledger() as ledger:
+    with node.ledger() as ledger:
         review.approve(ledger, reviewed, named)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
 
@@ -110,9 +119,11 @@ def reject(
     config: Config = NODE_TOML,
 ) -> None:
     """Say no to a study run, or end one that was approved: what it earmarked and did not use is given back."""
-    review = open_review(config)
-    with review.ledger() as ledger:
-        name = review.reject(ledger, run)
+    from client.vault.review.review import StudyReview
+
+    node = open_node(config)
+    with node.ledger() as ledger:
+        name = StudyReview(node).reject(ledger, run)
     typer.echo(f"{name} is rejected.")
 
 

@@ -7,14 +7,14 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import NodeFiles
 from shared.errors import SettingsError
 from shared.files import private_file
 
 LEFT_OUT = frozenset({"cache", "logs", "run"})
 
 
-def back_up(review: StudyReview, archive: Path) -> None:
+def back_up(node: NodeFiles, archive: Path) -> None:
     """Write a .tar.gz readable by this user alone.
 
     Guarantee: a backup holds no second copy of the ledger's height, so restoring an old one is noticed, not believed.
@@ -24,7 +24,7 @@ def back_up(review: StudyReview, archive: Path) -> None:
     """
     if archive.exists():
         raise SettingsError(f"Expected a new file, {archive} is there.")
-    home = review.folders.home
+    home = node.folders.home
     with (
         private_file(archive) as unfinished,
         tempfile.TemporaryDirectory() as scratch,
@@ -32,16 +32,16 @@ def back_up(review: StudyReview, archive: Path) -> None:
     ):
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
         # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
-        with review.ledger():
-            copies = {path: _consistent(path, Path(scratch)) for path in _kept(review) if path.suffix == ".db"}
-        tar.add(review.config, "node.toml")
-        for path in _kept(review):
+        with node.ledger():
+            copies = {path: _consistent(path, Path(scratch)) for path in _kept(node) if path.suffix == ".db"}
+        tar.add(node.config, "node.toml")
+        for path in _kept(node):
             with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
                 tar.add(copies.get(path, path), Path("home") / path.relative_to(home))
 
 
-def _kept(review: StudyReview) -> list[Path]:
-    home, second_copy = review.folders.home, review.folders.ledger_copy.resolve()
+def _kept(node: NodeFiles) -> list[Path]:
+    home, second_copy = node.folders.home, node.folders.ledger_copy.resolve()
     return [
         path
         for path in sorted(home.rglob("*"))

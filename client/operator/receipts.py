@@ -57,37 +57,28 @@ class Receipt:
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
-def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey, certificate: str) -> Receipt:
-    """Sign what the ledger says of a run.
-
-    Raises:
-        SettingsError: the ledger does not know it.
-    """
-    return sign(statement(ledger, run), key, certificate)
-
-
 def statement(ledger: Ledger, run: str) -> Receipt:
     """What the ledger says of a run, without a key: for a vault that has none.
 
     Raises:
         SettingsError: the ledger does not know it.
     """
-    found = ledger.state.runs.get(run)
-    if found is None:
+    approved = ledger.state.runs.get(run)
+    if approved is None:
         names = ", ".join(ledger.state.runs) or "none"
         raise SettingsError(f"Expected a run of the ledger ({names}), got {run!r}.")
-    per_round = found.per_round
+    per_round = approved.per_round
     if not isinstance(per_round, SubsampledGaussian):
         raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
-    rounds, limit = tuple(sorted(found.attempts)), ledger.state.limit(found.dataset)
-    whole = times(per_round, len(rounds))
+    rounds, limit = tuple(sorted(approved.attempts)), ledger.state.budget(approved.dataset).limit
+    total_release = times(per_round, len(rounds))
     return Receipt(
         fedvault_receipt=VERSION,
         run=run,
-        study_sha256=found.study_sha256,
+        study_sha256=approved.study_sha256,
         rounds_paid=rounds,
-        release=to_dict(whole),
-        epsilon=epsilon_rdp([whole], limit.delta) if rounds else 0.0,
+        release=to_dict(total_release),
+        epsilon=epsilon_rdp([total_release], limit.delta) if rounds else 0.0,
         delta=limit.delta,
         ledger_height=ledger.height,
         ledger_head=ledger.head,

@@ -3,8 +3,8 @@
 import shutil
 from dataclasses import dataclass
 
-from client.vault.ledger.registration import Registry
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import NodeFiles
+from client.vault.review.registering import read_registration
 from shared.errors import DataError, SettingsError
 
 
@@ -21,7 +21,7 @@ class Descendant:
     rounds_paid: int
 
 
-def withdraw(review: StudyReview, dataset: str) -> list[Descendant]:
+def withdraw(node: NodeFiles, dataset: str) -> list[Descendant]:
     """End all training on a dataset's records, also under other names; returns what descends from them.
 
     Guarantee: after a withdrawal no snapshot and no cached activation of its records is left.
@@ -31,33 +31,33 @@ def withdraw(review: StudyReview, dataset: str) -> list[Descendant]:
         DataError: it was never registered, and its records cannot be read to find out what shares them.
         PolicyRefusal: it was withdrawn before.
     """
-    known = dataset in review.state().limits
-    asked = None if known else review.read(dataset)
-    with review.ledger() as ledger:
-        if asked is not None:
+    registered = dataset in node.ledger_state().limits
+    registration = None if registered else read_registration(node, node.dataset(dataset))
+    with node.ledger() as ledger:
+        if registration is not None:
             # only what is registered can be tied to what shares its records, and ended with it
-            Registry(*review.folders.records, ledger.state).enter(ledger, asked, lambda _state: None)
+            node.registry(ledger.state).enter(ledger, registration, lambda _state: None)
         ledger.withdraw(dataset)
         account = ledger.state.account(dataset)
         runs = {name: run for name, run in ledger.state.runs.items() if run.dataset in account}
-    found = [
-        Descendant(name, *_study(review, name), run.dataset, len(run.attempts))
+    descendants = [
+        Descendant(name, *_study(node, name), run.dataset, len(run.attempts))
         for name, run in sorted(runs.items())
         if run.attempts
     ]
     for name in runs:
-        review.approved.forget(name)
+        node.approved.forget(name)
     # of every dataset: whose activations a file holds cannot be told any more, and they are computed again when needed
-    shutil.rmtree(review.folders.cache, ignore_errors=True)
-    return found
+    shutil.rmtree(node.folders.cache, ignore_errors=True)
+    return descendants
 
 
-def _study(review: StudyReview, run: str) -> tuple[str, str]:
+def _study(node: NodeFiles, run: str) -> tuple[str, str]:
     try:
-        study = review.approved.study(run)
+        study = node.approved.study(run)
     except DataError:
         try:
-            study = review.offers.find(run).study
+            study = node.offers.find(run).study
         except SettingsError:
             return "not known any more", "not known any more"
     return study.study.name, study.model.shown_source

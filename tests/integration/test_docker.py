@@ -64,7 +64,7 @@ def test_a_link_sees_the_socket_and_its_key_and_nothing_else(name: str) -> None:
 
 def test_each_container_knows_which_half_of_the_node_it_is() -> None:
     sides = {name: SERVICES[name]["environment"] for name in (*VAULTS, *LINKS)}
-    assert sides == {name: {"FEDVAULT_SIDE": name.split("-")[1]} for name in sides}
+    assert sides == {name: {"FEDVAULT_DEPLOYMENT": name.split("-")[1]} for name in sides}
 
 
 def test_the_server_reads_base_models_and_studies_and_cannot_write_them() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.operator.doctor import examine
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import open_node
 from shared.base_models.locate import find
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Study
@@ -35,7 +35,7 @@ def ward(federation: Federation, tiny_bert: Path) -> str:
 
 def offered(federation: Federation, ward: str, study: Study, run: str) -> None:
     """As if the server had shown it."""
-    StudyReview(federation.config(ward)).offers.receive(StudyOffer(run, study.canonical_json()))
+    open_node(federation.config(ward)).offers.receive(StudyOffer(run, study.canonical_json()))
 
 
 def pinned(tiny_bert: Path) -> dict[str, str]:
@@ -143,7 +143,7 @@ def test_leaving_closes_what_is_open_and_keeps_the_ledger(
     before = json.loads(federation.node(ward, "ledger", "--json"))["rows"]
     assert "What was released stays released" in federation.node(ward, "leave", "--yes")
     after = json.loads(federation.node(ward, "ledger", "--json"))
-    assert after["rows"] == before + 1 and after["datasets"]["ward"]["promised"] == 0
+    assert after["rows"] == before + 1 and after["datasets"]["ward"]["spent_and_earmarked"] == 0
     assert not (federation.config(ward).parent / "node" / "link" / "node.key").exists()
     with pytest.raises(Impatience, match="fedvault-node join INVITE"):
         federation.node(ward, "start")

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from client.deployment import SIDE, side
+from client.deployment import VARIABLE, deployment
 from client.operator.doctor import examine
-from client.operator.status import standing
+from client.operator.status import node_status
 from client.settings import Folders
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import open_node
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
 from shared.errors import SettingsError
@@ -19,18 +19,18 @@ from shared.protocol.invite import read_invite
 @pytest.fixture
 def places(tmp_path: Path) -> Folders:
     (tmp_path / "node.toml").write_text("")
-    return StudyReview(tmp_path / "node.toml").folders
+    return open_node(tmp_path / "node.toml").folders
 
 
 def test_a_half_is_vault_or_link_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
     for name in ("", "vault", "link"):
-        monkeypatch.setenv(SIDE, name)
-        seen[name] = (side().has_vault, side().has_link)
+        monkeypatch.setenv(VARIABLE, name)
+        seen[name] = (deployment().has_vault, deployment().has_link)
     assert seen == {"": (True, True), "vault": (True, False), "link": (False, True)}
-    monkeypatch.setenv(SIDE, "both")
-    with pytest.raises(SettingsError, match="FEDVAULT_SIDE='both'"):
-        side()
+    monkeypatch.setenv(VARIABLE, "both")
+    with pytest.raises(SettingsError, match="FEDVAULT_DEPLOYMENT='both'"):
+        deployment()
 
 
 def test_status_is_asked_of_the_socket_and_of_the_half_that_is_here(
@@ -38,29 +38,29 @@ def test_status_is_asked_of_the_socket_and_of_the_half_that_is_here(
 ) -> None:
     steps = Steps()
     with serving(VaultService(NodeVault(tmp_path / "node.toml", on_step=steps), steps), places.socket):
-        monkeypatch.setenv(SIDE, "vault")
-        found = standing(places)
+        monkeypatch.setenv(VARIABLE, "vault")
+        found = node_status(places)
         assert found["running"] is True and found["vault"]["ledger_rows"] == 0
         assert found["link"] == "in its own container"
-        monkeypatch.setenv(SIDE, "link")
+        monkeypatch.setenv(VARIABLE, "link")
         places.link.mkdir()
         (places.link / "state.json").write_text('{"connected": true}')
-        found = standing(places)
+        found = node_status(places)
         assert found["running"] is True and found["vault"]["busy"] is False
         assert found["local_metrics"] == "in the vault's container"
-    monkeypatch.setenv(SIDE, "vault")
-    assert standing(places)["running"] is False and standing(places)["vault"] is None
-    monkeypatch.delenv(SIDE)
-    assert standing(places)["running"] is False
+    monkeypatch.setenv(VARIABLE, "vault")
+    assert node_status(places)["running"] is False and node_status(places)["vault"] is None
+    monkeypatch.delenv(VARIABLE)
+    assert node_status(places)["running"] is False
 
 
 def test_doctor_examines_one_half(places: Folders, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = tmp_path / "node.toml"
     policy = "epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 60\n"
     config.write_text(f'[datasets.ward]\nsource = "ward.csv"\n{policy}models = ["{"0" * 64}"]\n')
-    monkeypatch.setenv(SIDE, "vault")
+    monkeypatch.setenv(VARIABLE, "vault")
     vault = [finding.check for finding in examine(config)]
-    monkeypatch.setenv(SIDE, "link")
+    monkeypatch.setenv(VARIABLE, "link")
     link = {finding.check: finding for finding in examine(config)}
     assert vault[:3] == ["settings", "ledger", "disk"] and "ward: data" in vault and "membership" not in vault
     assert list(link) == ["settings", "disk", "membership", "vault"]

@@ -20,7 +20,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.link.loop import Link
 from client.link.membership import membership
 from client.settings import folders, load_node
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import open_node
 from client.vault.service.node_vault import NodeVault
 from client.vault.training.trainer import PrivateTrainer
 from server.rounds.participants import OFFER_LIFE_S
@@ -31,6 +31,7 @@ from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply,
 from shared.protocol.update_encoding import Wire, packed_bytes
 from shared.study.sections import Model
 from simulations.e2e.federation import Federation, wait_until
+from tests.support.ledgers import rows_of
 
 pytestmark = pytest.mark.integration
 PATHS = {
@@ -226,8 +227,8 @@ def test_the_whole_wire_of_a_whole_study(
         stop.set()
         running.join(30)
     assert vault.statuses == [Status.TRAINED, Status.FAILED, Status.TRAINED, Status.TRAINED]
-    with StudyReview(config).ledger() as ledger:
-        entered = [(row["kind"], row.get("round")) for row in ledger.rows()]
+    with open_node(config).ledger() as ledger:
+        entered = [(row["kind"], row.get("round")) for row in rows_of(ledger)]
     paid = [(kind, number) for number in range(1, ROUNDS + 1) for kind in ("reserve", "commit")]
     assert entered == [("register", None), ("approve", None), *paid], "the failure is paid for as the updates are"
     history = federation.run(study)["history"]

@@ -1,4 +1,6 @@
 """What records have spent.
 
-`state` (rules without IO), `storage` (SQLite), `ledger`, `record_index`, `registration`, `approval`, `recovery`.
+Without IO: `rows` (values), `budget` (does it fit?), `state` (the rules). On disk: `storage` (SQLite), `lock`,
+`positions`, `outbox`, `ledger`. Entering: `record_index`, `registration`, `approval`. When it does not open: `damage`,
+`recovery`.
 """

@@ -1,37 +1,44 @@
-"""An operator's yes, as a row of the ledger."""
+"""An operator's approval of a study run, as a row of the ledger."""
 
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
 from shared.privacy.noise_schedule import plan
-from shared.privacy.releases import Release
+from shared.privacy.releases import Release, times
 from shared.study.declaration import Study
 
 
-def approve(ledger: Ledger, study: Study, *, dataset: str, run: str) -> None:
-    """Enter an operator's yes to one study run: its whole worst case is earmarked.
+def approve(ledger: Ledger, study: Study, *, dataset: str, run: str, declared: Limit | None = None) -> None:
+    """Enter the approval of one study run: its whole worst case is earmarked.
+
+    Args:
+        ledger: held.
+        study: what is approved.
+        dataset: registered.
+        run: of the study.
+        declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
 
     Raises:
         BudgetError: it does not fit into what the dataset may spend.
         PolicyRefusal: the dataset is unknown or withdrawn, its delta is stricter, or the run was approved before.
     """
-    per_round = check_approval(ledger.state, study, dataset=dataset)
+    per_round = check_approval(ledger.state, study, dataset=dataset, declared=declared)
     rounds = study.federation.rounds
     ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)
 
 
-def check_approval(state: LedgerState, study: Study, *, dataset: str) -> Release:
-    """What one round of the study releases, if these books allow a yes to it.
+def check_approval(state: LedgerState, study: Study, *, dataset: str, declared: Limit | None = None) -> Release:
+    """Return what one round of the study releases, if the ledger has room for the whole study.
 
     Raises:
         BudgetError: it does not fit into what the dataset may spend.
         PolicyRefusal: the dataset is unknown or withdrawn, or its delta is stricter.
     """
-    if dataset not in state.limits:
-        raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
-    limit = state.limit(dataset)
-    if study.privacy.delta > limit.delta:
-        raise PolicyRefusal(f"Expected privacy.delta of at most {limit.delta:g}, got {study.privacy.delta:g}.")
+    state.check_usable(dataset)
+    budget = state.budget(dataset, declared=declared)
+    if study.privacy.delta > budget.limit.delta:
+        raise PolicyRefusal(f"Expected privacy.delta of at most {budget.limit.delta:g}, got {study.privacy.delta:g}.")
     per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)
-    state.check_fits(dataset, rounds=study.federation.rounds, per_round=per_round)
+    budget.check_fits(times(per_round, study.federation.rounds), asked_for="a study")
     return per_round

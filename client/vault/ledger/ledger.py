@@ -15,26 +15,35 @@ without released bytes stays charged and is never tried again.
 | the disk is full | the reservation fails, and with it the round, before any training |
 """
 
-import fcntl
 import hashlib
 import json
-import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, Self
 
-from client.vault.ledger.state import UNDECLARED, DatasetTerms, LedgerState, Limit, records, registration
-from client.vault.ledger.storage import GENESIS, SEE_A_PERSON, body_of, chained, migrate, prepare, speaking
-from shared.errors import FedVaultError, LedgerError
-from shared.files import sync_folder, write_atomically
-from shared.privacy.releases import Release, to_dict
+from client.vault.ledger.lock import ledger_lock
+from client.vault.ledger.outbox import Outbox
+from client.vault.ledger.positions import read_position, server_copy_of, write_position
+from client.vault.ledger.state import replayed
+from client.vault.ledger.storage import (
+    GENESIS,
+    SEE_A_PERSON,
+    StoredRow,
+    body_of,
+    chained,
+    ledger_errors,
+    migrate,
+    open_database,
+    prepare,
+    stored_rows,
+    unbroken,
+)
+from shared.errors import LedgerError
+from shared.privacy.releases import Release, times, to_dict
+from shared.protocol.messages import LedgerPosition
 
 CLOCK_SKEW = timedelta(minutes=10)
-LOCK_POLL_S = 0.02
 
 
 class Ledger:
@@ -46,7 +55,7 @@ class Ledger:
 
     Args:
         path: the database; a new one is made if neither it nor its second copy exists.
-        second: where height and head hash are kept again; on another disk, if there is one.
+        second_copy: where height and head hash are kept again; on another disk, if there is one.
         patience_s: how long to wait for another process to let go of it.
         now: the clock; every row bears its time.
 
@@ -63,9 +72,11 @@ class Ledger:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.path, self._second_copy, self._whole, self._now = path, second_copy, True, now
+        self._outbox = Outbox(path.with_name("outbox"))
+        self._last: datetime | None = None
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         second_copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._lock = lock_of(path.with_name(f"{path.name}.lock"), patience_s=patience_s)
+        self._lock = ledger_lock(path, patience_s=patience_s)
         try:
             self._open()
         except BaseException:
@@ -83,25 +94,41 @@ class Ledger:
         self._database.close()
         self._lock.close()
 
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return len(self._heads) - 1
+
+    @property
+    def head(self) -> str:
+        """Hash of the last row."""
+        return self._heads[-1]
+
+    @property
+    def position(self) -> LedgerPosition:
+        """Where the ledger stands."""
+        return LedgerPosition(self.height, self.head)
+
     def enter(self, row: dict[str, Any]) -> None:
-        """Add a row that the books allow, durably."""
-        self._append(row)
+        """Add a row that the ledger's rules allow, durably.
 
-    def register(
-        self,
-        dataset: str,
-        *,
-        epsilon: float,
-        delta: float,
-        terms: DatasetTerms = UNDECLARED,
-        ties: Iterable[str] = (),
-    ) -> None:
-        """Set the most a dataset may ever spend, and what it is measured in; once."""
-        self._append(records(dataset, ties, None) | registration(dataset, Limit(epsilon, delta), terms))
-
-    def tie(self, dataset: str, others: Iterable[str]) -> None:
-        """Make one account of datasets that share records; one row, whomever it is tied to."""
-        self._append(records(dataset, others, None))
+        Raises:
+            PolicyRefusal: it breaks a rule.
+            LedgerError: it cannot be written, or the clock was set back.
+        """
+        if not self._whole:
+            raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
+        moment = self._moment()
+        self.state.apply(row)
+        body = body_of(row, moment)
+        head = chained(self.head, body)
+        # memory and disk differ until both copies are durable; a failure in between is final for this process
+        self._whole = False
+        with ledger_errors(self.path):
+            self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
+            write_position(self._second_copy, LedgerPosition(self.height + 1, head))
+        self._heads.append(head)
+        self._whole, self._last = True, moment
 
     def approve(self, dataset: str, run: str, *, study_sha256: str, rounds: int, per_round: Release) -> None:
         """Earmark a whole run.
@@ -109,9 +136,10 @@ class Ledger:
         Raises:
             BudgetError: its worst case does not fit beside everything spent and earmarked.
         """
-        self.state.check_fits(dataset, rounds=rounds, per_round=per_round)
+        self.state.check_usable(dataset)
+        self.state.budget(dataset).check_fits(times(per_round, rounds), asked_for="a run")
         row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
-        self._append({"kind": "approve", **row, "per_round": to_dict(per_round)})
+        self.enter({"kind": "approve", **row, "per_round": to_dict(per_round)})
 
     def reserve(self, run: str, number: int) -> None:
         """Charge a round, durably, before anything of it is computed.
@@ -120,20 +148,21 @@ class Ledger:
             BudgetError: the records' account has no room for it, whatever was approved before.
             PolicyRefusal: the run is not approved, is over, or this round had its attempt.
         """
-        self.state.check_round(run)
-        self._append({"kind": "reserve", "run": run, "round": number})
+        approved = self.state.run(run)
+        # records may have tied other spending to the account since the approval
+        budget = self.state.budget(approved.dataset, earmarked=False)
+        budget.check_fits(approved.per_round, asked_for="a round")
+        self.enter({"kind": "reserve", "run": run, "round": number})
 
     def commit(self, run: str, number: int, released: bytes) -> None:
         """Make released bytes durable, then say so in the ledger; only then may they leave."""
-        outbox = self._outbox(run, number)
-        if not outbox.parent.exists():
-            outbox.parent.mkdir(mode=0o700)
-            sync_folder(outbox.parent.parent)
-        write_atomically(outbox, released)
-        self._commit_row(run, number, released)
+        self._outbox.keep(run, number, released)
+        self._enter_commit(run, number, released)
 
     def answer(self, run: str, number: int) -> bytes | None:
-        """What was released for this round, if anything was; entered now if a crash came between bytes and row.
+        """Return what was released for this round, if anything was.
+
+        If a crash came between the bytes and their row, the row is entered now.
 
         Raises:
             LedgerError: the kept bytes are not the ones in the ledger.
@@ -141,28 +170,22 @@ class Ledger:
         approved = self.state.runs.get(run)
         if approved is None or number not in approved.attempts:
             return None
-        outbox, entered = self._outbox(run, number), approved.attempts[number]
-        if not outbox.exists():
+        released, digest = self._outbox.find(run, number), approved.attempts[number]
+        if released is None:
             return None
-        released = outbox.read_bytes()
-        if entered is None:
-            self._commit_row(run, number, released)
-        elif hashlib.sha256(released).hexdigest() != entered:
+        if digest is None:
+            self._enter_commit(run, number, released)
+        elif hashlib.sha256(released).hexdigest() != digest:
             raise LedgerError(f"Expected the released bytes of round {number} of {run!r}, got others.")
         return released
 
-    def lost(self, run: str, number: int) -> bool:
-        """Whether a round was charged and nothing was released."""
-        approved = self.state.runs.get(run)
-        return approved is not None and number in approved.attempts and self.answer(run, number) is None
-
     def close_run(self, run: str) -> None:
         """Give back what a run earmarked and did not use."""
-        self._append({"kind": "close", "run": run})
+        self.enter({"kind": "close", "run": run})
 
     def withdraw(self, dataset: str) -> None:
-        """A tombstone: nothing is trained on this dataset any more."""
-        self._append({"kind": "withdraw", "dataset": dataset})
+        """End all training on a dataset for good."""
+        self.enter({"kind": "withdraw", "dataset": dataset})
 
     def check_server_copy(self, height: int, head: str) -> None:
         """Compare with what the server last saw of this node.
@@ -172,85 +195,59 @@ class Ledger:
         """
         if (height, head) in self.state.accepted:
             return
-        if height > self.height or self._hash_at(height) != head:
+        if not 0 <= height <= self.height or self._heads[height] != head:
             # a person who is to decide has to see it
-            write_atomically(server_copy_of(self.path), json.dumps({"height": height, "head": head}).encode())
+            write_position(server_copy_of(self.path), LedgerPosition(height, head))
             raise LedgerError(
                 f"Expected row {height} as the server saw it, got another history of {self.height} rows.",
                 hint=SEE_A_PERSON,
             )
         server_copy_of(self.path).unlink(missing_ok=True)
 
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """Every row with its height and hash, oldest first."""
-        for height, body, found in self._database.execute("SELECT height, body, hash FROM rows ORDER BY height"):
-            yield {"height": height, "hash": found, **json.loads(body)}
-
     def _open(self) -> None:
         new = not self.path.exists()
         if new and self._second_copy.exists():
             raise LedgerError(f"Expected the ledger {self.path}, its second copy is alone.", hint=SEE_A_PERSON)
-        self._database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        self.path.chmod(0o600)
+        self._database = open_database(self.path)
         try:
-            with speaking(self.path):
+            with ledger_errors(self.path):
                 version = prepare(self._database, self.path)
-            self.height, self.head, self.state = self._verified()
-            with speaking(self.path):
+                rows = list(stored_rows(self._database))
+            self._verify(rows)
+            with ledger_errors(self.path):
                 migrate(self._database, version)
+            if not new:
+                self._check_second_copy()
+            write_position(self._second_copy, self.position)
         except BaseException:
             self._database.close()
             raise
-        self._check_second_copy(new=new)
 
-    def _verified(self) -> tuple[int, str, LedgerState]:
-        height, head, state = 0, GENESIS, LedgerState()
-        self._last: datetime | None = None
-        with speaking(self.path), closing(self._database.cursor()) as cursor:
-            for number, body, found in cursor.execute("SELECT height, body, hash FROM rows ORDER BY height"):
-                if number != height + 1 or chained(head, body) != found:
-                    raise LedgerError(
-                        f"Expected an unbroken ledger in {self.path}, row {height + 1} is not what it was.",
-                        hint=SEE_A_PERSON,
-                    )
-                _enter(state, number, body)
-                height, head = number, found
-                self._last = datetime.fromisoformat(json.loads(body)["time"])
-        return height, head, state
+    def _verify(self, rows: list[StoredRow]) -> None:
+        """Take over what the rows add up to, if each follows from the one before and breaks no rule."""
+        if (whole := len(unbroken(rows))) < len(rows):
+            raise LedgerError(
+                f"Expected an unbroken ledger in {self.path}, row {whole + 1} is not what it was.", hint=SEE_A_PERSON
+            )
+        self.state = replayed(row.body for row in rows)
+        self._heads = [GENESIS, *(row.hash for row in rows)]
+        self._last = datetime.fromisoformat(json.loads(rows[-1].body)["time"]) if rows else None
 
-    def _check_second_copy(self, *, new: bool) -> None:
-        if new or (self.height == 0 and not self._second_copy.exists()):
-            self._write_second_copy(self.height, self.head)
+    def _check_second_copy(self) -> None:
+        second = read_position(self._second_copy)
+        if second is None and self.height == 0 and not self._second_copy.exists():
             return
-        try:
-            kept = json.loads(self._second_copy.read_text())
-            height, head = int(kept["height"]), str(kept["head"])
-        except (OSError, ValueError, KeyError, TypeError):
+        if second is None:
             raise LedgerError(
                 f"Expected the ledger's second copy at {self._second_copy}, got none that can be read.",
                 hint=SEE_A_PERSON,
-            ) from None
+            )
         # one row ahead is a crash between the row and its second copy; anything else is another history
-        if not height <= self.height <= height + 1 or self._hash_at(height) != head:
+        if not second.height <= self.height <= second.height + 1 or self._heads[second.height] != second.head:
             raise LedgerError(
-                f"Expected row {height} or one more, as its second copy says, got {self.height} rows or others.",
+                f"Expected row {second.height} or one more, as its second copy says, got {self.height} rows or others.",
                 hint=f"An older copy was restored, or rows were changed. {SEE_A_PERSON}",
             )
-        self._write_second_copy(self.height, self.head)
-
-    def _append(self, row: dict[str, Any]) -> None:
-        if not self._whole:
-            raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
-        moment = self._moment()
-        self.state.apply(row)
-        body = body_of(row, moment)
-        head = chained(self.head, body)
-        # memory and disk differ until both copies are durable; a failure in between is final for this process
-        self._whole = False
-        with speaking(self.path):
-            self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
-            self._write_second_copy(self.height + 1, head)
-        self.height, self.head, self._whole, self._last = self.height + 1, head, True, moment
 
     def _moment(self) -> datetime:
         moment = self._now()
@@ -262,51 +259,6 @@ class Ledger:
             )
         return moment
 
-    def _commit_row(self, run: str, number: int, released: bytes) -> None:
+    def _enter_commit(self, run: str, number: int, released: bytes) -> None:
         digest = hashlib.sha256(released).hexdigest()
-        self._append({"kind": "commit", "run": run, "round": number, "released_sha256": digest})
-
-    def _write_second_copy(self, height: int, head: str) -> None:
-        write_atomically(self._second_copy, json.dumps({"height": height, "head": head}).encode())
-
-    def _hash_at(self, height: int) -> str | None:
-        if height == 0:
-            return GENESIS
-        found = self._database.execute("SELECT hash FROM rows WHERE height = ?", (height,)).fetchone()
-        return None if found is None else str(found[0])
-
-    def _outbox(self, run: str, number: int) -> Path:
-        name = hashlib.sha256(f"{run}\0{number}".encode()).hexdigest()
-        return self.path.with_name("outbox") / name
-
-
-def lock_of(path: Path, *, patience_s: float = 0.0) -> TextIOWrapper:
-    """Be the only process with this file until it is closed.
-
-    Raises:
-        LedgerError: another process is, and stays so.
-    """
-    file, give_up = path.open("w"), time.monotonic() + patience_s
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            if time.monotonic() >= give_up:
-                file.close()
-                raise LedgerError(f"Expected to be the only process with {path}, another one holds it.") from None
-            time.sleep(LOCK_POLL_S)
-        else:
-            return file
-
-
-def server_copy_of(path: Path) -> Path:
-    """Where the server's word is kept that the ledger at `path` refused."""
-    return path.with_name("echo.json")
-
-
-def _enter(state: LedgerState, height: int, body: str) -> None:
-    try:
-        state.apply(json.loads(body))
-    except (FedVaultError, ValueError, KeyError, TypeError):
-        message = f"Expected a ledger that keeps its own rules, row {height} breaks one."
-        raise LedgerError(message, hint=SEE_A_PERSON) from None
+        self.enter({"kind": "commit", "run": run, "round": number, "released_sha256": digest})

@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from client.vault.ledger.state import IndexDigest
+from client.vault.ledger.rows import IndexDigest
 from shared.errors import LedgerError
 from shared.files import write_private_once
 
@@ -36,8 +36,8 @@ CREATE TABLE IF NOT EXISTS records (
 RESTORE = "Restore it from a backup: without it nobody can tell which records have spent what."
 
 
-class Entered(NamedTuple):
-    """What the index says of a dataset."""
+class Sharing(NamedTuple):
+    """Which datasets share records with one, and where the index stands."""
 
     others: set[str]
     """Datasets that share any of its records, now or ever."""
@@ -54,7 +54,7 @@ class RecordIndex:
     Args:
         path: the database.
         key: the node's secret, from `node_key`.
-        anchor: where the index stood, by the ledger; None if nothing was ever entered.
+        index_digest: where the index stood, by the ledger; None if nothing was ever entered.
 
     Raises:
         LedgerError: it should be there and is not.
@@ -74,39 +74,40 @@ class RecordIndex:
         return [self._hash(text) if text.strip() else b"" for text in texts]
 
     @contextmanager
-    def entering(self, dataset: str, identities: Iterable[bytes]) -> Iterator[Entered]:
+    def entering(self, dataset: str, identities: Iterable[bytes]) -> Iterator[Sharing]:
         """Add a dataset's records, durably when the block ends, and not at all if it fails.
 
         Raises:
             LedgerError: the index is not the one that the ledger knows, or cannot be written.
         """
         with self._open() as database:
-            database.execute("BEGIN IMMEDIATE")
-            (last,) = database.execute("SELECT coalesce(max(batch), 0) FROM records").fetchone()
-            rows = ((found, dataset, last + 1) for found in identities if found)
-            database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", rows)
-            yield Entered(self._sharing(database, dataset), self._stands(database))
+            yield self._add(database, dataset, identities)
             database.execute("COMMIT")
 
-    def look(self, dataset: str, identities: Iterable[bytes]) -> Entered:
-        """What entering these records would say; nothing is kept."""
-        found: list[Entered] = []
+    def look(self, dataset: str, identities: Iterable[bytes]) -> Sharing:
+        """Return what entering these records would say; nothing is kept.
 
-        class _KeepNothingError(Exception):
-            pass
-
-        try:
-            with self.entering(dataset, identities) as entered:
-                found.append(Entered(entered.others, self._index_digest or entered.index_digest))
-                raise _KeepNothingError
-        except _KeepNothingError:
-            return found[0]
+        Raises:
+            LedgerError: the index is not the one that the ledger knows, or cannot be written.
+        """
+        with self._open() as database:
+            sharing = self._add(database, dataset, identities)
+            database.execute("ROLLBACK")
+        return Sharing(sharing.others, self._index_digest or sharing.index_digest)
 
     def known(self, dataset: str) -> set[bytes]:
-        """Identities of everything that was ever entered for a dataset."""
+        """Return the identities of everything that was ever entered for a dataset."""
         with self._open() as database:
-            self._stands(database)
-            return {found for (found,) in database.execute("SELECT hash FROM records WHERE dataset = ?", (dataset,))}
+            self._checked_digest(database)
+            return {digest for (digest,) in database.execute("SELECT hash FROM records WHERE dataset = ?", (dataset,))}
+
+    def _add(self, database: sqlite3.Connection, dataset: str, identities: Iterable[bytes]) -> Sharing:
+        """Begin a transaction that adds a batch of records."""
+        database.execute("BEGIN IMMEDIATE")
+        (last,) = database.execute("SELECT coalesce(max(batch), 0) FROM records").fetchone()
+        rows = ((identity, dataset, last + 1) for identity in identities if identity)
+        database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", rows)
+        return Sharing(self._sharing(database, dataset), self._checked_digest(database))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -118,8 +119,8 @@ class RecordIndex:
         except sqlite3.Error as error:
             raise LedgerError(f"Expected to read and write the record index {self._path}, got: {error}.") from error
 
-    def _stands(self, database: sqlite3.Connection) -> IndexDigest:
-        """Where the chain of batches stands, after comparing it with what the ledger knows."""
+    def _checked_digest(self, database: sqlite3.Connection) -> IndexDigest:
+        """Return how far the chain of batches reaches, if it is the one that the ledger knows."""
         chain, known = _chain(database), self._index_digest
         if known is not None and (known.batches >= len(chain) or chain[known.batches] != known.digest):
             raise LedgerError(
@@ -177,9 +178,9 @@ def _make_key(path: Path) -> None:
 def _chain(database: sqlite3.Connection) -> list[str]:
     """The digest after every batch, beginning with none."""
     parts: defaultdict[int, Any] = defaultdict(hashlib.sha256)
-    for found, dataset, batch in database.execute("SELECT hash, dataset, batch FROM records ORDER BY hash, dataset"):
+    for digest, dataset, batch in database.execute("SELECT hash, dataset, batch FROM records ORDER BY hash, dataset"):
         name = dataset.encode()
-        parts[batch].update(len(name).to_bytes(4, "big") + name + found)
+        parts[batch].update(len(name).to_bytes(4, "big") + name + digest)
     chain = [EMPTY]
     for batch in range(1, max(parts, default=0) + 1):
         chain.append(hashlib.sha256(chain[-1].encode() + parts[batch].digest()).hexdigest())

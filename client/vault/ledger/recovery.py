@@ -15,96 +15,22 @@ import shutil
 import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from client.vault.ledger.ledger import lock_of, server_copy_of
+from client.vault.ledger.damage import LedgerDamage, apply_if_allowed, examine
+from client.vault.ledger.lock import ledger_lock
+from client.vault.ledger.positions import server_copy_of, write_position
 from client.vault.ledger.state import LedgerState
-from client.vault.ledger.storage import GENESIS, SCHEMA, SCHEMA_VERSION, body_of, chained, speaking
-from shared.errors import FedVaultError, LedgerError, SettingsError
-from shared.files import private_file, write_atomically
+from client.vault.ledger.storage import GENESIS, SCHEMA, SCHEMA_VERSION, body_of, chained, ledger_errors, parsed
+from shared.errors import LedgerError, SettingsError
+from shared.files import private_file
 from shared.protocol.messages import LedgerPosition
 
 MAY_LOWER = frozenset({"close", "commit"})
-"""Rows from beyond a break that are not entered again: a forged one of any other kind can only add to what is spent or
+"""Rows after a break that are not entered again: a forged one of any other kind can only add to what is spent or
 forbidden. What was released is found in the outbox."""
-
-
-class Trouble(StrEnum):
-    """Why a person has to look."""
-
-    BROKEN = "rows were changed or are missing"
-    NO_SECOND = "its second copy is gone, older, or cannot be read"
-    SECOND_DIFFERS = "its second copy tells of rows that it does not hold"
-    SERVER_DIFFERS = "the server saw rows that it does not hold"
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row as the file holds it, whatever it says."""
-
-    height: int
-    body: str
-    hash: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """For an export."""
-        said = _said(self.body)
-        return {"height": self.height, "hash": self.hash, **({"body": self.body} if said is None else said)}
-
-
-@dataclass(frozen=True)
-class Condition:
-    """What is left of a ledger."""
-
-    unbroken: list[Row]
-    """From the first one on, as they were entered."""
-    beyond: list[Row]
-    """After the break: what can still be read."""
-    troubles: tuple[Trouble, ...]
-    gone: tuple[LedgerPosition, ...]
-    """Height and head of rows that somebody knows, and that the unbroken ones do not lead to."""
-    rows_are_missing: bool
-    """Whether something is known to be missing that nobody has decided about yet."""
-
-
-def examine(path: Path, second_copy: Path) -> Condition:
-    """Read what can be read of a ledger; the caller holds its lock."""
-    rows, whole = _readable(path)
-    state, head = LedgerState(), GENESIS
-    unbroken: list[Row] = []
-    for row in rows:
-        if row.height != len(unbroken) + 1 or chained(head, row.body) != row.hash or not _applied(state, row.body):
-            break
-        unbroken.append(row)
-        head = row.hash
-    beyond = rows[len(unbroken) :]
-    heads = {0: GENESIS} | {row.height: row.hash for row in unbroken}
-    kept, server_copy = _position(second_copy), _position(server_copy_of(path))
-    troubles = {
-        Trouble.BROKEN: bool(beyond or not whole),
-        Trouble.NO_SECOND: _is_no_help(kept, heads) and bool(rows or second_copy.exists()),
-        Trouble.SECOND_DIFFERS: kept is not None and heads.get(kept.height) != kept.head,
-        Trouble.SERVER_DIFFERS: server_copy is not None
-        and heads.get(server_copy.height) != server_copy.head
-        and (server_copy.height, server_copy.head) not in state.accepted,
-    }
-    # what the server saw of rows whose loss was decided about already is not one more loss
-    decided = max((height for height, _head in state.accepted), default=0)
-    lost_anew = troubles[Trouble.SERVER_DIFFERS] and server_copy is not None and server_copy.height > decided
-    gone = [LedgerPosition(row.height, row.hash) for row in beyond]
-    gone += [kept] if kept is not None and troubles[Trouble.SECOND_DIFFERS] else []
-    gone += [server_copy] if server_copy is not None and troubles[Trouble.SERVER_DIFFERS] else []
-    return Condition(
-        unbroken,
-        beyond,
-        tuple(trouble for trouble, found in troubles.items() if found),
-        tuple(gone),
-        rows_are_missing=troubles[Trouble.BROKEN] or troubles[Trouble.SECOND_DIFFERS] or lost_anew,
-    )
 
 
 def accept(
@@ -114,15 +40,15 @@ def accept(
     datasets: Collection[str],
     patience_s: float = 0.0,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-) -> Condition:
-    """Go on without what is missing, because a person said so; returns what was found.
+) -> None:
+    """Continue without what is missing, because a person said so.
 
     Guarantee: accepting never lowers what is spent, and where rows are known to be missing all training on its records
     ends.
 
     Args:
         path: the ledger.
-        second: its second copy; written anew.
+        second_copy: written anew.
         datasets: every dataset of node.toml: one that the missing rows registered is ended too.
         patience_s: how long to wait for another process to let go of it.
         now: the clock.
@@ -131,11 +57,11 @@ def accept(
         SettingsError: nothing is wrong with it.
         LedgerError: nothing of it can be read, or it cannot be written.
     """
-    with lock_of(path.with_name(f"{path.name}.lock"), patience_s=patience_s), speaking(path):
-        found = examine(path, second_copy)
-        if not found.troubles:
+    with ledger_lock(path, patience_s=patience_s), ledger_errors(path):
+        damage = examine(path, second_copy)
+        if not damage.troubles:
             raise SettingsError("Expected a ledger that waits for a decision, this one is whole.")
-        if not found.unbroken and not found.beyond:
+        if not damage.unbroken and not damage.after_break:
             raise LedgerError(
                 f"Expected rows in the ledger {path}, none can be read.",
                 hint="Restore a backup of [node] home, then accept. Without one nobody knows what was spent: "
@@ -143,33 +69,31 @@ def accept(
             )
         moment = now()
         aside = _set_aside(path, moment)
-        bodies = _decided(found, datasets, aside=aside.name, moment=moment)
+        bodies = _decided(damage, datasets, aside=aside.name, moment=moment)
         _replace(path, bodies)
-        height, head = len(bodies), _head(bodies)
-        write_atomically(second_copy, json.dumps({"height": height, "head": head}).encode())
+        write_position(second_copy, LedgerPosition(len(bodies), _head(bodies)))
         server_copy_of(path).unlink(missing_ok=True)
-    return found
 
 
-def _decided(found: Condition, datasets: Collection[str], *, aside: str, moment: datetime) -> list[str]:
-    """Every body of the new ledger: the unbroken rows to the letter, then what the decision adds."""
-    bodies, state = [row.body for row in found.unbroken], LedgerState()
+def _decided(damage: LedgerDamage, datasets: Collection[str], *, aside: str, moment: datetime) -> list[str]:
+    """Return every body of the new ledger: the unbroken rows to the letter, then what the decision adds."""
+    bodies, state = [row.body for row in damage.unbroken], LedgerState()
     for body in bodies:
-        _applied(state, body)
+        apply_if_allowed(state, body)
     latest = max([moment, *(datetime.fromisoformat(json.loads(body)["time"]) for body in bodies)])
-    for row in _additions(found, state, datasets, aside=aside):
-        # a row that the books do not allow has nothing to add: the run is over, or its records are withdrawn
-        if _applied(state, body := body_of(row, latest)):
+    for row in _additions(damage, state, datasets, aside=aside):
+        # a row that the rules do not allow has nothing to add: the run is over, or its records are withdrawn
+        if apply_if_allowed(state, body := body_of(row, latest)):
             bodies.append(body)
     return bodies
 
 
 def _additions(
-    found: Condition, state: LedgerState, datasets: Collection[str], *, aside: str
+    damage: LedgerDamage, state: LedgerState, datasets: Collection[str], *, aside: str
 ) -> Iterator[dict[str, Any]]:
-    """In an order in which each is allowed; asked for one by one, since each looks at the books as they are by then."""
-    for row in found.beyond:
-        said = _said(row.body) or {}
+    """Yield rows in an order in which each is allowed; the state grows between one and the next."""
+    for row in damage.after_break:
+        said = parsed(row.body) or {}
         if said.get("kind") not in MAY_LOWER:
             yield {name: value for name, value in said.items() if name not in ("time", "salt")}
     for name, run in list(state.runs.items()):
@@ -180,14 +104,14 @@ def _additions(
                 if number not in run.attempts
             )
             yield {"kind": "close", "run": name}
-    ended = found.rows_are_missing
+    ended = damage.rows_are_missing
     if ended:
         yield from ({"kind": "withdraw", "dataset": name} for name in list(state.limits))
     yield {
         "kind": "accept",
-        "troubles": [trouble.name.lower() for trouble in found.troubles],
+        "troubles": [trouble.value for trouble in damage.troubles],
         "set_aside": aside,
-        "gone": [{"height": position.height, "head": position.head} for position in found.gone],
+        "gone": [{"height": position.height, "head": position.head} for position in damage.gone],
         "withdrawn": sorted(set(datasets) | set(state.limits)) if ended else [],
     }
 
@@ -216,52 +140,6 @@ def _set_aside(path: Path, moment: datetime) -> Path:
             with private_file(target) as unfinished:
                 shutil.copyfile(source, unfinished)
     return copy
-
-
-def _readable(path: Path) -> tuple[list[Row], bool]:
-    """Rows that can be read, in order, and whether the file had no more."""
-    found: list[Row] = []
-    if not path.exists():
-        return found, True
-    try:
-        with closing(sqlite3.connect(path)) as database:
-            for height, body, digest in database.execute("SELECT height, body, hash FROM rows ORDER BY height"):
-                found.append(Row(int(height), str(body), str(digest)))
-    except (sqlite3.Error, ValueError, OverflowError):
-        return found, False
-    return found, True
-
-
-def _applied(state: LedgerState, body: str) -> bool:
-    """Whether the books allow a row; it is entered if they do."""
-    try:
-        row = json.loads(body)
-        datetime.fromisoformat(row["time"])
-        state.apply(row)
-    except (FedVaultError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    return True
-
-
-def _is_no_help(kept: LedgerPosition | None, heads: dict[int, str]) -> bool:
-    """Whether a second copy says nothing of the latest rows; one row behind is a crash between the two."""
-    return kept is None or (heads.get(kept.height) == kept.head and len(heads) - 1 > kept.height + 1)
-
-
-def _said(body: str) -> dict[str, Any] | None:
-    try:
-        said = json.loads(body)
-    except ValueError:
-        return None
-    return said if isinstance(said, dict) else None
-
-
-def _position(path: Path) -> LedgerPosition | None:
-    try:
-        kept = json.loads(path.read_text())
-        return LedgerPosition(int(kept["height"]), str(kept["head"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _head(bodies: list[str]) -> str:

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.record_index import Entered, RecordIndex, node_key
-from client.vault.ledger.state import DatasetTerms, LedgerState, Limit, records, registration
+from client.vault.ledger.record_index import RecordIndex, Sharing, node_key
+from client.vault.ledger.rows import DatasetTerms, Limit, records_row, registration_row
+from client.vault.ledger.state import LedgerState
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Registry:
     Args:
         index: path of the record index.
         key: path of its key.
-        books: of the ledger.
+        state: of the ledger.
 
     Raises:
         LedgerError: index or key is not what the ledger knows.
@@ -51,27 +52,28 @@ class Registry:
         self._index, self._state = RecordIndex(index, self.key, index_digest), state
 
     def identities(self, texts: Iterable[str]) -> tuple[bytes, ...]:
-        """Keyed hashes, one for each text; empty for an empty one."""
+        """Return keyed hashes, one for each text; empty for an empty one."""
         return tuple(self._index.hashed(texts))
 
     def known(self, dataset: str) -> set[bytes]:
-        """What was ever registered for a dataset."""
+        """Return what was ever registered for a dataset."""
         return self._index.known(dataset)
 
-    def look(self, asked: Registration) -> LedgerState:
-        """The books as they would be; nothing is entered."""
-        return self._with(_row(self._state, asked, self._index.look(asked.dataset, asked.identities)))
+    def look(self, registration: Registration) -> LedgerState:
+        """Return the ledger's state as it would be; nothing is entered."""
+        sharing = self._index.look(registration.dataset, registration.identities)
+        return self._with(_row(self._state, registration, sharing))
 
-    def enter(self, ledger: Ledger, asked: Registration, check: Callable[[LedgerState], None]) -> None:
-        """Enter the records; `check` sees the books as they would be, and may refuse.
+    def enter(self, ledger: Ledger, registration: Registration, check: Callable[[LedgerState], None]) -> None:
+        """Enter the records, unless `check` refuses the state that they would lead to.
 
         Args:
-            ledger: whose books these are; held.
-            asked: what to enter.
+            ledger: whose state this is; held.
+            registration: what to enter.
             check: raises to leave everything as it is.
         """
-        with self._index.entering(asked.dataset, asked.identities) as entered:
-            row = _row(self._state, asked, entered)
+        with self._index.entering(registration.dataset, registration.identities) as sharing:
+            row = _row(self._state, registration, sharing)
             check(self._with(row))
         # the index first: a ledger that is ahead of its index would never open a dataset again
         ledger.enter(row)
@@ -82,7 +84,10 @@ class Registry:
         return state
 
 
-def _row(state: LedgerState, asked: Registration, entered: Entered) -> dict[str, Any]:
-    new = entered.others & set(state.limits) - state.ties.get(asked.dataset, set())
-    row = records(asked.dataset, new, entered.index_digest)
-    return row if asked.dataset in state.limits else row | registration(asked.dataset, asked.limit, asked.terms)
+def _row(state: LedgerState, registration: Registration, sharing: Sharing) -> dict[str, Any]:
+    dataset = registration.dataset
+    new = sharing.others & set(state.limits) - state.ties.get(dataset, set())
+    row = records_row(dataset, new, sharing.index_digest)
+    if dataset in state.limits:
+        return row
+    return row | registration_row(dataset, registration.limit, registration.terms)

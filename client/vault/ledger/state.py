@@ -4,7 +4,7 @@ Rules
 1. A dataset has one limit (epsilon, delta), one unit of privacy and one declared size for ever. Datasets that share
    records are one account: they spend together, under the strictest of their limits. An epsilon for records and one for
    patients do not add up, so datasets with different units are never one account.
-2. A run is approved as a whole: `check_fits` says whether its worst case fits beside everything spent and earmarked.
+2. A run is approved as a whole: its worst case must fit beside everything spent and earmarked (`Budget.check_fits`).
 3. Every (run, round) is attempted once. Its cost is charged by the reservation, whatever happens afterwards.
 4. A reservation must lie within what was approved for its run.
 5. Closing a run gives back what it earmarked and did not reserve; withdrawing a dataset ends everything for it.
@@ -14,59 +14,19 @@ Rules
 9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit.
 """
 
+import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
-from shared.checks import positive, probability
-from shared.errors import BudgetError, PolicyRefusal
-from shared.privacy.accounting import epsilon_rdp
+from client.vault.ledger.budget import Budget
+from client.vault.ledger.rows import UNDECLARED, DatasetTerms, IndexDigest, Limit
+from client.vault.ledger.storage import SEE_A_PERSON
+from shared.errors import FedVaultError, LedgerError, PolicyRefusal
 from shared.privacy.releases import Release, from_dict, times
-from shared.search import largest
-from shared.study.sections import RECORD
 
 Row = Mapping[str, Any]
-MOST_AFFORDED = 2**53
-"""More rounds than this are not told apart."""
-
-
-@dataclass(frozen=True)
-class Limit:
-    """The most a dataset may ever spend."""
-
-    epsilon: float
-    delta: float
-
-    def __post_init__(self) -> None:
-        positive(epsilon=self.epsilon)
-        probability(delta=self.delta)
-
-    def stricter(self, other: "Limit") -> "Limit":
-        """The smaller of each."""
-        return Limit(min(self.epsilon, other.epsilon), min(self.delta, other.delta))
-
-
-@dataclass(frozen=True)
-class DatasetTerms:
-    """Public facts that a dataset was registered with, and that what it spends is measured in."""
-
-    unit: str = RECORD
-    """Whose presence is hidden."""
-    declared_size: int = 0
-    """Public number of units; 0 if none was declared."""
-
-
-UNDECLARED = DatasetTerms()
-
-
-@dataclass(frozen=True)
-class IndexDigest:
-    """How far the record index reached when a row was entered."""
-
-    key_sha256: str
-    batches: int
-    digest: str
-    """Of everything up to the last batch."""
 
 
 @dataclass
@@ -121,102 +81,58 @@ class LedgerState:
         }[row["kind"]](row)
 
     def account(self, dataset: str) -> set[str]:
-        """The dataset and all that share records with it, also through others."""
-        found, waiting = {dataset}, [dataset]
+        """Return the dataset and all that share records with it, also through others."""
+        names, waiting = {dataset}, [dataset]
         while waiting:
-            new = self.ties.get(waiting.pop(), set()) - found
-            found |= new
+            new = self.ties.get(waiting.pop(), set()) - names
+            names |= new
             waiting += new
-        return found
+        return names
 
-    def limit(self, dataset: str) -> Limit:
-        """The strictest limit of the dataset's account."""
-        limits = [self.limits[name] for name in self.account(dataset)]
-        return Limit(min(limit.epsilon for limit in limits), min(limit.delta for limit in limits))
-
-    def history(self, dataset: str, *, earmarked: bool) -> list[Release]:
-        """Everything the account has reserved; with `earmarked`, also what it may still reserve."""
-        account = self.account(dataset)
-        runs = [run for run in self.runs.values() if run.dataset in account]
-        counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
-        return [times(run.per_round, count) for run, count in counts if count]
-
-    def spent(self, dataset: str) -> float:
-        """Epsilon of everything the account has reserved, at its delta."""
-        return epsilon_rdp(self.history(dataset, earmarked=False), self.limit(dataset).delta)
-
-    def promised(self, dataset: str) -> float:
-        """Epsilon of everything the account has reserved or earmarked."""
-        return epsilon_rdp(self.history(dataset, earmarked=True), self.limit(dataset).delta)
-
-    def check_fits(self, dataset: str, *, rounds: int, per_round: Release) -> None:
-        """Compare a run's worst case with the dataset's limit.
-
-        Raises:
-            BudgetError: with it, more than the limit would be promised.
-            PolicyRefusal: the dataset is not registered, or withdrawn.
-        """
-        self._usable(dataset)
-        limit, history = self.limit(dataset), self.history(dataset, earmarked=True)
-        cost = epsilon_rdp([*history, times(per_round, rounds)], limit.delta)
-        if cost > limit.epsilon:
-            raise BudgetError(
-                f"Expected a run that fits into epsilon={limit.epsilon:g} of {dataset!r}, it would promise {cost:.3f}.",
-                hint=f"{self.promised(dataset):.3f} is spent or earmarked already.",
-            )
-
-    def check_promises(self, dataset: str) -> None:
-        """Compare what the account has promised with its limit, after a tie has made it larger or stricter.
-
-        Raises:
-            BudgetError: it has promised more.
-        """
-        limit, promised = self.limit(dataset), self.promised(dataset)
-        if promised > limit.epsilon:
-            others = ", ".join(sorted(self.account(dataset) - {dataset}))
-            raise BudgetError(
-                f"Expected records whose account stays within epsilon={limit.epsilon:g}, "
-                f"{dataset!r} shares some with {others}: together {promised:.3f} is spent or earmarked.",
-                hint="End runs of those datasets with fedvault-node reject, or leave out what they share.",
-            )
-
-    def check_round(self, run: str) -> None:
-        """Compare one more round with the account's limit: records may have tied other spending to it since approval.
-
-        Raises:
-            BudgetError: after it, more than the limit would be spent.
-            PolicyRefusal: the run was not approved.
-        """
-        approved, cost = self._run(run), self.spent_after_round(run)
-        limit = self.limit(approved.dataset)
-        if cost > limit.epsilon:
-            raise BudgetError(
-                f"Expected a round that fits into epsilon={limit.epsilon:g} of {approved.dataset!r}, "
-                f"it would spend {cost:.3f}.",
-            )
-
-    def spent_after_round(self, run: str, *, delta: float | None = None) -> float:
-        """Epsilon of everything the run's account has reserved, with one more of its rounds.
+    def budget(self, dataset: str, *, declared: Limit | None = None, earmarked: bool = True) -> Budget:
+        """Return what the dataset's account may spend, beside what it has spent.
 
         Args:
-            run: approved.
-            delta: at which it is told; None: the account's own.
+            dataset: registered, unless `declared` is given.
+            declared: what node.toml says today, which may be stricter than what was registered.
+            earmarked: count what approved runs may still reserve as well.
+        """
+        account = self.account(dataset)
+        limits = [self.limits[name] for name in account if name in self.limits]
+        runs = [run for run in self.runs.values() if run.dataset in account]
+        counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
+        return Budget(
+            dataset,
+            tuple(sorted(account - {dataset})),
+            reduce(Limit.stricter, limits if declared is None else [*limits, declared]),
+            tuple(times(run.per_round, count) for run, count in counts if count),
+        )
+
+    def spent(self, dataset: str) -> float:
+        """Return the epsilon of everything that the account has reserved."""
+        return self.budget(dataset, earmarked=False).epsilon()
+
+    def run(self, name: str) -> ApprovedRun:
+        """Return an approved run.
 
         Raises:
-            PolicyRefusal: the run was not approved.
+            PolicyRefusal: there is none of that name.
         """
-        approved = self._run(run)
-        history = self.history(approved.dataset, earmarked=False)
-        return epsilon_rdp([*history, approved.per_round], delta or self.limit(approved.dataset).delta)
+        if name not in self.runs:
+            raise PolicyRefusal(f"Expected an approved run, got {name!r}.")
+        return self.runs[name]
 
-    def affordable_rounds(self, dataset: str, per_round: Release, *, limit: Limit | None = None) -> int:
-        """How many more rounds like this one fit beside what is promised, under its limit or a stricter one."""
-        limit, history = limit or self.limit(dataset), self.history(dataset, earmarked=True)
+    def check_usable(self, dataset: str) -> None:
+        """Refuse a dataset that may not be trained on.
 
-        def fits(rounds: int) -> bool:
-            return epsilon_rdp([*history, times(per_round, rounds)], limit.delta) <= limit.epsilon
-
-        return largest(fits, most=MOST_AFFORDED)
+        Raises:
+            PolicyRefusal: it is not registered, or it was withdrawn with the records that it holds.
+        """
+        if dataset not in self.limits:
+            raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
+        withdrawn = self.account(dataset) & self.withdrawn
+        if withdrawn:
+            raise PolicyRefusal(f"Expected a dataset in use, {sorted(withdrawn)[0]!r} with its records was withdrawn.")
 
     def _register(self, row: Row) -> None:
         dataset = row["dataset"]
@@ -239,7 +155,7 @@ class LedgerState:
         self._enter(row, self.terms.get(row["dataset"], UNDECLARED))
 
     def _enter(self, row: Row, terms: DatasetTerms) -> None:
-        """What both rows say of the records: whom they are tied to, and where the index stands."""
+        """Tie a dataset to those that share its records, and note how far the record index reached."""
         dataset, index_digest = row["dataset"], None if row["index"] is None else IndexDigest(**row["index"])
         for other in row["ties"]:
             if other not in self.limits:
@@ -269,15 +185,15 @@ class LedgerState:
 
     def _approve(self, row: Row) -> None:
         dataset, run = row["dataset"], row["run"]
-        self._usable(dataset)
+        self.check_usable(dataset)
         if run in self.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
         approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
         self.runs[run] = approved
 
     def _reserve(self, row: Row) -> None:
-        run, number = self._run(row["run"]), row["round"]
-        self._usable(run.dataset)
+        run, number = self.run(row["run"]), row["round"]
+        self.check_usable(run.dataset)
         if run.closed or not 1 <= number <= run.rounds:
             raise PolicyRefusal(f"Expected a round of an open run, got round {number} of {row['run']!r}.")
         if number in run.attempts:
@@ -285,44 +201,38 @@ class LedgerState:
         run.attempts[number] = None
 
     def _commit(self, row: Row) -> None:
-        run, number = self._run(row["run"]), row["round"]
+        run, number = self.run(row["run"]), row["round"]
         if number not in run.attempts or run.attempts[number] is not None:
             raise PolicyRefusal(f"Expected an open reservation for round {number} of {row['run']!r}, got none.")
         run.attempts[number] = row["released_sha256"]
 
     def _close(self, row: Row) -> None:
-        run = self._run(row["run"])
+        run = self.run(row["run"])
         if run.closed:
             raise PolicyRefusal(f"Expected an open run, {row['run']!r} is closed.")
         run.closed = True
 
     def _withdraw(self, row: Row) -> None:
-        self._usable(row["dataset"])
+        self.check_usable(row["dataset"])
         self.withdrawn.add(row["dataset"])
 
     def _accept(self, row: Row) -> None:
         self.withdrawn |= set(row["withdrawn"])
         self.accepted |= {(position["height"], position["head"]) for position in row["gone"]}
 
-    def _run(self, run: str) -> ApprovedRun:
-        if run not in self.runs:
-            raise PolicyRefusal(f"Expected an approved run, got {run!r}.")
-        return self.runs[run]
 
-    def _usable(self, dataset: str) -> None:
-        if dataset not in self.limits:
-            raise PolicyRefusal(f"Expected a registered dataset, got {dataset!r}.")
-        withdrawn = self.account(dataset) & self.withdrawn
-        if withdrawn:
-            raise PolicyRefusal(f"Expected a dataset in use, {sorted(withdrawn)[0]!r} with its records was withdrawn.")
+def replayed(bodies: Iterable[str]) -> LedgerState:
+    """Return what rows add up to, given as they were written.
 
-
-def registration(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:
-    """The first row of a dataset, without what `records` says."""
-    return {"kind": "register", "dataset": dataset, **asdict(limit), **asdict(terms)}
-
-
-def records(dataset: str, ties: Iterable[str], index_digest: IndexDigest | None) -> dict[str, Any]:
-    """A row that enters records of a registered dataset."""
-    index = None if index_digest is None else asdict(index_digest)
-    return {"kind": "records", "dataset": dataset, "ties": sorted(ties), "index": index}
+    Raises:
+        LedgerError: a row breaks a rule, or is none.
+    """
+    state = LedgerState()
+    for height, body in enumerate(bodies, start=1):
+        try:
+            state.apply(json.loads(body))
+        except (FedVaultError, ValueError, KeyError, TypeError):
+            raise LedgerError(
+                f"Expected a ledger that keeps its own rules, row {height} breaks one.", hint=SEE_A_PERSON
+            ) from None
+    return state

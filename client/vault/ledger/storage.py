@@ -10,7 +10,8 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,53 @@ SCHEMA_VERSION = 2
 SALT_BYTES = 16  # the server is told hashes of rows, and must not find out by trying what they hold
 MIGRATIONS = {1: ROWS_IN_ORDER}
 """Statements that lead from a version to the next. 1: `INSERT OR REPLACE` went past the other two triggers."""
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """A row as the file holds it, whatever it says."""
+
+    height: int
+    body: str
+    hash: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return a plain form for an export."""
+        said = parsed(self.body)
+        return {"height": self.height, "hash": self.hash, **({"body": self.body} if said is None else said)}
+
+
+def parsed(body: str) -> dict[str, Any] | None:
+    """Return what a row says; None if it is no JSON object."""
+    try:
+        said = json.loads(body)
+    except ValueError:
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def stored_rows(database: sqlite3.Connection) -> Iterator[StoredRow]:
+    """Read every row of a ledger in order, whatever it says."""
+    with closing(database.cursor()) as cursor:
+        for height, body, digest in cursor.execute("SELECT height, body, hash FROM rows ORDER BY height"):
+            yield StoredRow(int(height), str(body), str(digest))
+
+
+def unbroken(rows: list[StoredRow]) -> list[StoredRow]:
+    """Return the first rows, as far as each follows the one before by height and hash."""
+    head = GENESIS
+    for count, row in enumerate(rows):
+        if row.height != count + 1 or chained(head, row.body) != row.hash:
+            return rows[:count]
+        head = row.hash
+    return rows
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open the file of a ledger, readable by its owner alone."""
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    path.chmod(0o600)
+    return database
 
 
 def prepare(database: sqlite3.Connection, path: Path) -> int:
@@ -77,8 +125,8 @@ def chained(head: str, body: str) -> str:
 
 
 @contextmanager
-def speaking(path: Path) -> Iterator[None]:
-    """Turn what SQLite and the disk may raise into one error."""
+def ledger_errors(path: Path) -> Iterator[None]:
+    """Turn whatever SQLite and the disk raise into one error."""
     try:
         yield
     except (sqlite3.Error, OSError) as error:

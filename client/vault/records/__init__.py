@@ -1,1 +1,1 @@
-"""A dataset's rows: `splits` (train, held out), `privacy_units`, `snapshot`, `approved_runs`."""
+"""A dataset's rows: `dataset`, `source`, `splits` (train, held out), `privacy_units`, `snapshot`, `approved_runs`."""

@@ -1,1 +1,4 @@
-"""What an operator decides about: `offers`, `review`."""
+"""What an operator decides, and what the policy decides alone.
+
+`node_files` (opened once for each question), `offers`, `registering`, `summary`, `review`.
+"""

@@ -5,8 +5,8 @@ import signal
 import threading
 from pathlib import Path
 
-from client.vault.ledger.ledger import lock_of
-from client.vault.review.review import StudyReview
+from client.vault.ledger.lock import lock_of
+from client.vault.review.node_files import open_node
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
 
@@ -20,17 +20,17 @@ def serve(config: Path) -> None:
         LedgerError: another vault serves this home, or the ledger cannot be trusted.
         SettingsError: node.toml is not valid.
     """
-    review, stop = StudyReview(config), threading.Event()
-    places = review.folders
+    node, stop = open_node(config), threading.Event()
+    places = node.folders
     places.running.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with lock_of(places.home / "vault.lock"):
-        with review.ledger() as ledger:
+        with node.ledger() as ledger:
             log.info("The ledger is whole: %d rows.", ledger.height)
         steps = Steps()
         service = VaultService(NodeVault(config, on_step=steps), steps)
-        with serving(service, places.socket, group=review.settings.node.socket_group):
+        with serving(service, places.socket, group=node.settings.node.socket_group):
             log.info("The vault listens on %s.", places.socket)
             stop.wait()
     log.info("The vault stopped.")

@@ -67,7 +67,10 @@ def test_the_ledger_says_what_is_left_and_how_many_more_rounds_fit(
     node("approve", study(epsilon=1.0), "--dataset", "ward", "--run", "first", "--yes")
     found = json.loads(node("ledger", "--json")[1])
     account, run = found["datasets"]["ward"], found["runs"]["first"]
-    assert account["left"] == pytest.approx(3.0 - account["promised"]) and run["earmarked"] == run["rounds"] == 8
+    assert (
+        account["left"] == pytest.approx(3.0 - account["spent_and_earmarked"])
+        and run["earmarked"] == run["rounds"] == 8
+    )
     more = run["more_rounds_fit"]
     with Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "node-ledger-copy" / "head.json") as ledger:
         state = ledger.state

@@ -14,7 +14,7 @@ def test_show_says_what_leaves_and_what_it_costs(node: Command, study: Callable[
     code, out, _ = node("show", study(), "--dataset", "ward")
     assert code == 0 and "2.000 of 3" in out and "nothing else that depends on a record" in out
     asked = json.loads(node("show", study(), "--dataset", "ward", "--json")[1])
-    assert asked["epsilon_promised"] == 0 and asked["objections"] == [] and asked["rounds"] == 8
+    assert asked["epsilon_before"] == 0 and asked["objections"] == [] and asked["rounds"] == 8
     assert asked["epsilon_after"] == asked["epsilon_alone"] <= 2.0
     assert json.loads(node("ledger", "--json")[1])["rows"] == 0, "looking enters nothing"
 
@@ -60,7 +60,7 @@ def test_approve_earmarks_once_and_shared_records_share_the_budget(node: Command
     assert code == 0, err
     accounts = json.loads(node("ledger", "--json")[1])["datasets"]
     assert accounts["renamed"]["shares_records_with"] == ["ward"]
-    assert accounts["renamed"]["promised"] == accounts["ward"]["promised"] > 1.9
+    assert accounts["renamed"]["spent_and_earmarked"] == accounts["ward"]["spent_and_earmarked"] > 1.9
     assert accounts["ward"]["spent"] == 0
 
 

@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from client.operator.doctor import FIT, Finding, Memory, _fit, _tried, examine, memory_of
+from client.operator.doctor import examine
+from client.operator.finding import OUT_OF_MEMORY, Finding, tried
+from client.operator.trial import Memory, fit, memory_of
 from client.operator.withdrawal import withdraw
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import open_node
 from shared.base_models.locate import find
 from shared.errors import RunError
 from shared.study.declaration import Study
 from shared.study.sections import Model
+from tests.support.operators import approve_study
 from tests.support.paths import ROOT
 
 Studies = Callable[..., Study]
@@ -40,10 +43,7 @@ class Node:
         self.data.write_text("text,label\n" + rows)
 
     def approve(self, run: str = "r-1", dataset: str = "ward") -> None:
-        review = StudyReview(self.config)
-        reviewed = review.review(self.study, dataset)
-        with review.ledger() as ledger:
-            review.approve(ledger, reviewed, run)
+        approve_study(self.config, self.study, run, dataset)
 
     def examined(self) -> dict[str, Finding]:
         return {found.check: found for found in examine(self.config, self.study, "ward")}
@@ -67,15 +67,19 @@ def test_a_budget_that_leaves_nothing_is_a_finding(node: Node) -> None:
     node.approve()
     spent = node.examined()["ward: budget"]
     assert not spent.ok and "no study fits any more" in spent.saw and "Reject" in spent.todo
-    withdraw(StudyReview(node.config), "ward")
+    withdraw(open_node(node.config), "ward")
     assert "withdrawn" in node.examined()["ward: budget"].saw
 
 
 @pytest.mark.parametrize(
     ("trouble", "saw", "todo"),
     [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nlong advice"), "out of memory", FIT),
-        (MemoryError(), "out of memory", FIT),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. 2 GiB.\nlong advice"),
+            "out of memory",
+            OUT_OF_MEMORY,
+        ),
+        (MemoryError(), "out of memory", OUT_OF_MEMORY),
         (RuntimeError("no kernel image is available"), "no kernel image", "Mend what the message names."),
         (PermissionError("ward.csv"), "ward.csv", "Mend what the message names."),
     ],
@@ -84,7 +88,7 @@ def test_a_trouble_of_a_library_is_a_finding_and_no_traceback(trouble: Exception
     def look() -> str:
         raise trouble
 
-    found = _tried("study", look)
+    found = tried("study", look)
     assert not found.ok and saw in found.saw and "\n" not in found.saw and found.todo == todo
 
 
@@ -92,11 +96,11 @@ def test_memory_is_the_one_that_the_device_trains_in(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (6 * 2**30, 8 * 2**30))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda: 2**30)
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 2 * 2**30)
-    assert _fit(memory_of("cuda")) == "2.0 GiB of GPU memory, 7.0 of 8.0 GiB free"
+    assert fit(memory_of("cuda")) == "2.0 GiB of GPU memory, 7.0 of 8.0 GiB free"
     here = memory_of("cpu")
     assert 2**20 < here.peak_bytes < here.total_bytes and 0 < here.free_bytes < here.total_bytes
     with pytest.raises(RunError, match="fitted this once"):
-        _fit(Memory("GPU memory", 8 * 2**30, 2**20, 8 * 2**30))
+        fit(Memory("GPU memory", 8 * 2**30, 2**20, 8 * 2**30))
 
 
 def test_a_model_that_does_not_fit_is_said_so(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +109,7 @@ def test_a_model_that_does_not_fit_is_said_so(node: Node, monkeypatch: pytest.Mo
 
     monkeypatch.setattr("client.vault.training.trainer.PrivateTrainer.train_round", full)
     found = node.examined()["study: exactness, speed, memory"]
-    assert not found.ok and found.todo == FIT
+    assert not found.ok and found.todo == OUT_OF_MEMORY
 
 
 @pytest.mark.gpu
@@ -120,20 +124,20 @@ def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: Node) -> None:
 @pytest.mark.guarantee("after a withdrawal no snapshot and no cached activation of its records is left.")
 def test_withdrawing_deletes_copies_and_lists_what_descends(node: Node) -> None:
     node.approve()
-    review = StudyReview(node.config)
-    with review.ledger() as ledger:
+    files = open_node(node.config)
+    with files.ledger() as ledger:
         ledger.reserve("r-1", 1)
         ledger.reserve("r-1", 2)
-    review.folders.cache.mkdir()
-    (review.folders.cache / "abc-def.f32").write_bytes(b"activations")
-    (found,) = withdraw(review, "ward")
+    files.folders.cache.mkdir()
+    (files.folders.cache / "abc-def.f32").write_bytes(b"activations")
+    (found,) = withdraw(files, "ward")
     assert (found.run, found.study, found.dataset, found.rounds_paid) == ("r-1", "test", "ward", 2)
     assert found.model == node.study.model.source
-    assert not review.folders.cache.exists() and list(review.folders.approved.iterdir()) == []
+    assert not files.folders.cache.exists() and list(files.folders.approved.iterdir()) == []
 
 
 def test_a_dataset_that_was_never_approved_can_be_withdrawn_and_takes_its_other_names_with_it(node: Node) -> None:
-    assert withdraw(StudyReview(node.config), "ward") == []
+    assert withdraw(open_node(node.config), "ward") == []
     with pytest.raises(Exception, match="withdrawn"):
         node.approve(dataset="renamed")
 

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from client.link.membership import _made_key, _request
 from client.operator.backup import back_up
-from client.operator.ledger_report import go_on
-from client.operator.receipts import Signer, issue, read_statement, sign, signer, statement, verify
+from client.operator.ledger_report import recover
+from client.operator.receipts import Receipt, Signer, read_statement, sign, signer, statement, verify
 from client.settings import folders, load_node
 from client.vault.ledger.ledger import Ledger
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import open_node
 from client.vault.service.node_vault import NodeVault
 from server.certificate_authority import create, issue_node
 from shared.adapted_model.model import layout_of
@@ -32,16 +32,23 @@ from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainTask
 from shared.study.declaration import Study
 from shared.study.sections import Model
+from tests.support.ledgers import register
+from tests.support.operators import approve_study
 
 Studies = Callable[..., Study]
 RELEASE = SubsampledGaussian(1.5, 0.05, 6)
+
+
+def issue(ledger: Ledger, run: str, key: ec.EllipticCurvePrivateKey, certificate: str) -> Receipt:
+    """A receipt, signed where the ledger is."""
+    return sign(statement(ledger, run), key, certificate)
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     """Two rounds paid of a run of five."""
     opened = Ledger(tmp_path / "ledger.db", second_copy=tmp_path / "second" / "head.json")
-    opened.register("secret-ward", epsilon=3.0, delta=1e-5)
+    register(opened, "secret-ward", epsilon=3.0, delta=1e-5)
     opened.approve("secret-ward", "r-1", study_sha256="s" * 64, rounds=5, per_round=RELEASE)
     opened.reserve("r-1", 1)
     opened.commit("r-1", 1, b"released")
@@ -177,10 +184,7 @@ class Node:
         rows = [f"{'good' if i % 2 else 'bad'} word{i},{'yes' if i % 2 else 'no'}" for i in range(60)]
         (folder / "ward.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
         self.study = make_study(model={"source": str(tiny_bert), "fingerprint": fingerprint})
-        review = StudyReview(self.config)
-        reviewed = review.review(self.study, "ward")
-        with review.ledger() as ledger:
-            review.approve(ledger, reviewed, "r-1")
+        approve_study(self.config, self.study)
 
     def train(self, number: int) -> Status:
         zeros = np.zeros(layout_of(self.study).length, np.float32)
@@ -200,7 +204,7 @@ def node(tmp_path: Path, tiny_bert: Path, make_study: Studies) -> Node:
 def test_an_old_backup_cannot_roll_the_ledger_back(node: Node, tmp_path: Path) -> None:
     archive = tmp_path / "backup.tar.gz"
     assert node.train(1) is Status.TRAINED
-    back_up(StudyReview(node.config), archive)
+    back_up(open_node(node.config), archive)
     assert node.train(2) is Status.TRAINED
     home = node.config.parent / "node"
     shutil.rmtree(home)
@@ -209,7 +213,7 @@ def test_an_old_backup_cannot_roll_the_ledger_back(node: Node, tmp_path: Path) -
         tar.extractall(tmp_path / "restored", filter="data")
     shutil.move(tmp_path / "restored" / "home", home)
     assert not [name for name in names if re.search(r"head\.json|cache|\.lock|-wal", name)]
-    with pytest.raises(LedgerError, match="as its second copy says"), StudyReview(node.config).ledger():
+    with pytest.raises(LedgerError, match="as its second copy says"), open_node(node.config).ledger():
         pass
     assert node.train(3) is Status.REFUSED_LEDGER
 
@@ -224,21 +228,21 @@ def test_a_second_copy_inside_the_home_is_not_allowed(tmp_path: Path, inside: st
 
 def test_a_second_copy_that_a_link_brings_into_the_home_is_left_out_of_a_backup(node: Node, tmp_path: Path) -> None:
     (node.config.parent / "node" / "kept.json").symlink_to(node.config.parent / "node-ledger-copy" / "head.json")
-    back_up(StudyReview(node.config), tmp_path / "backup.tar.gz")
+    back_up(open_node(node.config), tmp_path / "backup.tar.gz")
     with tarfile.open(tmp_path / "backup.tar.gz") as tar:
         assert "home/kept.json" not in tar.getnames() and "home/ledger.db" in tar.getnames()
 
 
 def test_a_backup_goes_on_on_a_new_machine_once_a_person_has_accepted_it(node: Node, tmp_path: Path) -> None:
     assert node.train(1) is Status.TRAINED
-    back_up(StudyReview(node.config), tmp_path / "backup.tar.gz")
+    back_up(open_node(node.config), tmp_path / "backup.tar.gz")
     for folder in ("node", "node-ledger-copy"):
         shutil.rmtree(node.config.parent / folder)
     with tarfile.open(tmp_path / "backup.tar.gz") as tar:
         tar.extractall(tmp_path / "restored", filter="data")
     shutil.move(tmp_path / "restored" / "home", node.config.parent / "node")
     assert node.train(1) is Status.REFUSED_LEDGER
-    go_on(StudyReview(node.config))
+    recover(open_node(node.config))
     assert node.train(1) is Status.TRAINED, "the same bytes as before"
     assert node.train(2) is Status.LOST, "it may have been trained since the backup"
 
@@ -246,25 +250,25 @@ def test_a_backup_goes_on_on_a_new_machine_once_a_person_has_accepted_it(node: N
 def test_a_backup_on_another_machine_stops_until_a_person_has_looked(node: Node, tmp_path: Path) -> None:
     archive = tmp_path / "backup.tar.gz"
     assert node.train(1) is Status.TRAINED
-    back_up(StudyReview(node.config), archive)
+    back_up(open_node(node.config), archive)
     assert archive.stat().st_mode & 0o777 == 0o600
     shutil.rmtree(node.config.parent / "node")
     shutil.rmtree(node.config.parent / "node-ledger-copy")
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "restored", filter="data")
     shutil.move(tmp_path / "restored" / "home", node.config.parent / "node")
-    with pytest.raises(LedgerError, match="second copy"), StudyReview(node.config).ledger():
+    with pytest.raises(LedgerError, match="second copy"), open_node(node.config).ledger():
         pass
 
 
 def test_a_backup_of_everything_together_goes_on_where_it_was(node: Node, tmp_path: Path) -> None:
     archive = tmp_path / "backup.tar.gz"
     assert node.train(1) is Status.TRAINED
-    back_up(StudyReview(node.config), archive)
+    back_up(open_node(node.config), archive)
     shutil.rmtree(node.config.parent / "node")
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "restored", filter="data")
     shutil.move(tmp_path / "restored" / "home", node.config.parent / "node")
     assert node.train(1) is Status.TRAINED and node.train(2) is Status.TRAINED
     with pytest.raises(SettingsError, match="Expected a new file"):
-        back_up(StudyReview(node.config), archive)
+        back_up(open_node(node.config), archive)

@@ -14,6 +14,7 @@ from client.vault.ledger.ledger import Ledger
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
+from tests.support.ledgers import register, rows_of
 
 DELTA, ROUND = 1e-5, SubsampledGaussian(1.5, 0.1, 6)
 Open = Callable[[], Ledger]
@@ -37,7 +38,7 @@ def opened(tmp_path: Path) -> Iterator[Open]:
 
 def approved(ledger: Ledger, *, epsilon: float = 3.0, run: str = "run", rounds: int = 4) -> Ledger:
     if "data" not in ledger.state.limits:
-        ledger.register("data", epsilon=epsilon, delta=DELTA)
+        register(ledger, "data", epsilon=epsilon, delta=DELTA)
     ledger.approve("data", run, study_sha256="s" * 64, rounds=rounds, per_round=ROUND)
     return ledger
 
@@ -48,38 +49,38 @@ def test_reserve_commit_and_resend_for_ever(opened: Open) -> None:
     ledger.commit("run", 1, b"released")
     assert opened().answer("run", 1) == b"released" == opened().answer("run", 1)
     assert opened().state.spent("data") == epsilon_rdp([ROUND], DELTA)
-    assert [row["kind"] for row in opened().rows()] == ["register", "approve", "reserve", "commit"]
+    assert [row["kind"] for row in rows_of(opened())] == ["register", "approve", "reserve", "commit"]
 
 
 @pytest.mark.guarantee("every round of a run is trained at most once; a crash in between leaves it charged and lost.")
 def test_a_second_attempt_is_refused_and_a_crash_leaves_the_round_charged_and_lost(opened: Open) -> None:
     approved(opened()).reserve("run", 2)
     ledger = opened()
-    assert ledger.lost("run", 2) and ledger.answer("run", 2) is None
+    assert 2 in ledger.state.runs["run"].attempts and ledger.answer("run", 2) is None
     assert ledger.state.spent("data") == epsilon_rdp([ROUND], DELTA)
     with pytest.raises(PolicyRefusal, match="first attempt"):
         ledger.reserve("run", 2)
     for number in (0, 5):
         with pytest.raises(PolicyRefusal, match="round of an open run"):
             ledger.reserve("run", number)
-    assert not ledger.lost("run", 3)
+    assert list(ledger.state.runs["run"].attempts) == [2]
 
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(opened: Open) -> None:
     ledger = approved(opened(), epsilon=3.0, rounds=2)
-    fitting = ledger.state.affordable_rounds("data", ROUND)
+    fitting = ledger.state.budget("data").affordable_rounds(ROUND)
     with pytest.raises(BudgetError, match="epsilon=3 of 'data'"):
         approved(ledger, run="too-long", rounds=fitting + 1)
     assert ledger.height == 2
     approved(ledger, run="just-fits", rounds=fitting)
-    assert ledger.state.promised("data") <= 3.0 < epsilon_rdp([ROUND] * (fitting + 3), DELTA)
+    assert ledger.state.budget("data").epsilon() <= 3.0 < epsilon_rdp([ROUND] * (fitting + 3), DELTA)
 
 
 def test_closing_gives_back_only_what_was_not_reserved(opened: Open) -> None:
     ledger = approved(opened())
     ledger.reserve("run", 1)
     ledger.close_run("run")
-    assert ledger.state.promised("data") == ledger.state.spent("data") == epsilon_rdp([ROUND], DELTA)
+    assert ledger.state.budget("data").epsilon() == ledger.state.spent("data") == epsilon_rdp([ROUND], DELTA)
     with pytest.raises(PolicyRefusal, match="open run"):
         ledger.reserve("run", 2)
 
@@ -87,7 +88,7 @@ def test_closing_gives_back_only_what_was_not_reserved(opened: Open) -> None:
 def test_registering_again_resets_nothing_and_withdrawing_ends_everything(opened: Open) -> None:
     ledger = approved(opened())
     with pytest.raises(PolicyRefusal, match="not registered yet"):
-        ledger.register("data", epsilon=100.0, delta=DELTA)
+        register(ledger, "data", epsilon=100.0, delta=DELTA)
     ledger.withdraw("data")
     for refused in (lambda: ledger.reserve("run", 1), lambda: approved(ledger, run="other")):
         with pytest.raises(PolicyRefusal, match="withdrawn"):

@@ -15,6 +15,7 @@ from client.vault.ledger.storage import MIGRATIONS, SCHEMA_VERSION
 from shared.errors import LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
+from tests.support.ledgers import rows_of
 
 GOLDEN = Path(__file__).with_name("golden") / "ledger-v1.db"
 WRITTEN = runpy.run_path(str(GOLDEN.with_name("make_ledger_v1.py")))
@@ -58,10 +59,10 @@ def test_the_golden_file_is_the_one_that_its_script_writes(tmp_path: Path) -> No
 def test_a_ledger_of_version_1_opens_says_the_same_and_goes_on(old: Path) -> None:
     with opened(old) as ledger:
         assert (ledger.height, ledger.head) == (len(ROWS), HEAD)
-        assert [{name: row[name] for name in said} for row, said in zip(ledger.rows(), ROWS, strict=True)] == ROWS
+        assert [{name: row[name] for name in said} for row, said in zip(rows_of(ledger), ROWS, strict=True)] == ROWS
         state = ledger.state
         assert state.spent("ward") == state.spent("renamed") == spent(2, 1e-6), "one account, under the stricter delta"
-        assert state.promised("ward") == spent(2 + 3, 1e-6) and state.limit("ward").epsilon == 2.5
+        assert state.budget("ward").epsilon() == spent(2 + 3, 1e-6) and state.budget("ward").limit.epsilon == 2.5
         with pytest.raises(PolicyRefusal, match="withdrawn"):
             ledger.withdraw("gone")
         ledger.reserve("r-2", 1)

@@ -11,10 +11,11 @@ import pytest
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.record_index import KEY_BYTES, RecordIndex, node_key
 from client.vault.ledger.registration import Registration, Registry
-from client.vault.ledger.state import UNDECLARED, DatasetTerms, Limit
+from client.vault.ledger.rows import UNDECLARED, DatasetTerms, Limit
 from shared.errors import BudgetError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
+from tests.support.ledgers import rows_of
 
 Registered = Callable[..., None]
 ROUND = SubsampledGaussian(1.5, 0.1, 6)
@@ -38,7 +39,7 @@ def registered(ledger: Ledger, tmp_path: Path) -> Callable[..., None]:
     def enter(name: str, texts: list[str], *, epsilon: float = 3.0, terms: DatasetTerms = UNDECLARED) -> None:
         registry = Registry(tmp_path / "records.db", tmp_path / "key", ledger.state)
         asked = Registration(name, Limit(epsilon, 1e-5), terms, registry.identities(texts))
-        registry.enter(ledger, asked, lambda state: state.check_promises(name))
+        registry.enter(ledger, asked, lambda state: state.budget(name).check_fits(asked_for="records"))
 
     return enter
 
@@ -58,8 +59,8 @@ def test_one_shared_record_is_one_budget(registered: Registered, ledger: Ledger,
     ledger.reserve("first", 1)
     registered("renamed", texts, epsilon=100.0)
     assert ledger.state.spent("renamed") == ledger.state.spent("ward") > 0
-    assert ledger.state.limit("renamed").epsilon == 3.0
-    fitting = ledger.state.affordable_rounds("renamed", ROUND)
+    assert ledger.state.budget("renamed").limit.epsilon == 3.0
+    fitting = ledger.state.budget("renamed").affordable_rounds(ROUND)
     with pytest.raises(BudgetError):
         ledger.approve("renamed", "second", study_sha256="s" * 64, rounds=fitting + 1, per_round=ROUND)
 
@@ -73,7 +74,10 @@ def test_ties_reach_through_others_and_stay_after_the_records_are_gone(registere
     registered("a", ["nothing of before"])
     assert ledger.state.account("a") == {"a", "b", "c"}
     ledger.approve("c", "run", study_sha256="s" * 64, rounds=1, per_round=ROUND)
-    assert ledger.state.promised("a") == epsilon_rdp([ROUND], 1e-5) and ledger.state.promised("apart") == 0.0
+    assert (
+        ledger.state.budget("a").epsilon() == epsilon_rdp([ROUND], 1e-5)
+        and ledger.state.budget("apart").epsilon() == 0.0
+    )
 
 
 def test_withdrawing_reaches_everything_that_shares_records(registered: Registered, ledger: Ledger) -> None:
@@ -105,7 +109,7 @@ def test_registering_enters_one_row_whatever_is_shared(
 
 def test_the_hash_that_is_sent_is_of_a_row_with_128_random_bits(registered: Registered, ledger: Ledger) -> None:
     registered("a", ["one"])
-    (row,) = ledger.rows()
+    (row,) = rows_of(ledger)
     assert len(row["salt"]) == 32, "nobody finds out by trying what the row says of the records"
 
 
@@ -121,14 +125,14 @@ def test_datasets_with_different_units_never_become_one_account(registered: Regi
     assert ledger.state.account("people") == {"people", "more-people"}
 
 
-def test_records_that_would_promise_too_much_together_are_not_registered(
+def test_records_that_would_earmark_too_much_together_are_not_registered(
     registered: Registered, ledger: Ledger
 ) -> None:
     for name in ("a", "b"):
         registered(name, [name])
-        rounds = ledger.state.affordable_rounds(name, ROUND)
+        rounds = ledger.state.budget(name).affordable_rounds(ROUND)
         ledger.approve(name, f"run-{name}", study_sha256="s" * 64, rounds=rounds, per_round=ROUND)
-    with pytest.raises(BudgetError, match="'c' shares some with a, b"):
+    with pytest.raises(BudgetError, match=r"epsilon=3 of 'c' \(one account with a, b\)"):
         registered("c", ["a", "b"])
     assert "c" not in ledger.state.limits and ledger.height == 4
 

@@ -12,6 +12,7 @@ import pytest
 import client.vault.training.round_trainer
 from client.vault.ledger.approval import approve
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.outbox import Outbox
 from client.vault.service.charged_round import ChargedRound
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer
@@ -23,6 +24,7 @@ from shared.protocol.messages import Status, TrainTask
 from shared.protocol.update_encoding import WIRES
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
+from tests.support.ledgers import register, rows_of, tie
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
@@ -46,7 +48,7 @@ def vault(study: Study, make_records: Records) -> RoundTrainer:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "second" / "head.json") as opened:
-        opened.register("data", epsilon=3.0, delta=1e-5)
+        register(opened, "data", epsilon=3.0, delta=1e-5)
         yield opened
 
 
@@ -76,7 +78,7 @@ def test_the_reservation_is_on_disk_before_the_first_step_and_the_bytes_before_t
     monkeypatch.setattr(vault, "_on_step", looking)
     assert charged.train(task(vault)).status is Status.TRAINED
     assert len(seen) == 3 and all('"reserve"' in rows[-1] for rows in seen)
-    assert [row["kind"] for row in ledger.rows()] == ["register", "approve", "reserve", "commit"]
+    assert [row["kind"] for row in rows_of(ledger)] == ["register", "approve", "reserve", "commit"]
     assert ledger.state.spent("data") > 0
 
 
@@ -152,9 +154,9 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
     elif when == "exactness":
         opened.error = ExactnessError("Expected exact gradients, got others.")
     elif when == "the update is made durable":
-        monkeypatch.setattr(ledger, "_outbox", lambda *_: ledger.path / "not-a-folder" / "update")
+        monkeypatch.setattr(ledger, "_outbox", Outbox(ledger.path / "not-a-folder"))
     else:
-        monkeypatch.setattr(ledger, "_commit_row", lambda *_: 1 / 0)
+        monkeypatch.setattr(ledger, "_enter_commit", lambda *_: 1 / 0)
     reply = ChargedRound(troubled, lambda: nullcontext(ledger), dataset="data").train(task(troubled))
     assert reply.status is Status.FAILED and not reply.update.any()
     assert (reply.ledger.height, ledger.state.spent("data") > 0) == (3, True)
@@ -169,7 +171,7 @@ class Opened:
         self.after: list[str] = []
 
     def __call__(self) -> Dataset:
-        self.after = [row["kind"] for row in self._ledger.rows()]
+        self.after = [row["kind"] for row in rows_of(self._ledger)]
         if self.error is not None:
             raise self.error
         return self._records
@@ -211,7 +213,7 @@ def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
         return Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "second" / "head.json")
 
     with open_ledger() as ledger:
-        ledger.register("data", epsilon=3.0, delta=1e-5)
+        register(ledger, "data", epsilon=3.0, delta=1e-5)
         approve(ledger, study, dataset="data", run="run")
     looked = list[int]()
 
@@ -254,11 +256,11 @@ def test_a_study_is_approved_whole_or_not_at_all(ledger: Ledger, make_study: Stu
 def test_a_tie_found_after_approval_ends_what_no_longer_fits(
     charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, study: Study
 ) -> None:
-    ledger.register("twin", epsilon=3.0, delta=1e-5)
+    register(ledger, "twin", epsilon=3.0, delta=1e-5)
     approve(ledger, study, dataset="twin", run="other")
     for number in (1, 2, 3):
         ledger.reserve("other", number)
-    ledger.tie("data", ["twin"])
+    tie(ledger, "data", ["twin"])
     refused = charged.train(task(vault))
     assert refused.status is Status.REFUSED_BUDGET and not refused.update.any()
     assert ledger.state.spent("data") <= 3.0

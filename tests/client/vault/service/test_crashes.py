@@ -23,13 +23,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import client.vault.ledger.state
+import client.vault.ledger.budget
 from client.vault.ledger.ledger import Ledger
 from client.vault.service.charged_round import ChargedRound
 from client.vault_api.messages import write_reply
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainReply, TrainTask
+from tests.support.ledgers import register
 
 DELTA, STEPS, ROUNDS = 1e-5, 6, 4
 STUDY, ADAPTER = "s" * 64, np.zeros(3, np.float32)
@@ -123,7 +124,7 @@ def power(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Power], None]]:
     # a pure function, asked the same few things thousands of times
     cached = cache(lambda releases, delta: epsilon_rdp(list(releases), delta))
     monkeypatch.setattr(
-        client.vault.ledger.state, "epsilon_rdp", lambda releases, delta: cached(tuple(releases), delta)
+        client.vault.ledger.budget, "epsilon_rdp", lambda releases, delta: cached(tuple(releases), delta)
     )
     yield supply
 
@@ -202,7 +203,7 @@ def approved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A ledger with one approved run, to be copied."""
     folder = tmp_path_factory.mktemp("approved")
     with World(folder).ledger() as ledger:
-        ledger.register("data", epsilon=9.0, delta=DELTA)
+        register(ledger, "data", epsilon=9.0, delta=DELTA)
         per_round = SubsampledGaussian(1.5, 0.1, STEPS)
         ledger.approve("data", "run", study_sha256=STUDY, rounds=ROUNDS, per_round=per_round)
     return folder

@@ -30,6 +30,7 @@ from shared.protocol.flower_records import encode_reply
 from shared.protocol.messages import LedgerPosition, OfferReply, Status, StudyOffer, TrainTask
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
+from tests.support.ledgers import register, rows_of
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
 
@@ -54,7 +55,7 @@ def serve(stack: ExitStack, folder: Path, study: Study, records: Dataset, step_s
     """Everything a vault process does, until the stack unwinds."""
     ledger = stack.enter_context(Ledger(folder / "ledger.db", second_copy=folder / "second" / "head.json"))
     if not ledger.height:
-        ledger.register("data", epsilon=3.0, delta=1e-5)
+        register(ledger, "data", epsilon=3.0, delta=1e-5)
         approve(ledger, study, dataset="data", run="run")
     steps = Steps()
 
@@ -141,7 +142,7 @@ def test_a_round_over_the_socket_streams_its_steps_and_is_resent(
         first = client.train(task(study), on_step=steps.append)
         assert first.status is Status.TRAINED and steps == [1, 2, 3]
         assert write_reply(client.train(task(study))) == write_reply(first)
-        assert (first.ledger.height, first.ledger.head) == (3, list(ledger.rows())[2]["hash"])
+        assert (first.ledger.height, first.ledger.head) == (3, rows_of(ledger)[2]["hash"])
         assert client.offer(StudyOffer("run", study.canonical_json())).status is Status.AWAITING_APPROVAL
         status = client.status()
         assert (status.study_run, status.round, status.steps_done) == ("run", 1, 0), "the last one was sent again"

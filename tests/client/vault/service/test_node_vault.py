@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.rows import Limit
 from client.vault.records.approved_runs import ApprovedRuns
+from client.vault.review.node_files import open_node
 from client.vault.review.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
-from client.vault.review.review import StudyReview
 from client.vault.service.node_vault import NodeVault
 from client.vault_api.messages import write_reply
 from shared.adapted_model.model import layout_of
@@ -23,6 +24,8 @@ from shared.errors import BudgetError, DataError, LedgerError, PeerError, Policy
 from shared.protocol.messages import LedgerPosition, Status, StudyOffer, TrainTask
 from shared.study.declaration import Study
 from shared.study.sections import Model
+from tests.support.ledgers import rows_of
+from tests.support.operators import approve_study, enter_approval, register_dataset, reject_run, review_study
 
 Studies = Callable[..., Study]
 TUESDAY_NOON = datetime(2026, 11, 24, 12, 0)
@@ -51,20 +54,14 @@ class Node:
         return self._make_study(**usual | sections)
 
     def approve(self, study: Study, run: str = "r-1") -> None:
-        review = StudyReview(self.config)
-        reviewed = review.review(study, "ward")
-        with review.ledger() as ledger:
-            review.approve(ledger, reviewed, run)
+        approve_study(self.config, study, run)
 
     def register(self) -> None:
-        review = StudyReview(self.config)
-        asked = review.read("ward")
-        with review.ledger() as ledger:
-            review.register(ledger, asked)
+        register_dataset(self.config)
 
     def rows(self) -> list[str]:
-        with StudyReview(self.config).ledger() as ledger:
-            return [row["kind"] for row in ledger.rows()]
+        with open_node(self.config).ledger() as ledger:
+            return [row["kind"] for row in rows_of(ledger)]
 
 
 @pytest.fixture
@@ -92,9 +89,7 @@ def test_a_study_waits_for_a_person_is_approved_trained_and_ended(node: Node) ->
     assert write_reply(node_vault.train(task(study))) == write_reply(first)
     assert write_reply(NodeVault(node.config).train(task(study))) == write_reply(first), "also after a restart"
     assert node_vault.ledger_position() == LedgerPosition(first.ledger.height + 1, node_vault.ledger_position().head)
-    review = StudyReview(node.config)
-    with review.ledger() as ledger:
-        assert review.reject(ledger, "r-1") == "r-1"
+    assert reject_run(node.config, "r-1") == "r-1"
     assert node_vault.offer(offer(study)).status is Status.REJECTED
     assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
     with pytest.raises(PolicyRefusal, match="was rejected"):
@@ -107,14 +102,14 @@ def test_a_study_waits_for_a_person_is_approved_trained_and_ended(node: Node) ->
 def test_the_file_may_change_or_go_and_the_run_trains_on_what_was_approved(node: Node) -> None:
     study = node.study()
     node.approve(study)
-    kept = ApprovedRuns(StudyReview(node.config).folders.approved)
+    kept = ApprovedRuns(open_node(node.config).folders.approved)
     before = kept.train("r-1")
     node.data.write_text("text,label\nother,no\n")
     assert NodeVault(node.config).train(task(study)).status is Status.TRAINED
     node.data.unlink()
     assert NodeVault(node.config).train(task(study, 2)).status is Status.TRAINED
     assert kept.train("r-1").digest(["ids", "target"]) == before.digest(["ids", "target"])
-    for path in StudyReview(node.config).folders.approved.rglob("*"):
+    for path in open_node(node.config).folders.approved.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0
     kept.forget("r-1")
     assert NodeVault(node.config).train(task(study, 3)).status is Status.REFUSED_POLICY
@@ -196,10 +191,7 @@ def other(node: Node, name: str, text: str, **changes: Any) -> None:
     node.write(**changes)
     (node.folder / f"{name}.csv").write_text(f"text,label\n{text},no\n")
     node.config.write_text(node.config.read_text().replace("ward", name))
-    review = StudyReview(node.config)
-    asked = review.read(name)
-    with review.ledger() as ledger:
-        review.register(ledger, asked)
+    register_dataset(node.config, name)
     node.config.write_text(usual)
 
 
@@ -212,7 +204,7 @@ def test_a_run_of_the_policy_trains_on_registered_records_as_its_first_round_fou
     study, node_vault, kept = (
         node.study(),
         NodeVault(node.config),
-        ApprovedRuns(StudyReview(node.config).folders.approved),
+        ApprovedRuns(open_node(node.config).folders.approved),
     )
     assert node_vault.offer(offer(study)).status is Status.APPROVED
     assert not kept.taken("r-1"), "nothing is read before a round is paid for"
@@ -230,7 +222,7 @@ def test_a_row_of_the_approval_is_one_and_of_the_records_one_whatever_they_share
         node.approve(node.study(privacy={"epsilon": 0.4}), f"r-{text}")
         heights.add(len(node.rows()) - before)
     assert heights == {2}
-    with StudyReview(node.config).ledger() as ledger:
+    with open_node(node.config).ledger() as ledger:
         assert ledger.state.account("ward") == {"ward", "bad-word0"}
 
 
@@ -255,7 +247,7 @@ def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.Monke
 
     def looking(*arguments: Any, **named: Any) -> Any:
         with Ledger(
-            StudyReview(node.config).folders.ledger, second_copy=StudyReview(node.config).folders.second_copy
+            open_node(node.config).folders.ledger, second_copy=open_node(node.config).folders.second_copy
         ) as ledger:
             heights.append(ledger.height)
         return honest(*arguments, **named)
@@ -266,20 +258,20 @@ def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.Monke
 
 
 def test_what_was_weighed_is_weighed_again_before_it_is_entered(node: Node) -> None:
-    review, study = StudyReview(node.config), node.study(privacy={"epsilon": 2.5})
-    reviewed = review.review(study, "ward")
+    study = node.study(privacy={"epsilon": 2.5})
+    reviewed = review_study(node.config, study)
     node.approve(study, "r-other")
-    with pytest.raises(BudgetError, match="it would promise"), review.ledger() as ledger:
-        review.approve(ledger, reviewed, "r-1")
+    with pytest.raises(BudgetError, match="brings what is spent or earmarked to"):
+        enter_approval(node.config, reviewed, "r-1")
     assert node.rows() == ["register", "approve"]
 
 
 def test_without_the_record_index_nothing_new_is_approved_and_what_was_approved_goes_on(node: Node) -> None:
     study = node.study(privacy={"epsilon": 1.0})
     node.approve(study)
-    StudyReview(node.config).folders.records[0].unlink()
+    open_node(node.config).folders.records[0].unlink()
     with pytest.raises(LedgerError, match="Expected the record index"):
-        StudyReview(node.config).ask(study, "ward")
+        review_study(node.config, study)
     with pytest.raises(LedgerError, match="Expected the record index"):
         node.register()
     assert NodeVault(node.config).train(task(study)).status is Status.TRAINED
@@ -301,7 +293,7 @@ def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> No
     study, node_vault = node.study(), NodeVault(node.config)
     node.approve(study)
     assert node_vault.train(task(study)).status is Status.TRAINED
-    with StudyReview(node.config).ledger() as ledger:
+    with open_node(node.config).ledger() as ledger:
         spent = ledger.state.spent("ward")
     node.write(epsilon=round(spent + 1e-3, 6))
     assert node_vault.train(task(study, 2)).status is Status.REFUSED_BUDGET
@@ -316,8 +308,10 @@ def test_a_stricter_delta_of_today_makes_what_is_spent_more(node: Node) -> None:
     node.write(delta=1e-4)
     node.approve(study)
     assert node_vault.train(task(study)).status is Status.TRAINED
-    with StudyReview(node.config).ledger() as ledger:
-        loose, strict = (ledger.state.spent_after_round("r-1", delta=delta) for delta in (1e-4, 1e-7))
+    with open_node(node.config).ledger() as ledger:
+        per_round = ledger.state.runs["r-1"].per_round
+        budgets = [ledger.state.budget("ward", declared=Limit(3.0, d), earmarked=False) for d in (1e-4, 1e-7)]
+    loose, strict = (budget.epsilon(per_round) for budget in budgets)
     assert loose < strict
     node.write(epsilon=round((loose + strict) / 2, 6), delta=1e-4)
     assert node_vault.train(task(study, 2)).status is Status.TRAINED
@@ -360,13 +354,13 @@ def test_local_metrics_stay_in_a_local_file(node: Node) -> None:
     node.approve(study)
     node_vault.train(task(study))
     node_vault.measure(task(study), lambda: None)
-    (line,) = map(json.loads, StudyReview(node.config).folders.metrics.read_text().splitlines())
+    (line,) = map(json.loads, open_node(node.config).folders.metrics.read_text().splitlines())
     assert (line["run"], line["round"]) == ("r-1", 1) and 0 <= line["accuracy"] <= 1 and line["loss"] > 0
     assert line["train_seconds"] > 0 and 0 <= line["clip_fraction"] <= 1
-    assert StudyReview(node.config).folders.metrics.stat().st_mode & 0o077 == 0
+    assert open_node(node.config).folders.metrics.stat().st_mode & 0o077 == 0
     node.write(node="local_metrics = false")
     node_vault.measure(task(study), lambda: None)
-    assert len(StudyReview(node.config).folders.metrics.read_text().splitlines()) == 1
+    assert len(open_node(node.config).folders.metrics.read_text().splitlines()) == 1
 
 
 def test_two_datasets_are_told_apart_by_a_person(node: Node) -> None:
@@ -429,5 +423,5 @@ def test_a_second_run_asks_again_and_a_full_budget_says_no(node: Node) -> None:
     study = node.study(privacy={"epsilon": 2.5})
     node.approve(study)
     assert NodeVault(node.config).offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
-    with pytest.raises(BudgetError, match="it would promise"):
+    with pytest.raises(BudgetError, match="brings what is spent or earmarked to"):
         node.approve(study, "r-2")

@@ -1,0 +1,90 @@
+"""Checks of the way to the server: certificate, TLS, clock, key; and, from the link's container, to the vault."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+
+import grpc
+import httpx
+
+from client.link.fleet import CUT, NotAccepted, Refused, through, tls_context
+from client.link.loop import read_link
+from client.link.membership import Membership, membership
+from client.link.vault_client import VaultClient
+from client.operator.finding import Finding, failed
+from client.settings import Server
+from shared.errors import FedVaultError, RunError
+
+LARGEST_SKEW_S = 5.0
+
+
+def server_findings(link_folder: Path, server: Server, base: Path) -> Iterator[Finding]:
+    """Check what stands between this node and its server, as far as each check makes the next one possible.
+
+    Args:
+        link_folder: holds the node's membership.
+        server: how it is reached.
+        base: the folder of node.toml.
+    """
+    try:
+        member = membership(link_folder)
+    except FedVaultError as error:
+        yield failed("membership", error)
+        return
+    left = member.expires - datetime.now(UTC)
+    yield Finding(
+        "certificate", left > timedelta(0), f"ends in {left.days} days", "Ask for a new invite: leave, then join."
+    )
+    try:
+        extra = server.authority(base)
+        context = tls_context(member.authority_path, member.certificate_path, member.key_path, extra_ca=extra)
+        with httpx.Client(verify=context, proxy=through(server.proxy, extra), timeout=15.0) as client:
+            answer = client.get(f"https://{member.server}/")
+    except (httpx.HTTPError, OSError) as error:
+        todo = "Check name, port, firewall and proxy ([server] in node.toml); ask whether the server runs."
+        yield Finding("server", False, f"{member.server}: {error}", todo)
+        return
+    yield Finding("server", True, f"{member.server} answers through TLS")
+    yield _clock(answer)
+    yield _key(member, server, base)
+
+
+def vault_answers(socket: Path) -> str:
+    """Say how many rows the vault behind a socket has in its ledger.
+
+    Raises:
+        RunError: it does not answer.
+    """
+    vault = VaultClient(socket)
+    try:
+        return f"answers, its ledger has {vault.status().ledger_height} rows"
+    except grpc.RpcError:
+        raise RunError(
+            f"Expected the vault to answer at {socket}, it does not.",
+            hint="Is its container running? Both need one volume for the socket and one group (socket_group).",
+        ) from None
+    finally:
+        vault.close()
+
+
+def _clock(answer: httpx.Response) -> Finding:
+    there = parsedate_to_datetime(answer.headers["date"])
+    skew = abs((datetime.now(UTC) - there).total_seconds())
+    # the header counts whole seconds
+    return Finding("clock", skew <= LARGEST_SKEW_S, f"{skew:.0f} s from the server's", "Set it by NTP.")
+
+
+def _key(member: Membership, server: Server, base: Path) -> Finding:
+    fleet, state = member.connect(server, base), read_link(member.folder)
+    try:
+        fleet.activate(state.node_id or member.node_id)
+    except NotAccepted as error:
+        todo = "Ask the server's operator whether this node was revoked. Right after a crash: wait a minute."
+        return Finding("key", False, str(error), todo)
+    except (*CUT, Refused) as error:
+        return Finding("key", False, str(error), "The gateway answers but Flower does not: ask the server's operator.")
+    finally:
+        # a link that runs stays present; without one the node is not
+        fleet.close(deactivate=not state.connected)
+    return Finding("key", True, f"accepted as {member.name}")

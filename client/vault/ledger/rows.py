@@ -1,0 +1,60 @@
+"""What rows say of datasets, as values, and the rows that enter a dataset and its records."""
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from shared.checks import positive, probability
+from shared.study.sections import RECORD
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most a dataset may ever spend."""
+
+    epsilon: float
+    delta: float
+
+    def __post_init__(self) -> None:
+        positive(epsilon=self.epsilon)
+        probability(delta=self.delta)
+
+    def stricter(self, other: "Limit") -> "Limit":
+        """Return the smaller of each figure."""
+        epsilon, delta = min(self.epsilon, other.epsilon), min(self.delta, other.delta)
+        same = (limit for limit in (self, other) if (limit.epsilon, limit.delta) == (epsilon, delta))
+        return next(same, None) or Limit(epsilon, delta)
+
+
+@dataclass(frozen=True)
+class DatasetTerms:
+    """Public facts that a dataset was registered with, and that its spending is measured in."""
+
+    unit: str = RECORD
+    """Whose presence is hidden."""
+    declared_size: int = 0
+    """Public number of units; 0 if none was declared."""
+
+
+UNDECLARED = DatasetTerms()
+
+
+@dataclass(frozen=True)
+class IndexDigest:
+    """How far the record index reached when a row was entered."""
+
+    key_sha256: str
+    batches: int
+    digest: str
+    """Of everything up to the last batch."""
+
+
+def registration_row(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:
+    """Return the first row of a dataset, without what `records_row` adds."""
+    return {"kind": "register", "dataset": dataset, **asdict(limit), **asdict(terms)}
+
+
+def records_row(dataset: str, ties: Iterable[str], index_digest: IndexDigest | None) -> dict[str, Any]:
+    """Return a row that enters records of a registered dataset, and the datasets that share some of them."""
+    index = None if index_digest is None else asdict(index_digest)
+    return {"kind": "records", "dataset": dataset, "ties": sorted(ties), "index": index}

@@ -1,0 +1,110 @@
+"""A node's settings, datasets and folders: opened once for each question, then passed on.
+
+An operator's change of node.toml therefore takes effect with the next question.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from client.settings import Folders, NodeSettings, folders, load_node
+from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.registration import Registry
+from client.vault.ledger.state import LedgerState
+from client.vault.records.approved_runs import ApprovedRuns
+from client.vault.records.dataset import Dataset, declared_dataset
+from client.vault.review.offers import Offers
+from shared.errors import SettingsError
+from shared.study.declaration import Study
+
+if TYPE_CHECKING:
+    from shared.base_models.locate import BaseModelFiles
+
+LEDGER_PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class NodeFiles:
+    """One node, as its settings say now."""
+
+    config: Path
+    """Its node.toml."""
+    settings: NodeSettings
+    folders: Folders
+    datasets: Mapping[str, Dataset]
+    """By name."""
+
+    @property
+    def offers(self) -> Offers:
+        """Studies that the server showed."""
+        return Offers(self.folders.offers)
+
+    @property
+    def approved(self) -> ApprovedRuns:
+        """Snapshots of what was approved."""
+        return ApprovedRuns(self.folders.approved)
+
+    def cache_folder(self) -> Path:
+        """Return the folder of cached activations, which are private data; it is made if it is not there."""
+        self.folders.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self.folders.cache
+
+    def dataset(self, name: str) -> Dataset:
+        """Return one dataset.
+
+        Raises:
+            SettingsError: node.toml has none of that name.
+        """
+        if name not in self.datasets:
+            names = ", ".join(self.datasets) or "none"
+            raise SettingsError(f"Expected a dataset of node.toml ({names}), got {name!r}.")
+        return self.datasets[name]
+
+    def ledger(self) -> Ledger:
+        """Open the ledger, verified; to be closed, since one process at a time may hold it.
+
+        Raises:
+            LedgerError: another process holds it for long, or it cannot be trusted.
+        """
+        return Ledger(self.folders.ledger, second_copy=self.folders.second_copy, patience_s=LEDGER_PATIENCE_S)
+
+    def ledger_state(self) -> LedgerState:
+        """Return what the ledger adds up to now.
+
+        Raises:
+            LedgerError: another process holds it for long, or it cannot be trusted.
+        """
+        with self.ledger() as ledger:
+            return ledger.state
+
+    def registry(self, state: LedgerState) -> Registry:
+        """Open the record index as the ledger knows it.
+
+        Raises:
+            LedgerError: index or key is not what the ledger knows.
+        """
+        return Registry(*self.folders.records, state)
+
+    def base_files(self, study: Study) -> "BaseModelFiles":
+        """Find the study's base model among this node's own.
+
+        Raises:
+            SettingsError: the study does not pin one, or it is not here.
+        """
+        if study.model.fingerprint is None:
+            raise SettingsError("Expected a study that pins model.fingerprint, got one that does not.")
+        from shared.base_models.locate import find_by_fingerprint
+
+        return find_by_fingerprint(study.model.fingerprint, self.folders.models)
+
+
+def open_node(config: Path) -> NodeFiles:
+    """Read a node's settings.
+
+    Raises:
+        SettingsError: node.toml is not there or not valid.
+    """
+    settings, base = load_node(config), config.resolve().parent
+    datasets = {name: declared_dataset(name, policy, base) for name, policy in settings.datasets.items()}
+    return NodeFiles(config, settings, folders(config, settings), datasets)

@@ -1,0 +1,118 @@
+"""What one study asks of one dataset, in figures and in words: pure, for an operator's eyes."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from client.vault.ledger.state import LedgerState
+from client.vault.records.dataset import Dataset
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.noise_schedule import plan
+from shared.privacy.study_steps import batch_of
+from shared.protocol.update_encoding import packed_bytes
+from shared.study.declaration import Study
+
+if TYPE_CHECKING:
+    from client.vault.records.snapshot import Facts
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """What one study asks of one dataset."""
+
+    study: str
+    study_sha256: str
+    dataset: str
+    purpose: str
+    trains: str
+    rounds: int
+    steps: int
+    bytes_per_round: int
+    wire: str
+    """How the values of an update travel."""
+    noise_multiplier: float
+    sampling_rate: float
+    weight: float
+    """Of this site in the mean, beside one of the study's typical size; 1 where all sites weigh the same."""
+    measures: bool
+    """Whether the first round sends noisy second moments of features, where the study measures first."""
+    epsilon_alone: float
+    """Cost of the whole study by itself."""
+    epsilon_before: float
+    """Spent and earmarked by the records' account without this study."""
+    epsilon_after: float
+    """Spent and earmarked with it."""
+    epsilon_limit: float
+    """The most the account may ever spend."""
+    delta: float
+    unit: str
+    objections: tuple[str, ...]
+    """Why the policy forbids it; empty if it does not."""
+    records: "Facts"
+    """About the records; for the operator's eyes only."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the budget allows it."""
+        return self.epsilon_after <= self.epsilon_limit
+
+    @property
+    def in_words(self) -> str:
+        """For somebody who has to say yes or no."""
+        left, facts = self.epsilon_limit - self.epsilon_after, self.records
+        purpose = f" Its purpose, as declared: {self.purpose}." if self.purpose else ""
+        labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
+        problems = "".join(f"\n  {line}" for line in facts.problems)
+        weighs = "" if self.weight == 1 else f" In the mean this site weighs {self.weight:.2g} times a typical one."
+        sent = "noisy adapter"
+        if self.measures:
+            sent = "noisy second moments of the model's features (the first round) or noisy adapter (the others)"
+        return (
+            f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
+            f"In each, {self.bytes_per_round} bytes of {sent} ({self.wire}) leave this house, nothing else that "
+            f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
+            f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "
+            f"all studies to come.{weighs}\n"
+            f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
+            f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
+            f"{facts.holdout} held out, {facts.dropped} left out.{problems}"
+        )
+
+
+def summarise(
+    study: Study, dataset: Dataset, state: LedgerState, *, dimension: int, objections: list[str], facts: "Facts"
+) -> StudySummary:
+    """Compare a study with a dataset's budget.
+
+    Args:
+        study: as declared.
+        dataset: as node.toml declares it.
+        state: of a ledger in which the dataset's records are entered.
+        dimension: floats in one update.
+        objections: of the policy.
+        facts: about the records.
+    """
+    schedule, budget = plan(study.privacy, steps=study.total_steps), dataset.budget(state)
+    total_release = schedule.release(study.total_steps)
+    return StudySummary(
+        study=study.study.name,
+        study_sha256=study.sha256,
+        dataset=dataset.name,
+        purpose=study.study.description.rstrip("."),
+        trains=f"a {study.adapter.method} adapter of {study.model.shown_source}",
+        rounds=study.federation.rounds,
+        steps=study.total_steps,
+        bytes_per_round=packed_bytes(dimension, study.federation.wire),
+        wire=study.federation.wire,
+        noise_multiplier=schedule.noise_multiplier,
+        sampling_rate=schedule.sampling_rate,
+        weight=batch_of(study, dataset.policy.declared_size).weight,
+        measures=study.measuring_rounds > 0,
+        epsilon_alone=epsilon_rdp([total_release], budget.limit.delta),
+        epsilon_before=budget.epsilon(),
+        epsilon_after=budget.epsilon(total_release),
+        epsilon_limit=budget.limit.epsilon,
+        delta=budget.limit.delta,
+        unit=dataset.policy.unit,
+        objections=tuple(objections),
+        records=facts,
+    )

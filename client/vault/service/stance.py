@@ -1,0 +1,59 @@
+"""How this node stands to a study on offer: a function of public facts and the ledger.
+
+No record is looked at, so none can change the answer.
+"""
+
+import logging
+
+from client.vault.ledger.ledger import Ledger
+from client.vault.records.dataset import Dataset
+from client.vault.review.node_files import NodeFiles
+from client.vault.review.offers import Offered
+from client.vault.review.review import StudyReview
+from shared.errors import BudgetError, PolicyRefusal, SettingsError
+from shared.privacy.noise_schedule import plan
+from shared.protocol.messages import Status, StudyOffer
+
+log = logging.getLogger(__name__)
+
+
+def stance(node: NodeFiles, offer: StudyOffer) -> Status:
+    """Keep a study for a person to decide on, and return how this node stands to it.
+
+    Raises:
+        PeerError: it is no study, or one offer too many.
+        LedgerError: the ledger cannot be trusted.
+    """
+    offered, review = node.offers.receive(offer), StudyReview(node)
+    study = offered.study
+    try:
+        allowed = [dataset for dataset in node.datasets.values() if not review.objections(study, dataset)]
+        reason = Status.REFUSED_POLICY
+    except SettingsError:
+        allowed, reason = [], Status.REFUSED_MODEL
+    with node.ledger() as ledger:
+        run = ledger.state.runs.get(offered.run)
+        if offered.rejected or (run is not None and run.closed):
+            return Status.REJECTED
+        if run is not None:
+            return Status.APPROVED if run.study_sha256 == study.sha256 else Status.REFUSED_STUDY
+        unchanged = [dataset for dataset in allowed if not dataset.changes(ledger.state)]
+        if not unchanged:
+            return reason
+        total_release = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
+        possible = [dataset for dataset in unchanged if dataset.budget(ledger.state).fits(total_release)]
+        return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
+
+
+def _approved_by_policy(review: StudyReview, ledger: Ledger, offered: Offered, possible: list[Dataset]) -> Status:
+    dataset = possible[0]
+    unasked = dataset.policy.approval == "within-policy" and dataset.name in ledger.state.limits
+    if len(possible) != 1 or not unasked:
+        return Status.AWAITING_APPROVAL
+    try:
+        review.approve_within_policy(ledger, offered.study, dataset, offered.run)
+    except (BudgetError, PolicyRefusal) as error:
+        log.error("%s was not approved by itself: %s", offered.run, error)
+        return Status.AWAITING_APPROVAL
+    log.info("%s was approved by the policy of %s.", offered.run, dataset.name)
+    return Status.APPROVED
