@@ -1,34 +1,26 @@
-"""The Flower ClientApp: message to vault to reply, for simulations.
+"""The Flower ClientApp: message to trainer to reply, for simulations.
 
 On a stock SuperNode this app refuses: there the server's code could run beside the data. Real nodes run the vault in
 a process of its own.
 """
 
 from collections.abc import Callable
+from functools import partial
 
-import numpy as np
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client.vault.training.round_trainer import Trainer
-from shared.errors import PeerError, VersionError
-from shared.protocol.flower_records import decode_task, encode_reply
+from client.answer import Trainer, answer_task
 from shared.protocol.messages import Status, TrainReply, TrainTask, without_update
 
 
-def build_client_app(open_vault: Callable[[Context, TrainTask], Trainer]) -> ClientApp:
-    """Wire a ClientApp to whatever answers a task."""
+def build_client_app(open_trainer: Callable[[Context, TrainTask], Trainer]) -> ClientApp:
+    """Build a ClientApp that hands each task to the trainer that is opened for it."""
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        try:
-            task = decode_task(message.content)
-        except PeerError as error:
-            code = Status.REFUSED_VERSION if isinstance(error, VersionError) else Status.REFUSED_STUDY
-            return Message(encode_reply(_unreadable(code)), reply_to=message)
-        reply = open_vault(context, task).train(task)
-        return Message(encode_reply(reply, version=task.version), reply_to=message)
+        return Message(answer_task(message.content, partial(open_trainer, context)), reply_to=message)
 
     return app
 
@@ -42,10 +34,6 @@ class RefuseRealData:
     def train(self, task: TrainTask) -> TrainReply:
         """Refuse."""
         return without_update(task, Status.REFUSED_REAL_DATA)
-
-
-def _unreadable(code: Status) -> TrainReply:
-    return TrainReply("", "", 0, "", code, np.zeros(0, np.float32))
 
 
 app = build_client_app(lambda _context, _task: RefuseRealData())

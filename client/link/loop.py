@@ -20,18 +20,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
-import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 
+from client.answer import Vault, answer
 from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused
 from client.link.inbox import Inbox
-from shared.errors import PeerError, RunError, VersionError
 from shared.files import write_atomically
-from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, without_update
-from shared.protocol.versions import SPOKEN
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -39,26 +34,6 @@ BUSY_POLL_S, IDLE_POLL_S, BUSY_FOR_S = 0.2, 2.0, 120.0
 HEARTBEAT_EVERY_S = 12.0
 CLOCK_SKEW_S = 300.0
 """What the clocks of node and server may differ by: no task is taken for expired before it is."""
-
-
-class TaskAnswers(Protocol):
-    """The vault, as far as the link knows it."""
-
-    def train(self, task: TrainTask) -> TrainReply:
-        """Answer a round.
-
-        Raises:
-            RunError: the vault is away.
-        """
-        ...
-
-    def offer(self, offer: StudyOffer) -> OfferReply:
-        """Answer an offer.
-
-        Raises:
-            RunError: the vault is away.
-        """
-        ...
 
 
 @dataclass
@@ -97,7 +72,7 @@ class Link:
     def __init__(
         self,
         connect: Callable[[], Fleet],
-        vault: TaskAnswers,
+        vault: Vault,
         folder: Path,
         *,
         server: str,
@@ -189,7 +164,7 @@ class Link:
             if _expired(message):
                 log.warning("A message had expired before it could be answered; it is dropped.")
             else:
-                fleet.reply(received, answered(message, self._vault))
+                fleet.reply(received, answer(message, self._vault))
         except Refused as error:
             log.warning("An answer is not wanted any more: %s.", error)
         except (*CUT, NotAccepted):
@@ -217,46 +192,11 @@ class Link:
         write_atomically(self._folder / "state.json", json.dumps(asdict(state), indent=1).encode())
 
 
-def answered(message: Message, vault: TaskAnswers) -> RecordDict:
-    """What the node answers to a message.
-
-    Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
-    """
-    query = message.metadata.message_type == "query"
-    try:
-        if query:
-            return encode_offer_reply(_stance(decode_offer(message.content), vault))
-        task = decode_task(message.content)
-    except (PeerError, ValueError) as error:
-        log.error("A message was refused: %s", error)
-        code = Status.REFUSED_VERSION if isinstance(error, VersionError) else Status.REFUSED_STUDY
-        if query:
-            return encode_offer_reply(OfferReply("", code))
-        return encode_reply(TrainReply("", "", 0, "", code, np.zeros(0, np.float32)))
-    try:
-        reply = vault.train(task)
-    except (RunError, PeerError) as error:
-        log.error("Round %d failed: %s", task.round, error)
-        reply = without_update(task, Status.FAILED)
-    return encode_reply(reply, version=task.version)
-
-
 def _expired(message: Message) -> bool:
     """Whether the server has stopped waiting for a task: trained now, it would be paid for and read by nobody."""
     if message.metadata.message_type != "train":
         return False
     return time.time() > message.metadata.created_at + message.metadata.ttl + CLOCK_SKEW_S
-
-
-def _stance(offer: StudyOffer, vault: TaskAnswers) -> OfferReply:
-    if SPOKEN.common(offer.versions) is None:
-        log.error("A study was refused: the server speaks protocol versions %d to %d.", *offer.versions)
-        return OfferReply(offer.study_run, Status.REFUSED_VERSION, SPOKEN)
-    try:
-        return vault.offer(offer)
-    except RunError as error:
-        log.error("An offer could not be shown to the vault: %s", error)
-        return OfferReply(offer.study_run, Status.FAILED)
 
 
 def _beat(fleet: Fleet, gone: threading.Event) -> None:

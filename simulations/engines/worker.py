@@ -15,8 +15,9 @@ from typing import NamedTuple
 import torch
 from flwr.app import Context
 
+from client.answer import Trainer
 from client.app import build_client_app
-from client.vault.training.round_trainer import RoundTrainer, Trainer, device_for
+from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel, build

@@ -11,10 +11,10 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-import client.link.loop
+import client.answer
 import server.rounds.participants
 import shared.protocol.flower_records
-from client.link.loop import answered
+from client.answer import answer
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
@@ -76,12 +76,12 @@ class Node:
             return RecordDict({"stance": ConfigRecord(OLD_STANCE)})  # type: ignore[arg-type]
         with self._monkeypatch.context() as patched:
             ours = self.spoken or Versions(3, 3)
-            patched.setattr(client.link.loop, "SPOKEN", ours)
+            patched.setattr(client.answer, "SPOKEN", ours)
             patched.setattr(
                 AgreeableTrainer, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours)
             )
             patched.setattr(shared.protocol.flower_records._config, "__defaults__", (ours,))
-            return answered(message, AgreeableTrainer())
+            return answer(message, AgreeableTrainer())
 
 
 def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:

@@ -4,47 +4,24 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import grpc
 import numpy as np
 
+from client.vault.service.node_vault import NodeVault
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
-from shared.protocol.messages import NO_POSITION, LedgerPosition, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, StudyOffer, TrainReply, TrainTask
 from shared.protocol.update_encoding import WIRES
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
 OWNER_AND_GROUP = 0o660
-
-
-class Answers(Protocol):
-    """What a vault answers; nothing here raises for what a question or the data holds."""
-
-    def train(self, task: TrainTask) -> TrainReply:
-        """Answer one task."""
-        ...
-
-    def offer(self, offer: StudyOffer) -> OfferReply:
-        """Keep a study, and say how this node stands to it."""
-        ...
-
-    def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
-        """Whatever the operator wants to know after a round; called when the reply is on its way.
-
-        `make_way` is called now and then; what it raises ends the measuring.
-        """
-        ...
-
-    def ledger_position(self) -> LedgerPosition:
-        """Where the ledger stands."""
-        ...
 
 
 class Steps:
@@ -78,12 +55,12 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     """Serves one vault.
 
     Args:
-        answers: the vault.
+        vault: answers every question.
         steps: the same object that the vault reports its steps to.
     """
 
-    def __init__(self, answers: Answers, steps: Steps) -> None:
-        self._answers, self._steps = answers, steps
+    def __init__(self, vault: NodeVault, steps: Steps) -> None:
+        self._vault, self._steps = vault, steps
         self._one_job, self._asked = threading.Lock(), threading.Event()
         self._job = ("", 0)
 
@@ -113,7 +90,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     ) -> vault_pb2.StatusReply:
         """Whether a job runs, and where the ledger stands."""
         del request, context
-        position, (run, number) = self._answers.ledger_position(), self._job
+        position, (run, number) = self._vault.ledger_position(), self._job
         return vault_pb2.StatusReply(
             busy=self._one_job.locked(),
             ledger_height=position.height,
@@ -128,7 +105,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     ) -> vault_pb2.OfferReply:
         """Keep a study for a person to decide on."""
         del context
-        reply = self._answers.offer(StudyOffer(request.study_run, request.study_json))
+        reply = self._vault.offer(StudyOffer(request.study_run, request.study_json))
         return vault_pb2.OfferReply(status=int(reply.status))
 
     def _work(self, request: vault_pb2.TrainRequest, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
@@ -140,11 +117,11 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             wire = next(known for known in WIRES if known == (request.wire or "float32"))
             task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, server_copy, wire=wire)
             self._job = (request.study_run, request.round)
-            reply = self._answers.train(task)
+            reply = self._vault.train(task)
             self._asked.clear()
             heard.put(reply)
             if reply.status is Status.TRAINED:
-                self._answers.measure(task, self._make_way)
+                self._vault.measure(task, self._make_way)
         except Exception as error:
             log.exception("The vault failed; the link is told only that it failed.")
             heard.put(error)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -35,14 +34,6 @@ from shared.study.schedule import round_factors
 from shared.study.sections import RECORD
 
 log = logging.getLogger(__name__)
-
-
-class Trainer(Protocol):
-    """Anything that answers a train task."""
-
-    def train(self, task: TrainTask) -> TrainReply:
-        """Answer; never raises for what the data or the task holds."""
-        ...
 
 
 @dataclass(frozen=True)

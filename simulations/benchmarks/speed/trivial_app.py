@@ -2,8 +2,8 @@
 
 from flwr.app import Context
 
+from client.answer import Trainer
 from client.app import build_client_app
-from client.vault.training.round_trainer import Trainer
 from shared.protocol.messages import Status, TrainReply, TrainTask
 from simulations.engines.partition_query import tells_partition
 

@@ -15,8 +15,8 @@ from flwr.app import Context
 from torch.nn import functional as F
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
+from client.answer import Trainer
 from client.app import build_client_app
-from client.vault.training.round_trainer import Trainer
 from shared.base_models.locate import find
 from shared.protocol.messages import Status, TrainReply, TrainTask
 from shared.records.ragged import Records, load

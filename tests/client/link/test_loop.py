@@ -10,13 +10,13 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Message, RecordDict
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from client.link import process as link_process
 from client.link.fleet import NotAccepted, Received, Refused
 from client.link.inbox import Inbox
-from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, answered, read_link
+from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, read_link
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
 from shared.protocol.flower_records import decode_offer_reply, decode_reply, encode_offer, encode_task
@@ -26,25 +26,20 @@ ADAPTER = np.arange(50, dtype=np.float32)
 TASK = TrainTask("s" * 64, "r-1", 3, ADAPTER)
 
 
-class RoundTrainer:
+class RecordingVault:
     """Says what it is asked."""
 
     def __init__(self) -> None:
         self.asked: list[object] = []
-        self.fails = ""
 
     def train(self, task: TrainTask) -> TrainReply:
         self.asked.append(task.round)
-        if self.fails:
-            raise RunError(self.fails)
         return TrainReply(
             task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, task.adapter + 1
         )
 
     def offer(self, offer: StudyOffer) -> OfferReply:
         self.asked.append(offer.study_run)
-        if self.fails:
-            raise RunError(self.fails)
         return OfferReply(offer.study_run, Status.APPROVED)
 
 
@@ -99,7 +94,7 @@ class Fleet:
         self.calls.append(f"close {deactivate}")
 
 
-def run(folder: Path, fleet: Fleet, vault: RoundTrainer, waits: list[float] | None = None) -> None:
+def run(folder: Path, fleet: Fleet, vault: RecordingVault, waits: list[float] | None = None) -> None:
     def wait(seconds: float) -> bool:
         if waits is not None:
             waits.append(seconds)
@@ -118,7 +113,7 @@ def cut() -> Exception:
 
 
 def test_a_task_is_fetched_answered_and_forgotten(tmp_path: Path, stop: threading.Event) -> None:
-    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), RoundTrainer()
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), RecordingVault()
     run(tmp_path, fleet, vault)
     assert fleet.calls == ["activate", "receive", "confirm", "reply", "receive", "close True"]
     reply = decode_reply(fleet.replies[0][1])
@@ -128,7 +123,7 @@ def test_a_task_is_fetched_answered_and_forgotten(tmp_path: Path, stop: threadin
 
 
 def test_offers_are_answered(tmp_path: Path, stop: threading.Event) -> None:
-    fleet, vault = Fleet([received(encode_offer(StudyOffer("r-1", "{}")), "query")], {}, stop), RoundTrainer()
+    fleet, vault = Fleet([received(encode_offer(StudyOffer("r-1", "{}")), "query")], {}, stop), RecordingVault()
     run(tmp_path, fleet, vault)
     assert decode_offer_reply(fleet.replies[0][1]) == OfferReply("r-1", Status.APPROVED)
 
@@ -137,7 +132,7 @@ def test_a_cut_is_waited_out_on_the_same_connection_and_the_reply_is_sent_again(
     tmp_path: Path, stop: threading.Event
 ) -> None:
     troubles = {"reply": [cut(), cut()], "receive": [cut(), None]}
-    fleet, vault, waits = Fleet([received(encode_task(TASK))], troubles, stop), RoundTrainer(), list[float]()
+    fleet, vault, waits = Fleet([received(encode_task(TASK))], troubles, stop), RecordingVault(), list[float]()
     run(tmp_path, fleet, vault, waits)
     assert fleet.calls.count("activate") == 1 and len(fleet.replies) == 1
     assert vault.asked == [3, 3, 3], "the vault gives the same bytes again"
@@ -148,7 +143,7 @@ def test_a_server_that_is_away_is_asked_for_ever_with_growing_jittered_pauses(
     tmp_path: Path, stop: threading.Event
 ) -> None:
     fleet, waits = Fleet([], {"activate": [cut() for _ in range(40)]}, stop), list[float]()
-    run(tmp_path, fleet, RoundTrainer(), waits)
+    run(tmp_path, fleet, RecordingVault(), waits)
     assert fleet.calls.count("activate") == 41
     for number, waited in enumerate(waits[:40]):
         longest = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2 ** min(number, 20))
@@ -164,14 +159,14 @@ def test_a_key_that_is_not_accepted_is_said_and_tried_again(tmp_path: Path, stop
         seen.append(read_link(tmp_path).trouble)
         return stop.is_set()
 
-    Link(lambda: fleet, RoundTrainer(), tmp_path, server="gate:1", stop=stop, wait=wait).run()  # type: ignore[arg-type,return-value]
+    Link(lambda: fleet, RecordingVault(), tmp_path, server="gate:1", stop=stop, wait=wait).run()  # type: ignore[arg-type,return-value]
     assert "does not accept this node's key" in seen[0] and fleet.calls.count("activate") == 2
 
 
 def test_a_killed_link_finds_the_message_it_had_not_answered(tmp_path: Path, stop: threading.Event) -> None:
     message = received(encode_task(TASK))
     Inbox(tmp_path / "inbox").keep(message)  # and then it was killed: the server will not hand it out again
-    fleet, vault = Fleet([], {}, stop), RoundTrainer()
+    fleet, vault = Fleet([], {}, stop), RecordingVault()
     run(tmp_path, fleet, vault)
     assert [name for name, _ in fleet.replies] == [message.message_id] and vault.asked == [3]
 
@@ -184,14 +179,14 @@ def test_the_message_is_on_disk_before_the_server_hears_of_it(tmp_path: Path, st
             super().confirm(message)
 
     fleet = Killed([received(encode_task(TASK))], {}, stop)
-    run(tmp_path, fleet, RoundTrainer())
+    run(tmp_path, fleet, RecordingVault())
     assert len(fleet.replies) == 1
 
 
 @pytest.mark.parametrize("trouble", ["reply", "confirm", "receive"])
 def test_what_the_server_does_not_want_any_more_is_dropped(tmp_path: Path, stop: threading.Event, trouble: str) -> None:
     fleet = Fleet([received(encode_task(TASK))], {trouble: [Refused("the server answered 403")]}, stop)
-    run(tmp_path, fleet, RoundTrainer())
+    run(tmp_path, fleet, RecordingVault())
     assert Inbox(tmp_path / "inbox").oldest() is None
 
 
@@ -199,7 +194,7 @@ def test_a_message_that_cannot_be_read_is_dropped(tmp_path: Path, stop: threadin
     whole = received(encode_task(TASK))
     broken = Received(whole.message_id, 1, {whole.message_id: b"nonsense"})
     fleet = Fleet([broken, received(encode_task(TASK))], {}, stop)
-    run(tmp_path, fleet, RoundTrainer())
+    run(tmp_path, fleet, RecordingVault())
     assert len(fleet.replies) == 1
     (tmp_path / "inbox" / "torn.message").write_bytes(b"half a zip")
     assert Inbox(tmp_path / "inbox").oldest() is None and not list((tmp_path / "inbox").iterdir())
@@ -222,7 +217,7 @@ NONSENSE = {
 def test_nonsense_from_the_server_gets_a_code_and_the_next_task_its_answer(
     tmp_path: Path, stop: threading.Event, case: str
 ) -> None:
-    fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), RoundTrainer()
+    fleet, vault = Fleet([received(*NONSENSE[case]), received(encode_task(TASK))], {}, stop), RecordingVault()
     run(tmp_path, fleet, vault)
     assert vault.asked == [3] and len(fleet.replies) == 2
     assert decode_reply(fleet.replies[0][1]).status is Status.REFUSED_STUDY
@@ -235,14 +230,14 @@ def test_a_fault_that_nobody_foresaw_costs_one_message_and_not_the_link(
 ) -> None:
     faults: list[Exception | None] = [UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates"), None]
     fleet = Fleet([received(encode_task(TASK)), received(encode_task(replace(TASK, round=4)))], {trouble: faults}, stop)
-    run(tmp_path, fleet, RoundTrainer())
+    run(tmp_path, fleet, RecordingVault())
     assert decode_reply(fleet.replies[-1][1]).round == 4
     assert Inbox(tmp_path / "inbox").oldest() is None and fleet.calls.count("activate") == 1
 
 
 def test_a_server_that_refuses_to_activate_the_node_is_asked_again(tmp_path: Path, stop: threading.Event) -> None:
     fleet = Fleet([], {"activate": [Refused("the server answered 404"), None]}, stop)
-    run(tmp_path, fleet, RoundTrainer())
+    run(tmp_path, fleet, RecordingVault())
     assert fleet.calls.count("activate") == 2 and read_link(tmp_path).trouble == "stopped"
 
 
@@ -254,7 +249,7 @@ def test_a_task_that_nobody_waits_for_any_more_is_neither_trained_nor_answered(
     name = message.object_id
     objects = {key: value.deflate() for key, value in get_all_nested_objects(message).items()}
     Inbox(tmp_path / "inbox").keep(Received(name, 1, objects))
-    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), RoundTrainer()
+    fleet, vault = Fleet([received(encode_task(TASK))], {}, stop), RecordingVault()
     run(tmp_path, fleet, vault)
     assert vault.asked == [3] and len(fleet.replies) == 1 and fleet.replies[0][0] != name
     assert Inbox(tmp_path / "inbox").oldest() is None
@@ -263,36 +258,6 @@ def test_a_task_that_nobody_waits_for_any_more_is_neither_trained_nor_answered(
 def test_message_ids_do_not_become_paths(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="letters and digits"):
         Inbox(tmp_path).keep(Received("../../etc/passwd", 1, {}))
-
-
-def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
-    vault = RoundTrainer()
-    vault.fails = "patient Anna, row 17 of /data/ward.csv, loss 3.2"
-    message = Message(encode_task(TASK), 7, "train")
-    reply = decode_reply(answered(message, vault))
-    assert reply.status is Status.FAILED and not reply.update.any() and len(reply.update) == len(ADAPTER)
-    offered = Message(encode_offer(StudyOffer("r-1", "{}")), 7, "query")
-    assert decode_offer_reply(answered(offered, vault)) == OfferReply("r-1", Status.FAILED)
-
-
-NEWER = ConfigRecord({"protocol-version": 99})
-
-
-@pytest.mark.parametrize(
-    ("content", "code"),
-    [
-        (RecordDict(), Status.REFUSED_STUDY),
-        (RecordDict({"x": ConfigRecord()}), Status.REFUSED_STUDY),
-        (RecordDict({"task": ConfigRecord(), "offer": ConfigRecord()}), Status.REFUSED_STUDY),
-        (RecordDict({"task": NEWER, "offer": NEWER}), Status.REFUSED_VERSION),
-    ],
-)
-@pytest.mark.parametrize("kind", ["train", "query", "evaluate"])
-def test_what_is_no_task_gets_a_code_and_never_reaches_the_vault(content: RecordDict, code: Status, kind: str) -> None:
-    vault = RoundTrainer()
-    answer = answered(Message(content, 7, kind), vault)
-    reply = decode_offer_reply(answer) if kind == "query" else decode_reply(answer)
-    assert reply.status is code and vault.asked == []
 
 
 @pytest.mark.parametrize("trouble", [PeerError("503"), RunError("away"), OSError("no route"), ValueError("no JSON")])
