@@ -68,17 +68,6 @@ class NodeSettings(Section):
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
     """By name."""
 
-    def policy(self, dataset: str) -> DatasetPolicy:
-        """One dataset's policy.
-
-        Raises:
-            SettingsError: there is none of that name.
-        """
-        if dataset not in self.datasets:
-            names = ", ".join(self.datasets) or "none"
-            raise SettingsError(f"Expected a dataset of node.toml ({names}), got {dataset!r}.")
-        return self.datasets[dataset]
-
 
 def load_node(path: Path) -> NodeSettings:
     """Read node.toml.
@@ -98,75 +87,57 @@ class Folders:
     home: Path
     ledger_copy: Path
     models: Path
-
-    @property
-    def ledger(self) -> Path:
-        """The ledger's database."""
-        return self.home / "ledger.db"
-
-    @property
-    def second_copy(self) -> Path:
-        """The ledger's height and head again."""
-        return self.ledger_copy / "head.json"
-
-    @property
-    def records(self) -> tuple[Path, Path]:
-        """Record index and its key."""
-        return self.home / "records.db", self.home / "record.key"
-
-    @property
-    def offers(self) -> Path:
-        """Studies the server showed."""
-        return self.home / "offers"
-
-    @property
-    def approved(self) -> Path:
-        """Snapshots of approved runs."""
-        return self.home / "approved"
-
-    @property
-    def cache(self) -> Path:
-        """Activations of the frozen layers: private data."""
-        return self.home / "cache"
-
-    @property
-    def metrics(self) -> Path:
-        """Local metrics, a line of JSON each."""
-        return self.home / "metrics.jsonl"
-
-    @property
-    def running(self) -> Path:
-        """Socket, process ids."""
-        return self.home / "run"
-
-    @property
-    def socket(self) -> Path:
-        """The vault's."""
-        return self.running / "vault.sock"
-
-    @property
-    def link(self) -> Path:
-        """The node's key, its certificate, and what the invite said."""
-        return self.home / "link"
-
-    @property
-    def logs(self) -> Path:
-        """One file per process."""
-        return self.home / "logs"
+    ledger: Path
+    """The ledger's database."""
+    second_copy: Path
+    """The ledger's height and head again."""
+    records: tuple[Path, Path]
+    """Record index and its key."""
+    offers: Path
+    """Studies the server showed."""
+    approved: Path
+    """Snapshots of approved runs."""
+    cache: Path
+    """Activations of the frozen layers: private data."""
+    metrics: Path
+    """Local metrics, a line of JSON each."""
+    running: Path
+    """Socket, process ids."""
+    socket: Path
+    """The vault's."""
+    link: Path
+    """The node's key, its certificate, and what the invite said."""
+    logs: Path
+    """One file per process."""
 
 
 def folders(config: Path, settings: NodeSettings) -> Folders:
-    """The folders of the node whose settings lie in `config`.
+    """Return the folders of the node whose settings lie in `config`.
 
     Raises:
         SettingsError: the ledger's second copy would lie inside the home, and go and come back with it.
     """
     base, node = config.resolve().parent, settings.node
-    found = Folders(base / node.home, base / node.ledger_copy, base / node.models)
-    if found.ledger_copy.resolve().is_relative_to(found.home.resolve()):
+    home, ledger_copy = base / node.home, base / node.ledger_copy
+    if ledger_copy.resolve().is_relative_to(home.resolve()):
         raise SettingsError(
             f"Expected node.ledger_copy outside node.home, got {node.ledger_copy!r} inside {node.home!r}.",
             hint="A backup or a restore of the home would take it along, and nothing could tell an old ledger. "
             "Name a folder elsewhere, move head.json there.",
         )
-    return found
+    return Folders(
+        home=home,
+        ledger_copy=ledger_copy,
+        models=base / node.models,
+        ledger=home / "ledger.db",
+        second_copy=ledger_copy / "head.json",
+        records=(home / "records.db", home / "record.key"),
+        offers=home / "offers",
+        approved=home / "approved",
+        cache=home / "cache",
+        metrics=home / "metrics.jsonl",
+        running=home / "run",
+        socket=home / "run" / "vault.sock",
+        link=home / "link",
+        logs=home / "logs",
+    )

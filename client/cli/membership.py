@@ -15,7 +15,7 @@ def init(config: Config = NODE_TOML) -> None:
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(TEMPLATE)
-    with open_node(config).ledger() as ledger:
+    with open_node(config).open_ledger() as ledger:
         typer.echo(f"{config}: fill in your datasets. The ledger has {ledger.height} rows.")
 
 
@@ -59,6 +59,6 @@ def _close_open_runs(config: Path) -> None:
     from client.vault.review.review import StudyReview
 
     node = open_node(config)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
             StudyReview(node).reject(ledger, run)

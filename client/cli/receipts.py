@@ -31,7 +31,7 @@ def receipt(
         )
     node = open_node(config)
     member = None if unsigned else membership(node.folders.link)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         stated = receipts.statement(ledger, run)
     if member is not None:
         stated = receipts.sign(stated, member.key(), member.certificate_path.read_text())

@@ -28,7 +28,7 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     from shared.command_line import print_table
 
     node = open_node(config)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         runs = ledger.state.runs
         rows = [
             {
@@ -58,7 +58,7 @@ def register(
     node = open_node(config)
     declared = node.dataset(dataset)
     registration = read_registration(node, declared)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         enter(node, ledger, declared, registration)
         others = sorted(ledger.state.account(dataset) - {dataset})
         typer.echo(
@@ -109,7 +109,7 @@ def approve(
     if not yes:
         # the vault continues meanwhile; whether the study still fits is checked again
         typer.confirm("Approve?", abort=True)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         review.approve(ledger, reviewed, named)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
 
@@ -122,7 +122,7 @@ def reject(
     from client.vault.review.review import StudyReview
 
     node = open_node(config)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         name = StudyReview(node).reject(ledger, run)
     typer.echo(f"{name} is rejected.")
 

@@ -32,7 +32,7 @@ def back_up(node: NodeFiles, archive: Path) -> None:
     ):
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
         # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
-        with node.ledger():
+        with node.open_ledger():
             copies = {path: _consistent(path, Path(scratch)) for path in _kept(node) if path.suffix == ".db"}
         tar.add(node.config, "node.toml")
         for path in _kept(node):

@@ -50,7 +50,7 @@ def examine(config: Path, study: Study | None = None, dataset: str | None = None
 
 
 def _ledger(node: NodeFiles) -> str:
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         return f"whole, {ledger.height} rows"
 
 

@@ -29,7 +29,7 @@ def figures(node: NodeFiles) -> dict[str, Any]:
         LedgerError: the ledger cannot be trusted; the hint says how a person decides.
     """
     try:
-        with node.ledger() as ledger:
+        with node.open_ledger() as ledger:
             damage = examine(node.folders.ledger, node.folders.second_copy)
             if damage.troubles:
                 raise LedgerError(f"Expected a ledger that can be trusted, but {damage.in_words}.", hint=DECIDE)

@@ -33,7 +33,7 @@ def withdraw(node: NodeFiles, dataset: str) -> list[Descendant]:
     """
     registered = dataset in node.ledger_state().limits
     registration = None if registered else read_registration(node, node.dataset(dataset))
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         if registration is not None:
             # only what is registered can be tied to what shares its records, and ended with it
             node.registry(ledger.state).enter(ledger, registration, lambda _state: None)

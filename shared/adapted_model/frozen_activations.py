@@ -58,8 +58,8 @@ class FrozenActivations:
         if not model.has_frozen_layers:
             return collate(self.records, indices, model.kind.fills, self.device, step=step)
         above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in model.frozen_fields}
-        batch = collate(self.records, indices, above, self.device, step=step)
         states = self.states(indices)
+        batch = collate(self.records, indices, above, self.device, step=step)
         if model.head_only:
             return batch | {"states": torch.stack(states).to(self.device)}
         lengths = [len(rows) for rows in states]

@@ -4,7 +4,7 @@ Lengths are rounded up to a multiple, so that records of similar length share on
 shapes: with few shapes, a record's activations are the same bits whichever records share its batch.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,7 +37,7 @@ def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> NDArra
 
 def physical(
     sizes: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int, fixed: int = 0, most: int | None = None
-) -> Iterator[list[int]]:
+) -> list[list[int]]:
     """Cut a logical batch into physical ones of one shape, shortest first, at most `tokens` each.
 
     Args:
@@ -48,13 +48,14 @@ def physical(
         most: records in one physical batch; default: as many as the tokens allow.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
+    parts: list[list[int]] = []
     for index in chosen.tolist():
         groups.setdefault(tuple(sizes[index].tolist()), []).append(index)
     for shape in sorted(groups):
         group, at_once = groups[shape], max(1, tokens // (sum(shape) + fixed))
         at_once = min(at_once, most or at_once)
-        for start in range(0, len(group), at_once):
-            yield group[start : start + at_once]
+        parts += [group[start : start + at_once] for start in range(0, len(group), at_once)]
+    return parts
 
 
 def collate(

@@ -227,7 +227,7 @@ def test_the_whole_wire_of_a_whole_study(
         stop.set()
         running.join(30)
     assert vault.statuses == [Status.TRAINED, Status.FAILED, Status.TRAINED, Status.TRAINED]
-    with open_node(config).ledger() as ledger:
+    with open_node(config).open_ledger() as ledger:
         entered = [(row["kind"], row.get("round")) for row in rows_of(ledger)]
     paid = [(kind, number) for number in range(1, ROUNDS + 1) for kind in ("reserve", "commit")]
     assert entered == [("register", None), ("approve", None), *paid], "the failure is paid for as the updates are"

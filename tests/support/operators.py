@@ -22,14 +22,14 @@ def approve_study(config: Path, study: Study, run: str = "r-1", dataset: str = "
 def enter_approval(config: Path, reviewed: ReviewedStudy, run: str) -> None:
     """Say yes to what was reviewed."""
     node = open_node(config)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         StudyReview(node).approve(ledger, reviewed, run)
 
 
 def reject_run(config: Path, run: str) -> str:
     """Say no; returns the run's full name."""
     node = open_node(config)
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         return StudyReview(node).reject(ledger, run)
 
 
@@ -37,5 +37,5 @@ def register_dataset(config: Path, name: str = "ward") -> None:
     """Enter a dataset's records."""
     node = open_node(config)
     registration = read_registration(node, node.dataset(name))
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         register(node, ledger, node.dataset(name), registration)

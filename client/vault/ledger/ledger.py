@@ -25,6 +25,7 @@ from typing import Any, Self
 from client.vault.ledger.lock import ledger_lock
 from client.vault.ledger.outbox import Outbox
 from client.vault.ledger.positions import read_position, server_copy_of, write_position
+from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import replayed
 from client.vault.ledger.storage import (
     GENESIS,
@@ -141,8 +142,13 @@ class Ledger:
         row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
         self.enter({"kind": "approve", **row, "per_round": to_dict(per_round)})
 
-    def reserve(self, run: str, number: int) -> None:
+    def reserve(self, run: str, number: int, *, declared: Limit | None = None) -> None:
         """Charge a round, durably, before anything of it is computed.
+
+        Args:
+            run: approved.
+            number: of the round.
+            declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
 
         Raises:
             BudgetError: the records' account has no room for it, whatever was approved before.
@@ -150,7 +156,7 @@ class Ledger:
         """
         approved = self.state.run(run)
         # records may have tied other spending to the account since the approval
-        budget = self.state.budget(approved.dataset, earmarked=False)
+        budget = self.state.budget(approved.dataset, declared=declared, earmarked=False)
         budget.check_fits(approved.per_round, asked_for="a round")
         self.enter({"kind": "reserve", "run": run, "round": number})
 
@@ -216,9 +222,9 @@ class Ledger:
             self._verify(rows)
             with ledger_errors(self.path):
                 migrate(self._database, version)
-            if not new:
-                self._check_second_copy()
-            write_position(self._second_copy, self.position)
+            second = None if new else self._checked_second_copy()
+            if second != self.position:
+                write_position(self._second_copy, self.position)
         except BaseException:
             self._database.close()
             raise
@@ -233,10 +239,11 @@ class Ledger:
         self._heads = [GENESIS, *(row.hash for row in rows)]
         self._last = datetime.fromisoformat(json.loads(rows[-1].body)["time"]) if rows else None
 
-    def _check_second_copy(self) -> None:
+    def _checked_second_copy(self) -> LedgerPosition | None:
+        """Return the second copy, if this ledger leads to it; None where neither has a row."""
         second = read_position(self._second_copy)
         if second is None and self.height == 0 and not self._second_copy.exists():
-            return
+            return None
         if second is None:
             raise LedgerError(
                 f"Expected the ledger's second copy at {self._second_copy}, got none that can be read.",
@@ -248,6 +255,7 @@ class Ledger:
                 f"Expected row {second.height} or one more, as its second copy says, got {self.height} rows or others.",
                 hint=f"An older copy was restored, or rows were changed. {SEE_A_PERSON}",
             )
+        return second
 
     def _moment(self) -> datetime:
         moment = self._now()

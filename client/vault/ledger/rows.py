@@ -4,20 +4,15 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from shared.checks import positive, probability
 from shared.study.sections import RECORD
 
 
 @dataclass(frozen=True)
 class Limit:
-    """The most a dataset may ever spend."""
+    """The most a dataset may ever spend; figures are checked where they are read, in node.toml or in a row."""
 
     epsilon: float
     delta: float
-
-    def __post_init__(self) -> None:
-        positive(epsilon=self.epsilon)
-        probability(delta=self.delta)
 
     def stricter(self, other: "Limit") -> "Limit":
         """Return the smaller of each figure."""

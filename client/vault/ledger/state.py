@@ -23,6 +23,7 @@ from typing import Any
 from client.vault.ledger.budget import Budget
 from client.vault.ledger.rows import UNDECLARED, DatasetTerms, IndexDigest, Limit
 from client.vault.ledger.storage import SEE_A_PERSON
+from shared.checks import positive, probability
 from shared.errors import FedVaultError, LedgerError, PolicyRefusal
 from shared.privacy.releases import Release, from_dict, times
 
@@ -139,6 +140,8 @@ class LedgerState:
         if dataset in self.limits:
             raise PolicyRefusal(f"Expected a dataset that is not registered yet, got {dataset!r}.")
         limit = Limit(row["epsilon"], row["delta"])
+        positive(epsilon=limit.epsilon)
+        probability(delta=limit.delta)
         if "unit" not in row:
             self.limits[dataset] = limit
             return

@@ -21,9 +21,9 @@ class Dataset:
     limit: Limit
     """The most it may spend, as node.toml says; the ledger may know a stricter one."""
 
-    def budget(self, state: LedgerState, *, earmarked: bool = True) -> Budget:
+    def budget(self, state: LedgerState) -> Budget:
         """Return what its account may spend, under the stricter of ledger and node.toml."""
-        return state.budget(self.name, declared=self.limit, earmarked=earmarked)
+        return state.budget(self.name, declared=self.limit)
 
     def changes(self, state: LedgerState) -> list[str]:
         """Return what node.toml says differently from when the dataset was registered; public."""

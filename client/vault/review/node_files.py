@@ -3,8 +3,9 @@
 An operator's change of node.toml therefore takes effect with the next question.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,16 +35,12 @@ class NodeFiles:
     folders: Folders
     datasets: Mapping[str, Dataset]
     """By name."""
-
-    @property
-    def offers(self) -> Offers:
-        """Studies that the server showed."""
-        return Offers(self.folders.offers)
-
-    @property
-    def approved(self) -> ApprovedRuns:
-        """Snapshots of what was approved."""
-        return ApprovedRuns(self.folders.approved)
+    offers: Offers
+    """Studies that the server showed."""
+    approved: ApprovedRuns
+    """Snapshots of what was approved."""
+    open_ledger: Callable[[], Ledger]
+    """Opens the ledger, verified; to be closed, since one process at a time may hold it."""
 
     def cache_folder(self) -> Path:
         """Return the folder of cached activations, which are private data; it is made if it is not there."""
@@ -61,21 +58,13 @@ class NodeFiles:
             raise SettingsError(f"Expected a dataset of node.toml ({names}), got {name!r}.")
         return self.datasets[name]
 
-    def ledger(self) -> Ledger:
-        """Open the ledger, verified; to be closed, since one process at a time may hold it.
-
-        Raises:
-            LedgerError: another process holds it for long, or it cannot be trusted.
-        """
-        return Ledger(self.folders.ledger, second_copy=self.folders.second_copy, patience_s=LEDGER_PATIENCE_S)
-
     def ledger_state(self) -> LedgerState:
         """Return what the ledger adds up to now.
 
         Raises:
             LedgerError: another process holds it for long, or it cannot be trusted.
         """
-        with self.ledger() as ledger:
+        with self.open_ledger() as ledger:
             return ledger.state
 
     def registry(self, state: LedgerState) -> Registry:
@@ -105,6 +94,15 @@ def open_node(config: Path) -> NodeFiles:
     Raises:
         SettingsError: node.toml is not there or not valid.
     """
-    settings, base = load_node(config), config.resolve().parent
+    settings = load_node(config)
+    places, base = folders(config, settings), config.resolve().parent
     datasets = {name: declared_dataset(name, policy, base) for name, policy in settings.datasets.items()}
-    return NodeFiles(config, settings, folders(config, settings), datasets)
+    return NodeFiles(
+        config=config,
+        settings=settings,
+        folders=places,
+        datasets=datasets,
+        approved=ApprovedRuns(places.approved),
+        offers=Offers(places.offers),
+        open_ledger=partial(Ledger, places.ledger, second_copy=places.second_copy, patience_s=LEDGER_PATIENCE_S),
+    )

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
@@ -39,6 +40,7 @@ class ChargedRound:
         trainer: knows the study and the records.
         open_ledger: opens this node's ledger, verified; it is let go of while training, so that an operator can look.
         dataset: the records' name in the ledger.
+        declared: their limit in node.toml today, which may be stricter than the ledger's.
         refusal: a public reason of the node's policy not to train now; None if there is none.
     """
 
@@ -48,9 +50,11 @@ class ChargedRound:
         open_ledger: Callable[[], AbstractContextManager[Ledger]],
         *,
         dataset: str,
+        declared: Limit | None = None,
         refusal: Callable[[LedgerState], Status | None] = lambda _state: None,
     ) -> None:
-        self._trainer, self._open_ledger, self._dataset, self._refusal = trainer, open_ledger, dataset, refusal
+        self._trainer, self._open_ledger = trainer, open_ledger
+        self._dataset, self._declared, self._refusal = dataset, declared, refusal
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task; never raises for what it or the data holds."""
@@ -93,7 +97,7 @@ class ChargedRound:
         refusal = Status.LOST if lost else self._refusal(ledger.state) or refusal
         if refusal is not None:
             return self._trainer.reply(task, refusal)
-        ledger.reserve(task.study_run, task.round)
+        ledger.reserve(task.study_run, task.round, declared=self._declared)
         return ledger.position
 
     def _refused(self, task: TrainTask, status: Status, error: Exception) -> TrainReply:

@@ -100,7 +100,7 @@ class NodeVault:
 
     def ledger_position(self) -> LedgerPosition:
         """Return where the ledger stands."""
-        with open_node(self._config).ledger() as ledger:
+        with open_node(self._config).open_ledger() as ledger:
             return ledger.position
 
     def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
@@ -120,14 +120,22 @@ class NodeVault:
             return without_update(task, Status.REFUSED_POLICY)
         if loaded is None:
             return without_update(task, Status.REFUSED_POLICY)
-        refusal = partial(self._refusal, loaded, node.datasets.get(loaded.dataset))
-        return ChargedRound(loaded.trainer, node.ledger, dataset=loaded.dataset, refusal=refusal).train(task)
+        dataset = node.datasets.get(loaded.dataset)
+        charged = ChargedRound(
+            loaded.trainer,
+            node.open_ledger,
+            dataset=loaded.dataset,
+            declared=None if dataset is None else dataset.limit,
+            refusal=partial(self._refusal, loaded.trainer, dataset),
+        )
+        return charged.train(task)
 
     def _load(self, node: NodeFiles, task: TrainTask) -> LoadedRun | None:
         """Return the task's run, with its model; None if nobody approved it for this study."""
         if self._loaded is not None and self._loaded.run == task.study_run:
             return self._loaded
-        run = node.ledger_state().runs.get(task.study_run)
+        with node.open_ledger() as ledger:
+            run = ledger.state.runs.get(task.study_run)
         if run is None or run.study_sha256 != task.study_sha256:
             return None
         self._loaded = None  # before the next model is loaded: two may not fit
@@ -136,28 +144,26 @@ class NodeVault:
 
     def _trainer(self, node: NodeFiles, run: str, dataset: str) -> RoundTrainer:
         approved, performance = node.approved, node.settings.performance
-        study = approved.study(run).model_copy(update={"performance": performance})
+        declared_size, study = approved.declared_size(run), approved.study(run)
+        study = study.model_copy(update={"performance": performance})
         if performance.threads:
             torch.set_num_threads(performance.threads)
-        cache = node.cache_folder()
+        cache, base_files = node.cache_folder(), node.base_files(study)
         return RoundTrainer(
             study,
-            build(study, node.base_files(study)).to(device_for(performance.device)),
+            build(study, base_files).to(device_for(performance.device)),
             lambda: StudyReview(node).materialise(study, node.dataset(dataset), run),
-            declared_size=approved.declared_size(run),
+            declared_size=declared_size,
             randomness=lambda _round: OsRandomness(),
             cache=cache,
             verdicts=cache / "verdicts",
             on_step=self._on_step,
         )
 
-    def _refusal(self, loaded: LoadedRun, dataset: Dataset | None, state: LedgerState) -> Status | None:
+    def _refusal(self, trainer: RoundTrainer, dataset: Dataset | None, state: LedgerState) -> Status | None:
         """Return what node.toml has against a round today: it may have become stricter since the approval."""
-        trainer = loaded.trainer
         if dataset is None or dataset.changes(state):
             return Status.REFUSED_POLICY
-        if objections(dataset.policy, trainer.study, dimension=trainer.model.layout.length, underway=True):
+        if objections(dataset.policy, trainer.study, dimension=trainer.dimension, underway=True):
             return Status.REFUSED_POLICY
-        if not dataset.budget(state, earmarked=False).fits(state.run(loaded.run).per_round):
-            return Status.REFUSED_BUDGET
         return None if open_at(dataset.policy, self._now()) else Status.REFUSED_HOURS

@@ -26,7 +26,7 @@ def serve(config: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     with lock_of(places.home / "vault.lock"):
-        with node.ledger() as ledger:
+        with node.open_ledger() as ledger:
             log.info("The ledger is whole: %d rows.", ledger.height)
         steps = Steps()
         service = VaultService(NodeVault(config, on_step=steps), steps)

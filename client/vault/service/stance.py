@@ -31,7 +31,7 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         reason = Status.REFUSED_POLICY
     except SettingsError:
         allowed, reason = [], Status.REFUSED_MODEL
-    with node.ledger() as ledger:
+    with node.open_ledger() as ledger:
         run = ledger.state.runs.get(offered.run)
         if offered.rejected or (run is not None and run.closed):
             return Status.REJECTED

@@ -78,6 +78,7 @@ class RoundTrainer:
         on_step: Callable[[int], None] = lambda _step: None,
     ) -> None:
         self.study, self.model, self.declared_size = study, model, declared_size
+        self.dimension, self._study_sha256 = model.layout.length, study.sha256
         self._randomness, self._on_step = randomness, on_step
         self._cache = cache if study.performance.activation_cache else None
         self._verdicts = verdicts
@@ -102,11 +103,11 @@ class RoundTrainer:
 
     def refusal(self, task: TrainTask) -> Status | None:
         """A public reason not to train, found before anything is spent; None if there is none."""
-        if task.study_sha256 != self.study.sha256 or not 1 <= task.round <= self.study.federation.rounds:
+        if task.study_sha256 != self._study_sha256 or not 1 <= task.round <= self.study.federation.rounds:
             return Status.REFUSED_STUDY
         if task.wire != self.study.federation.wire:
             return Status.REFUSED_STUDY
-        if task.adapter.shape != (self.model.layout.length,) or not np.isfinite(task.adapter).all():
+        if task.adapter.shape != (self.dimension,) or not np.isfinite(task.adapter).all():
             return Status.REFUSED_STUDY
         if self.declared_size < self.study.federation.smallest_declared_size:
             return Status.REFUSED_SIZE
@@ -175,15 +176,14 @@ class RoundTrainer:
 
     def reply(self, task: TrainTask, status: Status) -> TrainReply:
         """A code, in an answer of this study's one length."""
-        length = self.model.layout.length
-        encoding = Encoding.of_zeros(self.study.federation.wire, length)
+        encoding = Encoding.of_zeros(self.study.federation.wire, self.dimension)
         return TrainReply(
             task.study_sha256,
             task.study_run,
             task.round,
             task.adapter_sha256,
             status,
-            np.zeros(length, np.float32),
+            np.zeros(self.dimension, np.float32),
             encoding=encoding,
         )
 

@@ -89,6 +89,7 @@ class PrivateTrainer:
         model.measure(False)
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
+        self._sizes, self._units = activations.sizes(self.length_step), activations.records.unit_count
         self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
 
     def train_round(
@@ -189,14 +190,13 @@ class PrivateTrainer:
         """What lengths are rounded up to; vectorised records are never padded."""
         return LENGTH_STEP if self.linear else 1
 
-    def physical_batches(self, chosen: NDArray[np.int64]) -> Iterator[list[int]]:
+    def physical_batches(self, chosen: NDArray[np.int64]) -> list[list[int]]:
         """Cut a logical batch into physical ones of one shape each."""
-        kind = self.model.kind
-        yield from physical(
-            self.activations.sizes(self.length_step),
+        return physical(
+            self._sizes,
             chosen,
             tokens=self.micro_batch_tokens,
-            fixed=kind.fixed_tokens,
+            fixed=self.model.kind.fixed_tokens,
             most=max(1, GRADIENT_BYTES // (ENTRY_BYTES * self.entries)),
         )
 
@@ -246,7 +246,7 @@ class PrivateTrainer:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
         drawn = begun(randomness.step(), self.entries, self.activations.device)
-        chosen = drawn.poisson_batch(self.activations.records.unit_count, self.plan.sampling_rate)
+        chosen = drawn.poisson_batch(self._units, self.plan.sampling_rate)
         for count in self.gradients(chosen):
             optimizer.accumulate(count)
         optimizer.noisy_step(drawn)

@@ -125,7 +125,7 @@ def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: Node) -> None:
 def test_withdrawing_deletes_copies_and_lists_what_descends(node: Node) -> None:
     node.approve()
     files = open_node(node.config)
-    with files.ledger() as ledger:
+    with files.open_ledger() as ledger:
         ledger.reserve("r-1", 1)
         ledger.reserve("r-1", 2)
     files.folders.cache.mkdir()

@@ -213,7 +213,7 @@ def test_an_old_backup_cannot_roll_the_ledger_back(node: Node, tmp_path: Path) -
         tar.extractall(tmp_path / "restored", filter="data")
     shutil.move(tmp_path / "restored" / "home", home)
     assert not [name for name in names if re.search(r"head\.json|cache|\.lock|-wal", name)]
-    with pytest.raises(LedgerError, match="as its second copy says"), open_node(node.config).ledger():
+    with pytest.raises(LedgerError, match="as its second copy says"), open_node(node.config).open_ledger():
         pass
     assert node.train(3) is Status.REFUSED_LEDGER
 
@@ -257,7 +257,7 @@ def test_a_backup_on_another_machine_stops_until_a_person_has_looked(node: Node,
     with tarfile.open(archive) as tar:
         tar.extractall(tmp_path / "restored", filter="data")
     shutil.move(tmp_path / "restored" / "home", node.config.parent / "node")
-    with pytest.raises(LedgerError, match="second copy"), open_node(node.config).ledger():
+    with pytest.raises(LedgerError, match="second copy"), open_node(node.config).open_ledger():
         pass
 
 

@@ -60,7 +60,7 @@ class Node:
         register_dataset(self.config)
 
     def rows(self) -> list[str]:
-        with open_node(self.config).ledger() as ledger:
+        with open_node(self.config).open_ledger() as ledger:
             return [row["kind"] for row in rows_of(ledger)]
 
 
@@ -222,7 +222,7 @@ def test_a_row_of_the_approval_is_one_and_of_the_records_one_whatever_they_share
         node.approve(node.study(privacy={"epsilon": 0.4}), f"r-{text}")
         heights.add(len(node.rows()) - before)
     assert heights == {2}
-    with open_node(node.config).ledger() as ledger:
+    with open_node(node.config).open_ledger() as ledger:
         assert ledger.state.account("ward") == {"ward", "bad-word0"}
 
 
@@ -293,7 +293,7 @@ def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> No
     study, node_vault = node.study(), NodeVault(node.config)
     node.approve(study)
     assert node_vault.train(task(study)).status is Status.TRAINED
-    with open_node(node.config).ledger() as ledger:
+    with open_node(node.config).open_ledger() as ledger:
         spent = ledger.state.spent("ward")
     node.write(epsilon=round(spent + 1e-3, 6))
     assert node_vault.train(task(study, 2)).status is Status.REFUSED_BUDGET
@@ -308,7 +308,7 @@ def test_a_stricter_delta_of_today_makes_what_is_spent_more(node: Node) -> None:
     node.write(delta=1e-4)
     node.approve(study)
     assert node_vault.train(task(study)).status is Status.TRAINED
-    with open_node(node.config).ledger() as ledger:
+    with open_node(node.config).open_ledger() as ledger:
         per_round = ledger.state.runs["r-1"].per_round
         budgets = [ledger.state.budget("ward", declared=Limit(3.0, d), earmarked=False) for d in (1e-4, 1e-7)]
     loose, strict = (budget.epsilon(per_round) for budget in budgets)

@@ -180,5 +180,5 @@ def test_half_precision_keeps_records_apart_and_gradients_in_single(
     tested.precision = "bfloat16"
     error, in_half = probe(tested, cache=None), tested.linear or device.type == "cpu"
     assert error < 0.1 and (error > 1e-5) is in_half
-    tested.per_example_gradients(next(tested.physical_batches(np.arange(2))))
+    tested.per_example_gradients(tested.physical_batches(np.arange(2))[0])
     assert {p.grad_sample.dtype for p in tested.model.parameters() if p.requires_grad} == {torch.float32}  # type: ignore[attr-defined]

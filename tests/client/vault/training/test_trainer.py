@@ -257,8 +257,8 @@ def test_a_refused_probe_is_said_because_it_happens_before_any_training(
 def test_physical_batches_hold_every_record_once_and_stay_small() -> None:
     lengths = np.random.default_rng(0).integers(1, 90, 300)
     sizes = -(-lengths[:, None] // 8) * 8
-    parts = list(physical(sizes, np.arange(0, 300, 2), tokens=256))
+    parts = physical(sizes, np.arange(0, 300, 2), tokens=256)
     assert sorted(i for part in parts for i in part) == list(range(0, 300, 2))
     assert all(len(part) * -(-max(lengths[part]) // 8) * 8 <= 256 for part in parts)
-    few = list(physical(sizes, np.arange(300), tokens=256, most=3))
+    few = physical(sizes, np.arange(300), tokens=256, most=3)
     assert sorted(i for part in few for i in part) == list(range(300)) and max(map(len, few)) == 3
