@@ -74,11 +74,11 @@ def serve(stack: ExitStack, folder: Path, study: Study, records: Dataset, step_s
 def test_a_round_that_is_asked_for_ends_the_measuring_of_the_last_one(
     tmp_path: Path, study: Study, make_records: Records, client: VaultClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made_way = threading.Event()
+    made_way, over = threading.Event(), threading.Event()
 
     def without_end(_self: OneRun, _task: TrainTask, make_way: Callable[[], None]) -> None:
         try:
-            while True:
+            while not over.is_set():
                 make_way()
                 time.sleep(0.01)
         except RunError:
@@ -93,6 +93,7 @@ def test_a_round_that_is_asked_for_ends_the_measuring_of_the_last_one(
         assert client.train(task(study, 2)).status is Status.TRAINED
         assert made_way.is_set()
         assert client.train(task(study, 2)).status is Status.TRAINED, "the last one is measured now, and makes way too"
+        over.set()
 
 
 def in_process(folder: Path, study: Study, records: Dataset, step_s: float) -> None:
