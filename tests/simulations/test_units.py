@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from client.vault.records.snapshot import Snapshot
-from client.vault.review.review import StudyReview
+from client.vault.review.node_files import open_node
 from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.model import build
 from shared.base_models.locate import find
@@ -29,6 +29,7 @@ from simulations.run import Run
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 from simulations.sites.without_privacy import SiteWithoutPrivacy
 from simulations.step_timing import StepTime
+from tests.support.operators import review_study
 
 Scenarios = Callable[..., Scenario]
 BY_SITE = {"by": "column", "column": "site"}
@@ -69,13 +70,12 @@ def node_snapshot(folder: Path, scenario: Scenario, rows: pd.DataFrame, policy: 
     (folder / "node.toml").write_text(
         f'[node]\nmodels = "{Path(scenario.model.source).parent}"\n[datasets.ward]\nsource = "rows.csv"\n{lines}\n'
     )
-    review = StudyReview(folder / "node.toml")
-    key = review.folders.records[1]
+    key = open_node(folder / "node.toml").folders.records[1]
     key.parent.mkdir(parents=True)
     key.write_bytes(hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest())
     study = scenario.as_study().model_dump()
     study["model"] |= {"fingerprint": fingerprint}
-    return review.snapshot(type(scenario.as_study()).model_validate(study), "ward")
+    return review_study(folder / "node.toml", type(scenario.as_study()).model_validate(study)).snapshot
 
 
 def assert_same(ours: Records, theirs: Records) -> None:
