@@ -25,11 +25,11 @@ def test_the_server_plans_without_a_federation(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     file = toml(make_study(), tmp_path / "study.toml")
-    told = command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000", "--json")
-    found = json.loads(told)
+    printed = command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000", "--json")
+    forecast = json.loads(printed)
     expected = forecast_study(make_study(), layout_of(make_study()), {"node 1": 300, "node 2": 5000})
-    assert found["ratio"] == expected.ratio and found["prospect"] == "enough"
-    assert found["nodes"][1]["name"] == "node 2" and len(found["epsilon_by_round"]) == 3
+    assert forecast["ratio"] == expected.ratio and forecast["prospect"] == "enough"
+    assert forecast["nodes"][1]["name"] == "node 2" and len(forecast["epsilon_by_round"]) == 3
     assert "Noise leaves room" in command(monkeypatch, capsys, "plan", str(file), "--sizes", "300,5000")
 
 

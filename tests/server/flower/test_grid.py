@@ -49,9 +49,9 @@ class Superlink:
         self.late = {} if comes else objects
 
     def PullMessages(self, request: Any) -> PullAppMessagesResponse:  # noqa: N802 - Flower's name
-        found = [self.replies.pop(question) for question in list(request.message_ids) if question in self.replies]
+        replies = [self.replies.pop(question) for question in list(request.message_ids) if question in self.replies]
         return PullAppMessagesResponse(
-            messages_list=[message for message, _ in found], message_object_trees=[tree for _, tree in found]
+            messages_list=[message for message, _ in replies], message_object_trees=[tree for _, tree in replies]
         )
 
     def PullObject(self, request: Any) -> PullObjectResponse:  # noqa: N802 - Flower's name

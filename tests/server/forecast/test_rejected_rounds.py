@@ -1,4 +1,4 @@
-"""Studies whose honest updates would be rejected are found beforehand."""
+"""Studies whose honest updates would be rejected are forecast beforehand."""
 
 from collections.abc import Callable
 from typing import Any
@@ -65,7 +65,7 @@ def test_with_a_larger_typical_size_updates_are_accepted_that_noise_would_have_r
 
 
 def test_the_forecast_warns_of_updates_that_are_rejected(make_study: Callable[..., Study]) -> None:
-    found = forecast_study(loud(make_study), LAYOUT, {"north": 10, "south": 5000})
+    forecast = forecast_study(loud(make_study), LAYOUT, {"north": 10, "south": 5000})
     count = len(rejected_rounds(loud(make_study), LAYOUT, declared=10))
-    assert count and [node.rounds_rejected for node in found.nodes] == [count, 0]
-    assert any(f"reject north in up to {count} of 3 rounds" in line for line in verdict(found, []))
+    assert count and [node.rounds_rejected for node in forecast.nodes] == [count, 0]
+    assert any(f"reject north in up to {count} of 3 rounds" in line for line in verdict(forecast, []))

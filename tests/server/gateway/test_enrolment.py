@@ -49,10 +49,10 @@ class Flower:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
-    found = Home(tmp_path / "server")
-    create(found.keys, "test federation")
-    found.config.write_text('hosts = ["fed.example.org"]\n')
-    return found
+    home = Home(tmp_path / "server")
+    create(home.keys, "test federation")
+    home.config.write_text('hosts = ["fed.example.org"]\n')
+    return home
 
 
 @pytest.fixture

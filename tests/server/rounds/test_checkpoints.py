@@ -24,9 +24,9 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert latest(tmp_path) is None
     for number in range(6):
         Checkpoints(tmp_path).save(state(number))
-    found = latest(tmp_path)
-    assert found is not None and found.round == 5 and found.records == [{"round": 5}]
-    assert found.adapter.tolist() == [5, 5, 5, 5]
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.round == 5 and loaded.records == [{"round": 5}]
+    assert loaded.adapter.tolist() == [5, 5, 5, 5]
     assert len(list(tmp_path.iterdir())) == 2 * KEPT_ROUNDS
 
 
@@ -55,9 +55,9 @@ def test_crash_at_every_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, c
     with contextlib.suppress(KeyboardInterrupt):
         Checkpoints(tmp_path).save(state(2))
     monkeypatch.undo()
-    found = latest(tmp_path)
-    assert found is not None and found.round in (1, 2)
-    assert found.adapter.tolist() == [found.round] * 4
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.round in (1, 2)
+    assert loaded.adapter.tolist() == [loaded.round] * 4
 
 
 @pytest.mark.guarantee("a crash at any moment leaves a state that loads, this one or the one before.")
@@ -67,11 +67,13 @@ def test_a_damaged_pair_is_skipped(tmp_path: Path, suffix: str, damage: str) -> 
     for number in (1, 2):
         Checkpoints(tmp_path).save(state(number))
     path = tmp_path / f"round-00002.{suffix}"
-    whole = path.read_bytes()
-    flipped = whole[:-1] + bytes([whole[-1] ^ 1]) if suffix == "safetensors" else whole.replace(b"adapter", b"adaptor")
-    path.write_bytes({"cut": whole[:-9], "empty": b"", "flipped": flipped}[damage])
-    found = latest(tmp_path)
-    assert found is not None and found.round == 1
+    content = path.read_bytes()
+    flipped = (
+        content[:-1] + bytes([content[-1] ^ 1]) if suffix == "safetensors" else content.replace(b"adapter", b"adaptor")
+    )
+    path.write_bytes({"cut": content[:-9], "empty": b"", "flipped": flipped}[damage])
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.round == 1
 
 
 def test_another_study_or_nothing_whole_is_said(tmp_path: Path) -> None:

@@ -30,22 +30,22 @@ def grid(pool: ThreadPoolExecutor, asked: list[tuple[int, int]], cut: int = 0) -
         task = decode_task(message.content)
         asked.append((task.round, partition + 1))
         update = np.full(LENGTH, partition + 1.0, np.float32)
-        told = (task.study_sha256, task.study_run, task.round, task.adapter_sha256)
-        return Message(encode_reply(TrainReply(*told, Status.TRAINED, update)), reply_to=message)
+        identity = (task.study_sha256, task.study_run, task.round, task.adapter_sha256)
+        return Message(encode_reply(TrainReply(*identity, Status.TRAINED, update)), reply_to=message)
 
     class Grid(LocalGrid):
         def pull_messages(self, message_ids: Any) -> Any:
-            found = list(super().pull_messages(message_ids))
-            if found and cut and max(number for number, _ in asked) == cut:
+            replies = list(super().pull_messages(message_ids))
+            if replies and cut and max(number for number, _ in asked) == cut:
                 raise KeyboardInterrupt
-            return found
+            return replies
 
     return Grid(in_process(pool, handle), [1] * NODES)
 
 
-def coordinator(found: LocalGrid, folder: Path) -> Coordinator:
+def coordinator(grid: LocalGrid, folder: Path) -> Coordinator:
     return Coordinator(
-        found,
+        grid,
         RunTerms("study", "run", ROUNDS, 2, 20.0, cohort=COHORT),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
@@ -69,12 +69,12 @@ def test_a_round_asks_its_cohort_and_nobody_else(tmp_path: Path) -> None:
 )
 @pytest.mark.parametrize("cut", [1, 3])
 def test_a_run_cut_off_asks_the_same_cohort_again(tmp_path: Path, cut: int) -> None:
-    before, after, whole = list[tuple[int, int]](), list[tuple[int, int]](), list[tuple[int, int]]()
+    before, after, uncut = list[tuple[int, int]](), list[tuple[int, int]](), list[tuple[int, int]]()
     with ThreadPoolExecutor(4) as pool:
         with pytest.raises(KeyboardInterrupt):
             coordinator(grid(pool, before, cut), tmp_path / "cut").run()
         resumed = coordinator(grid(pool, after), tmp_path / "cut").run()
-        straight = coordinator(grid(pool, whole), tmp_path / "whole").run()
+        straight = coordinator(grid(pool, uncut), tmp_path / "whole").run()
     assert {node for number, node in before if number == cut} <= set(resumed.records[cut - 1]["asked"])
     assert resumed.adapter.tobytes() == straight.adapter.tobytes()
 
@@ -103,11 +103,11 @@ def test_without_a_cohort_or_enough_nodes_all_are_asked() -> None:
 
 
 def test_a_damaged_note_of_whom_was_asked_is_none(tmp_path: Path) -> None:
-    kept = Checkpoints(tmp_path)
-    kept.keep_asked(3, [5, 4])
-    assert kept.asked(3) == [4, 5] and kept.asked(4) == []
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.keep_asked(3, [5, 4])
+    assert checkpoints.asked(3) == [4, 5] and checkpoints.asked(4) == []
     (tmp_path / "asked.json").write_text('{"round": 3')
-    assert kept.asked(3) == []
+    assert checkpoints.asked(3) == []
 
 
 def test_a_cohort_below_the_quorum_is_refused(make_study: Callable[..., Study]) -> None:

@@ -133,8 +133,8 @@ class Doubling(LocalGrid):
     """Delivers every reply twice, and one that nobody asked for."""
 
     def pull_messages(self, message_ids: Any) -> Any:
-        found = list(super().pull_messages(message_ids))
-        return found + found
+        replies = list(super().pull_messages(message_ids))
+        return replies + replies
 
 
 def test_a_second_answer_is_rejected(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
@@ -164,14 +164,14 @@ def test_order_of_arrival_changes_no_bit(pool: ThreadPoolExecutor, tmp_path: Pat
 
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_run_cut_in_any_round_ends_with_the_same_bytes(pool: ThreadPoolExecutor, tmp_path: Path, stop: int) -> None:
-    whole = coordinator(grid_of(pool, [honest] * 3), tmp_path / "whole").run()
+    uncut = coordinator(grid_of(pool, [honest] * 3), tmp_path / "whole").run()
 
     class Cut(LocalGrid):
         def pull_messages(self, message_ids: Any) -> Any:
-            found = list(super().pull_messages(message_ids))
-            if any(decode_task(self.asked.content).round == stop for _ in found):
+            replies = list(super().pull_messages(message_ids))
+            if any(decode_task(self.asked.content).round == stop for _ in replies):
                 raise KeyboardInterrupt
-            return found
+            return replies
 
         def push_messages(self, messages: Any) -> Any:
             messages = list(messages)
@@ -181,8 +181,8 @@ def test_a_run_cut_in_any_round_ends_with_the_same_bytes(pool: ThreadPoolExecuto
     with pytest.raises(KeyboardInterrupt):
         coordinator(Cut(grid_of(pool, [honest] * 3)._submit, [1] * 3), tmp_path / "cut").run()
     resumed = coordinator(grid_of(pool, [honest] * 3), tmp_path / "cut").run()
-    assert resumed.adapter.tobytes() == whole.adapter.tobytes()
-    assert [r["round"] for r in resumed.records] == [1, 2, 3] and resumed.evaluations == whole.evaluations
+    assert resumed.adapter.tobytes() == uncut.adapter.tobytes()
+    assert [r["round"] for r in resumed.records] == [1, 2, 3] and resumed.evaluations == uncut.evaluations
 
 
 def test_every_answer_that_was_paid_for_moves_the_servers_copy_of_the_ledger(
@@ -208,33 +208,33 @@ def test_every_answer_that_was_paid_for_moves_the_servers_copy_of_the_ledger(
 
 
 def test_whoever_watches_hears_who_is_asked_and_who_says_what(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
-    told: list[Any] = []
+    events: list[Any] = []
 
     class Watching(SilentProgress):
         def asks(self, number: int, nodes: Any) -> None:
-            told.append((number, list(nodes)))
+            events.append((number, list(nodes)))
 
         def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-            told.append((node, verdict))
+            events.append((node, verdict))
 
     watched = coordinator(grid_of(pool, [honest, with_nan, refusing]), tmp_path, rounds=1)
     watched._observer = Watching()
     watched.run()
-    assert told[0] == (1, [1, 2, 3])
-    assert sorted(told[1:]) == [(1, "accepted"), (2, "not-finite"), (3, "refused_size")]
+    assert events[0] == (1, [1, 2, 3])
+    assert sorted(events[1:]) == [(1, "accepted"), (2, "not-finite"), (3, "refused_size")]
 
 
 @pytest.mark.guarantee("a checkpoint is durable before the next round's first message leaves.")
 def test_checkpoint_is_on_disk_before_any_message_of_the_next_round(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
-    found: list[tuple[int, State | None]] = []
+    states: list[tuple[int, State | None]] = []
 
     def looking(message: Message, task: TrainTask, number: int) -> Message:
-        found.append((task.round, Checkpoints(tmp_path).latest(study_sha256="study", study_run="run")))
+        states.append((task.round, Checkpoints(tmp_path).latest(study_sha256="study", study_run="run")))
         return honest(message, task, number)
 
     coordinator(grid_of(pool, [looking] * 2), tmp_path).run()
-    assert len(found) == 6
-    assert all(state is not None and state.round == number - 1 for number, state in found)
+    assert len(states) == 6
+    assert all(state is not None and state.round == number - 1 for number, state in states)
 
 
 def test_a_round_needs_someone_to_ask() -> None:

@@ -16,9 +16,11 @@ def test_an_adapter_is_measured_on_the_servers_own_table(tmp_path: Path, make_st
     length = build(study).layout.length
     adapters = [np.random.default_rng(seed).normal(0, 1, length).astype(np.float32) for seed in range(20)]
     measure = evaluator(study, table, {})
-    found = [measure(0, adapter) for adapter in adapters]
+    results = [measure(0, adapter) for adapter in adapters]
     cached = evaluator(study, table, {}, cache=tmp_path / "cache")
-    assert [cached(0, adapter) for adapter in adapters] == found, "keeping frozen states changes no figure"
+    assert [cached(0, adapter) for adapter in adapters] == results, "keeping frozen states changes no figure"
     assert list((tmp_path / "cache").glob("*.f32"))
-    assert all(entry["records"] == 2 for entry in found), "a label that the study does not know is left out"
-    assert {entry["accuracy"] for entry in found} <= {0.0, 0.5, 1.0} and len({entry["accuracy"] for entry in found}) > 1
+    assert all(entry["records"] == 2 for entry in results), "a label that the study does not know is left out"
+    assert {entry["accuracy"] for entry in results} <= {0.0, 0.5, 1.0} and len(
+        {entry["accuracy"] for entry in results}
+    ) > 1

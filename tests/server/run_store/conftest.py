@@ -18,8 +18,8 @@ from simulations.e2e.federation import free_port
 @pytest.fixture(scope="session")
 def postgresql(not_here: Callable[[str], NoReturn]) -> Iterator[str]:
     """A PostgreSQL server of our own, on loopback, gone afterwards; a URL without a database."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    initdb = found[-1] if found else shutil.which("initdb")
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    initdb = installed[-1] if installed else shutil.which("initdb")
     if initdb is None:
         not_here("PostgreSQL is not installed; it runs where Debian's postgresql is (apt-get install)")
     binaries = Path(initdb).parent

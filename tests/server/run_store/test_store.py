@@ -29,9 +29,9 @@ def test_what_is_written_is_there_for_the_next_process(url: str, store: Store, m
     store.record_round(run.id, record(2), None)
     store.record_event("present", {"approved": 2}, run=run.id)
     with Store(url) as again:
-        found = again.run(run.id[:10])
-        assert (found.id, found.round, found.rounds, found.state) == (run.id, 2, 3, "queued")
-        assert found.study == make_study()
+        read = again.run(run.id[:10])
+        assert (read.id, read.round, read.rounds, read.state) == (run.id, 2, 3, "queued")
+        assert read.study == make_study()
         assert again.rounds(run.id) == [(record(1), {"accuracy": 0.5}), (record(2), None)], "the first record counts"
         (event,) = again.events(run.id)
         assert (event.kind, event.body) == ("present", {"approved": 2}) and again.events(run.id, after=event.id) == []
@@ -40,8 +40,8 @@ def test_what_is_written_is_there_for_the_next_process(url: str, store: Store, m
 def test_one_run_at_a_time_the_oldest_first_and_a_running_one_before_all(store: Store, make_study: Studies) -> None:
     assert store.next_wanted() is None
     first, second = store.create_run(make_study()), store.create_run(make_study())
-    found = store.next_wanted()
-    assert found is not None and found.id == min((first, second), key=lambda run: (run.created, run.id)).id
+    wanted = store.next_wanted()
+    assert wanted is not None and wanted.id == min((first, second), key=lambda run: (run.created, run.id)).id
     store.set_state(second.id, "running")
     assert [run.id for run in [store.next_wanted()] if run] == [second.id]
     store.want(second.id, wanted=False)

@@ -1,0 +1,49 @@
+"""Warnings in words: what else would be spent for nothing."""
+
+from collections.abc import Callable
+
+import pytest
+
+from server.forecast.forecast import forecast_study
+from server.forecast.text import warnings
+from shared.adapted_model.adapters import Layout
+from shared.privacy.signal_to_noise import Prospect
+from shared.study.declaration import Study
+
+LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
+
+
+def test_a_large_site_learns_that_it_would_do_better_alone(make_study: Callable[..., Study]) -> None:
+    def unequal(**sizes: int) -> list[str]:
+        study = make_study(privacy={"epsilon": 8.0})
+        typical = forecast_study(study, LAYOUT, sizes).typical_size.mean
+        forecast = forecast_study(
+            make_study(privacy={"epsilon": 8.0}, federation={"typical_size": typical}), LAYOUT, sizes
+        )
+        assert forecast.prospect is Prospect.ENOUGH
+        return [line for line in warnings(forecast) if "times the ratio" in line]
+
+    assert unequal(a=9000, b=9000) == unequal(a=9000, b=6000) == []
+    (line,) = unequal(large=9000, small=500, smaller=300)
+    assert line.startswith("large alone has 1.6 times the ratio of the mean of all")
+    assert line.endswith("fewer than federation.quorum: they may do better without this study.")
+    (line,) = unequal(large=9000, larger=9500, **{f"small {number}": 900 for number in range(6)})
+    assert line.startswith("larger, large alone have")
+    assert line.endswith("set federation.smallest_declared_size to 9000.")
+
+
+def test_a_typical_size_is_suggested_where_sizes_differ_and_gains_what_the_forecast_says(
+    make_study: Callable[..., Study],
+) -> None:
+    sizes = {"large": 9000, "small": 2000}
+    own = forecast_study(make_study(privacy={"epsilon": 8.0}), LAYOUT, sizes)
+    assert own.typical_size.mean == 5500
+    assert any("with federation.typical_size = 5500" in line and "1.99 times" in line for line in warnings(own))
+    typical = forecast_study(
+        make_study(privacy={"epsilon": 8.0}, federation={"typical_size": own.typical_size.mean}), LAYOUT, sizes
+    )
+    assert typical.ratio == pytest.approx(own.ratio * own.typical_size.gain) and own.typical_size.gain > 1.9
+    assert typical.typical_size.gain == pytest.approx(1) and not warnings(typical)
+    assert [node.divisor for node in typical.nodes] == pytest.approx([550, 550])
+    assert [node.study_ratio for node in typical.nodes] == [node.study_ratio for node in own.nodes]
+    assert forecast_study(make_study(), LAYOUT, {"a": 300, "b": 300}).typical_size.gain == pytest.approx(1)
