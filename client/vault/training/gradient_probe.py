@@ -66,7 +66,7 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
         _randomise(model)
         return max(_probe(trainer, cache, measures=measures) for measures in rounds)
     finally:
-        trainer.activations = real
+        trainer.train_on(real)
         model.load(before)
 
 
@@ -158,9 +158,8 @@ def _randomise(model: AdaptedModel) -> None:
 
 def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> Gradients:
     """Gradients of all records as training computes them, in the records' order."""
-    trainer.activations = open_activations(
-        trainer.model, records, trainer.activations.device, folder=cache, limit_bytes=2**30 if cache else 0
-    )
+    device, limit_bytes = trainer.activations.device, 2**30 if cache else 0
+    trainer.train_on(open_activations(trainer.model, records, device, folder=cache, limit_bytes=limit_bytes))
     named = {name: p for name, p in trainer.model.named_parameters() if p.requires_grad}
     gradients: Gradients = {name: p.new_zeros(len(records), *p.shape) for name, p in named.items()}
     for part in trainer.physical_batches(np.arange(len(records))):

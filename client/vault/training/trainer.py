@@ -82,15 +82,20 @@ class PrivateTrainer:
         if (plan.unit == RECORD) != (activations.records.units is None):
             found = "single" if activations.records.units is None else "grouped"
             raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
-        self.model, self.activations, self.plan = model, activations, plan
+        self.model, self.plan = model, plan
         self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
         model.measure(False)
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
-        self._sizes, self._units = activations.sizes(self.length_step), activations.records.unit_count
+        self.train_on(activations)
         self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
+
+    def train_on(self, activations: FrozenActivations) -> None:
+        """Take batches from these activations from now on."""
+        self.activations = activations
+        self._sizes, self._units = activations.sizes(self.length_step), activations.records.unit_count
 
     def train_round(
         self,
