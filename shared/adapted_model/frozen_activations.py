@@ -57,13 +57,14 @@ class FrozenActivations:
         model = self.model
         if not model.has_frozen_layers:
             return collate(self.records, indices, model.kind.fills, self.device, step=step)
-        above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in model.frozen_fields}
+        frozen = model.frozen_fields
+        above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in frozen}
         states = self.states(indices)
+        lengths = [len(rows) for rows in states]
         batch = collate(self.records, indices, above, self.device, step=step)
         if model.head_only:
             return batch | {"states": torch.stack(states).to(self.device)}
-        lengths = [len(rows) for rows in states]
-        if "ids" not in model.frozen_fields:  # images and recordings have one length and no mask
+        if "ids" not in frozen:  # images and recordings have one length and no mask
             return batch | {"states": torch.stack(states).to(self.device)}
         length = padded_length(max(lengths), step)
         # padded first, then moved: a GPU is sent one tensor, not one per record

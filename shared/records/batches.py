@@ -94,8 +94,3 @@ def _dtype(stored: np.dtype[Any]) -> Any:
     if stored == np.uint8:
         return np.uint8
     return np.int64 if stored.kind in "iu" else np.float32
-
-
-def attention(batch: Batch) -> Tensor | None:
-    """Return a batch's mask; None where it has no padding, as for vectorised gradients."""
-    return None if "unpadded" in batch else batch.get("mask")

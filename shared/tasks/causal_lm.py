@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
 
 from shared.errors import SettingsError
-from shared.records.batches import Batch, attention
+from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Ragged, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, OutputKind, Predictor, Rows, random_ids, strings
+from shared.tasks.kind import Column, Evidence, OutputKind, Predictor, Rows, attention, random_ids, strings
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, each_token_loss, shifted, token_losses
 
 LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
 from shared.base_models.locate import BaseModelFiles, load_tokenizer
-from shared.records.batches import Batch, Fills, attention
+from shared.records.batches import Batch, Fills
 from shared.records.ragged import Encoded, Records
 
 Cell = str | bytes
@@ -172,6 +172,11 @@ class OutputKind(TaskKind):
     @abstractmethod
     def compare(self, outputs: Tensor, batch: Batch, records: Records, indices: Sequence[int]) -> list[Evidence]:
         """Return evidence for each record, from its outputs and the record at its index."""
+
+
+def attention(batch: Batch) -> Tensor | None:
+    """Return a batch's mask; None where it has no padding, as for vectorised gradients."""
+    return None if "unpadded" in batch else batch.get("mask")
 
 
 def random_ids(config: PretrainedConfig, lengths: Sequence[int], *, variant: int, seed: int = 20) -> list[list[int]]:

@@ -13,10 +13,10 @@ from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedToke
 
 from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.errors import SettingsError
-from shared.records.batches import Batch, attention
+from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
-from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, random_ids, strings
+from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, attention, random_ids, strings
 from shared.tasks.text_overlap import chrf, rouge_l
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, token_losses, tokenise
 

@@ -54,7 +54,7 @@ class PrivateTrainer:
 
     Args:
         model: made per-example in place, if only linear layers are trained.
-        prefix: where activations of the dataset's records come from.
+        activations: of the dataset's records.
         plan: noise multiplier, sampling rate, clipping and unit; from the study alone.
         divisor_size: public size in units that each step's sum is divided by, times the sampling rate; from
             `Federation.divisor_size`.
