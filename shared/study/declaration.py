@@ -38,6 +38,12 @@ ADDED_LATER: dict[str, dict[str, Any]] = {
 """Keys that older studies lack, each with the value that these studies had in effect, whatever the default is today. A
 key is left out of the identity while it has that value: so older studies keep their hash, and older nodes can read a
 study that asks nothing new of them."""
+EARLIER_PERFORMANCE = {
+    "prefix_cache": "activation_cache",
+    "prefix_cache_limit_bytes": "activation_cache_limit_bytes",
+    "prefix_storage": "activation_storage",
+}
+"""Names that older run stores and exported adapters record for keys of [performance]; nobody types them any more."""
 
 
 class Study(Section):
@@ -121,6 +127,10 @@ def recorded(declared: Any, *, where: str) -> Study:
             name: ADDED_LATER[name] | section if isinstance(section, dict) else section
             for name, section in sections.items()
         }
+        performance = declared.get("performance")
+        if isinstance(performance, dict):
+            renamed = {EARLIER_PERFORMANCE.get(name, name): value for name, value in performance.items()}
+            declared = declared | {"performance": renamed}
     return parse(Study, declared, where=where)
 
 

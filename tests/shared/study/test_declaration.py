@@ -10,7 +10,7 @@ import pytest
 from shared.errors import SettingsError
 from shared.protocol.flower_records import encode_offer
 from shared.protocol.messages import StudyOffer
-from shared.study.declaration import Study, load_study, recorded
+from shared.study.declaration import EARLIER_PERFORMANCE, Study, load_study, recorded
 from shared.study.parsing import parse
 
 MINIMAL: dict[str, Any] = {
@@ -86,6 +86,17 @@ def test_sites_divide_by_the_typical_size_and_none_weighs_more_than_four(make_st
     assert make_study(federation={"typical_size": 500}).sha256 != make_study().sha256
     with pytest.raises(SettingsError, match=r"federation.typical_size: .*greater than or equal to 1, got 0"):
         parse(Study, MINIMAL | {"federation": {"typical_size": 0}}, where="study.toml")
+
+
+def test_a_full_dump_of_an_older_version_is_read_by_todays_names(make_study: Callable[..., Study]) -> None:
+    study = make_study(performance={"activation_cache": False, "activation_storage": "float16"})
+    older = study.model_dump(mode="json")
+    performance = older["performance"]
+    for earlier, name in EARLIER_PERFORMANCE.items():
+        performance[earlier] = performance.pop(name)
+    assert recorded(older, where="old") == study
+    with pytest.raises(SettingsError, match="prefix_cache: no such key"):
+        parse(Study, older, where="typed")
 
 
 @pytest.mark.guarantee("a study means what it meant when it was recorded, whatever the defaults have become since.")
