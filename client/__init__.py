@@ -1,1 +1,6 @@
-"""The node's side: `vault` holds data and trains, `app` is the Flower ClientApp of simulations."""
+"""The node's part of a federation.
+
+`policy` and `settings` (what its operator allows), `deployment`, `vault_api` (all that both halves share), `link` (the
+half with the network), `vault` (the half with the records), `answer` (to a message), `app` (Flower's ClientApp, for
+simulations), `operator` and `cli` (commands).
+"""

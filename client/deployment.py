@@ -16,7 +16,7 @@ VARIABLE = "FEDVAULT_DEPLOYMENT"
 
 
 class Deployment(StrEnum):
-    """What of a node runs here: both halves, or one."""
+    """The halves of a node that run here."""
 
     BOTH = ""
     VAULT = "vault"
@@ -24,12 +24,12 @@ class Deployment(StrEnum):
 
     @property
     def has_vault(self) -> bool:
-        """Whether records and ledger are here."""
+        """True where records and ledger are."""
         return self is not Deployment.LINK
 
     @property
     def has_link(self) -> bool:
-        """Whether the node's key and the network are here."""
+        """True where the node's key and the network are."""
         return self is not Deployment.VAULT
 
 

@@ -1,6 +1,6 @@
-"""What a node's operator allows: pure decisions over `node.toml`, the study and the clock.
+"""The rules of a node's operator: pure decisions over `node.toml`, the study and the clock.
 
-The stricter of study and policy wins. Everything here is public: it may be told to the server before anything is
+The stricter of study and policy wins. Everything here is public: the server may hear it before anything is
 reserved. No setting lets a study without privacy in, because a study cannot be declared without it.
 """
 
@@ -92,39 +92,39 @@ class DatasetPolicy(Section):
 
 
 def objections(policy: DatasetPolicy, study: Study, *, dimension: int, underway: bool = False) -> list[str]:
-    """Why this policy forbids a study, in words for both sides; empty if it does not.
+    """Return why this policy forbids a study, in words for both sides; empty if it does not.
 
     Args:
         policy: of the dataset.
         study: as declared.
         dimension: floats in one update.
-        underway: it was approved, and its rounds are weighed one by one.
+        underway: it was approved, and its rounds are paid for one by one.
     """
-    found = []
+    reasons = []
     if study.task.kind not in policy.tasks:
-        found.append(f"task {study.task.kind!r} is not among {list(policy.tasks)}")
+        reasons.append(f"task {study.task.kind!r} is not among {list(policy.tasks)}")
     if study.model.fingerprint not in policy.models:
-        found.append("the base model is not pinned to a fingerprint that this policy lists")
+        reasons.append("the base model is not pinned to a fingerprint that this policy lists")
     if study.privacy.unit != policy.unit:
-        found.append(f"the study hides one {study.privacy.unit}, the policy one {policy.unit}")
+        reasons.append(f"the study hides one {study.privacy.unit}, the policy one {policy.unit}")
     if study.privacy.delta > policy.delta:
-        found.append(f"delta {study.privacy.delta:g} is above {policy.delta:g}")
+        reasons.append(f"delta {study.privacy.delta:g} is above {policy.delta:g}")
     if study.privacy.epsilon > policy.epsilon and not underway:
-        found.append(f"epsilon {study.privacy.epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
+        reasons.append(f"epsilon {study.privacy.epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
     if study.federation.quorum < policy.smallest_cohort:
-        found.append(f"its quorum of {study.federation.quorum} is below {policy.smallest_cohort}")
+        reasons.append(f"its quorum of {study.federation.quorum} is below {policy.smallest_cohort}")
     if policy.declared_size < study.federation.smallest_declared_size:
-        found.append(
+        reasons.append(
             f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
         )
     size_bytes = packed_bytes(dimension, study.federation.wire)
     if size_bytes > policy.largest_update_bytes:
-        found.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
-    return found
+        reasons.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
+    return reasons
 
 
 def open_at(policy: DatasetPolicy, now: datetime) -> bool:
-    """Whether rounds may be trained at this local time; a night that began on an open day belongs to that day."""
+    """Return true if rounds may be trained at this local time; a night belongs to the day that it began on."""
     first, last = (time.fromisoformat(part) for part in policy.hours.split("-"))
     today, yesterday = DAYS[now.weekday()], DAYS[now.weekday() - 1]
     if first < last:

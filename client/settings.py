@@ -82,7 +82,7 @@ def load_node(path: Path) -> NodeSettings:
 
 @dataclass(frozen=True)
 class Folders:
-    """Where a node keeps what; the vault's things and the link's never share a folder, only the socket's."""
+    """The folders and files of a node; the vault's and the link's never share a folder, only the socket's."""
 
     home: Path
     ledger_copy: Path

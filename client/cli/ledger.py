@@ -1,4 +1,4 @@
-"""What the records have spent: the ledger's report and recovery, withdrawing a dataset, backups."""
+"""The ledger's report and recovery, withdrawing a dataset, backups."""
 
 import json
 from dataclasses import asdict

@@ -70,11 +70,11 @@ class Received:
     """Flower's serialised objects by their ids."""
 
     def message(self) -> Message:
-        """The message itself."""
-        found = inflate_object_from_contents(self.message_id, dict(self.objects))
-        assert isinstance(found, Message)  # noqa: S101 - the id of a message names a message
-        found.metadata.__dict__["_message_id"] = self.message_id
-        return found
+        """Return the message itself."""
+        message = inflate_object_from_contents(self.message_id, dict(self.objects))
+        assert isinstance(message, Message)  # noqa: S101 - the id of a message names a message
+        message.metadata.__dict__["_message_id"] = self.message_id
+        return message
 
 
 class Fleet:
@@ -114,7 +114,7 @@ class Fleet:
         self.node_id = 0
 
     def activate(self, known_node_id: int) -> None:
-        """Come online. Within a minute after a crash the server still holds the node for active: then it goes on.
+        """Become present. Within a minute after a crash the server still holds the node for active: then it continues.
 
         Args:
             known_node_id: as the server once said, or 0.
@@ -124,7 +124,7 @@ class Fleet:
         """
         request = ActivateNodeRequest(public_key=self._public, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         try:
-            self.node_id = _asked(self._client.ActivateNode, request).node_id
+            self.node_id = call_flower(self._client.ActivateNode, request).node_id
         except NotAccepted:
             self.node_id = known_node_id
             if not known_node_id or not self.heartbeat():
@@ -136,13 +136,13 @@ class Fleet:
         """Say that the node is there; False if the server does not know it."""
         request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         try:
-            return bool(_asked(self._client.SendNodeHeartbeat, request).success)
+            return bool(call_flower(self._client.SendNodeHeartbeat, request).success)
         except NotAccepted:
             return False
 
     def receive(self) -> Received | None:
-        """The next message, read whole but not confirmed; None if there is none."""
-        response = _asked(self._client.PullMessages, PullMessagesRequest(node=self._node))
+        """Fetch the next message, whole but not confirmed; None if there is none."""
+        response = call_flower(self._client.PullMessages, PullMessagesRequest(node=self._node))
         if not response.messages_list:
             return None
         metadata = message_from_proto(response.messages_list[0]).metadata
@@ -155,16 +155,16 @@ class Fleet:
         request = ConfirmMessageReceivedRequest(
             node=self._node, run_id=received.run_id, message_object_id=received.message_id
         )
-        _asked(self._client.ConfirmMessageReceived, request)
+        call_flower(self._client.ConfirmMessageReceived, request)
 
     def reply(self, received: Received, content: RecordDict) -> None:
         """Answer a message.
 
         Guarantee: a reply says nothing of how long it took: it bears its task's own moment, and one constant run time.
         """
-        asked = received.message()
-        reply = Message(content, reply_to=asked)
-        reply.metadata.created_at, reply.metadata.ttl = asked.metadata.created_at, asked.metadata.ttl
+        task = received.message()
+        reply = Message(content, reply_to=task)
+        reply.metadata.created_at, reply.metadata.ttl = task.metadata.created_at, task.metadata.ttl
         reply.metadata.__dict__["_message_id"] = reply.object_id
         with no_object_id_recompute():
             request = PushMessagesRequest(
@@ -173,7 +173,7 @@ class Fleet:
                 message_object_trees=[get_object_tree(reply)],
                 clientapp_runtime_list=[CONSTANT_RUNTIME_S],
             )
-            response = _asked(self._client.PushMessages, request)
+            response = call_flower(self._client.PushMessages, request)
             push = make_push_object_fn_protobuf(
                 self._raising(self._client.PushObject), self._node, received.run_id, response.session_id
             )
@@ -193,14 +193,15 @@ class Fleet:
 
     @staticmethod
     def _raising(call: Any) -> Any:
-        return lambda request: _asked(call, request)
+        return lambda request: call_flower(call, request)
 
 
 class Refused(Exception):  # noqa: N818 - an answer of the server, not a failure of ours
     """The server will not take this request, now or later: its run is over, or it is too large."""
 
 
-def _asked(call: Any, request: Any) -> Any:
+def call_flower(call: Any, request: Any) -> Any:
+    """Call the Fleet API, and turn status codes into what the link does about them."""
     try:
         return call(request)
     except httpx.HTTPStatusError as error:

@@ -27,7 +27,7 @@ class Inbox:
                 archive.writestr(name, content)
 
     def oldest(self) -> Received | None:
-        """The message that waits longest; one that cannot be read is dropped."""
+        """Return the message that waits longest; one that cannot be read is dropped."""
         for path in sorted(self._folder.glob("*.message"), key=lambda path: path.stat().st_mtime_ns):
             try:
                 with zipfile.ZipFile(path) as archive:
@@ -38,7 +38,7 @@ class Inbox:
         return None
 
     def done(self, received: Received) -> None:
-        """It is answered, or nobody waits for the answer any more."""
+        """Forget a message: it is answered, or nobody waits for the answer any more."""
         self._path(received).unlink(missing_ok=True)
 
     def _path(self, received: Received) -> Path:

@@ -2,11 +2,11 @@
 
 | what happens | what the link does |
 |---|---|
-| the server or the network is away | waits, longer each time and never the same, and tries for ever |
-| the server does not accept the node | says so in its log and state, and goes on asking |
-| the link is killed | the message it had not answered is on disk; it goes on with that one |
+| the server or the network is away | waits, longer each time and never the same, and keeps trying |
+| the server does not accept the node | says so in its log and state, and keeps asking |
+| the link is killed | the message it had not answered is on disk; it continues with that one |
 | the vault dies in training | waits for it; the vault says what it lost |
-| a message is nonsense, or nobody waits for its answer any more | drops it, and goes on with the next |
+| a message is nonsense, or nobody waits for its answer any more | drops it, and continues with the next |
 | the answer is not wanted any more | drops it; the vault keeps it |
 """
 
@@ -38,7 +38,7 @@ CLOCK_SKEW_S = 300.0
 
 @dataclass
 class LinkState:
-    """What `status` shows of the link."""
+    """The link's state, as `status` shows it."""
 
     connected: bool
     since: str
@@ -49,7 +49,7 @@ class LinkState:
 
 
 def read_link(folder: Path) -> LinkState:
-    """What the link last wrote."""
+    """Read the state that the link last wrote."""
     try:
         return LinkState(**json.loads((folder / "state.json").read_text()))
     except (OSError, ValueError, TypeError):
@@ -193,7 +193,7 @@ class Link:
 
 
 def _expired(message: Message) -> bool:
-    """Whether the server has stopped waiting for a task: trained now, it would be paid for and read by nobody."""
+    """Return true if the server has stopped waiting for a task: trained now, it would be paid for in vain."""
     if message.metadata.message_type != "train":
         return False
     return time.time() > message.metadata.created_at + message.metadata.ttl + CLOCK_SKEW_S

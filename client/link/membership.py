@@ -30,7 +30,7 @@ FILES = ("membership.json", "node.key", "node.crt", "authority.crt", "state.json
 
 @dataclass(frozen=True)
 class Membership:
-    """What `join` left in a folder."""
+    """A node's membership in a federation, as `join` left it in a folder."""
 
     folder: Path
     name: str
@@ -59,7 +59,7 @@ class Membership:
         return x509.load_pem_x509_certificate(self.certificate_path.read_bytes()).not_valid_after_utc
 
     def key(self) -> ec.EllipticCurvePrivateKey:
-        """The node's key.
+        """Read the node's key.
 
         Raises:
             SettingsError: it cannot be read.
@@ -72,7 +72,7 @@ class Membership:
         return key
 
     def connect(self, server: Server, base: Path) -> Fleet:
-        """A connection to the server, with this node's certificate, through the proxy if there is one."""
+        """Open a connection to the server, with this node's certificate, through the proxy if there is one."""
         return Fleet(self.server, self.key(), self._context(server, base), proxy=_proxy(server, base))
 
     def renew_if_due(self, server: Server, base: Path, now: datetime | None = None) -> bool:
@@ -85,8 +85,8 @@ class Membership:
         if (now or datetime.now(UTC)) < self.expires - RENEW_BEFORE:
             return False
         context = self._context(server, base)
-        asked = {"csr": _request(self.key(), self.name)}
-        answer = _posted(self.server, RENEW_PATH, asked, context, _proxy(server, base))
+        body = {"csr": _request(self.key(), self.name)}
+        answer = _posted(self.server, RENEW_PATH, body, context, _proxy(server, base))
         write_atomically(self.certificate_path, _certificate(answer, self.key()))
         return True
 
@@ -96,7 +96,7 @@ class Membership:
 
 
 def membership(folder: Path) -> Membership:
-    """Read what `join` left.
+    """Read a node's membership.
 
     Raises:
         SettingsError: this node has not joined.
@@ -125,13 +125,13 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
     if invite.expires <= datetime.now(UTC):
         raise SettingsError(f"Expected a valid invite, this one expired {invite.expires:%Y-%m-%d %H:%M} UTC.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    found = Membership(folder, invite.name, invite.server)
-    key = _made_key(found.key_path)
-    write_atomically(found.authority_path, invite.authority.encode())
-    context = found._context(server, base)
-    asked = {"token": invite.token, "csr": _request(key, invite.name)}
-    answer = _posted(invite.server, ENROL_PATH, asked, context, _proxy(server, base))
-    write_atomically(found.certificate_path, _certificate(answer, key))
+    member = Membership(folder, invite.name, invite.server)
+    key = _made_key(member.key_path)
+    write_atomically(member.authority_path, invite.authority.encode())
+    context = member._context(server, base)
+    body = {"token": invite.token, "csr": _request(key, invite.name)}
+    answer = _posted(invite.server, ENROL_PATH, body, context, _proxy(server, base))
+    write_atomically(member.certificate_path, _certificate(answer, key))
     facts = {"name": invite.name, "server": invite.server, "node_id": _number(answer)}
     write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
     return membership(folder)
@@ -145,7 +145,7 @@ def leave(folder: Path) -> None:
 
 
 def left_over(folder: Path) -> bool:
-    """Whether a join that did not come to its end left a key here."""
+    """Return true if an unfinished join left a key here."""
     return not (folder / "membership.json").exists() and (folder / "node.key").exists()
 
 
@@ -167,7 +167,7 @@ def _request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
 
 
 def _certificate(answer: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> bytes:
-    """The certificate of an answer, if it is one of this key: another would shut this node out."""
+    """Return the certificate of an answer, if it is one of this key: another would shut this node out."""
     try:
         written = str(answer["certificate"]).encode()
         public = x509.load_pem_x509_certificate(written).public_key()

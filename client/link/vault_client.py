@@ -57,7 +57,7 @@ class VaultClient:
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:
             try:
-                return self._asked(request, on_step)
+                return self._train(request, on_step)
             except grpc.RpcError as error:
                 code = error.code() if isinstance(error, grpc.Call) else None
                 if code not in WAIT_FOR or time.monotonic() + pause > give_up:
@@ -69,7 +69,7 @@ class VaultClient:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def offer(self, offer: StudyOffer) -> OfferReply:
-        """Hand a study over, and hear how the node stands to it.
+        """Hand a study over; returns how the node stands to it.
 
         Raises:
             RunError: the vault did not answer.
@@ -82,7 +82,7 @@ class VaultClient:
         return OfferReply(offer.study_run, Status(reply.status))
 
     def status(self) -> vault_pb2.StatusReply:
-        """Whether a job runs, and where the ledger stands."""
+        """Ask whether a job runs, and where the ledger stands."""
         reply: vault_pb2.StatusReply = self._stub.Status(vault_pb2.StatusRequest(), timeout=10.0)
         return reply
 
@@ -90,7 +90,7 @@ class VaultClient:
         """Hang up."""
         self._channel.close()
 
-    def _asked(self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None]) -> TrainReply:
+    def _train(self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None]) -> TrainReply:
         for event in self._stub.Train(request):
             if event.WhichOneof("event") == "reply":
                 return read_reply(event.reply)

@@ -1,4 +1,4 @@
-"""A backup of what a node cannot make again: ledger, record index, keys, snapshots, answers, settings."""
+"""Backing up what a node cannot make again: ledger, record index, keys, snapshots, released updates, settings."""
 
 import contextlib
 import hashlib
@@ -53,7 +53,7 @@ def _kept(node: NodeFiles) -> list[Path]:
 
 
 def _consistent(path: Path, scratch: Path) -> Path:
-    """A copy of a database with everything that its write-ahead log holds."""
+    """Copy a database with everything that its write-ahead log holds."""
     copy = scratch / hashlib.sha256(str(path).encode()).hexdigest()
     with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
         source.backup(target)

@@ -1,4 +1,4 @@
-"""What will go wrong later, found now: each check says what it saw, and a failing one what to do."""
+"""Finding now what would go wrong later: each check says what it saw, and a failing one what to do."""
 
 import shutil
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ def examine(config: Path, study: Study | None = None, dataset: str | None = None
 
     Args:
         config: the node's settings.
-        study: also check this one on `dataset`: labels, exactness, speed, memory.
+        study: also check this one on `dataset`: labels, gradients, speed, memory.
         dataset: of node.toml.
     """
     here = deployment()
@@ -70,4 +70,4 @@ def _study(node: NodeFiles, study: Study, dataset: Dataset) -> Iterator[Finding]
     reviewed = cache(lambda: StudyReview(node).review(study, dataset))
     yield tried("study: policy and budget", lambda: trial.decision(reviewed().summary))
     yield tried("study: labels", lambda: trial.labels(reviewed().snapshot.facts))
-    yield tried("study: exactness, speed, memory", lambda: trial.trial(node, reviewed()))
+    yield tried("study: gradient probe, speed, memory", lambda: trial.trial(node, reviewed()))

@@ -1,4 +1,4 @@
-"""What one check of `doctor` found."""
+"""The result of one check of `doctor`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -25,7 +25,7 @@ FIRST_VERSION, VERSION = 1, 2
 
 @dataclass(frozen=True)
 class Receipt:
-    """What was released in a run; names no dataset and no number of records."""
+    """All that was released in a run; names no dataset and no number of records."""
 
     fedvault_receipt: int
     """Version of this format."""
@@ -46,19 +46,19 @@ class Receipt:
     """Of that key, by the federation's authority: says whose it is."""
 
     def signed_bytes(self) -> bytes:
-        """What the signature is over."""
+        """Return the bytes that the signature covers."""
         plain = {name: value for name, value in asdict(self).items() if name != "signature"}
         if self.fedvault_receipt == FIRST_VERSION:
             del plain["certificate"]
         return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
     def as_json(self) -> str:
-        """For a file."""
+        """Return the receipt as a file holds it."""
         return json.dumps(asdict(self), indent=1) + "\n"
 
 
 def statement(ledger: Ledger, run: str) -> Receipt:
-    """What the ledger says of a run, without a key: for a vault that has none.
+    """Return what the ledger says of a run, unsigned: for a vault that has no key.
 
     Raises:
         SettingsError: the ledger does not know it.
@@ -110,7 +110,7 @@ def read_statement(written: str) -> Receipt:
 
 @dataclass(frozen=True)
 class Signer:
-    """Who signed a receipt."""
+    """The owner of the key that signed a receipt."""
 
     fingerprint: str
     """SHA-256 of the public key."""
@@ -119,7 +119,7 @@ class Signer:
 
 
 def signer(receipt: Receipt, authority: bytes | None = None) -> Signer:
-    """Whose key a receipt is signed with, as an authority says; without one, which key it is.
+    """Return whose key a receipt is signed with, as an authority says; without one, which key it is.
 
     Guarantee: a name is said of a signer only if the given authority certified that very key for it.
 

@@ -1,4 +1,4 @@
-"""How a node is doing, for its operator: gathered from files and from the vault's socket, never sent."""
+"""A node's status for its operator: gathered from files and from the vault's socket, never sent."""
 
 import json
 from pathlib import Path

@@ -87,7 +87,7 @@ def trial(node: NodeFiles, reviewed: ReviewedStudy) -> str:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a trial took of a memory, and what is left of it beside."""
+    """Memory that a trial took, and that is left beside it."""
 
     of: str
     peak_bytes: int

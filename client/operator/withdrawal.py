@@ -1,4 +1,4 @@
-"""A tombstone for a dataset: no further rounds, no copies of its records left here, and a list of what came of it."""
+"""Withdrawing a dataset: no further rounds, no copies of its records left here, and a list of what came of it."""
 
 import shutil
 from dataclasses import dataclass

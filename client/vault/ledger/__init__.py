@@ -1,4 +1,4 @@
-"""What records have spent.
+"""The ledger: what records have spent.
 
 Without IO: `rows` (values), `budget` (does it fit?), `state` (the rules). On disk: `storage` (SQLite), `lock`,
 `positions`, `outbox`, `ledger`. Entering: `record_index`, `registration`, `approval`. When it does not open: `damage`,

@@ -1,4 +1,4 @@
-"""Whether something more fits into what an account may spend: the one place that decides it, without IO."""
+"""Deciding whether something more fits into what an account may spend: the one place for it, without IO."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ MOST_AFFORDED = 2**53
 
 @dataclass(frozen=True)
 class Budget:
-    """What the records of one account may spend, beside what they have spent and perhaps earmarked."""
+    """One account's limit, beside what its records have spent and perhaps earmarked."""
 
     dataset: str
     """The dataset that is asked about."""
@@ -30,7 +30,7 @@ class Budget:
         return epsilon_rdp([*self.history, *more], self.limit.delta)
 
     def fits(self, *more: Release) -> bool:
-        """Return whether the history with some more releases stays within the limit."""
+        """Return true if the history with some more releases stays within the limit."""
         return self.epsilon(*more) <= self.limit.epsilon
 
     def check_fits(self, *more: Release, asked_for: str) -> None:

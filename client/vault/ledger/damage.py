@@ -1,4 +1,4 @@
-"""What is left of a ledger that does not open, and what is known to be missing."""
+"""Examining a ledger that does not open: what is left of it, and what is known to be missing."""
 
 import json
 import sqlite3
@@ -16,7 +16,7 @@ from shared.protocol.messages import LedgerPosition
 
 
 class Trouble(Enum):
-    """Why a person has to look, as the row of the decision names it."""
+    """A reason for a person to look, as the row of the decision names it."""
 
     BROKEN = "broken"
     NO_SECOND_COPY = "no_second"
@@ -34,7 +34,7 @@ IN_WORDS = {
 
 @dataclass(frozen=True)
 class LedgerDamage:
-    """What is left of a ledger, and what is wrong with it."""
+    """The rows that are left of a ledger, and everything that is wrong with it."""
 
     unbroken: list[StoredRow]
     """From the first one on, as they were entered."""
@@ -116,5 +116,5 @@ def _leads_to(heads: list[str], position: LedgerPosition) -> bool:
 
 
 def _is_no_help(second: LedgerPosition | None, heads: list[str]) -> bool:
-    """Whether a second copy says nothing of the latest rows; one row behind is a crash between the two."""
+    """Return true if a second copy says nothing of the latest rows; one row behind is a crash between the two."""
     return second is None or (_leads_to(heads, second) and len(heads) - 1 > second.height + 1)

@@ -1,4 +1,4 @@
-"""The node's ledger: what its records have spent, durable before it is spent.
+"""The node's ledger: what its records spend is written down, durably, before it is spent.
 
 SQLite, append-only, every row chained to the one before by SHA-256. The cost of a round is reserved and on disk before
 its first noisy step; what was released is on disk before the commit row, and is sent again for ever. A reservation
@@ -7,9 +7,9 @@ without released bytes stays charged and is never tried again.
 | what happens | what the ledger does |
 |---|---|
 | a crash after the reservation | the round stays charged and is lost |
-| a crash after the bytes are durable | the commit row is written on the next question, the same bytes are sent |
+| a crash after the bytes are durable | the commit row is written on the next question, and the same bytes are sent |
 | a row was changed, or rows are missing in the middle | nothing opens until a person decides |
-| an older copy was restored | the second copy of height and head, or the server's echo, is ahead: nothing opens |
+| an older copy was restored | the second copy of height and head, or the server's copy, is ahead: nothing opens |
 | two processes | the second one does not open |
 | the clock was set back | nothing is entered: rows keep the order in which things happened |
 | the disk is full | the reservation fails, and with it the round, before any training |
@@ -91,7 +91,7 @@ class Ledger:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let another process have the ledger."""
         self._database.close()
         self._lock.close()
 
@@ -107,7 +107,7 @@ class Ledger:
 
     @property
     def position(self) -> LedgerPosition:
-        """Where the ledger stands."""
+        """Height and head together."""
         return LedgerPosition(self.height, self.head)
 
     def enter(self, row: dict[str, Any]) -> None:

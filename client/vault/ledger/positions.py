@@ -1,4 +1,4 @@
-"""Where a ledger stands, written down beside it: the local second copy, and the server's copy if it differed."""
+"""A ledger's position, written down beside it: the local second copy, and the server's copy if it differed."""
 
 import json
 from pathlib import Path

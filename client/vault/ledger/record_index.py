@@ -1,4 +1,4 @@
-"""Which records belong to which dataset, as keyed hashes: identity is the data's, not a name's.
+"""The record index: which records belong to which dataset, as keyed hashes. Identity is the data's, not a name's.
 
 A dataset that is renamed, edited or registered anew shares records with what was there before, and so its budget. The
 key is this node's secret and the hashes never leave: with them alone nobody learns a record, not even by guessing.
@@ -166,7 +166,7 @@ def node_key(path: Path, *, known: str | None = None) -> bytes:
 
 
 def key_digest(key: bytes) -> str:
-    """What the ledger keeps of the key."""
+    """Return what the ledger keeps of the key."""
     return hashlib.sha256(b"fedvault-record-key\n" + key).hexdigest()
 
 

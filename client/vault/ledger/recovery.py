@@ -1,4 +1,4 @@
-"""A ledger that does not open, and the person who decides: what can be read, what is missing, what going on costs.
+"""Recovery of a damaged ledger, because a person decided to continue: what is missing counts as spent.
 
 | what is wrong | what accepting does |
 |---|---|

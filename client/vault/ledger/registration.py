@@ -1,4 +1,4 @@
-"""A dataset's records in the index and in the ledger together: who shares a budget with whom.
+"""Registering a dataset's records in the index and in the ledger together: who shares a budget with whom.
 
 Registering enters exactly one row, with whatever ties were found inside it: the server is told the ledger's height, so
 the number of rows must not depend on the records.

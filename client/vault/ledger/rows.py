@@ -1,4 +1,4 @@
-"""What rows say of datasets, as values, and the rows that enter a dataset and its records."""
+"""Datasets in the ledger's rows, as values, and the rows that enter a dataset and its records."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -36,7 +36,7 @@ UNDECLARED = DatasetTerms()
 
 @dataclass(frozen=True)
 class IndexDigest:
-    """How far the record index reached when a row was entered."""
+    """The end of the record index when a row was entered."""
 
     key_sha256: str
     batches: int

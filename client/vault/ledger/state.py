@@ -1,4 +1,4 @@
-"""What the ledger's rows mean: pure decisions, no IO.
+"""The ledger's rules, and the state that its rows add up to: pure decisions, no IO.
 
 Rules
 1. A dataset has one limit (epsilon, delta), one unit of privacy and one declared size for ever. Datasets that share
@@ -10,7 +10,7 @@ Rules
 5. Closing a run gives back what it earmarked and did not reserve; withdrawing a dataset ends everything for it.
 6. What records share is part of the row that enters them, so the number of rows says nothing about the records.
 7. A row that enters records says how far the record index reached; later rows never say less, nor name another key.
-8. A person's decision to go on after rows were lost gives nothing back; datasets that it names are withdrawn.
+8. A person's decision to continue after rows were lost gives nothing back; datasets that it names are withdrawn.
 9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit.
 """
 

@@ -1,4 +1,4 @@
-"""What an operator said yes to, kept as it was then: the study, and a snapshot of the records.
+"""Approved runs, kept as they were then: the study, and a snapshot of the records.
 
 Private data at rest: the folder is this user's alone.
 """
@@ -42,7 +42,7 @@ class ApprovedRuns:
                 holdout.save(folder / "holdout.npz")
 
     def taken(self, run: str) -> bool:
-        """Whether the records are kept."""
+        """Return true if the records are kept."""
         return (self._of(run) / "train.npz").exists()
 
     def take(self, run: str, *, train: Records, holdout: Records) -> None:

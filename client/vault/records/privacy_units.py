@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,16 +12,8 @@ from shared.errors import DataError
 from shared.records.ragged import Records, with_units
 
 
-class Grouped(NamedTuple):
-    """A dataset by units, and what that cost."""
-
-    records: Records
-    surplus: int
-    """Records left out because their unit has too many. For the operator's eyes only."""
-
-
-def group(records: Records, values: Sequence[str], *, records_per_unit: int, key: bytes) -> Grouped:
-    """Tell which records belong together, and keep at most `records_per_unit` of each unit.
+def group(records: Records, values: Sequence[str], *, records_per_unit: int, key: bytes) -> Records:
+    """Mark which records belong together, and leave out those beyond `records_per_unit` of a unit.
 
     Usable records go first, then the smallest keyed hash decides: row order would favour whatever the table is sorted
     by, and one shuffle over all rows would let one unit's rows move the choice of another's.
@@ -31,7 +22,7 @@ def group(records: Records, values: Sequence[str], *, records_per_unit: int, key
 
     Args:
         records: one per value.
-        values: cell of the unit column, one per record; rows whose role is `ownerless` are gone already.
+        values: cell of the unit column, one per record; rows that name no unit are gone already.
         records_per_unit: from the study; >= 1.
         key: of the node, 16 to 64 bytes, secret.
 
@@ -47,11 +38,11 @@ def group(records: Records, values: Sequence[str], *, records_per_unit: int, key
         )
     index = {name: number for number, name in enumerate(dict.fromkeys(names))}
     units = np.fromiter((index[name] for name in names), dtype=np.int64, count=len(names))
-    kept = _kept_rows(records, units, records_per_unit=records_per_unit, key=key)
-    return Grouped(with_units(records.select(kept), units[kept]), len(records) - len(kept))
+    rows = _rows_kept(records, units, records_per_unit=records_per_unit, key=key)
+    return with_units(records.select(rows), units[rows])
 
 
-def _kept_rows(records: Records, units: NDArray[np.int64], *, records_per_unit: int, key: bytes) -> NDArray[np.int64]:
+def _rows_kept(records: Records, units: NDArray[np.int64], *, records_per_unit: int, key: bytes) -> NDArray[np.int64]:
     """Rows that stay, ascending."""
     hashes = np.array([_keyed_hash(records, row, key) for row in range(len(records))], dtype=np.uint64)
     order = np.lexsort((hashes, ~records.usable, units))

@@ -83,7 +83,7 @@ def take_snapshot(
     holdout, others = reader.encode(table[splits == Split.HOLDOUT], processor)
     if rule.unit_column is not None:
         units = train_rows[rule.unit_column].tolist()
-        train = group(train, units, records_per_unit=records_per_unit, key=rule.key).records
+        train = group(train, units, records_per_unit=records_per_unit, key=rule.key)
     facts = Facts(
         rows=len(table),
         train=len(train),

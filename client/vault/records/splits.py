@@ -1,4 +1,4 @@
-"""Which record trains, which is held out, which is dropped: decided for each record by itself.
+"""Splitting records into trained on, held out and dropped: decided for each record by itself.
 
 A shuffle, a stratified split, a row cap or de-duplication would let one record's presence change what happens to
 others, and the privacy guarantee speaks of exactly that. A keyed hash of the record decides instead; two equal records
@@ -15,17 +15,17 @@ from shared.errors import SettingsError
 
 
 class Split(StrEnum):
-    """What a record is for."""
+    """A record's place."""
 
     TRAIN = "train"
     HOLDOUT = "holdout"
     DROPPED = "dropped"
-    NO_UNIT = "ownerless"
+    NO_UNIT = "no unit"
     """Its unit has no value, so nobody's budget could pay for it: not used. How many is for the operator's eyes."""
 
 
 def split_of(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> Split:
-    """Decide the role of one record, or of one unit with all its records.
+    """Decide the split of one record, or of one unit with all its records.
 
     Guarantee: whether a record is used, held out or dropped depends on that record alone.
 
@@ -38,25 +38,25 @@ def split_of(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> S
     finite(holdout=holdout, used=used)
     if not (0 <= holdout < 1 and 0 < used <= 1):
         raise SettingsError(f"Expected holdout in [0, 1) and used in (0, 1], got {holdout} and {used}.")
-    held_out, kept = (_fraction(identity, key, purpose) for purpose in (b"holdout", b"used"))
-    if kept >= used:
+    for_holdout, for_use = (_fraction(identity, key, purpose) for purpose in (b"holdout", b"used"))
+    if for_use >= used:
         return Split.DROPPED
-    return Split.HOLDOUT if held_out < holdout else Split.TRAIN
+    return Split.HOLDOUT if for_holdout < holdout else Split.TRAIN
 
 
 def splits_of(contents: Sequence[tuple[str, ...]], *, key: bytes, holdout: float, used: float = 1.0) -> list[Split]:
-    """Decide every record's role, each by itself, from everything that it holds."""
+    """Decide every record's split, each by itself, from everything that it holds."""
     return [split_of(*content, key=key, holdout=holdout, used=used) for content in contents]
 
 
 def unit_splits(values: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Split]:
-    """Decide every record's role by the unit that it belongs to; a record of nobody gets `OWNERLESS`.
+    """Decide every record's split by the unit that it belongs to; a record of nobody gets `NO_UNIT`.
 
-    Guarantee: all records of a unit share one role, which depends on the unit's value alone.
+    Guarantee: all records of a unit share one split, which depends on the unit's value alone.
 
     Args:
         values: cell of the unit column, one per record.
-        key: of the node, as for `role`.
+        key: of the node, as for `split_of`.
         holdout: fraction of the units never trained on, in [0, 1).
         used: fraction of all units that is used at all, in (0, 1].
     """
@@ -66,7 +66,7 @@ def unit_splits(values: Sequence[str], *, key: bytes, holdout: float, used: floa
 
 
 def unit_name(value: str) -> str:
-    """The unit that a cell names: its text without surrounding space; empty if it names nobody."""
+    """Return the unit that a cell names: its text without surrounding space; empty if it names nobody."""
     return value.strip()
 
 

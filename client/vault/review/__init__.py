@@ -1,4 +1,4 @@
-"""What an operator decides, and what the policy decides alone.
+"""Studies on offer, and the decision about each: the operator's, or the policy's alone.
 
 `node_files` (opened once for each question), `offers`, `registering`, `summary`, `review`.
 """

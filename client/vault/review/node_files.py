@@ -35,12 +35,15 @@ class NodeFiles:
     folders: Folders
     datasets: Mapping[str, Dataset]
     """By name."""
-    offers: Offers
-    """Studies that the server showed."""
     approved: ApprovedRuns
     """Snapshots of what was approved."""
     open_ledger: Callable[[], Ledger]
     """Opens the ledger, verified; to be closed, since one process at a time may hold it."""
+
+    @property
+    def offers(self) -> Offers:
+        """Studies that the server showed."""
+        return Offers(self.folders.offers)
 
     def cache_folder(self) -> Path:
         """Return the folder of cached activations, which are private data; it is made if it is not there."""
@@ -103,6 +106,5 @@ def open_node(config: Path) -> NodeFiles:
         folders=places,
         datasets=datasets,
         approved=ApprovedRuns(places.approved),
-        offers=Offers(places.offers),
         open_ledger=partial(Ledger, places.ledger, second_copy=places.second_copy, patience_s=LEDGER_PATIENCE_S),
     )

@@ -58,25 +58,25 @@ class Offers:
         return offered
 
     def all(self) -> list[Offered]:
-        """Every offer, by run."""
-        found = [self._read(path) for path in self._folder.glob("*.json")] if self._folder.exists() else []
-        return sorted(found, key=lambda offered: offered.run)
+        """Return every offer, by run."""
+        offers = [self._read(path) for path in self._folder.glob("*.json")] if self._folder.exists() else []
+        return sorted(offers, key=lambda offered: offered.run)
 
     def find(self, run: str) -> Offered:
-        """One offer, by its run's name or an unambiguous beginning of it.
+        """Return one offer, by its run's name or an unambiguous beginning of it.
 
         Raises:
             SettingsError: there is none, or more than one.
         """
-        every = self.all()
-        found = [o for o in every if o.run == run] or [o for o in every if o.run.startswith(run)]
-        if len(found) != 1:
-            names = ", ".join(offered.run for offered in every) or "none"
+        offers = self.all()
+        matching = [o for o in offers if o.run == run] or [o for o in offers if o.run.startswith(run)]
+        if len(matching) != 1:
+            names = ", ".join(offered.run for offered in offers) or "none"
             raise SettingsError(f"Expected the run of one study on offer ({names}), got {run!r}.")
-        return found[0]
+        return matching[0]
 
     def reject(self, run: str) -> Offered:
-        """A person says no; it stays on file so that the server hears it.
+        """Turn an offer down; it stays on file so that the server hears of it.
 
         Raises:
             SettingsError: no such offer.
@@ -87,7 +87,7 @@ class Offers:
         return rejected
 
     def check_open(self, run: str) -> None:
-        """A run that was turned down stays so.
+        """Refuse a run that was turned down.
 
         Raises:
             PolicyRefusal: it was.

@@ -1,4 +1,4 @@
-"""What an operator decides about: a study beside the policy, the records and the ledger.
+"""Reviewing a study beside the policy, the records and the ledger, and entering the decision.
 
 Models and tokenizers are imported where they are used: most of what an operator asks needs neither.
 """
@@ -66,8 +66,8 @@ class StudyReview:
         snapshot = self._snapshot(study, dataset, table, registry.key)
         registration = registration_of(registry, dataset, table)
         state, dimension = registry.look(registration), self._dimension(study)
-        said = [*dataset.changes(state), *objections(dataset.policy, study, dimension=dimension)]
-        summary = summarise(study, dataset, state, dimension=dimension, objections=said, facts=snapshot.facts)
+        reasons = [*dataset.changes(state), *objections(dataset.policy, study, dimension=dimension)]
+        summary = summarise(study, dataset, state, dimension=dimension, objections=reasons, facts=snapshot.facts)
         return ReviewedStudy(summary, study, dataset, registration, snapshot)
 
     def objections(self, study: Study, dataset: Dataset) -> list[str]:

@@ -1,4 +1,4 @@
-"""What one study asks of one dataset, in figures and in words: pure, for an operator's eyes."""
+"""A study's demands on one dataset, in figures and in words: pure, for an operator's eyes."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudySummary:
-    """What one study asks of one dataset."""
+    """One study's demands on one dataset."""
 
     study: str
     study_sha256: str
@@ -52,12 +52,12 @@ class StudySummary:
 
     @property
     def fits(self) -> bool:
-        """Whether the budget allows it."""
+        """True if the budget allows it."""
         return self.epsilon_after <= self.epsilon_limit
 
     @property
     def in_words(self) -> str:
-        """For somebody who has to say yes or no."""
+        """The summary for somebody who has to say yes or no."""
         left, facts = self.epsilon_limit - self.epsilon_after, self.records
         purpose = f" Its purpose, as declared: {self.purpose}." if self.purpose else ""
         labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())

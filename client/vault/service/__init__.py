@@ -1,4 +1,4 @@
-"""What the vault process answers.
+"""The vault process, and the questions that it answers.
 
 `process`, `grpc_service`, `node_vault` (every question), `stance` (to an offer), `charged_round`, `local_metrics`.
 """

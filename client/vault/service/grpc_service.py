@@ -1,4 +1,4 @@
-"""The vault as a gRPC service on a UNIX socket: one job at a time, steps streamed, nothing else told."""
+"""The vault as a gRPC service on a UNIX socket: one job at a time, its steps streamed, and nothing else said."""
 
 import logging
 import os
@@ -88,7 +88,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     def Status(  # noqa: N802 - gRPC's name
         self, request: vault_pb2.StatusRequest, context: grpc.ServicerContext
     ) -> vault_pb2.StatusReply:
-        """Whether a job runs, and where the ledger stands."""
+        """Say whether a job runs, and where the ledger stands."""
         del request, context
         position, (run, number) = self._vault.ledger_position(), self._job
         return vault_pb2.StatusReply(

@@ -1,4 +1,4 @@
-"""How good a received adapter is on this node's held-out records: into a local file, never sent."""
+"""Measuring a received adapter on this node's held-out records: into a local file, never sent."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""All that a vault process answers: which run a task is for, what was approved for it, and how a study on offer stands.
+"""The vault of one node: which run a task is for, what was approved for it, and how this node stands to an offer.
 
 The run in use is kept loaded: model, tokenised records, activations. Everything else is opened from disk once for each
 question, so that an operator's decision takes effect with the next one.
@@ -164,6 +164,7 @@ class NodeVault:
         """Return what node.toml has against a round today: it may have become stricter since the approval."""
         if dataset is None or dataset.changes(state):
             return Status.REFUSED_POLICY
+        is_open = open_at(dataset.policy, self._now())
         if objections(dataset.policy, trainer.study, dimension=trainer.dimension, underway=True):
             return Status.REFUSED_POLICY
-        return None if open_at(dataset.policy, self._now()) else Status.REFUSED_HOURS
+        return None if is_open else Status.REFUSED_HOURS

@@ -1,4 +1,4 @@
-"""How this node stands to a study on offer: a function of public facts and the ledger.
+"""This node's stance to a study on offer: a function of public facts and the ledger.
 
 No record is looked at, so none can change the answer.
 """

@@ -1,5 +1,5 @@
 """One private round.
 
-`randomness`, `linear_gradients`, `vmap_gradients`, `gradient_probe`, `optimizer`, `trainer`, `rounding`,
-`round_trainer`.
+`randomness`, `noise_prefetch`, `linear_gradients`, `vmap_gradients`, `optimizer`, `trainer` (steps), `gradient_probe`,
+`rounding`, `round_trainer` (a task).
 """

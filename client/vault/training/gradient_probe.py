@@ -52,7 +52,7 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
 
     Args:
         trainer: as it will train; its weights are restored afterwards.
-        cache: folder for a temporary prefix cache, if training will use one.
+        cache: folder for a temporary activation cache, if training will use one.
 
     Returns:
         The worst relative error found.
@@ -82,7 +82,7 @@ def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> fl
 
 
 def verdict_key(trainer: PrivateTrainer, *, cached: bool) -> str:
-    """What a verdict is valid for: model, adapter, our code, the libraries, device, batching and cache."""
+    """Return what a verdict is valid for: model, adapter, our code, the libraries, device, batching and cache."""
     facts = {
         "model": trainer.model.frozen_id,
         "task": repr(getattr(trainer.model.kind, "task", type(trainer.model.kind).__name__)),

@@ -17,7 +17,7 @@ from shared.errors import ExactnessError
 
 
 class BatchSize:
-    """How many records the current forward pass holds; shared by all layers of one model."""
+    """The number of records that the current forward pass holds; shared by all layers of one model."""
 
     records: int = 0
 
@@ -52,7 +52,7 @@ class PerExampleLinear(nn.Linear):
     batch: BatchSize
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the name nn.Linear gave it
-        """Like nn.Linear."""
+        """Compute what `nn.Linear` does."""
         if not torch.is_grad_enabled():
             return super().forward(input)
         result: Tensor = _Linear.apply(  # type: ignore[no-untyped-call]
@@ -85,7 +85,7 @@ def make_per_example(model: nn.Module) -> BatchSize:
 
 
 def only_linear(model: nn.Module) -> bool:
-    """Whether every trained tensor belongs to a linear layer, so that `make_per_example` serves the model."""
+    """Return true if every trained tensor belongs to a linear layer, so that `make_per_example` serves the model."""
     return all(
         type(module) in (nn.Linear, PerExampleLinear)
         for module in model.modules()
@@ -94,7 +94,7 @@ def only_linear(model: nn.Module) -> bool:
 
 
 def check_gradients(parameters: Sequence[nn.Parameter], records: int) -> None:
-    """Refuse to go on unless the last backward pass left one gradient per record on every parameter.
+    """Refuse to continue unless the last backward pass left one gradient per record on every parameter.
 
     Raises:
         ExactnessError: a parameter has no gradient, or not one per record.
@@ -108,7 +108,7 @@ def check_gradients(parameters: Sequence[nn.Parameter], records: int) -> None:
 
 @contextmanager
 def plain_linear_layers(model: nn.Module) -> Iterator[None]:
-    """Give back PyTorch's own linear layers for a while: the oracle must not run the code it judges."""
+    """Give back PyTorch's own linear layers for a while: the oracle must not run the code that it checks."""
     changed: list[nn.Module] = [module for module in model.modules() if type(module) is PerExampleLinear]
     for module in changed:
         module.__class__ = nn.Linear

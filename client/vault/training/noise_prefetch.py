@@ -1,4 +1,4 @@
-"""Noise drawn while a GPU computes the gradients it will be added to.
+"""Drawing noise while a GPU computes the gradients that it will be added to.
 
 A billion weights have a third of a million trained ones, whose noise takes the CPU as long as a GPU needs for several
 records. It depends on nothing that is computed meanwhile.
@@ -14,15 +14,15 @@ from client.vault.training.randomness import StepRandomness
 from shared.errors import ExactnessError
 
 
-def begun(drawn: StepRandomness, count: int, device: torch.device) -> StepRandomness:
-    """The same randomness, its noise being drawn already if gradients are computed on a GPU.
+def prefetch_noise(randomness: StepRandomness, count: int, device: torch.device) -> StepRandomness:
+    """Return a step's randomness, with its noise being drawn already if gradients are computed on a GPU.
 
     Args:
-        drawn: of one step.
+        randomness: of one step.
         count: numbers of noise that the step will ask for.
         device: where gradients are computed; a CPU has no time to spare meanwhile.
     """
-    return drawn if device.type == "cpu" else PrefetchedNoise(drawn, count)
+    return randomness if device.type == "cpu" else PrefetchedNoise(randomness, count)
 
 
 class PrefetchedNoise:
@@ -31,15 +31,15 @@ class PrefetchedNoise:
     Guarantee: noise drawn ahead is the step's own, asked for once and used once.
     """
 
-    def __init__(self, drawn: StepRandomness, count: int) -> None:
-        self._drawn, self._count = drawn, count
+    def __init__(self, randomness: StepRandomness, count: int) -> None:
+        self._randomness, self._count = randomness, count
         pool = ThreadPoolExecutor(1)  # of this step alone: a thread that lived longer would be missing after a fork
-        self._noise: Future[NDArray[np.float64]] | None = pool.submit(drawn.gaussian, count)
+        self._noise: Future[NDArray[np.float64]] | None = pool.submit(randomness.gaussian, count)
         pool.shutdown(wait=False)
 
     def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
-        """As the step draws it."""
-        return self._drawn.poisson_batch(count, sampling_rate)
+        """Draw the step's batch."""
+        return self._randomness.poisson_batch(count, sampling_rate)
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
         """Wait for the noise.
@@ -54,5 +54,5 @@ class PrefetchedNoise:
         return noise.result()
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
-        """As the step draws them."""
-        return self._drawn.uniforms(count)
+        """Draw the step's uniforms."""
+        return self._randomness.uniforms(count)

@@ -1,4 +1,4 @@
-"""Where sampling and noise come from: a stream cipher, with a fresh key from the operating system for every step.
+"""The source of sampling and noise: a stream cipher, with a fresh key from the operating system for every step.
 
 A seed that anyone else knows makes noise removable. So a node has no seed: each logical step draws 32 bytes, uses them
 once and forgets them. There is no state to inherit over a fork, to write into a checkpoint or to log.

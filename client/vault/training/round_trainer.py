@@ -1,4 +1,4 @@
-"""The vault answers one question: train this round, and give back what may leave.
+"""Training one round of a study, and returning what may leave.
 
 It holds the records, the model and the study that was agreed to. Whatever it answers has the same length; whatever
 goes wrong after training began becomes one code, and the cause stays in the local log.
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Trained:
-    """How a round went, for the node's operator alone."""
+    """One round as it went, for the node's operator alone."""
 
     round: int
     seconds: float
@@ -102,7 +102,7 @@ class RoundTrainer:
             return self.reply(task, Status.FAILED)
 
     def refusal(self, task: TrainTask) -> Status | None:
-        """A public reason not to train, found before anything is spent; None if there is none."""
+        """Return a public reason not to train, found before anything is spent; None if there is none."""
         if task.study_sha256 != self._study_sha256 or not 1 <= task.round <= self.study.federation.rounds:
             return Status.REFUSED_STUDY
         if task.wire != self.study.federation.wire:
@@ -120,7 +120,7 @@ class RoundTrainer:
         return None
 
     def trainer(self) -> PrivateTrainer:
-        """The trainer on the records, probed for exactness first, built at first use and kept warm."""
+        """Return the trainer on the records, built at first use after the gradient probe, and kept."""
         if self._trainer is None:
             self._show_exact()
             records = self._records() if callable(self._records) else self._records
@@ -166,7 +166,7 @@ class RoundTrainer:
         return self._encoded(task, update, randomness)
 
     def _encoded(self, task: TrainTask, update: Vector, randomness: Randomness) -> TrainReply:
-        """The noised update, rounded to what the study's encoding has."""
+        """Round the noised update to what the study's encoding has."""
         encoding = encoding_for(
             self.study, self.model.layout, declared_size=self.declared_size, round_number=task.round
         )
@@ -175,7 +175,7 @@ class RoundTrainer:
         return replace(self.reply(task, Status.TRAINED), update=update, encoding=encoding)
 
     def reply(self, task: TrainTask, status: Status) -> TrainReply:
-        """A code, in an answer of this study's one length."""
+        """Return a code, in an answer of this study's one length."""
         encoding = Encoding.of_zeros(self.study.federation.wire, self.dimension)
         return TrainReply(
             task.study_sha256,
@@ -189,7 +189,7 @@ class RoundTrainer:
 
 
 def device_for(name: str) -> torch.device:
-    """`auto` takes a GPU if there is one."""
+    """Return a device by its name; `auto` takes a GPU if there is one."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

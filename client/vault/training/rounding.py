@@ -27,7 +27,7 @@ LOWER_HALF = 2**16
 
 
 def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_number: int) -> Encoding:
-    """How a node encodes its update of one round.
+    """Return how a node encodes its update of one round.
 
     Guarantee: an encoding follows from the study, the round, the model's shapes and the declared size alone.
 
@@ -83,8 +83,8 @@ def rounded(update: Vector, encoding: Encoding, uniforms: NDArray[np.float64]) -
 def _to_bfloat16(update: Vector, uniforms: NDArray[np.float64]) -> Vector:
     # what is added to the lower half carries into the upper one as often as the lower half is large
     added = update.view(np.uint32) + (uniforms * LOWER_HALF).astype(np.uint32)
-    found = (added & np.uint32(0xFFFF0000)).view(np.float32)
-    return np.clip(found, -LARGEST_BFLOAT16, LARGEST_BFLOAT16)
+    cut = (added & np.uint32(0xFFFF0000)).view(np.float32)
+    return np.clip(cut, -LARGEST_BFLOAT16, LARGEST_BFLOAT16)
 
 
 def _to_grid(part: Vector, grid: Vector, uniforms: NDArray[np.float64]) -> Vector:

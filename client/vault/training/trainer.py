@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.vault.training.linear_gradients import BatchSize, check_gradients, make_per_example, only_linear
-from client.vault.training.noise_prefetch import begun
+from client.vault.training.noise_prefetch import prefetch_noise
 from client.vault.training.optimizer import PrivateOptimizer
 from client.vault.training.randomness import Randomness
 from client.vault.training.vmap_gradients import vectorised_gradients
@@ -250,7 +250,7 @@ class PrivateTrainer:
     def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-        drawn = begun(randomness.step(), self.entries, self.activations.device)
+        drawn = prefetch_noise(randomness.step(), self.entries, self.activations.device)
         chosen = drawn.poisson_batch(self._units, self.plan.sampling_rate)
         for count in self.gradients(chosen):
             optimizer.accumulate(count)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging
 
-from client.vault.training.noise_prefetch import begun
+from client.vault.training.noise_prefetch import prefetch_noise
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
@@ -110,7 +110,7 @@ def _private(work: Work) -> Step:
     optimizer, randomness = trainer.optimizer(), OsRandomness()
 
     def run() -> None:
-        drawn = begun(randomness.step(), model.layout.length, device)
+        drawn = prefetch_noise(randomness.step(), model.layout.length, device)
         trainer.per_example_gradients(range(work.records))
         optimizer.accumulate(work.records)
         optimizer.noisy_step(drawn)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from client.vault.training.noise_prefetch import begun
+from client.vault.training.noise_prefetch import prefetch_noise
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import device_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
@@ -46,7 +46,7 @@ def _private(study: Study, cache: Path | None) -> Callable[[], None]:
     optimizer, randomness = trainer.optimizer(), OsRandomness()
 
     def step() -> None:
-        drawn = begun(randomness.step(), trainer.model.layout.length, trainer.activations.device)
+        drawn = prefetch_noise(randomness.step(), trainer.model.layout.length, trainer.activations.device)
         trainer.per_example_gradients(range(RECORDS))
         optimizer.accumulate(RECORDS)
         optimizer.noisy_step(drawn)

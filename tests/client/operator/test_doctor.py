@@ -108,7 +108,7 @@ def test_a_model_that_does_not_fit_is_said_so(node: Node, monkeypatch: pytest.Mo
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("client.vault.training.trainer.PrivateTrainer.train_round", full)
-    found = node.examined()["study: exactness, speed, memory"]
+    found = node.examined()["study: gradient probe, speed, memory"]
     assert not found.ok and found.todo == OUT_OF_MEMORY
 
 
@@ -117,7 +117,7 @@ def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: Node) -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device here")
     node.config.write_text(node.config.read_text() + '[performance]\ndevice = "cuda"\n')
-    found = node.examined()["study: exactness, speed, memory"]
+    found = node.examined()["study: gradient probe, speed, memory"]
     assert found.ok and "on cuda" in found.saw and "GiB of GPU memory" in found.saw, found
 
 

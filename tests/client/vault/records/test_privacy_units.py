@@ -224,7 +224,7 @@ def test_kept_records_depend_on_their_unit_alone(own: list[Any], others: list[An
         ids, targets = [[ord(text), 7] for _, (text, _) in flat], [target for _, (_, target) in flat]
         fields = {"ids": ragged(ids, np.int32), "target": ragged(targets, np.int64)}
         dataset = Dataset(fields, np.ones(len(flat), dtype=bool))
-        found = group(dataset, [unit for unit, _row in flat], records_per_unit=3, key=KEY).records
+        found = group(dataset, [unit for unit, _row in flat], records_per_unit=3, key=KEY)
         assert found.units is not None
         names = list(dict.fromkeys(unit for unit, _row in flat))
         mine = np.flatnonzero(found.units == names.index("own"))
@@ -235,8 +235,8 @@ def test_kept_records_depend_on_their_unit_alone(own: list[Any], others: list[An
     assert len(alone) == min(3, len(own))
 
 
-@pytest.mark.guarantee("all records of a unit share one role, which depends on the unit's value alone.")
-def test_a_unit_shares_one_role() -> None:
+@pytest.mark.guarantee("all records of a unit share one split, which depends on the unit's value alone.")
+def test_a_unit_shares_one_split() -> None:
     values = [f"patient {number % 40}" for number in range(200)] + ["", "  "]
     decided = unit_splits(values, key=KEY, holdout=0.3)
     assert {Split.TRAIN, Split.HOLDOUT} <= set(decided)

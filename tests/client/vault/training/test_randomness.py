@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from scipy.special import ndtri
 
-from client.vault.training.noise_prefetch import PrefetchedNoise, begun
+from client.vault.training.noise_prefetch import PrefetchedNoise, prefetch_noise
 from client.vault.training.randomness import KeyStream, OsRandomness, open_uniforms
 from shared.errors import ExactnessError
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
@@ -158,5 +158,5 @@ def test_a_fault_of_noise_drawn_ahead_is_seen_where_it_is_read() -> None:
 
 def test_noise_is_drawn_ahead_on_a_gpu_alone() -> None:
     stream = KeyStream(os.urandom(32))
-    assert begun(stream, 10, torch.device("cpu")) is stream
-    assert isinstance(begun(stream, 10, torch.device("cuda")), PrefetchedNoise)
+    assert prefetch_noise(stream, 10, torch.device("cpu")) is stream
+    assert isinstance(prefetch_noise(stream, 10, torch.device("cuda")), PrefetchedNoise)
