@@ -1,8 +1,12 @@
 """Every command: its help, its mistakes."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
+
+from tests.support.paths import ROOT
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -27,3 +31,33 @@ def test_mistakes_are_one_clear_error(
 def test_help_teaches(node: Command) -> None:
     for command in ([], ["init"], ["register"], ["show"], ["approve"], ["ledger"], ["withdraw"]):
         assert "Usage" in node(*command, "--help")[1]
+
+
+def test_help_loads_no_model() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+from client.cli import cli
+for command in ([], *([command.name or command.callback.__name__] for command in cli.registered_commands)):
+    assert CliRunner().invoke(cli, [*command, "--help"]).exit_code == 0
+print(*sys.modules)
+"""
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    )
+    assert not loaded & {"torch", "transformers", "opacus", "pandas", "flwr", "grpc"}
+
+
+def test_nothing_is_downloaded_from_the_first_import_on() -> None:
+    code = """
+import sys
+from typer.testing import CliRunner
+import client.cli
+assert "huggingface_hub" not in sys.modules
+CliRunner().invoke(client.cli.cli, ["vault", "--config", "absent.toml"])
+import huggingface_hub.constants, transformers.utils.hub
+print(huggingface_hub.constants.HF_HUB_OFFLINE, transformers.utils.hub.is_offline_mode())
+"""
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["True", "True"]

@@ -1,0 +1,63 @@
+"""Studies that a server showed: bounded, one study for each run, and turned down for good."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from client.vault.review.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
+from shared.errors import PeerError, PolicyRefusal, SettingsError
+from shared.protocol.messages import StudyOffer
+from shared.study.declaration import Study
+from tests.support.nodes import offer
+
+Studies = Callable[..., Study]
+
+
+def test_what_the_server_shows_no_more_makes_room_and_what_was_rejected_stays_so(
+    tmp_path: Path, make_study: Studies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.vault.review.offers.MOST_OFFERS", 3)
+    offers, study, folder = Offers(tmp_path / "offers"), make_study(), tmp_path / "offers"
+    for run in ("no", "old", "older", "again"):
+        offers.receive(offer(study, run))
+        if run == "no":
+            offers.reject("no")
+        for path in folder.iterdir():
+            age = path.stat().st_mtime - STALE_S / 3
+            os.utime(path, (age, age))
+    offers.receive(offer(study, "old"))  # shown again: it is on offer still
+    with pytest.raises(PeerError, match="one more"):
+        offers.receive(offer(study, "new"))
+    for path in folder.iterdir():
+        age = path.stat().st_mtime - STALE_S
+        os.utime(path, (age, age))
+    offers.receive(offer(study, "new"))
+    assert [offered.run for offered in offers.all()] == ["again", "new", "no", "old"]
+    with pytest.raises(PolicyRefusal, match="was rejected"):
+        offers.check_open("no")
+
+
+def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study: Studies) -> None:
+    offers = Offers(tmp_path / "offers")
+    study = make_study()
+    assert offers.receive(offer(study)).run == "r-1" and offers.find("r").study == study
+    with pytest.raises(PeerError, match="another one"):
+        offers.receive(offer(make_study(training={"local_steps": 7})))
+    for wrong in (
+        StudyOffer("r-2", "{}"),
+        StudyOffer("r-2", "[" * 100_000),
+        StudyOffer("r-2", " " * (LARGEST_STUDY_BYTES + 1)),
+        StudyOffer("", study.canonical_json()),
+        StudyOffer("r" * 101, study.canonical_json()),
+    ):
+        with pytest.raises(PeerError, match="Expected"):
+            offers.receive(wrong)
+    for number in range(MOST_OFFERS - 1):
+        offers.receive(offer(study, f"../{number}"))
+    with pytest.raises(PeerError, match="one more"):
+        offers.receive(offer(study, "one-more"))
+    assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "offers"}, "names do not become paths"
+    with pytest.raises(SettingsError, match="one study on offer"):
+        offers.find("../")

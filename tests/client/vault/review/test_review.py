@@ -1,0 +1,76 @@
+"""Reviewing a study and approving it: what is entered, and what is compared again before it is."""
+
+from typing import Any
+
+import pytest
+
+from client.vault.ledger.ledger import Ledger
+from client.vault.review.node_files import open_node
+from client.vault.service.node_vault import NodeVault
+from shared.errors import BudgetError, LedgerError, PolicyRefusal
+from shared.protocol.messages import Status
+from tests.support.nodes import Node, offer, task
+from tests.support.operators import enter_approval, review_study
+
+
+def test_a_row_of_the_approval_is_one_and_of_the_records_one_whatever_they_share(node: Node) -> None:
+    heights = set()
+    for text in ("apart", "bad word0"):
+        node.register_other(text.replace(" ", "-"), text)
+        before = len(node.rows())
+        node.approve(node.study(privacy={"epsilon": 0.4}), f"r-{text}")
+        heights.add(len(node.rows()) - before)
+    assert heights == {2}
+    with open_node(node.config).open_ledger() as ledger:
+        assert ledger.state.account("ward") == {"ward", "bad-word0"}
+
+
+@pytest.mark.parametrize("changes", [{"declared_size": 60}, {"unit": "patient", "unit_column": "label"}])
+def test_what_spending_is_measured_in_stays_as_it_was_registered(node: Node, changes: dict[str, Any]) -> None:
+    study, node_vault = node.study(privacy={"epsilon": 1.0}), NodeVault(node.config)
+    node.approve(study)
+    node.write(approval="within-policy", **changes)
+    unit = {"privacy": {"epsilon": 1.0, "unit": changes.get("unit", "record")}}
+    assert node_vault.offer(offer(node.study(**unit), "r-2")).status is Status.REFUSED_POLICY
+    assert node_vault.train(task(study)).status is Status.REFUSED_POLICY
+    for refused in (node.register, lambda: node.approve(node.study(**unit), "r-2")):
+        with pytest.raises(PolicyRefusal, match="was registered with one record as its unit and declared_size = 54"):
+            refused()
+    assert node.rows() == ["register", "approve"]
+
+
+def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    import client.vault.records.snapshot as module
+
+    honest, heights = module.take_snapshot, list[int]()
+
+    def looking(*arguments: Any, **named: Any) -> Any:
+        with Ledger(
+            open_node(node.config).folders.ledger, second_copy=open_node(node.config).folders.second_copy
+        ) as ledger:
+            heights.append(ledger.height)
+        return honest(*arguments, **named)
+
+    monkeypatch.setattr(module, "take_snapshot", looking)
+    node.approve(node.study())
+    assert heights == [0] and node.rows() == ["register", "approve"]
+
+
+def test_what_was_weighed_is_weighed_again_before_it_is_entered(node: Node) -> None:
+    study = node.study(privacy={"epsilon": 2.5})
+    reviewed = review_study(node.config, study)
+    node.approve(study, "r-other")
+    with pytest.raises(BudgetError, match="brings what is spent or earmarked to"):
+        enter_approval(node.config, reviewed, "r-1")
+    assert node.rows() == ["register", "approve"]
+
+
+def test_without_the_record_index_nothing_new_is_approved_and_what_was_approved_goes_on(node: Node) -> None:
+    study = node.study(privacy={"epsilon": 1.0})
+    node.approve(study)
+    open_node(node.config).folders.records[0].unlink()
+    with pytest.raises(LedgerError, match="Expected the record index"):
+        review_study(node.config, study)
+    with pytest.raises(LedgerError, match="Expected the record index"):
+        node.register()
+    assert NodeVault(node.config).train(task(study)).status is Status.TRAINED
