@@ -14,7 +14,7 @@ from shared.tasks.task_table import Table, in_words
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How the rows of a dataset are split into records to train on and records held out."""
+    """A rule that splits the rows of a dataset into records to train on and records held out."""
 
     key: bytes
     """Secret of the node, 16 to 64 bytes: without it nobody can tell which records were trained on."""

@@ -147,8 +147,11 @@ class PrivateTrainer:
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def groups(self) -> list[dict[str, Any]]:
-        """What is trained now, as optimizers take it: head and adapter at their own rates, each with its share of the
-        clipping norm if the plan says so; or what is measured, with all of it."""
+        """Return what is trained now, as optimizers take it.
+
+        Head and adapter have their own rates, and each its share of the clipping norm if the plan says so; what is
+        measured has all of it.
+        """
         rates = {"head": MEASURING_RATE if self.model.measuring else self.learning_rates.head}
         rates["base"] = self.learning_rates.adapter
         groups: list[dict[str, Any]] = []
@@ -162,7 +165,7 @@ class PrivateTrainer:
         return groups
 
     def optimizer(self) -> PrivateOptimizer:
-        """A fresh optimizer over these."""
+        """Return a fresh optimizer over what is trained now."""
         return PrivateOptimizer(
             self.groups(),
             noise_multiplier=self.plan.noise_multiplier,
@@ -192,7 +195,7 @@ class PrivateTrainer:
 
     @property
     def length_step(self) -> int:
-        """What lengths are rounded up to; vectorised records are never padded."""
+        """A multiple that lengths are rounded up to; vectorised records are never padded."""
         return LENGTH_STEP if self.linear else 1
 
     def physical_batches(self, chosen: NDArray[np.int64]) -> list[list[int]]:
@@ -275,7 +278,7 @@ class PrivateTrainer:
 
 
 def _rows_of(units: NDArray[np.int64], chosen: NDArray[np.int64], *, unit_count: int) -> NDArray[np.int64]:
-    """Where among the chosen units each record's unit stands (records,); -1 for a record of another unit."""
+    """Return each record's unit's place among the chosen ones (records,); -1 for a record of another unit."""
     place = np.full(unit_count, -1, dtype=np.int64)
     place[chosen] = np.arange(len(chosen))
     return place[units]
