@@ -74,10 +74,10 @@ def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> fl
     model, device = trainer.model, trainer.activations.device
     records = model.kind.synthetic(model.config, LENGTHS, variant=0)
     with trainer.measuring(measures), _scratch(cache) as scratch:
-        found = _batched(trainer, records, scratch)
+        gradients = _batched(trainer, records, scratch)
         tolerance = TOLERANCE if trainer.precision == "float32" else HALF_TOLERANCE
-        worst = _compare(found, _one_by_one(model, records, device), tolerance)
-        _check_uncoupled(trainer, found, scratch)
+        worst = _compare(gradients, _one_by_one(model, records, device), tolerance)
+        _check_uncoupled(trainer, gradients, scratch)
     return worst
 
 
@@ -112,7 +112,7 @@ def code_digest(packages: Iterable[Traversable]) -> str:
     """
     digest = hashlib.sha256()
     for package in packages:
-        files = sorted(_python_files(package, ""), key=lambda found: found[0])
+        files = sorted(_python_files(package, ""), key=lambda file: file[0])
         if not files:
             raise ExactnessError(f"Expected Python files in package {package.name}, got none.")
         for address, file in files:
@@ -178,8 +178,8 @@ def _one_by_one(model: AdaptedModel, records: Records, device: torch.device) -> 
         for index in range(len(records)):
             batch = collate(records, [index], model.kind.fills, device, step=1)
             loss = _loss(model, batch)
-            found = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
-            for (name, parameter), gradient in zip(named.items(), found, strict=True):
+            computed = torch.autograd.grad(loss, list(named.values()), allow_unused=True)
+            for (name, parameter), gradient in zip(named.items(), computed, strict=True):
                 rows[name].append(torch.zeros_like(parameter) if gradient is None else gradient)
     return {name: torch.stack(parts) for name, parts in rows.items()}
 
@@ -194,12 +194,12 @@ def _loss(model: AdaptedModel, batch: Batch) -> Tensor:
     return loss
 
 
-def _compare(found: Gradients, expected: Gradients, tolerance: float) -> float:
+def _compare(gradients: Gradients, expected: Gradients, tolerance: float) -> float:
     worst = 0.0
     for name, reference in expected.items():
         if not reference.any():
             raise ExactnessError(f"Expected a gradient that is not zero for some record, {name} has none.")
-        error = float((found[name] - reference).abs().max() / reference.abs().max())
+        error = float((gradients[name] - reference).abs().max() / reference.abs().max())
         if not error <= tolerance:
             raise ExactnessError(
                 f"Expected gradients within {tolerance:g} of a loop over single records, {name} is off by {error:.1e}.",
@@ -212,10 +212,10 @@ def _compare(found: Gradients, expected: Gradients, tolerance: float) -> float:
     return worst
 
 
-def _check_uncoupled(trainer: PrivateTrainer, found: Gradients, cache: Path | None) -> None:
+def _check_uncoupled(trainer: PrivateTrainer, gradients: Gradients, cache: Path | None) -> None:
     model = trainer.model
     other = _batched(trainer, model.kind.synthetic(model.config, LENGTHS, variant=1), cache)
-    for name, gradient in found.items():
+    for name, gradient in gradients.items():
         largest = max(float(gradient[1:].abs().max()), torch.finfo(gradient.dtype).tiny)
         change = float((gradient[1:] - other[name][1:]).abs().max()) / largest
         if not change <= TOLERANCE:

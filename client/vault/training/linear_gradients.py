@@ -100,9 +100,9 @@ def check_gradients(parameters: Sequence[nn.Parameter], records: int) -> None:
         ExactnessError: a parameter has no gradient, or not one per record.
     """
     for parameter in parameters:
-        found = getattr(parameter, "grad_sample", None)
-        if found is None or found.shape != (records, *parameter.shape):
-            shape = None if found is None else tuple(found.shape)
+        gradients = getattr(parameter, "grad_sample", None)
+        if gradients is None or gradients.shape != (records, *parameter.shape):
+            shape = None if gradients is None else tuple(gradients.shape)
             raise ExactnessError(f"Expected one gradient per record for {records} records, got {shape}.")
 
 

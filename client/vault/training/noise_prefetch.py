@@ -49,8 +49,8 @@ class PrefetchedNoise:
         """
         noise, self._noise = self._noise, None
         if noise is None or count != self._count:
-            found = "a second read" if noise is None else f"one for {count}"
-            raise ExactnessError(f"Expected one read of {self._count} numbers of noise, got {found}.")
+            read = "a second read" if noise is None else f"one for {count}"
+            raise ExactnessError(f"Expected one read of {self._count} numbers of noise, got {read}.")
         return noise.result()
 
     def uniforms(self, count: int) -> NDArray[np.float64]:

@@ -145,14 +145,14 @@ def clip_factors(
     """
     norms = [rows.norm(dim=1) for rows in groups]
     finite = torch.isfinite(torch.stack(norms)).all(dim=0)
-    found = []
+    by_group = []
     for norm, clip_norm in zip(norms, clip_norms, strict=True):
         if clipping == "automatic":
             factors = clip_norm / (norm + AUTOMATIC_STABILITY * clip_norm)
         else:
             factors = (clip_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
-        found.append(torch.where(finite, factors, torch.zeros_like(factors)))
-    return found
+        by_group.append(torch.where(finite, factors, torch.zeros_like(factors)))
+    return by_group
 
 
 def split_like(parameters: list[nn.Parameter], flat: Tensor) -> list[Tensor]:

@@ -80,8 +80,8 @@ class PrivateTrainer:
         descent: Descent = torch.optim.SGD,
     ) -> None:
         if (plan.unit == RECORD) != (activations.records.units is None):
-            found = "single" if activations.records.units is None else "grouped"
-            raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {found} ones.")
+            kind = "single" if activations.records.units is None else "grouped"
+            raise ExactnessError(f"Expected records that suit privacy.unit={plan.unit!r}, got {kind} ones.")
         self.model, self.plan = model, plan
         self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates

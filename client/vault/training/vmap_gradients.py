@@ -46,13 +46,13 @@ def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
 
     def of_one(parameters: dict[str, Tensor], record: Batch) -> Tensor:
         single = {name: tensor.unsqueeze(0) for name, tensor in record.items()}
-        found: Tensor = functional_call(loss, parameters, (single | {"unpadded": torch.ones(())},))
-        return found
+        value: Tensor = functional_call(loss, parameters, (single | {"unpadded": torch.ones(())},))
+        return value
 
     values = {name: p.detach() for name, p in trained.items()}
     try:
         with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels would be run record by record
-            found = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
+            gradients = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
     except RuntimeError as error:
         if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
             raise
@@ -61,4 +61,4 @@ def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
             hint="Choose an adapter of linear layers, such as adapter.method = 'ffa-lora' or 'lora'.",
         ) from error
     for name, parameter in trained.items():
-        parameter.grad_sample = found[name].detach()  # type: ignore[attr-defined]
+        parameter.grad_sample = gradients[name].detach()  # type: ignore[attr-defined]
