@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from shared.errors import SettingsError
 
-VARIABLE = "FEDVAULT_DEPLOYMENT"
+VARIABLE, EARLIER_VARIABLE = "FEDVAULT_DEPLOYMENT", "FEDVAULT_SIDE"
 
 
 class Deployment(StrEnum):
@@ -37,8 +37,10 @@ def deployment() -> Deployment:
     """Return what the environment says runs here.
 
     Raises:
-        SettingsError: it says something else.
+        SettingsError: it says something else, or says it under the variable's earlier name.
     """
+    if EARLIER_VARIABLE in os.environ:  # ignored, it would open to one half what only the other one may see
+        raise SettingsError(f"Expected {VARIABLE}, got {EARLIER_VARIABLE}, its earlier name.", hint="Rename it.")
     value = os.environ.get(VARIABLE, "")
     if value not in set(Deployment):
         raise SettingsError(f"Expected {VARIABLE} to be vault or link, or not set, got {VARIABLE}={value!r}.")

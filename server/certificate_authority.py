@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import SettingsError
-from shared.files import write_atomically, write_private
+from shared.files import write_key_pair
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = NODE_LIFETIME = timedelta(days=397)
@@ -188,9 +188,7 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 
 def _write(issued: Issued, key: ec.EllipticCurvePrivateKey, certificate: x509.Certificate) -> None:
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    # the key first: a crash in between leaves a pair that does not fit, which is mended by issuing again
-    write_private(issued.key, pem)
-    write_atomically(issued.certificate, certificate.public_bytes(serialization.Encoding.PEM))
+    write_key_pair((issued.key, pem), (issued.certificate, certificate.public_bytes(serialization.Encoding.PEM)))
 
 
 def _read(path: Path) -> x509.Certificate:

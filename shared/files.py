@@ -4,18 +4,21 @@ Every write that must survive a crash goes through here: into a file beside its 
 the folder to the disk as well, for a rename that is not on the disk can be undone by a power cut.
 """
 
+import errno
 import hashlib
 import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
-PUBLIC_FILE = 0o666  # less what the umask takes away
+PUBLIC_FILE = 0o644  # less what the umask takes away
+NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+"""How file systems say that they know no hard links, as some network volumes do."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -28,6 +31,20 @@ def write_private(path: Path, content: bytes) -> None:
     _write(path, content, mode=PRIVATE_FILE)
 
 
+def write_key_pair(key: tuple[Path, bytes], certificate: tuple[Path, bytes]) -> None:
+    """Replace a private key and what belongs to it: both are on the disk before either takes its place."""
+    new_key = _unfinished(*key, PRIVATE_FILE)
+    try:
+        new_certificate = _unfinished(*certificate, PUBLIC_FILE)
+    except BaseException:
+        new_key.unlink()
+        raise
+    new_key.replace(key[0])
+    new_certificate.replace(certificate[0])
+    for path, _content in (key, certificate):
+        sync_folder(path.parent)
+
+
 def write_private_once(path: Path, content: bytes) -> bool:
     """Write a private file unless there is one; returns whether it was written. Of two writers one wins, whole."""
     unfinished = _unfinished(path, content, PRIVATE_FILE)
@@ -35,8 +52,14 @@ def write_private_once(path: Path, content: bytes) -> bool:
         os.link(unfinished, path)
     except FileExistsError:
         return False
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        if path.exists():
+            return False
+        unfinished.replace(path)
     finally:
-        unfinished.unlink()
+        unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
 
@@ -143,6 +166,15 @@ def file_sha256(path: Path) -> str:
     """
     stat = path.stat()
     return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
+
+
+def files_sha256(paths: Iterable[Path]) -> list[str]:
+    """Return the SHA-256 of each file, in order, as `file_sha256` does.
+
+    Raises:
+        OSError: one cannot be read.
+    """
+    return [file_sha256(path) for path in paths]
 
 
 @lru_cache(maxsize=64)

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from shared.base_models.bundled import bundled_folder, bundled_here, bundled_sources
 from shared.errors import SettingsError
-from shared.files import file_sha256
+from shared.files import files_sha256
 from shared.study.sections import Model, is_hub_id
 
 IDENTITY_FILES = (
@@ -110,12 +110,9 @@ def _fingerprint(directory: Path) -> str:
             f"Expected *.safetensors in {directory}, got none.",
             hint="Other formats can run code when they are loaded; convert the weights to safetensors first.",
         )
-    lines = "".join(f"{_hash(path)}  {path.name}\n" for path in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def _hash(path: Path) -> str:
     try:
-        return file_sha256(path)
-    except OSError:
-        raise SettingsError(f"Expected a model file, got {path}, which cannot be read.") from None
+        hashes = files_sha256(files)
+    except OSError as error:
+        raise SettingsError(f"Expected a model file, got {error.filename}, which cannot be read.") from None
+    lines = "".join(f"{digest}  {path.name}\n" for digest, path in zip(hashes, files, strict=True))
+    return hashlib.sha256(lines.encode()).hexdigest()

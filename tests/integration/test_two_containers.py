@@ -31,6 +31,10 @@ def test_a_half_is_vault_or_link_and_nothing_else(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv(VARIABLE, "both")
     with pytest.raises(SettingsError, match="FEDVAULT_DEPLOYMENT='both'"):
         deployment()
+    monkeypatch.setenv(VARIABLE, "link")
+    monkeypatch.setenv("FEDVAULT_SIDE", "link")
+    with pytest.raises(SettingsError, match="its earlier name"):
+        deployment()
 
 
 def test_status_is_asked_of_the_socket_and_of_the_half_that_is_here(

@@ -1,5 +1,6 @@
 """What is written is whole, durable and as private as it should be, whatever was there before."""
 
+import errno
 import os
 import stat
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from shared.files import (
     complete_folder,
     private_file,
     write_atomically,
+    write_key_pair,
     write_private,
     write_private_once,
 )
@@ -68,6 +70,40 @@ def test_of_two_who_make_a_key_the_first_one_wins(tmp_path: Path) -> None:
     assert write_private_once(tmp_path / "key", b"first")
     assert not write_private_once(tmp_path / "key", b"second")
     assert (tmp_path / "key").read_bytes() == b"first" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_key_is_made_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_source: Path, _target: Path) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert write_private_once(tmp_path / "key", b"first") and not write_private_once(tmp_path / "key", b"second")
+    assert (tmp_path / "key").read_bytes() == b"first" and [path.name for path in tmp_path.iterdir()] == ["key"]
+
+
+def test_a_key_and_its_certificate_are_replaced_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, certificate = tmp_path / "server.key", tmp_path / "server.crt"
+    old = os.umask(0)
+    try:
+        write_key_pair((key, b"key 1"), (certificate, b"certificate 1"))
+    finally:
+        os.umask(old)
+    assert (mode(key), mode(certificate)) == (0o600, 0o644)
+    written, fsync = list[int](), os.fsync
+
+    def second_fails(opened: int) -> None:
+        written.append(opened)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+        fsync(opened)
+
+    monkeypatch.setattr(os, "fsync", second_fails)
+    with pytest.raises(OSError, match="No space"):
+        write_key_pair((key, b"key 2"), (certificate, b"certificate 2"))
+    assert (key.read_bytes(), certificate.read_bytes()) == (b"key 1", b"certificate 1")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["server.crt", "server.key"]
 
 
 def test_lines_are_added_to_a_file_that_becomes_private(tmp_path: Path) -> None:

@@ -154,11 +154,20 @@ class Ledger:
             BudgetError: the records' account has no room for it, whatever was approved before.
             PolicyRefusal: the run is not approved, is over, or this round had its attempt.
         """
+        self.check_room(run, declared=declared)
+        self.enter({"kind": "reserve", "run": run, "round": number})
+
+    def check_room(self, run: str, *, declared: Limit | None = None) -> None:
+        """Refuse a round of an approved run that its records' account has no room for any more.
+
+        Raises:
+            BudgetError: there is none, whatever was approved before.
+            PolicyRefusal: the run is not approved.
+        """
         approved = self.state.run(run)
         # records may have tied other spending to the account since the approval
         budget = self.state.budget(approved.dataset, declared=declared, earmarked=False)
         budget.check_fits(approved.per_round, asked_for="a round")
-        self.enter({"kind": "reserve", "run": run, "round": number})
 
     def commit(self, run: str, number: int, released: bytes) -> None:
         """Make released bytes durable, then say so in the ledger; only then may they leave."""

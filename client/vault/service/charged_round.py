@@ -96,6 +96,9 @@ class ChargedRound:
         lost = task.round in run.attempts
         refusal = Status.LOST if lost else self._refusal(ledger.state) or refusal
         if refusal is not None:
+            if refusal not in (Status.LOST, Status.REFUSED_POLICY):
+                # no room is for good, closed hours and the like may pass
+                ledger.check_room(task.study_run, declared=self._declared)
             return self._trainer.reply(task, refusal)
         ledger.reserve(task.study_run, task.round, declared=self._declared)
         return ledger.position

@@ -112,6 +112,8 @@ class NodeVault:
     def _answer(self, node: NodeFiles, task: TrainTask) -> TrainReply:
         try:
             loaded = self._load(node, task)
+            if loaded is not None:  # the model in memory is still the one in the folder
+                node.base_files(loaded.trainer.study)
         except LedgerError as error:
             log.error("Round %d refused: %s", task.round, error)
             return without_update(task, Status.REFUSED_LEDGER)

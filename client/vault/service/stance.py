@@ -13,6 +13,7 @@ from client.vault.review.review import StudyReview
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import Status, StudyOffer
+from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
 
@@ -26,11 +27,7 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
     """
     offered, review = node.offers.receive(offer), StudyReview(node)
     study = offered.study
-    try:
-        allowed = [dataset for dataset in node.datasets.values() if not review.objections(study, dataset)]
-        reason = Status.REFUSED_POLICY
-    except SettingsError:
-        allowed, reason = [], Status.REFUSED_MODEL
+    allowed, reason = _allowed(node, review, study)
     with node.open_ledger() as ledger:
         run = ledger.state.runs.get(offered.run)
         if offered.rejected or (run is not None and run.closed):
@@ -43,6 +40,16 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         total_release = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
         possible = [dataset for dataset in unchanged if dataset.budget(ledger.state).fits(total_release)]
         return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
+
+
+def _allowed(node: NodeFiles, review: StudyReview, study: Study) -> tuple[list[Dataset], Status]:
+    """Return the datasets that node.toml lets the study have, and the reason to give if it has none."""
+    try:
+        node.base_files(study)
+    except SettingsError:
+        return [], Status.REFUSED_MODEL
+    allowed = [dataset for dataset in node.datasets.values() if not review.objections(study, dataset)]
+    return allowed, Status.REFUSED_POLICY
 
 
 def _approved_by_policy(review: StudyReview, ledger: Ledger, offered: Offered, possible: list[Dataset]) -> Status:

@@ -84,6 +84,31 @@ def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> No
     assert node_vault.train(task(study, 2)).status is Status.TRAINED
 
 
+def test_a_base_model_that_left_its_folder_ends_the_rounds_of_a_loaded_run(node: Node) -> None:
+    study, node_vault = node.study(), NodeVault(node.config)
+    node.approve(study)
+    assert node_vault.train(task(study)).status is Status.TRAINED
+    there, rows = node.config.read_text(), node.rows()
+    node.config.write_text(there.replace("models = ", f'models = "{node.folder}" # ', 1))
+    assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
+    assert node.rows() == rows, "and nothing is paid"
+    node.config.write_text(there)
+    assert node_vault.train(task(study, 2)).status is Status.TRAINED
+
+
+def test_a_spent_budget_is_told_before_hours_that_will_pass(node: Node) -> None:
+    study, night = node.study(), datetime(2026, 11, 24, 1, 30)
+    node.write(days=["mon"], hours="22:00-06:00")
+    node.approve(study)
+    node_vault = NodeVault(node.config, now=lambda: night)
+    assert node_vault.train(task(study)).status is Status.TRAINED
+    with open_node(node.config).open_ledger() as ledger:
+        spent = ledger.state.spent("ward")
+    node.write(days=["mon"], hours="22:00-06:00", epsilon=round(spent + 1e-3, 6))
+    noon = NodeVault(node.config, now=lambda: TUESDAY_NOON)
+    assert noon.train(task(study, 2)).status is Status.REFUSED_BUDGET
+
+
 def test_a_stricter_delta_of_today_makes_what_is_spent_more(node: Node) -> None:
     study, node_vault = node.study(privacy={"delta": 1e-7}), NodeVault(node.config)
     node.write(delta=1e-4)
