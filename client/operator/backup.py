@@ -33,14 +33,14 @@ def back_up(node: NodeFiles, archive: Path) -> None:
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
         # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
         with node.open_ledger():
-            copies = {path: _consistent(path, Path(scratch)) for path in _kept(node) if path.suffix == ".db"}
+            copies = {path: _consistent(path, Path(scratch)) for path in _files_to_keep(node) if path.suffix == ".db"}
         tar.add(node.config, "node.toml")
-        for path in _kept(node):
+        for path in _files_to_keep(node):
             with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
                 tar.add(copies.get(path, path), Path("home") / path.relative_to(home))
 
 
-def _kept(node: NodeFiles) -> list[Path]:
+def _files_to_keep(node: NodeFiles) -> list[Path]:
     home, second_copy = node.folders.home, node.folders.ledger_copy.resolve()
     return [
         path

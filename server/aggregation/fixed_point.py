@@ -22,7 +22,7 @@ class FixedPointSum:
 
     def __init__(self, length: int) -> None:
         self._total = np.zeros(length, dtype=np.int64)
-        self._scaled, self._whole = np.empty(min(length, BLOCK), np.float32), np.empty(min(length, BLOCK), np.int64)
+        self._scaled, self._rounded = np.empty(min(length, BLOCK), np.float32), np.empty(min(length, BLOCK), np.int64)
         self._largest = 0.0
         self.count = 0
 
@@ -41,8 +41,8 @@ class FixedPointSum:
             part = vector[start : start + BLOCK]
             # exact in float32 too: a power of two moves the exponent alone, and the bound above is far from its end
             exact = np.multiply(part, np.float32(2**FRACTION_BITS), out=self._scaled[: len(part)])
-            self._whole[: len(part)] = np.rint(exact, out=exact)
-            self._total[start : start + BLOCK] += self._whole[: len(part)]
+            self._rounded[: len(part)] = np.rint(exact, out=exact)
+            self._total[start : start + BLOCK] += self._rounded[: len(part)]
         self._largest += largest
         self.count += 1
 

@@ -53,9 +53,9 @@ def forecast_study(
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
     asked = min(study.federation.cohort or len(joining), len(joining))
     mean = mean_batch([batch_of(study, size) for size in joining.values()], asked=asked)
-    whole = all_steps(study, schedule, mean)
-    by_part = [PartForecast(p.name, p.dimension, p.learning_rate, ratio([p], whole)) for p in parts]
-    plain_head = _head_start(study, parts, whole)
+    steps = all_steps(study, schedule, mean)
+    by_part = [PartForecast(p.name, p.dimension, p.learning_rate, ratio([p], steps)) for p in parts]
+    plain_head = _head_start(study, parts, steps)
     rounds, local_steps = study.federation.rounds, study.training.local_steps
     up, down = packed_bytes(layout.length, study.federation.wire), packed_bytes(layout.length, "float32")
     return StudyForecast(

@@ -36,8 +36,8 @@ class WhitenedHead(nn.Module):
 
     def take_over(self) -> None:
         """Whiten by the moments as they are now."""
-        found = whitener(self.moments.weight.detach().cpu().numpy().astype(np.float64))
-        self.whitener.copy_(torch.from_numpy(found))
+        matrix = whitener(self.moments.weight.detach().cpu().numpy().astype(np.float64))
+        self.whitener.copy_(torch.from_numpy(matrix))
 
     def imagine(self) -> None:
         """Add moments that differ from direction to direction, and whiten by them."""

@@ -50,5 +50,5 @@ def whitener(moments: NDArray[np.float64]) -> NDArray[np.float64]:
     held = np.where(clear, true - edge**2 / (4 * np.where(clear, true, 1.0)), 0.0)
     rest = max(1 - held.sum(), 0.0) / max(1, width - clear.sum())
     length = np.sum(np.where(clear, held, rest) * scales**2)
-    found: NDArray[np.float64] = (vectors * (scales / np.sqrt(length))) @ vectors.T
-    return found
+    matrix: NDArray[np.float64] = (vectors * (scales / np.sqrt(length))) @ vectors.T
+    return matrix

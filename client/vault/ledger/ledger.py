@@ -72,7 +72,7 @@ class Ledger:
         patience_s: float = 0.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self.path, self._second_copy, self._whole, self._now = path, second_copy, True, now
+        self.path, self._second_copy, self._consistent, self._now = path, second_copy, True, now
         self._outbox = Outbox(path.with_name("outbox"))
         self._last: datetime | None = None
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -117,19 +117,19 @@ class Ledger:
             PolicyRefusal: it breaks a rule.
             LedgerError: it cannot be written, or the clock was set back.
         """
-        if not self._whole:
+        if not self._consistent:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
         moment = self._moment()
         self.state.apply(row)
         body = body_of(row, moment)
         head = chained(self.head, body)
         # memory and disk differ until both copies are durable; a failure in between is final for this process
-        self._whole = False
+        self._consistent = False
         with ledger_errors(self.path):
             self._database.execute("INSERT INTO rows VALUES (?, ?, ?)", (self.height + 1, body, head))
             write_position(self._second_copy, LedgerPosition(self.height + 1, head))
         self._heads.append(head)
-        self._whole, self._last = True, moment
+        self._consistent, self._last = True, moment
 
     def approve(self, dataset: str, run: str, *, study_sha256: str, rounds: int, per_round: Release) -> None:
         """Earmark a whole run.
@@ -240,9 +240,9 @@ class Ledger:
 
     def _verify(self, rows: list[StoredRow]) -> None:
         """Take over what the rows add up to, if each follows from the one before and breaks no rule."""
-        if (whole := len(unbroken(rows))) < len(rows):
+        if (intact := len(unbroken(rows))) < len(rows):
             raise LedgerError(
-                f"Expected an unbroken ledger in {self.path}, row {whole + 1} is not what it was.", hint=SEE_A_PERSON
+                f"Expected an unbroken ledger in {self.path}, row {intact + 1} is not what it was.", hint=SEE_A_PERSON
             )
         self.state = replayed(row.body for row in rows)
         self._heads = [GENESIS, *(row.hash for row in rows)]

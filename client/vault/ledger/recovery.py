@@ -93,9 +93,9 @@ def _additions(
 ) -> Iterator[dict[str, Any]]:
     """Yield rows in an order in which each is allowed; the state grows between one and the next."""
     for row in damage.after_break:
-        said = parsed(row.body) or {}
-        if said.get("kind") not in MAY_LOWER:
-            yield {name: value for name, value in said.items() if name not in ("time", "salt")}
+        fields = parsed(row.body) or {}
+        if fields.get("kind") not in MAY_LOWER:
+            yield {name: value for name, value in fields.items() if name not in ("time", "salt")}
     for name, run in list(state.runs.items()):
         if not run.closed:
             yield from (

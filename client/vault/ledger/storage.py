@@ -46,17 +46,17 @@ class StoredRow:
 
     def as_dict(self) -> dict[str, Any]:
         """Return a plain form for an export."""
-        said = parsed(self.body)
-        return {"height": self.height, "hash": self.hash, **({"body": self.body} if said is None else said)}
+        fields = parsed(self.body)
+        return {"height": self.height, "hash": self.hash, **({"body": self.body} if fields is None else fields)}
 
 
 def parsed(body: str) -> dict[str, Any] | None:
     """Return what a row says; None if it is no JSON object."""
     try:
-        said = json.loads(body)
+        fields = json.loads(body)
     except ValueError:
         return None
-    return said if isinstance(said, dict) else None
+    return fields if isinstance(fields, dict) else None
 
 
 def stored_rows(database: sqlite3.Connection) -> Iterator[StoredRow]:

@@ -30,8 +30,10 @@ class Dataset:
         then, now = state.terms.get(self.name), self.terms
         if then is None or now == then:
             return []
-        said = f"{self.name} was registered with one {then.unit} as its unit and declared_size = {then.declared_size}"
-        return [f"{said}, node.toml says one {now.unit} and {now.declared_size}"]
+        registered = (
+            f"{self.name} was registered with one {then.unit} as its unit and declared_size = {then.declared_size}"
+        )
+        return [f"{registered}, node.toml says one {now.unit} and {now.declared_size}"]
 
 
 def declared_dataset(name: str, policy: DatasetPolicy, base: Path) -> Dataset:

@@ -28,7 +28,7 @@ class Steps:
     """Passes the number of finished steps on to whoever listens to the current job, or ends the job."""
 
     def __init__(self) -> None:
-        self._heard: queue.SimpleQueue[int | TrainReply | Exception] | None = None
+        self._events: queue.SimpleQueue[int | TrainReply | Exception] | None = None
         self._cancelled = threading.Event()
         self.done = 0
         """Of the current or last job."""
@@ -42,12 +42,12 @@ class Steps:
         if self._cancelled.is_set():
             raise RunError("Expected to train on, the job was cancelled.")
         self.done = done
-        if self._heard is not None:
-            self._heard.put(done)
+        if self._events is not None:
+            self._events.put(done)
 
-    def start(self, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
+    def start(self, events: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
         """A job begins; setting the event ends it, and no other job, at its next step."""
-        self._heard, self._cancelled, self.done = heard, threading.Event(), 0
+        self._events, self._cancelled, self.done = events, threading.Event(), 0
         return self._cancelled
 
 
@@ -71,12 +71,12 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         if not self._one_job.acquire(blocking=False):
             self._asked.set()
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
-        heard: queue.SimpleQueue[int | TrainReply | Exception] = queue.SimpleQueue()
-        context.add_callback(self._steps.start(heard).set)
+        events: queue.SimpleQueue[int | TrainReply | Exception] = queue.SimpleQueue()
+        context.add_callback(self._steps.start(events).set)
         # its own thread: a caller that goes away must not take the job's end, and its ledger row, with it
-        threading.Thread(target=self._work, args=(request, heard), daemon=True).start()
+        threading.Thread(target=self._work, args=(request, events), daemon=True).start()
         while True:
-            event = heard.get()
+            event = events.get()
             if isinstance(event, int):
                 yield vault_pb2.TrainEvent(steps_done=event)
             elif isinstance(event, TrainReply):
@@ -108,7 +108,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         reply = self._vault.offer(StudyOffer(request.study_run, request.study_json))
         return vault_pb2.OfferReply(status=int(reply.status))
 
-    def _work(self, request: vault_pb2.TrainRequest, heard: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
+    def _work(self, request: vault_pb2.TrainRequest, events: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
         try:
             adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
             server_copy = (
@@ -119,12 +119,12 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             self._job = (request.study_run, request.round)
             reply = self._vault.train(task)
             self._asked.clear()
-            heard.put(reply)
+            events.put(reply)
             if reply.status is Status.TRAINED:
                 self._vault.measure(task, self._make_way)
         except Exception as error:
             log.exception("The vault failed; the link is told only that it failed.")
-            heard.put(error)
+            events.put(error)
         finally:
             self._one_job.release()
 
