@@ -122,7 +122,7 @@ def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
     place = "+".join(site.name for site in sites)
 
     def seeded(round_number: int) -> SeededRandomnessForSimulation:
-        return SeededRandomnessForSimulation(arm.seed, arm.draws, place, round_number, drawn=arm.drawn)
+        return SeededRandomnessForSimulation(arm.seed, arm.random_stream, place, round_number, drawn=arm.noise_length)
 
     if not arm.protected:
         activations = _activations(arm, model, records)

@@ -18,6 +18,8 @@ UNROUNDED = {"wire": "float32"}
 """For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
 OWN_SIZE = {"typical_size": None}
 """For arms of one site, and for Adam, which takes no notice of a divisor."""
+SINGLE_SITE_STREAM, POOLED_STREAM = "site-alone", "central"
+"""Names that never change: batches and noise of these arms follow from them."""
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -35,16 +37,16 @@ class Arm:
     """`own`, or `textbook`: what its sites train by."""
     pooled: bool = False
     """Whether all its sites' records are in one place."""
-    paired_with: str = ""
-    """The arm whose batches it trains on, and whose noise it has where it trains the same entries: what the two differ
-    by is then what they do, not what they drew."""
-    drawn: int = 0
-    """Entries of that arm's adapter, or of its own where another is paired with it; a round may train only some."""
+    stream: str = ""
+    """Names its random stream; default: its own name. Arms of one stream train on the same batches, and have the same
+    noise where they train the same entries: what they differ by is then what they do, not what they drew."""
+    noise_length: int = 0
+    """Numbers of noise that are drawn at once, where arms of one stream train adapters of different length."""
 
     @property
-    def draws(self) -> str:
-        """Whose batches and noise it has."""
-        return self.paired_with or self.name
+    def random_stream(self) -> str:
+        """The name that its batches and noise follow from."""
+        return self.stream or self.name
 
 
 def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
@@ -57,20 +59,17 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         head_only = changed(study, adapter=HEAD_ONLY, federation={"aggregation": "ffa"})
     entries = layout.length
     if "head-federated" in wanted and head_only:
-        arms.append(
-            Arm("head-federated", "head alone", head_only, everyone, True, seed, paired_with="federated", drawn=entries)
-        )
+        title, stream = "head alone", "federated"
+        arms.append(Arm("head-federated", title, head_only, everyone, True, seed, stream=stream, noise_length=entries))
     single = changed(study, federation={"quorum": 1, **OWN_SIZE})
-    if "site-alone" in wanted:
-        arms += [
-            Arm(f"site-alone:{site.name}", f"{site.name} alone", single, (site.index,), True, seed)
-            for site in _alone(simulation.alone, sites)
-        ]
+    if "single-site" in wanted:
+        arms += [_single_site(site, single, seed) for site in _single_sites(simulation.single_site, sites)]
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), everyone, True, seed, recipe="textbook"))
-    arms.append(Arm("federated", "federated", study, everyone, True, seed, drawn=entries))
-    if "central" in wanted:
-        arms.append(Arm("central", "all records in one place", single, everyone, True, seed, pooled=True))
+    arms.append(Arm("federated", "federated", study, everyone, True, seed, noise_length=entries))
+    if "pooled" in wanted:
+        title = "all records in one place"
+        arms.append(Arm("pooled", title, single, everyone, True, seed, pooled=True, stream=POOLED_STREAM))
     rates = {
         "learning_rate": simulation.reference_learning_rate,
         "adapter_learning_rate": simulation.reference_adapter_learning_rate,
@@ -78,8 +77,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     if "head-without-privacy" in wanted and head_only:
         alone = simulation.reference_head_alone_learning_rate or simulation.reference_learning_rate
         reference = changed(head_only, training=rates | {"learning_rate": alone}, federation=UNROUNDED)
-        title, pair = "head alone WITHOUT PRIVACY", "without-privacy"
-        arms.append(Arm("head-without-privacy", title, reference, everyone, False, seed, paired_with=pair))
+        title, stream = "head alone WITHOUT PRIVACY", "without-privacy"
+        arms.append(Arm("head-without-privacy", title, reference, everyone, False, seed, stream=stream))
     if "without-privacy" in wanted:
         reference = changed(study, training=rates, federation=UNROUNDED)
         arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, seed))
@@ -130,8 +129,8 @@ def write_arm(arm: Arm, run: Path) -> None:
         "seed": arm.seed,
         "recipe": arm.recipe,
         "pooled": arm.pooled,
-        "paired_with": arm.paired_with,
-        "drawn": arm.drawn,
+        "stream": arm.stream,
+        "noise_length": arm.noise_length,
     }
     write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())
 
@@ -143,7 +142,12 @@ def read_arm(run: Path, name: str) -> Arm:
     return Arm(study=study, site_indices=indices, **plain)
 
 
-def _alone(which: str, sites: tuple[Site, ...]) -> list[Site]:
+def _single_site(site: Site, study: Study, seed: int) -> Arm:
+    stream = f"{SINGLE_SITE_STREAM}:{site.name}"
+    return Arm(f"single-site:{site.name}", f"{site.name} alone", study, (site.index,), True, seed, stream=stream)
+
+
+def _single_sites(which: str, sites: tuple[Site, ...]) -> list[Site]:
     if which == "every":
         return list(sites)
     if which == "largest":
@@ -151,5 +155,6 @@ def _alone(which: str, sites: tuple[Site, ...]) -> list[Site]:
     named = [site for site in sites if site.name == which]
     if not named:
         names = ", ".join(site.name for site in sites[:20])
-        raise SettingsError(f"Expected simulation.alone to be 'largest', 'every' or one of {names}, got {which!r}.")
+        choices = f"'largest', 'every' or one of {names}"
+        raise SettingsError(f"Expected simulation.single_site to be {choices}, got {which!r}.")
     return named

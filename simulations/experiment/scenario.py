@@ -19,14 +19,14 @@ ARMS = (
     "majority",
     "untrained-head",
     "head-federated",
-    "site-alone",
+    "single-site",
     "textbook",
     "federated",
-    "central",
+    "pooled",
     "head-without-privacy",
     "without-privacy",
 )
-USUAL_ARMS = ("majority", "untrained-head", "head-federated", "site-alone", "federated", "without-privacy")
+USUAL_ARMS = ("majority", "untrained-head", "head-federated", "single-site", "federated", "without-privacy")
 
 
 class SimulationData(Section):
@@ -62,14 +62,14 @@ class Simulation(Section):
     """Worker processes; 0 = one per core, or a single one where a GPU is used."""
     arms: tuple[str, ...] = USUAL_ARMS
     """What is run: the study itself (`federated`) and what it is compared with. `textbook` is the recipe of tutorials
-    at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `central` trains on
-    all sites' records in one place, also privately."""
+    at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `pooled` trains on
+    all sites' records in one place, also privately; units of different sites stay different there."""
     textbook_learning_rate: Positive = 0.1
     """Adam's, of the head in the arm `textbook`; chosen on texts that are not measured (Reuters R8, 20 Newsgroups)."""
     textbook_adapter_learning_rate: Positive = 0.01
     """Adam's, of the adapter in that arm."""
-    alone: str = "largest"
-    """Which site the arm `site-alone` takes: its name, `largest`, or `every` for one arm per site."""
+    single_site: str = "largest"
+    """Which site the arm `single-site` takes: its name, `largest`, or `every` for one arm per site."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
     reference_learning_rate: Positive = 4.0

@@ -77,7 +77,7 @@ def declaration(tiny: Path) -> dict[str, Any]:
 
 def test_every_arm_is_there_with_its_size_cost_and_quality(finished: tuple[Path, Result]) -> None:
     _, result = finished
-    alone = next(name for name in result.arms if name.startswith("site-alone:"))
+    alone = next(name for name in result.arms if name.startswith("single-site:"))
     trained = ["head-federated", alone, "federated", "without-privacy"]
     assert list(result.arms) == ["majority", "untrained-head", *trained]
     assert set(result.baselines) == set(result.arms) - {"federated"}
@@ -92,14 +92,14 @@ def test_what_others_do_is_run_beside_it_at_the_same_epsilon(
     tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
 ) -> None:
     declared = declaration(tiny_bert)
-    arms = ("textbook", "federated", "central", "head-without-privacy")
+    arms = ("textbook", "federated", "pooled", "head-without-privacy")
     declared["simulation"]["arms"] = arms
     declared["federation"]["rounds"] = 1
     result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
     assert tuple(result.arms) == arms
     everyone = sum(site.train for site in result.data.values())
     assert all(arm.rows == everyone and arm.steps == 4 for arm in result.arms.values())
-    assert result.arms["textbook"].epsilon == result.arms["central"].epsilon == result.arms["federated"].epsilon
+    assert result.arms["textbook"].epsilon == result.arms["pooled"].epsilon == result.arms["federated"].epsilon
     assert result.arms["head-without-privacy"].epsilon is None
 
 
@@ -167,7 +167,7 @@ def test_a_study_that_whitens_runs_beside_its_references_and_is_resumed_to_the_s
 ) -> None:
     declared = declaration(tiny_bert)
     declared["training"] = declared["training"] | {"whitening": True}
-    declared["simulation"]["arms"] = ("untrained-head", "federated", "central", "without-privacy")
+    declared["simulation"]["arms"] = ("untrained-head", "federated", "pooled", "without-privacy")
     scenario = Scenario.model_validate(declared)
     result = run_of(scenario, tmp_path / "run", table).execute()
     assert all(entry.accepted == 3 for entry in result.rounds)
@@ -186,25 +186,25 @@ def test_a_study_that_whitens_runs_beside_its_references_and_is_resumed_to_the_s
 def test_only_arms_of_several_sites_divide_by_a_typical_size(scenario: Scenarios) -> None:
     wanted = [
         "head-federated",
-        "site-alone",
+        "single-site",
         "textbook",
         "federated",
-        "central",
+        "pooled",
         "head-without-privacy",
         "without-privacy",
     ]
     declared = scenario(federation={"typical_size": 70}, simulation={"arms": wanted})
     sites = tuple(Site(number, name, 100, 60, 20, 0, 0, 60) for number, name in enumerate("ab"))
     found = {arm.name.partition(":")[0]: arm.study.federation.typical_size for arm in trained_arms(declared, sites)}
-    assert {name for name, size in found.items() if size is None} == {"site-alone", "textbook", "central"}
+    assert {name for name, size in found.items() if size is None} == {"single-site", "textbook", "pooled"}
     assert len(found) == len(wanted)
 
 
 def test_only_arms_with_the_noise_of_sgd_are_rounded(scenario: Scenarios) -> None:
-    wanted = ["head-federated", "textbook", "federated", "central", "head-without-privacy", "without-privacy"]
+    wanted = ["head-federated", "textbook", "federated", "pooled", "head-without-privacy", "without-privacy"]
     declared = scenario(federation={"wire": "int8"}, simulation={"arms": wanted})
     rounded = {arm.name for arm in trained_arms(declared, ()) if arm.study.federation.wire == "int8"}
-    assert rounded == {"head-federated", "federated", "central"}
+    assert rounded == {"head-federated", "federated", "pooled"}
 
 
 def test_the_recipe_of_tutorials_clips_one_vector_at_length_one(scenario: Scenarios) -> None:
@@ -242,6 +242,16 @@ def test_a_folder_is_claimed_by_one_scenario(
         run_of(Scenario.model_validate(other), folder, table, resume=True)
     same["simulation"] = same.get("simulation", {}) | {"processes": 1}
     assert run_of(Scenario.model_validate(same), folder, table, resume=True).execute() == result
+
+
+def test_a_run_from_before_arms_had_other_names_is_not_resumed(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    scenario, kept = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run" / "scenario.json"
+    run_of(scenario, tmp_path / "run", table)
+    kept.write_text(kept.read_text().replace('"single-site"', '"site-alone"').replace('"single_site":', '"alone":'))
+    with pytest.raises(SettingsError, match=r"a changed one: .*site-alone.*simulation.alone was 'largest' and is None"):
+        run_of(scenario, tmp_path / "run", table, resume=True)
 
 
 class StopAt(SilentProgress):
@@ -302,7 +312,7 @@ def test_a_site_that_is_not_there_leaves_the_folder_free_for_the_mended_scenario
     tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:
     declared = declaration(tiny_bert)
-    declared["simulation"] |= {"arms": ["site-alone", "federated"], "alone": "nowhere"}
+    declared["simulation"] |= {"arms": ["single-site", "federated"], "single_site": "nowhere"}
     with pytest.raises(SettingsError, match="nowhere"):
         run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
     assert not (tmp_path / "run").exists()
@@ -414,7 +424,7 @@ def test_a_sites_name_may_hold_anything(tiny_bert: Path, table: pd.DataFrame, tm
     hostile = {"north": "../../up", "south": "[/red]<b>", "east": "NUL\u202e " + "x" * 300}
     declared = declaration(tiny_bert)
     declared["federation"] = {"rounds": 1, "smallest_declared_size": 20}
-    declared["simulation"] = declared["simulation"] | {"arms": ["site-alone", "federated"], "alone": "every"}
+    declared["simulation"] = declared["simulation"] | {"arms": ["single-site", "federated"], "single_site": "every"}
     renamed = table.assign(site=table.site.replace(hostile))
     result = run_of(Scenario.model_validate(declared), tmp_path / "deep" / "er" / "run", renamed).execute()
     assert set(result.privacy) == set(hostile.values())

@@ -35,7 +35,7 @@ Scenarios = Callable[..., Scenario]
 BY_SITE = {"by": "column", "column": "site"}
 PATIENT = {"unit": "patient", "records_per_unit": 3, "epsilon": 8.0, "sampling_rate": 0.3}
 RECORD = {"epsilon": 8.0, "sampling_rate": 0.3}
-EVERY_TRAINED_ARM = ("site-alone", "textbook", "federated", "central", "head-without-privacy", "without-privacy")
+EVERY_TRAINED_ARM = ("single-site", "textbook", "federated", "pooled", "head-without-privacy", "without-privacy")
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_every_arm_trains_on_patients_and_the_result_counts_them(
     assert [name.partition(":")[0] for name in result.arms] == list(EVERY_TRAINED_ARM)
     units = {name: data.units for name, data in result.data.items()}
     for name, arm in result.arms.items():
-        expected = max(units.values()) if name.startswith("site-alone:") else sum(units.values())
+        expected = max(units.values()) if name.startswith("single-site:") else sum(units.values())
         assert arm.units == pytest.approx(expected, abs=10) and arm.rows > arm.units
     assert {(spent.unit, spent.declared_size) for spent in result.privacy.values()} == {
         ("patient", count) for count in units.values()

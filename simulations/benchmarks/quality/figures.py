@@ -54,8 +54,8 @@ def rows(found: Mapping[Case, Result]) -> list[Row]:
     for case, result in found.items():
         metrics[case.name] = result.final.metric
         for name, arm in result.arms.items():
-            key = "site-alone" if name.startswith("site-alone") else name
-            titles[key] = "largest site alone" if key == "site-alone" else arm.title
+            key = "single-site" if name.startswith("single-site") else name
+            titles[key] = "largest site alone" if key == "single-site" else arm.title
             epsilon = case.epsilon if arm.private and arm.epsilon is not None else math.inf if not arm.private else 0.0
             values = (arm.quality.value, arm.quality.worst_site.value)
             grouped.setdefault((case.name, key, epsilon), []).append(values)

@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 SETS = ("vader", "disaster-messages", "movie-reviews", "digits", "fashion")
 EPSILONS = (1.0, 3.0, 8.0)
 SEEDS = 3
-PRIVATE = ("majority", "head-federated", "site-alone", "textbook", "federated", "central")
+PRIVATE = ("majority", "head-federated", "single-site", "textbook", "federated", "pooled")
 WITHOUT_PRIVACY = ("head-without-privacy", "without-privacy")
 SHORT = ("head-federated", "federated")
 """What the paired difference needs."""

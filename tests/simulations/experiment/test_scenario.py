@@ -9,7 +9,7 @@ import pytest
 from shared.errors import SettingsError
 from simulations.experiment.arms import changed, trained_arms
 from simulations.experiment.prepare import Site
-from simulations.experiment.scenario import Scenario, data_path, load
+from simulations.experiment.scenario import ARMS, Scenario, data_path, load
 
 STRANGERS = """
 [study]
@@ -102,7 +102,7 @@ SITES = tuple(Site(i, name, 100, size, 20, 0, 0, size) for i, (name, size) in en
 
 def test_arms_spend_the_same_epsilon_and_only_the_reference_is_unprotected(scenario: Callable[..., Scenario]) -> None:
     arms = {arm.name: arm for arm in trained_arms(scenario(), SITES)}
-    assert list(arms) == ["head-federated", "site-alone:b", "federated", "without-privacy"]
+    assert list(arms) == ["head-federated", "single-site:b", "federated", "without-privacy"]
     assert [name for name, arm in arms.items() if not arm.protected] == ["without-privacy"]
     assert len({arm.study.privacy for arm in arms.values()}) == len({a.study.total_steps for a in arms.values()}) == 1
     assert arms["federated"].study == scenario().as_study()
@@ -121,16 +121,29 @@ def test_a_head_alone_without_privacy_may_have_a_rate_of_its_own(scenario: Calla
     assert alone == [("head-without-privacy", 64.0, 8.0), ("without-privacy", 2.0, 8.0)]
 
 
-def test_which_site_is_alone(scenario: Callable[..., Scenario]) -> None:
+def test_which_site_the_single_site_arm_takes(scenario: Callable[..., Scenario]) -> None:
     def alone(which: str) -> list[str]:
         declared = scenario().model_dump()
-        declared["simulation"] |= {"alone": which, "arms": ["site-alone", "federated"]}
+        declared["simulation"] |= {"single_site": which, "arms": ["single-site", "federated"]}
         return [arm.name for arm in trained_arms(Scenario.model_validate(declared), SITES)]
 
-    assert alone("every") == ["site-alone:a", "site-alone:b", "federated"]
-    assert alone("a") == ["site-alone:a", "federated"]
+    assert alone("every") == ["single-site:a", "single-site:b", "federated"]
+    assert alone("a") == ["single-site:a", "federated"]
     with pytest.raises(SettingsError, match="'largest', 'every' or one of a, b"):
         alone("c")
+
+
+def test_random_streams_keep_their_names_so_that_figures_stay(scenario: Callable[..., Scenario]) -> None:
+    declared = scenario(simulation={"arms": [name for name in ARMS if name not in ("majority", "untrained-head")]})
+    assert {arm.name: arm.random_stream for arm in trained_arms(declared, SITES)} == {
+        "head-federated": "federated",
+        "single-site:b": "site-alone:b",
+        "textbook": "textbook",
+        "federated": "federated",
+        "pooled": "central",
+        "head-without-privacy": "without-privacy",
+        "without-privacy": "without-privacy",
+    }
 
 
 def test_a_changed_study_is_validated(scenario: Callable[..., Scenario]) -> None:
