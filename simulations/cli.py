@@ -153,7 +153,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="A result folder.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
 ) -> None:
-    """Show a finished run again, and write its report.html anew."""
+    """Show a finished run again, and write its report.html again."""
     from rich.console import Console
 
     from simulations.results.report import write_report
@@ -216,7 +216,7 @@ def list_data(
 
 
 def main() -> None:
-    """Entry point."""
+    """Run `fedvault-sim`."""
     os.environ |= ENVIRONMENT
     run_command(cli)
 
@@ -228,10 +228,14 @@ def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalPro
 
 
 def quiet_libraries() -> None:
-    """Only errors from the libraries; they set their own levels when they are imported, so that comes first."""
+    """Show only errors of the libraries, which are imported first because they then set levels of their own."""
     import flwr.serverapp  # noqa: F401
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     logging.getLogger("flwr").setLevel(logging.ERROR)
+
+
+if __name__ == "__main__":
+    main()

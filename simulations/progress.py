@@ -1,30 +1,40 @@
-"""Live progress of a run in a terminal."""
+"""Progress of a run: live in a terminal, or silent."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
+from server.rounds.observer import Observer
 from server.rounds.round import RoundRecord
 from simulations.results.metric_names import shown, words
 from simulations.results.result import Quality
 
 
+class Progress(Observer, Protocol):
+    """Receives how far a run is: an observer of every arm's rounds, and of what comes before and between them."""
+
+    def phase(self, name: str, steps: int = 1) -> None:
+        """Receive the start of a phase without rounds."""
+        ...
+
+    def step(self) -> None:
+        """Receive the end of one of its steps."""
+        ...
+
+    def arm(self, title: str, rounds: int, done: int) -> None:
+        """Receive the start of an arm, of which `done` rounds are there already."""
+        ...
+
+
 class TerminalProgress:
-    """One bar per arm, one line per round of the study itself."""
+    """Shows one bar per arm, and one line per round of the study itself."""
 
     def __init__(self, console: Console) -> None:
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.description:<20}"),
             BarColumn(bar_width=14),
             MofNCompleteColumn(),
@@ -46,33 +56,33 @@ class TerminalProgress:
         self._bars.stop()
 
     def phase(self, name: str, steps: int = 1) -> None:
-        """A phase without rounds begins."""
+        """Show a bar for a phase."""
         self._finish_phase()
         self._task, self._done = self._bars.add_task(name, total=steps, note=""), float(steps)
 
     def step(self) -> None:
-        """Move within a phase."""
+        """Move the phase's bar."""
         if self._task is not None:
             self._bars.advance(self._task)
 
     def arm(self, title: str, rounds: int, done: int) -> None:
-        """An arm begins."""
+        """Show a bar for an arm."""
         self._finish_phase()
         self._title = title
         self._done = float(done)
         self._task = self._bars.add_task(escape(title), total=rounds, completed=int(self._done), note="")
 
     def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-        """Move within a round."""
+        """Move the arm's bar within a round."""
         del node, verdict
         if self._task is not None:
             self._bars.update(self._task, completed=number - 1 + answered / asked)
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
-        """Say what a round gave."""
+        """Print a round's quality, and whoever was rejected, refused or missing."""
         if record is None or self._task is None:
             return
         self._done = float(record.round)
@@ -95,7 +105,7 @@ class TerminalProgress:
 
 
 class SilentProgress:
-    """Says nothing: for --json and tests."""
+    """Shows nothing: for --json and tests."""
 
     def __enter__(self) -> "SilentProgress":
         return self
@@ -104,19 +114,19 @@ class SilentProgress:
         return None
 
     def phase(self, name: str, steps: int = 1) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def step(self) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def arm(self, title: str, rounds: int, done: int) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-        """Nothing."""
+        """Show nothing."""
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
-        """Nothing."""
+        """Show nothing."""

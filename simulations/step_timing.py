@@ -1,4 +1,4 @@
-"""How long a private step takes on this machine: measured on synthetic records, before any data is there."""
+"""Measure how long a private step takes on this machine, on synthetic records, before any data is there."""
 
 import math
 import tempfile
@@ -26,7 +26,7 @@ LONGEST = 128
 
 @dataclass(frozen=True)
 class StepTime:
-    """A straight line through two measured batch sizes."""
+    """The time of a step by its batch size: a straight line through two measurements."""
 
     step_s: float
     """Of an empty batch: noise and bookkeeping."""
@@ -36,11 +36,11 @@ class StepTime:
     """Once per record, for its frozen activations; 0 if none are kept."""
 
     def minutes(self, *, steps: int, batch: float) -> float:
-        """Of so many steps with so many records each."""
+        """Return the minutes of so many steps with so many records each."""
         return steps * (self.step_s + batch * self.record_s) / 60
 
     def minutes_before(self, *, records: float) -> float:
-        """Before the first round, once."""
+        """Return the minutes that the frozen layers take once, before the first round."""
         return records * self.frozen_layers_s / 60
 
 
@@ -63,7 +63,7 @@ def time_step(study: Study, *, tokens: int | None = None) -> StepTime:
 
 
 def longest(study: Study) -> int:
-    """Tokens of the longest record that the task admits."""
+    """Return the tokens of the longest record that the task admits."""
     parts = getattr(study.task, "tasks", {"": study.task}).values()
     return max(int(getattr(part, "max_length", LONGEST)) for part in parts)
 
@@ -94,13 +94,13 @@ def _seconds(trainer: PrivateTrainer, records: int) -> float:
 
 
 class FirstRecords:
-    """Draws the same batch every time, with real noise: fit for taking the time of a step, and for nothing else."""
+    """Draws the same batch every time, with real noise; only for timing a step."""
 
     def __init__(self, records: int) -> None:
         self._records = records
 
     def step(self) -> StepRandomness:
-        """One step over the first records."""
+        """Return a step over the first records."""
         return _FirstRecordsOfStep(self._records, OsRandomness().step())
 
 
@@ -109,14 +109,14 @@ class _FirstRecordsOfStep:
         self._records, self._drawn = records, drawn
 
     def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
-        """The first of them, with a look at the cipher that a real draw would take."""
+        """Return the first records, after the cipher's work that a real draw would take."""
         self._drawn.poisson_batch(count, sampling_rate)
         return np.arange(self._records)
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
-        """Real noise."""
+        """Draw real noise."""
         return self._drawn.gaussian(count)
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
-        """Real numbers to round with."""
+        """Draw real numbers to round with."""
         return self._drawn.uniforms(count)

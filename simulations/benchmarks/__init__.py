@@ -1,1 +1,1 @@
-"""Ratios against what a user would otherwise run, interleaved in one process run: `make bench`."""
+"""Benchmarks (`make bench`): ours and what a user would otherwise run, measured turn by turn."""

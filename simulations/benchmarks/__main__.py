@@ -24,7 +24,7 @@ console, progress = Console(), Console(stderr=True)
 
 
 class Benchmark(NamedTuple):
-    """Where it is, and how long it takes on two cores."""
+    """A benchmark's module, and how long it takes on two cores."""
 
     module: str
     minutes: int
@@ -69,25 +69,25 @@ def main(
         if name not in BENCHMARKS:
             raise typer.BadParameter(f"Expected some of {', '.join(BENCHMARKS)}, got {name!r}.")
     FOLDER.mkdir(parents=True, exist_ok=True)
-    told: dict[str, list[dict[str, Any]]] = {}
+    figures: dict[str, list[dict[str, Any]]] = {}
     for name in names or BY_DEFAULT:
-        found = _measured(name)
-        told[name] = [asdict(row) for row in found]
-        write_atomically(FOLDER / f"{name}.json", json.dumps(told[name], indent=1).encode())
+        rows = _measured(name)
+        figures[name] = [asdict(row) for row in rows]
+        write_atomically(FOLDER / f"{name}.json", json.dumps(figures[name], indent=1).encode())
         if not as_json:
-            console.print(_table(name, found))
+            console.print(_table(name, rows))
     if as_json:
-        console.print_json(data=told)
+        console.print_json(data=figures)
 
 
 def _measured(name: str) -> list[Any]:
     module, minutes, _ = BENCHMARKS[name]
-    found = []
+    rows = []
     with progress.status(f"{name}: about {minutes} min on two cores") as status:
         for row in importlib.import_module(f"simulations.benchmarks.{module}").rows():
-            found.append(row)
-            status.update(f"{name}: about {minutes} min on two cores, {len(found)} rows so far")
-    return found
+            rows.append(row)
+            status.update(f"{name}: about {minutes} min on two cores, {len(rows)} rows so far")
+    return rows
 
 
 def _table(name: str, rows: Sequence[Any]) -> Table:
@@ -101,7 +101,7 @@ def _table(name: str, rows: Sequence[Any]) -> Table:
 
 
 def _texts(row: Any) -> dict[str, str]:
-    """A row by heading; the figures of a ratio stand together, which eighty columns have room for."""
+    """Return a row's texts by heading; the figures of a ratio share a column, so that eighty columns suffice."""
     if isinstance(row, Ratio):
         return {
             "measure": row.measure,

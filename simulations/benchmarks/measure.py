@@ -1,4 +1,4 @@
-"""Two ways of doing the same work, turn by turn: how much of something each takes, and their ratio."""
+"""Measure two ways of doing the same work, turn by turn, and give their ratio."""
 
 import statistics
 import time
@@ -11,7 +11,7 @@ Pairs = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Ratio:
-    """What ours took, or did, beside the peer."""
+    """A figure of ours, the peer's, and their ratio."""
 
     measure: str
     peer: str
@@ -50,7 +50,7 @@ def interleaved(
 
 
 def alternating(ours: Callable[[], float], theirs: Callable[[], float], turns: int) -> Pairs:
-    """Measure both in turn, the order swapped every time; pairs of (ours, theirs)."""
+    """Measure both ways in turn, the order swapped every time; return pairs of (ours, theirs)."""
     pairs = []
     for turn in range(turns):
         if turn % 2:
@@ -62,7 +62,7 @@ def alternating(ours: Callable[[], float], theirs: Callable[[], float], turns: i
 
 
 def ratio_of(measure: str, peer: str, pairs: Sequence[tuple[float, float]], *, unit: str = "s", aim: str = "") -> Ratio:
-    """Sum up pairs of (ours, theirs)."""
+    """Return median and quartiles of pairs of (ours, theirs)."""
     ratios = [ours / theirs for ours, theirs in pairs]
     low, middle, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
     return Ratio(
@@ -80,7 +80,7 @@ def ratio_of(measure: str, peer: str, pairs: Sequence[tuple[float, float]], *, u
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Wall time of a call."""
+    """Return the wall time of a call."""
     started = time.perf_counter()
     work()
     return time.perf_counter() - started

@@ -1,1 +1,1 @@
-"""Real models and data that install from the package registry: `fetch` is the registry, each data set a file."""
+"""Real models and data that install from a package registry: `fetch` lists them, each data set has a file."""

@@ -32,7 +32,7 @@ def pip(*arguments: str) -> None:
 
 @contextmanager
 def packages(name: str, *options: str) -> Iterator[Path]:
-    """A folder with the packages that NAME.txt pins, without their dependencies, until the block ends.
+    """Download the packages that NAME.txt pins, without dependencies, to a folder that is there until the block ends.
 
     Raises:
         DataError: they cannot be downloaded, or are not what their hashes say.
@@ -45,7 +45,7 @@ def packages(name: str, *options: str) -> Iterator[Path]:
 
 @contextmanager
 def debian_packages(names: Sequence[str]) -> Iterator[Path]:
-    """A folder with what these Debian packages hold, unpacked without installing them, until the block ends.
+    """Unpack Debian packages, without installing them, to a folder that is there until the block ends.
 
     Raises:
         DataError: this is not Debian or a descendant, or they cannot be downloaded.

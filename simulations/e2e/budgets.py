@@ -20,13 +20,13 @@ SHORT_ROUNDS, SHORT_STEPS = 2, 4
 
 
 def limit_for_one(main: Study, delta: float) -> float:
-    """A limit with room for the study underway and for one short study beside it, and for no second one."""
-    whole, short = _release(main), _short_release(main)
-    return (epsilon_rdp([whole, short], delta) + epsilon_rdp([whole, short, short], delta)) / 2
+    """Return a limit with room for the study underway and one short study beside it, but no second one."""
+    long, short = _release(main), _short_release(main)
+    return (epsilon_rdp([long, short], delta) + epsilon_rdp([long, short, short], delta)) / 2
 
 
 def budget_is_spent(scene: Scene) -> str:
-    """Two short studies in the middle of a long one: the first spends what a node had left, so it refuses the second.
+    """Run two short studies in the middle of a long one: the first spends a node's rest, so it refuses the second.
 
     The others train the second one; for the long one everything is earmarked, and it goes on with all of them.
     """
@@ -47,7 +47,7 @@ def budget_is_spent(scene: Scene) -> str:
 
 
 def limit_is_lowered(scene: Scene) -> str:
-    """An operator lowers the limit: rounds fill it, then the node refuses, and the others go on; raised, it is back."""
+    """Lower a node's limit: rounds fill it, then the node refuses and the others continue; raise it, and it is back."""
     federation, name = scene.federation, scene.tight
     config = federation.config(name)
     settings = config.read_text()
@@ -71,7 +71,7 @@ def limit_is_lowered(scene: Scene) -> str:
 
 
 class LedgerState(NamedTuple):
-    """What a node's ledger said at one moment."""
+    """A node's ledger at one moment."""
 
     rounds: int
     """Paid for, of the study underway."""
@@ -79,16 +79,16 @@ class LedgerState(NamedTuple):
 
 
 def state(scene: Scene, name: str) -> LedgerState:
-    """Ask a node's ledger, once for both."""
+    """Read a node's ledger: its rounds, and what is spent."""
     path = scene.federation.folder / f"{name}.rows.jsonl"
-    said = json.loads(scene.federation.node(name, "ledger", "--json", "--export", str(path)))
+    report = json.loads(scene.federation.node(name, "ledger", "--json", "--export", str(path)))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rounds = sum(row["kind"] == "reserve" and row["run"] == scene.run for row in rows)
-    return LedgerState(rounds, float(said["datasets"]["ward"]["spent"]))
+    return LedgerState(rounds, float(report["datasets"]["ward"]["spent"]))
 
 
 def _short_study(scene: Scene, members: list[str]) -> list[Record]:
-    """Run the short study at these; whoever else is there has to refuse it for its budget. Returns its rounds."""
+    """Run the short study at these nodes; all others must refuse it for their budget. Return its rounds."""
     federation = scene.federation
     path = federation.folder / "short.toml"
     path.write_text(_short(scene.study()))
@@ -101,8 +101,8 @@ def _short_study(scene: Scene, members: list[str]) -> list[Record]:
     present = [event["body"] for event in events if event["kind"] == "present"][-1]
     if present.get("refused_budget", []) != refusing:
         raise Impatience(f"expected {refusing} to refuse for their budgets, got {present}")
-    found: list[Record] = federation.run(run)["history"]
-    return found
+    history: list[Record] = federation.run(run)["history"]
+    return history
 
 
 def _short(main: Study) -> str:

@@ -1,4 +1,4 @@
-"""Who comes without being invited, and whose time is up."""
+"""Faults of certificates: nodes that were not invited, and certificates that have expired."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ LONG_AGO = timedelta(days=500)
 
 
 def uninvited(scene: Scene) -> str:
-    """With a used invite, a forged one, a key alone, a foreign certificate, a self-made one: refused and not listed."""
+    """Try a used invite, a forged one, a key alone, a foreign certificate, a self-made one: all are refused."""
     federation, folder = scene.federation, scene.federation.folder / "stranger"
     folder.mkdir()
     federation.config("stranger").write_text("")
@@ -30,9 +30,9 @@ def uninvited(scene: Scene) -> str:
     forged = federation.folder / "forged.invite.json"
     forged.write_text(json.dumps(json.loads(used.read_text()) | {"token": "guess", "name": "stranger"}))
     for invite in (used, forged):
-        said = federation.node("stranger", "join", str(invite), check=False)
-        if "403" not in said:
-            raise Impatience(said)
+        output = federation.node("stranger", "join", str(invite), check=False)
+        if "403" not in output:
+            raise Impatience(output)
     key = ec.generate_private_key(ec.SECP384R1())
     # an authority of its own by the federation's very name, and a certificate that vouches for itself
     create(folder / "authority", "FedVault federation")
@@ -46,7 +46,7 @@ def uninvited(scene: Scene) -> str:
 
 
 def expired_server_certificate(scene: Scene) -> str:
-    """An expired server certificate: doctor says so; after renewal all nodes are back."""
+    """Let the server's certificate expire: doctor says so; after renewal all nodes are back."""
     federation, name = scene.federation, scene.honest[0]
     issue_server(Home(federation.home).keys, ["127.0.0.1"], now=datetime.now(UTC) - LONG_AGO)
     federation.signal("server", "gateway")
@@ -57,7 +57,7 @@ def expired_server_certificate(scene: Scene) -> str:
 
 
 def expired_node_certificate(scene: Scene) -> str:
-    """A node whose certificate has expired: not let in, doctor says so, the others go on; back with a valid one."""
+    """Let a node's certificate expire: it is shut out and doctor says so, until it has a valid one."""
     federation, name = scene.federation, scene.honest[0]
     member, number = membership(federation.config(name).parent / "node" / "link"), scene.node_id(name)
     valid = member.certificate_path.read_bytes()
@@ -65,9 +65,9 @@ def expired_node_certificate(scene: Scene) -> str:
         member.certificate_path.write_bytes(expired_certificate(federation, name))
         federation.signal(name, "link")
         record = scene.after(lambda record: number not in record["accepted"], f"{name} is not let in")
-        said = federation.node(name, "doctor", check=False)
-        if "FAILED certificate" not in said:
-            raise Impatience(said)
+        output = federation.node(name, "doctor", check=False)
+        if "FAILED certificate" not in output:
+            raise Impatience(output)
     finally:
         member.certificate_path.write_bytes(valid)
     federation.signal(name, "link")
@@ -84,7 +84,7 @@ def expired_certificate(federation: Federation, name: str) -> bytes:
 def _turned_away(
     scene: Scene, folder: Path, key: ec.EllipticCurvePrivateKey, certificate: bytes | None, what: str
 ) -> None:
-    """Be a node in everything but the invite, and be refused by TLS or by the gateway."""
+    """Act as a node in everything but the invite, and be refused by TLS or by the gateway."""
     folder.mkdir()
     host, port = scene.federation.address
     somebody = scene.node_id(scene.honest[0])

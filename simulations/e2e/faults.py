@@ -24,7 +24,7 @@ EXPECTED = {"nan": "not-finite", "shape": "shape", "norm": "norm", "stale": "sta
 
 
 def killed_in_training(scene: Scene) -> str:
-    """kill -9 of a vault in training: the round is lost, named so, charged once; the node is back in the next ones."""
+    """Kill a vault in training: the round is lost, named so, charged once; the node is back in the next ones."""
     name, federation = scene.honest[0], scene.federation
     for _ in range(5):  # a vault is killed just after its last step now and then; then nothing is lost
         wait_until(lambda: federation.in_training(name), f"{name} trains", poll_s=0.005)
@@ -37,30 +37,30 @@ def killed_in_training(scene: Scene) -> str:
 
 
 def killed_run(scene: Scene) -> str:
-    """kill -9 of the ServerApp: the run goes on by itself, no round is done twice."""
+    """Kill the ServerApp: the run continues by itself, no round is done twice."""
     scene.federation.signal("server", "run-")
     record = scene.all_accepted()
-    numbers = [found["round"] for found in scene.records()]
+    numbers = [record["round"] for record in scene.records()]
     if numbers != list(range(1, len(numbers) + 1)):
         raise Impatience(f"rounds {numbers}")
     return f"goes on with round {record['round']}"
 
 
 def killed_superlink(scene: Scene) -> str:
-    """kill -9 of the SuperLink: nodes reconnect, the run goes on."""
+    """Kill the SuperLink: nodes reconnect, the run continues."""
     scene.federation.signal("server", "superlink")
     return f"goes on with round {scene.all_accepted()['round']}"
 
 
 def killed_gateway_and_link(scene: Scene) -> str:
-    """kill -9 of the gateway and of a link."""
+    """Kill the gateway and a link: both are back, and so is the node."""
     scene.federation.signal("server", "gateway")
     scene.federation.signal(scene.honest[1], "link")
     return f"goes on with round {scene.all_accepted()['round']}"
 
 
 def killed_everything(scene: Scene) -> str:
-    """kill -9 of ServerApp, SuperLink, gateway, every vault and every link at once."""
+    """Kill ServerApp, SuperLink, gateway, every vault and every link at once: the run continues."""
     for process in ("run-", "superlink", "gateway"):
         scene.federation.signal("server", process)
     for name in scene.honest:
@@ -70,13 +70,13 @@ def killed_everything(scene: Scene) -> str:
 
 
 def frozen_past_the_deadline(scene: Scene) -> str:
-    """SIGSTOP of a vault past the deadline: late in that round, back afterwards."""
+    """Stop a vault past the deadline: late in that round, back afterwards."""
     name = scene.honest[0]
     return _late_and_back(scene, name, [scene.federation.signal(name, "vault", signal.SIGSTOP)])
 
 
 def frozen_node(scene: Scene) -> str:
-    """SIGSTOP of all processes of a node past the deadline, as when its machine sleeps: late, back afterwards."""
+    """Stop all processes of a node past the deadline, as when its machine sleeps: late, back afterwards."""
     name, federation = scene.honest[0], scene.federation
     stopped = [federation.supervisor(name)]
     os.kill(stopped[0], signal.SIGSTOP)
@@ -96,7 +96,7 @@ def _late_and_back(scene: Scene, name: str, stopped: list[int]) -> str:
 
 
 def misbehaving(scene: Scene, kind: str) -> str:
-    """A node that sends something wrong: rejected with its reason, and the round continues."""
+    """Let a node send something wrong: it is rejected with its reason, and the round continues."""
     number = scene.node_id(scene.rogue)
     with _rogue(scene, kind):
         if kind == "replay":
@@ -117,7 +117,7 @@ def misbehaving(scene: Scene, kind: str) -> str:
 
 
 def revoked(scene: Scene) -> str:
-    """A revoked node: refused at once, the others go on."""
+    """Revoke a node: it is refused at once, the others continue."""
     federation, name = scene.federation, scene.honest[-1]
     number = scene.node_id(name)
     federation.server("revoke", name)
@@ -127,7 +127,7 @@ def revoked(scene: Scene) -> str:
 
 
 def nobody_is_charged_twice(scene: Scene) -> str:
-    """Every ledger is whole, and no round stands in it twice."""
+    """Check that every ledger is intact, and that no round stands in it twice."""
     for name in scene.honest:
         rows_path = scene.federation.folder / f"{name}.rows.jsonl"
         scene.federation.node(name, "ledger", "--export", str(rows_path))
@@ -158,7 +158,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
 
 
 def attempt(name: str, scene: Scene, say: Callable[[str], None]) -> bool:
-    """Do one fault and say how it went, in one line."""
+    """Cause one fault and print how it went, in one line."""
     started = time.monotonic()
     try:
         outcome, good = FAULTS[name](scene), True

@@ -43,22 +43,22 @@ class Federation:
 
     @property
     def home(self) -> Path:
-        """The server's."""
+        """Return the server's folder."""
         return self.folder / "server"
 
     def config(self, node: str) -> Path:
-        """A node's settings."""
+        """Return the path of a node's settings."""
         return self.folder / node / "node.toml"
 
     def make_server(self, settings: str = "") -> None:
-        """`init`, with ports that nobody uses."""
+        """Make the server's folder, with ports that nobody uses."""
         gateway, superlink = free_port(), free_port()
         self.server("init", "--host", "127.0.0.1", "--port", str(gateway))
         path = self.home / "server.toml"
         path.write_text(f"{path.read_text()}superlink_port = {superlink}\nmetrics_port = 0\n{settings}\n")
 
     def make_node(self, name: str, data: str, policy: str, *, node: str = "") -> None:
-        """Settings and data of a node."""
+        """Write settings and data of a node."""
         folder = self.folder / name
         folder.mkdir()
         (folder / "records.csv").write_text(data)
@@ -67,42 +67,42 @@ class Federation:
         self.nodes.append(name)
 
     def enrol(self, name: str) -> None:
-        """Invite and join."""
+        """Invite a node and let it join."""
         invite = self.folder / f"{name}.invite.json"
         self.server("invite", name, "--out", str(invite))
         self.node(name, "join", str(invite))
 
     @property
     def address(self) -> tuple[str, int]:
-        """Where the gateway listens."""
+        """Return where the gateway listens."""
         return "127.0.0.1", Home(self.home).settings().port
 
     def ready(self) -> bool:
-        """Whether gateway and SuperLink both answer."""
+        """Return whether gateway and SuperLink both answer."""
         ports = self.address[1], Home(self.home).settings().superlink_port
         return all(listens(port) for port in ports)
 
     def server(self, *arguments: str, check: bool = True) -> str:
-        """Type a command of the server's operator; returns what it prints."""
+        """Type a command of the server's operator; return what it prints."""
         return command("server", *arguments, "--home", str(self.home), check=check)
 
     def node(self, name: str, *arguments: str, check: bool = True) -> str:
-        """Type a command of a node's operator; returns what it prints."""
+        """Type a command of a node's operator; return what it prints."""
         return command("client", *arguments, "--config", str(self.config(name)), check=check)
 
     def run(self, name: str) -> dict[str, Any]:
-        """A run as `show --json` tells it, read in this process: it is polled, and a command takes a second of CPU."""
+        """Read a run as `show --json` prints it, in this process: it is polled, and a command takes a second of CPU."""
         with Store(Home(self.home).database()) as store:
             run, rounds = store.run(name), store.rounds(name)
             history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
             return run.as_dict() | {"history": history, "nodes": store.names()}
 
     def start_study(self, study: Path) -> str:
-        """Queue a study; returns the run's name."""
+        """Queue a study; return the run's name."""
         return str(json.loads(self.server("run", str(study), "--json"))["id"])
 
     def approve(self, names: list[str], run: str) -> None:
-        """Wait until the study is on offer at these nodes, and say yes."""
+        """Approve the study at these nodes once it is on offer there."""
         for name in names:
             self._shown(name, run)
             self.node(name, "approve", run, "--yes")
@@ -116,16 +116,16 @@ class Federation:
         )
 
     def pid(self, of: str, process: str) -> int:
-        """Process id of `superlink`, `gateway`, `run-…` (server) or `vault`, `link` (a node)."""
+        """Return the process id of `superlink`, `gateway`, `run-…` (server) or `vault`, `link` (a node)."""
         folder = self.home / "run" if of == "server" else self.folder / of / "node" / "run"
         processes = json.loads((folder / "state.json").read_text())["processes"]
-        found = [facts["pid"] for name, facts in processes.items() if name.startswith(process) and facts["pid"]]
-        if not found:
+        pids = [facts["pid"] for name, facts in processes.items() if name.startswith(process) and facts["pid"]]
+        if not pids:
             raise Impatience(f"no process {process} of {of}")
-        return int(found[0])
+        return int(pids[0])
 
     def supervisor(self, of: str) -> int:
-        """Process id of whoever keeps a node's processes."""
+        """Return the process id of a node's supervisor."""
         return int(json.loads((self.folder / of / "node" / "run" / "state.json").read_text())["pid"])
 
     def signal(self, of: str, process: str, number: signal.Signals = signal.SIGKILL) -> int:
@@ -135,7 +135,7 @@ class Federation:
         return pid
 
     def in_training(self, node: str) -> bool:
-        """Whether a node's vault has done a step of a round and not all."""
+        """Return whether a node's vault is in the middle of a round."""
         vault = VaultClient(self.folder / node / "node" / "run" / "vault.sock")
         try:
             status = vault.status()
@@ -165,7 +165,7 @@ class Federation:
 
 
 def command(package: str, *arguments: str, check: bool = True, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-    """Run one of our commands.
+    """Run one of FedVault's commands; return what it prints.
 
     Raises:
         Impatience: it failed.
@@ -183,21 +183,21 @@ def command(package: str, *arguments: str, check: bool = True, timeout_s: float 
 
 
 def wait_until(look: Callable[[], T], what: str, *, timeout_s: float = 300.0, poll_s: float = POLL_S) -> T:
-    """Look until it is so.
+    """Look until a condition is true; return what was seen.
 
     Raises:
         Impatience: it is not.
     """
     deadline = time.monotonic() + timeout_s
-    while not (found := look()):
+    while not (outcome := look()):
         if time.monotonic() > deadline:
             raise Impatience(f"expected within {timeout_s:g} s: {what}")
         time.sleep(poll_s)
-    return found
+    return outcome
 
 
 def listens(port: int) -> bool:
-    """Whether somebody listens on a port of this machine."""
+    """Return whether somebody listens on a port of this machine."""
     try:
         socket.create_connection(("127.0.0.1", port), timeout=1.0).close()
     except OSError:

@@ -1,4 +1,4 @@
-"""A node that has been let in and misbehaves: it speaks the protocol and sends what no vault would."""
+"""A member that misbehaves: it speaks the protocol and sends what no vault would."""
 
 import json
 import math
@@ -25,7 +25,7 @@ KINDS = ("nan", "shape", "norm", "stale", "replay", "huge")
 
 
 class Rogue:
-    """Says yes to every study.
+    """A vault that says yes to every study and answers with something wrong.
 
     Args:
         kind: what is wrong with its updates.
@@ -39,7 +39,7 @@ class Rogue:
         self._answered = 0
 
     def offer(self, offer: StudyOffer) -> OfferReply:
-        """Yes."""
+        """Say yes."""
         return OfferReply(offer.study_run, Status.APPROVED)
 
     def train(self, task: TrainTask) -> TrainReply:
@@ -70,7 +70,7 @@ class Rogue:
 
 
 def honest_norm(study: Study, number: int, size: int, dimension: int) -> float:
-    """How long an honest update of a round is: noise is nearly all of it (one step: rate sigma C sqrt(d) / q n)."""
+    """Return the length of an honest update, nearly all noise (one step: rate sigma C sqrt(d) / q n)."""
     training, planned = study.training, plan(study.privacy, steps=study.total_steps)
     factors = round_factors(study, number)
     rate = max(training.learning_rate, training.adapter_learning_rate)

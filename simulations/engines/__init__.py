@@ -1,1 +1,1 @@
-"""Who runs the sites: `local`, `ray`, `worker`, `partition_query`."""
+"""Engines that run the sites: `local` over its `grid`, `ray` with its `partition_query`; both run `worker`."""

@@ -1,4 +1,4 @@
-"""Which partition a simulated node holds: Flower's Ray engine tells only the node, so its ClientApp is asked."""
+"""Ask a simulated node for its partition, which Flower's Ray engine names to nobody else."""
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -6,19 +6,19 @@ from flwr.clientapp import ClientApp
 from shared.errors import RunError
 
 
-def tells_partition(app: ClientApp) -> ClientApp:
-    """The same ClientApp, which answers a query with its partition."""
+def with_partition_query(app: ClientApp) -> ClientApp:
+    """Make a ClientApp answer queries with its partition."""
 
     @app.query()
-    def tell(message: Message, context: Context) -> Message:
-        told = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
-        return Message(RecordDict({"node": told}), reply_to=message)
+    def partition(message: Message, context: Context) -> Message:
+        record = ConfigRecord({"partition-id": int(context.node_config["partition-id"])})
+        return Message(RecordDict({"node": record}), reply_to=message)
 
     return app
 
 
-def told_partition(reply: Message) -> int:
-    """Read what it said.
+def read_partition(reply: Message) -> int:
+    """Read the partition from a node's answer.
 
     Raises:
         RunError: no number.

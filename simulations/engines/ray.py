@@ -15,7 +15,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from shared.errors import RunError, SettingsError
 from simulations.engines.local import LocalEngine
-from simulations.engines.partition_query import told_partition
+from simulations.engines.partition_query import read_partition
 from simulations.engines.worker import RUN_FOLDER, THREADS
 
 ANSWERS_WITHIN_S = 5.0
@@ -23,7 +23,7 @@ STARTUP_S = 300.0  # Ray's actors import everything before they answer for the f
 
 
 class RayEngine:
-    """Trains through Flower's Ray backend; evaluates in the local pool, which is also where caches are built.
+    """Trains through Flower's Ray backend; evaluates and builds caches in the local pool.
 
     Args:
         folder: run folder that the workers read; on a cluster, one that every machine sees under the same path.
@@ -55,13 +55,13 @@ class RayEngine:
         self._app: ClientApp = importlib.import_module(app).app
 
     def serve(self, server_app: ServerApp, sizes: Sequence[int]) -> None:
-        """Run a ServerApp with one virtual node per size."""
+        """Run a ServerApp to its end with one virtual node per size."""
         from flwr.simulation import run_simulation
 
-        told = {RUN_FOLDER: str(self._folder), THREADS: str(self._threads)}
-        os.environ |= told
+        environment = {RUN_FOLDER: str(self._folder), THREADS: str(self._threads)}
+        os.environ |= environment
         if self._address is not None:
-            _join(self._address, told)
+            _join(self._address, environment)
         init = {"num_cpus": self._cores, "include_dashboard": False, "log_to_driver": False}
         backend: dict[str, Any] = {"client_resources": {"num_cpus": self._threads, "num_gpus": 0.0}, "init_args": init}
         done: list[bool] = []
@@ -75,7 +75,7 @@ class RayEngine:
     def map(
         self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], *, done: Callable[[], None] = lambda: None
     ) -> list[Any]:
-        """Call a function in the local workers."""
+        """Call a function in the local workers; return its results in the order of the calls."""
         return self._local.map(function, calls, done=done)
 
     def close(self) -> None:
@@ -95,35 +95,35 @@ class PartitionGrid(Grid):
         replies = list(grid.send_and_receive(asked, timeout=STARTUP_S))
         if len(replies) != nodes or not all(reply.has_content() for reply in replies):
             raise RunError(f"Expected {nodes} simulated nodes to answer, got {len(replies)}.")
-        self._real = {told_partition(reply) + 1: reply.metadata.src_node_id for reply in replies}
+        self._real = {read_partition(reply) + 1: reply.metadata.src_node_id for reply in replies}
 
     def set_run(self, run: Any) -> None:
-        """As Flower's."""
+        """Set the run, as Flower's grid does."""
         self._grid.set_run(run)
 
     @property
     def run(self) -> Any:
-        """As Flower's."""
+        """Return the run, as Flower's grid does."""
         return self._grid.run
 
     def create_message(self, *args: Any, **kwargs: Any) -> Message:
-        """As Flower's."""
+        """Make a message, as Flower's grid does."""
         return self._grid.create_message(*args, **kwargs)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes 1 to n; node i has partition i - 1."""
+        """Return nodes 1 to n; node i has partition i - 1."""
         return sorted(self._real)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Send to the real ids."""
+        """Send messages to the nodes' real ids."""
         return self._grid.push_messages(map(self._addressed, messages))
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """As Flower's; callers match replies by message id."""
+        """Return the replies that are ready; callers match them by message id."""
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """As Flower's, to the real ids."""
+        """Send messages to the nodes' real ids and wait for the replies."""
         return self._grid.send_and_receive(map(self._addressed, messages), timeout=timeout)
 
     def _addressed(self, message: Message) -> Message:
@@ -132,7 +132,7 @@ class PartitionGrid(Grid):
         return Message(message.content, node, sent.message_type, ttl=sent.ttl, group_id=sent.group_id)
 
 
-def _join(address: str, told: dict[str, str]) -> None:
+def _join(address: str, environment: dict[str, str]) -> None:
     """Connect before Flower does, which then leaves Ray as it is: it cannot pass an environment to other machines.
 
     Raises:
@@ -151,9 +151,9 @@ def _join(address: str, told: dict[str, str]) -> None:
         socket.create_connection((host, int(port)), timeout=ANSWERS_WITHIN_S).close()
     except (OSError, OverflowError):
         raise RunError(f"Expected a Ray cluster at {address}, nothing answers there.", hint=hint) from None
-    environment = {**told, "PYTHONPATH": os.pathsep.join(sys.path)}
+    variables = {**environment, "PYTHONPATH": os.pathsep.join(sys.path)}
     try:
-        ray.init(address=address, runtime_env={"env_vars": environment}, log_to_driver=False)
+        ray.init(address=address, runtime_env={"env_vars": variables}, log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise RunError(f"Expected a Ray cluster at {address}, got another service ({error}).", hint=hint) from error
 

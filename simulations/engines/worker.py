@@ -1,4 +1,4 @@
-"""What runs in a worker process: the simulated sites' ClientApp, evaluation and cache building, all kept warm.
+"""The work of a worker process: the simulated sites' ClientApp, evaluation and caches, all kept warm.
 
 A run folder named by the environment says which arms and sites there are; Flower passes nothing else to clients of
 its own engine.
@@ -24,9 +24,9 @@ from shared.adapted_model.model import AdaptedModel, build
 from shared.protocol.messages import TrainTask, Vector
 from shared.records.ragged import Records, joined, load
 from shared.tasks.kind import Evidence
-from simulations.engines.partition_query import tells_partition
+from simulations.engines.partition_query import with_partition_query
 from simulations.experiment.arms import Arm, read_arm
-from simulations.experiment.prepare import Prepared, Site, reopen
+from simulations.experiment.sites import Prepared, Site, reopen
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 from simulations.sites.textbook import TextbookSite
 from simulations.sites.without_privacy import SiteWithoutPrivacy
@@ -37,14 +37,14 @@ WARM_SITES = 256  # whose records and trainer a worker keeps open
 
 
 class Seen(NamedTuple):
-    """A site's held-out records: what was predicted and what is true."""
+    """A site's predictions for its held-out records, beside the truth."""
 
     site: str
     evidence: list[Evidence]
 
 
 def start_worker(folder: str, threads: int) -> None:
-    """Prepare this process."""
+    """Prepare this process: signals, logs, threads, the run folder."""
     import logging
     import signal
     import threading
@@ -63,7 +63,7 @@ def start_worker(folder: str, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A run that was killed stops no worker, and workers that nobody asks any more wait for ever."""
+    """End with the parent: a run that was killed stops no worker, which would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -77,13 +77,13 @@ def evaluate_sites(arm_name: str, site_indices: tuple[int, ...], adapter: Vector
     model.load(adapter)
     activations = _activations(_arm(arm_name), model, joined(parts))
     tokens = _arm(arm_name).study.performance.micro_batch_tokens
-    found = iter(
+    evidence = iter(
         evaluate(
             model, activations.records, tokens=tokens, batch_of=activations.batch, sizes=activations.sizes()
         ).evidence
     )
     return [
-        Seen(_site(index).name, list(islice(found, int(part.usable.sum()))))
+        Seen(_site(index).name, list(islice(evidence, int(part.usable.sum()))))
         for index, part in zip(site_indices, parts, strict=True)
     ]
 
@@ -95,13 +95,13 @@ def build_training_cache(arm_name: str, site_index: int) -> None:
 
 
 def build_evaluation_cache(arm_name: str, site_indices: tuple[int, ...]) -> None:
-    """Compute those of the held-out records of sites that are evaluated together."""
+    """Compute the frozen activations of the held-out records of sites that are evaluated together."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     _activations(_arm(arm_name), _model(arm_name), joined(_held_out(site_indices)))
 
 
 def open_site(context: Context, task: TrainTask) -> Trainer:
-    """The simulated site that a task is for; `study_run` names the arm."""
+    """Return the simulated site that a task is for; its `study_run` names the arm."""
     torch.set_num_threads(int(os.environ.get(THREADS, "1")))
     partition = int(context.node_config["partition-id"])
     arm = _arm(task.study_run)
@@ -110,11 +110,11 @@ def open_site(context: Context, task: TrainTask) -> Trainer:
 
 @lru_cache(maxsize=1)
 def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trainer]:
-    """Opens sites of an arm and keeps them; another arm's, and with them its model, are let go."""
-    return lru_cache(maxsize=WARM_SITES)(partial(_trains, arm_name))
+    """Open sites of an arm and keep them; those of another arm, and its model, are dropped."""
+    return lru_cache(maxsize=WARM_SITES)(partial(_open, arm_name))
 
 
-def _trains(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
+def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
     arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
     model, size = _model(arm_name), sum(site.declared_size for site in sites)
     parts = [load(prepared.train_path(site)) for site in sites]
@@ -177,4 +177,4 @@ def _folder() -> Path:
     return Path(os.environ[RUN_FOLDER])
 
 
-app = tells_partition(build_client_app(open_site))
+app = with_partition_query(build_client_app(open_site))

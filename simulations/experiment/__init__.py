@@ -1,1 +1,1 @@
-"""From a TOML file to sites on disk: `scenario`, `partition`, `prepare`, `arms`, `catalogue`."""
+"""From a TOML file to sites on disk: `scenario`, `partition`, `sites`, `prepare`, `arms`, `catalogue`."""

@@ -1,4 +1,4 @@
-"""The arms of a scenario: the study itself, and what an honest reader compares it with."""
+"""The arms of a scenario: the study itself, and its baselines."""
 
 import hashlib
 import json
@@ -11,8 +11,8 @@ from shared.adapted_model.model import layout_of
 from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.study.declaration import Study, recorded
-from simulations.experiment.prepare import Site
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Site
 
 UNROUNDED = {"wire": "float32"}
 """For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
@@ -25,7 +25,7 @@ HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False
 
 @dataclass(frozen=True)
 class Arm:
-    """One trained arm."""
+    """A way of training that a scenario compares."""
 
     name: str
     title: str
@@ -50,7 +50,7 @@ class Arm:
 
 
 def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
-    """The arms that are trained, the study itself last but for the reference without privacy."""
+    """Return the arms that a scenario trains, in the order in which they run."""
     study, simulation = scenario.as_study(), scenario.simulation
     wanted, seed, everyone = simulation.arms, simulation.seed, tuple(site.index for site in sites)
     arms = []
@@ -86,7 +86,7 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
 
 
 def _textbook(scenario: Scenario) -> Study:
-    """The same study as tutorials train it: LoRA's A and B, gradients cut at length 1, rates for Adam."""
+    """Change a study to what tutorials train: LoRA's A and B, gradients cut at length 1, rates for Adam."""
     simulation, adapter = scenario.simulation, scenario.adapter
     lora = {"method": "lora"} if adapter.method == "ffa-lora" else {}
     return changed(
@@ -103,7 +103,7 @@ def _textbook(scenario: Scenario) -> Study:
 
 
 def changed(study: Study, **sections: Mapping[str, object]) -> Study:
-    """A study with some values replaced, validated anew."""
+    """Replace some values of a study and validate it again."""
     declared = study.model_dump()
     for name, values in sections.items():
         declared[name] = {**declared[name], **values}
@@ -111,13 +111,13 @@ def changed(study: Study, **sections: Mapping[str, object]) -> Study:
 
 
 def arm_folder(run: Path, name: str) -> Path:
-    """Where an arm is kept; a site's name is data and may hold anything, so it only hints."""
+    """Return an arm's folder; a site's name may hold anything, so the folder's name only hints at it."""
     readable = re.sub(r"[^A-Za-z0-9-]+", "-", name)[:40].strip("-")
     return run / "arms" / f"{readable}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def write_arm(arm: Arm, run: Path) -> None:
-    """Leave an arm where workers read it."""
+    """Write an arm where workers read it."""
     folder = arm_folder(run, arm.name)
     folder.mkdir(parents=True, exist_ok=True)
     plain = {
@@ -136,7 +136,7 @@ def write_arm(arm: Arm, run: Path) -> None:
 
 
 def read_arm(run: Path, name: str) -> Arm:
-    """Read what `write_arm` left."""
+    """Read an arm that `write_arm` wrote."""
     plain = json.loads((arm_folder(run, name) / "arm.json").read_text())
     study, indices = recorded(plain.pop("study"), where=name), tuple(plain.pop("site_indices"))
     return Arm(study=study, site_indices=indices, **plain)

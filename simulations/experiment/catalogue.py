@@ -1,4 +1,4 @@
-"""The scenarios that ship: what each shows, on which evidence, and the commands that run it.
+"""The scenarios that ship, with what each shows, its evidence, and the commands that run it.
 
 A scenario opens with comments: sentences about it, a line `Evidence: …`, and its commands.
 """
@@ -10,24 +10,24 @@ from typing import NamedTuple
 import simulations
 
 SCENARIOS = Path(simulations.__path__[0], "scenarios")
-EVIDENCE = ("real weights, real data", "real data, random weights", "plumbing only")
 
 
 class Entry(NamedTuple):
-    """One scenario."""
+    """A scenario that ships."""
 
     file: str
     name: str
     task: str
     evidence: str
-    """Which weights and data stand behind it, in the words of `EVIDENCE`, and how far they go."""
+    """Which weights and data stand behind it, and how far they go. Begins with one of: real weights, real data; real
+    data, random weights; plumbing only."""
     shows: str
     commands: tuple[str, ...]
     """What to type: first what it needs, then the scenario itself."""
 
 
 def catalogue(folder: Path = SCENARIOS) -> list[Entry]:
-    """Every scenario, by file."""
+    """Read every scenario, sorted by file."""
     return [_entry(path) for path in sorted(folder.glob("*.toml"))]
 
 

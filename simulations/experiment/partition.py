@@ -11,21 +11,21 @@ from shared.section import Positive, Section
 
 
 class ByColumn(Section):
-    """One site per value of a column: the natural split."""
+    """A partition with one site per value of a column: the natural one."""
 
     by: Literal["column"]
     column: str
 
 
 class Iid(Section):
-    """Rows dealt out evenly at random; units, with all their rows, where privacy.unit is more than a record."""
+    """A partition that deals out rows, or units with all their rows, evenly at random."""
 
     by: Literal["iid"]
     sites: int = Field(ge=1, le=100_000)
 
 
 class Dirichlet(Section):
-    """Label proportions drawn per site: small alpha, unlike sites."""
+    """A partition that draws label proportions per site; the smaller alpha, the less alike are sites."""
 
     by: Literal["dirichlet"]
     sites: int = Field(ge=1, le=100_000)

@@ -1,9 +1,7 @@
 """From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
 import hashlib
-import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +14,6 @@ from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
 from shared.base_models.locate import find
 from shared.errors import DataError
-from shared.files import write_atomically
 from shared.privacy.noise_schedule import declared_size
 from shared.privacy.signal_to_noise import Prospect
 from shared.records.ragged import load
@@ -24,54 +21,13 @@ from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table, in_words
 from simulations.experiment.partition import ByColumn, split
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Prepared, Site, save
 
 WARNED_OF = 20
 
 
-@dataclass(frozen=True)
-class Site:
-    """One simulated organisation."""
-
-    index: int
-    name: str
-    rows: int
-    train: int
-    holdout: int
-    dropped: int
-    unusable: int
-    """Training records that contribute nothing: an unknown label, no text, a missing file."""
-    declared_size: int
-    """What its operator would declare: the units trained on (records, by default), rounded to two digits."""
-    problems: tuple[str, ...] = ()
-    """The first few rows that something is wrong with, and what."""
-    units: int | None = None
-    """Units trained on, where privacy.unit is more than a record."""
-
-    @property
-    def unit_count(self) -> int:
-        """Units trained on: records, or groups of records."""
-        return self.train if self.units is None else self.units
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All sites, and what was left out."""
-
-    folder: Path
-    sites: tuple[Site, ...]
-    warnings: tuple[str, ...]
-
-    def train_path(self, site: Site) -> Path:
-        """Records to train on."""
-        return self.folder / f"{site.index}.train.npz"
-
-    def holdout_path(self, site: Site) -> Path:
-        """Records never trained on."""
-        return self.folder / f"{site.index}.holdout.npz"
-
-
 def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
-    """Read, split and tokenise; everything that can be wrong with the data is said here, before any training.
+    """Read, split and tokenise a table, and report everything that is wrong with it before any training.
 
     Sites that declare fewer records than the study admits are left out, as a real node would refuse.
 
@@ -86,33 +42,31 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         for index, (name, part) in enumerate(parts.items())
     ]
     smallest = scenario.federation.smallest_declared_size
-    kept = tuple(site for site in sites if site.declared_size >= smallest)
+    large = tuple(site for site in sites if site.declared_size >= smallest)
     warnings += _first([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
     unusable = [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
-        for s in kept
+        for s in large
         if s.unusable
     ]
     warnings += _first(unusable, "with unusable records")
-    warnings += _delta_warnings(scenario, kept) + (_noise_warnings(scenario, kept) if kept else [])
-    if len(kept) < scenario.federation.quorum:
+    warnings += _delta_warnings(scenario, large) + (_noise_warnings(scenario, large) if large else [])
+    if len(large) < scenario.federation.quorum:
         raise DataError(
-            f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(kept)}.",
+            f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(large)}.",
             hint="; ".join(warnings) or "Split the data into more sites, or lower federation.quorum.",
         )
-    prepared = Prepared(folder, kept, tuple(warnings))
-    if not any(load(prepared.holdout_path(site)).usable.any() for site in kept):
+    prepared = Prepared(folder, large, tuple(warnings))
+    if not any(load(prepared.holdout_path(site)).usable.any() for site in large):
         raise DataError(
             "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
         )
-    plain = [{key: value for key, value in asdict(site).items() if value is not None} for site in kept]
-    write_atomically(folder / "sites.json", json.dumps(plain, indent=1).encode())
-    write_atomically(folder / "warnings.json", json.dumps(warnings).encode())
+    save(prepared)
     return prepared
 
 
 class SiteSize(NamedTuple):
-    """How much a site would train on."""
+    """The training records of a site, and the units that they belong to."""
 
     records: int
     units: int
@@ -133,15 +87,6 @@ def _size(scenario: Scenario, reader: Table, part: pd.DataFrame) -> SiteSize:
     return SiteSize(int(by_unit.clip(upper=scenario.privacy.records_per_unit).sum()), len(by_unit))
 
 
-def reopen(folder: Path) -> Prepared:
-    """What `prepare` left in a folder."""
-    sites = json.loads((folder / "sites.json").read_text())
-    warnings = json.loads((folder / "warnings.json").read_text())
-    return Prepared(
-        folder, tuple(Site(**site | {"problems": tuple(site["problems"])}) for site in sites), tuple(warnings)
-    )
-
-
 def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[str, pd.DataFrame]]:
     data = scenario.simulation.data
     reader = Table(task_kind(scenario.task), data.columns)
@@ -160,7 +105,7 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
 
 
 def _rule(scenario: Scenario) -> SplitRule:
-    """The rule of every site; the seed stands in for the secret that a real node has."""
+    """Return the rule by which every site splits; the seed stands in for a real node's secret."""
     data = scenario.simulation.data
     key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
     return SplitRule(key, data.holdout, data.unit_column, data.used)
@@ -190,7 +135,7 @@ def _site(
 
 
 def _label_column(reader: Table) -> str | None:
-    """The column that says what a record is, if there is one: sites may be skewed by it."""
+    """Return the column of labels, if there is one: sites may be skewed by it."""
     named = [column.name for column in reader.kind.columns if column.name == "label"]
     return reader.names[named[0]] if named else None
 
@@ -200,9 +145,9 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
     column = _label_column(reader)
     if not labels or column is None or getattr(scenario.task, "problem", "single-label") != "single-label":
         return
-    found = table[column].str.strip()
-    if not found.isin(labels).any():
-        seen = ", ".join(map(repr, sorted(found.unique())[:5]))
+    cells = table[column].str.strip()
+    if not cells.isin(labels).any():
+        seen = ", ".join(map(repr, sorted(cells.unique())[:5]))
         raise DataError(
             f"Expected labels {list(labels)} in column {column!r} of {source}, got {seen}.",
             hint="Write task.labels as they stand in the data.",
@@ -218,7 +163,7 @@ def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFr
 
 
 def _first(warnings: list[str], what: str) -> list[str]:
-    """The first few warnings of a kind; of thousands of sites nobody reads each."""
+    """Keep the first few warnings of a kind; nobody reads one for each of thousands of sites."""
     left = len(warnings) - WARNED_OF
     return [*warnings[:WARNED_OF], f"{left} more sites {what}."] if left > 0 else warnings
 

@@ -1,4 +1,4 @@
-"""A scenario: a study, and the simulated world it runs in, from one TOML file."""
+"""A scenario: a study, and the simulated sites it runs on, from one TOML file."""
 
 import re
 from collections.abc import Sequence
@@ -89,7 +89,7 @@ class Simulation(Section):
 
 
 class Scenario(Study):
-    """The whole file."""
+    """A scenario file: a study with its simulation."""
 
     simulation: Simulation
 
@@ -111,7 +111,7 @@ class Scenario(Study):
         return self
 
     def as_study(self) -> Study:
-        """The declaration alone: what its hash identifies, and what nodes and server see."""
+        """Return the study without its simulation: what its hash identifies, and what nodes and server see."""
         return Study.model_validate(self.model_dump(exclude={"simulation"}))
 
 
@@ -133,7 +133,7 @@ def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def data_path(scenario: Scenario, scenario_file: Path) -> Path:
-    """Where the scenario's table is.
+    """Return the path of the scenario's table.
 
     Raises:
         SettingsError: it is in neither place.
@@ -142,10 +142,10 @@ def data_path(scenario: Scenario, scenario_file: Path) -> Path:
     if source.startswith("dataset:"):
         name = source.removeprefix("dataset:")
         tables = [data_folder() / name / f"{name}{suffix}" for suffix in (".csv", ".parquet")]
-        found = next((table for table in tables if table.exists()), None)
-        if found is None:
+        table = next((table for table in tables if table.exists()), None)
+        if table is None:
             raise SettingsError(f"Expected {tables[0]}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
-        return found
+        return table
     for folder in (scenario_file.parent, Path()):
         if (folder / source).exists():
             return folder / source

@@ -1,1 +1,1 @@
-"""What a run says: `result`, `summary`, `tables`, `report`, `metric_names`."""
+"""Results of a run: `result`, made by `summary`; shown by `tables` and `report`; `metric_names`."""

@@ -1,4 +1,4 @@
-"""How a task's metric is written for people: its name, its direction, its figures, its axis."""
+"""Write a task's metric for people: its name, its direction, its figures, its axis."""
 
 import math
 from collections.abc import Iterable
@@ -9,23 +9,23 @@ ABBREVIATIONS = {
 
 
 def words(metric: str) -> str:
-    """A metric's name inside a sentence: `macro_f1` becomes macro F1."""
+    """Return a metric's name inside a sentence: `macro_f1` becomes macro F1."""
     return " ".join(ABBREVIATIONS.get(word, word) for word in metric.split("_"))
 
 
 def heading(metric: str, where: str, *, higher_is_better: bool = True) -> str:
-    """A title such as: Perplexity on held-out records (lower is better)."""
+    """Return a title such as: Perplexity on held-out records (lower is better)."""
     name = words(metric)
     return f"{name[:1].upper()}{name[1:]} {where}{direction(higher_is_better=higher_is_better)}"
 
 
 def direction(*, higher_is_better: bool) -> str:
-    """What to add to a name; nothing where readers expect higher to be better."""
+    """Return what to add to a name; nothing where readers expect higher to be better."""
     return "" if higher_is_better else " (lower is better)"
 
 
 def shown(value: float) -> str:
-    """A value with about as many digits as it deserves; inf and nan by name."""
+    """Write a value with about as many digits as it deserves; inf and nan by name."""
     size = abs(value)
     if not math.isfinite(value):
         return str(float(value))
@@ -39,10 +39,10 @@ def shown(value: float) -> str:
 
 
 def drawable(value: float) -> float | None:
-    """The value for a plot; None, which plots leave out, where it is not finite."""
+    """Return the value for a plot; None, which plots leave out, where it is not finite."""
     return value if math.isfinite(value) else None
 
 
 def axis_range(values: Iterable[float], *, higher_is_better: bool) -> list[int] | None:
-    """[0, 1] for a share of what could be reached; None, chosen by the values, for an error or without such a limit."""
+    """Return [0, 1] for a share of what could be reached; None, so that values choose the axis, for anything else."""
     return [0, 1] if higher_is_better and all(0 <= value <= 1 for value in values) else None

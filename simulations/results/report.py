@@ -1,4 +1,4 @@
-"""`report.html`: a result on one page that needs no network."""
+"""Write `report.html`: a result on one page that needs no network."""
 
 import html
 import json
@@ -31,12 +31,12 @@ SEEDED = (
 
 
 def write_report(result: Result, path: Path) -> None:
-    """Write one self-contained HTML file."""
+    """Write a result as one self-contained HTML file."""
     write_atomically(path, page(result).encode())
 
 
 def page(result: Result) -> str:
-    """The whole page; every text from outside is escaped."""
+    """Return the whole page; every text from outside is escaped."""
     name = text(result.scenario["study"]["name"])
     metric, higher_is_better = result.final.metric, result.final.higher_is_better
     body = [
@@ -63,7 +63,7 @@ def page(result: Result) -> str:
 
 
 def document(title: str, body: list[str]) -> str:
-    """A page that needs no network, from parts that are HTML already."""
+    """Return a page that needs no network, from parts that are HTML already."""
     head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
 
@@ -202,7 +202,7 @@ def _timing_figure(result: Result) -> go.Figure:
 
 
 def plot(name: str, figure: go.Figure, description: str) -> str:
-    """A figure as HTML, for `document`."""
+    """Return a figure as HTML, for `document`."""
     figure.update_layout(template="plotly_white", margin={"l": 40, "r": 20, "t": 20, "b": 40})
     plain = figure.to_plotly_json()
     data = json.dumps([plain["data"], plain["layout"]], cls=_Encoder, allow_nan=False).replace("<", "\\u003c")

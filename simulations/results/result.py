@@ -1,4 +1,4 @@
-"""`result.json`: everything a run found, with the meaning and unit of every field.
+"""`result.json`: every figure of a run, with the meaning and unit of each field.
 
 `python -m simulations.results.result` prints the page about it.
 """
@@ -25,7 +25,7 @@ Measured = Annotated[float, PlainSerializer(_json_safe)]
 
 
 class WorstSite(Section):
-    """The site that gains least."""
+    """The site with the worst main metric."""
 
     site: str
     """Its name."""
@@ -34,7 +34,7 @@ class WorstSite(Section):
 
 
 class Quality(Section):
-    """How good predictions are on held-out records."""
+    """The quality of predictions on held-out records."""
 
     metric: str
     """Name of the task's main metric, such as accuracy."""
@@ -51,7 +51,7 @@ class Quality(Section):
 
 
 def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite:
-    """The site with the worst value, the first of equals; nan is worse than anything."""
+    """Return the site with the worst value, the first of equals; nan is worse than anything."""
 
     def badness(site: str) -> float:
         value = per_site[site]
@@ -62,7 +62,7 @@ def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite
 
 
 class ArmResult(Section):
-    """One arm."""
+    """The result of one arm."""
 
     title: str
     """What it is, in words."""
@@ -85,7 +85,7 @@ class ArmResult(Section):
 
 
 class RoundResult(Section):
-    """One round of the study's own arm."""
+    """The result of one round of the study's own arm."""
 
     round: int
     """From 1."""
@@ -106,7 +106,7 @@ class RoundResult(Section):
 
 
 class SitePrivacy(Section):
-    """What one site has spent."""
+    """The privacy that one site has spent."""
 
     epsilon_rdp: float
     """By Renyi accounting: the gate."""
@@ -139,7 +139,7 @@ class SitePrivacy(Section):
 
 
 class SiteData(Section):
-    """Where a site's rows went."""
+    """The numbers of a site's rows by use."""
 
     rows: int
     """All rows."""
@@ -156,7 +156,7 @@ class SiteData(Section):
 
 
 class Bytes(Section):
-    """Payload sizes in bytes."""
+    """The sizes of messages, in bytes."""
 
     up_per_node_round: int
     """One reply."""
@@ -171,7 +171,7 @@ class Bytes(Section):
 
 
 class Result(Section):
-    """The whole file."""
+    """The whole result of a run."""
 
     schema_version: Literal[2] = 2
     """Raised when a field changes its meaning."""
@@ -202,12 +202,12 @@ class Result(Section):
 
 
 def write_result(path: Path, result: Result) -> None:
-    """Write atomically."""
+    """Write a result as a whole or not at all."""
     write_atomically(path, (result.model_dump_json(indent=1) + "\n").encode())
 
 
 def read_result(path: Path) -> Result:
-    """Read a result.
+    """Read a result file.
 
     Raises:
         SettingsError: not there, not JSON, or of another shape.
@@ -226,12 +226,12 @@ def read_result(path: Path) -> Result:
 
 
 def as_json(result: Result) -> str:
-    """For `--json`."""
+    """Return the result as `--json` prints it."""
     return json.dumps(result.model_dump(mode="json"), indent=1)
 
 
 def schema_markdown() -> str:
-    """The fields of every part, as tables."""
+    """Return the fields of every part as Markdown tables."""
     parts: list[type[BaseModel]] = [
         Result, RoundResult, ArmResult, Quality, WorstSite, SitePrivacy, SiteData, Bytes,
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""From what a run did to what its result says: pure, no IO."""
+"""Turn what a run did into its result: pure, no IO."""
 
 import importlib.metadata
 from collections import Counter
@@ -13,8 +13,8 @@ from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
 from simulations.experiment.arms import Arm
-from simulations.experiment.prepare import Prepared, Site
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Prepared, Site
 from simulations.results.result import (
     ArmResult,
     Bytes,
@@ -27,11 +27,11 @@ from simulations.results.result import (
 )
 
 
-def quality(study: Study, found: Sequence[Seen]) -> Quality:
-    """Metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
+def quality(study: Study, predictions: Sequence[Seen]) -> Quality:
+    """Compute metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
     kind = task_kind(study.task)
-    by_site = {site: kind.metrics(evidence)[kind.metric] for site, evidence in sorted(found) if evidence}
-    overall = kind.metrics([one for seen in found for one in seen.evidence])
+    by_site = {site: kind.metrics(evidence)[kind.metric] for site, evidence in sorted(predictions) if evidence}
+    overall = kind.metrics([one for seen in predictions for one in seen.evidence])
     return Quality(
         metric=kind.metric,
         higher_is_better=kind.higher_is_better,
@@ -42,8 +42,8 @@ def quality(study: Study, found: Sequence[Seen]) -> Quality:
     )
 
 
-def untrained(title: str, found: Quality, seconds: float) -> ArmResult:
-    """The result of an arm that touched no training record."""
+def untrained(title: str, measured: Quality, seconds: float) -> ArmResult:
+    """Return the result of an arm that touched no training record."""
     return ArmResult(
         title=title,
         private=True,
@@ -53,12 +53,12 @@ def untrained(title: str, found: Quality, seconds: float) -> ArmResult:
         sampling_rate=None,
         steps=0,
         seconds=seconds,
-        quality=found,
+        quality=measured,
     )
 
 
 def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
-    """The result of an arm that was trained."""
+    """Return the result of an arm that was trained."""
     last = state.evaluations[str(state.round)]
     sites = [site for site in prepared.sites if site.index in arm.site_indices]
     released = arm.study.total_steps
@@ -79,7 +79,7 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
 def summary(
     scenario: Scenario, prepared: Prepared, arms: dict[str, ArmResult], state: State, timing: dict[str, float]
 ) -> Result:
-    """The whole result, from the final state of the study's own arm."""
+    """Return the whole result, from the final state of the study's own arm."""
     study = scenario.as_study()
     sites = dict(enumerate(prepared.sites, start=1))
     records = state.records

@@ -1,4 +1,4 @@
-"""A result as tables for a terminal, narrow enough for 80 columns."""
+"""Show a result as tables for a terminal, narrow enough for 80 columns."""
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -14,7 +14,7 @@ SHOWN_ROWS = 20
 
 
 def render(result: Result, console: Console) -> None:
-    """Print what was compared, what it cost and what it took."""
+    """Print every table of a result, and what a reader must know beside them."""
     for table in (arms_table(result), sites_table(result), privacy_table(result), cost_table(result)):
         console.print(table)
     if any(not arm.private for arm in result.arms.values()):
@@ -26,7 +26,7 @@ def render(result: Result, console: Console) -> None:
 
 
 def arms_table(result: Result) -> Table:
-    """Every arm: size, steps, cost, main metric overall and of the worst site."""
+    """Tabulate every arm: size, steps, cost, main metric overall and of the worst site."""
     final = result.final
     title = heading(final.metric, "on held-out records", higher_is_better=final.higher_is_better)
     unit = unit_of(result)
@@ -40,7 +40,7 @@ def arms_table(result: Result) -> Table:
 
 
 def sites_table(result: Result) -> Table:
-    """Every arm: main metric by site."""
+    """Tabulate every arm's main metric by site."""
     sites = list(result.final.per_site)
     table = _table(escape(heading(result.final.metric, "by site")), "arm", *map(escape, sites[:SHOWN_SITES]))
     for name, arm in result.arms.items():
@@ -52,7 +52,7 @@ def sites_table(result: Result) -> Table:
 
 
 def privacy_table(result: Result) -> Table:
-    """What every site spent, and how that is counted."""
+    """Tabulate what every site spent, and how that is counted."""
     first = next(iter(result.privacy.values()))
     title = f"Privacy spent: {first.unit}, {first.adjacency}, {first.sampling}, {first.clipping} clipping"
     header = ("site", "ε (RDP)", "ε (PRV)", "δ", "σ", "q", "steps", "declared")
@@ -63,7 +63,7 @@ def privacy_table(result: Result) -> Table:
 
 
 def cost_table(result: Result) -> Table:
-    """Bytes per node and round, seconds by phase."""
+    """Tabulate bytes per node and round, and seconds by phase."""
     table = Table(title="What it took", title_justify="left", box=SIMPLE_HEAD, pad_edge=False, show_header=False)
     size = result.bytes
     table.add_row("up / down per node and round", f"{_kib(size.up_per_node_round)} / {_kib(size.down_per_node_round)}")
@@ -76,7 +76,7 @@ def cost_table(result: Result) -> Table:
 
 
 def unit_of(result: Result) -> str:
-    """Whose presence the study hides: a record, or what it calls its unit."""
+    """Return the unit whose presence the study hides, such as `record` or `patient`."""
     return next(iter(result.privacy.values())).unit
 
 

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 
 
 class SeededRandomnessForSimulation:
-    """Every step's key follows from a seed and a context, so a run can be repeated to the last bit.
+    """Derives every step's key from a seed and a context, so that a run can be repeated to the last bit.
 
     What is released with it is NOT private: whoever knows the seed subtracts the noise. It lives in `simulations`,
     which a node never imports.
@@ -32,7 +32,7 @@ class SeededRandomnessForSimulation:
         _warn_once()
 
     def step(self) -> StepRandomness:
-        """The key of step t is SHA-256 over label and t."""
+        """Return the key of the next step t: SHA-256 over label and t."""
         key = hashlib.sha256(b"fedvault simulation\0" + self._label + b"\0%d" % self._steps).digest()
         self._steps += 1
         return _FirstOf(key, self._drawn)
@@ -46,7 +46,7 @@ class _FirstOf(KeyStream):
         self._drawn = drawn
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
-        """The first of so many independent standard normal numbers."""
+        """Return the first `count` of more independent standard normal numbers."""
         return super().gaussian(max(count, self._drawn))[:count]
 
 

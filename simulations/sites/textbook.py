@@ -1,4 +1,4 @@
-"""The recipe of tutorials, accounted correctly: Adam begun anew in every round, on gradients cut at one length.
+"""The recipe of tutorials, accounted correctly: Adam starts afresh in every round, on gradients cut at one length.
 
 What a competent user would write after Opacus' and Flower's examples; a peer for benchmarks, not a choice for studies.
 Its noise is set for the whole study, where the examples set it for a single round and so spend far more than they say.
@@ -12,7 +12,7 @@ from shared.adapted_model.frozen_activations import FrozenActivations
 
 
 class TextbookSite(RoundTrainer):
-    """A private site that differs from a node in its optimizer alone."""
+    """A private site that differs from a node only in its optimizer."""
 
     def _trainer_on(self, activations: FrozenActivations) -> PrivateTrainer:
         trainer = super()._trainer_on(activations)

@@ -23,14 +23,15 @@ from server.rounds.checkpoints import Checkpoints
 from shared.adapted_model.measured import MEASURED
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError
+from simulations.arm_training import evaluated_together
 from simulations.engines.local import LocalEngine
 from simulations.engines.ray import _join
 from simulations.experiment.arms import arm_folder, trained_arms
-from simulations.experiment.prepare import Site, reopen
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Site, reopen
 from simulations.progress import SilentProgress
 from simulations.results.result import Result, read_result
-from simulations.run import Run, evaluated_together
+from simulations.run import Run
 
 pytestmark = pytest.mark.integration
 Scenarios = Callable[..., Scenario]
@@ -296,7 +297,7 @@ def test_small_sites_are_evaluated_together_and_each_keeps_its_own_figures(
     finished: tuple[Path, Result], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     together = evaluated_together(reopen(finished[0] / "prepared"))
-    monkeypatch.setattr("simulations.run.EVALUATED_TOGETHER", 1)
+    monkeypatch.setattr("simulations.arm_training.EVALUATED_TOGETHER", 1)
     assert len(together) == 1 and [(index,) for index in together[0]] == evaluated_together(
         reopen(finished[0] / "prepared")
     )

@@ -20,8 +20,9 @@ from shared.errors import DataError, SettingsError
 from shared.protocol.messages import TrainTask
 from shared.records.ragged import Records, load, with_units
 from simulations.experiment.partition import ByColumn, Iid, split
-from simulations.experiment.prepare import Prepared, prepare, sizes_of
+from simulations.experiment.prepare import prepare, sizes_of
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Prepared
 from simulations.forecast import plan_file, timed
 from simulations.progress import SilentProgress
 from simulations.results.result import Result

@@ -1,1 +1,1 @@
-"""How much memory and how many bytes: a node, the server, an update on its way."""
+"""Benchmarks of memory and bytes: a node, the server, an update on its way."""

@@ -25,14 +25,14 @@ TURNS, STEPS = 3, 4
 
 
 def rows() -> Iterator[Ratio]:
-    """All layers; the top two, where ours also runs the frozen layers on every record and keeps what they make."""
+    """Measure all layers, then the top two, where ours also computes and keeps every record's frozen activations."""
     for layers in ("all", "last:2"):
         study = study_of(layers)
         yield compared(study, site_records(study), turns=TURNS)
 
 
 def compared(study: Study, records: Records, *, turns: int) -> Ratio:
-    """Both peaks, turn by turn.
+    """Measure both peaks, turn by turn.
 
     Raises:
         RuntimeError: they do not train the same tensors.
@@ -64,7 +64,7 @@ def compared(study: Study, records: Records, *, turns: int) -> Ratio:
 
 
 def micro_batches(study: Study, records: Records, batches: Batches) -> list[list[dict[str, list[object]]]]:
-    """Logical batches, each cut as a private trainer cuts it, as `plain_round` reads them."""
+    """Cut logical batches as a private trainer does, in the form that `plain_round` reads."""
     sizes, tokens = shapes(records, task_kind(study.task).fills), study.performance.micro_batch_tokens
     return [
         [

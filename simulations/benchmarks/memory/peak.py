@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes: its peak, in a process of its own."""
+"""Measure the peak memory of a piece of work in a process of its own."""
 
 import multiprocessing
 import resource
@@ -28,7 +28,7 @@ def _measured(work: Callable[..., Result], arguments: tuple[object, ...]) -> tup
 
 
 def peak_bytes() -> int:
-    """The most that this process ever had resident."""
+    """Return the most memory that this process ever had resident."""
     if STATUS.exists():
         # Linux hands ru_maxrss down from the process that started this one; this figure begins anew
         line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -1,4 +1,4 @@
-"""What aggregation costs the server: memory at 4 and at 1,000 nodes, and time beside one pass over the bytes.
+"""Measure what aggregation costs the server: memory at 4 and at 1,000 nodes, time beside one pass over the bytes.
 
 The whole server side of a round runs, from the coordinator over the update filter to the checkpoint; only the nodes
 are not there: the grid makes each reply when it is pulled.
@@ -21,7 +21,7 @@ from shared.protocol.flower_records import decode_task, encode_reply, encode_tas
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from simulations.benchmarks.measure import Ratio, interleaved, ratio_of
 from simulations.benchmarks.memory.peak import in_own_process
-from simulations.engines.local import LocalGrid, with_id
+from simulations.engines.grid import LocalGrid, with_id
 
 FLOATS = 12_500_000  # 50 MB
 FEW, MANY = 4, 1000
@@ -30,7 +30,7 @@ LARGEST_NORM = 100.0
 
 
 def rows() -> Iterator[Ratio]:
-    """Peak memory, the fold alone, and everything that is done with a reply."""
+    """Measure peak memory, the addition alone, and everything that is done with a reply."""
     pairs = []
     for _ in range(MEMORY_TURNS):
         many, few = (in_own_process(aggregate, nodes, FLOATS)[1] for nodes in (MANY, FEW))
@@ -42,7 +42,7 @@ def rows() -> Iterator[Ratio]:
 
 
 def aggregate(nodes: int, floats: int) -> list[int]:
-    """One round over replies that are made as they are pulled; returns the accepted nodes."""
+    """Aggregate one round of replies that are made as they are pulled; return the accepted nodes."""
     _be_the_server()
     with tempfile.TemporaryDirectory() as folder:
         coordinator = Coordinator(
@@ -60,7 +60,7 @@ def aggregate(nodes: int, floats: int) -> list[int]:
 
 
 def passes(floats: int) -> Iterator[Ratio]:
-    """Seconds for one reply beside NumPy's own addition of the same floats to a float64 sum."""
+    """Measure seconds for one reply beside NumPy's addition of the same floats to a float64 sum."""
     _be_the_server()
     update, total, method = _update(floats), np.zeros(floats), UniformMean(floats)
     task = TrainTask("study", "run", 1, np.zeros(floats, np.float32))
@@ -97,20 +97,20 @@ class RepliesWhenPulled(LocalGrid):
         self._asked: dict[str, Message] = {}
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Keep the questions of a round."""
+        """Keep the tasks of a round."""
         self._asked = {message.metadata.message_id: message for message in map(with_id, messages)}
         self._task = decode_task(next(iter(self._asked.values())).content)  # one for all: its digest takes long
         return list(self._asked)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
-        """One reply after the other."""
+        """Make one reply after the other."""
         for message_id in message_ids:
             reply = _reply(self._task, self._update)
             yield Message(encode_reply(reply), reply_to=self._asked.pop(message_id))
 
 
 def _be_the_server() -> None:
-    """Messages carry the identity of the process that makes them."""
+    """Give this process the server's identity, which its messages carry."""
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
 
 

@@ -1,4 +1,4 @@
-"""Bytes per node and round in each encoding, and what rounding costs: one scenario, the same seeds, three encodings.
+"""Measure bytes per node and round, and what rounding costs: one scenario, the same seeds, three encodings.
 
 Sampling and noise are the same in every encoding, so what differs between the accuracies of one seed is rounding alone.
 """
@@ -23,7 +23,7 @@ SEEDS = range(1, 9)
 
 @dataclass(frozen=True)
 class Encoded:
-    """One encoding over seeds."""
+    """Figures of one encoding over all seeds."""
 
     wire: str
     bytes_up: int
@@ -45,10 +45,10 @@ class Encoded:
 def rows() -> Iterator[Encoded]:
     """Run the scenario with every seed in every encoding; the study's own arm alone."""
     with tempfile.TemporaryDirectory(prefix="fedvault-wire-") as scratch:
-        found = {wire: [_run(wire, seed, Path(scratch) / f"{wire}-{seed}") for seed in SEEDS] for wire in WIRES}
-    for wire, results in found.items():
+        by_wire = {wire: [_run(wire, seed, Path(scratch) / f"{wire}-{seed}") for seed in SEEDS] for wire in WIRES}
+    for wire, results in by_wire.items():
         sizes, values = results[0].bytes, [result.final.value for result in results]
-        changes = [value - plain.final.value for value, plain in zip(values, found["float32"], strict=True)]
+        changes = [value - plain.final.value for value, plain in zip(values, by_wire["float32"], strict=True)]
         yield Encoded(
             wire=wire,
             bytes_up=sizes.up_per_node_round,

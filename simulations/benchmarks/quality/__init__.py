@@ -1,1 +1,1 @@
-"""How good federated private training is on real sites, beside what anybody would compare it with."""
+"""Benchmark of quality: federated private training on real sites, beside its usual alternatives."""

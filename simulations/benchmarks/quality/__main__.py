@@ -43,15 +43,15 @@ def main(
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
     wanted = cases(tuple(names or SETS), tuple(epsilons or EPSILONS), seeds, short=short, whitening=whitening)
-    found: dict[Case, Result] = {}
+    results: dict[Case, Result] = {}
     bars = (TextColumn("{task.description:<40}"), BarColumn(bar_width=14), MofNCompleteColumn())
     with Progress(*bars, TimeElapsedColumn(), TimeRemainingColumn(), console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(wanted))
         for case in wanted:
             progress.update(bar, description=f"{case.name}, epsilon {case.epsilon:g}, seed {case.seed}")
-            found[case] = run(case, out)
+            results[case] = run(case, out)
             progress.advance(bar)
-    figures, differences = rows(found), gains(found)
+    figures, differences = rows(results), gains(results)
     plain = {"figures": [*map(_plain, figures)], "gains": [*map(_plain, differences)]}
     write_atomically(out / "quality.json", json.dumps(plain, indent=1, allow_nan=False).encode())
     write_atomically(out / "quality.html", page(figures, differences).encode())
@@ -64,7 +64,7 @@ def main(
 
 
 def run(case: Case, root: Path) -> Result:
-    """Run one case, or go on with it; runs of one set and seed share what the frozen layers make of the records."""
+    """Run or resume one case; runs of one set and seed share their frozen activations."""
     wanted, case = case.arms, case.or_finished(root)
     scenario = as_planned(case)
     cache = root / case.name / f"seed-{case.seed}" / "cache"
@@ -76,7 +76,7 @@ def run(case: Case, root: Path) -> Result:
 
 
 def _plain(row: Any) -> dict[str, Any]:
-    """Values for JSON, which knows no infinite epsilon and no interval of a single seed: both are null."""
+    """Return plain values for JSON; an infinite epsilon and the interval of a single seed become null."""
     return {
         name: None if isinstance(value, float) and not math.isfinite(value) else value
         for name, value in asdict(row).items()

@@ -1,4 +1,4 @@
-"""From finished runs to figures: means over seeds, and what LoRA adds to the head alone, seed by seed."""
+"""Turn finished runs into figures: means over seeds, and what LoRA adds to the head alone, seed by seed."""
 
 import math
 import statistics
@@ -15,7 +15,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Row:
-    """One arm on one set at one epsilon, over seeds."""
+    """Figures of one arm on one set at one epsilon, over seeds."""
 
     name: str
     arm: str
@@ -33,7 +33,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """What the study's own arm is better than the head alone at the same epsilon, the same seed and the same rows."""
+    """The paired difference between the study's own arm and the head alone: same epsilon, seeds and rows."""
 
     name: str
     epsilon: float
@@ -46,12 +46,12 @@ class Gain:
     seeds: int
 
 
-def rows(found: Mapping[Case, Result]) -> list[Row]:
-    """One row for each set, epsilon and arm."""
+def rows(results: Mapping[Case, Result]) -> list[Row]:
+    """Return one row for each set, epsilon and arm."""
     grouped: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
     titles: dict[str, str] = {}
     metrics: dict[str, str] = {}
-    for case, result in found.items():
+    for case, result in results.items():
         metrics[case.name] = result.final.metric
         for name, arm in result.arms.items():
             key = "single-site" if name.startswith("single-site") else name
@@ -74,10 +74,10 @@ def rows(found: Mapping[Case, Result]) -> list[Row]:
     ]
 
 
-def gains(found: Mapping[Case, Result]) -> list[Gain]:
-    """The paired difference by set and epsilon; the last ones are those without privacy."""
+def gains(results: Mapping[Case, Result]) -> list[Gain]:
+    """Return the paired differences by set and epsilon, those without privacy last."""
     pairs: dict[tuple[str, float], list[float]] = {}
-    for case, result in found.items():
+    for case, result in results.items():
         for ours, head, epsilon in (
             ("federated", "head-federated", case.epsilon),
             ("without-privacy", "head-without-privacy", math.inf),
@@ -90,7 +90,7 @@ def gains(found: Mapping[Case, Result]) -> list[Gain]:
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean, and the ends of Student's interval."""
+    """Return the mean, and the ends of Student's interval."""
     mean = statistics.mean(values)
     if len(values) < 2:
         return mean, math.nan, math.nan

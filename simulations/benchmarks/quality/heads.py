@@ -1,4 +1,4 @@
-"""How fast a private head should learn: every fixed rate beside the one that a plan suggests, on texts of two kinds.
+"""Compare learning rates of a private head: every fixed one beside the one that a plan suggests, on two kinds of text.
 
 The data sets are for this choice alone; nothing else is measured on them. Rates of one row share batches and noise.
 """
@@ -38,7 +38,7 @@ CACHE_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Classes:
-    """A table, and how many classes are made of its labels: all of them, or two halves."""
+    """A table and its classes: every label is one, or half of the labels each."""
 
     name: str
     table: Path
@@ -54,7 +54,7 @@ TABLES = (
 
 @dataclass(frozen=True)
 class Choice:
-    """One study, or the mean over all; accuracies are means over seeds."""
+    """Accuracies of one study, or of the mean over all; each is a mean over seeds."""
 
     name: str
     lost_by_plan: float
@@ -74,29 +74,29 @@ class Choice:
 
 
 def rows() -> Iterator[Choice]:
-    """Every study, then the mean over all of them.
+    """Measure every study, then the mean over all of them.
 
     Raises:
         SettingsError: a table was not fetched.
     """
-    found: list[Choice] = []
+    choices: list[Choice] = []
     with tempfile.TemporaryDirectory() as cache:
         for classes in TABLES:
             labels, cells = read(classes)
             federation = Federation(study_of(labels, EPSILONS[0]), cells, Path(cache))
             for sizes in SITES:
                 for epsilon in EPSILONS:
-                    found.append(chosen(classes.name, federation, study_of(labels, epsilon), sizes))
-                    yield found[-1]
+                    choices.append(chosen(classes.name, federation, study_of(labels, epsilon), sizes))
+                    yield choices[-1]
     yield Choice(
         "mean",
-        lost_by_plan=statistics.mean(choice.lost_by_plan for choice in found),
-        lost_by_default=statistics.mean(choice.lost_by_default for choice in found),
+        lost_by_plan=statistics.mean(choice.lost_by_plan for choice in choices),
+        lost_by_default=statistics.mean(choice.lost_by_default for choice in choices),
     )
 
 
 def read(classes: Classes) -> tuple[list[str], dict[str, list[str]]]:
-    """Labels, and columns of a table whose rows come in a fixed random order."""
+    """Read labels and columns of a table, its rows in a fixed random order."""
     if not classes.table.exists():
         hint = f"Run: fedvault-sim data fetch {classes.table.stem}"
         raise SettingsError(f"Expected {classes.table}, which is not there.", hint=hint)
@@ -110,7 +110,7 @@ def read(classes: Classes) -> tuple[list[str], dict[str, list[str]]]:
 
 
 def study_of(labels: Sequence[str], epsilon: float) -> Study:
-    """A head alone on features of MiniLM, eight rounds of six steps."""
+    """Declare a study of a head alone on MiniLM's features: eight rounds of six steps."""
     declared = {
         "study": {"name": "benchmark"},
         "model": {"source": "bundled:minilm"},
@@ -142,7 +142,7 @@ class Federation:
         self._truth = torch.tensor([int(held_out.records["target"][i][0]) for i in range(HELD_OUT)])
 
     def accuracies(self, study: Study, sizes: Sequence[int], rates: Sequence[float]) -> list[float]:
-        """Of every rate, the mean over seeds."""
+        """Return each rate's accuracy, the mean over seeds."""
         ends = HELD_OUT + np.cumsum([0, *sizes])
         sites = [self._activations(self._whole.select(np.arange(a, b))) for a, b in pairwise(ends)]
         return [statistics.mean(self._accuracy(study, sites, rate, seed) for seed in SEEDS) for rate in rates]
@@ -179,7 +179,7 @@ class Federation:
 
 
 def chosen(name: str, federation: Federation, study: Study, sizes: Sequence[int]) -> Choice:
-    """The fixed rates and the plan's, on one study."""
+    """Compare the fixed rates with the plan's on one study."""
     declared = {str(place): declared_size(size) for place, size in enumerate(sizes)}
     forecast = forecast_study(study, layout_of(study), declared)
     if forecast.head_start is None:

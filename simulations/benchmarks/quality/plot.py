@@ -1,4 +1,4 @@
-"""The figures as a page that needs no network: one plot for each set, epsilon across, one line for each arm."""
+"""Draw the figures on a page that needs no network: a plot for each set, epsilon across, a line for each arm."""
 
 import math
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from simulations.results.report import UNPROTECTED, document, plot, text
 
 
 def page(rows: Sequence[Row], gains: Sequence[Gain]) -> str:
-    """One self-contained HTML page."""
+    """Return one self-contained HTML page."""
     body = ["<h1>Quality at real sites</h1>"]
     for name in dict.fromkeys(row.name for row in rows):
         mine = [row for row in rows if row.name == name]

@@ -1,4 +1,4 @@
-"""What a set is trained by: its file, and the planner's suggestions, from public numbers.
+"""The recipe of a set: its file, and what the planner suggests from public numbers.
 
 Where sites differ in size, they divide by the mean of what they declare. Where noise is low enough to tell in which
 directions features vary, the head is whitened. Rates and head share depend on epsilon: the more noise, the less head
@@ -20,7 +20,7 @@ WHITENED_REFERENCE = (
 
 
 def as_planned(case: Case) -> Scenario:
-    """The case's scenario, with the planner's typical size, whitening, rates and head share.
+    """Return the case's scenario with the planner's typical size, whitening, rates and head share.
 
     Raises:
         SettingsError: the data set was not fetched.

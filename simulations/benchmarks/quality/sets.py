@@ -33,20 +33,20 @@ class Case:
 
     @property
     def path(self) -> Path:
-        """The scenario's file."""
+        """Return the scenario's file."""
         return FOLDER / f"{self.name}.toml"
 
     @property
     def changes(self) -> list[str]:
-        """What this case changes in it."""
+        """Return what this case changes in its file, as `--set` would."""
         return [f"privacy.epsilon={self.epsilon}", f"simulation.seed={self.seed}", f"simulation.arms={[*self.arms]}"]
 
     def scenario(self) -> Scenario:
-        """The scenario with this case's values."""
+        """Load the scenario with this case's values."""
         return load(self.path, self.changes)
 
     def or_finished(self, root: Path) -> "Case":
-        """This case, or one that has more arms and is finished."""
+        """Return this case, or one that has more arms and is finished."""
         for arms in (_arms(with_references=False), _arms(with_references=True)):
             larger = replace(self, arms=arms)
             if set(self.arms) < set(arms) and (larger.folder(root) / "result.json").exists():
@@ -54,7 +54,7 @@ class Case:
         return self
 
     def folder(self, root: Path) -> Path:
-        """Where the run is kept."""
+        """Return the folder of the run."""
         plain = "" if self.whitening else "-not-whitened"
         return root / self.name / f"seed-{self.seed}" / f"epsilon-{self.epsilon:g}-{len(self.arms)}-arms{plain}"
 
@@ -62,8 +62,9 @@ class Case:
 def cases(
     names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int, *, short: bool, whitening: bool = True
 ) -> list[Case]:
-    """All runs, seed by seed, so that a table of few seeds is there early. Arms without privacy know no epsilon: they
-    are run once per seed, with the largest.
+    """List all runs, seed by seed, so that a table of few seeds is there early.
+
+    Arms without privacy know no epsilon: they are run once per seed, with the largest.
 
     Raises:
         SettingsError: an unknown set.

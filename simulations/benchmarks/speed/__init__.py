@@ -1,1 +1,1 @@
-"""How fast: private steps, rounds, engines and clients, each beside what a user would otherwise run."""
+"""Benchmarks of speed: private steps, rounds, engines and clients, each beside what a user would otherwise run."""

@@ -1,4 +1,4 @@
-"""A hundred small sites train LoRA under epsilon in turn: clients per second, whoever runs them.
+"""Measure clients per second: a hundred small sites train private LoRA on each engine.
 
 Real text, few records each. The bare for-loop and Ray run the very ClientApp of the local engine, which keeps its model
 and its sites' frozen activations in each worker: they differ in what lies around it. Ray then runs plain LoRA WITHOUT
@@ -25,7 +25,7 @@ TURNS, WARM_UP = 5, 3  # until nearly every worker has met every site
 
 
 def scenario_of(clients: int) -> Scenario:
-    """Sentiment at so many sites, about fifteen records each."""
+    """Declare a study of sentiment at so many sites, about fifteen records each."""
     declared = {
         "study": {"name": "benchmark"},
         "model": {"source": "bundled:minilm"},
@@ -44,23 +44,23 @@ def scenario_of(clients: int) -> Scenario:
 
 
 def rows() -> Iterator[Ratio]:
-    """Beside the bare loop times the cores, and beside Flower's Ray engine with two ClientApps."""
+    """Measure beside the bare loop times the cores, and beside Flower's Ray engine with two ClientApps."""
     with tempfile.TemporaryDirectory() as folder:
         yield from compared(scenario_of(CLIENTS), TABLE, Path(folder), turns=TURNS)
 
 
 def compared(scenario: Scenario, source: Path, folder: Path, *, turns: int) -> Iterator[Ratio]:
-    """Clients per second of all comparisons, in a run folder of its own."""
+    """Measure clients per second of all comparisons, in a run folder of their own."""
     work = prepare_run(scenario, source, folder)
-    local, alone = LocalEngine(folder, threads=1), LocalEngine(folder, processes=1, threads=1)
+    local, one = LocalEngine(folder, threads=1), LocalEngine(folder, processes=1, threads=1)
     measure = f"{work.clients} clients train LoRA, private"
     try:
         local.map(worker.build_training_cache, [(ARM, index) for index in range(work.clients)])
 
         def loop() -> float:
             # a core's share of the work, if a loop on each of them did not slow the others
-            (found,) = alone.map(loop_seconds, [(work,)])
-            return float(found) / local.processes
+            (seconds,) = one.map(loop_seconds, [(work,)])
+            return float(seconds) / local.processes
 
         pairs = beside(local, work, loop, turns=turns, warm_up=WARM_UP)
         peer = f"bare for-loop x {local.processes} cores"
@@ -72,11 +72,11 @@ def compared(scenario: Scenario, source: Path, folder: Path, *, turns: int) -> I
         yield ratio_of(measure, peer, _rates(pairs, work), unit="clients/s", aim="at least 1.6")
     finally:
         local.close()
-        alone.close()
+        one.close()
 
 
 def prepare_run(scenario: Scenario, source: Path, folder: Path) -> Work:
-    """Sites on disk, the arm that trains on them, and the work that this is."""
+    """Prepare sites and the arm that trains on them; return the work that they make."""
     prepared, study = prepare(scenario, source, folder / "prepared"), scenario.as_study()
     indices = tuple(site.index for site in prepared.sites)
     write_arm(Arm(ARM, ARM, study, indices, True, scenario.simulation.seed), folder)

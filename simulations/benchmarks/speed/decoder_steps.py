@@ -49,7 +49,7 @@ class Work:
     """Of matrix products; weights are float32 either way."""
 
     def autocast(self) -> torch.autocast:
-        """What a peer runs its model in."""
+        """Return the context of precision in which a peer runs its model."""
         return torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
@@ -68,13 +68,13 @@ def write_decoder(folder: Path, shape: dict[str, Any]) -> None:
 
 
 def step_of(way: Way, work: Work) -> Step:
-    """One of the three ways, ready to run."""
+    """Make one of the three ways ready to run."""
     ready = {"private": _private, "plain": _plain, "opacus": _opacus}[way](work)
     return Step(until_done(ready.run), ready.trains)
 
 
 def peak_of(way: Way, work: Work) -> float:
-    """The most memory that this way took, in bytes: of the GPU, or of this process, which should be a fresh one."""
+    """Return the most memory that a way took, in bytes: of the GPU, or of this process, which should be a fresh one."""
     logging.disable_progress_bar()
     step = step_of(way, work)
     for _ in range(WARM_UP):
@@ -83,7 +83,7 @@ def peak_of(way: Way, work: Work) -> float:
 
 
 def study_of(work: Work) -> Study:
-    """LoRA on query and value of all layers, by default settings."""
+    """Declare a study of LoRA on query and value of all layers, by default settings."""
     declared = {
         "study": {"name": "benchmark"},
         "model": {"source": str(work.model)},
@@ -159,7 +159,7 @@ def _opacus(work: Work) -> Step:
 
 
 def _peft_model(work: Work) -> Any:
-    """What a user of PEFT would build, with A fixed as in the study."""
+    """Build the model that a user of PEFT would, with A fixed as in the study."""
     rank = study_of(work).adapter.rank
     base = AutoModelForCausalLM.from_pretrained(work.model, local_files_only=True, dtype=torch.float32)
     config = LoraConfig(

@@ -1,4 +1,4 @@
-"""Private steps on decoders of base size and of a billion weights, which are random; on a GPU if there is one.
+"""Measure private steps of decoders, of base size and of a billion random weights; on a GPU if there is one.
 
 Beside a plain PEFT step and beside Opacus' own engine: records per second, and peak memory of each in a process of its
 own, of the GPU if there is one. A GPU does both kinds of matrix products: of single precision, and of half.
@@ -54,7 +54,7 @@ BILLION = Size(
 
 
 def rows() -> Iterator[Ratio]:
-    """Both sizes beside both peers."""
+    """Measure both sizes beside both peers."""
     device = device_for("auto").type
     for size in (BASE, BILLION):
         with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def rows() -> Iterator[Ratio]:
 
 
 def compared(name: str, work: Work, *, turns: int) -> Iterator[Ratio]:
-    """One decoder; two models at a time are in memory.
+    """Measure one decoder; two models at a time are in memory.
 
     Raises:
         RuntimeError: the ways do not train the same tensors.

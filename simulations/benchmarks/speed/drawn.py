@@ -12,7 +12,7 @@ Batches = list[NDArray[np.int64]]
 
 
 def draw(records: int, *, steps: int, sampling_rate: float) -> Batches:
-    """One Poisson batch per step."""
+    """Draw one Poisson batch per step."""
     streams = (KeyStream(os.urandom(KEY_BYTES)) for _ in range(steps))
     return [stream.poisson_batch(records, sampling_rate) for stream in streams]
 
@@ -24,7 +24,7 @@ class Drawn:
         self._left = iter(batches)
 
     def step(self) -> StepRandomness:
-        """The next batch, and noise under a key of its own."""
+        """Return the next batch, and noise under a key of its own."""
         return _Step(next(self._left))
 
 
@@ -33,14 +33,14 @@ class _Step:
         self._batch, self._stream = batch, KeyStream(os.urandom(KEY_BYTES))
 
     def poisson_batch(self, count: int, sampling_rate: float) -> NDArray[np.int64]:
-        """What was drawn."""
+        """Return the batch that was drawn."""
         del count, sampling_rate
         return self._batch
 
     def gaussian(self, count: int) -> NDArray[np.float64]:
-        """Fresh noise."""
+        """Draw fresh noise."""
         return self._stream.gaussian(count)
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
-        """Fresh numbers to round with."""
+        """Draw fresh numbers to round with."""
         return self._stream.uniforms(count)

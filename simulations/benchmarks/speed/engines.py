@@ -1,4 +1,4 @@
-"""What an engine costs: many clients with a trivial task, beside the same ClientApp in a for-loop and on Flower's Ray.
+"""Measure what an engine costs: many clients with a trivial task, beside a for-loop and beside Flower's Ray engine.
 
 The same coordinator drives both engines, which spares Ray the longer pauses of Flower's own loop. A round of one engine
 is followed by one of the other, in one process, so that both meet the same machine.
@@ -42,7 +42,7 @@ class Work:
 
 
 def rows() -> Iterator[Ratio]:
-    """Seconds per round of the local engine beside a for-loop and beside Flower's Ray engine."""
+    """Measure seconds per round of the local engine beside a for-loop and beside Flower's Ray engine."""
     work = Work(TRIVIAL, CLIENTS, np.zeros(LENGTH, np.float32))
     with tempfile.TemporaryDirectory() as folder:
         local = LocalEngine(Path(folder), app=TRIVIAL)
@@ -58,34 +58,34 @@ def rows() -> Iterator[Ratio]:
 def beside_ray(
     local: LocalEngine, work: Work, folder: Path, *, turns: int, warm_up: int = 1, app: str | None = None
 ) -> Pairs:
-    """Seconds of rounds (local engine, Flower's Ray engine), which may run another ClientApp."""
+    """Return seconds of rounds by (local engine, Flower's Ray engine), which may run another ClientApp."""
     from simulations.engines.ray import RayEngine
 
     grid, engine = local.grid([1] * work.clients), RayEngine(folder, app=app or work.app)
     try:
-        found = beside(engine, work, lambda: round_seconds(grid, work), turns=turns, warm_up=warm_up)
+        pairs = beside(engine, work, lambda: round_seconds(grid, work), turns=turns, warm_up=warm_up)
     finally:
         engine.close()
-    return [(ours, rays) for rays, ours in found]
+    return [(ours, rays) for rays, ours in pairs]
 
 
 def beside(engine: Engine, work: Work, other: Callable[[], float], *, turns: int, warm_up: int = 1) -> Pairs:
-    """Seconds of an engine's rounds, and what the other way takes between them; the first ones start workers."""
-    found: list[tuple[float, float]] = []
+    """Return seconds of an engine's rounds, and what the other way takes between them; the first ones start workers."""
+    pairs: list[tuple[float, float]] = []
     server_app = ServerApp()
 
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
         for _ in range(warm_up + turns):
-            found.append((round_seconds(grid, work), other()))
+            pairs.append((round_seconds(grid, work), other()))
 
     engine.serve(server_app, [1] * work.clients)
-    return found[warm_up:]
+    return pairs[warm_up:]
 
 
 def round_seconds(grid: Grid, work: Work) -> float:
-    """One round with everything that the server does in it.
+    """Measure one round with everything that the server does in it.
 
     Raises:
         RuntimeError: not every client's update came.
@@ -106,7 +106,7 @@ def round_seconds(grid: Grid, work: Work) -> float:
 
 
 def loop_seconds(work: Work) -> float:
-    """The same clients in a for-loop, in this process."""
+    """Measure the work's clients in a for-loop, in this process."""
     app = importlib.import_module(work.app).app
     content = encode_task(TrainTask(work.study_sha256, work.study_run, 1, work.initial))
     started = time.perf_counter()

@@ -20,7 +20,7 @@ CACHE_BYTES = 2**30
 
 
 def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Path) -> PrivateTrainer:
-    """A trainer whose frozen layers have been run on every record, once."""
+    """Open a trainer, whose frozen layers run once on every record."""
     device = next(model.parameters()).device
     activations = open_activations(model, records, device, folder=cache, limit_bytes=CACHE_BYTES)
     return PrivateTrainer(
@@ -34,13 +34,13 @@ def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Pat
 
 
 def train_once(trainer: PrivateTrainer, batches: Sequence[NDArray[np.int64]]) -> None:
-    """One round over these batches, from the adapter as it is."""
+    """Train one round over these batches, from the adapter as it is."""
     received = trainer.model.packed()
     trainer.train_round(received, factors=[1.0] * len(batches), randomness=Drawn(batches))
 
 
 def first_round(study: Study, records: Path, batches: Sequence[NDArray[np.int64]]) -> Shapes:
-    """Everything from loading the base model on; returns what was trained."""
+    """Do everything from loading the base model to the end of a round; return the update."""
     with tempfile.TemporaryDirectory() as cache:
         trainer = open_trainer(study, build(study), load(records), Path(cache))
         train_once(trainer, batches)

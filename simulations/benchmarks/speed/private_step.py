@@ -1,4 +1,4 @@
-"""A private step beside a plain LoRA step: the same tensors trained on the same micro-batch of MiniLM.
+"""Measure a private step beside a plain LoRA step: the same tensors, the same micro-batch of MiniLM.
 
 On a GPU if there is one.
 """
@@ -27,7 +27,7 @@ RECORDS, TOKENS, RANK, TURNS = 32, 64, 8, 41
 
 
 def rows() -> Iterator[Ratio]:
-    """LoRA on all layers; on the top two; and on the top two with the frozen activations kept."""
+    """Measure LoRA on all layers, on the top two, and on the top two with frozen activations kept."""
     peer = "plain LoRA step"
     yield _compared("private step, LoRA on all layers", peer, layers="all", cached=False)
     yield _compared("private step, last:2", peer, layers="last:2", cached=False)

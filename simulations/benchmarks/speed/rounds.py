@@ -1,4 +1,4 @@
-"""Seconds of a round that are not training: four real nodes over TLS, beside stock Flower's nodes over plain HTTP.
+"""Measure seconds of a round that are not training: four real nodes over TLS, beside stock Flower over plain HTTP.
 
 Both put LoRA on the same layer of MiniLM and train on the same rows with the same steps and expected batch; Flower's
 own app trains without privacy, A as well as B, and its nodes run in their default mode. From each round's wall time the
@@ -66,7 +66,7 @@ threads = 1
 
 
 def rows() -> Iterator[Ratio]:
-    """Ours beside stock Flower, turn by turn."""
+    """Measure ours beside stock Flower, turn by turn."""
     with tempfile.TemporaryDirectory(prefix="fedvault-e2e-") as scratch:
         folder = Path(scratch)
         tables = _tables(folder)
@@ -90,11 +90,10 @@ def rows() -> Iterator[Ratio]:
 
 def _tables(folder: Path) -> dict[str, str]:
     table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
-    found = {}
-    for site in SITES:
-        found[site] = table[table["site"] == site].head(ROWS).to_csv(index=False)
-        (folder / f"{site}.csv").write_text(found[site])
-    return found
+    by_site = {site: table[table["site"] == site].head(ROWS).to_csv(index=False) for site in SITES}
+    for site, text in by_site.items():
+        (folder / f"{site}.csv").write_text(text)
+    return by_site
 
 
 def _start_ours(federation: Federation, tables: dict[str, str]) -> None:
@@ -118,30 +117,30 @@ def _our_overheads(federation: Federation, study: Path) -> list[float]:
     with Store(Home(federation.home).database()) as store:
         rounds = [event for event in store.events(run) if event.kind == "round"]
     ended = [datetime.fromisoformat(event.time).timestamp() for event in rounds]
-    found = []
+    overheads = []
     for (before, after), event in zip(pairwise(ended), rounds[1:], strict=True):
         if len(event.body["accepted"]) != len(SITES):
             raise RuntimeError(f"Expected all nodes in round {event.body['round']}, got {event.body['accepted']}.")
         slowest = max(_train_seconds(federation, site, run, event.body["round"]) for site in SITES)
-        found.append(after - before - slowest)
-    return found
+        overheads.append(after - before - slowest)
+    return overheads
 
 
 def _train_seconds(federation: Federation, site: str, run: str, number: int) -> float:
     path = federation.folder / site / "node" / "metrics.jsonl"
 
-    def told() -> float:
+    def measured_s() -> float:
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         return max(
             (line["train_seconds"] for line in lines if (line["run"], line["round"]) == (run, number)), default=0
         )
 
-    return wait_until(told, f"{site} has measured round {number}")
+    return wait_until(measured_s, f"{site} has measured round {number}")
 
 
 @contextmanager
 def _stock(folder: Path, tables: dict[str, str]) -> Iterator[None]:
-    """Flower's own SuperLink and SuperNodes, as its documentation starts them."""
+    """Run Flower's own SuperLink and SuperNodes, as its documentation starts them."""
     folder.mkdir()
     address, scripts = f"127.0.0.1:{free_port()}", Path(sys.executable).parent
     (folder / "config.toml").write_text(
@@ -180,11 +179,11 @@ def _stock_overheads(folder: Path, report: Path) -> list[float]:
         raise RuntimeError(f"Expected Flower to take the app, got:\n{done.stdout}{done.stderr}")
 
     def lines() -> list[dict[str, float]]:
-        found = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
-        return found if len(found) == STOCK_ROUNDS else []
+        rounds = [json.loads(line) for line in report.read_text().splitlines()] if report.exists() else []
+        return rounds if len(rounds) == STOCK_ROUNDS else []
 
-    found = wait_until(lines, "stock Flower is done", timeout_s=TIMEOUT_S)
-    return [after["ended"] - before["ended"] - after["train_seconds"] for before, after in pairwise(found)]
+    rounds = wait_until(lines, "stock Flower is done", timeout_s=TIMEOUT_S)
+    return [after["ended"] - before["ended"] - after["train_seconds"] for before, after in pairwise(rounds)]
 
 
 def _environment(folder: Path) -> dict[str, str]:

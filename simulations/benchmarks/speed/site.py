@@ -1,4 +1,4 @@
-"""One real site for training benchmarks: records of the VADER ground truth, and a study over them."""
+"""A real site for training benchmarks: records of the VADER ground truth, and a study over them."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ RECORDS, STEPS, SAMPLING_RATE = 1000, 10, 0.1  # one epoch: a round of the defau
 
 
 def study_of(layers: str, *, max_length: int = SHORT) -> Study:
-    """Sentiment under epsilon 3 with LoRA on these layers of MiniLM; at the default length 5 in 1,000 texts are cut."""
+    """Declare sentiment under epsilon 3, LoRA on these layers of MiniLM; the default length cuts 5 in 1,000 texts."""
     declared = {
         "study": {"name": "benchmark"},
         "model": {"source": "bundled:minilm"},
@@ -29,7 +29,7 @@ def study_of(layers: str, *, max_length: int = SHORT) -> Study:
 
 
 def site_records(study: Study, count: int = RECORDS) -> Records:
-    """The first records of the site, tokenised."""
+    """Return the first records of the site, tokenised."""
     table = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
     rows = table[table["site"] == SITE].head(count)
     kind = task_kind(study.task)

@@ -1,4 +1,4 @@
-"""Records per second of a whole private round on real text, beside Opacus' own recipe on the same records.
+"""Measure records per second of a whole private round on real text, beside Opacus' own recipe on those records.
 
 Both train the same tensors of MiniLM with the same noise and sampling rate, one epoch of the site in ten noisy steps.
 Ours is what a node runs: records padded with others of their length, and frozen layers run once per record and study.
@@ -32,7 +32,7 @@ AIMS = {"all": "at least 2", "last:2": "at least 6"}
 
 
 def rows() -> Iterator[Ratio]:
-    """All layers; the top two, in later rounds and in the first one; for texts of either length."""
+    """Measure all layers, and the top two in the first round and in later ones, for texts of either length."""
     for layers, turns in TURNS.items():
         for max_length in (SHORT, 128):
             study = study_of(layers, max_length=max_length)
@@ -40,7 +40,7 @@ def rows() -> Iterator[Ratio]:
 
 
 def compared(study: Study, records: Records, *, turns: int) -> Iterator[Ratio]:
-    """Both ways of training on these records, turn by turn.
+    """Measure both ways of training on these records, turn by turn.
 
     Raises:
         RuntimeError: they do not train the same tensors, or not with the same sigma, q and steps.
@@ -64,14 +64,14 @@ def compared(study: Study, records: Records, *, turns: int) -> Iterator[Ratio]:
 
 
 class PrivateRounds:
-    """What a node trains, and the records per second of its rounds."""
+    """Trains as a node does, and gives the records per second of its rounds."""
 
     def __init__(self, study: Study, records: Records) -> None:
         self._study, self._records, self.model = study, records, build(study).to(device_for("auto"))
         self._trainer: PrivateTrainer | None = None
 
     def first(self) -> float:
-        """A round that runs the frozen layers on every record of the site before it trains."""
+        """Train a round that runs the frozen layers on every record of the site first."""
         batches, started = self._draw(), time.perf_counter()
         with tempfile.TemporaryDirectory() as cache:  # what is open stays readable without its name
             self._trainer = open_trainer(self._study, self.model, self._records, Path(cache))
@@ -79,7 +79,7 @@ class PrivateRounds:
         return sum(map(len, batches)) / (time.perf_counter() - started)
 
     def later(self) -> float:
-        """A round that finds what they made."""
+        """Train a round whose frozen activations are there already."""
         batches, trainer = self._draw(), self._trainer
         if trainer is None:
             raise RuntimeError("Expected a first round before a later one.")

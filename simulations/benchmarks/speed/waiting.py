@@ -1,4 +1,4 @@
-"""Work on a GPU goes on after the call that began it has returned; to be timed, it has to be waited for."""
+"""Wait for work on a GPU, which continues after the call that began it has returned."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 
 
 def until_done(work: Callable[[], None]) -> Callable[[], None]:
-    """The same work, returning when a GPU is done with it, if there is one."""
+    """Wrap work so that it returns when a GPU, if there is one, is done with it."""
 
     def run() -> None:
         work()

@@ -1,1 +1,1 @@
-"""What a user would run instead: plain PEFT, Opacus' recipe, plain LoRA on Ray; `flower` is for stock Flower."""
+"""Peers, written as their own users write them: plain PEFT, Opacus' recipe, plain LoRA on Ray, stock Flower."""

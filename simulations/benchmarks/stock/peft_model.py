@@ -1,4 +1,4 @@
-"""The model that a user of PEFT would build and train, with the very tensors trained that a study trains.
+"""The model that a user of PEFT would build, in which the very tensors are trained that a study trains.
 
 It imports nothing of FedVault: what a plain loop takes is measured beside it.
 """
@@ -20,7 +20,7 @@ Shapes = list[tuple[int, ...]]
 
 
 def peft_model(folder: Path, *, labels: int, layers: str, rank: int) -> Any:
-    """A sequence classifier with LoRA on query and value; A is fixed and dropout is off, as in FedVault's default."""
+    """Build a sequence classifier with LoRA on query and value; A is fixed and dropout off, as FedVault's default."""
     logging.set_verbosity_error()  # the head is new, and says so at length
     model = AutoModelForSequenceClassification.from_pretrained(
         folder,
@@ -50,17 +50,17 @@ def peft_model(folder: Path, *, labels: int, layers: str, rank: int) -> Any:
 
 
 def trained(model: Any) -> list[torch.nn.Parameter]:
-    """What is trained."""
+    """Return the parameters that are trained."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
 def shapes_of(model: Any) -> Shapes:
-    """Shapes of all trained tensors, in a canonical order."""
+    """Return the shapes of all trained tensors, in a canonical order."""
     return sorted(tuple(parameter.shape) for parameter in trained(model))
 
 
 def refuse_other_tensors(ours: Shapes, theirs: Shapes) -> None:
-    """A comparison is one only if both train the same.
+    """Refuse to compare two models that do not train the same tensors.
 
     Raises:
         RuntimeError: they do not.
@@ -70,7 +70,7 @@ def refuse_other_tensors(ours: Shapes, theirs: Shapes) -> None:
 
 
 def plain_round(folder: Path, prepared: Path, labels: int, layers: str, rank: int) -> Shapes:
-    """Train one round WITHOUT PRIVACY on micro-batches that were cut elsewhere; returns what was trained.
+    """Train one round WITHOUT PRIVACY on micro-batches that were cut elsewhere; return the trained tensors.
 
     Args:
         folder: of the base model.
@@ -95,7 +95,7 @@ def plain_round(folder: Path, prepared: Path, labels: int, layers: str, rank: in
 
 
 def padded(rows: Sequence[Tensor], length: int | None = None) -> tuple[Tensor, Tensor]:
-    """Token ids and attention mask (records, length), padded to the longest record or to a length."""
+    """Return token ids and attention mask (records, length), padded to the longest record or to a length."""
     longest = length or max(len(row) for row in rows)
     ids, mask = torch.zeros(len(rows), longest, dtype=torch.long), torch.zeros(len(rows), longest, dtype=torch.long)
     for number, row in enumerate(rows):

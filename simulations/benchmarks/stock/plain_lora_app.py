@@ -23,10 +23,10 @@ from shared.records.ragged import Records, load
 from shared.study.declaration import Study
 from shared.study.tasks import SequenceClassification
 from simulations.benchmarks.stock.peft_model import padded, peft_model, trained
-from simulations.engines.partition_query import tells_partition
+from simulations.engines.partition_query import with_partition_query
 from simulations.engines.worker import RUN_FOLDER
 from simulations.experiment.arms import read_arm
-from simulations.experiment.prepare import reopen
+from simulations.experiment.sites import reopen
 
 
 class PlainSite:
@@ -36,7 +36,7 @@ class PlainSite:
         self._study, self._model, self._records = study, model, records
 
     def train(self, task: TrainTask) -> TrainReply:
-        """As many plain steps as a round of the study has."""
+        """Take as many plain steps as a round of the study has."""
         study, parameters = self._study, trained(self._model)
         received = torch.from_numpy(task.adapter.copy())
         vector_to_parameters(received.clone(), parameters)  # they become views of what they are given
@@ -85,4 +85,4 @@ def _folder() -> Path:
     return Path(os.environ[RUN_FOLDER])
 
 
-app = tells_partition(build_client_app(_open))
+app = with_partition_query(build_client_app(_open))

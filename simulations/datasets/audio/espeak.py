@@ -18,7 +18,7 @@ CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 class Utterance(NamedTuple):
-    """What is said, and how."""
+    """A text, and how it is spoken."""
 
     text: str
     voice: str
@@ -49,7 +49,7 @@ class Synthesiser:
         self._library.espeak_SetSynthCallback(self._callback)
 
     def say(self, utterance: Utterance) -> NDArray[np.int16]:
-        """Waveform of an utterance, at `sample_rate`.
+        """Return the waveform of an utterance, at `sample_rate`.
 
         Raises:
             DataError: no such voice.

@@ -63,7 +63,7 @@ def transcripts(content: str) -> dict[str, str]:
 
 
 def topic(name: str) -> str:
-    """What a prompt is about, by its file's name: the folder, or what stands before the first hyphen."""
+    """Return a prompt's topic by its file's name: the folder, or the part before the first hyphen."""
     head, slash, _ = name.partition("/")
     return head if slash else TOPICS.get(name.partition("-")[0], "general")
 

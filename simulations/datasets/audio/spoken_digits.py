@@ -85,8 +85,8 @@ def _recording(folder: Path, synthesiser: Synthesiser, name: str, word: str, tak
 def in_a_room(spoken: NDArray[np.float64], generator: np.random.Generator) -> NDArray[np.float64]:
     """Vary loudness, put silence before, and noise behind what is said."""
     silence = np.zeros(int(generator.uniform(0, LEAD_S) * SAMPLE_RATE))
-    loud = spoken * (generator.uniform(*LOUDNESS) / max(float(np.abs(spoken).max(initial=0)), 1.0))
-    power = float(np.sqrt(np.mean(loud**2))) if len(loud) else 0.0
+    scaled = spoken * (generator.uniform(*LOUDNESS) / max(float(np.abs(spoken).max(initial=0)), 1.0))
+    power = float(np.sqrt(np.mean(scaled**2))) if len(scaled) else 0.0
     noise = power / 10 ** (generator.uniform(*SIGNAL_TO_NOISE_DB) / 20)
-    heard = np.concatenate([silence, loud])
-    return heard + noise * generator.standard_normal(len(heard))
+    recording = np.concatenate([silence, scaled])
+    return recording + noise * generator.standard_normal(len(recording))

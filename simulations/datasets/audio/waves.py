@@ -1,4 +1,4 @@
-"""Mono 16-bit WAV files at 16 kHz, the rate that speech models hear at."""
+"""Mono 16-bit WAV files at 16 kHz, the rate that speech models take."""
 
 import io
 import wave
@@ -23,7 +23,7 @@ def resampled(samples: NDArray[np.int16], sample_rate: int) -> NDArray[np.float6
 
 
 def write_wave(path: Path, samples: NDArray[np.float64]) -> None:
-    """Write a waveform at 16 kHz; what is too loud is cut off."""
+    """Write a waveform at 16 kHz; values beyond 16 bits are cut off."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, SAMPLE_RATE, 0, "NONE", "not compressed"))
@@ -31,7 +31,7 @@ def write_wave(path: Path, samples: NDArray[np.float64]) -> None:
 
 
 def read_wave(content: bytes) -> tuple[NDArray[np.int16], int]:
-    """Read a mono 16-bit WAV file; samples and sample rate.
+    """Read a mono 16-bit WAV file; return samples and sample rate.
 
     Raises:
         DataError: it is something else.

@@ -30,9 +30,9 @@ def build_digits(folder: Path) -> None:
     """Write digits.parquet: image (PNG bytes, 8 by 8), label. Needs no download."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = np.rint(found.images * (255 / DIGITS_LARGEST)).astype(np.uint8)
-    write_images(folder / "digits.parquet", pixels, [str(label) for label in found.target], DIGITS_NOTE)
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / DIGITS_LARGEST)).astype(np.uint8)
+    write_images(folder / "digits.parquet", pixels, [str(label) for label in digits.target], DIGITS_NOTE)
 
 
 def build_mnist(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Masks for scikit-learn's handwritten digits: which digit a pixel's ink belongs to. Made here, not drawn by people."""
+"""Masks for scikit-learn's handwritten digits: the digit that each inked pixel belongs to. Computed, not hand-drawn."""
 
 from pathlib import Path
 
@@ -21,9 +21,9 @@ def build(folder: Path) -> None:
     """Write digit-masks.parquet: image and mask (PNG bytes, 8 by 8). Needs no download."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
-    pixels = np.rint(found.images * (255 / DIGITS_LARGEST)).astype(np.uint8)
-    masks = np.where(found.images >= INK, found.target[:, None, None] + 1, 0).astype(np.uint8)
+    digits = load_digits()
+    pixels = np.rint(digits.images * (255 / DIGITS_LARGEST)).astype(np.uint8)
+    masks = np.where(digits.images >= INK, digits.target[:, None, None] + 1, 0).astype(np.uint8)
     table = pd.DataFrame({"image": [png(image) for image in pixels], "mask": [png(mask) for mask in masks]})
     table.to_parquet(folder / "digit-masks.parquet", index=False)
     (folder / "SOURCE.md").write_text(MASKS_NOTE + DIGITS_NOTE)

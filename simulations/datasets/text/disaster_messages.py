@@ -63,13 +63,13 @@ def extract(archive: Path) -> pd.DataFrame:
             connection.close()
     except (KeyError, tarfile.TarError, sqlite3.Error) as error:
         raise DataError(f"Expected the messages in {archive.name}, got another archive.", hint=str(error)) from None
-    kept = [(text.strip(), site, flags) for text, site, *flags in rows if text and text.strip()]
-    topics = [[topic for topic, flag in zip(TOPICS, flags, strict=True) if int(flag)] for *_, flags in kept]
+    messages = [(text.strip(), site, flags) for text, site, *flags in rows if text and text.strip()]
+    topics = [[topic for topic, flag in zip(TOPICS, flags, strict=True) if int(flag)] for *_, flags in messages]
     return pd.DataFrame(
         {
-            "text": [text for text, *_ in kept],
+            "text": [text for text, *_ in messages],
             "label": ["aid" if "aid" in named else "other" for named in topics],
             "topics": ["|".join(named) for named in topics],
-            "site": [site for _, site, _ in kept],
+            "site": [site for _, site, _ in messages],
         }
     )

@@ -35,5 +35,5 @@ def extract(content: bytes) -> pd.DataFrame:
     if not {"text", "label", "source"} <= set(table.columns) or not set(table["label"]) <= set(LABELS):
         raise DataError(f"Expected columns text, label, source with labels 0 and 1, got {list(table.columns)}.")
     texts = table["text"].str.replace(r"(\s*<br />\s*)+", " ", regex=True).str.strip()
-    found = pd.DataFrame({"text": texts, "label": table["label"].map(LABELS), "site": table["source"]})
-    return found[found["text"] != ""].reset_index(drop=True)
+    reviews = pd.DataFrame({"text": texts, "label": table["label"].map(LABELS), "site": table["source"]})
+    return reviews[reviews["text"] != ""].reset_index(drop=True)

@@ -47,5 +47,5 @@ def read_tagged(content: str) -> pd.DataFrame:
 
 
 def kinds_of(tags: str) -> str:
-    """The kinds that a tweet's tags name, sorted."""
+    """Return the kinds that a tweet's tags name, sorted."""
     return "|".join(sorted({tag.partition("-")[2] for tag in tags.split() if tag.startswith("B-")}))

@@ -50,7 +50,7 @@ def build_tasks(folder: Path) -> None:
 
 
 def questions_of(tagged: pd.DataFrame) -> pd.DataFrame:
-    """A question for each kind of entity in a tweet; columns question, context, answer, kind."""
+    """Ask for each kind of entity in a tweet; columns question, context, answer, kind."""
     rows = []
     for tokens, tags in zip(tagged.tokens, tagged.tags, strict=True):
         for kind, answers in entities_of(tokens, tags).items():
@@ -61,23 +61,23 @@ def questions_of(tagged: pd.DataFrame) -> pd.DataFrame:
 
 
 def entities_of(tokens: str, tags: str) -> dict[str, list[tuple[str, int]]]:
-    """The entities of a tweet by kind: each one's words, and the character at which it begins."""
-    found: dict[str, list[tuple[str, int]]] = {}
+    """Return the entities of a tweet by kind: each one's words, and the character at which it begins."""
+    by_kind: dict[str, list[tuple[str, int]]] = {}
     start, inside = 0, ""
     for word, tag in zip(tokens.split(" "), tags.split(" "), strict=True):
         prefix, _, kind = tag.partition("-")
         if prefix == "I" and kind == inside:
-            words, began = found[kind].pop()
-            found[kind].append((f"{words} {word}", began))
+            words, began = by_kind[kind].pop()
+            by_kind[kind].append((f"{words} {word}", began))
         elif prefix == "B":
-            found.setdefault(kind, []).append((word, start))
+            by_kind.setdefault(kind, []).append((word, start))
         inside = kind if prefix == "B" or kind == inside else ""
         start += len(word) + 1
-    return found
+    return by_kind
 
 
 def tasks_of(moods: pd.DataFrame, tagged: pd.DataFrame) -> pd.DataFrame:
-    """All three tasks in one table; every other tagged tweet is for questions, every third row for the mixed site."""
+    """Put all three tasks in one table; every second tagged tweet asks questions; every third row goes to site `both`."""
     parts = {
         "sentiment": moods,
         "entities": tagged.iloc[::2][["tokens", "tags"]],

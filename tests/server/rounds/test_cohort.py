@@ -18,7 +18,8 @@ from shared.errors import SettingsError
 from shared.protocol.flower_records import decode_task, encode_reply
 from shared.protocol.messages import Status, TrainReply
 from shared.study.declaration import Study
-from simulations.engines.local import LocalGrid, in_process
+from simulations.engines.grid import LocalGrid
+from tests.support.in_process_grid import in_process
 
 NODES, COHORT, ROUNDS, LENGTH = 12, 3, 5, 4
 

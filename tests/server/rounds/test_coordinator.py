@@ -18,8 +18,9 @@ from server.rounds.round import Round
 from shared.errors import RunError, SettingsError
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply
 from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, digest
-from simulations.engines.local import LocalGrid, in_process
+from simulations.engines.grid import LocalGrid
 from simulations.progress import SilentProgress
+from tests.support.in_process_grid import in_process
 
 LENGTH = 3
 Node = Callable[[Message, TrainTask, int], Message]

@@ -5,8 +5,10 @@ import re
 import pytest
 
 from simulations.datasets.fetch import DATA, MODELS
-from simulations.experiment.catalogue import EVIDENCE, SCENARIOS, Entry, catalogue
+from simulations.experiment.catalogue import SCENARIOS, Entry, catalogue
 from simulations.experiment.scenario import load
+
+EVIDENCE = ("real weights, real data", "real data, random weights", "plumbing only")
 
 
 @pytest.mark.parametrize("entry", catalogue(), ids=lambda entry: entry.name)

@@ -9,8 +9,9 @@ import pytest
 
 from shared.errors import DataError
 from shared.records.ragged import load
-from simulations.experiment.prepare import Prepared, prepare, reopen
+from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Prepared, reopen
 
 Scenarios = Callable[..., Scenario]
 

@@ -8,8 +8,8 @@ import pytest
 
 from shared.errors import SettingsError
 from simulations.experiment.arms import changed, trained_arms
-from simulations.experiment.prepare import Site
 from simulations.experiment.scenario import ARMS, Scenario, data_path, load
+from simulations.experiment.sites import Site
 
 STRANGERS = """
 [study]

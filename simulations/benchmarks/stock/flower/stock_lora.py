@@ -26,7 +26,7 @@ RANK = 8
 
 
 def adapted(folder: str) -> Any:
-    """The base model with LoRA on query and value of its last layer, and a head."""
+    """Build the base model with LoRA on query and value of its last layer, and a head."""
     model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=len(LABELS))
     last = model.config.num_hidden_layers - 1
     config = LoraConfig(
@@ -37,7 +37,7 @@ def adapted(folder: str) -> Any:
 
 @client.train()
 def train(message: Message, context: Context) -> Message:
-    """A few plain steps from the received adapter."""
+    """Take a few plain steps from the received adapter."""
     config: Any = message.content["config"]
     model = adapted(str(config["model"]))
     set_peft_model_state_dict(model, message.content.array_records["arrays"].to_torch_state_dict())
@@ -63,7 +63,7 @@ def train(message: Message, context: Context) -> Message:
 
 @server.main()
 def main(grid: Grid, context: Context) -> None:
-    """FedAvg; the end of every round and the slowest node's training go into a file."""
+    """Run FedAvg; write the end of every round and the slowest node's training to a file."""
     settings, report = context.run_config, Path(str(context.run_config["report"]))
 
     def finished(replies: list[RecordDict], _weighted_by: str) -> MetricRecord:

@@ -1,0 +1,122 @@
+"""Trains one arm after the other on an engine, and measures adapters on the sites' held-out records."""
+
+from collections.abc import Callable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from server.app import build_server_app
+from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.update_bounds import norm_bound
+from shared.adapted_model.model import initial_adapter, layout_of
+from shared.errors import RunError
+from shared.protocol.messages import Vector
+from simulations.engines import worker
+from simulations.engines.local import Engine
+from simulations.experiment.arms import Arm, arm_folder
+from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Prepared
+from simulations.progress import Progress
+from simulations.results.result import Quality
+from simulations.results.summary import quality
+
+EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
+
+
+class ArmTraining:
+    """The arms of one run on one engine.
+
+    Args:
+        engine: runs sites and evaluations.
+        scenario: as declared.
+        prepared: its sites.
+        folder: of the run.
+        progress: is told how far each arm is.
+    """
+
+    def __init__(
+        self, engine: Engine, scenario: Scenario, prepared: Prepared, folder: Path, progress: Progress
+    ) -> None:
+        self._engine, self._scenario, self._prepared = engine, scenario, prepared
+        self._folder, self._progress = folder, progress
+
+    def build_caches(self, arms: list[Arm]) -> None:
+        """Compute the frozen activations of sites and of what is evaluated, before anything is timed as training."""
+        sites, cohort = self._prepared.sites, self._scenario.federation.cohort
+        # of many sites, a cohort may never meet most: theirs are computed when they are asked for the first time
+        training = [] if cohort else [site.index for site in sorted(sites, key=lambda site: -site.train)]
+        groups, step = evaluated_together(self._prepared), self._progress.step
+        # the deepest cut is built from the others' activations, so the study's own cache comes first
+        names = [name for name in ("federated", "head-federated") if any(arm.name == name for arm in arms)]
+        self._progress.phase("frozen layers", len(names) * (len(training) + len(groups)))
+        for name in names:
+            self._engine.map(worker.build_training_cache, [(name, index) for index in training], done=step)
+            self._engine.map(worker.build_evaluation_cache, [(name, group) for group in groups], done=step)
+
+    def train(self, arm: Arm) -> State:
+        """Run an arm's rounds that are not done yet; return its final state.
+
+        Raises:
+            RunError: no round aggregated anything.
+        """
+        folder, states = arm_folder(self._folder, arm.name) / "checkpoints", list[State]()
+        app = build_server_app(
+            arm.study,
+            arm.name,
+            folder,
+            initial=initial_adapter(arm.study),
+            on_done=states.append,
+            largest_norm=_norm_bound(arm),
+            evaluate=self._evaluation(arm),
+            observer=self._progress,
+        )
+        latest = Checkpoints(folder).latest(study_sha256=arm.study.sha256, study_run=arm.name)
+        self._progress.arm(arm.title, arm.study.federation.rounds, latest.round if latest else 0)
+        self._engine.serve(app, self._sizes(arm))
+        if not states or not any(record["outcome"] == "aggregated" for record in states[0].records):
+            raise RunError(
+                f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
+                hint=f"See the records in {folder}.",
+            )
+        return states[0]
+
+    def evaluate(self, arm_name: str, adapter: Vector) -> Quality:
+        """Measure an adapter of an arm on all sites' held-out records."""
+        calls = [(arm_name, group, adapter) for group in evaluated_together(self._prepared)]
+        groups: list[list[worker.Seen]] = self._engine.map(worker.evaluate_sites, calls)
+        return quality(self._scenario.as_study(), [*chain.from_iterable(groups)])
+
+    def _evaluation(self, arm: Arm) -> Callable[[int, Vector], dict[str, Any]]:
+        rounds = arm.study.federation.rounds
+        interval = self._scenario.simulation.evaluate_every if arm.name == "federated" else rounds
+
+        def evaluate(number: int, adapter: Vector) -> dict[str, Any]:
+            if number != rounds and (number == 0 or number % interval):
+                return {}
+            return self.evaluate(arm.name, adapter).model_dump()
+
+        return evaluate
+
+    def _sizes(self, arm: Arm) -> list[int]:
+        """Training records of each node of an arm."""
+        by_index = {site.index: site.train for site in self._prepared.sites}
+        sizes = [by_index[index] for index in arm.site_indices]
+        return [sum(sizes)] if arm.pooled else sizes
+
+
+def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
+    """Group sites for evaluation, the largest first and small ones together, so that thousands make few batches."""
+    groups, group, held_out = list[tuple[int, ...]](), list[int](), 0
+    for site in sorted(prepared.sites, key=lambda site: -site.holdout):
+        group, held_out = [*group, site.index], held_out + site.holdout
+        if held_out >= EVALUATED_TOGETHER:
+            groups.append(tuple(group))
+            group, held_out = [], 0
+    return [*groups, tuple(group)] if group else groups
+
+
+def _norm_bound(arm: Arm) -> Callable[[int], float]:
+    if not arm.protected or arm.recipe != "own":  # the bound is that of our own steps
+        return lambda _number: float("inf")
+    layout = layout_of(arm.study)
+    return lambda number: norm_bound(arm.study, number, layout)

@@ -1,0 +1,54 @@
+"""Arms that train nothing: one answer for all, and a head that has learned nothing."""
+
+import math
+import time
+from collections.abc import Callable
+from itertools import islice
+
+import numpy as np
+
+from shared.adapted_model.measured import is_measured
+from shared.adapted_model.model import initial_adapter, layout_of
+from shared.protocol.messages import Vector
+from shared.records.ragged import joined, load
+from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
+from simulations.engines.worker import Seen
+from simulations.experiment.sites import Prepared
+from simulations.results.result import ArmResult, Quality
+from simulations.results.summary import quality, untrained
+
+
+def constant_answer(study: Study, prepared: Prepared) -> ArmResult | None:
+    """Evaluate the best constant answer; None for a task that has none."""
+    train = [load(prepared.train_path(site)) for site in prepared.sites]
+    held_out = [load(prepared.holdout_path(site)) for site in prepared.sites]
+    evidence = task_kind(study.task).constant(train, joined(held_out))
+    if evidence is None:
+        return None
+    rest = iter(evidence)
+    by_site = [
+        Seen(site.name, [*islice(rest, int(part.usable.sum()))])
+        for site, part in zip(prepared.sites, held_out, strict=True)
+    ]
+    title = "majority class" if getattr(study.task, "labels", ()) else "one answer for all"
+    return untrained(title, quality(study, by_site), 0.0)
+
+
+def untrained_head(study: Study, *, seed: int, evaluate: Callable[[Vector], Quality]) -> ArmResult:
+    """Evaluate the base model with a random head, or as it is if the task needs no head.
+
+    Args:
+        study: as declared.
+        seed: of the random head.
+        evaluate: measures an adapter of the study's own arm.
+    """
+    started, generator = time.monotonic(), np.random.default_rng(seed)
+    tensors, start, parts = layout_of(study).tensors, initial_adapter(study), list[Vector]()
+    for name, shape in tensors:
+        size, done = math.prod(shape), sum(len(part) for part in parts)
+        random = name.startswith("head.") and name.endswith("weight") and not is_measured(name)
+        drawn = generator.standard_normal(size).astype(np.float32)
+        parts.append(drawn if random else start[done : done + size])
+    title = "untrained head" if any(name.startswith("head.") for name, _ in tensors) else "base model"
+    return untrained(title, evaluate(np.concatenate(parts)), time.monotonic() - started)

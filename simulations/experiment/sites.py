@@ -1,0 +1,71 @@
+"""Simulated sites that are prepared on disk: how large each one is, and where its records are."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from shared.files import write_atomically
+
+
+@dataclass(frozen=True)
+class Site:
+    """The figures of one simulated organisation."""
+
+    index: int
+    name: str
+    rows: int
+    train: int
+    holdout: int
+    dropped: int
+    unusable: int
+    """Training records that contribute nothing: an unknown label, no text, a missing file."""
+    declared_size: int
+    """What its operator would declare: the units trained on (records, by default), rounded to two digits."""
+    problems: tuple[str, ...] = ()
+    """The first few rows that something is wrong with, and what."""
+    units: int | None = None
+    """Units trained on, where privacy.unit is more than a record."""
+
+    @property
+    def unit_count(self) -> int:
+        """Return how many units are trained on: records, or groups of records."""
+        return self.train if self.units is None else self.units
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The sites of a scenario, with a note on whatever was left out."""
+
+    folder: Path
+    sites: tuple[Site, ...]
+    warnings: tuple[str, ...]
+
+    def train_path(self, site: Site) -> Path:
+        """Return the file of a site's records to train on."""
+        return self.folder / f"{site.index}.train.npz"
+
+    def holdout_path(self, site: Site) -> Path:
+        """Return the file of a site's records that are never trained on."""
+        return self.folder / f"{site.index}.holdout.npz"
+
+
+def save(prepared: Prepared) -> None:
+    """Write which sites there are, beside their records; `reopen` reads it."""
+    plain = [{key: value for key, value in asdict(site).items() if value is not None} for site in prepared.sites]
+    write_atomically(prepared.folder / "sites.json", json.dumps(plain, indent=1).encode())
+    # last: it says that all else is there
+    write_atomically(prepared.folder / "warnings.json", json.dumps(prepared.warnings).encode())
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether a folder holds sites, all of them."""
+    return (folder / "warnings.json").exists()
+
+
+def reopen(folder: Path) -> Prepared:
+    """Read the sites that were saved in a folder."""
+    sites = json.loads((folder / "sites.json").read_text())
+    warnings = json.loads((folder / "warnings.json").read_text())
+    return Prepared(
+        folder, tuple(Site(**site | {"problems": tuple(site["problems"])}) for site in sites), tuple(warnings)
+    )

@@ -1,0 +1,79 @@
+"""A run's folder: claimed by one scenario, resumed after any cut, timed phase by phase."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from shared.errors import SettingsError
+from shared.files import write_atomically
+from simulations.experiment.scenario import Scenario
+
+
+class RunFolder:
+    """Holds everything that a run writes.
+
+    Args:
+        path: of the folder; it is made when it is claimed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.prepared, self.cache = path / "prepared", path / "cache"
+        self.adapter, self.result = path / "adapter", path / "result.json"
+        self._scenario, self._timing = path / "scenario.json", path / "timing.json"
+        self.timing: dict[str, float] = {}
+        """Seconds by phase, over every start of this run."""
+
+    def claim(self, scenario: Scenario, *, resume: bool) -> None:
+        """Begin a run of this scenario here, or continue it.
+
+        Raises:
+            SettingsError: the folder holds a run and `resume` was not asked for, or a run of another scenario.
+        """
+        declared = scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
+        if self._scenario.exists():
+            self._check_same(json.loads(declared), resume=resume)
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._scenario, declared)
+        if self._timing.exists():
+            self.timing = json.loads(self._timing.read_text())
+
+    def release(self) -> None:
+        """Leave the folder free for a corrected scenario; for a run that has trained nothing."""
+        shutil.rmtree(self.prepared)
+        for path in (self._scenario, self._timing):
+            path.unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    @contextmanager
+    def timed(self, phase: str) -> Iterator[None]:
+        """Add the seconds that a phase takes to `timing`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
+            write_atomically(self._timing, json.dumps(self.timing, indent=1).encode())
+
+    def _check_same(self, declared: Any, *, resume: bool) -> None:
+        if not resume:
+            raise SettingsError(f"Expected a new folder, {self.path} holds a run.", hint="--resume, or another --out.")
+        changes = _changes(json.loads(self._scenario.read_bytes()), declared)
+        if changes:
+            raise SettingsError(
+                f"Expected the scenario that {self.path} was started with, got a changed one: {'; '.join(changes)}.",
+                hint="Choose another --out, or undo the change.",
+            )
+
+
+def _changes(before: Any, now: Any, path: str = "") -> list[str]:
+    """Name every key whose value differs, but for the number of workers, which changes no result."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = dict.fromkeys([*before, *now])
+        return [c for key in keys for c in _changes(before.get(key), now.get(key), f"{path}.{key}" if path else key)]
+    return [] if before == now or path == "simulation.processes" else [f"{path} was {before!r} and is {now!r}"]
