@@ -27,7 +27,10 @@ def main(wanted: str, *command: str) -> int:
         sys.exit(f"error: Expected a version of Flower other than the installed {installed}, got FLOWER={wanted}.")
     folder = Path(sys.prefix) / "other-flower" / f"{wanted}-over-{installed}"
     if not (folder / ".complete").exists():
-        _install(wanted, folder)
+        try:
+            _install(wanted, folder)
+        except subprocess.CalledProcessError:
+            sys.exit(f"error: Expected Flower {wanted} from the package index, got pip's error above.")
     environment = os.environ | {"PYTHONPATH": _first_of_path(folder), OVERLAY: str(folder)}
     tested = _checked(wanted, folder, environment)
     print(f"Testing with Flower {tested} laid over the installed {installed}", flush=True)
