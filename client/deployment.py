@@ -1,4 +1,4 @@
-"""Which half of a node runs here.
+"""Tells which half of a node runs here.
 
 | `FEDVAULT_DEPLOYMENT` | where | sees |
 |---|---|---|

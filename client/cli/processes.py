@@ -43,7 +43,7 @@ def stop(config: Config = NODE_TOML) -> None:
 
 
 def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
-    """What runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
+    """Show what runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
     from client.operator.status import node_status
     from shared.command_line import print_table
 

@@ -20,7 +20,7 @@ def receipt(
     unsigned: Annotated[bool, typer.Option("--unsigned", help="Where the ledger is and no key: for `sign`.")] = False,
     config: Config = NODE_TOML,
 ) -> None:
-    """What a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
+    """Write what a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
     from client.deployment import deployment
     from client.link.membership import membership
     from client.operator import receipts

@@ -67,7 +67,7 @@ def register(
 
 
 def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
-    """What a study asks of a dataset: what leaves, what it costs, what the policy says."""
+    """Show what a study asks of a dataset: what leaves, what it costs, what the policy says."""
     from client.vault.review.review import StudyReview
 
     node = open_node(config)

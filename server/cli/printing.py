@@ -1,4 +1,4 @@
-"""How rows, facts and a run's events look on a terminal, or as JSON."""
+"""Prints rows, facts and a run's events on a terminal, or as JSON."""
 
 import json
 from collections.abc import Callable

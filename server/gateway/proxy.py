@@ -40,7 +40,7 @@ HTTP_OK = 200
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one client may ask of the server."""
+    """The most that one client may ask of the server."""
 
     body_bytes: int = 64 * 2**20
     """Largest request body."""

@@ -1,4 +1,4 @@
-"""How a task's head is trained: as it is, or on features that a first round measures.
+"""Strategies of training a task's head: as it is, or on features that a first round measures.
 
 A strategy decides what a round that measures moves and descends on, what is done with a received adapter, and which
 head others load. Whoever trains, probes or exports a model asks its strategy and knows none by name.

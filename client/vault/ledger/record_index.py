@@ -37,7 +37,7 @@ RESTORE = "Restore it from a backup: without it nobody can tell which records ha
 
 
 class Sharing(NamedTuple):
-    """Which datasets share records with one, and where the index stands."""
+    """The datasets that share records with one, and where the index stands."""
 
     others: set[str]
     """Datasets that share any of its records, now or ever."""

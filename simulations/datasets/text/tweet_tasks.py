@@ -77,7 +77,7 @@ def entities_of(tokens: str, tags: str) -> dict[str, list[tuple[str, int]]]:
 
 
 def tasks_of(moods: pd.DataFrame, tagged: pd.DataFrame) -> pd.DataFrame:
-    """Put all three tasks in one table; every second tagged tweet asks questions; every third row goes to site `both`."""
+    """Put all three tasks in one table; every second tagged tweet asks questions, every third row is of site `both`."""
     parts = {
         "sentiment": moods,
         "entities": tagged.iloc[::2][["tokens", "tags"]],
