@@ -34,8 +34,10 @@ def test_a_round_returns_to_rooms_that_it_left_at_most_half_as_often_as_it_did(
     (tmp_path / "ward.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
     policy = {"source": "ward.csv", "epsilon": 3.0, "delta": 1e-5, "declared_size": 54, "models": [fingerprint]}
     lines = "\n".join(f"{key} = {json.dumps(value)}" for key, value in policy.items())
-    config = tmp_path / "node.toml"
-    config.write_text(f'[node]\nmodels = "{tiny_bert.parent}"\n[datasets.ward]\n{lines}\n')
+    config, models = tmp_path / "node.toml", tmp_path / "models"
+    models.mkdir()
+    (models / "tiny-bert").symlink_to(tiny_bert)  # alone: each further model is a further walk
+    config.write_text(f'[node]\nmodels = "{models}"\n[datasets.ward]\n{lines}\n')
     study = make_study(
         model={"source": str(tiny_bert), "fingerprint": fingerprint},
         adapter={"layers": "last:1"},
