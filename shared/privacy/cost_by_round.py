@@ -8,19 +8,19 @@ from shared.search import largest
 MOST_ROUNDS = 2**20
 
 
-def epsilon_by_round(planned: NoiseSchedule, *, rounds: int, local_steps: int) -> list[float]:
+def epsilon_by_round(schedule: NoiseSchedule, *, rounds: int, local_steps: int) -> list[float]:
     """Return epsilon by RDP after each round, for a node that joins every round (rounds,)."""
     at_least(1, rounds=rounds, local_steps=local_steps)
-    return [epsilon_rdp([planned.release(number * local_steps)], planned.delta) for number in range(1, 1 + rounds)]
+    return [epsilon_rdp([schedule.release(number * local_steps)], schedule.delta) for number in range(1, 1 + rounds)]
 
 
-def rounds_afforded(planned: NoiseSchedule, *, local_steps: int, limit: float, spent_steps: int = 0) -> int:
+def rounds_afforded(schedule: NoiseSchedule, *, local_steps: int, limit: float, spent_steps: int = 0) -> int:
     """Return how many more rounds with this noise a node's limit affords.
 
     Guarantee: so many more rounds cost no more than `limit`, and one more round would.
 
     Args:
-        planned: noise schedule of the study; the limit is compared at its delta.
+        schedule: noise schedule of the study; the limit is compared at its delta.
         local_steps: noisy steps per round.
         limit: the most that the node's dataset may ever spend, as epsilon.
         spent_steps: steps of this same schedule that the node's ledger holds already.
@@ -33,6 +33,6 @@ def rounds_afforded(planned: NoiseSchedule, *, local_steps: int, limit: float, s
     at_least(0, spent_steps=spent_steps)
 
     def fits(rounds: int) -> bool:
-        return epsilon_rdp([planned.release(spent_steps + rounds * local_steps)], planned.delta) <= limit
+        return epsilon_rdp([schedule.release(spent_steps + rounds * local_steps)], schedule.delta) <= limit
 
     return largest(fits, most=MOST_ROUNDS)

@@ -38,16 +38,16 @@ def batch_of(study: Study, declared_size: int) -> Batch:
     return Batch(rate * declared_size, rate * study.federation.divisor_size(declared_size))
 
 
-def round_steps(study: Study, planned: NoiseSchedule, batch: Batch, number: int) -> Steps:
+def round_steps(study: Study, schedule: NoiseSchedule, batch: Batch, number: int) -> Steps:
     """Return the steps of one round."""
-    return Steps(round_factors(study, number), planned.noise_multiplier, planned.clip_norm, batch)
+    return Steps(round_factors(study, number), schedule.noise_multiplier, schedule.clip_norm, batch)
 
 
-def all_steps(study: Study, planned: NoiseSchedule, batch: Batch) -> Steps:
+def all_steps(study: Study, schedule: NoiseSchedule, batch: Batch) -> Steps:
     """Return the steps of a whole study, except those that only measure."""
     training = study.total_steps - study.measuring_rounds * study.training.local_steps
     factors = learning_rate_factors(round_number=1, local_steps=training, rounds=1)
-    return Steps(factors, planned.noise_multiplier, planned.clip_norm, batch)
+    return Steps(factors, schedule.noise_multiplier, schedule.clip_norm, batch)
 
 
 def ratio_with(study: Study, part: Part, mean: Batch, *, epsilon: float, sampling_rate: float, rounds: int) -> float:
@@ -66,7 +66,7 @@ def ratio_with(study: Study, part: Part, mean: Batch, *, epsilon: float, samplin
     changed = study.model_copy(update={"privacy": privacy, "federation": federation})
     factor = sampling_rate / study.privacy.sampling_rate
     try:
-        planned = plan(privacy, steps=changed.total_steps)
+        schedule = plan(privacy, steps=changed.total_steps)
     except BudgetError:
         return 0.0
-    return ratio([part], all_steps(changed, planned, Batch(factor * mean.units, factor * mean.divisor)))
+    return ratio([part], all_steps(changed, schedule, Batch(factor * mean.units, factor * mean.divisor)))

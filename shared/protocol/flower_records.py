@@ -28,7 +28,7 @@ from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
 from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_WIRE, SPOKEN, Versions
 
 LARGEST_ROUND = 2**31 - 1
-MARK_HEIGHT, MARK_HEAD = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
+HEIGHT_FORM, HEAD_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Values = Mapping[str, object]
 """Contents of one of Flower's records. A sender may put anything into it."""
 
@@ -209,7 +209,7 @@ def _position(position: LedgerPosition) -> dict[str, Any]:
 
 def _read_position(config: Values) -> LedgerPosition:
     height, head = _text(config, "height"), _text(config, "head")
-    if not (MARK_HEIGHT.fullmatch(height) and MARK_HEAD.fullmatch(head)):
+    if not (HEIGHT_FORM.fullmatch(height) and HEAD_FORM.fullmatch(head)):
         raise PeerError("Expected the height and head hash of a ledger, got something else.")
     return LedgerPosition(int(height), head)
 

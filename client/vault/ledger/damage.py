@@ -60,14 +60,14 @@ def examine(path: Path, second_copy: Path) -> LedgerDamage:
     allowed = next((count for count, row in enumerate(chain) if not apply_if_allowed(state, row.body)), len(chain))
     first, after_break = rows[:allowed], rows[allowed:]
     heads = [GENESIS, *(row.hash for row in first)]
-    second, server = read_position(second_copy), read_position(server_copy_of(path))
-    second_differs = second is not None and not _leads_to(heads, second)
+    copied, server = read_position(second_copy), read_position(server_copy_of(path))
+    second_differs = copied is not None and not _leads_to(heads, copied)
     server_differs = (
         server is not None and not _leads_to(heads, server) and (server.height, server.head) not in state.accepted
     )
     troubles = {
         Trouble.BROKEN: bool(after_break or not read_to_the_end),
-        Trouble.NO_SECOND_COPY: _is_no_help(second, heads) and bool(rows or second_copy.exists()),
+        Trouble.NO_SECOND_COPY: _is_no_help(copied, heads) and bool(rows or second_copy.exists()),
         Trouble.SECOND_COPY_DIFFERS: second_differs,
         Trouble.SERVER_COPY_DIFFERS: server_differs,
     }
@@ -75,7 +75,7 @@ def examine(path: Path, second_copy: Path) -> LedgerDamage:
     decided = max((height for height, _head in state.accepted), default=0)
     lost_anew = server is not None and server_differs and server.height > decided
     gone = [LedgerPosition(row.height, row.hash) for row in after_break]
-    gone += [second] if second is not None and second_differs else []
+    gone += [copied] if copied is not None and second_differs else []
     gone += [server] if server is not None and server_differs else []
     return LedgerDamage(
         first,
@@ -115,6 +115,6 @@ def _leads_to(heads: list[str], position: LedgerPosition) -> bool:
     return position.height < len(heads) and heads[position.height] == position.head
 
 
-def _is_no_help(second: LedgerPosition | None, heads: list[str]) -> bool:
+def _is_no_help(copied: LedgerPosition | None, heads: list[str]) -> bool:
     """Return true if a second copy says nothing of the latest rows; one row behind is a crash between the two."""
-    return second is None or (_leads_to(heads, second) and len(heads) - 1 > second.height + 1)
+    return copied is None or (_leads_to(heads, copied) and len(heads) - 1 > copied.height + 1)

@@ -231,8 +231,8 @@ class Ledger:
             self._verify(rows)
             with ledger_errors(self.path):
                 migrate(self._database, version)
-            second = None if new else self._checked_second_copy()
-            if second != self.position:
+            copied = None if new else self._checked_second_copy()
+            if copied != self.position:
                 write_position(self._second_copy, self.position)
         except BaseException:
             self._database.close()
@@ -250,21 +250,21 @@ class Ledger:
 
     def _checked_second_copy(self) -> LedgerPosition | None:
         """Return the second copy, if this ledger leads to it; None where neither has a row."""
-        second = read_position(self._second_copy)
-        if second is None and self.height == 0 and not self._second_copy.exists():
+        copied = read_position(self._second_copy)
+        if copied is None and self.height == 0 and not self._second_copy.exists():
             return None
-        if second is None:
+        if copied is None:
             raise LedgerError(
                 f"Expected the ledger's second copy at {self._second_copy}, got none that can be read.",
                 hint=SEE_A_PERSON,
             )
         # one row ahead is a crash between the row and its second copy; anything else is another history
-        if not second.height <= self.height <= second.height + 1 or self._heads[second.height] != second.head:
+        if not copied.height <= self.height <= copied.height + 1 or self._heads[copied.height] != copied.head:
             raise LedgerError(
-                f"Expected row {second.height} or one more, as its second copy says, got {self.height} rows or others.",
+                f"Expected row {copied.height} or one more, as its second copy says, got {self.height} rows or others.",
                 hint=f"An older copy was restored, or rows were changed. {SEE_A_PERSON}",
             )
-        return second
+        return copied
 
     def _moment(self) -> datetime:
         moment = self._now()

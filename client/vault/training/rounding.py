@@ -39,15 +39,15 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
     """
     if study.federation.wire != "int8":
         return Encoding(study.federation.wire)
-    training, planned = study.training, plan(study.privacy, steps=study.total_steps)
+    training, schedule = study.training, plan(study.privacy, steps=study.total_steps)
     head = Layout(tuple((name, shape) for name, shape in layout.tensors if name.startswith("head."))).length
     factors = round_factors(study, round_number)
-    batch = planned.sampling_rate * declared_size
-    divisor = planned.sampling_rate * study.federation.divisor_size(declared_size)
+    batch = schedule.sampling_rate * declared_size
+    divisor = schedule.sampling_rate * study.federation.divisor_size(declared_size)
 
     def grid(length: int, rate: float) -> Grid:
-        bounds = {"rate": rate, "clip_norm": planned.clip_norm, "divisor": divisor}
-        noise = noise_deviation(factors=factors, noise_multiplier=planned.noise_multiplier, **bounds)
+        bounds = {"rate": rate, "clip_norm": schedule.clip_norm, "divisor": divisor}
+        noise = noise_deviation(factors=factors, noise_multiplier=schedule.noise_multiplier, **bounds)
         largest = largest_signal(factors=factors, expected_batch=batch, **bounds) + NOISE_DEVIATIONS * noise
         return Grid.fitted(length, largest=largest, finest=noise / STEPS_PER_DEVIATION)
 
