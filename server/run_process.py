@@ -120,7 +120,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
     state = finished[0]
     _complete_history(store, run, state)
     export(study, state.adapter, folder / "adapter")
-    write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked(store, run))
+    write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked_by_round(store, run))
     store.set_state(run.id, "finished")
     store.record_event("finished", {"rounds": state.round}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)
@@ -132,7 +132,7 @@ def _complete_history(store: Store, run: Run, state: State) -> None:
         store.record_round(run.id, record, state.evaluations.get(str(record["round"])))
 
 
-def _asked(store: Store, run: Run) -> list[tuple[int, list[int]]]:
+def _asked_by_round(store: Store, run: Run) -> list[tuple[int, list[int]]]:
     """Return every time that a round was begun, and whom it asked."""
     return [(event.body["round"], event.body["nodes"]) for event in store.events(run.id) if event.kind == ASKED]
 

@@ -1,1 +1,6 @@
-"""Many sites on one machine: the same server and client code, driven by an engine, with results that may be shown."""
+"""Many sites on one machine: the same server and client code, driven by an engine, with results that may be shown.
+
+Reading order: `experiment` (from a TOML file to sites and arms), `datasets`, `sites` (how they train), `engines` (who
+runs them), `arm_training`, `baselines`, `run_folder` and `run` (a scenario becomes a result), `results`, `progress`,
+`forecast` and `step_timing` (before a run), `cli`. `benchmarks` and `e2e` stand above all of them.
+"""

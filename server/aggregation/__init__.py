@@ -1,1 +1,1 @@
-"""Combines updates: `fixed_point` (a sum that ignores order), then one method per file behind `method`."""
+"""Combines updates: `fixed_point` (a sum that ignores order), then one file per `method`, such as `mean`."""

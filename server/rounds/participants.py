@@ -169,7 +169,7 @@ class ApprovedOnly:
         self._spoken = offer.versions
         self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
         self._answers, self._open, self._versions = Answers(), dict[str, int](), dict[int, int]()
-        self._begun, self._reported = False, dict[str, list[int]]()
+        self._started, self._reported = False, dict[str, list[int]]()
 
     def members(self) -> list[int]:
         """Return those that have approved; waits for ever, since people decide in their own time."""
@@ -182,14 +182,14 @@ class ApprovedOnly:
             self._report(self._answers.by_status(present))
             if len(members) < self._quorum:
                 enough_since = None
-            elif self._begun or not self._answers.undecided(present):
+            elif self._started or not self._answers.undecided(present):
                 break
             else:
                 enough_since = enough_since or now
                 if now - enough_since >= self._patience_s:
                     break
             time.sleep(POLL_S)
-        self._begun = True
+        self._started = True
         return members
 
     def note_refusal(self, node: int, status: Status) -> None:

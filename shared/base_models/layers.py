@@ -65,7 +65,7 @@ class _Nowhere(nn.Module):
         return torch.zeros(())
 
 
-class _Heard(nn.Module):
+class _Transposed(nn.Module):
     """Replaces a speech model's convolutions: returns states transposed, as the model then transposes them."""
 
     def forward(self, states: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ DECODER = Family("layers", behind=("norm",))
 IMAGES = Family("layers", {"embeddings": _EmbeddedPatches}, ("layernorm",))
 MARIAN = Family("layers", {"embed_positions": NOWHERE}, encoder="encoder")
 HEARS = {
-    "feature_extractor": _instead(_Heard),
+    "feature_extractor": _instead(_Transposed),
     "feature_projection": _instead(_Projected),
     "encoder.pos_conv_embed": NOWHERE,
 }

@@ -1,1 +1,4 @@
-"""Benchmarks (`make bench`): ours and what a user would otherwise run, measured turn by turn."""
+"""Benchmarks (`make bench`): ours and what a user would otherwise run, measured turn by turn.
+
+`measure` (ratios and their quartiles), `speed`, `memory`, `quality`, and `stock` (peers, as their users write them).
+"""

@@ -54,10 +54,10 @@ def alternating(ours: Callable[[], float], theirs: Callable[[], float], turns: i
     pairs = []
     for turn in range(turns):
         if turn % 2:
-            second, first = theirs(), ours()
+            their_value, our_value = theirs(), ours()
         else:
-            first, second = ours(), theirs()
-        pairs.append((first, second))
+            our_value, their_value = ours(), theirs()
+        pairs.append((our_value, their_value))
     return pairs
 
 

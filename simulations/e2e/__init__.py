@@ -1,1 +1,5 @@
-"""A federation of real processes on loopback: what `make e2e` runs, and the tests in a shorter form."""
+"""A federation of real processes on loopback: what `make e2e` runs, and the tests in a shorter form.
+
+`federation` (processes), `scene` (a study underway), `faults`, `budgets`, `certificates`, `rogue` (a member that
+misbehaves).
+"""

@@ -37,9 +37,9 @@ def budget_is_spent(scene: Scene) -> str:
         after = state(scene, name).spent
         if any(scene.node_id(name) not in record["accepted"] for record in first):
             raise Impatience(f"{name} was not in the first short study: {first}")
-        second = _short_study(scene, [node for node in scene.honest if node != name])
-        if state(scene, name).spent != after or any(scene.node_id(name) in record["asked"] for record in second):
-            raise Impatience(f"{name} was in the second short study: {second}")
+        refused = _short_study(scene, [node for node in scene.honest if node != name])
+        if state(scene, name).spent != after or any(scene.node_id(name) in record["asked"] for record in refused):
+            raise Impatience(f"{name} was in the second short study: {refused}")
     finally:
         federation.server("resume", scene.run)
     record = scene.all_accepted()

@@ -71,10 +71,10 @@ class Rogue:
 
 def honest_norm(study: Study, number: int, size: int, dimension: int) -> float:
     """Return the length of an honest update, nearly all noise (one step: rate sigma C sqrt(d) / q n)."""
-    training, planned = study.training, plan(study.privacy, steps=study.total_steps)
+    training, schedule = study.training, plan(study.privacy, steps=study.total_steps)
     factors = round_factors(study, number)
     rate = max(training.learning_rate, training.adapter_learning_rate)
-    step = planned.noise_multiplier * planned.clip_norm * math.sqrt(dimension) / (planned.sampling_rate * size)
+    step = schedule.noise_multiplier * schedule.clip_norm * math.sqrt(dimension) / (schedule.sampling_rate * size)
     return rate * step * math.sqrt(sum(factor**2 for factor in factors))
 
 

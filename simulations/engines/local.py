@@ -139,10 +139,10 @@ class LocalEngine:
 def answer(app: str, messages: Sequence[Message], nodes: int) -> list[Message]:
     """Run the ClientApp of a module on some messages, in a worker."""
     client_app: ClientApp = importlib.import_module(app).app
-    return [_answered(client_app, message, nodes) for message in messages]
+    return [_answer(client_app, message, nodes) for message in messages]
 
 
-def _answered(client_app: ClientApp, message: Message, nodes: int) -> Message:
+def _answer(client_app: ClientApp, message: Message, nodes: int) -> Message:
     config: dict[str, Any] = {"partition-id": partition_of(message), "num-partitions": nodes}
     node = message.metadata.dst_node_id
     context = Context(run_id=RUN_ID, node_id=node, node_config=config, state=RecordDict(), run_config={})

@@ -52,7 +52,7 @@ class Arm:
 def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     """Return the arms that a scenario trains, in the order in which they run."""
     study, simulation = scenario.as_study(), scenario.simulation
-    wanted, seed, everyone = simulation.arms, simulation.seed, tuple(site.index for site in sites)
+    wanted, seed, all_sites = simulation.arms, simulation.seed, tuple(site.index for site in sites)
     arms = []
     head_only, layout = None, layout_of(study)
     if study.adapter.method != "head-only" and any(name.startswith("head.") for name, _ in layout.tensors):
@@ -60,28 +60,28 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     entries = layout.length
     if "head-federated" in wanted and head_only:
         title, stream = "head alone", "federated"
-        arms.append(Arm("head-federated", title, head_only, everyone, True, seed, stream=stream, noise_length=entries))
+        arms.append(Arm("head-federated", title, head_only, all_sites, True, seed, stream=stream, noise_length=entries))
     single = changed(study, federation={"quorum": 1, **OWN_SIZE})
     if "single-site" in wanted:
         arms += [_single_site(site, single, seed) for site in _single_sites(simulation.single_site, sites)]
     if "textbook" in wanted:
-        arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), everyone, True, seed, recipe="textbook"))
-    arms.append(Arm("federated", "federated", study, everyone, True, seed, noise_length=entries))
+        arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
+    arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries))
     if "pooled" in wanted:
         title = "all records in one place"
-        arms.append(Arm("pooled", title, single, everyone, True, seed, pooled=True, stream=POOLED_STREAM))
+        arms.append(Arm("pooled", title, single, all_sites, True, seed, pooled=True, stream=POOLED_STREAM))
     rates = {
         "learning_rate": simulation.reference_learning_rate,
         "adapter_learning_rate": simulation.reference_adapter_learning_rate,
     }
     if "head-without-privacy" in wanted and head_only:
-        alone = simulation.reference_head_alone_learning_rate or simulation.reference_learning_rate
-        reference = changed(head_only, training=rates | {"learning_rate": alone}, federation=UNROUNDED)
+        head_rate = simulation.reference_head_alone_learning_rate or simulation.reference_learning_rate
+        reference = changed(head_only, training=rates | {"learning_rate": head_rate}, federation=UNROUNDED)
         title, stream = "head alone WITHOUT PRIVACY", "without-privacy"
-        arms.append(Arm("head-without-privacy", title, reference, everyone, False, seed, stream=stream))
+        arms.append(Arm("head-without-privacy", title, reference, all_sites, False, seed, stream=stream))
     if "without-privacy" in wanted:
         reference = changed(study, training=rates, federation=UNROUNDED)
-        arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, everyone, False, seed))
+        arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, all_sites, False, seed))
     return arms
 
 

@@ -71,8 +71,8 @@ def document(title: str, body: list[str]) -> str:
 def _headline(result: Result) -> str:
     epsilon, value = result.arms["federated"].epsilon, shown(result.final.value)
     parts = [f"Federated under ε = {epsilon:.2f}: {_metric(result)} <b>{value}</b>"]
-    alone = [arm for name, arm in result.arms.items() if name.startswith("single-site:")]
-    parts += [f"{text(arm.title)} under the same ε: {shown(arm.quality.value)}" for arm in alone[:3]]
+    single_sites = [arm for name, arm in result.arms.items() if name.startswith("single-site:")]
+    parts += [f"{text(arm.title)} under the same ε: {shown(arm.quality.value)}" for arm in single_sites[:3]]
     reference = result.arms.get("without-privacy")
     if reference is not None:
         parts.append(f"without privacy, the reference without protection: {shown(reference.quality.value)}")

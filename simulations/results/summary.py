@@ -112,32 +112,33 @@ def _privacy(study: Study, sites: dict[int, Site], records: Sequence[dict[str, A
         refused = {entry["node"] for entry in record["refused"] if entry["status"] not in spent_too}
         joined.update(set(record["asked"]) - refused)
     # thousands of sites share a few numbers of rounds, and a figure takes part of a second
-    planned, delta = plan(study.privacy, steps=study.total_steps), study.privacy.delta
+    schedule, delta = plan(study.privacy, steps=study.total_steps), study.privacy.delta
     costs = dict[int, tuple[float, float | None]]()
     for rounds in {joined[number] for number in sites}:
-        history = [planned.release(rounds * study.training.local_steps)] if rounds else []
+        history = [schedule.release(rounds * study.training.local_steps)] if rounds else []
         costs[rounds] = epsilon_rdp(history, delta), epsilon_prv(history, delta)
     return {
-        site.name: _spent(study, planned, site, joined[number], costs[joined[number]]) for number, site in sites.items()
+        site.name: _spent(study, schedule, site, joined[number], costs[joined[number]])
+        for number, site in sites.items()
     }
 
 
 def _spent(
-    study: Study, planned: NoiseSchedule, site: Site, rounds: int, cost: tuple[float, float | None]
+    study: Study, schedule: NoiseSchedule, site: Site, rounds: int, cost: tuple[float, float | None]
 ) -> SitePrivacy:
     return SitePrivacy(
         epsilon_rdp=cost[0],
         epsilon_prv=cost[1],
-        delta=planned.delta,
-        noise_multiplier=planned.noise_multiplier,
-        sampling_rate=planned.sampling_rate,
+        delta=schedule.delta,
+        noise_multiplier=schedule.noise_multiplier,
+        sampling_rate=schedule.sampling_rate,
         steps=rounds * study.training.local_steps,
-        unit=planned.unit,
+        unit=schedule.unit,
         adjacency="add or remove one",
         sampling="Poisson",
         accountant="RDP",
-        clipping=planned.clipping,
-        clip_norm=planned.clip_norm,
+        clipping=schedule.clipping,
+        clip_norm=schedule.clip_norm,
         declared_size=site.declared_size,
         seeded_noise=True,
     )

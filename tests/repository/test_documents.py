@@ -1,5 +1,6 @@
 """Documents name only what is there, and keep to what they are for."""
 
+import ast
 import re
 import shlex
 from pathlib import Path
@@ -12,7 +13,12 @@ import typer
 from tests.support.documents import DOCUMENTS, anchors, blocks, commands, links, prose, text_of
 from tests.support.paths import ROOT
 
-LARGEST_BYTES = {"README.md": 7_000, "CONTRIBUTING.md": 6_000}
+PRODUCT = ("client", "server", "shared", "simulations")
+ONE_FILE_PER_THING = {
+    "shared/tasks",
+    *(f"simulations/datasets/{kind}" for kind in ("text", "image", "audio", "models")),
+}
+"""Rooms whose files are a task kind or a data set each, and say so."""
 TWO_SCREENS = 100
 GENERATED = {"simulations/RESULT.md": "one table per part of a result, in the order of the code"}
 
@@ -65,9 +71,19 @@ def test_a_long_page_has_a_table_of_contents(document: str) -> None:
     assert listed == chapters
 
 
-@pytest.mark.parametrize("document", LARGEST_BYTES)
-def test_the_first_pages_stay_short(document: str) -> None:
-    assert len(text_of(document).encode()) <= LARGEST_BYTES[document]
+def test_every_room_names_its_files_in_its_first_paragraphs() -> None:
+    wrong = {}
+    for room in (path.parent for part in PRODUCT for path in (ROOT / part).rglob("__init__.py")):
+        name = str(room.relative_to(ROOT))
+        if room.name.startswith("_"):
+            continue  # generated
+        inner = {path.stem for path in room.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+        inner = {file for file in inner if not file.startswith("_")}
+        named = set(re.findall(r"`([a-z]\w*)`", ast.get_docstring(ast.parse((room / "__init__.py").read_text())) or ""))
+        missing = set() if name in ONE_FILE_PER_THING else inner - named
+        if missing or named - inner:
+            wrong[name] = (sorted(missing), sorted(named - inner))
+    assert wrong == {}, "(not named, not there)"
 
 
 def test_every_folder_of_the_readmes_table_exists() -> None:

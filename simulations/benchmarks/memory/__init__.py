@@ -1,1 +1,4 @@
-"""Benchmarks of memory and bytes: a node, the server, an update on its way."""
+"""Benchmarks of memory and bytes.
+
+`peak` (of one process), `node_memory`, `server_memory`, `update_sizes`.
+"""

@@ -85,7 +85,7 @@ def passes(floats: int) -> Iterator[Ratio]:
         turns=PASS_TURNS,
         aim="at most 3",
     )
-    yield interleaved("reading, judging and folding 50 MB", peer, ours=take_in, theirs=one_pass, turns=PASS_TURNS)
+    yield interleaved("reading, filtering and folding 50 MB", peer, ours=take_in, theirs=one_pass, turns=PASS_TURNS)
 
 
 class RepliesWhenPulled(LocalGrid):

@@ -136,7 +136,7 @@ class Federation:
         self._model = build(study)
         kind = self._model.kind
         records = kind.encode(cells, kind.processor(find(study.model))).records
-        self._whole, self._cache = records, cache
+        self._records, self._cache = records, cache
         held_out = self._activations(records.select(np.arange(HELD_OUT)))
         self._features = torch.stack([state.squeeze(0) for state in held_out.states(range(HELD_OUT))])
         self._truth = torch.tensor([int(held_out.records["target"][i][0]) for i in range(HELD_OUT)])
@@ -144,13 +144,13 @@ class Federation:
     def accuracies(self, study: Study, sizes: Sequence[int], rates: Sequence[float]) -> list[float]:
         """Return each rate's accuracy, the mean over seeds."""
         ends = HELD_OUT + np.cumsum([0, *sizes])
-        sites = [self._activations(self._whole.select(np.arange(a, b))) for a, b in pairwise(ends)]
+        sites = [self._activations(self._records.select(np.arange(a, b))) for a, b in pairwise(ends)]
         return [statistics.mean(self._accuracy(study, sites, rate, seed) for seed in SEEDS) for rate in rates]
 
     def _accuracy(self, study: Study, sites: Sequence[FrozenActivations], rate: float, seed: int) -> float:
         rounds, local_steps = study.federation.rounds, study.training.local_steps
-        planned = plan(study.privacy, steps=study.total_steps)
-        trainers = [self._trainer(study, planned, site, rate) for site in sites]
+        schedule = plan(study.privacy, steps=study.total_steps)
+        trainers = [self._trainer(study, schedule, site, rate) for site in sites]
         adapter: Vector = np.zeros(self._model.layout.length, np.float32)
         for number in range(1, rounds + 1):
             factors = learning_rate_factors(round_number=number, local_steps=local_steps, rounds=rounds)
@@ -164,11 +164,11 @@ class Federation:
             outputs = self._model.kind.answer(self._model.head, self._features, {})
         return float((outputs.argmax(1) == self._truth).float().mean())
 
-    def _trainer(self, study: Study, planned: NoiseSchedule, site: FrozenActivations, rate: float) -> PrivateTrainer:
+    def _trainer(self, study: Study, schedule: NoiseSchedule, site: FrozenActivations, rate: float) -> PrivateTrainer:
         return PrivateTrainer(
             self._model,
             site,
-            planned,
+            schedule,
             divisor_size=declared_size(len(site.records)),
             learning_rates=LearningRates(rate, rate),
             micro_batch_tokens=study.performance.micro_batch_tokens,

@@ -1,1 +1,5 @@
-"""Benchmarks of speed: private steps, rounds, engines and clients, each beside what a user would otherwise run."""
+"""Benchmarks of speed, each beside what a user would otherwise run.
+
+Steps: `private_step`, `decoder_steps`, `decoders`. Rounds: `site`, `private_round`, `drawn`, `training`, `rounds`.
+Engines: `trivial_app`, `engines`, `clients`. On a GPU: `waiting`.
+"""

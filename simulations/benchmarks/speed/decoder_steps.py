@@ -134,15 +134,15 @@ def _plain(work: Work) -> Step:
 
 def _opacus(work: Work) -> Step:
     bare, ids, study = _peft_model(work), _ids(work), study_of(work)
-    planned = plan(study.privacy, steps=study.total_steps)
+    schedule = plan(study.privacy, steps=study.total_steps)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # secure mode is off
         model, optimizer, _ = PrivacyEngine().make_private(
             module=bare,
             optimizer=torch.optim.SGD(trained(bare), lr=0.1),
             data_loader=DataLoader(TensorDataset(ids), batch_size=work.records),
-            noise_multiplier=planned.noise_multiplier,
-            max_grad_norm=planned.clip_norm,
+            noise_multiplier=schedule.noise_multiplier,
+            max_grad_norm=schedule.clip_norm,
             poisson_sampling=False,
         )
 

@@ -72,9 +72,9 @@ def _trainer(study: Study, cache: Path | None) -> PrivateTrainer:
     device = device_for("auto")
     model = build(study).to(device)
     activations = open_activations(model, _records(model), device, folder=cache, limit_bytes=2**30)
-    planned = plan(study.privacy, steps=100)
+    schedule = plan(study.privacy, steps=100)
     return PrivateTrainer(
-        model, activations, planned, divisor_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
+        model, activations, schedule, divisor_size=320, learning_rates=LearningRates(0.1, 0.1), micro_batch_tokens=2048
     )
 
 

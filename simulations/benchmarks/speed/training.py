@@ -91,7 +91,7 @@ class PrivateRounds:
 
 
 def _recipe(study: Study, records: Records) -> OpacusRecipe:
-    task, planned = study.task, plan(study.privacy, steps=study.total_steps)
+    task, schedule = study.task, plan(study.privacy, steps=study.total_steps)
     if not isinstance(task, SequenceClassification):
         raise RuntimeError(f"Expected a study of sequence classification, got {task.kind!r}.")
     base, adapter = find(study.model).directory, study.adapter
@@ -99,14 +99,14 @@ def _recipe(study: Study, records: Records) -> OpacusRecipe:
         peft_model(base, labels=len(task.labels), layers=adapter.layers, rank=adapter.rank).to(device_for("auto")),
         records,
         max_length=task.max_length,
-        sampling_rate=planned.sampling_rate,
-        noise_multiplier=planned.noise_multiplier,
-        clip_norm=planned.clip_norm,
+        sampling_rate=schedule.sampling_rate,
+        noise_multiplier=schedule.noise_multiplier,
+        clip_norm=schedule.clip_norm,
     )
 
 
 def _refuse_another_mechanism(recipe: OpacusRecipe, study: Study) -> None:
-    planned = plan(study.privacy, steps=study.total_steps)
-    expected = (planned.noise_multiplier, planned.sampling_rate, study.training.local_steps)
+    schedule = plan(study.privacy, steps=study.total_steps)
+    expected = (schedule.noise_multiplier, schedule.sampling_rate, study.training.local_steps)
     if recipe.spent != expected:
         raise RuntimeError(f"Expected sigma, q and steps {expected}, got {recipe.spent}.")

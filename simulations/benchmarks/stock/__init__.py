@@ -1,1 +1,4 @@
-"""Peers, written as their own users write them: plain PEFT, Opacus' recipe, plain LoRA on Ray, stock Flower."""
+"""Peers, written as their own users write them; stock Flower's project stands in a folder of its own.
+
+`peft_model` (plain PEFT), `opacus_recipe`, `plain_lora_app` (plain LoRA on Ray).
+"""

@@ -44,7 +44,7 @@ class Synthesiser:
             raise DataError(f"Expected espeak-ng to run on {sys.platform}, got an error.", hint=str(error)) from None
         if self.sample_rate <= 0:
             raise DataError(f"Expected espeak-ng to find its voices, got {self.sample_rate}.")
-        self._heard: list[NDArray[np.int16]] = []
+        self._samples: list[NDArray[np.int16]] = []
         self._callback = CALLBACK(self._hear)  # the library keeps the pointer alone: this object must live as long
         self._library.espeak_SetSynthCallback(self._callback)
 
@@ -59,12 +59,12 @@ class Synthesiser:
         self._library.espeak_SetParameter(RATE, utterance.words_per_minute, 0)
         self._library.espeak_SetParameter(PITCH, utterance.pitch, 0)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(SEED))  # of its hissing sounds; else the clock is
-        self._heard.clear()
+        self._samples.clear()
         text = utterance.text.encode()
         self._library.espeak_Synth(text, ctypes.c_size_t(len(text) + 1), 0, FROM_CHARACTER, 0, UTF8, None, None)
-        return np.concatenate([np.zeros(0, np.int16), *self._heard])
+        return np.concatenate([np.zeros(0, np.int16), *self._samples])
 
     def _hear(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, _events: object) -> int:
         if samples and count > 0:
-            self._heard.append(np.ctypeslib.as_array(samples, (count,)).copy())
+            self._samples.append(np.ctypeslib.as_array(samples, (count,)).copy())
         return 0
