@@ -40,7 +40,7 @@ def rounds_paid(
         names: of nodes by number; one node may have had several.
         asked: every time that a round was begun: one whose process died may have been paid for.
     """
-    rounds = [*asked, *((record["round"], record["asked"]) for record in records)]
+    attempts = [*asked, *((record["round"], record["asked"]) for record in records)]
     times = Counter((number, node) for number, nodes in asked for node in nodes)
     refused = {
         (record["round"], entry["node"])
@@ -49,7 +49,7 @@ def rounds_paid(
         if entry["status"] not in PAID_FOR and times[record["round"], entry["node"]] <= 1
     }
     paid: dict[str, set[int]] = {}
-    for number, nodes in rounds:
+    for number, nodes in attempts:
         for node in nodes:
             rounds = paid.setdefault(names.get(node, str(node)), set())
             if (number, node) not in refused:
