@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from shared.files import sync_folder, write_atomically
+from shared.files import sync_folder, write_private
 
 
 class Outbox:
@@ -17,7 +17,7 @@ class Outbox:
         if not self._folder.exists():
             self._folder.mkdir(mode=0o700)
             sync_folder(self._folder.parent)
-        write_atomically(self._file_of(run, number), released)
+        write_private(self._file_of(run, number), released)
 
     def find(self, run: str, number: int) -> bytes | None:
         """Return what a round released; None if nothing was kept."""

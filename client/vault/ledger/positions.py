@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from shared.files import write_atomically
+from shared.files import write_private
 from shared.protocol.messages import LedgerPosition
 
 
 def write_position(path: Path, position: LedgerPosition) -> None:
     """Write a position durably."""
-    write_atomically(path, json.dumps({"height": position.height, "head": position.head}).encode())
+    write_private(path, json.dumps({"height": position.height, "head": position.head}).encode())
 
 
 def read_position(path: Path) -> LedgerPosition | None:

@@ -34,6 +34,7 @@ def write_local_metrics(node: NodeFiles, trainer: RoundTrainer, task: TrainTask,
     except RunError as error:
         log.warning("Round %d was not measured on held-out records: %s", task.round, error)
     except Exception:
+        # the round is over and its reply is kept: nothing that held-out records do may touch either
         log.exception("Local metrics of round %d failed; training is not affected.", task.round)
         return
     metrics |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}

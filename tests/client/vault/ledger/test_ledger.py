@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -205,6 +204,9 @@ def test_a_clock_that_was_set_back_stops_the_round_and_a_little_skew_does_not(op
 
 
 def test_files_are_the_owners_alone(opened: Open, tmp_path: Path) -> None:
-    approved(opened())
-    modes: dict[str, Any] = {p.name: p.stat().st_mode & 0o777 for p in (tmp_path / "node").iterdir()}
-    assert modes["ledger.db"] == 0o600 and (tmp_path / "node").stat().st_mode & 0o777 == 0o700
+    ledger = approved(opened())
+    ledger.reserve("run", 1)
+    ledger.commit("run", 1, b"released")
+    written = [tmp_path / "node" / "ledger.db", tmp_path / "elsewhere" / "head.json", *tmp_path.glob("node/outbox/*")]
+    assert [path.stat().st_mode & 0o777 for path in written] == [0o600] * 3
+    assert (tmp_path / "node").stat().st_mode & 0o777 == 0o700
