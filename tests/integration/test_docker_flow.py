@@ -51,6 +51,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tool.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/support/stand_in_docker.py "$@"\n')
     tool.chmod(0o755)
     yield found
+    for log in sorted((found / "engine").glob("*.log")):  # shown where the test fails
+        print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-40:], sep="\n")
     for running in (found / "engine").glob("*.pid"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(int(running.read_text()), signal.SIGTERM)
@@ -137,7 +139,9 @@ def healthy(reader: Reader) -> bool:
         r'CMD (\["fedvault-server", "status".*\])', (ROOT / "docker" / "server.Dockerfile").read_text()
     )
     words = " ".join(json.loads(check))
-    return reader.says(f"docker compose exec server {words} >&2 && echo yes || echo no").strip() == "yes"
+    said = reader.says(f"docker compose exec server {words} 2>&1 && echo yes || echo no")
+    print(said)  # shown where the test fails
+    return said.splitlines()[-1] == "yes"
 
 
 def study_on_offer(reader: Reader) -> str:
