@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -19,6 +20,7 @@ from simulations.e2e.federation import COMMAND_POLL_S, free_port, wait_until
 from tests.support.documents import blocks
 from tests.support.paths import ROOT
 
+logger = logging.getLogger(__name__)
 BLOCKS = blocks("docker/README.md", "bash")
 (STUDY,) = blocks("server/README.md", "toml")
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
@@ -52,7 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     tool.chmod(0o755)
     yield found
     for log in sorted((found / "engine").glob("*.log")):  # shown where the test fails
-        print(f"--- {log.name}", *log.read_text(errors="replace").splitlines()[-40:], sep="\n")
+        logger.warning("%s:\n%s", log.name, "\n".join(log.read_text(errors="replace").splitlines()[-40:]))
     for running in (found / "engine").glob("*.pid"):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(int(running.read_text()), signal.SIGTERM)
@@ -140,7 +142,7 @@ def healthy(reader: Reader) -> bool:
     )
     words = " ".join(json.loads(check))
     said = reader.says(f"docker compose exec server {words} 2>&1 && echo yes || echo no")
-    print(said)  # shown where the test fails
+    logger.warning("%s", said)
     return said.splitlines()[-1] == "yes"
 
 
