@@ -6,7 +6,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.aggregation.method import start
+from server.aggregation.method import method_for
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, Evaluate, LedgerCopies, RunTerms
 from server.rounds.observer import Observer
@@ -41,8 +41,11 @@ def build_server_app(
         observer: receives progress.
         participants: decides who may be asked; default: everyone present.
         ledger_copies: keeps the ledger positions that nodes report; default: none.
+
+    Raises:
+        SettingsError: the study names no aggregation method that is known here, or one for other adapters.
     """
-    app = ServerApp()
+    app, aggregation = ServerApp(), method_for(study).start
     federation = study.federation
     terms = RunTerms(
         study.sha256,
@@ -62,7 +65,7 @@ def build_server_app(
             terms,
             initial=initial,
             largest_norm=largest_norm,
-            aggregation=lambda length: start(study.federation.aggregation, length),
+            aggregation=aggregation,
             checkpoints=Checkpoints(folder),
             evaluate=evaluate,
             observer=observer,

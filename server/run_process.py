@@ -31,7 +31,6 @@ from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.errors import DataError, FedVaultError, SettingsError
 from shared.protocol.messages import StudyOffer
-from shared.protocol.versions import spoken_for
 
 log = logging.getLogger(__name__)
 ASKED = "asked"
@@ -109,7 +108,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
             observer=observer,
             participants=lambda grid: ApprovedOnly(
                 grid,
-                StudyOffer(run.id, study.canonical_json(), spoken_for(study.federation.wire)),
+                StudyOffer(run.id, study.canonical_json(), study.versions),
                 quorum=study.federation.quorum,
                 patience_s=study.federation.deadline_s,
                 on_change=observer.present,

@@ -1,9 +1,12 @@
 """The interface of an aggregation method, and the registry of methods."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
 from server.aggregation.mean import UniformMean
+from shared.errors import SettingsError
 from shared.protocol.messages import Vector
+from shared.study.declaration import Study
 
 
 class Aggregation(Protocol):
@@ -18,6 +21,39 @@ class Aggregation(Protocol):
         ...
 
 
-def start(method: str, length: int) -> Aggregation:
-    """Start a new collection for one round."""
-    return {"ffa": UniformMean, "fedit": UniformMean}[method](length)
+class Method(NamedTuple):
+    """A way of combining updates."""
+
+    start: Callable[[int], Aggregation]
+    """Starts one round's collection for vectors of a length."""
+    adapters: tuple[str, ...]
+    """The values of adapter.method that it is meant for."""
+
+
+METHODS = {
+    "ffa": Method(UniformMean, ("ffa-lora", "ia3", "head-only")),
+    "fedit": Method(UniformMean, ("lora", "dora")),
+}
+"""Methods by their name in federation.aggregation. Nodes take any: it says what is done with what they released."""
+
+
+def method_for(study: Study) -> Method:
+    """Return the method that a study names.
+
+    Raises:
+        SettingsError: this server has no method of that name, or it is meant for other adapters.
+    """
+    name, adapter = study.federation.aggregation, study.adapter.method
+    method = METHODS.get(name)
+    if method is None:
+        raise SettingsError(
+            f"Expected federation.aggregation among {', '.join(METHODS)}, got {name!r}.",
+            hint="These are the methods that this server knows.",
+        )
+    if adapter not in method.adapters:
+        suitable = " or ".join(repr(other) for other, known in METHODS.items() if adapter in known.adapters)
+        raise SettingsError(
+            f"Expected federation.aggregation = {suitable} for adapter.method = {adapter!r}, got {name!r}.",
+            hint=f"{name!r} goes with {', '.join(method.adapters)}.",
+        )
+    return method

@@ -62,12 +62,14 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
+    from server.aggregation.method import method_for
     from server.forecast.rejected_rounds import refuse_sure_rejections
     from shared.adapted_model.model import layout_of
     from shared.base_models.locate import find
     from shared.study.declaration import load_study
 
     declared = load_study(study)
+    method_for(declared)
     # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
     pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
     declared = declared.model_copy(update={"model": pinned})

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from server.aggregation.method import method_for
 from server.forecast.rejected_rounds import rejected_rounds
 from server.forecast.values import NodeForecast, PartForecast, StudyForecast, TypicalSize
 from server.forecast.whitening import forecast_whitening, head_start_of
@@ -44,10 +45,11 @@ def forecast_study(
         spent_steps: of this study's own kind, that the ledger holds already.
 
     Raises:
-        SettingsError: no node is large enough.
+        SettingsError: no node is large enough, or the server cannot combine updates as the study says.
         BudgetError: no practical noise is enough for the study's epsilon.
     """
     at_least(0, spent_steps=spent_steps)
+    method_for(study)
     joining = _joining(study, sizes)
     schedule, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit

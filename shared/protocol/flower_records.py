@@ -25,7 +25,7 @@ from shared.protocol.messages import (
     TrainTask,
 )
 from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
-from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_WIRE, SPOKEN, Versions
+from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_ADAPTER, SAYS_WIRE, SPOKEN, Versions
 
 LARGEST_ROUND = 2**31 - 1
 HEIGHT_FORM, HEAD_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
@@ -130,14 +130,15 @@ def decode_task(records: RecordDict) -> TrainTask:
 
 
 def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> RecordDict:
-    """Turn a reply into Flower records, in its task's version of the protocol."""
+    """Turn a reply into Flower records, in its task's version of the protocol and with a code that this version has."""
+    known = version >= SAYS_ADAPTER or reply.status is not Status.REFUSED_ADAPTER
     config: dict[str, Any] = {
         "protocol-version": version,
         "study-sha256": reply.study_sha256,
         "study-run": reply.study_run,
         "round": reply.round,
         "base-sha256": reply.base_sha256,
-        "status": int(reply.status),
+        "status": int(reply.status if known else Status.REFUSED_STUDY),
         **_position(reply.ledger),
         "update": pack(reply.update, reply.encoding),
     }

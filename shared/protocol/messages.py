@@ -39,6 +39,8 @@ class Status(IntEnum):
     APPROVED = 13
     REJECTED = 14
     REFUSED_MODEL = 15
+    REFUSED_ADAPTER = 16
+    """The task's adapter lies beyond what honest rounds reach; since protocol version 6."""
 
 
 @dataclass(frozen=True)

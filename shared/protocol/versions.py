@@ -5,16 +5,15 @@
 | 3 | a vector travels as bytes inside the record that describes it |
 | 4 | offers and their answers name the versions that a side speaks, so that two ages find a common one |
 | 5 | a task names the encoding of the update in its reply |
+| 6 | a study may name any aggregation; a node says that a task's adapter lies too far out |
 
 The server offers a study in an envelope whose layout stays version 3's for ever. Both sides name the versions that they
-speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study whose updates do
-not travel as float32 is offered only in version 5 and newer, so that an older node refuses the version by name, and not
-a study that it cannot read.
+speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study that uses what
+older nodes cannot know, such as updates that do not travel as float32, is offered only in the versions that know it
+(`Study.versions`), so that an older node refuses the version by name, and not a study that it cannot read.
 """
 
 from typing import NamedTuple
-
-from shared.protocol.update_encoding import Wire
 
 
 class Versions(NamedTuple):
@@ -29,15 +28,14 @@ class Versions(NamedTuple):
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
-SPOKEN = Versions(3, 5)
+SPOKEN = Versions(3, 6)
 BEFORE_NEGOTIATION = Versions(3, 3)
 """Versions of a side that names none."""
 ENVELOPE = Versions(3, 3)
 """Version of offers and their answers: a side that cannot read it cannot negotiate."""
 SAYS_WIRE = 5
 """First version in which a task names the encoding of its reply's update; before, all were float32."""
-
-
-def spoken_for(wire: Wire) -> Versions:
-    """Return our versions in which a study with this encoding can be trained."""
-    return SPOKEN if wire == "float32" else Versions(SAYS_WIRE, SPOKEN.newest)
+FREE_AGGREGATION = 6
+"""First version whose nodes take a study with any name under `federation.aggregation`."""
+SAYS_ADAPTER = 6
+"""First version in which a node answers `refused_adapter`; before, it says `refused_study`."""

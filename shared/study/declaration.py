@@ -12,9 +12,11 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
+from shared.protocol.versions import FREE_AGGREGATION, SAYS_WIRE, SPOKEN, Versions
 from shared.section import Section
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import (
+    AGGREGATIONS_BEFORE_FREE_NAMES,
     RECORD,
     RECORDS_PER_UNIT,
     Adapter,
@@ -30,14 +32,20 @@ from shared.study.tasks import Task
 
 LINEAR_HEAD_KINDS = ("sequence-classification", "image-classification", "audio-classification")
 """Task kinds with one linear head on pooled features of one length."""
-ADDED_LATER: dict[str, dict[str, Any]] = {
-    "privacy": {"head_share": None},
-    "training": {"whitening": False},
-    "federation": {"wire": "float32", "cohort": None, "typical_size": None},
+ADDED_LATER: dict[str, Any] = {
+    "privacy.head_share": None,
+    "training.whitening": False,
+    "federation.wire": "float32",
+    "federation.cohort": None,
+    "federation.typical_size": None,
 }
-"""Keys that older studies lack, each with the value that these studies had in effect, whatever the default is today. A
-key is left out of the identity while it has that value: so older studies keep their hash, and older nodes can read a
-study that asks nothing new of them."""
+"""Paths of keys and of whole sections that older studies lack, each with the value that these studies had in effect,
+whatever the default is today: as JSON has it, and None for a section that was not there. What has that value is left
+out of the identity: so older studies keep their hash, and older nodes can read a study that asks nothing new of them. A
+section stands before keys that it got later still."""
+KNOWN_SINCE: dict[str, int] = {"federation.wire": SAYS_WIRE}
+"""First version of the protocol whose nodes know a key or section of `ADDED_LATER`. Studies that use it are offered in
+no older one, so an older node refuses the version by name. What is not listed here was added without a new version."""
 EARLIER_PERFORMANCE = {
     "prefix_cache": "activation_cache",
     "prefix_cache_limit_bytes": "activation_cache_limit_bytes",
@@ -65,12 +73,6 @@ class Study(Section):
             raise ValueError(f"model.source {source!r} is a hub id, so model.revision (a commit) is needed beside it")
         if not is_hub_id(source) and revision is not None:
             raise ValueError("model.revision only goes with a hub id; for other sources set model.fingerprint")
-        exact = "ffa" if self.adapter.linear else "fedit"
-        if self.federation.aggregation != exact:
-            raise ValueError(
-                f"federation.aggregation = {exact!r} goes with adapter.method = {self.adapter.method!r}, "
-                f"got {self.federation.aggregation!r}"
-            )
         if not self.adapter.has_rank and (self.adapter.rank_pattern or self.adapter.rank_stabilized):
             raise ValueError(f"adapter.method = {self.adapter.method!r} has no rank: leave rank settings out")
         cohort, quorum = self.federation.cohort, self.federation.quorum
@@ -103,9 +105,18 @@ class Study(Section):
     def canonical_json(self) -> str:
         """Write the study as one byte sequence: sorted keys, no spaces, defaults filled in, without performance."""
         declared = self.model_dump(mode="json", exclude={"performance"})
-        for section, keys in ADDED_LATER.items():
-            declared[section] = {name: v for name, v in declared[section].items() if keys.get(name, ...) != v}
+        for path, then in reversed(ADDED_LATER.items()):
+            declared = _without(declared, path.split("."), then)
         return json.dumps(declared, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+    @property
+    def versions(self) -> Versions:
+        """Our versions of the protocol whose nodes can train this study: they know every key that it uses."""
+        declared = json.loads(self.canonical_json())
+        needed = [version for path, version in KNOWN_SINCE.items() if _has(declared, path.split("."))]
+        if self.federation.aggregation not in AGGREGATIONS_BEFORE_FREE_NAMES:
+            needed.append(FREE_AGGREGATION)
+        return Versions(max([SPOKEN.oldest, *needed]), SPOKEN.newest)
 
     @property
     def sha256(self) -> str:
@@ -122,11 +133,8 @@ def recorded(declared: Any, *, where: str) -> Study:
         SettingsError: it is not a study.
     """
     if isinstance(declared, dict):
-        sections = {name: declared.get(name, {}) for name in ADDED_LATER}
-        declared = declared | {
-            name: ADDED_LATER[name] | section if isinstance(section, dict) else section
-            for name, section in sections.items()
-        }
+        for path, then in ADDED_LATER.items():
+            declared = _with(declared, path.split("."), then)
         performance = declared.get("performance")
         if isinstance(performance, dict):
             renamed = {EARLIER_PERFORMANCE.get(name, name): value for name, value in performance.items()}
@@ -141,3 +149,27 @@ def load_study(path: Path) -> Study:
         SettingsError: unreadable file, unknown keys, impossible values or contradictions, each with the key's path.
     """
     return parse(Study, read_toml(path), where=str(path))
+
+
+def _with(declared: dict[str, Any], path: list[str], then: Any) -> dict[str, Any]:
+    """Fill in the value at a path if nothing stands there; what is no section is left for validation to refuse."""
+    name, *rest = path
+    if not rest:
+        return {name: then} | declared
+    section = declared.get(name, {})
+    return declared | {name: _with(section, rest, then)} if isinstance(section, dict) else declared
+
+
+def _without(declared: dict[str, Any], path: list[str], then: Any) -> dict[str, Any]:
+    """Leave out what stands at a path if it has this value."""
+    name, *rest = path
+    value = declared.get(name)
+    if rest:
+        return declared | {name: _without(value, rest, then)} if isinstance(value, dict) else declared
+    return {key: value for key, value in declared.items() if key != name or value != then}
+
+
+def _has(declared: Any, path: list[str]) -> bool:
+    """Return true if something stands at a path."""
+    name, *rest = path
+    return isinstance(declared, dict) and name in declared and (not rest or _has(declared[name], rest))

@@ -15,6 +15,8 @@ UNIT_PATTERN = r"^[a-z][a-z0-9_]*$"
 RECORDS_PER_UNIT = 16
 BUNDLED_PREFIX, RECORDED_PREFIX = "bundled:", "embedded:"
 """Prefix of a bundled model as people write it, and as a study records it; both may be declared."""
+AGGREGATIONS_BEFORE_FREE_NAMES = ("ffa", "fedit")
+"""Names that nodes older than protocol version 6 know."""
 MOST_WEIGHT = 4
 """The most typical sites that one site may count as."""
 
@@ -133,9 +135,11 @@ class Federation(Section):
 
     rounds: int = Field(default=8, ge=1, le=10_000)
     """Rounds of the study. Privacy depends on rounds x local_steps, not on either of them alone."""
-    aggregation: Literal["ffa", "fedit"] = "ffa"
-    """`ffa`: the mean of all updates, exact for adapters that enter linearly (`ffa-lora`, `ia3`, `head-only`). `fedit`:
-    the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B."""
+    aggregation: str = Field(default="ffa", max_length=40, pattern=r"^[a-z][a-z0-9._-]*$")
+    """How the server combines updates, by the method's name; nodes take any, since it reads only what they released.
+    `ffa`: the mean of all updates, exact for adapters that enter linearly (`ffa-lora`, `ia3`, `head-only`). `fedit`:
+    the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B. Nodes older
+    than protocol version 6 know these two names only."""
     quorum: int = Field(default=2, ge=1)
     """Fewest accepted updates that make a round; with fewer, the global adapter stays unchanged."""
     cohort: int | None = Field(default=None, ge=1)

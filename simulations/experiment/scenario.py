@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from server.aggregation.method import method_for
 from shared.base_models.bundled import data_folder
 from shared.errors import SettingsError
 from shared.section import Positive, Section
@@ -119,9 +120,12 @@ def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
     """Read a scenario and apply `section.key=value` changes, each value as TOML writes it, or bare text.
 
     Raises:
-        SettingsError: as `shared.study.declaration.load_study`; or a change that names no key.
+        SettingsError: as `shared.study.declaration.load_study`; a change that names no key; or an aggregation that the
+            server does not know.
     """
-    return parse(Scenario, read_changed(path, changes), where=str(path))
+    scenario = parse(Scenario, read_changed(path, changes), where=str(path))
+    method_for(scenario)
+    return scenario
 
 
 def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:

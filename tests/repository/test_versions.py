@@ -20,9 +20,9 @@ from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.participants import ApprovedOnly
 from shared.errors import PeerError, VersionError
-from shared.protocol.flower_records import decode_task, encode_task
+from shared.protocol.flower_records import decode_reply, decode_task, encode_reply, encode_task
 from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
-from shared.protocol.versions import SPOKEN, Versions, spoken_for
+from shared.protocol.versions import SPOKEN, Versions
 
 ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
 OLD_OFFER = {"protocol-version": 3, "study-run": "r-1", "study-json": "{}"}
@@ -109,6 +109,8 @@ def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPat
         (Versions(3, 4), None, 3),
         (Versions(3, 4), Versions(3, 3), 3),
         (Versions(3, 3), Versions(3, 4), 3),
+        (Versions(3, 5), Versions(3, 6), 5),
+        (Versions(3, 6), Versions(3, 5), 5),
         (Versions(3, 6), Versions(4, 9), 6),
         (Versions(4, 9), Versions(3, 5), 5),
     ],
@@ -124,7 +126,7 @@ def test_a_round_is_asked_and_answered_in_the_newest_common_version(
     assert study_with(node, server_speaks, monkeypatch, tmp_path) == ["accepted"] and node.asked_in == [chosen]
 
 
-@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(6, 9)])
+@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(7, 9)])
 def test_a_node_without_a_common_version_is_told_to_the_operator_and_never_asked(
     node_speaks: Versions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,21 +156,36 @@ def test_a_node_that_went_back_to_an_older_version_refuses_by_name_and_is_asked_
     assert study_with(node, SPOKEN, monkeypatch, tmp_path) == ["refused_version"]
 
 
+NEWER_STUDIES = {"int8": ({"wire": "int8"}, 5), "another aggregation": ({"aggregation": "median"}, 6)}
+
+
+@pytest.mark.parametrize("case", NEWER_STUDIES)
 @pytest.mark.parametrize("node_speaks", [None, Versions(3, 4)])
-def test_an_older_node_refuses_the_version_of_a_study_whose_encoding_it_cannot_know(
-    node_speaks: Versions | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+def test_an_older_node_refuses_the_version_of_a_study_that_it_cannot_know(
+    case: str,
+    node_speaks: Versions | None,
+    make_study: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     node: Any = Node(node_speaks, monkeypatch)
     reports: list[Any] = []
-    offer = StudyOffer("r-1", "{}", spoken_for("int8"))
+    federation, since = NEWER_STUDIES[case]
+    offer = StudyOffer("r-1", "{}", make_study(federation=federation).versions)
     asked = ApprovedOnly(node, offer, quorum=1, patience_s=0.0, on_change=reports.append)
     monkeypatch.setattr(
         server.rounds.participants.time, "sleep", lambda _s: reports and (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
         asked.members()
-    assert set(reports[-1]) == {"refused_version"} and "this study needs 5 to 5" in caplog.text
-    assert spoken_for("float32") == SPOKEN, "nothing new is asked of anybody"
+    assert set(reports[-1]) == {"refused_version"} and f"this study needs {since} to {SPOKEN.newest}" in caplog.text
+    assert make_study(federation={"wire": "float32"}).versions == SPOKEN, "nothing new is asked of anybody"
+
+
+def test_a_code_that_a_server_cannot_know_is_sent_as_one_that_it_knows() -> None:
+    refused = TrainReply("s" * 64, "r-1", 1, "0" * 64, Status.REFUSED_ADAPTER, np.zeros(3, np.float32))
+    assert decode_reply(encode_reply(refused)).status is Status.REFUSED_ADAPTER
+    assert decode_reply(encode_reply(refused, version=5)).status is Status.REFUSED_STUDY
 
 
 def test_a_task_says_the_encoding_since_version_5_and_cannot_before() -> None:

@@ -43,6 +43,9 @@ def test_a_study_is_not_queued_that_throws_updates_away(
     home = ["--home", str(tmp_path / "server")]
     command(monkeypatch, capsys, "init", "--host", "localhost", *home)
     command(monkeypatch, capsys, "run", str(file), *home, code=2)
+    unknown = toml(make_study(), tmp_path / "unknown.toml", aggregation="median")
+    command(monkeypatch, capsys, "run", str(unknown), *home, code=2)
+    command(monkeypatch, capsys, "plan", str(unknown), "--sizes", "300", code=2)
     assert json.loads(command(monkeypatch, capsys, "runs", "--json", *home)) == []
     assert json.loads(command(monkeypatch, capsys, "run", str(file), "--force", "--json", *home))["rounds"] == 3
 
@@ -69,12 +72,13 @@ def test_the_processes_logs_are_json_to_the_last_line(tmp_path: Path) -> None:
     ]
 
 
-def toml(study: Study, path: Path, more: str = "") -> Path:
+def toml(study: Study, path: Path, more: str = "", *, aggregation: str = "ffa") -> Path:
     """A study file of what differs from the defaults."""
     path.write_text(
         f'[study]\nname = "test"\n[model]\nsource = "{study.model.source}"\n'
         '[task]\nkind = "sequence-classification"\nlabels = ["no", "yes"]\nmax_length = 24\n'
-        f"[federation]\nrounds = 3\nsmallest_declared_size = 10\n[training]\nlocal_steps = 3\n{more}"
+        f'[federation]\nrounds = 3\nsmallest_declared_size = 10\naggregation = "{aggregation}"\n'
+        f"[training]\nlocal_steps = 3\n{more}"
     )
     return path
 
