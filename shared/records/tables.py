@@ -1,19 +1,39 @@
 """Read an operator's table: CSV, TSV, JSON lines, Parquet, or a Hugging Face dataset folder.
 
+Every cell is read by itself, as text or as its own JSON or Arrow type. A library that gives a whole column one type
+would let one row change how others are spelled: one missing value makes 64-bit numbers fractions, many of them equal.
+
 Images and recordings are files that a cell names, relative to the table, or bytes in the cell itself.
 """
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from shared.errors import DataError
 from shared.study.tasks import CONTENT
+
+DEEPEST = 100
+"""Brackets within brackets in a line of JSON; a deeper row is read as empty cells, as Python's parser has a limit."""
+MOST_DIGITS = 4000
+"""Of a whole number in JSON; a longer one stays text, as Python's integers have a limit."""
+JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
+
+
+class _Source(NamedTuple):
+    """A table as its file holds it."""
+
+    names: list[str]
+    """Of its columns, in order; a name may be there twice."""
+    rows: int
+    cells: Callable[[int], Sequence[Any]]
+    """Returns one column's cells, by the column's number."""
 
 
 def read_table(
@@ -22,6 +42,8 @@ def read_table(
     """Read the named columns as text; a missing cell becomes an empty string.
 
     Literal words such as NA or null stay text. Numbers become their plain form (1, not 1.0), lists and objects JSON.
+
+    Guarantee: how a cell is read depends on that cell alone, whatever other rows hold.
 
     Args:
         path: the table.
@@ -33,24 +55,24 @@ def read_table(
         DataError: no such file, an unknown kind of file, an unreadable file, missing or doubled columns, no rows.
     """
     table = _read(path)
-    doubled = [name for name in columns if list(table.columns).count(name) > 1]
+    doubled = [name for name in columns if table.names.count(name) > 1]
     if doubled:
         raise DataError(f"Expected each column of {path} once, got {doubled[0]!r} more than once.")
-    table = table.assign(**{name: "" for name in optional if name not in table.columns})
-    missing = [name for name in columns if name not in table.columns]
+    missing = [name for name in columns if name not in table.names and name not in optional]
     if missing:
         raise DataError(
-            f"Expected a column {missing[0]!r} in {path}, got {', '.join(map(repr, table.columns)) or 'none'}.",
+            f"Expected a column {missing[0]!r} in {path}, got {', '.join(map(repr, table.names)) or 'none'}.",
             hint='Name the right one in `columns`, as in columns = { text = "review", label = "stars" }.',
         )
-    if table.empty:
+    if not table.rows:
         raise DataError(f"Expected records in {path}, got a table without rows.")
     folder = path if path.is_dir() else path.parent
     return pd.DataFrame(
         {
-            name: [_media(cell, folder) if name in media else _text(cell) for cell in table[name]]
+            name: [_media(cell, folder) if name in media else _text(cell) for cell in _cells(table, name)]
             for name in dict.fromkeys(columns)
-        }
+        },
+        dtype=object,
     )
 
 
@@ -60,7 +82,7 @@ def columns_of(path: Path) -> list[str]:
     Raises:
         DataError: no such file, an unknown kind of file, or an unreadable file.
     """
-    return [str(name) for name in _read(path).columns]
+    return _read(path).names
 
 
 def content_columns(columns: Collection[str], names: Mapping[str, str]) -> dict[str, str]:
@@ -88,7 +110,11 @@ def identity(cell: str | bytes) -> str:
     return cell if isinstance(cell, str) else f"sha256 {hashlib.sha256(cell).hexdigest()}" if cell else ""
 
 
-def _read(path: Path) -> pd.DataFrame:
+def _cells(table: _Source, name: str) -> Sequence[Any]:
+    return table.cells(table.names.index(name)) if name in table.names else [None] * table.rows
+
+
+def _read(path: Path) -> _Source:
     if path.is_dir():
         return _dataset_folder(path)
     if not path.is_file():
@@ -106,22 +132,57 @@ def _read(path: Path) -> pd.DataFrame:
         raise DataError(f"Expected a readable {path.suffix} file, got {path}.", hint=_first_line(error)) from error
 
 
-def _delimited(delimiter: str) -> Callable[[Path], pd.DataFrame]:
-    def read(path: Path) -> pd.DataFrame:
+def _delimited(delimiter: str) -> Callable[[Path], _Source]:
+    def read(path: Path) -> _Source:
         # the header is read as a row, because pandas would rename doubled columns silently
         rows = pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
-        table = rows.iloc[1:].reset_index(drop=True)
-        table.columns = pd.Index(rows.iloc[0].tolist())
-        return table
+        return _Source(rows.iloc[0].tolist(), len(rows) - 1, lambda column: rows[column].tolist()[1:])
 
     return read
 
 
-def _json_lines(path: Path) -> pd.DataFrame:
-    return pd.read_json(path, lines=True, dtype=False, encoding="utf-8")
+def _json_lines(path: Path) -> _Source:
+    lines = path.read_bytes().decode("utf-8-sig").split("\n")
+    rows = [_json_row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    return _Source(names, len(rows), lambda column: [row.get(names[column]) for row in rows])
 
 
-def _dataset_folder(path: Path) -> pd.DataFrame:
+def _json_row(line: str, number: int) -> dict[str, Any]:
+    if _too_deep(line):
+        return {}
+    try:
+        row = json.loads(line, strict=False, parse_int=_integer)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {error}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"line {number}: not an object with a value for each column")
+    return row
+
+
+def _too_deep(line: str) -> bool:
+    if line.count("[") + line.count("{") <= DEEPEST:
+        return False
+    depth = 0
+    for bracket in re.findall(r"[][{}]", JSON_STRING.sub("", line)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > DEEPEST:
+            return True
+    return False
+
+
+def _integer(digits: str) -> int | str:
+    return int(digits) if len(digits) <= MOST_DIGITS else digits
+
+
+def _parquet(path: Path) -> _Source:
+    from pyarrow.parquet import ParquetFile
+
+    with ParquetFile(path) as file:
+        return _arrow(file.read())
+
+
+def _dataset_folder(path: Path) -> _Source:
     import datasets
 
     try:
@@ -133,14 +194,34 @@ def _dataset_folder(path: Path) -> pd.DataFrame:
             f"Expected one split, got a folder with {', '.join(dataset)}.",
             hint=f"Name one, as in {path / next(iter(dataset))}.",
         )
-    table: pd.DataFrame = dataset.to_pandas()
-    return table
+    return _arrow(dataset.with_format("arrow")[:])
+
+
+def _arrow(table: Any) -> _Source:
+    """Take over an Arrow table, whose columns have types of their own, missing values or not."""
+
+    def cells(column: int) -> list[Any]:
+        try:
+            return list(table.column(column).to_pylist())
+        except (ValueError, OverflowError):
+            return [_own(cell) for cell in table.column(column)]
+
+    return _Source(list(table.column_names), table.num_rows, cells)
+
+
+def _own(cell: Any) -> Any:
+    """Return an Arrow cell as a Python value; one that Python cannot hold, such as the year 10,000, as some text."""
+    try:
+        return cell.as_py()
+    except (ValueError, OverflowError):
+        raw = cell.as_buffer().to_pybytes() if hasattr(cell, "as_buffer") else None
+        return str(cell.cast("string")) if raw is None else raw.decode("utf-8", "replace")
 
 
 def _text(cell: Any) -> str:
     if cell is None or (isinstance(cell, float) and cell != cell) or cell is pd.NA:
         return ""
-    if isinstance(cell, float) and cell.is_integer():
+    if isinstance(cell, float | np.floating) and float(cell).is_integer():
         return str(int(cell))
     if isinstance(cell, dict | list | np.ndarray):
         return json.dumps(cell, ensure_ascii=False, default=_plain)
@@ -168,9 +249,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+_READERS: dict[str, Callable[[Path], _Source]] = {
     ".csv": _delimited(","),
     ".tsv": _delimited("\t"),
     ".jsonl": _json_lines,
-    ".parquet": lambda path: pd.read_parquet(path),
+    ".parquet": _parquet,
 }
