@@ -130,6 +130,7 @@ def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "left": 0.0 if withdrawn else max(0.0, budget.limit.epsilon - used),
         "limit": budget.limit.epsilon,
         "delta": budget.limit.delta,
+        "renyi_orders": list(budget.orders),
         "shares_records_with": list(budget.sharing),
         "withdrawn": withdrawn,
     }

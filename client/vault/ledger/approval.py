@@ -25,7 +25,8 @@ def approve(ledger: Ledger, study: Study, *, dataset: str, run: str, declared: L
     """
     per_round = check_approval(ledger.state, study, dataset=dataset, declared=declared)
     rounds = study.federation.rounds
-    ledger.approve(dataset, run, study_sha256=study.sha256, rounds=rounds, per_round=per_round)
+    sha256 = study.sha256
+    ledger.approve(dataset, run, study_sha256=sha256, rounds=rounds, per_round=per_round, declared=declared)
 
 
 def check_approval(state: LedgerState, study: Study, *, dataset: str, declared: Limit | None = None) -> Release:

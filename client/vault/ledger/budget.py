@@ -1,10 +1,15 @@
-"""Deciding whether something more fits into what an account may spend: the one place for it, without IO."""
+"""Deciding whether something more fits into what an account may spend: the one place for it, without IO.
+
+Studies are chosen after seeing what earlier ones released. So an account is judged at orders that were fixed before its
+first release, by its first approval; the best of many orders would be no filter (see `shared.privacy.accounting`).
+Accounts that become one by records that they share keep both orders, and everything has to fit at each.
+"""
 
 from dataclasses import dataclass
 
 from client.vault.ledger.rows import Limit
 from shared.errors import BudgetError
-from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.accounting import best_order, epsilon_rdp
 from shared.privacy.releases import Release, times
 from shared.search import largest
 
@@ -14,7 +19,11 @@ MOST_AFFORDED = 2**53
 
 @dataclass(frozen=True)
 class Budget:
-    """One account's limit, beside what its records have spent and perhaps earmarked."""
+    """One account's limit, beside what its records have spent and perhaps earmarked.
+
+    Guarantee: an account is judged at Renyi orders that were fixed before its first release, so its limit holds for
+    studies that are chosen after seeing earlier results.
+    """
 
     dataset: str
     """The dataset that is asked about."""
@@ -25,13 +34,26 @@ class Budget:
     history: tuple[Release, ...]
     """Everything that the account has reserved, with or without what it may still reserve."""
 
+    orders: tuple[float, ...] = ()
+    """Renyi orders that it is judged at; none before the first approval, nor for runs approved before there were any."""
+
     def epsilon(self, *more: Release) -> float:
-        """Return the epsilon of the history with some more releases, at the limit's delta."""
+        """Return what the history with some more releases costs at the limit's delta, as if it was fixed in advance."""
         return epsilon_rdp([*self.history, *more], self.limit.delta)
+
+    def judged(self, *more: Release) -> float:
+        """Return the epsilon that is compared with the limit: the most of those at the account's orders."""
+        history = [*self.history, *more]
+        at_orders = (epsilon_rdp(history, self.limit.delta, order=order) for order in self.orders)
+        return max(at_orders, default=self.epsilon(*more))
 
     def fits(self, *more: Release) -> bool:
         """Return true if the history with some more releases stays within the limit."""
-        return self.epsilon(*more) <= self.limit.epsilon
+        return self.judged(*more) <= self.limit.epsilon
+
+    def orders_with(self, release: Release) -> tuple[float, ...]:
+        """Return the orders that the account is judged at from now on, if this release is its next."""
+        return self.orders or (best_order(release, epsilon=self.limit.epsilon, delta=self.limit.delta),)
 
     def check_fits(self, *more: Release, asked_for: str) -> None:
         """Compare the history with some more releases with the limit.
@@ -46,9 +68,13 @@ class Budget:
         if self.fits(*more):
             return
         account = f" (one account with {', '.join(self.sharing)})" if self.sharing else ""
+        cost, judged = self.epsilon(*more), ""
+        if cost <= self.limit.epsilon:
+            orders = " and ".join(f"{order:g}" for order in self.orders)
+            cost, judged = self.judged(*more), f" at the Renyi order {orders}, which its first approval fixed"
         raise BudgetError(
             f"Expected {asked_for} that fits into epsilon={self.limit.epsilon:g} of {self.dataset!r}{account}, "
-            f"it brings what is spent or earmarked to {self.epsilon(*more):.3f}.",
+            f"it brings what is spent or earmarked to {cost:.3f}{judged}.",
             hint=f"{self.epsilon():.3f} is spent or earmarked already. "
             "Runs that are not needed can be ended: fedvault-node reject.",
         )

@@ -131,15 +131,26 @@ class Ledger:
         self._heads.append(head)
         self._consistent, self._last = True, moment
 
-    def approve(self, dataset: str, run: str, *, study_sha256: str, rounds: int, per_round: Release) -> None:
-        """Earmark a whole run.
+    def approve(
+        self,
+        dataset: str,
+        run: str,
+        *,
+        study_sha256: str,
+        rounds: int,
+        per_round: Release,
+        declared: Limit | None = None,
+    ) -> None:
+        """Earmark a whole run; the first one fixes the Renyi order that its account is judged at.
 
         Raises:
             BudgetError: its worst case does not fit beside everything spent and earmarked.
         """
         self.state.check_usable(dataset)
-        self.state.budget(dataset).check_fits(times(per_round, rounds), asked_for="a run")
+        budget, whole_run = self.state.budget(dataset, declared=declared), times(per_round, rounds)
+        budget.check_fits(whole_run, asked_for="a run")
         row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
+        row |= {"orders": list(budget.orders_with(whole_run))}
         self.enter({"kind": "approve", **row, "per_round": to_dict(per_round)})
 
     def reserve(self, run: str, number: int, *, declared: Limit | None = None) -> None:

@@ -12,9 +12,13 @@ Rules
 7. A row that enters records says how far the record index reached; later rows never say less, nor name another key.
 8. A person's decision to continue after rows were lost gives nothing back; datasets that it names are withdrawn.
 9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit.
+10. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked the next one may
+   name others, then they stay and only those of an account that is tied to it are added. Where older rows name none, the
+   first approval decides: what it would have named is what the next one names.
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
@@ -25,6 +29,7 @@ from client.vault.ledger.rows import UNDECLARED, DatasetTerms, IndexDigest, Limi
 from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
 from shared.errors import FedVaultError, LedgerError, PolicyRefusal
+from shared.privacy.accounting import best_order
 from shared.privacy.releases import Release, from_dict, times
 
 Row = Mapping[str, Any]
@@ -62,6 +67,10 @@ class LedgerState:
     """Height and head of rows that are gone, and that a person went on without."""
     index_digest: IndexDigest | None = None
     """The record index as it was last entered; None before the first time."""
+    orders: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """Renyi orders that a dataset's account is judged at, as its approvals named them."""
+    unnamed: dict[str, Release] = field(default_factory=dict)
+    """The first approval of a dataset whose account no row had named an order for."""
 
     def apply(self, row: Row) -> None:
         """Enter a row, or refuse it and stay as before.
@@ -96,7 +105,7 @@ class LedgerState:
         Args:
             dataset: registered, unless `declared` is given.
             declared: what node.toml says today, which may be stricter than what was registered.
-            earmarked: count what approved runs may still reserve as well.
+            earmarked: count what approved runs may still reserve as well; then what is asked for is a new approval.
         """
         account = self.account(dataset)
         limits = [self.limits[name] for name in account if name in self.limits]
@@ -107,6 +116,7 @@ class LedgerState:
             tuple(sorted(account - {dataset})),
             reduce(Limit.stricter, limits if declared is None else [*limits, declared]),
             tuple(times(run.per_round, count) for run, count in counts if count),
+            self._orders(account, new_approval=earmarked),
         )
 
     def spent(self, dataset: str) -> float:
@@ -186,13 +196,44 @@ class LedgerState:
             return
         raise PolicyRefusal("Expected the record index and the key that this ledger knows, got others.")
 
+    def _orders(self, account: set[str], *, new_approval: bool) -> tuple[float, ...]:
+        """Return the orders that an account is judged at; runs approved before there were any finish without."""
+        if not self._is_used(account):
+            return ()
+        orders = {order for name in account for order in self.orders.get(name, ())}
+        if new_approval:
+            limits = ((self.limits[name], self.unnamed[name]) for name in account & set(self.unnamed))
+            orders |= {best_order(first, epsilon=limit.epsilon, delta=limit.delta) for limit, first in limits}
+        return tuple(sorted(orders))
+
+    def _is_used(self, account: set[str]) -> bool:
+        runs = (run for run in self.runs.values() if run.dataset in account)
+        return any(run.attempts or run.earmarked for run in runs)
+
     def _approve(self, row: Row) -> None:
         dataset, run = row["dataset"], row["run"]
         self.check_usable(dataset)
         if run in self.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
         approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
+        self._name_orders(dataset, row.get("orders"), first=times(approved.per_round, approved.rounds))
         self.runs[run] = approved
+
+    def _name_orders(self, dataset: str, orders: list[float] | None, *, first: Release) -> None:
+        account = self.account(dataset)
+        named = {order for name in account for order in self.orders.get(name, ())}
+        if orders is None:
+            if not named and not account & set(self.unnamed):
+                self.unnamed[dataset] = first
+            return
+        if not orders or not all(1 < order < math.inf for order in orders):
+            raise PolicyRefusal(f"Expected Renyi orders above 1, got {orders}.")
+        if self._is_used(account) and not named <= set(orders):
+            raise PolicyRefusal(f"Expected the Renyi orders {sorted(named)} of {dataset!r}, got {orders}.")
+        for name in account:
+            self.orders.pop(name, None)
+            self.unnamed.pop(name, None)
+        self.orders[dataset] = tuple(orders)
 
     def _reserve(self, row: Row) -> None:
         run, number = self.run(row["run"]), row["round"]

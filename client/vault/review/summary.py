@@ -43,17 +43,14 @@ class StudySummary:
     """Spent and earmarked with it."""
     epsilon_limit: float
     """The most the account may ever spend."""
+    fits: bool
+    """True if the budget allows it, at the Renyi order that the account is judged at."""
     delta: float
     unit: str
     objections: tuple[str, ...]
     """Why the policy forbids it; empty if it does not."""
     records: "Facts"
     """About the records; for the operator's eyes only."""
-
-    @property
-    def fits(self) -> bool:
-        """True if the budget allows it."""
-        return self.epsilon_after <= self.epsilon_limit
 
     @property
     def in_words(self) -> str:
@@ -111,6 +108,7 @@ def summarise(
         epsilon_before=budget.epsilon(),
         epsilon_after=budget.epsilon(total_release),
         epsilon_limit=budget.limit.epsilon,
+        fits=budget.fits(total_release),
         delta=budget.limit.delta,
         unit=dataset.policy.unit,
         objections=tuple(objections),
