@@ -35,21 +35,22 @@ class Budget:
     """Everything that the account has reserved, with or without what it may still reserve."""
 
     orders: tuple[float, ...] = ()
-    """Renyi orders that it is judged at; none before the first approval, nor for runs approved before there were any."""
+    """Renyi orders that it is judged at; none before the first approval, or for runs approved before there were any."""
 
     def epsilon(self, *more: Release) -> float:
         """Return what the history with some more releases costs at the limit's delta, as if it was fixed in advance."""
         return epsilon_rdp([*self.history, *more], self.limit.delta)
 
-    def judged(self, *more: Release) -> float:
+    def epsilon_at_orders(self, *more: Release) -> float:
         """Return the epsilon that is compared with the limit: the most of those at the account's orders."""
+        if not self.orders:
+            return self.epsilon(*more)
         history = [*self.history, *more]
-        at_orders = (epsilon_rdp(history, self.limit.delta, order=order) for order in self.orders)
-        return max(at_orders, default=self.epsilon(*more))
+        return max(epsilon_rdp(history, self.limit.delta, order=order) for order in self.orders)
 
     def fits(self, *more: Release) -> bool:
         """Return true if the history with some more releases stays within the limit."""
-        return self.judged(*more) <= self.limit.epsilon
+        return self.epsilon_at_orders(*more) <= self.limit.epsilon
 
     def orders_with(self, release: Release) -> tuple[float, ...]:
         """Return the orders that the account is judged at from now on, if this release is its next."""
@@ -68,13 +69,16 @@ class Budget:
         if self.fits(*more):
             return
         account = f" (one account with {', '.join(self.sharing)})" if self.sharing else ""
-        cost, judged = self.epsilon(*more), ""
+        cost, at_order = self.epsilon(*more), ""
         if cost <= self.limit.epsilon:
             orders = " and ".join(f"{order:g}" for order in self.orders)
-            cost, judged = self.judged(*more), f" at the Renyi order {orders}, which its first approval fixed"
+            cost, at_order = (
+                self.epsilon_at_orders(*more),
+                f" at the Renyi order {orders}, which its first approval fixed",
+            )
         raise BudgetError(
             f"Expected {asked_for} that fits into epsilon={self.limit.epsilon:g} of {self.dataset!r}{account}, "
-            f"it brings what is spent or earmarked to {cost:.3f}{judged}.",
+            f"it brings what is spent or earmarked to {cost:.3f}{at_order}.",
             hint=f"{self.epsilon():.3f} is spent or earmarked already. "
             "Runs that are not needed can be ended: fedvault-node reject.",
         )

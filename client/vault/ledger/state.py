@@ -12,9 +12,9 @@ Rules
 7. A row that enters records says how far the record index reached; later rows never say less, nor name another key.
 8. A person's decision to continue after rows were lost gives nothing back; datasets that it names are withdrawn.
 9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit.
-10. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked the next one may
-   name others, then they stay and only those of an account that is tied to it are added. Where older rows name none, the
-   first approval decides: what it would have named is what the next one names.
+10. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked, the next one
+   may name others; then they stay, and only those of an account that is tied to it are added. Where older rows name
+   none, what their first approval would have named is what the next one names.
 """
 
 import json
@@ -216,15 +216,15 @@ class LedgerState:
         if run in self.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
         approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
-        self._name_orders(dataset, row.get("orders"), first=times(approved.per_round, approved.rounds))
+        self._name_orders(approved, row.get("orders"))
         self.runs[run] = approved
 
-    def _name_orders(self, dataset: str, orders: list[float] | None, *, first: Release) -> None:
-        account = self.account(dataset)
+    def _name_orders(self, approved: ApprovedRun, orders: list[float] | None) -> None:
+        dataset, account = approved.dataset, self.account(approved.dataset)
         named = {order for name in account for order in self.orders.get(name, ())}
         if orders is None:
             if not named and not account & set(self.unnamed):
-                self.unnamed[dataset] = first
+                self.unnamed[dataset] = times(approved.per_round, approved.rounds)
             return
         if not orders or not all(1 < order < math.inf for order in orders):
             raise PolicyRefusal(f"Expected Renyi orders above 1, got {orders}.")

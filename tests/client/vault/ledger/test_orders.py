@@ -77,7 +77,7 @@ def test_accounts_that_become_one_are_judged_at_the_orders_of_both(ledger: Ledge
     tie(ledger, "ward", ["other"])
     budget = ledger.state.budget("ward")
     assert own != others and budget.orders == tuple(sorted(own + others))
-    assert budget.judged() == max(epsilon_rdp(budget.history, DELTA, order=order) for order in budget.orders)
+    assert budget.epsilon_at_orders() == max(epsilon_rdp(budget.history, DELTA, order=order) for order in budget.orders)
     approve(ledger, "third", SMALL, 1)
     assert rows_of(ledger)[-1]["orders"] == sorted(own + others)
 

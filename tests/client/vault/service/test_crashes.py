@@ -124,9 +124,11 @@ def power(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Power], None]]:
     monkeypatch.setattr(os, "fsync", synced)
     monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Connection, **k))
     # a pure function, asked the same few things thousands of times
-    cached = cache(lambda releases, delta: epsilon_rdp(list(releases), delta))
+    cached = cache(lambda releases, delta, order: epsilon_rdp(list(releases), delta, order=order))
     monkeypatch.setattr(
-        client.vault.ledger.budget, "epsilon_rdp", lambda releases, delta: cached(tuple(releases), delta)
+        client.vault.ledger.budget,
+        "epsilon_rdp",
+        lambda releases, delta, order=None: cached(tuple(releases), delta, order),
     )
     yield supply
 
