@@ -27,6 +27,7 @@ def build_server_app(
     observer: Observer | None = None,
     participants: Callable[[Grid], Participants] | None = None,
     ledger_copies: LedgerCopies | None = None,
+    within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
 
@@ -41,21 +42,12 @@ def build_server_app(
         observer: receives progress.
         participants: decides who may be asked; default: everyone present.
         ledger_copies: keeps the ledger positions that nodes report; default: none.
+        within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
 
     Raises:
         SettingsError: the study names no aggregation method that is known here, or one for other adapters.
     """
-    app, aggregation = ServerApp(), method_for(study).start
-    federation = study.federation
-    terms = RunTerms(
-        study.sha256,
-        study_run,
-        federation.rounds,
-        federation.quorum,
-        federation.deadline_s,
-        federation.wire,
-        federation.cohort,
-    )
+    app, aggregation, terms = ServerApp(), method_for(study).start, _terms(study, study_run)
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -71,7 +63,21 @@ def build_server_app(
             observer=observer,
             participants=participants(grid) if participants else None,
             ledger_copies=ledger_copies,
+            within=within,
         )
         on_done(coordinator.run())
 
     return app
+
+
+def _terms(study: Study, study_run: str) -> RunTerms:
+    federation = study.federation
+    return RunTerms(
+        study.sha256,
+        study_run,
+        federation.rounds,
+        federation.quorum,
+        federation.deadline_s,
+        federation.wire,
+        federation.cohort,
+    )

@@ -23,7 +23,7 @@ from server.rounds.checkpoints import State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly
 from server.rounds.round import RoundRecord
-from server.rounds.update_bounds import norm_bound
+from server.rounds.update_bounds import keep_within, norm_bound
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.settings import Home
@@ -87,7 +87,7 @@ def drive(home: Home, name: str) -> None:
 
 def _drive(home: Home, store: Store, run: Run) -> None:
     study, folder, observer = run.study, home.runs / run.id, StoreObserver(store, run.id)
-    initial, settings = initial_adapter(study), home.settings()
+    initial, layout, settings = initial_adapter(study), layout_of(study), home.settings()
     control = Control(home)
     synchronise_nodes(store, control)
     control.close()
@@ -103,7 +103,8 @@ def _drive(home: Home, store: Store, run: Run) -> None:
             folder / "checkpoints",
             initial=initial,
             on_done=finished.append,
-            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout_of(study))),
+            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout)),
+            within=keep_within(study, layout, initial),
             evaluate=evaluate,
             observer=observer,
             participants=lambda grid: ApprovedOnly(

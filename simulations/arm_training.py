@@ -7,7 +7,7 @@ from typing import Any
 
 from server.app import build_server_app
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.update_bounds import norm_bound
+from server.rounds.update_bounds import keep_within, norm_bound
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
 from shared.protocol.messages import Vector
@@ -60,13 +60,16 @@ class ArmTraining:
             RunError: no round aggregated anything.
         """
         folder, states = arm_folder(self._folder, arm.name) / "checkpoints", list[State]()
+        initial = initial_adapter(arm.study)
+        largest_norm, within = _bounds(arm, initial)
         app = build_server_app(
             arm.study,
             arm.name,
             folder,
-            initial=initial_adapter(arm.study),
+            initial=initial,
             on_done=states.append,
-            largest_norm=_norm_bound(arm),
+            largest_norm=largest_norm,
+            within=within,
             evaluate=self._evaluation(arm),
             observer=self._progress,
         )
@@ -115,8 +118,9 @@ def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
     return [*groups, tuple(group)] if group else groups
 
 
-def _norm_bound(arm: Arm) -> Callable[[int], float]:
-    if not arm.protected or arm.recipe != "own":  # the bound is that of our own steps
-        return lambda _number: float("inf")
+def _bounds(arm: Arm, initial: Vector) -> tuple[Callable[[int], float], Callable[[int, Vector], Vector]]:
+    """Return the bound on updates, and what cuts adapters back: nothing, where steps are not our own private ones."""
+    if not arm.protected or arm.recipe != "own":
+        return lambda _number: float("inf"), lambda _number, adapter: adapter
     layout = layout_of(arm.study)
-    return lambda number: norm_bound(arm.study, number, layout)
+    return lambda number: norm_bound(arm.study, number, layout), keep_within(arm.study, layout, initial)

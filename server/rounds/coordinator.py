@@ -81,6 +81,7 @@ class Coordinator:
         observer: receives progress.
         participants: decides who may be asked; default: everyone present.
         ledger_copies: keeps the ledger positions that nodes report; default: none.
+        within: cuts an adapter, before a round sends it, back to where nodes accept it; default: leaves it.
     """
 
     def __init__(
@@ -96,18 +97,20 @@ class Coordinator:
         observer: Observer | None = None,
         participants: Participants | None = None,
         ledger_copies: LedgerCopies | None = None,
+        within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
     ) -> None:
         self.grid, self.terms = grid, terms
         self._participants = participants or AllPresent(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
         self._ledger_copies = ledger_copies or NoLedgerCopies()
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
+        self._within = within
 
     def run(self) -> State:
         """Run every round that is not finished yet; returns the final state."""
         state = self._resumed()
         for number in range(state.round + 1, self.terms.rounds + 1):
-            adapter, record = self._round(number, state.adapter)
+            adapter, record = self._round(number, self._within(number, state.adapter))
             state = self._close(state, number, adapter, record)
         return state
 

@@ -1,17 +1,20 @@
-"""Bounds the length of an update that the server accepts, from the study's public numbers alone."""
+"""Bounds the updates that the server accepts and the adapters that it sends, from the study's public numbers alone."""
 
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from shared.adapted_model.adapters import Layout
+from shared.privacy.adapter_bound import AdapterBound
 from shared.privacy.noise_schedule import plan
 from shared.privacy.study_steps import parts_in
-from shared.privacy.update_bounds import largest_signal, noise_deviation
+from shared.privacy.update_bounds import largest_signal, noise_deviation, widest_site
+from shared.protocol.messages import Vector
 from shared.protocol.update_encoding import ROUNDING_ROOM
 from shared.study.declaration import Study
 from shared.study.schedule import round_factors
-from shared.study.sections import MOST_WEIGHT
 
+log = logging.getLogger(__name__)
 LARGEST_NORM = 1000.0
 """No longer update is accepted, whatever a study declares: the fixed-point sum of a million nodes cannot overflow."""
 
@@ -24,16 +27,41 @@ def norm_bound(study: Study, round_number: int, layout: Layout) -> float:
     """
     federation, schedule = study.federation, plan(study.privacy, steps=study.total_steps)
     trained = parts_in(study, layout.tensors, round_number)
-    loudest = max(federation.smallest_declared_size, MOST_WEIGHT * (federation.typical_size or 0))
+    units, divisor = widest_site(federation)
     return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(
         rate=max(part.learning_rate for part in trained),
         factors=round_factors(study, round_number),
         clip_norm=schedule.clip_norm,
         noise_multiplier=schedule.noise_multiplier,
-        expected_batch=schedule.sampling_rate * loudest,
-        divisor=schedule.sampling_rate * federation.divisor_size(loudest),
+        expected_batch=schedule.sampling_rate * units,
+        divisor=schedule.sampling_rate * divisor,
         dimension=sum(part.dimension for part in trained),
     )
+
+
+def keep_within(study: Study, layout: Layout, initial: Vector) -> Callable[[int, Vector], Vector]:
+    """Return what cuts an adapter, before a round sends it, back to where nodes accept it.
+
+    Honest updates never lead beyond. A member's that are not may, and then no node would train any more.
+
+    Args:
+        study: as declared.
+        layout: of the packed adapter.
+        initial: packed adapter before round 1.
+    """
+
+    bound = AdapterBound(study, layout, initial)
+
+    def within(number: int, adapter: Vector) -> Vector:
+        nearest = bound.nearest(number, adapter)
+        if nearest is not adapter:
+            log.warning(
+                "Round %d: the adapter lay beyond what honest updates lead to and was cut: an update was not honest.",
+                number,
+            )
+        return nearest
+
+    return within
 
 
 def largest_plausible_norm(

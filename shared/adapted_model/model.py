@@ -47,6 +47,8 @@ class AdaptedModel(nn.Module):
         # a tuple hides the views from nn.Module: they share their parameters with `base`
         self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
         self._trained = [p for p in self.parameters() if p.requires_grad]
+        # before round 1, the same for everyone; nothing is known of it without weights
+        self.start = self.packed() if with_weights else np.zeros(0, np.float32)
         self.measuring = False
         self.measure(False)
         self.eval()

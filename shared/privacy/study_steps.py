@@ -11,12 +11,19 @@ from shared.study.declaration import Study
 from shared.study.schedule import learning_rate_factors, round_factors
 
 
+def part_name(tensor: str) -> str:
+    """Return the part of the model that a trained tensor belongs to: head, adapter, or measured moments."""
+    if is_measured(tensor):
+        return "moments"
+    return "head" if tensor.startswith("head.") else "adapter"
+
+
 def parts_of(study: Study, tensors: Iterable[tuple[str, tuple[int, ...]]]) -> list[Part]:
     """Return head and adapter, in this order, as far as they are among the trained tensors (names and shapes)."""
     dimension = {"head": 0, "adapter": 0}
     for name, shape in tensors:
-        if not is_measured(name):
-            dimension["head" if name.startswith("head.") else "adapter"] += math.prod(shape)
+        if (part := part_name(name)) in dimension:
+            dimension[part] += math.prod(shape)
     rates = {"head": study.training.learning_rate, "adapter": study.training.adapter_learning_rate}
     share, shares = study.privacy.head_share, dict[str, float]()
     if share is not None and all(dimension.values()):

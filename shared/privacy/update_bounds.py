@@ -7,6 +7,19 @@ way in every step and add up; independent noise adds in quadrature.
 import math
 from collections.abc import Sequence
 
+from shared.study.sections import MOST_WEIGHT, Federation
+
+
+def widest_site(federation: Federation) -> tuple[int, int]:
+    """Return units and divisor size of a site whose honest updates are as long as those of any that a study admits.
+
+    No site has more units for each that it divides by, and none divides by less. The smallest divides by the least;
+    where sites divide by a typical size, the heaviest have `MOST_WEIGHT` units for each.
+    """
+    smallest = federation.smallest_declared_size
+    divisor = federation.divisor_size(smallest)
+    return smallest if federation.typical_size is None else MOST_WEIGHT * divisor, divisor
+
 
 def largest_signal(
     *, rate: float, factors: Sequence[float], clip_norm: float, expected_batch: float, divisor: float

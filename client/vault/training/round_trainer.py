@@ -25,6 +25,7 @@ from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import FedVaultError
+from shared.privacy.adapter_bound import AdapterBound
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
@@ -53,6 +54,7 @@ class RoundTrainer:
     Guarantee: everything a reply says about the records went through the private trainer.
     Guarantee: every reply of a study has the same length, whether training succeeded or not.
     Guarantee: a refusal is found without looking at any record.
+    Guarantee: an adapter that lies beyond what honest rounds lead to is refused before anything is paid.
 
     Args:
         study: as agreed; phase, steps, learning rates, sigma and C come from here, never from a task.
@@ -79,6 +81,7 @@ class RoundTrainer:
     ) -> None:
         self.study, self.model, self.declared_size = study, model, declared_size
         self.dimension, self._study_sha256 = model.layout.length, study.sha256
+        self._bound = AdapterBound(study, model.layout, model.start)
         self._randomness, self._on_step = randomness, on_step
         self._cache = cache if study.performance.activation_cache else None
         self._verdicts = verdicts
@@ -109,6 +112,8 @@ class RoundTrainer:
             return Status.REFUSED_STUDY
         if task.adapter.shape != (self.dimension,) or not np.isfinite(task.adapter).all():
             return Status.REFUSED_STUDY
+        if not self.admits(task):
+            return Status.REFUSED_ADAPTER
         if self.declared_size < self.study.federation.smallest_declared_size:
             return Status.REFUSED_SIZE
         try:
@@ -118,6 +123,10 @@ class RoundTrainer:
             log.exception("Round %d refused: exactness was not shown.", task.round)
             return Status.REFUSED_EXACTNESS
         return None
+
+    def admits(self, task: TrainTask) -> bool:
+        """Return true if honest rounds before this one may have led to the task's adapter."""
+        return self._bound.admits(task.round, task.adapter)
 
     def trainer(self) -> PrivateTrainer:
         """Return the trainer on the records, built at first use after the gradient probe, and kept."""

@@ -74,7 +74,7 @@ def grid_of(pool: ThreadPoolExecutor, nodes: list[Node]) -> LocalGrid:
     return LocalGrid(in_process(pool, handle), [1] * len(nodes))
 
 
-def coordinator(grid: Any, folder: Path, **changes: Any) -> Coordinator:
+def coordinator(grid: Any, folder: Path, *, within: Any = lambda _number, sent: sent, **changes: Any) -> Coordinator:
     terms = {"rounds": 3, "quorum": 2, "deadline_s": 20.0} | changes
     return Coordinator(
         grid,
@@ -84,6 +84,7 @@ def coordinator(grid: Any, folder: Path, **changes: Any) -> Coordinator:
         aggregation=UniformMean,
         checkpoints=Checkpoints(folder),
         evaluate=lambda number, adapter: {"sum": float(adapter.sum()), "round": number},
+        within=within,
     )
 
 
@@ -93,6 +94,20 @@ def test_the_mean_of_honest_updates_is_added_every_round(pool: ThreadPoolExecuto
     assert [r["accepted"] for r in state.records] == [[1, 2, 3]] * 3
     assert set(state.evaluations) == {"0", "1", "2", "3"}
     assert state.records[0]["bytes_up_per_node"] >= 4 * LENGTH
+
+
+def test_an_adapter_is_cut_back_before_it_is_sent(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    sent = dict[int, list[float]]()
+
+    def noting(message: Message, task: TrainTask, number: int) -> Message:
+        sent[task.round] = task.adapter.tolist()
+        return answer(message, task, [task.round, 10.0, 0.5])
+
+    state = coordinator(
+        grid_of(pool, [noting] * 2), tmp_path, within=lambda number, adapter: adapter.clip(max=number)
+    ).run()
+    assert sent == {1: [0, 0, 0], 2: [1, 2, 0.5], 3: [3, 3, 1]}
+    assert all(record["outcome"] == "aggregated" for record in state.records), "replies name what was sent"
 
 
 @pytest.mark.parametrize(

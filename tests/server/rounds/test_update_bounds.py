@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.rounds.update_bounds import largest_plausible_norm, norm_bound
+from server.rounds.update_bounds import keep_within, largest_plausible_norm, norm_bound
 from shared.adapted_model.adapters import Layout
+from shared.privacy.adapter_bound import AdapterBound
 from shared.privacy.noise_schedule import plan
 from shared.study.declaration import Study
 
@@ -29,7 +30,7 @@ def test_norm_bound_lets_every_honest_round_pass_and_stops_ten_times_the_bound(m
     assert norm_bound(study, study.federation.rounds, FOUR) < bound
 
 
-@pytest.mark.parametrize("declared", [10, 200, 500, 799, 800, 801, 5000, 10**6])
+@pytest.mark.parametrize("declared", [10, 12, 200, 500, 799, 800, 801, 5000, 10**6])
 @pytest.mark.parametrize("federation", [{}, {"typical_size": 200}, {"typical_size": 2}])
 def test_no_admitted_size_has_honest_updates_beyond_the_bound(
     make_study: Any, federation: dict[str, int], declared: int
@@ -48,6 +49,20 @@ def test_no_admitted_size_has_honest_updates_beyond_the_bound(
     )
     bound = norm_bound(study, 1, FOUR)
     assert lengths.max() < by_itself <= bound * (1 + 1e-12)
+
+
+def test_a_member_cannot_lead_the_adapter_to_where_no_node_trains_any_more(
+    make_study: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, layout = make_study(), Layout((("base.lora_B.weight", (8,)), ("head.weight", (4,))))
+    initial = np.zeros(layout.length, np.float32)
+    within, adapter = keep_within(study, layout, initial), initial
+    for number in (1, 2, 3):
+        sent = within(number, adapter)
+        assert AdapterBound(study, layout, initial).admits(number, sent)
+        assert (sent is adapter) == (number == 1) and ("was cut" in caplog.text) == (number > 1)
+        adapter = sent.copy()
+        adapter[0] += norm_bound(study, number, layout) / 2  # the filter lets it pass, the other member is honest
 
 
 def bound_sigma(study: Study) -> float:

@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from server.export.adapter import export, load_finished
 from shared.adapted_model.adapters import orthonormal_rows
-from shared.adapted_model.model import build, layout_of
+from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.base_models.locate import BaseModelFiles, find
 from shared.errors import SettingsError
@@ -48,6 +48,16 @@ def test_only_b_and_the_head_are_trained(make_study: Studies) -> None:
     names = [name for name, _ in layout_of(make_study(adapter={"layers": "last:1"})).tensors]
     assert len(names) == 4 and all(".layer.2." in name or name.startswith("head.") for name in names)
     assert not any("lora_A" in name for name in names)
+
+
+@pytest.mark.parametrize("method", ["ffa-lora", "lora", "dora", "ia3", "head-only"])
+def test_a_model_knows_where_it_starts_whatever_it_loads_later(make_study: Studies, method: str) -> None:
+    study = make_study(adapter={"method": method})
+    model = build(study)
+    model.load(model.start + 1)
+    assert (
+        model.start.tobytes() == initial_adapter(study).tobytes() and model.packed().tobytes() != model.start.tobytes()
+    )
 
 
 def test_a_bundled_model_may_lie_in_a_folder_and_is_checked_there_too(

@@ -243,6 +243,22 @@ def test_public_refusals_cost_nothing(vault: RoundTrainer, ledger: Ledger, study
     assert ledger.state.spent("data") == 0.0
 
 
+@pytest.mark.guarantee("an adapter that lies beyond what honest rounds lead to is refused before anything is paid.")
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_an_adapter_that_no_honest_round_leads_to_is_refused_and_nothing_is_paid(
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, number: int
+) -> None:
+    """Huge head rows turn the rounding of float32 into a sensitivity: one record then moves the others' gradients."""
+    rows, before = np.zeros(vault.model.layout.length, np.float32), ledger.position
+    rows[-2 * 32 :] = np.random.default_rng(0).choice([-1e9, 1e9], 2 * 32)
+    small = np.full_like(rows, 1e-3)
+    answers = [charged.train(task(vault, round=number, adapter=adapter)) for adapter in (rows, -rows, small)]
+    refused, moved = Status.REFUSED_ADAPTER, Status.REFUSED_ADAPTER if number == 1 else Status.TRAINED
+    assert [answer.status for answer in answers] == [refused, refused, moved], "round 1 starts where all start"
+    assert not answers[0].update.any()
+    assert (ledger.position == before) == (number == 1) and ledger.position.height <= before.height + 2
+
+
 def test_a_study_is_approved_whole_or_not_at_all(ledger: Ledger, make_study: Studies) -> None:
     approve(ledger, make_study(privacy={"epsilon": 2.0}), dataset="data", run="first")
     with pytest.raises(BudgetError, match="epsilon=3"):
