@@ -7,8 +7,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from server.aggregation.method import method_for
+from server.rounds.asking import LedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, Evaluate, LedgerCopies, RunTerms
+from server.rounds.coordinator import Coordinator, Evaluate, RunTerms
 from server.rounds.observer import Observer
 from server.rounds.participants import Participants
 from shared.protocol.messages import Vector

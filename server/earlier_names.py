@@ -6,12 +6,16 @@ Files already written stay as they are; nothing else in the server knows the ear
 from typing import Any
 
 RECORD_KEYS = {"quarantined": "rejected"}
+OUTCOMES = {"skipped": "lost"}
 EVENT_KINDS = {"stances": "present"}
 
 
 def read_record(record: dict[str, Any]) -> dict[str, Any]:
     """Return a round's record, or an event that carries one, under today's keys."""
-    return {RECORD_KEYS.get(key, key): value for key, value in record.items()}
+    renamed = {RECORD_KEYS.get(key, key): value for key, value in record.items()}
+    return (
+        renamed | {"outcome": OUTCOMES.get(renamed["outcome"], renamed["outcome"])} if "outcome" in renamed else renamed
+    )
 
 
 def read_event_kind(kind: str) -> str:

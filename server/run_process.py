@@ -1,7 +1,8 @@
 """The process that drives one run: Flower's ServerApp with our coordinator, from the last checkpoint to the end.
 
 It may be killed at any moment: the next one continues after the last finished round, in a new Flower run, under the
-same name, so that nodes that have trained the round in flight send the same bytes again and none is charged twice.
+same name, so that nodes that have trained the round in flight send the same bytes again and none is charged twice. How
+often that round was asked is kept as well.
 """
 
 import logging
@@ -42,9 +43,14 @@ class StoreObserver:
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
 
-    def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """Write whom a round asks; once more if it began before and its process died."""
-        self._store.record_event(ASKED, {"round": number, "nodes": list(nodes)}, run=self._run)
+    def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
+        """Write whom a round asks; once more if it is asked again, or its process died."""
+        body = {"round": number, "nodes": list(nodes), "again": list(again), "ask": ask}
+        self._store.record_event(ASKED, body, run=self._run)
+
+    def gone(self, number: int, node: int) -> None:
+        """Write that a node's connection broke before it answered."""
+        self._store.record_event("gone", {"round": number, "node": node}, run=self._run)
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
         """Write a node's answer."""

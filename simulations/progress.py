@@ -72,7 +72,10 @@ class TerminalProgress:
         self._done = float(done)
         self._task = self._bars.add_task(escape(title), total=rounds, completed=int(self._done), note="")
 
-    def asks(self, number: int, nodes: Sequence[int]) -> None:
+    def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
+        """Show nothing."""
+
+    def gone(self, number: int, node: int) -> None:
         """Show nothing."""
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
@@ -122,7 +125,10 @@ class SilentProgress:
     def arm(self, title: str, rounds: int, done: int) -> None:
         """Show nothing."""
 
-    def asks(self, number: int, nodes: Sequence[int]) -> None:
+    def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
+        """Show nothing."""
+
+    def gone(self, number: int, node: int) -> None:
         """Show nothing."""
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from server.rounds.round import MOST_ASKS
 from shared.command_line import print_table
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def print_event(event: "Event", names: Names, as_json: bool) -> None:
         return
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "present": lambda body: _present_line(body, names),
-        "asked": lambda body: f"round {body['round']} asks {_named(body['nodes'], names)}",
+        "asked": lambda body: _asked_line(body, names),
+        "gone": lambda body: f"round {body['round']}: {_named([body['node']], names)} has lost its connection",
         "answered": lambda body: _answered_line(body, names),
         "round": lambda body: _round_line(body, names),
     }
@@ -63,6 +65,7 @@ def round_row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: 
     return {
         "round": str(record["round"]),
         "outcome": record["outcome"],
+        "asks": str(record.get("asks", 1)),
         "accepted": _named(record["accepted"], names),
         "refused": ", ".join(f"{name(entry['node'])} ({entry['status']})" for entry in record["refused"]),
         "rejected": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["rejected"]),
@@ -75,6 +78,12 @@ def round_row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: 
 def _present_line(body: dict[str, Any], names: Names) -> str:
     groups = (f"{status.replace('_', ' ')}: {_named(nodes, names)}" for status, nodes in sorted(body.items()))
     return "present: " + ("; ".join(groups) or "nobody")
+
+
+def _asked_line(body: dict[str, Any], names: Names) -> str:
+    ask = f", ask {body['ask']} of at most {MOST_ASKS}," if body.get("ask", 1) > 1 else ""
+    again = f"; again: {_named(body['again'], names)}" if body.get("again") else ""
+    return f"round {body['round']}{ask} asks {_named(body['nodes'], names) or 'nobody who is present'}{again}"
 
 
 def _answered_line(body: dict[str, Any], names: Names) -> str:

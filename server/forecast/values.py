@@ -80,7 +80,7 @@ class StudyForecast:
     bytes_down_per_round: int
     """Payload of the adapter, which always travels as float32."""
     bytes_total: int
-    """Payload of one node, up and down, over all rounds."""
+    """Payload of one node, up and down, over all rounds; a round that has to be asked again adds to it."""
     mean_update_ratio: float
     """Longest signal over noise of the mean of all nodes' updates in the first round that trains."""
     parts: list[PartForecast]
@@ -105,7 +105,7 @@ class StudyForecast:
 
     @property
     def too_few(self) -> bool:
-        """Return whether the nodes are fewer than the quorum, so that every round is skipped."""
+        """Return whether the nodes are fewer than the quorum, so that no round would count."""
         return len(self.nodes) < self.quorum
 
     @property

@@ -38,9 +38,11 @@ class StoreCollector(Collector):
         if present is not None:
             by_name = {node.name: float(node.node_id in present) for node in nodes if node.status == "enrolled"}
             yield _gauge("fedvault_node_present", "Whether a node is connected", "node", by_name)
+        asks = sum(record.get("asks", 1) for record in records)
+        yield CounterMetricFamily("fedvault_asks", "Deadlines that rounds took, one each at the least", value=asks)
         yield _counter("fedvault_rounds", "Rounds by outcome", "outcome", Counter(r["outcome"] for r in records))
         yield self._replies(records)
-        down = sum(record["bytes_down_per_node"] * len(record["asked"]) for record in records)
+        down = sum(record["bytes_down_per_node"] * _questions(record) for record in records)
         up = sum(record["bytes_up_per_node"] * len(record["accepted"]) for record in records)
         yield _counter("fedvault_bytes", "Adapter bytes by direction", "direction", {"down": down, "up": up})
         seconds: Counter[str] = Counter()
@@ -53,6 +55,11 @@ class StoreCollector(Collector):
         for labels, count in Counter(verdict for record in records for verdict in _verdicts(record)).items():
             replies.add_metric(labels, count)
         return replies
+
+
+def _questions(record: dict[str, Any]) -> int:
+    """Return how many tasks a round has sent; an older record tells only whom it asked."""
+    return record.get("questions") or len(record["asked"])
 
 
 def build_metrics_app(store: Store, present: Callable[[], set[int] | None] = lambda: None) -> Starlette:

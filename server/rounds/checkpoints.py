@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError
@@ -35,6 +35,14 @@ class State:
     """Evaluation by round number, as text."""
 
 
+class AskedBefore(NamedTuple):
+    """What a round that was cut off had done: a repeated ask needs no more, since the nodes answer again at no cost."""
+
+    nodes: list[int]
+    missed: int
+    """Deadlines that had passed; 0 in a file from before rounds were asked again."""
+
+
 class Checkpoints:
     """The checkpoints of one study run in one folder."""
 
@@ -55,19 +63,21 @@ class Checkpoints:
             self._json(number).unlink(missing_ok=True)
             self._vector(number).unlink(missing_ok=True)
 
-    def keep_asked(self, number: int, nodes: Iterable[int]) -> None:
-        """Make durable whom a round is about to ask; older rounds are forgotten."""
+    def keep_asked(self, number: int, nodes: Iterable[int], *, missed: int = 0) -> None:
+        """Make durable whom a round is about to ask, and how many deadlines it missed; older rounds are forgotten."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        plain = {"round": number, "nodes": sorted(nodes)}
+        plain = {"round": number, "nodes": sorted(nodes), "missed": missed}
         write_atomically(self.folder / "asked.json", json.dumps(plain).encode())
 
-    def asked(self, number: int) -> list[int]:
+    def asked(self, number: int) -> AskedBefore:
         """Return whom a round had asked before the run was cut off; nobody if it had not begun, or cannot be read."""
         try:
             plain = json.loads((self.folder / "asked.json").read_text())
-            return [int(node) for node in plain["nodes"]] if plain["round"] == number else []
-        except (OSError, ValueError, KeyError, TypeError):
-            return []
+            if plain["round"] == number:
+                return AskedBefore([int(node) for node in plain["nodes"]], int(plain.get("missed", 0)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+        return AskedBefore([], 0)
 
     def latest(self, *, study_sha256: str, study_run: str) -> State | None:
         """Return the newest complete state; None in an empty folder.

@@ -1,4 +1,4 @@
-"""Draws the nodes that a round asks, where a study asks only some of those present.
+"""Draws the nodes that a round asks, where a study asks only some of those present, and who comes next in line.
 
 A keyed hash of run, round and node decides: over rounds this is as good as random, and it gives the same nodes again
 after a crash, in a simulation to the last bit. A node more or less present changes no other node's place in the order.
@@ -7,7 +7,12 @@ node that joins every round.
 """
 
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+
+
+def in_order(nodes: Iterable[int], *, study_run: str, number: int) -> list[int]:
+    """Return nodes in the order of a round: a cohort is its beginning, and is filled up with whoever comes next."""
+    return sorted(nodes, key=lambda node: hashlib.sha256(f"{study_run}/{number}/{node}".encode()).digest())
 
 
 def draw_cohort(
@@ -19,15 +24,13 @@ def draw_cohort(
 
     Args:
         members: nodes that may be asked now.
-        cohort: how many are; None or more than there are: all.
+        cohort: how many are; None or more than there are: all. As many as were asked before, if these were more.
         study_run: names the run.
         number: of the round.
         asked_before: nodes that the same round asked before the server was cut off; they may have paid for it.
     """
     if cohort is None or cohort >= len(members):
         return sorted(members)
-
-    def place(node: int) -> tuple[bool, bytes]:
-        return node not in asked_before, hashlib.sha256(f"{study_run}/{number}/{node}".encode()).digest()
-
-    return sorted(sorted(members, key=place)[:cohort])
+    again = [node for node in members if node in asked_before]
+    others = in_order(set(members) - set(again), study_run=study_run, number=number)
+    return sorted([*again, *others[: max(0, cohort - len(again))]])

@@ -9,8 +9,19 @@ from server.rounds.round import RoundRecord
 class Observer(Protocol):
     """Receives the events of a study run as they happen."""
 
-    def asks(self, number: int, nodes: Sequence[int]) -> None:
-        """Receive whom a round is about to ask; comes before the first message leaves."""
+    def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
+        """Receive whom a round is about to ask; comes before the message leaves.
+
+        Args:
+            number: of the round.
+            nodes: to ask now.
+            again: those of them that were asked before.
+            ask: how many deadlines of the round have begun.
+        """
+        ...
+
+    def gone(self, number: int, node: int) -> None:
+        """Receive a node that did not answer because its connection broke; it is asked again when it is back."""
         ...
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -27,6 +27,16 @@ CHANGES_QUICKLY = (None, Status.AWAITING_APPROVAL, Status.FAILED, Status.REFUSED
 """Answers that may be others in a moment: a person is there, a vault starts, a command holds the ledger."""
 
 
+class Members(NamedTuple):
+    """Who may be asked, at one moment; sorted."""
+
+    present: list[int]
+    away: list[int]
+    """Members that are not present."""
+    undecided: list[int]
+    """Nodes present whose operators may still approve."""
+
+
 class Participants(Protocol):
     """Decides which nodes may be asked."""
 
@@ -36,6 +46,10 @@ class Participants(Protocol):
         Raises:
             RunError: there will not be enough.
         """
+        ...
+
+    def look(self) -> Members:
+        """Return who may be asked at this moment, without waiting for anybody."""
         ...
 
     def note_refusal(self, node: int, status: Status) -> None:
@@ -71,6 +85,10 @@ class AllPresent:
             time.sleep(POLL_S)
         return nodes
 
+    def look(self) -> Members:
+        """Return everyone present."""
+        return Members(sorted(self._grid.get_node_ids()), [], [])
+
     def note_refusal(self, node: int, status: Status) -> None:
         """Change nothing: a refusal concerns one round."""
 
@@ -105,6 +123,10 @@ class Answers:
     def members(self, present: set[int]) -> list[int]:
         """Return the nodes present that have approved."""
         return sorted(node for node in present if self.by_node.get(node) is Status.APPROVED)
+
+    def away(self, present: set[int]) -> list[int]:
+        """Return the nodes that have approved and are not present."""
+        return sorted(node for node in self.by_node.keys() - present if self.by_node[node] is Status.APPROVED)
 
     def undecided(self, present: set[int]) -> list[int]:
         """Return the nodes present whose answer is still to come."""
@@ -175,14 +197,10 @@ class ApprovedOnly:
         """Return those that have approved; waits for ever, since people decide in their own time."""
         enough_since: float | None = None
         while True:
-            present, now = set(self._grid.get_node_ids()), time.monotonic()
-            self._ask(self._answers.due(present, now), now)
-            self._collect()
-            members = self._answers.members(present)
-            self._report(self._answers.by_status(present))
-            if len(members) < self._quorum:
+            members, now = self.look(), time.monotonic()
+            if len(members.present) < self._quorum:
                 enough_since = None
-            elif self._started or not self._answers.undecided(present):
+            elif self._started or not members.undecided:
                 break
             else:
                 enough_since = enough_since or now
@@ -190,7 +208,15 @@ class ApprovedOnly:
                     break
             time.sleep(POLL_S)
         self._started = True
-        return members
+        return members.present
+
+    def look(self) -> Members:
+        """Return who has approved by now; whoever is due is asked, and hears of the study while a round goes on."""
+        present, now = set(self._grid.get_node_ids()), time.monotonic()
+        self._ask(self._answers.due(present, now), now)
+        self._collect()
+        self._report(self._answers.by_status(present))
+        return Members(self._answers.members(present), self._answers.away(present), self._answers.undecided(present))
 
     def note_refusal(self, node: int, status: Status) -> None:
         """Offer the study again to a node that does not know the run any more."""

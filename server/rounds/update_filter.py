@@ -6,12 +6,15 @@ from enum import StrEnum
 
 import numpy as np
 from flwr.app import Message
+from flwr.common.constant import ErrorCode
 
 from server.rounds.update_bounds import LARGEST_NORM
 from shared.errors import EncodingError, PeerError, VersionError
 from shared.protocol.flower_records import decode_reply
 from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, TrainReply, TrainTask, Vector
 
+NO_ANSWER = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})
+"""Flower's own errors: the node's connection broke, or the question or its reply expired."""
 BLOCK = 2**15  # floats that are looked at once: no copy of a whole adapter is made
 
 
@@ -55,7 +58,12 @@ class Rejected:
     """The node's ledger, if this was an answer to this round at all."""
 
 
-def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Declined | Rejected:
+@dataclass(frozen=True)
+class Unanswered:
+    """Flower's word that no reply will come to this question; the node may answer another one."""
+
+
+def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accepted | Declined | Rejected | Unanswered:
     """Accept or reject one reply to one task.
 
     Args:
@@ -64,7 +72,7 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
         largest_norm: bound on the update's l2 norm, from `norm_bound`.
     """
     if not message.has_content():
-        return Rejected(Reason.NODE_ERROR)
+        return Unanswered() if message.error.code in NO_ANSWER else Rejected(Reason.NODE_ERROR)
     try:
         reply = decode_reply(message.content, task.wire)
     except VersionError:

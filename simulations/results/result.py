@@ -90,7 +90,7 @@ class RoundResult(Section):
     round: int
     """From 1."""
     outcome: str
-    """aggregated, or skipped below the quorum."""
+    """aggregated, or lost below the quorum (skipped, in older results)."""
     seconds: float
     """Wall time, evaluation included."""
     accepted: int

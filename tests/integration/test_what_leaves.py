@@ -232,7 +232,7 @@ def test_the_whole_wire_of_a_whole_study(
     paid = [(kind, number) for number in range(1, ROUNDS + 1) for kind in ("reserve", "commit")]
     assert entered == [("register", None), ("approve", None), *paid], "the failure is paid for as the updates are"
     history = federation.run(study)["history"]
-    assert [record["outcome"] for record in history] == ["aggregated", "skipped", "aggregated", "aggregated"]
+    assert [record["outcome"] for record in history] == ["aggregated", "lost", "aggregated", "aggregated"]
 
     sent = [request for stream in wire.values() for request in requests_in(bytes(stream))]
     everything = b"".join(bytes(stream) for stream in wire.values()).lower()

@@ -7,5 +7,5 @@ RECORDS = [
     RoundRecord(
         2, "aggregated", [11, 12, 13], [11], [{"node": 13, "reason": "norm"}], [], [12], 100, 80, {"train": 3.0}
     ),
-    RoundRecord(3, "skipped", [11], [], [], [{"node": 11, "status": "lost"}], [], 0, 80, {"train": 0.5}),
+    RoundRecord(3, "lost", [11], [], [], [{"node": 11, "status": "lost"}], [], 0, 80, {"train": 0.5}),
 ]

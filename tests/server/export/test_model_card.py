@@ -18,7 +18,7 @@ from tests.support.rounds import RECORDS
 @pytest.mark.guarantee("a round that failed, was lost, came late or was rejected counts like one that was accepted.")
 def test_the_card_counts_every_round_that_a_node_may_have_paid_for() -> None:
     refused = [{"node": 12, "status": "refused_budget"}, {"node": 13, "status": "failed"}]
-    last = RoundRecord(4, "skipped", [12, 13], [], [], refused, [], 0, 80, {})
+    last = RoundRecord(4, "lost", [12, 13], [], [], refused, [], 0, 80, {})
     names = {11: "north", 12: "west", 13: "south", 14: "north"}
     paid = rounds_paid([record.as_dict() for record in [*RECORDS, last]], names=names)
     assert paid == {"north": {1, 2, 3}, "west": {1, 2}, "south": {2, 4}}, "lost, late, rejected and failed ones too"

@@ -105,10 +105,12 @@ def test_without_a_cohort_or_enough_nodes_all_are_asked() -> None:
 
 def test_a_damaged_note_of_whom_was_asked_is_none(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path)
-    checkpoints.keep_asked(3, [5, 4])
-    assert checkpoints.asked(3) == [4, 5] and checkpoints.asked(4) == []
+    checkpoints.keep_asked(3, [5, 4], missed=2)
+    assert checkpoints.asked(3) == ([4, 5], 2) and checkpoints.asked(4) == ([], 0)
     (tmp_path / "asked.json").write_text('{"round": 3')
-    assert checkpoints.asked(3) == []
+    assert checkpoints.asked(3) == ([], 0)
+    (tmp_path / "asked.json").write_text('{"round": 3, "nodes": [5]}')
+    assert checkpoints.asked(3) == ([5], 0), "from before a round was asked again"
 
 
 def test_a_cohort_below_the_quorum_is_refused(make_study: Callable[..., Study]) -> None:

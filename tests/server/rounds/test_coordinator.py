@@ -1,5 +1,6 @@
 """Rounds over a grid whose nodes may be honest, silent, hostile or dead."""
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,10 @@ import pytest
 from flwr.app import Error, Message
 
 from server.aggregation.mean import UniformMean
+from server.rounds.asking import NoLedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, NoLedgerCopies, RunTerms
-from server.rounds.round import Round
+from server.rounds.coordinator import Coordinator, RunTerms
+from server.rounds.round import MOST_ASKS, Round
 from shared.errors import RunError, SettingsError
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply
 from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, digest
@@ -135,8 +137,46 @@ def test_who_is_silent_at_the_deadline_is_missing(pool: ThreadPoolExecutor, tmp_
 
 def test_below_the_quorum_the_adapter_stays_as_it_was(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
     state = coordinator(grid_of(pool, [honest, with_nan, refusing]), tmp_path).run()
-    assert [r["outcome"] for r in state.records] == ["skipped"] * 3
+    assert [r["outcome"] for r in state.records] == ["lost"] * 3
     assert not state.adapter.any()
+
+
+def silent_at_first(times: int) -> Node:
+    """Answers nothing to so many questions: the reply comes long after everybody has gone."""
+    questions = itertools.count(1)
+
+    def node(message: Message, task: TrainTask, number: int) -> Message:
+        if next(questions) <= times:
+            time.sleep(1.2)
+        return honest(message, task, number)
+
+    return node
+
+
+def test_who_is_silent_is_asked_again_for_the_same_round(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    state = coordinator(grid_of(pool, [honest, silent_at_first(1)]), tmp_path, rounds=1, deadline_s=0.3).run()
+    (record,) = state.records
+    assert (record["outcome"], record["asks"], record["questions"]) == ("aggregated", 2, 3)
+    assert record["accepted"] == [1, 2] and not record["rejected"]
+
+
+def test_a_late_reply_counts_and_the_same_bytes_again_are_no_second_one(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    state = coordinator(grid_of(pool, [honest, slow]), tmp_path, rounds=1, deadline_s=0.5).run()
+    (record,) = state.records
+    assert record["accepted"] == [1, 2] and record["asks"] > 1 and not record["rejected"]
+    np.testing.assert_allclose(state.adapter, np.full(LENGTH, 1.5 + 1 / 3), rtol=1e-6)
+
+
+def test_a_round_counts_its_asks_on_after_a_crash_and_is_lost_with_the_tenth(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    Checkpoints(tmp_path).keep_asked(1, [1, 2], missed=MOST_ASKS - 1)
+    state = coordinator(grid_of(pool, [honest, slow]), tmp_path, rounds=1, deadline_s=0.3).run()
+    (record,) = state.records
+    assert (record["outcome"], record["asks"], record["missing"]) == ("lost", MOST_ASKS, [2])
+    assert not state.adapter.any() and Checkpoints(tmp_path).asked(1) == ([1, 2], MOST_ASKS - 1)
 
 
 def test_too_few_nodes_is_an_error_that_can_be_resumed(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
@@ -227,7 +267,7 @@ def test_whoever_watches_hears_who_is_asked_and_who_says_what(pool: ThreadPoolEx
     events: list[Any] = []
 
     class Watching(SilentProgress):
-        def asks(self, number: int, nodes: Any) -> None:
+        def asks(self, number: int, nodes: Any, *, again: Any = (), ask: int = 1) -> None:
             events.append((number, list(nodes)))
 
         def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
@@ -255,4 +295,4 @@ def test_checkpoint_is_on_disk_before_any_message_of_the_next_round(pool: Thread
 
 def test_a_round_needs_someone_to_ask() -> None:
     with pytest.raises(SettingsError, match="at least one node"):
-        Round(1, frozenset(), 1, 0.0)
+        Round(1, 1, 20.0).begin([], 0.0)
