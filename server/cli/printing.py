@@ -1,7 +1,7 @@
 """Prints rows, facts and a run's events on a terminal, or as JSON."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -73,6 +73,30 @@ def round_row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: 
         "seconds": f"{sum(record['seconds'].values()):.1f}",
         "evaluation": ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float)),
     }
+
+
+def round_in_flight(events: "Sequence[Event]", finished: int) -> dict[str, Any] | None:
+    """Return the round that is being asked, which ask of how many it is, and whose answers are still to come.
+
+    Args:
+        events: of a run, in order.
+        finished: its last finished round.
+    """
+    asked, answered, ask = set[int](), set[int](), 0
+    for event in events:
+        if event.body.get("round") == finished + 1 and event.kind == "asked":
+            asked, ask = asked | set(event.body["nodes"]), event.body.get("ask", 1)
+            answered -= asked & set(event.body["nodes"])  # a new process asks everybody anew
+        elif event.body.get("round") == finished + 1 and event.kind == "answered" and "node" in event.body:
+            answered.add(event.body["node"])
+    waits_for = sorted(asked - answered)
+    return {"round": finished + 1, "ask": ask, "most_asks": MOST_ASKS, "waits_for": waits_for} if asked else None
+
+
+def in_flight_line(in_flight: dict[str, Any], names: Names) -> str:
+    """Return one line about the round that is being asked."""
+    waits = _named(in_flight["waits_for"], names) or "nobody"
+    return f"round {in_flight['round']}: ask {in_flight['ask']} of at most {in_flight['most_asks']}, waits for {waits}"
 
 
 def _present_line(body: dict[str, Any], names: Names) -> str:

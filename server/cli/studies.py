@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.cli.options import HOME, AsJson, HomeOption, RunName, open_store
-from server.cli.printing import node_names, print_event, print_facts, print_rows, round_row
+from server.cli.printing import (
+    in_flight_line,
+    node_names,
+    print_event,
+    print_facts,
+    print_rows,
+    round_in_flight,
+    round_row,
+)
 from server.settings import Home
 
 if TYPE_CHECKING:
@@ -94,12 +102,16 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     with open_store(Home(home)) as store:
         shown = store.run(run)
         rounds, names = store.rounds(shown.id), node_names(store)
+        in_flight = round_in_flight(store.events(shown.id), shown.round) if shown.state == "running" else None
     if as_json:
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
-        typer.echo(json.dumps(shown.as_dict() | {"history": history, "nodes": names}, indent=1))
+        more = {"history": history, "in_flight": in_flight, "nodes": names}
+        typer.echo(json.dumps(shown.as_dict() | more, indent=1))
         return
     print_facts(shown.as_dict(), as_json)
     print_rows([round_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
+    if in_flight is not None:
+        typer.echo(in_flight_line(in_flight, names))
 
 
 def stop(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:

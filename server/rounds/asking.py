@@ -94,7 +94,7 @@ class Asking:
         """Ask these nodes first, then whomever the round decides, until it is over."""
         current, pause = self._round, FIRST_POLL_S
         current.begin(nodes, time.monotonic(), asked_before=asked_before, missed=missed)
-        self._send(sorted(nodes), again=[node for node in sorted(nodes) if node in asked_before])
+        self._send(sorted(nodes), again=sorted(set(nodes) & set(asked_before)))
         while True:
             arrived = self._take_replies()
             decision = None if current.only_waits(time.monotonic()) else self._decide()

@@ -141,12 +141,14 @@ class Federation(Section):
     the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B. Nodes older
     than protocol version 6 know these two names only."""
     quorum: int = Field(default=2, ge=1)
-    """Fewest accepted updates that make a round; with fewer, the global adapter stays unchanged."""
+    """Fewest accepted updates that make a round; with fewer, it is asked again, and the global adapter stays unchanged
+    if it is lost."""
     cohort: int | None = Field(default=None, ge=1)
     """How many of the nodes present each round asks, drawn anew for each. Default: all. The noise is the same either
     way, as for a node that joins every round. Not part of the identity if it is not set."""
     deadline_s: Positive = 1800.0
-    """Longest wait for the replies of one round, in seconds."""
+    """Longest wait for the replies of one round, in seconds; a round without its quorum is asked again, up to ten times
+    in all."""
     smallest_declared_size: int = Field(default=50, ge=1)
     """Sites that declare fewer units (by default, records) are left out: they would add little but noise."""
     typical_size: int | None = Field(default=None, ge=1)

@@ -84,6 +84,27 @@ def frozen_node(scene: Scene) -> str:
     return _late_and_back(scene, name, stopped)
 
 
+def everybody_frozen(scene: Scene) -> str:
+    """Stop every vault past the deadline, and the run in between: the same round is asked again and aggregated."""
+    federation, run = scene.federation, scene.run
+    stopped = [federation.signal(name, "vault", signal.SIGSTOP) for name in scene.honest]
+    try:
+        wait_until(lambda: federation.in_flight(run).get("ask", 0) > 1, "the round is asked again")
+        number = federation.in_flight(run)["round"]
+        federation.server("stop", run)
+        wait_until(lambda: federation.run(run)["state"] == "stopped", "the run stops in the middle")
+        federation.server("resume", run)
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: len(scene.records()) >= number, f"round {number} is over")
+    record = scene.records()[number - 1]
+    everybody = {scene.node_id(name) for name in scene.honest}
+    if record["outcome"] != "aggregated" or record["asks"] < 2 or not everybody <= set(record["accepted"]):
+        raise Impatience(f"round {record}")
+    return f"round {number} was asked {record['asks']} times, and stopped in between"
+
+
 def _late_and_back(scene: Scene, name: str, stopped: list[int]) -> str:
     number = scene.node_id(name)
     try:
@@ -146,6 +167,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
     "kill -9 of everything at once": killed_everything,
     "a vault frozen past the deadline": frozen_past_the_deadline,
     "a whole node frozen past the deadline": frozen_node,
+    "every vault frozen, and the run stopped": everybody_frozen,
     **{f"a node that sends: {kind}": lambda scene, kind=kind: misbehaving(scene, kind) for kind in KINDS},  # type: ignore[misc]
     "an uninvited node": uninvited,
     "the server's expired certificate": expired_server_certificate,

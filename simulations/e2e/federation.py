@@ -16,6 +16,7 @@ import grpc
 import psutil
 
 from client.link.vault_client import VaultClient
+from server.cli.printing import round_in_flight
 from server.run_store.store import Store
 from server.settings import Home
 
@@ -96,6 +97,11 @@ class Federation:
             run, rounds = store.run(name), store.rounds(name)
             history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
             return run.as_dict() | {"history": history, "nodes": store.names()}
+
+    def in_flight(self, name: str) -> dict[str, Any]:
+        """Read the round that a run is asking, as `show --json` prints it; empty if there is none."""
+        with Store(Home(self.home).database()) as store:
+            return round_in_flight(store.events(name), store.run(name).round) or {}
 
     def start_study(self, study: Path) -> str:
         """Queue a study; return the run's name."""

@@ -100,7 +100,7 @@ class RoundResult(Section):
     refused: list[dict[str, str]]
     """Replies without an update: {site, status}."""
     missing: list[str]
-    """Sites silent at the deadline."""
+    """Sites silent to the end."""
     evaluation: Quality | None
     """After the round; null where it was not evaluated."""
 

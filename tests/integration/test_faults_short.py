@@ -104,6 +104,11 @@ def test_a_whole_node_frozen_past_the_deadline_is_late_and_comes_back(scene: Sce
     assert "late in round" in faults.frozen_node(scene)
 
 
+@pytest.mark.slow  # the storm has it without processes; here a run is stopped and resumed in the middle as well
+def test_a_round_that_everybody_is_late_for_is_asked_again_and_used(scene: Scene) -> None:
+    assert "was asked" in faults.everybody_frozen(scene)
+
+
 @pytest.mark.slow  # two more studies, minutes: `make test-all` and `make e2e` run it
 def test_a_budget_that_was_spent_refuses_the_next_study_and_nothing_else(scene: Scene) -> None:
     assert "refuses the next study for its budget" in budgets.budget_is_spent(scene)

@@ -17,6 +17,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from server.rounds.update_filter import NO_ANSWER
 from tests.support.paths import ROOT
 
 PUBLIC = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.serverapp.strategy", "flwr.simulation"}
@@ -65,7 +66,8 @@ CALLED: dict[str, str] = {
 }
 """Functions and classes with the names of their parameters."""
 NAMED = {
-    "flwr.common.constant": "HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SubStatus TRANSPORT_TYPE_GRPC_RERE",
+    "flwr.common.constant": "ErrorCode HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SubStatus "
+    "TRANSPORT_TYPE_GRPC_RERE",
     "flwr.supercore.constant": "TaskType",
     "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError ObjectUnavailableError",
     "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",
@@ -130,6 +132,12 @@ def test_a_class_has_the_methods_that_are_called(name: str) -> None:
 @pytest.mark.parametrize("name", FIELDS)
 def test_a_message_has_the_fields_that_are_set(name: str) -> None:
     assert set(FIELDS[name].split()) <= set(looked_up(name).DESCRIPTOR.fields_by_name), MOVED.format(name)
+
+
+def test_flowers_word_that_no_answer_will_come_is_what_the_update_filter_takes_for_it() -> None:
+    names = {code: name for name, code in vars(looked_up("flwr.common.constant.ErrorCode")).items() if name.isupper()}
+    no_answer = {"MESSAGE_UNAVAILABLE", "REPLY_MESSAGE_UNAVAILABLE", "NODE_UNAVAILABLE"}
+    assert {names[code] for code in NO_ANSWER} == no_answer, MOVED.format("ErrorCode")
 
 
 def test_the_grid_keeps_its_client_and_retries_where_we_reach_for_them() -> None:

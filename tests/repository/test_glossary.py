@@ -66,6 +66,7 @@ WORDS = {
     "online": Replaced("present"),
     "promised": Replaced("earmarked"),
     "central": Replaced("pooled"),
+    "skipped": Replaced("lost", {"server/earlier_names.py": RECORDED}),
 }
 """Never a part of an identifier: of functions, classes, arguments, variables, JSON keys, modules, commands, options."""
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from server.cli.printing import print_event
+from server.cli.printing import in_flight_line, print_event, round_in_flight
 from server.run_store.values import Event
 
 
@@ -16,6 +16,9 @@ def test_events_are_printed_with_names_and_an_older_stores_as_numbers(capsys: py
         ("asked", {"round": 1, "nodes": [11, 12]}),
         ("answered", {"round": 1, "answered": 1, "asked": 2, "node": 12, "verdict": "refused_budget"}),
         ("answered", {"round": 1, "answered": 1, "asked": 2}),
+        ("gone", {"round": 1, "node": 11}),
+        ("asked", {"round": 1, "nodes": [11, 13], "again": [11], "ask": 2}),
+        ("asked", {"round": 1, "nodes": [], "again": [], "ask": 3}),
     ]
     for kind, body in events:
         print_event(Event(1, "r-1", "2030-01-01T10:11:12.000", kind, body), names, as_json=False)
@@ -25,4 +28,26 @@ def test_events_are_printed_with_names_and_an_older_stores_as_numbers(capsys: py
         "10:11:12  round 1 asks north, west",
         "10:11:12  round 1: 1 of 2 answered, west: refused_budget",
         "10:11:12  round 1: 1 of 2 answered",
+        "10:11:12  round 1: north has lost its connection",
+        "10:11:12  round 1, ask 2 of at most 10, asks north, 13; again: north",
+        "10:11:12  round 1, ask 3 of at most 10, asks nobody who is present",
     ]
+
+
+def test_the_round_in_flight_says_which_ask_it_is_and_whom_it_waits_for() -> None:
+    bodies: list[tuple[str, dict[str, Any]]] = [
+        ("asked", {"round": 1, "nodes": [11, 12]}),
+        ("answered", {"round": 1, "answered": 1, "asked": 2, "node": 11, "verdict": "accepted"}),
+        ("round", {"round": 1, "outcome": "aggregated"}),
+        ("asked", {"round": 2, "nodes": [11, 12, 13], "again": [], "ask": 1}),
+        ("answered", {"round": 2, "answered": 1, "asked": 3, "node": 11, "verdict": "accepted"}),
+        ("asked", {"round": 2, "nodes": [12], "again": [12], "ask": 2}),
+    ]
+    events = [Event(number, "r-1", "", kind, body) for number, (kind, body) in enumerate(bodies)]
+    in_flight = round_in_flight(events, 1)
+    assert in_flight == {"round": 2, "ask": 2, "most_asks": 10, "waits_for": [12, 13]}
+    assert in_flight_line(in_flight, {"12": "west"}) == "round 2: ask 2 of at most 10, waits for west, 13"
+    assert round_in_flight(events[:3], 1) is None, "nothing is asked yet"
+    again = [*events, Event(9, "r-1", "", "asked", {"round": 2, "nodes": [11, 12], "again": [11, 12], "ask": 2})]
+    resumed = round_in_flight(again, 1)
+    assert resumed is not None and resumed["waits_for"] == [11, 12, 13], "a new process asks everybody anew"

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,17 +31,21 @@ def test_metrics_count_rounds_replies_bytes_and_seconds(store: Store, make_study
     run = store.create_run(make_study())
     for record in RECORDS:
         store.record_round(run.id, record.as_dict(), None)
+    again = replace(RECORDS[0], round=4, asks=3, questions=5, bytes_up_per_node=0, seconds={})
+    store.record_round(run.id, again.as_dict(), None)
     store.invite("north", "0" * 64, datetime.now(UTC) + timedelta(days=1))
     lines, nothing = asyncio.run(scraped(store, "/metrics")), asyncio.run(scraped(store, "/anything"))
     assert nothing == ["Not Found"]
     for line in (
         'fedvault_runs{state="queued"} 1.0',
         'fedvault_nodes{status="invited"} 1.0',
-        'fedvault_rounds_total{outcome="aggregated"} 2.0',
-        'fedvault_replies_total{reason="",verdict="accepted"} 3.0',
+        'fedvault_rounds_total{outcome="aggregated"} 3.0',
+        'fedvault_rounds_total{outcome="lost"} 1.0',
+        "fedvault_asks_total 6.0",
+        'fedvault_replies_total{reason="",verdict="accepted"} 5.0',
         'fedvault_replies_total{reason="norm",verdict="rejected"} 1.0',
         'fedvault_replies_total{reason="lost",verdict="refused"} 1.0',
-        'fedvault_bytes_total{direction="down"} 480.0',
+        'fedvault_bytes_total{direction="down"} 880.0',
         'fedvault_bytes_total{direction="up"} 300.0',
         'fedvault_round_seconds_total{phase="train"} 5.5',
     ):

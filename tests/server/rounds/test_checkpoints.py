@@ -33,10 +33,13 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
 def test_a_checkpoint_of_an_older_version_is_read_by_todays_names(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save(state(1))
     path = tmp_path / "round-00001.json"
-    older = json.loads(path.read_text()) | {"records": [{"round": 1, "quarantined": [{"node": 2, "reason": "norm"}]}]}
+    record = {"round": 1, "outcome": "skipped", "quarantined": [{"node": 2, "reason": "norm"}]}
+    older = json.loads(path.read_text()) | {"records": [record]}
     path.write_text(json.dumps(older))
     loaded = latest(tmp_path)
-    assert loaded is not None and loaded.records == [{"round": 1, "rejected": [{"node": 2, "reason": "norm"}]}]
+    assert loaded is not None and loaded.records == [
+        {"round": 1, "outcome": "lost", "rejected": [{"node": 2, "reason": "norm"}]}
+    ]
 
 
 @pytest.mark.guarantee("a crash at any moment leaves a state that loads, this one or the one before.")

@@ -1,7 +1,7 @@
 """A round asks as many as the study says, drawn anew each time, and the same again after a crash."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from server.aggregation.mean import UniformMean
 from server.rounds.checkpoints import Checkpoints
-from server.rounds.cohort import draw_cohort
+from server.rounds.cohort import draw_cohort, in_order
 from server.rounds.coordinator import Coordinator, RunTerms
 from shared.errors import SettingsError
 from shared.protocol.flower_records import decode_task, encode_reply
@@ -24,15 +24,18 @@ from tests.support.in_process_grid import in_process
 NODES, COHORT, ROUNDS, LENGTH = 12, 3, 5, 4
 
 
-def grid(pool: ThreadPoolExecutor, asked: list[tuple[int, int]], cut: int = 0) -> LocalGrid:
-    """Honest nodes that note who is asked in which round; the grid breaks in round `cut`."""
+def grid(
+    pool: ThreadPoolExecutor, asked: list[tuple[int, int]], cut: int = 0, refusing: Collection[int] = ()
+) -> LocalGrid:
+    """Honest nodes that note who is asked in which round, some of which refuse; the grid breaks in round `cut`."""
 
     def handle(message: Message, partition: int, _nodes: int) -> Message:
         task = decode_task(message.content)
         asked.append((task.round, partition + 1))
         update = np.full(LENGTH, partition + 1.0, np.float32)
         identity = (task.study_sha256, task.study_run, task.round, task.adapter_sha256)
-        return Message(encode_reply(TrainReply(*identity, Status.TRAINED, update)), reply_to=message)
+        status = Status.REFUSED_HOURS if partition + 1 in refusing else Status.TRAINED
+        return Message(encode_reply(TrainReply(*identity, status, update)), reply_to=message)
 
     class Grid(LocalGrid):
         def pull_messages(self, message_ids: Any) -> Any:
@@ -78,6 +81,19 @@ def test_a_run_cut_off_asks_the_same_cohort_again(tmp_path: Path, cut: int) -> N
         straight = coordinator(grid(pool, uncut), tmp_path / "whole").run()
     assert {node for number, node in before if number == cut} <= set(resumed.records[cut - 1]["asked"])
     assert resumed.adapter.tobytes() == straight.adapter.tobytes()
+
+
+def test_a_cohort_is_filled_up_from_its_own_order_and_nobody_else_is_asked(tmp_path: Path) -> None:
+    order = in_order(range(1, NODES + 1), study_run="run", number=1)
+    for number, refusing in enumerate(({order[0], order[1]}, {order[1], order[2], order[3]}, {order[2]}, set[int]())):
+        asked: list[tuple[int, int]] = []
+        with ThreadPoolExecutor(4) as pool:
+            (record, *_) = coordinator(grid(pool, asked, refusing=refusing), tmp_path / str(number)).run().records
+        # a quorum of 2: with two of a cohort of 3 left, it is filled up as soon as it falls below
+        enough = next(n for n in range(COHORT, NODES + 1) if len(set(order[:n]) - refusing) >= 2)
+        assert record["asked"] == sorted(order[:enough]) and record["outcome"] == "aggregated"
+        assert record["accepted"] == sorted(set(order[:enough]) - refusing)
+        assert [entry["node"] for entry in record["refused"]] == sorted(refusing & set(order[:enough]))
 
 
 @pytest.mark.guarantee("whoever was asked before and is still present is asked again before anybody else is.")

@@ -169,6 +169,23 @@ def test_a_late_reply_counts_and_the_same_bytes_again_are_no_second_one(
     np.testing.assert_allclose(state.adapter, np.full(LENGTH, 1.5 + 1 / 3), rtol=1e-6)
 
 
+@pytest.mark.guarantee("whom a round asks is durable before the message leaves.")
+def test_whom_a_round_asks_is_on_disk_before_the_message_leaves(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def looking(node: Node) -> Node:
+        def look(message: Message, task: TrainTask, number: int) -> Message:
+            asked.append(number in Checkpoints(tmp_path).asked(task.round).nodes)
+            return node(message, task, number)
+
+        return look
+
+    nodes = [looking(honest), looking(refusing), looking(honest)]
+    driven = coordinator(grid_of(pool, nodes), tmp_path, rounds=2, cohort=2)
+    driven.run()
+    assert len(asked) >= 4 and all(asked)
+
+
 def test_a_round_counts_its_asks_on_after_a_crash_and_is_lost_with_the_tenth(
     pool: ThreadPoolExecutor, tmp_path: Path
 ) -> None:

@@ -103,6 +103,15 @@ def test_a_node_that_does_not_know_the_run_any_more_is_offered_it_again() -> Non
     assert approved.members() == [2]
 
 
+def test_who_has_approved_is_known_while_it_is_away_and_nobody_waits_to_look() -> None:
+    grid: Any = Grid(n1=Status.APPROVED, n2=Status.APPROVED, n3=Status.AWAITING_APPROVAL)
+    approved = ApprovedOnly(grid, OFFER, quorum=5, patience_s=600.0)
+    assert approved.look() == ([1, 2], [], [3]), "fewer than the quorum"
+    del grid.answers[2]
+    assert approved.look() == ([1], [2], [3])
+    assert AllPresent(grid, quorum=5, patience_s=600.0).look() == ([1, 3], [], [])
+
+
 def test_too_few_nodes_end_with_a_clear_message() -> None:
     grid: Any = Grid(n1=Status.APPROVED)
     with pytest.raises(RunError, match="Expected at least 2 nodes, got 1"):

@@ -8,7 +8,7 @@ import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
 from server.rounds.update_bounds import LARGEST_NORM
-from server.rounds.update_filter import BLOCK, Accepted, Declined, Reason, Rejected, inspect
+from server.rounds.update_filter import BLOCK, Accepted, Declined, Reason, Rejected, Unanswered, inspect
 from shared.protocol.flower_records import encode_reply, encode_task
 from shared.protocol.messages import PROTOCOL_VERSION, Status, TrainReply, TrainTask, digest, without_update
 from shared.protocol.update_encoding import HEADER, WIRES, Encoding, Grid, Wire
@@ -45,6 +45,12 @@ def test_an_honest_update_is_accepted() -> None:
 )
 def test_what_is_wrong_is_rejected_with_its_reason(change: dict[str, Any], reason: Reason) -> None:
     assert judged(replace(GOOD, **change)) == Rejected(reason)
+
+
+def test_a_connection_that_broke_is_no_answer_and_a_node_that_failed_is_one() -> None:
+    unavailable = {code for code in range(12) if judged(Error(code=code, reason="")) == Unanswered()}
+    assert unavailable == {3, 4, 5}, "the question, its reply, the node"
+    assert judged(Error(code=2, reason="")) == Rejected(Reason.NODE_ERROR)
 
 
 @pytest.mark.parametrize("place", [0, BLOCK - 1, BLOCK, 2 * BLOCK])
