@@ -5,6 +5,7 @@ reserved. No setting lets a study without privacy in, because a study cannot be 
 """
 
 import re
+from collections.abc import Collection
 from datetime import datetime, time
 from typing import Literal, Self
 
@@ -14,6 +15,7 @@ from shared.protocol.update_encoding import packed_bytes
 from shared.section import Section
 from shared.study.declaration import Study
 from shared.study.sections import RECORD, UNIT_PATTERN
+from shared.study.tasks import COLUMNS
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -27,18 +29,25 @@ class DatasetPolicy(Section):
     """A CSV, TSV, JSONL or Parquet file, or a dataset folder."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in the source, as in { text = "report" }; default: the same."""
+    readable_columns: tuple[str, ...] | None = None
+    """Columns of the source that studies may read. Default: those that the task kinds name themselves, under the names
+    that `columns` gives them. A column that a study chooses, such as an id for recommendations, is refused unless it
+    stands here or in `columns`."""
     unit: str = Field(default=RECORD, pattern=UNIT_PATTERN)
     """Whose presence is hidden: `record` is one row; any other name, such as `patient`, is all rows of one of these."""
     unit_column: str | None = Field(default=None, min_length=1)
     """Column that names each row's unit. Needed for any unit but `record`; a row without a value is left out."""
     epsilon: float = Field(gt=0, le=100, allow_inf_nan=False)
     """The most this dataset may ever spend, over all studies."""
+    epsilon_per_study: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
+    """The most one study run may spend of it; default: all of it."""
     delta: float = Field(gt=0, lt=0.1)
     """Belongs to the dataset: well below 1 / (number of units)."""
     declared_size: int = Field(ge=1)
     """Public number of units (rows, unless `unit` says otherwise), rounded to two digits; declared once."""
     holdout: float = Field(default=0.1, ge=0, lt=1)
-    """Fraction of the units, with all their rows, that is never trained on; this node alone measures on it."""
+    """Fraction of the units, with all their rows, that is never trained on; this node alone measures on it. Entered at
+    registration, and fixed from then on."""
     tasks: tuple[str, ...] = ("sequence-classification",)
     """Task kinds that may be trained."""
     models: tuple[str, ...] = Field(min_length=1)
@@ -91,26 +100,28 @@ class DatasetPolicy(Section):
         return self
 
 
-def objections(policy: DatasetPolicy, study: Study, *, dimension: int, underway: bool = False) -> list[str]:
+def objections(
+    policy: DatasetPolicy, study: Study, *, dimension: int, columns: Collection[str], underway: bool = False
+) -> list[str]:
     """Return why this policy forbids a study, in words for both sides; empty if it does not.
 
     Args:
         policy: of the dataset.
         study: as declared.
         dimension: floats in one update.
+        columns: of the source that the study reads.
         underway: it was approved, and its rounds are paid for one by one.
     """
-    reasons = []
+    reasons = _about_spending(policy, study, underway=underway)
     if study.task.kind not in policy.tasks:
         reasons.append(f"task {study.task.kind!r} is not among {list(policy.tasks)}")
     if study.model.fingerprint not in policy.models:
         reasons.append("the base model is not pinned to a fingerprint that this policy lists")
     if study.privacy.unit != policy.unit:
         reasons.append(f"the study hides one {study.privacy.unit}, the policy one {policy.unit}")
-    if study.privacy.delta > policy.delta:
-        reasons.append(f"delta {study.privacy.delta:g} is above {policy.delta:g}")
-    if study.privacy.epsilon > policy.epsilon and not underway:
-        reasons.append(f"epsilon {study.privacy.epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
+    unreadable = sorted(set(columns) - readable(policy))
+    if unreadable:
+        reasons.append(f"it reads {', '.join(map(repr, unreadable))}, which readable_columns does not list")
     if study.federation.quorum < policy.smallest_cohort:
         reasons.append(f"its quorum of {study.federation.quorum} is below {policy.smallest_cohort}")
     if policy.declared_size < study.federation.smallest_declared_size:
@@ -121,6 +132,24 @@ def objections(policy: DatasetPolicy, study: Study, *, dimension: int, underway:
     if size_bytes > policy.largest_update_bytes:
         reasons.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
     return reasons
+
+
+def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> list[str]:
+    epsilon, delta, reasons = study.privacy.epsilon, study.privacy.delta, []
+    if delta > policy.delta:
+        reasons.append(f"delta {delta:g} is above {policy.delta:g}")
+    if epsilon > policy.epsilon and not underway:
+        reasons.append(f"epsilon {epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
+    if policy.epsilon_per_study is not None and epsilon > policy.epsilon_per_study:
+        reasons.append(f"epsilon {epsilon:g} is above what one study may spend, {policy.epsilon_per_study:g}")
+    return reasons
+
+
+def readable(policy: DatasetPolicy) -> set[str]:
+    """Return the columns of the source that studies may read."""
+    if policy.readable_columns is not None:
+        return set(policy.readable_columns)
+    return {policy.columns.get(name, name) for name in COLUMNS} | set(policy.columns.values())
 
 
 def open_at(policy: DatasetPolicy, now: datetime) -> bool:

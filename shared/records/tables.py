@@ -26,7 +26,7 @@ MOST_DIGITS = 4000
 JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
-class _Source(NamedTuple):
+class Source(NamedTuple):
     """A table as its file holds it."""
 
     names: list[str]
@@ -66,6 +66,11 @@ def read_table(
         )
     if not table.rows:
         raise DataError(f"Expected records in {path}, got a table without rows.")
+    return as_text(table, columns, media, path)
+
+
+def as_text(table: Source, columns: Sequence[str], media: Collection[str], path: Path) -> pd.DataFrame:
+    """Return the named columns of a source as text, and media as bytes; a column that is not there is empty."""
     folder = path if path.is_dir() else path.parent
     return pd.DataFrame(
         {
@@ -110,11 +115,11 @@ def identity(cell: str | bytes) -> str:
     return cell if isinstance(cell, str) else f"sha256 {hashlib.sha256(cell).hexdigest()}" if cell else ""
 
 
-def _cells(table: _Source, name: str) -> Sequence[Any]:
+def _cells(table: Source, name: str) -> Sequence[Any]:
     return table.cells(table.names.index(name)) if name in table.names else [None] * table.rows
 
 
-def _read(path: Path) -> _Source:
+def _read(path: Path) -> Source:
     if path.is_dir():
         return _dataset_folder(path)
     if not path.is_file():
@@ -132,20 +137,20 @@ def _read(path: Path) -> _Source:
         raise DataError(f"Expected a readable {path.suffix} file, got {path}.", hint=_first_line(error)) from error
 
 
-def _delimited(delimiter: str) -> Callable[[Path], _Source]:
-    def read(path: Path) -> _Source:
+def _delimited(delimiter: str) -> Callable[[Path], Source]:
+    def read(path: Path) -> Source:
         # the header is read as a row, because pandas would rename doubled columns silently
         rows = pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
-        return _Source(rows.iloc[0].tolist(), len(rows) - 1, lambda column: rows[column].tolist()[1:])
+        return Source(rows.iloc[0].tolist(), len(rows) - 1, lambda column: rows[column].tolist()[1:])
 
     return read
 
 
-def _json_lines(path: Path) -> _Source:
+def _json_lines(path: Path) -> Source:
     lines = path.read_bytes().decode("utf-8-sig").split("\n")
     rows = [_json_row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
     names = list(dict.fromkeys(name for row in rows for name in row))
-    return _Source(names, len(rows), lambda column: [row.get(names[column]) for row in rows])
+    return Source(names, len(rows), lambda column: [row.get(names[column]) for row in rows])
 
 
 def _json_row(line: str, number: int) -> dict[str, Any]:
@@ -175,14 +180,14 @@ def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= MOST_DIGITS else digits
 
 
-def _parquet(path: Path) -> _Source:
+def _parquet(path: Path) -> Source:
     from pyarrow.parquet import ParquetFile
 
     with ParquetFile(path) as file:
         return _arrow(file.read())
 
 
-def _dataset_folder(path: Path) -> _Source:
+def _dataset_folder(path: Path) -> Source:
     import datasets
 
     try:
@@ -197,7 +202,7 @@ def _dataset_folder(path: Path) -> _Source:
     return _arrow(dataset.with_format("arrow")[:])
 
 
-def _arrow(table: Any) -> _Source:
+def _arrow(table: Any) -> Source:
     """Take over an Arrow table, whose columns have types of their own, missing values or not."""
 
     def cells(column: int) -> list[Any]:
@@ -206,7 +211,7 @@ def _arrow(table: Any) -> _Source:
         except (ValueError, OverflowError):
             return [_own(cell) for cell in table.column(column)]
 
-    return _Source(list(table.column_names), table.num_rows, cells)
+    return Source(list(table.column_names), table.num_rows, cells)
 
 
 def _own(cell: Any) -> Any:
@@ -249,7 +254,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-_READERS: dict[str, Callable[[Path], _Source]] = {
+_READERS: dict[str, Callable[[Path], Source]] = {
     ".csv": _delimited(","),
     ".tsv": _delimited("\t"),
     ".jsonl": _json_lines,

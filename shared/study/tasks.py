@@ -204,7 +204,10 @@ FEATURE_NORM = 4.0
 CONTENT = (
     "audio", "context", "image", "prompt", "question", "response", "source", "target", "text", "text_pair", "tokens",
 )  # fmt: skip
-"""Columns, of all kinds, whose cells say which record a row is: rows that share one share a budget. Labels do not."""
+"""Columns, of all kinds, whose cells together say which record a row is; labels do not. Rows of equal content share a
+budget, whatever their columns are called: the order here is that in which one text holds them all."""
+COLUMNS = (*CONTENT, "answer", "group", "label", "mask", "rating", "tags", "task", "transcript")
+"""Columns that kinds name themselves; a study can choose others, such as ids for recommendations."""
 MEDIA = ("audio", "image", "mask")
 """Columns, of all kinds, whose cells name a file or hold its bytes."""
 KINDS: dict[str, type[Section]] = {

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pandas as pd
 from pydantic import Field
 
-from client.vault.records.splits import unit_name
+from client.vault.records.identity import unit_name
 from shared.errors import DataError
 from shared.section import Positive, Section
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from client.vault.records.identity import unit_name
 from client.vault.records.snapshot import SplitRule, take_snapshot
-from client.vault.records.splits import Split, unit_name
+from client.vault.records.splits import Split
 from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
@@ -80,9 +81,10 @@ def sizes_of(scenario: Scenario, source: Path) -> dict[str, SiteSize]:
 
 def _size(scenario: Scenario, reader: Table, part: pd.DataFrame) -> SiteSize:
     rule = _rule(scenario)
-    rows = part[rule.splits(reader, part) == Split.TRAIN]
+    rows = part[rule.splits(reader, part, rule.contents(part)) == Split.TRAIN]
     if rule.unit_column is None:
-        return SiteSize(len(rows), len(rows))
+        records = len(set(reader.contents(rows)))
+        return SiteSize(records, records)
     by_unit = rows[rule.unit_column].map(unit_name).value_counts()
     return SiteSize(int(by_unit.clip(upper=scenario.privacy.records_per_unit).sum()), len(by_unit))
 
@@ -108,7 +110,7 @@ def _rule(scenario: Scenario) -> SplitRule:
     """Return the rule by which every site splits; the seed stands in for a real node's secret."""
     data = scenario.simulation.data
     key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    return SplitRule(key, data.holdout, data.unit_column, data.used)
+    return SplitRule(key, data.holdout, data.unit_column, data.used, data.columns)
 
 
 def _site(

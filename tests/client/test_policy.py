@@ -5,11 +5,15 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
-from client.policy import DatasetPolicy, objections, open_at
+from client.policy import DatasetPolicy, objections, open_at, readable
 from shared.errors import SettingsError
 from shared.study.declaration import Study
 from shared.study.parsing import parse
+from shared.study.tasks import KINDS, Task
+from shared.tasks.registry import task_kind
+from tests.support.task_examples import EXAMPLES
 
 FINGERPRINT = "a" * 64
 Studies = Callable[..., Study]
@@ -31,7 +35,7 @@ def study(make_study: Studies) -> Callable[..., Study]:
 
 
 def test_a_study_within_the_policy_has_no_objections(study: Callable[..., Study]) -> None:
-    assert objections(policy(), study(), dimension=1000) == []
+    assert objections(policy(), study(), dimension=1000, columns=("text",)) == []
 
 
 @pytest.mark.parametrize(
@@ -45,13 +49,51 @@ def test_a_study_within_the_policy_has_no_objections(study: Callable[..., Study]
         ({}, {"federation": {"quorum": 2}}, "quorum of 2 is below 3"),
         ({}, {"federation": {"smallest_declared_size": 9000}}, "asks for 9000 records"),
         ({"largest_update_bytes": 3999}, {}, "4000 bytes is above 3999"),
+        ({"epsilon_per_study": 0.5}, {"privacy": {"epsilon": 1.0}}, "epsilon 1 is above what one study may spend, 0.5"),
+        ({"readable_columns": ["label"]}, {}, "it reads 'text', which readable_columns does not list"),
     ],
 )
 def test_each_objection_is_said(
     study: Callable[..., Study], limits: dict[str, Any], sections: dict[str, Any], words: str
 ) -> None:
-    (found,) = objections(policy(**limits), study(**sections), dimension=1000)
+    (found,) = objections(policy(**limits), study(**sections), dimension=1000, columns=("text",))
     assert words in found
+
+
+def test_what_one_study_may_spend_is_asked_of_approved_runs_too(study: Callable[..., Study]) -> None:
+    asked = study(privacy={"epsilon": 1.0})
+    for underway in (False, True):
+        for most, expected in ((0.99, 1), (1.0, 0), (None, 0)):
+            changes = {} if most is None else {"epsilon_per_study": most}
+            reasons = objections(policy(**changes), asked, dimension=1, columns=(), underway=underway)
+            assert len(reasons) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "columns", "refused"),
+    [
+        ({}, ["text", "label", "rating", "group"], []),
+        ({}, ["text", "ssn", "hiv_status"], ["hiv_status", "ssn"]),
+        ({"columns": {"user": "account"}}, ["account", "user"], ["user"]),
+        ({"columns": {"text": "report"}}, ["report", "text"], ["text"]),
+        ({"readable_columns": ["text", "user"]}, ["text", "user"], []),
+        ({"readable_columns": ["text"]}, ["text", "label"], ["label"]),
+        ({"readable_columns": []}, ["text"], ["text"]),
+    ],
+)
+def test_a_column_that_the_operator_did_not_allow_is_refused(
+    study: Callable[..., Study], changes: dict[str, Any], columns: list[str], refused: list[str]
+) -> None:
+    reasons = objections(policy(**changes), study(), dimension=1, columns=columns)
+    named = ", ".join(map(repr, refused))
+    assert reasons == ([f"it reads {named}, which readable_columns does not list"] if refused else [])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_that_kinds_name_themselves_need_no_permission(kind: str) -> None:
+    task: Task = TypeAdapter(Task).validate_python({"kind": kind, **EXAMPLES[kind].declared})
+    chosen = getattr(task, "ids", ())
+    assert {column.name for column in task_kind(task).columns} - set(chosen) <= readable(policy())
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 A dataset that is renamed, edited or registered anew shares records with what was there before, and so its budget. The
 key is this node's secret and the hashes never leave: with them alone nobody learns a record, not even by guessing.
 
-Two records are the same here if their texts are, after Unicode normalisation, in any case and spacing, and whatever
-their labels. Near-duplicates are not found.
+Two texts are the same here after Unicode normalisation, in any case and spacing. Which texts a record is known by,
+`records.identity` says. Near-duplicates are not found.
 
 Records are entered in batches, and every batch extends a chain of digests. The ledger keeps where the chain stood, so
 an index that is gone, older or changed is found; one that is ahead, as after a crash, only ties more.
@@ -41,6 +41,8 @@ class Sharing(NamedTuple):
 
     others: set[str]
     """Datasets that share any of its records, now or ever."""
+    sought: set[str]
+    """Datasets that hold any of the identities that were only looked for."""
     index_digest: IndexDigest
     """Where the index stands with them."""
 
@@ -74,26 +76,31 @@ class RecordIndex:
         return [self._hash(text) if text.strip() else b"" for text in texts]
 
     @contextmanager
-    def entering(self, dataset: str, identities: Iterable[bytes]) -> Iterator[Sharing]:
+    def entering(self, dataset: str, identities: Iterable[bytes], *, sought: Iterable[bytes] = ()) -> Iterator[Sharing]:
         """Add a dataset's records, durably when the block ends, and not at all if it fails.
+
+        Args:
+            dataset: whose records these are.
+            identities: of the records.
+            sought: further identities, which are looked for and not added.
 
         Raises:
             LedgerError: the index is not the one that the ledger knows, or cannot be written.
         """
         with self._open() as database:
-            yield self._add(database, dataset, identities)
+            yield self._add(database, dataset, identities, sought)
             database.execute("COMMIT")
 
-    def look(self, dataset: str, identities: Iterable[bytes]) -> Sharing:
+    def look(self, dataset: str, identities: Iterable[bytes], *, sought: Iterable[bytes] = ()) -> Sharing:
         """Return what entering these records would say; nothing is kept.
 
         Raises:
             LedgerError: the index is not the one that the ledger knows, or cannot be written.
         """
         with self._open() as database:
-            sharing = self._add(database, dataset, identities)
+            sharing = self._add(database, dataset, identities, sought)
             database.execute("ROLLBACK")
-        return Sharing(sharing.others, self._index_digest or sharing.index_digest)
+        return sharing._replace(index_digest=self._index_digest or sharing.index_digest)
 
     def known(self, dataset: str) -> set[bytes]:
         """Return the identities of everything that was ever entered for a dataset."""
@@ -101,13 +108,17 @@ class RecordIndex:
             self._checked_digest(database)
             return {digest for (digest,) in database.execute("SELECT hash FROM records WHERE dataset = ?", (dataset,))}
 
-    def _add(self, database: sqlite3.Connection, dataset: str, identities: Iterable[bytes]) -> Sharing:
+    def _add(
+        self, database: sqlite3.Connection, dataset: str, identities: Iterable[bytes], sought: Iterable[bytes]
+    ) -> Sharing:
         """Begin a transaction that adds a batch of records."""
         database.execute("BEGIN IMMEDIATE")
         (last,) = database.execute("SELECT coalesce(max(batch), 0) FROM records").fetchone()
         rows = ((identity, dataset, last + 1) for identity in identities if identity)
         database.executemany("INSERT OR IGNORE INTO records VALUES (?, ?, ?)", rows)
-        return Sharing(self._sharing(database, dataset), self._checked_digest(database))
+        database.execute("CREATE TEMP TABLE sought (hash BLOB NOT NULL)")
+        database.executemany("INSERT INTO sought VALUES (?)", ((identity,) for identity in sought if identity))
+        return Sharing(self._sharing(database, dataset), self._holding(database), self._checked_digest(database))
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
@@ -137,10 +148,19 @@ class RecordIndex:
         """
         return {str(name) for (name,) in database.execute(query, (dataset, dataset))}
 
+    @staticmethod
+    def _holding(database: sqlite3.Connection) -> set[str]:
+        query = "SELECT DISTINCT records.dataset FROM temp.sought JOIN records ON records.hash = sought.hash"
+        return {str(name) for (name,) in database.execute(query)}
+
     def _hash(self, text: str) -> bytes:
-        same = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-        encoded = same.encode("utf-8", "surrogatepass")
+        encoded = normalised(text).encode("utf-8", "surrogatepass")
         return hashlib.blake2b(encoded, key=self._key, digest_size=HASH_BYTES, person=b"fedvault-record").digest()
+
+
+def normalised(text: str) -> str:
+    """Return a text in the form in which texts are compared: Unicode's NFKC, no case, single spaces."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def node_key(path: Path, *, known: str | None = None) -> bytes:

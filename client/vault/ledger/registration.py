@@ -30,12 +30,17 @@ class Registration:
     terms: DatasetTerms
     identities: tuple[bytes, ...]
     """From `Registry.identities`."""
+    earlier: tuple[bytes, ...] = ()
+    """Identities of the same records by version 1, for a dataset of a later one: they are looked for in datasets of
+    version 1, and not entered."""
 
 
 class Registry:
     """Index and ledger of one node, as they stand.
 
     Guarantee: registering a dataset enters one row, whatever its records share with others.
+    Guarantee: a dataset that was registered under an earlier identity is tied to whatever shares a record with it under
+        either.
 
     Args:
         index: path of the record index.
@@ -55,13 +60,22 @@ class Registry:
         """Return keyed hashes, one for each text; empty for an empty one."""
         return tuple(self._index.hashed(texts))
 
+    @property
+    def earlier(self) -> bool:
+        """True if a dataset of version 1 is registered."""
+        return bool(self._state.earlier_datasets)
+
+    def identity_version(self, dataset: str) -> int:
+        """Return the version of the record identity that a dataset has, or is about to be registered with."""
+        return self._state.identity_version(dataset)
+
     def known(self, dataset: str) -> set[bytes]:
         """Return what was ever registered for a dataset."""
         return self._index.known(dataset)
 
     def look(self, registration: Registration) -> LedgerState:
         """Return the ledger's state as it would be; nothing is entered."""
-        sharing = self._index.look(registration.dataset, registration.identities)
+        sharing = self._index.look(registration.dataset, registration.identities, sought=registration.earlier)
         return self._with(_row(self._state, registration, sharing))
 
     def enter(self, ledger: Ledger, registration: Registration, check: Callable[[LedgerState], None]) -> None:
@@ -72,7 +86,8 @@ class Registry:
             registration: what to enter.
             check: raises to leave everything as it is.
         """
-        with self._index.entering(registration.dataset, registration.identities) as sharing:
+        dataset, identities, earlier = registration.dataset, registration.identities, registration.earlier
+        with self._index.entering(dataset, identities, sought=earlier) as sharing:
             row = _row(self._state, registration, sharing)
             check(self._with(row))
         # the index first: a ledger that is ahead of its index would never open a dataset again
@@ -86,8 +101,11 @@ class Registry:
 
 def _row(state: LedgerState, registration: Registration, sharing: Sharing) -> dict[str, Any]:
     dataset = registration.dataset
-    new = sharing.others & set(state.limits) - state.ties.get(dataset, set())
-    row = records_row(dataset, new, sharing.index_digest)
+    others = sharing.others | sharing.sought & state.earlier_datasets - {dataset}
+    new = others & set(state.limits) - state.ties.get(dataset, set())
     if dataset in state.limits:
-        return row
+        unsaid = dataset in state.terms and state.terms[dataset].holdout is None
+        holdout = registration.terms.holdout if unsaid else None
+        return records_row(dataset, new, sharing.index_digest, holdout=holdout)
+    row = records_row(dataset, new, sharing.index_digest)
     return row | registration_row(dataset, registration.limit, registration.terms)

@@ -29,9 +29,15 @@ class DatasetTerms:
     """Whose presence is hidden."""
     declared_size: int = 0
     """Public number of units; 0 if none was declared."""
+    holdout: float | None = None
+    """Fraction of the units that is never trained on; None in rows that did not say it."""
+    identity_version: int = 1
+    """Version of the record identity, which also decides splits; 1 in rows that did not say it."""
 
 
 UNDECLARED = DatasetTerms()
+IDENTITY_VERSION = 2
+"""Version of the record identity that a dataset is registered with today."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,17 @@ def registration_row(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[st
     return {"kind": "register", "dataset": dataset, **asdict(limit), **asdict(terms)}
 
 
-def records_row(dataset: str, ties: Iterable[str], index_digest: IndexDigest | None) -> dict[str, Any]:
-    """Return a row that enters records of a registered dataset, and the datasets that share some of them."""
+def records_row(
+    dataset: str, ties: Iterable[str], index_digest: IndexDigest | None, *, holdout: float | None = None
+) -> dict[str, Any]:
+    """Return a row that enters records of a registered dataset, and the datasets that share some of them.
+
+    Args:
+        dataset: registered.
+        ties: names of the others.
+        index_digest: where the record index stands.
+        holdout: the held-out fraction, if the dataset's register row does not say it.
+    """
     index = None if index_digest is None else asdict(index_digest)
-    return {"kind": "records", "dataset": dataset, "ties": sorted(ties), "index": index}
+    row = {"kind": "records", "dataset": dataset, "ties": sorted(ties), "index": index}
+    return row if holdout is None else row | {"holdout": holdout}

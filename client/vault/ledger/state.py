@@ -1,9 +1,10 @@
 """The ledger's rules, and the state that its rows add up to: pure decisions, no IO.
 
 Rules
-1. A dataset has one limit (epsilon, delta), one unit of privacy and one declared size for ever. Datasets that share
-   records are one account: they spend together, under the strictest of their limits. An epsilon for records and one for
-   patients do not add up, so datasets with different units are never one account.
+1. A dataset has one limit (epsilon, delta), one unit of privacy, one declared size, one held-out fraction and one
+   version of the record identity for ever. Datasets that share records are one account: they spend together, under the
+   strictest of their limits. An epsilon for records and one for patients do not add up, so datasets with different
+   units are never one account.
 2. A run is approved as a whole: its worst case must fit beside everything spent and earmarked (`Budget.check_fits`).
 3. Every (run, round) is attempted once. Its cost is charged by the reservation, whatever happens afterwards.
 4. A reservation must lie within what was approved for its run.
@@ -11,7 +12,8 @@ Rules
 6. What records share is part of the row that enters them, so the number of rows says nothing about the records.
 7. A row that enters records says how far the record index reached; later rows never say less, nor name another key.
 8. A person's decision to continue after rows were lost gives nothing back; datasets that it names are withdrawn.
-9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit.
+9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit. A dataset whose
+   register row says no held-out fraction gets it from the next row that enters records.
 10. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked, the next one
    may name others; then they stay, and only those of an account that is tied to it are added. Where older rows name
    none, what their first approval would have named is what the next one names.
@@ -20,12 +22,12 @@ Rules
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
 
 from client.vault.ledger.budget import Budget
-from client.vault.ledger.rows import UNDECLARED, DatasetTerms, IndexDigest, Limit
+from client.vault.ledger.rows import IDENTITY_VERSION, UNDECLARED, DatasetTerms, IndexDigest, Limit
 from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
 from shared.errors import FedVaultError, LedgerError, PolicyRefusal
@@ -133,6 +135,17 @@ class LedgerState:
             raise PolicyRefusal(f"Expected an approved run, got {name!r}.")
         return self.runs[name]
 
+    def identity_version(self, dataset: str) -> int:
+        """Return the version of the record identity that a dataset has, or is about to be registered with."""
+        if dataset not in self.limits:
+            return IDENTITY_VERSION
+        return self.terms.get(dataset, UNDECLARED).identity_version
+
+    @property
+    def earlier_datasets(self) -> set[str]:
+        """Datasets of version 1 of the record identity."""
+        return {name for name in self.limits if self.identity_version(name) == UNDECLARED.identity_version}
+
     def check_usable(self, dataset: str) -> None:
         """Refuse a dataset that may not be trained on.
 
@@ -155,7 +168,12 @@ class LedgerState:
         if "unit" not in row:
             self.limits[dataset] = limit
             return
-        terms = DatasetTerms(row["unit"], row["declared_size"])
+        terms = DatasetTerms(
+            row["unit"],
+            row["declared_size"],
+            row.get("holdout"),
+            row.get("identity_version", UNDECLARED.identity_version),
+        )
         self._enter(row, terms)
         self.limits[dataset], self.terms[dataset] = limit, terms
 
@@ -165,7 +183,10 @@ class LedgerState:
     def _records(self, row: Row) -> None:
         if row["dataset"] not in self.limits:
             raise PolicyRefusal(f"Expected a registered dataset, got {row['dataset']!r}.")
-        self._enter(row, self.terms.get(row["dataset"], UNDECLARED))
+        terms = self.terms.get(row["dataset"], UNDECLARED)
+        self._enter(row, terms)
+        if row["dataset"] in self.terms and terms.holdout is None:
+            self.terms[row["dataset"]] = replace(terms, holdout=row.get("holdout"))
 
     def _enter(self, row: Row, terms: DatasetTerms) -> None:
         """Tie a dataset to those that share its records, and note how far the record index reached."""

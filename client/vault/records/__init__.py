@@ -1,1 +1,1 @@
-"""A dataset's rows: `dataset`, `source`, `splits` (train, held out), `privacy_units`, `snapshot`, `approved_runs`."""
+"""A dataset's rows: `identity`, `splits`, `privacy_units`, `dataset`, `source`, `snapshot`, `approved_runs`."""

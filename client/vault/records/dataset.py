@@ -5,7 +5,7 @@ from pathlib import Path
 
 from client.policy import DatasetPolicy
 from client.vault.ledger.budget import Budget
-from client.vault.ledger.rows import DatasetTerms, Limit
+from client.vault.ledger.rows import IDENTITY_VERSION, DatasetTerms, Limit
 from client.vault.ledger.state import LedgerState
 
 
@@ -28,15 +28,20 @@ class Dataset:
     def changes(self, state: LedgerState) -> list[str]:
         """Return what node.toml says differently from when the dataset was registered; public."""
         then, now = state.terms.get(self.name), self.terms
-        if then is None or now == then:
-            return []
-        registered = (
-            f"{self.name} was registered with one {then.unit} as its unit and declared_size = {then.declared_size}"
-        )
-        return [f"{registered}, node.toml says one {now.unit} and {now.declared_size}"]
+        changes = []
+        if then is not None and (now.unit, now.declared_size) != (then.unit, then.declared_size):
+            registered = f"one {then.unit} as its unit and declared_size = {then.declared_size}"
+            changes.append(
+                f"{self.name} was registered with {registered}, node.toml says one {now.unit} and {now.declared_size}"
+            )
+        if then is not None and then.holdout not in (None, now.holdout):
+            changes.append(
+                f"{self.name} was registered with holdout = {then.holdout:g}, node.toml says {now.holdout:g}"
+            )
+        return changes
 
 
 def declared_dataset(name: str, policy: DatasetPolicy, base: Path) -> Dataset:
     """Return a dataset as node.toml declares it; `base` is the folder of node.toml."""
-    terms, limit = DatasetTerms(policy.unit, policy.declared_size), Limit(policy.epsilon, policy.delta)
-    return Dataset(name, policy, base / policy.source, terms, limit)
+    terms = DatasetTerms(policy.unit, policy.declared_size, policy.holdout, IDENTITY_VERSION)
+    return Dataset(name, policy, base / policy.source, terms, Limit(policy.epsilon, policy.delta))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from client.vault.records.splits import unit_name
+from client.vault.records.identity import unit_name
 from shared.checks import at_least
 from shared.errors import DataError
 from shared.records.ragged import Records, with_units
@@ -40,6 +40,22 @@ def group(records: Records, values: Sequence[str], *, records_per_unit: int, key
     units = np.fromiter((index[name] for name in names), dtype=np.int64, count=len(names))
     rows = _rows_kept(records, units, records_per_unit=records_per_unit, key=key)
     return with_units(records.select(rows), units[rows])
+
+
+def rows_without_copies(records: Records) -> NDArray[np.int64]:
+    """Return the rows of records without copies, ascending: copies are one record, however often it was entered.
+
+    Records are copies if a study encodes them alike, answers included.
+    Records of equal content and different answers all stay: choosing among them would let one that is added replace
+    another, and move a step's sum by twice the clipping norm.
+
+    Guarantee: a copy of a record changes nothing that is trained on.
+    """
+    first: dict[bytes | int, int] = {}
+    for row, usable in enumerate(records.usable.tolist()):
+        # those that cannot be used contribute nothing, and their placeholders are alike
+        first.setdefault(hashlib.sha256(records.content(row)).digest() if usable else row, row)
+    return np.array([*first.values()], dtype=np.int64)
 
 
 def _rows_kept(records: Records, units: NDArray[np.int64], *, records_per_unit: int, key: bytes) -> NDArray[np.int64]:

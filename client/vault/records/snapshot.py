@@ -1,14 +1,19 @@
 """From an operator's table to what one study run trains on: splits, fields, targets; and facts for the operator."""
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from client.vault.records.privacy_units import group
+from client.vault.ledger.rows import IDENTITY_VERSION
+from client.vault.records.identity import RecordContents, unit_name
+from client.vault.records.privacy_units import group, rows_without_copies
 from client.vault.records.splits import Split, splits_of, unit_splits
 from shared.records.ragged import Problem, Records
+from shared.records.tables import content_columns
 from shared.tasks.task_table import Table, in_words
 
 
@@ -25,13 +30,33 @@ class SplitRule:
     used: float = 1.0
     """Fraction of the records, or units, that is used at all, in (0, 1]."""
 
-    def splits(self, reader: Table, table: pd.DataFrame) -> NDArray[np.object_]:
-        """Decide every row's split, each by itself or with its unit."""
-        if self.unit_column is None:
-            splits = splits_of(reader.contents(table), key=self.key, holdout=self.holdout, used=self.used)
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The table's names of tasks' columns, where they differ."""
+    identity_version: int = IDENTITY_VERSION
+    """Version of the record identity that the dataset was registered with."""
+
+    def contents(self, table: pd.DataFrame) -> list[str]:
+        """Return the content of each row, as the record identity says."""
+        return RecordContents(table, content_columns(table.columns, self.names).values()).whole
+
+    def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
+        """Decide every row's split, each by itself or with its unit.
+
+        Guarantee: content alone decides whether a record is held out, not its label nor the study.
+
+        Args:
+            reader: names the study's columns in this table.
+            table: whole.
+            contents: of each row.
+        """
+        fractions = {"holdout": self.holdout, "used": self.used}
+        earlier = self.identity_version < IDENTITY_VERSION
+        if self.unit_column is not None:
+            name_of = str.strip if earlier else unit_name
+            splits = unit_splits(table[self.unit_column].tolist(), key=self.key, name_of=name_of, **fractions)
         else:
-            units = table[self.unit_column].tolist()
-            splits = unit_splits(units, key=self.key, holdout=self.holdout, used=self.used)
+            decisive = reader.contents(table) if earlier else [(content,) for content in contents]
+            splits = splits_of(decisive, key=self.key, **fractions)
         return np.array(splits, dtype=object)
 
 
@@ -45,13 +70,17 @@ class Facts:
     """What the training records belong to; as many as records, unless the unit is a column."""
     holdout: int
     dropped: int
-    """Rows that are not used, rows of a unit beyond `records_per_unit`, and rows whose unit has no value."""
+    """Rows that are not used, copies, rows of a unit beyond `records_per_unit`, and rows whose unit has no value."""
     unusable: int
     """Training records that contribute nothing: an unknown label, no text, a missing file."""
     labels: dict[str, int]
     """Training records by label of the study; empty for a task without labels."""
     problems: list[str]
     """The first few rows that something is wrong with, and what."""
+    copies: int
+    """Training rows left out because another is encoded alike: copies are one record."""
+    most_alike: int
+    """The most training records of one content, under several answers, say; 1 if the unit is a column."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +106,19 @@ def take_snapshot(
         rule: decides which rows are trained on.
         records_per_unit: from the study: the most records of one unit that are trained on.
     """
-    splits = rule.splits(reader, table)
+    contents = rule.contents(table)
+    splits = rule.splits(reader, table, contents)
     train_rows = table[splits == Split.TRAIN]
     train, problems = reader.encode(train_rows, processor)
     holdout, others = reader.encode(table[splits == Split.HOLDOUT], processor)
     if rule.unit_column is not None:
         units = train_rows[rule.unit_column].tolist()
-        train = group(train, units, records_per_unit=records_per_unit, key=rule.key)
+        train, copies, most_alike = group(train, units, records_per_unit=records_per_unit, key=rule.key), 0, 1
+    else:
+        kept = rows_without_copies(train)
+        alike = Counter(content for content in np.array(contents, dtype=object)[splits == Split.TRAIN][kept] if content)
+        copies, most_alike = len(train) - len(kept), max(alike.values(), default=1)
+        train = train.select(kept)
     facts = Facts(
         rows=len(table),
         train=len(train),
@@ -93,5 +128,7 @@ def take_snapshot(
         unusable=train.unusable,
         labels=reader.kind.counts(train),
         problems=in_words(problems + others),
+        copies=copies,
+        most_alike=most_alike,
     )
     return Snapshot(train, holdout, facts, problems + others)

@@ -1,15 +1,16 @@
 """Splitting records into trained on, held out and dropped: decided for each record by itself.
 
 A shuffle, a stratified split, a row cap or de-duplication would let one record's presence change what happens to
-others, and the privacy guarantee speaks of exactly that. A keyed hash of the record decides instead; two equal records
-share a fate, so none is both trained on and held out. Where the unit of privacy is more than one record, the unit's
-value is hashed instead, and all its records share a fate.
+others, and the privacy guarantee speaks of exactly that. A keyed hash of the record's content decides instead; records
+of equal content share a fate, whatever their labels, so none is both trained on and held out. Where the unit of privacy
+is more than one record, the unit's name is hashed instead, and all its records share a fate.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
+from client.vault.records.identity import unit_name
 from shared.checks import finite
 from shared.errors import SettingsError
 
@@ -30,7 +31,7 @@ def split_of(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> S
     Guarantee: whether a record is used, held out or dropped depends on that record alone.
 
     Args:
-        identity: text and label of a record (or whatever else it holds), or the value of a unit.
+        identity: content of a record, or the name of a unit.
         key: of the node, 16 to 64 bytes, secret: without it nobody can tell which records were trained on.
         holdout: fraction never trained on, in [0, 1).
         used: fraction of all records or units that is used at all, in (0, 1].
@@ -45,11 +46,18 @@ def split_of(*identity: str, key: bytes, holdout: float, used: float = 1.0) -> S
 
 
 def splits_of(contents: Sequence[tuple[str, ...]], *, key: bytes, holdout: float, used: float = 1.0) -> list[Split]:
-    """Decide every record's split, each by itself, from everything that it holds."""
+    """Decide every record's split, each by itself, from these texts of it."""
     return [split_of(*content, key=key, holdout=holdout, used=used) for content in contents]
 
 
-def unit_splits(values: Sequence[str], *, key: bytes, holdout: float, used: float = 1.0) -> list[Split]:
+def unit_splits(
+    values: Sequence[str],
+    *,
+    key: bytes,
+    holdout: float,
+    used: float = 1.0,
+    name_of: Callable[[str], str] = unit_name,
+) -> list[Split]:
     """Decide every record's split by the unit that it belongs to; a record of nobody gets `NO_UNIT`.
 
     Guarantee: all records of a unit share one split, which depends on the unit's value alone.
@@ -59,15 +67,11 @@ def unit_splits(values: Sequence[str], *, key: bytes, holdout: float, used: floa
         key: of the node, as for `split_of`.
         holdout: fraction of the units never trained on, in [0, 1).
         used: fraction of all units that is used at all, in (0, 1].
+        name_of: names the unit of a cell; empty if it is nobody's.
     """
-    names = [unit_name(value) for value in values]
+    names = [name_of(value) for value in values]
     decided = {name: split_of(name, key=key, holdout=holdout, used=used) for name in dict.fromkeys(names)}
     return [decided[name] if name else Split.NO_UNIT for name in names]
-
-
-def unit_name(value: str) -> str:
-    """Return the unit that a cell names: its text without surrounding space; empty if it names nobody."""
-    return value.strip()
 
 
 def _fraction(identity: Sequence[str], key: bytes, purpose: bytes) -> float:

@@ -1,12 +1,20 @@
 """Entering a dataset's records, before or with a study: who shares a budget is settled then."""
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.registration import Registration, Registry
+from client.vault.ledger.rows import IDENTITY_VERSION
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
-from client.vault.records.source import identifying_texts, read_source
+from client.vault.records.source import (
+    contents_of,
+    earlier_row_texts,
+    read_earlier_source,
+    read_source,
+    row_texts,
+)
 from client.vault.review.node_files import NodeFiles
 from shared.errors import PolicyRefusal
 
@@ -16,8 +24,26 @@ if TYPE_CHECKING:
 
 def registration_of(registry: Registry, dataset: Dataset, table: "pd.DataFrame") -> Registration:
     """Return the dataset's terms with the identities of the records in a table."""
-    identities = registry.identities(identifying_texts(dataset, table))
-    return Registration(dataset.name, dataset.limit, dataset.terms, identities)
+    contents = contents_of(dataset, table)
+    rows = row_texts(dataset, contents, table)
+    identities = registry.identities([*chain.from_iterable(rows), *contents.of_one_record()])
+    earlier = registry.identities(_earlier_texts(dataset, table)) if registry.earlier else ()
+    if registry.identity_version(dataset.name) < IDENTITY_VERSION:
+        identities, earlier = identities + earlier, ()
+    return Registration(dataset.name, dataset.limit, dataset.terms, identities, earlier)
+
+
+def registered_rows(registry: Registry, dataset: Dataset, table: "pd.DataFrame") -> list[bool]:
+    """Return for each row of a table, by itself, if its record was registered."""
+    known, rows = registry.known(dataset.name), row_texts(dataset, contents_of(dataset, table), table)
+    registered = [_all_known(registry, known, texts) for texts in rows]
+    if registry.identity_version(dataset.name) < IDENTITY_VERSION:
+        earlier = earlier_row_texts(dataset, read_earlier_source(dataset))
+        if len(earlier) == len(rows):
+            registered = [
+                now or _all_known(registry, known, texts) for now, texts in zip(registered, earlier, strict=True)
+            ]
+    return registered
 
 
 def read_registration(node: NodeFiles, dataset: Dataset) -> Registration:
@@ -66,3 +92,12 @@ def refuse_objections(dataset: Dataset, objections: list[str]) -> None:
             f"Expected a study within the policy of {dataset.name!r}, got: {'; '.join(objections)}.",
             hint="The stricter of study and policy wins. Change node.toml, or say no.",
         )
+
+
+def _all_known(registry: Registry, known: set[bytes], texts: list[str]) -> bool:
+    return known.issuperset(filter(None, registry.identities(texts)))
+
+
+def _earlier_texts(dataset: Dataset, table: "pd.DataFrame") -> list[str]:
+    rows = [*earlier_row_texts(dataset, read_earlier_source(dataset)), *earlier_row_texts(dataset, table)]
+    return list(dict.fromkeys(chain.from_iterable(rows)))

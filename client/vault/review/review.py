@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 from client.policy import objections
 from client.vault.ledger.approval import approve, check_approval
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.registration import Registration
+from client.vault.ledger.registration import Registration, Registry
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
-from client.vault.records.source import read_source
+from client.vault.records.source import columns_read, read_source, reader_of
 from client.vault.review.node_files import NodeFiles
-from client.vault.review.registering import refuse_changes, refuse_objections, registration_of
+from client.vault.review.registering import (
+    refuse_changes,
+    refuse_objections,
+    registered_rows,
+    registration_of,
+)
 from client.vault.review.summary import StudySummary, summarise
 from shared.errors import PolicyRefusal, SettingsError
 from shared.records.ragged import Records
@@ -63,11 +68,20 @@ class StudyReview:
             LedgerError: the ledger or its record index cannot be trusted.
         """
         registry, table = self._node.registry(self._node.ledger_state()), read_source(dataset, study)
-        snapshot = self._snapshot(study, dataset, table, registry.key)
+        snapshot = self._snapshot(study, dataset, table, registry)
         registration = registration_of(registry, dataset, table)
         state, dimension = registry.look(registration), self._dimension(study)
-        reasons = [*dataset.changes(state), *objections(dataset.policy, study, dimension=dimension)]
-        summary = summarise(study, dataset, state, dimension=dimension, objections=reasons, facts=snapshot.facts)
+        columns = columns_read(dataset.policy, study)
+        reasons = objections(dataset.policy, study, dimension=dimension, columns=columns)
+        summary = summarise(
+            study,
+            dataset,
+            state,
+            dimension=dimension,
+            columns=columns,
+            objections=[*dataset.changes(state), *reasons],
+            facts=snapshot.facts,
+        )
         return ReviewedStudy(summary, study, dataset, registration, snapshot)
 
     def objections(self, study: Study, dataset: Dataset) -> list[str]:
@@ -76,7 +90,8 @@ class StudyReview:
         Raises:
             SettingsError: the base model is not here.
         """
-        return objections(dataset.policy, study, dimension=self._dimension(study))
+        columns = columns_read(dataset.policy, study)
+        return objections(dataset.policy, study, dimension=self._dimension(study), columns=columns)
 
     def ways_to_send(self, study: Study) -> dict[str, int]:
         """Return the bytes of one update by encoding, and what other ways of training the same model would send.
@@ -143,10 +158,7 @@ class StudyReview:
         approved = self._node.approved
         if not approved.taken(run):
             registry, table = self._node.registry(self._node.ledger_state()), read_source(dataset, study)
-            identities, known = registration_of(registry, dataset, table).identities, registry.known(dataset.name)
-            # each row by itself; identities stand column after column
-            registered = [known.issuperset(filter(None, identities[row :: len(table)])) for row in range(len(table))]
-            snapshot = self._snapshot(study, dataset, table[registered], registry.key)
+            snapshot = self._snapshot(study, dataset, table[registered_rows(registry, dataset, table)], registry)
             approved.take(run, train=snapshot.train, holdout=snapshot.holdout)
         return approved.train(run)
 
@@ -168,15 +180,15 @@ class StudyReview:
     def _dimension(self, study: Study) -> int:
         return dimension_of(study.canonical_json(), self._node.base_files(study).directory)
 
-    def _snapshot(self, study: Study, dataset: Dataset, table: "pd.DataFrame", key: bytes) -> "Snapshot":
+    def _snapshot(self, study: Study, dataset: Dataset, table: "pd.DataFrame", registry: Registry) -> "Snapshot":
         from client.vault.records.snapshot import SplitRule, take_snapshot
-        from shared.tasks.registry import task_kind
-        from shared.tasks.task_table import Table
 
-        policy = dataset.policy
-        reader = Table(task_kind(study.task), policy.columns)
+        policy, version = dataset.policy, registry.identity_version(dataset.name)
+        reader = reader_of(policy, study)
         processor = reader.kind.processor(self._node.base_files(study))
-        rule = SplitRule(key, policy.holdout, policy.unit_column)
+        rule = SplitRule(
+            registry.key, policy.holdout, policy.unit_column, names=policy.columns, identity_version=version
+        )
         return take_snapshot(table, reader, processor, rule, records_per_unit=study.privacy.records_per_unit)
 
 

@@ -24,6 +24,8 @@ class StudySummary:
     dataset: str
     purpose: str
     trains: str
+    columns: tuple[str, ...]
+    """Columns of the source that it reads, by their names there."""
     rounds: int
     steps: int
     bytes_per_round: int
@@ -45,6 +47,8 @@ class StudySummary:
     """The most the account may ever spend."""
     fits: bool
     """True if the budget allows it, at the Renyi order that the account is judged at."""
+    epsilon_per_study: float | None
+    """The most one study may spend; None: as much as is left."""
     delta: float
     unit: str
     objections: tuple[str, ...]
@@ -63,20 +67,35 @@ class StudySummary:
         sent = "noisy adapter"
         if self.measures:
             sent = "noisy second moments of the model's features (the first round) or noisy adapter (the others)"
+        most = "" if self.epsilon_per_study is None else f" One study may spend {self.epsilon_per_study:g}."
+        copies = f"\n  {facts.copies} copies of other records were left out" if facts.copies else ""
+        if facts.most_alike > 1:
+            copies += (
+                f"\n  up to {facts.most_alike} records hold one content, with different answers: "
+                f"for whoever it speaks of, epsilon counts up to {facts.most_alike} times"
+            )
         return (
             f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
+            f"It reads {'the column' if len(self.columns) == 1 else 'the columns'} {', '.join(self.columns)}. "
             f"In each, {self.bytes_per_round} bytes of {sent} ({self.wire}) leave this house, nothing else that "
             f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "
-            f"all studies to come.{weighs}\n"
+            f"all studies to come.{most}{weighs}\n"
             f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
             f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
-            f"{facts.holdout} held out, {facts.dropped} left out.{problems}"
+            f"{facts.holdout} held out, {facts.dropped} left out.{copies}{problems}"
         )
 
 
 def summarise(
-    study: Study, dataset: Dataset, state: LedgerState, *, dimension: int, objections: list[str], facts: "Facts"
+    study: Study,
+    dataset: Dataset,
+    state: LedgerState,
+    *,
+    dimension: int,
+    columns: tuple[str, ...],
+    objections: list[str],
+    facts: "Facts",
 ) -> StudySummary:
     """Compare a study with a dataset's budget.
 
@@ -85,6 +104,7 @@ def summarise(
         dataset: as node.toml declares it.
         state: of a ledger in which the dataset's records are entered.
         dimension: floats in one update.
+        columns: that the study reads.
         objections: of the policy.
         facts: about the records.
     """
@@ -96,6 +116,7 @@ def summarise(
         dataset=dataset.name,
         purpose=study.study.description.rstrip("."),
         trains=f"a {study.adapter.method} adapter of {study.model.shown_source}",
+        columns=columns,
         rounds=study.federation.rounds,
         steps=study.total_steps,
         bytes_per_round=packed_bytes(dimension, study.federation.wire),
@@ -109,6 +130,7 @@ def summarise(
         epsilon_after=budget.epsilon(total_release),
         epsilon_limit=budget.limit.epsilon,
         fits=budget.fits(total_release),
+        epsilon_per_study=dataset.policy.epsilon_per_study,
         delta=budget.limit.delta,
         unit=dataset.policy.unit,
         objections=tuple(objections),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from client.policy import DatasetPolicy, objections
-from client.vault.records.privacy_units import group
+from client.vault.records.privacy_units import group, rows_without_copies
 from client.vault.records.splits import Split, splits_of, unit_splits
 from client.vault.training import trainer as private_training
 from client.vault.training.linear_gradients import plain_linear_layers
@@ -235,6 +235,23 @@ def test_kept_records_depend_on_their_unit_alone(own: list[Any], others: list[An
     assert len(alone) == min(3, len(own))
 
 
+@pytest.mark.guarantee("a copy of a record changes nothing that is trained on.")
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 4), st.integers(-1, 1)), min_size=1, max_size=12), copied=st.integers(0, 11)
+)
+def test_a_copy_changes_nothing(rows: list[tuple[int, int]], copied: int) -> None:
+    def trained(part: list[tuple[int, int]]) -> set[tuple[int, int]]:
+        ids, targets = zip(*part, strict=True)
+        fields = {"ids": ragged([[i] for i in ids], np.int32), "target": ragged(list(targets), np.int64)}
+        dataset = Dataset(fields, np.array(targets) >= 0)
+        kept = dataset.select(rows_without_copies(dataset))
+        found = [(int(kept["ids"][i][0]), int(kept["target"][i][0])) for i in range(len(kept)) if kept.usable[i]]
+        assert len(found) == len(set(found))
+        return set(found)
+
+    assert trained([*rows, rows[copied % len(rows)]]) == trained(rows) == {row for row in rows if row[1] >= 0}
+
+
 @pytest.mark.guarantee("all records of a unit share one split, which depends on the unit's value alone.")
 def test_a_unit_shares_one_split() -> None:
     values = [f"patient {number % 40}" for number in range(200)] + ["", "  "]
@@ -255,8 +272,11 @@ def test_policies_of_units_are_checked_and_a_finer_study_is_refused(make_study: 
         parse(DatasetPolicy, declared | {"unit_column": "id"}, where="test")
     policy = parse(DatasetPolicy, declared | {"unit": "patient", "unit_column": "id"}, where="test")
     finer, same = make_study(), make_study(privacy={"unit": "patient"})
-    assert any("hides one record, the policy one patient" in said for said in objections(policy, finer, dimension=1))
-    assert not any("hides one" in said for said in objections(policy, same, dimension=1))
+    assert any(
+        "hides one record, the policy one patient" in said
+        for said in objections(policy, finer, dimension=1, columns=())
+    )
+    assert not any("hides one" in said for said in objections(policy, same, dimension=1, columns=()))
 
 
 def test_what_cannot_be_is_said(make_records: Records) -> None:

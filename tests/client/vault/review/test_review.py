@@ -39,6 +39,31 @@ def test_what_spending_is_measured_in_stays_as_it_was_registered(node: Node, cha
     assert node.rows() == ["register", "approve"]
 
 
+def test_the_question_names_the_columns_and_what_one_study_may_spend(node: Node) -> None:
+    node.data.write_text(node.data.read_text().replace("text,label", "report,label"))
+    node.write(epsilon_per_study=1.5)
+    node.config.write_text(node.config.read_text() + 'columns = { text = "report" }\n')
+    summary = review_study(node.config, node.study(privacy={"epsilon": 1.0})).summary
+    assert summary.columns == ("report", "label") and not summary.objections
+    assert "It reads the columns report, label. " in summary.in_words
+    assert "One study may spend 1.5." in summary.in_words
+    refused = review_study(node.config, node.study(privacy={"epsilon": 1.6})).summary
+    assert refused.objections == ("epsilon 1.6 is above what one study may spend, 1.5",)
+
+
+def test_copies_are_one_record_and_contents_under_several_labels_are_told(node: Node) -> None:
+    rows = ["good word1,yes"] * 5 + ["bad word2,no", "bad word2,yes", "bad word2,no", "bad word2,perhaps"]
+    rows += [f"bad word{i},no" for i in range(10, 20)]
+    node.data.write_text("text,label\n" + "\n".join(rows) + "\n")
+    node.write(holdout=0.0)
+    summary = review_study(node.config, node.study()).summary
+    facts = summary.records
+    assert (facts.rows, facts.train, facts.units) == (19, 14, 14)
+    assert (facts.copies, facts.dropped, facts.most_alike) == (5, 5, 3)
+    assert "5 copies of other records were left out" in summary.in_words
+    assert "up to 3 records hold one content" in summary.in_words and "epsilon counts up to 3 times" in summary.in_words
+
+
 def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     import client.vault.records.snapshot as module
 

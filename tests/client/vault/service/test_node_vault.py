@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -82,6 +83,17 @@ def test_a_policy_that_became_stricter_holds_in_the_next_round(node: Node) -> No
     assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
     node.write()
     assert node_vault.train(task(study, 2)).status is Status.TRAINED
+
+
+@pytest.mark.parametrize("stricter", [{"epsilon_per_study": 0.5}, {"readable_columns": ["text"]}])
+def test_columns_and_epsilon_of_a_study_are_checked_at_each_round(node: Node, stricter: dict[str, Any]) -> None:
+    study, node_vault = node.study(privacy={"epsilon": 1.0}), NodeVault(node.config)
+    node.approve(study)
+    assert node_vault.train(task(study)).status is Status.TRAINED
+    node.write(**stricter)
+    assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
+    assert node_vault.offer(offer(study, "r-2")).status is Status.REFUSED_POLICY
+    assert node.rows().count("reserve") == 1, "and nothing is paid"
 
 
 def test_a_base_model_that_left_its_folder_ends_the_rounds_of_a_loaded_run(node: Node) -> None:
