@@ -21,6 +21,8 @@ ledger_copy = "node-ledger-copy"  # height and head of the ledger again; another
 # [datasets.ward]
 # source = "ward.csv"
 # epsilon = 3.0                   # the most these records may ever spend, over all studies
+# epsilon_per_study = 1.0         # the most one study may spend of it
+# readable_columns = ["text", "label"]   # studies may read no others
 # delta = 1e-5
 # declared_size = 8500            # public, rounded to two digits
 # models = ["<fingerprint>"]      # base models that may be used

@@ -32,7 +32,7 @@ class SequenceClassification(Section):
     labels: Annotated[tuple[str, ...], AfterValidator(_distinct)] = ()
     """All labels, in order, as written in the data. None for a rating."""
     problem: Literal["single-label", "multi-label", "rating"] = "single-label"
-    """`single-label`: a cell holds a label; `multi-label`: any number of them, with | between; `rating`: a number."""
+    """`single-label`: a cell holds a label; `multi-label`: a list, or a text with | between; `rating`: a number."""
     rating_range: Range | None = None
     """Lowest and highest rating; ratings beyond them count as these. Needed for a rating, and only allowed there."""
     pair: bool = False

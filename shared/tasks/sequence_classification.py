@@ -3,6 +3,7 @@
 Libraries of metrics are imported where they are called: a process that only trains never loads them.
 """
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -173,7 +174,7 @@ class ManyLabels(OneLabel):
 
     def target(self, cell: str) -> Any:
         """Return 1 for each label that the cell names, otherwise 0; None if it names an unknown label."""
-        named = [part.strip() for part in cell.split(SEPARATOR) if part.strip()]
+        named = [part.strip() for part in _listed(cell) if part.strip()]
         if any(name not in self._index for name in named):
             return None
         return [float(label in named) for label in self.labels]
@@ -284,6 +285,18 @@ class Rating:
 
 
 Goal = OneLabel | ManyLabels | Rating
+
+
+def _listed(cell: str) -> list[str]:
+    """Return the labels that a cell names: a list, as JSON lines and Parquet hold it, or names with | between."""
+    if cell.startswith("["):
+        try:
+            names = json.loads(cell)
+        except (ValueError, RecursionError):
+            names = None
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return names
+    return cell.split(SEPARATOR)
 
 
 def goal_of(task: declarations.SequenceClassification) -> Goal:

@@ -49,7 +49,7 @@ class RecordContents:
     def __init__(self, table: "pd.DataFrame", columns: Collection[str]) -> None:
         self._columns = [table[column].tolist() for column in columns]
         self._cells = [[_content(cell) for cell in column] for column in self._columns]
-        self.whole = [" ".join(filter(None, row)) for row in zip(*self._cells, strict=True)]
+        self.rows = [" ".join(filter(None, row)) for row in zip(*self._cells, strict=True)]
         """Content of each row as one text; empty for a row that has none."""
 
     def of_one_record(self) -> list[str]:
@@ -60,7 +60,7 @@ class RecordContents:
         """
         holder: dict[str, str | None] = {}
         for column, texts in zip(self._columns, self._cells, strict=True):
-            for cell, text, name in zip(column, texts, self.whole, strict=True):
+            for cell, text, name in zip(column, texts, self.rows, strict=True):
                 for form in (text, identity(cell)) if isinstance(cell, bytes) else (text,):
                     holder[form] = name if holder.get(form, name) == name else None
         return [form for form, name in holder.items() if name is not None]

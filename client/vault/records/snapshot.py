@@ -37,7 +37,7 @@ class SplitRule:
 
     def contents(self, table: pd.DataFrame) -> list[str]:
         """Return the content of each row, as the record identity says."""
-        return RecordContents(table, content_columns(table.columns, self.names).values()).whole
+        return RecordContents(table, content_columns(table.columns, self.names).values()).rows
 
     def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
         """Decide every row's split, each by itself or with its unit.
@@ -80,7 +80,7 @@ class Facts:
     copies: int
     """Training rows left out because another is encoded alike: copies are one record."""
     most_alike: int
-    """The most training records of one content, under several answers, say; 1 if the unit is a column."""
+    """The most usable training records of one content, under several answers, say; 1 if the unit is a column."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,11 @@ def take_snapshot(
         units = train_rows[rule.unit_column].tolist()
         train, copies, most_alike = group(train, units, records_per_unit=records_per_unit, key=rule.key), 0, 1
     else:
-        kept = rows_without_copies(train)
-        alike = Counter(content for content in np.array(contents, dtype=object)[splits == Split.TRAIN][kept] if content)
-        copies, most_alike = len(train) - len(kept), max(alike.values(), default=1)
-        train = train.select(kept)
+        unlike = rows_without_copies(train)
+        used = np.array(contents, dtype=object)[splits == Split.TRAIN][unlike][train.usable[unlike]]
+        alike = Counter(used.tolist())
+        copies, most_alike = len(train) - len(unlike), max(alike.values(), default=1)
+        train = train.select(unlike)
     facts = Facts(
         rows=len(table),
         train=len(train),

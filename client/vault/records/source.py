@@ -46,7 +46,7 @@ def read_source(dataset: "Dataset", study: Study | None = None) -> "pd.DataFrame
 
 def row_texts(dataset: "Dataset", contents: RecordContents, table: "pd.DataFrame") -> list[list[str]]:
     """Return what each row is known by: its content as a whole, and its unit. An empty text identifies nothing."""
-    rows, policy = [[text] for text in contents.whole], dataset.policy
+    rows, policy = [[text] for text in contents.rows], dataset.policy
     for column in _unit_columns(policy):
         # whoever is in two datasets has one budget, whatever the rows say
         for texts, name in zip(rows, map(unit_name, table[column]), strict=True):

@@ -78,6 +78,24 @@ def test_a_cell_names_any_number_of_labels(text_study: Studies, encode: Callable
     assert kind.counts(records) == {"a": 1, "b": 1, "c": 1}
 
 
+@pytest.mark.parametrize(
+    ("cell", "usable", "target"),
+    [
+        ('["a", "c"]', True, [1, 0, 1]),
+        ("[]", True, [0, 0, 0]),
+        ('[" b "]', True, [0, 1, 0]),
+        ('["z"]', False, [0, 0, 0]),
+        ('["a", 1]', False, [0, 0, 0]),
+        ("[" * 5000, False, [0, 0, 0]),
+    ],
+)
+def test_a_list_of_labels_is_one_cell(
+    encode: Callable[..., Encoded], cell: str, usable: bool, target: list[int]
+) -> None:
+    records, _ = encode(MANY, [("good", cell)])
+    assert records.usable.tolist() == [usable] and records["target"][0].tolist() == target
+
+
 def test_many_labels_are_judged_as_scikit_learn_judges_them(text_study: Studies) -> None:
     guess, truth = np.random.default_rng(1).integers(0, 2, (2, 40, 3))
     found = task_kind(text_study(MANY).task).metrics(list(zip(guess.tolist(), truth.tolist(), strict=True)))

@@ -76,12 +76,9 @@ def earlier(tmp_path: Path) -> Datasets:
     return Datasets(tmp_path / "earlier")
 
 
-EITHER = (
+@pytest.mark.guarantee(
     "a dataset that was registered under an earlier identity is tied to whatever shares a record with it under either."
 )
-
-
-@pytest.mark.guarantee(EITHER)
 @pytest.mark.parametrize(
     ("name", "source", "unit"),
     [
@@ -98,7 +95,9 @@ def test_the_same_file_under_another_name_is_one_account_with_what_an_older_vers
     assert earlier.node.ledger_state().identity_version("renamed") == IDENTITY_VERSION
 
 
-@pytest.mark.guarantee(EITHER)
+@pytest.mark.guarantee(
+    "a dataset that was registered under an earlier identity is tied to whatever shares a record with it under either."
+)
 def test_rows_that_pandas_spelled_otherwise_are_found(earlier: Datasets) -> None:
     path = earlier.config.parent / "numbers.jsonl"
     # all but the one number that has no more digits than a float
@@ -106,7 +105,9 @@ def test_rows_that_pandas_spelled_otherwise_are_found(earlier: Datasets) -> None
     assert earlier.register("renamed", "rest.jsonl") == {"numbers", "renamed"}
 
 
-@pytest.mark.guarantee(EITHER)
+@pytest.mark.guarantee(
+    "a dataset that was registered under an earlier identity is tied to whatever shares a record with it under either."
+)
 def test_an_earlier_dataset_is_indexed_under_both_spellings(earlier: Datasets) -> None:
     ids = [2**60 + 257 * i for i in range(12)]
     unit = {"unit": "patient", "unit_column": "patient"}
@@ -235,7 +236,7 @@ MEDIA: dict[str, tuple[bytes, bytes, bytes]] = {
 
 @pytest.mark.parametrize("case", MEDIA)
 def test_media_are_what_they_show_or_play(case: str) -> None:
-    one, same, other = (RecordContents(pd.DataFrame({"image": [file]}), ["image"]).whole[0] for file in MEDIA[case])
+    one, same, other = (RecordContents(pd.DataFrame({"image": [file]}), ["image"]).rows[0] for file in MEDIA[case])
     assert one == same != other
 
 
@@ -266,8 +267,8 @@ def test_labels_and_studies_move_no_record_between_the_halves() -> None:
 def test_a_row_changes_no_other_rows_content() -> None:
     table = pd.DataFrame({"prompt": ["Q?", "Q?", ""], "response": ["A.", "B.", "[1"]})
     columns = content_columns(table.columns, {}).values()
-    assert RecordContents(table, columns).whole == ["q? a.", "q? b.", "[1"]
-    assert RecordContents(table[1:], columns).whole == ["q? b.", "[1"]
+    assert RecordContents(table, columns).rows == ["q? a.", "q? b.", "[1"]
+    assert RecordContents(table[1:], columns).rows == ["q? b.", "[1"]
 
 
 def test_the_held_out_fraction_is_entered_at_registration_and_stays(datasets: Datasets) -> None:

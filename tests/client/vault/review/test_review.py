@@ -59,9 +59,9 @@ def test_copies_are_one_record_and_contents_under_several_labels_are_told(node: 
     summary = review_study(node.config, node.study()).summary
     facts = summary.records
     assert (facts.rows, facts.train, facts.units) == (19, 14, 14)
-    assert (facts.copies, facts.dropped, facts.most_alike) == (5, 5, 3)
+    assert (facts.copies, facts.dropped, facts.most_alike) == (5, 5, 2)
     assert "5 copies of other records were left out" in summary.in_words
-    assert "up to 3 records hold one content" in summary.in_words and "epsilon counts up to 3 times" in summary.in_words
+    assert "up to 2 records hold one content" in summary.in_words and "epsilon counts up to 2 times" in summary.in_words
 
 
 def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
