@@ -8,10 +8,11 @@ import pytest
 from pydantic import TypeAdapter
 
 from client.policy import DatasetPolicy, objections, open_at, readable
+from client.vault.records.source import columns_read
 from shared.errors import SettingsError
 from shared.study.declaration import Study
 from shared.study.parsing import parse
-from shared.study.tasks import KINDS, Task
+from shared.study.tasks import KINDS, Recommendation, Task
 from shared.tasks.registry import task_kind
 from tests.support.task_examples import EXAMPLES
 
@@ -87,6 +88,16 @@ def test_a_column_that_the_operator_did_not_allow_is_refused(
     reasons = objections(policy(**changes), study(), dimension=1, columns=columns)
     named = ", ".join(map(repr, refused))
     assert reasons == ([f"it reads {named}, which readable_columns does not list"] if refused else [])
+
+
+def test_ids_that_a_server_chooses_are_refused_until_the_operator_lists_them(study: Callable[..., Study]) -> None:
+    task = Recommendation(kind="recommendation", rating_range=(1, 5), ids=("ssn", "hiv_status"))
+    asked = study().model_copy(update={"task": task})
+    for listed, refused in ((None, "'hiv_status', 'ssn'"), (["ssn"], "'hiv_status'"), (["ssn", "hiv_status"], "")):
+        changes = {} if listed is None else {"readable_columns": ["text", "rating", *listed]}
+        declared = policy(tasks=["recommendation"], **changes)
+        reasons = objections(declared, asked, dimension=1, columns=columns_read(declared, asked))
+        assert reasons == ([f"it reads {refused}, which readable_columns does not list"] if refused else [])
 
 
 @pytest.mark.parametrize("kind", KINDS)
