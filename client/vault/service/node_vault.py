@@ -17,7 +17,6 @@ import torch
 from client.policy import objections, open_at
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
-from client.vault.records.source import columns_read
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.review import StudyReview
 from client.vault.service.charged_round import ChargedRound
@@ -168,7 +167,7 @@ class NodeVault:
         if dataset is None or dataset.changes(state):
             return Status.REFUSED_POLICY
         is_open = open_at(dataset.policy, self._now())
-        columns = columns_read(dataset.policy, trainer.study)
+        columns = [dataset.policy.columns.get(column.name, column.name) for column in trainer.model.kind.columns]
         if objections(dataset.policy, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
