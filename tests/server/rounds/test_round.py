@@ -162,6 +162,11 @@ def test_whom_a_round_asks(case: str) -> None:
     assert (played.outcome, sorted(played.round.times)) == (outcome, [*range(1, asked + 1)])
 
 
+def test_a_round_that_cannot_be_made_any_more_hears_out_whom_it_asked() -> None:
+    played = play({1: LOST, 2: Node(delay=50.0)}, quorum=2)
+    assert played.outcome == "lose" and played.round.accepted == [2] and 50.0 <= played.now < DEADLINE_S
+
+
 def test_a_late_reply_counts_until_the_round_is_over() -> None:
     played = play({1: Node(), 2: Node(faults=[("late", 1.5 * DEADLINE_S), ("silent", 0.0)])}, quorum=2)
     assert played.outcome == "aggregate" and played.round.asks == 2 and played.now < 2 * DEADLINE_S
