@@ -25,6 +25,9 @@ def ledger(
     verify: Annotated[bool, typer.Option("--verify", help="Only say whether it is whole.")] = False,
     export: Annotated[Path | None, typer.Option(help="Write every row that can be read to a JSON-lines file.")] = None,
     accept: Annotated[bool, typer.Option("--accept", help="Go on without what is missing; lowers nothing.")] = False,
+    accept_date: Annotated[
+        bool, typer.Option("--accept-date", help="The last row was dated by a clock that ran ahead; today's is right.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = NODE_TOML,
     as_json: AsJson = False,
@@ -40,7 +43,11 @@ def ledger(
         if not yes:
             typer.confirm("Go on without what is missing?", abort=True, err=True)
         ledger_report.recover(node)
+    if accept_date:
+        ledger_report.accept_date(node)
     report = ledger_report.figures(node)
+    if report["unproven"]:
+        typer.echo(f"A question for you: {report['unproven']}", err=True)
     if as_json:
         typer.echo(json.dumps(report, indent=1))
     elif verify:

@@ -52,6 +52,7 @@ class VaultClient:
             adapter=task.adapter.astype("<f4").tobytes(),
             ledger_height=task.server_copy.height,
             ledger_head=task.server_copy.head,
+            ledger_mac=task.server_copy.mac,
             wire=task.wire,
         )
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S

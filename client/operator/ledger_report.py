@@ -8,6 +8,7 @@ from typing import Any
 from client.vault.ledger.budget import Budget
 from client.vault.ledger.damage import LedgerDamage, examine
 from client.vault.ledger.lock import ledger_lock
+from client.vault.ledger.positions import WITHOUT_PROOF
 from client.vault.ledger.recovery import accept
 from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import SEE_A_PERSON
@@ -31,10 +32,11 @@ def figures(node: NodeFiles) -> dict[str, Any]:
     try:
         with node.open_ledger() as ledger:
             damage = examine(node.folders.ledger, node.folders.second_copy)
-            if damage.troubles:
+            if damage.is_known:
                 raise LedgerError(f"Expected a ledger that can be trusted, but {damage.in_words}.", hint=DECIDE)
             state = ledger.state
             return {
+                "unproven": f"{damage.in_words}. {WITHOUT_PROOF}" if damage.troubles else "",
                 "rows": ledger.height,
                 "head": ledger.head,
                 "datasets": {name: _account(node, state, name) for name in state.limits},
@@ -42,6 +44,12 @@ def figures(node: NodeFiles) -> dict[str, Any]:
             }
     except LedgerError as error:
         raise LedgerError(str(error), hint=DECIDE if SEE_A_PERSON in error.hint else error.hint) from None
+
+
+def accept_date(node: NodeFiles) -> None:
+    """Go on after a row that a clock dated ahead: a person says that the clock of today is right."""
+    with node.open_ledger() as ledger:
+        ledger.accept_date()
 
 
 def show(report: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from sqlalchemy.orm import Session
 
 from server.run_store.tables import Base, MetaRow
 from shared.errors import RunError
+from shared.protocol.messages import NO_MAC
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 ANY_DATABASE = ""
 MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
     0: ((ANY_DATABASE, "ALTER TABLE runs ADD COLUMN reason TEXT NOT NULL DEFAULT ''"),),
@@ -27,6 +28,7 @@ MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
             "INSERT INTO numbers SELECT node_id, name FROM nodes WHERE node_id IS NOT NULL ON CONFLICT DO NOTHING",
         ),
     ),
+    2: ((ANY_DATABASE, f"ALTER TABLE nodes ADD COLUMN ledger_mac VARCHAR NOT NULL DEFAULT '{NO_MAC}'"),),
 }
 """Statements that lead from a version to the next, each with the kind of database that needs it."""
 BUSY_S = 10

@@ -243,14 +243,14 @@ class Store:
         """Return the newest position that a node's ledger has reported."""
         with self._session() as session:
             row = session.scalar(select(NodeRow).where(NodeRow.node_id == str(node)))
-            return NO_POSITION if row is None else LedgerPosition(row.ledger_height, row.ledger_head)
+            return NO_POSITION if row is None else LedgerPosition(row.ledger_height, row.ledger_head, row.ledger_mac)
 
     def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
         """Keep the position that a node reports, never an older one; one that cannot be kept costs no round."""
         statement = (
             update(NodeRow)
             .where(NodeRow.node_id == str(node), NodeRow.ledger_height < position.height)
-            .values(ledger_height=position.height, ledger_head=position.head)
+            .values(ledger_height=position.height, ledger_head=position.head, ledger_mac=position.mac)
         )
         try:
             with self._session() as session:

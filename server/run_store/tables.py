@@ -61,6 +61,8 @@ class NodeRow(Base):
     token_expires: Mapped[str]
     ledger_height: Mapped[int] = mapped_column(BigInteger, default=0)
     ledger_head: Mapped[str] = mapped_column(default=NO_POSITION.head)
+    ledger_mac: Mapped[str] = mapped_column(default=NO_POSITION.mac)
+    """The node's own; the server can neither make nor check one."""
 
 
 class NumberRow(Base):

@@ -16,6 +16,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError, VersionError
 from shared.protocol.messages import (
+    NO_MAC,
     PROTOCOL_VERSION,
     LedgerPosition,
     OfferReply,
@@ -25,10 +26,10 @@ from shared.protocol.messages import (
     TrainTask,
 )
 from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
-from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_ADAPTER, SAYS_WIRE, SPOKEN, Versions
+from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_ADAPTER, SAYS_MAC, SAYS_WIRE, SPOKEN, Versions
 
 LARGEST_ROUND = 2**31 - 1
-HEIGHT_FORM, HEAD_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
+HEIGHT_FORM, HASH_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Values = Mapping[str, object]
 """Contents of one of Flower's records. A sender may put anything into it."""
 
@@ -118,8 +119,8 @@ def decode_task(records: RecordDict) -> TrainTask:
     config = _config(records, "task")
     packed = _bytes(config, "adapter")
     adapter = unpack(packed, "float32")[0].copy()
-    server_copy = _read_position(_config(records, "echo"))
     study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
+    server_copy = _read_position(_config(records, "echo"), version)
     task = TrainTask(study_sha256, study_run, _round(config), adapter, server_copy, version, _wire(config, version))
     if task.round == 0:
         raise PeerError("Expected rounds to count from 1, got round=0.")
@@ -139,7 +140,7 @@ def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> Recor
         "round": reply.round,
         "base-sha256": reply.base_sha256,
         "status": int(reply.status if known else Status.REFUSED_STUDY),
-        **_position(reply.ledger),
+        **_position(reply.ledger, version),
         "update": pack(reply.update, reply.encoding),
     }
     return RecordDict({"reply": ConfigRecord(config)})
@@ -162,7 +163,7 @@ def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
         _text(config, "base-sha256"),
         _status(config),
         update,
-        _read_position(config),
+        _read_position(config, _version(config)),
         encoding,
     )
 
@@ -199,20 +200,22 @@ def _versions(config: Values) -> Versions:
 
 
 def _server_copy(position: LedgerPosition, version: int) -> ConfigRecord:
-    config: dict[str, Any] = {"protocol-version": version, **_position(position)}
+    config: dict[str, Any] = {"protocol-version": version, **_position(position, version)}
     return ConfigRecord(config)
 
 
-def _position(position: LedgerPosition) -> dict[str, Any]:
+def _position(position: LedgerPosition, version: int) -> dict[str, Any]:
     # a number as text of one width: every reply of a study has the same length
-    return {"height": f"{position.height:012d}", "head": position.head}
+    plain = {"height": f"{position.height:012d}", "head": position.head}
+    return plain | {"mac": position.mac} if version >= SAYS_MAC else plain
 
 
-def _read_position(config: Values) -> LedgerPosition:
+def _read_position(config: Values, version: int) -> LedgerPosition:
     height, head = _text(config, "height"), _text(config, "head")
-    if not (HEIGHT_FORM.fullmatch(height) and HEAD_FORM.fullmatch(head)):
-        raise PeerError("Expected the height and head hash of a ledger, got something else.")
-    return LedgerPosition(int(height), head)
+    mac = _text(config, "mac") if version >= SAYS_MAC else NO_MAC
+    if not (HEIGHT_FORM.fullmatch(height) and HASH_FORM.fullmatch(head) and HASH_FORM.fullmatch(mac)):
+        raise PeerError("Expected the height, head hash and MAC of a ledger, got something else.")
+    return LedgerPosition(int(height), head, mac)
 
 
 def _status(config: Values) -> Status:

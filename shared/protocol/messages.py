@@ -17,6 +17,7 @@ from shared.protocol.update_encoding import FLOAT32, Encoding, Wire
 from shared.protocol.versions import SPOKEN, Versions
 
 PROTOCOL_VERSION = SPOKEN.newest
+NO_MAC = "0" * 64
 Vector = NDArray[np.float32]
 
 
@@ -51,6 +52,8 @@ class LedgerPosition:
     """Number of rows; 0 if nothing is known."""
     head: str = "0" * 64
     """Hash of the last row; salted, so it reveals nothing of the row's contents."""
+    mac: str = NO_MAC
+    """The node's own MAC over both, so that it knows its word when the server sends it back; zeros if there is none."""
 
 
 NO_POSITION = LedgerPosition()

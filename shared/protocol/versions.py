@@ -5,7 +5,7 @@
 | 3 | a vector travels as bytes inside the record that describes it |
 | 4 | offers and their answers name the versions that a side speaks, so that two ages find a common one |
 | 5 | a task names the encoding of the update in its reply |
-| 6 | a study may name any aggregation; a node says that a task's adapter lies too far out |
+| 6 | a study may name any aggregation; `refused_adapter`; the position of a ledger bears its node's MAC |
 
 The server offers a study in an envelope whose layout stays version 3's for ever. Both sides name the versions that they
 speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study that uses what
@@ -39,3 +39,5 @@ FREE_AGGREGATION = 6
 """First version whose nodes take a study with any name under `federation.aggregation`."""
 SAYS_ADAPTER = 6
 """First version in which a node answers `refused_adapter`; before, it says `refused_study`."""
+SAYS_MAC = 6
+"""First version in which the position of a node's ledger bears the node's MAC."""

@@ -282,6 +282,7 @@ def _check_objects(bodies: list[bytes], *, update_bytes: int) -> None:
         "status",
         "height",
         "head",
+        "mac",
         "update",
     }
     # an update, and the zeros of a failure, are as long as each other

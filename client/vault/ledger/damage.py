@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from pathlib import Path
 
-from client.vault.ledger.positions import read_position, server_copy_of
+from client.vault.ledger.positions import read_position, refused_server_copy
 from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import GENESIS, StoredRow, stored_rows, unbroken
 from shared.errors import FedVaultError
@@ -22,13 +22,15 @@ class Trouble(Enum):
     NO_SECOND_COPY = "no_second"
     SECOND_COPY_DIFFERS = "second_differs"
     SERVER_COPY_DIFFERS = "server_differs"
+    SERVER_COPY_UNPROVEN = "server_unproven"
 
 
 IN_WORDS = {
     Trouble.BROKEN: "rows were changed or are missing",
     Trouble.NO_SECOND_COPY: "its second copy is gone, older, or cannot be read",
     Trouble.SECOND_COPY_DIFFERS: "its second copy tells of rows that it does not hold",
-    Trouble.SERVER_COPY_DIFFERS: "the server saw rows that it does not hold",
+    Trouble.SERVER_COPY_DIFFERS: "the server saw rows that it does not hold, as this node's own MAC shows",
+    Trouble.SERVER_COPY_UNPROVEN: "the server says, without proof, that it saw rows which this ledger does not hold",
 }
 
 
@@ -52,6 +54,11 @@ class LedgerDamage:
         """Every trouble."""
         return " and ".join(IN_WORDS[trouble] for trouble in self.troubles)
 
+    @property
+    def is_known(self) -> bool:
+        """True if something is wrong that does not rest on the server's word alone."""
+        return bool(set(self.troubles) - {Trouble.SERVER_COPY_UNPROVEN})
+
 
 def examine(path: Path, second_copy: Path) -> LedgerDamage:
     """Read what can be read of a ledger; the caller holds its lock."""
@@ -60,7 +67,7 @@ def examine(path: Path, second_copy: Path) -> LedgerDamage:
     allowed = next((count for count, row in enumerate(chain) if not apply_if_allowed(state, row.body)), len(chain))
     first, after_break = rows[:allowed], rows[allowed:]
     heads = [GENESIS, *(row.hash for row in first)]
-    copied, server = read_position(second_copy), read_position(server_copy_of(path))
+    copied, (server, proven) = read_position(second_copy), refused_server_copy(path, known=state.key_sha256)
     second_differs = copied is not None and not _leads_to(heads, copied)
     server_differs = (
         server is not None and not _leads_to(heads, server) and (server.height, server.head) not in state.accepted
@@ -69,7 +76,8 @@ def examine(path: Path, second_copy: Path) -> LedgerDamage:
         Trouble.BROKEN: bool(after_break or not read_to_the_end),
         Trouble.NO_SECOND_COPY: _is_no_help(copied, heads) and bool(rows or second_copy.exists()),
         Trouble.SECOND_COPY_DIFFERS: second_differs,
-        Trouble.SERVER_COPY_DIFFERS: server_differs,
+        Trouble.SERVER_COPY_DIFFERS: server_differs and proven,
+        Trouble.SERVER_COPY_UNPROVEN: server_differs and not proven,
     }
     # what the server saw of rows whose loss was decided about already is not one more loss
     decided = max((height for height, _head in state.accepted), default=0)

@@ -9,9 +9,11 @@ without released bytes stays charged and is never tried again.
 | a crash after the reservation | the round stays charged and is lost |
 | a crash after the bytes are durable | the commit row is written on the next question, and the same bytes are sent |
 | a row was changed, or rows are missing in the middle | nothing opens until a person decides |
-| an older copy was restored | the second copy of height and head, or the server's copy, is ahead: nothing opens |
+| an older copy was restored | the second copy of height and head is ahead: nothing opens |
+| both copies are older | the server's copy is ahead, with this node's MAC: nothing is trained until a person decides |
+| the server's copy bears another MAC | the round is refused; the ledger is as good as before |
 | two processes | the second one does not open |
-| the clock was set back | nothing is entered: rows keep the order in which things happened |
+| the clock was set back, or a row was dated ahead | nothing is entered until the clock or a person says so |
 | the disk is full | the reservation fails, and with it the round, before any training |
 """
 
@@ -24,7 +26,18 @@ from typing import Any, Self
 
 from client.vault.ledger.lock import ledger_lock
 from client.vault.ledger.outbox import Outbox
-from client.vault.ledger.positions import read_position, server_copy_of, write_position
+from client.vault.ledger.positions import (
+    NOT_OURS,
+    WITHOUT_PROOF,
+    is_ours,
+    key_of,
+    read_position,
+    refused_server_copy,
+    server_copy_of,
+    with_mac,
+    write_position,
+)
+from client.vault.ledger.record_index import node_key
 from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import replayed
 from client.vault.ledger.storage import (
@@ -40,9 +53,9 @@ from client.vault.ledger.storage import (
     stored_rows,
     unbroken,
 )
-from shared.errors import LedgerError
+from shared.errors import LedgerError, SettingsError
 from shared.privacy.releases import Release, times, to_dict
-from shared.protocol.messages import LedgerPosition
+from shared.protocol.messages import NO_MAC, LedgerPosition
 
 CLOCK_SKEW = timedelta(minutes=10)
 
@@ -110,6 +123,15 @@ class Ledger:
         """Height and head together."""
         return LedgerPosition(self.height, self.head)
 
+    @property
+    def position_with_mac(self) -> LedgerPosition:
+        """The position as it is sent, so that this node knows it again.
+
+        Raises:
+            LedgerError: the node's key is gone, or another one than the ledger knows.
+        """
+        return with_mac(self.position, self.path, known=self.state.key_sha256)
+
     def enter(self, row: dict[str, Any]) -> None:
         """Add a row that the ledger's rules allow, durably.
 
@@ -117,9 +139,11 @@ class Ledger:
             PolicyRefusal: it breaks a rule.
             LedgerError: it cannot be written, or the clock was set back.
         """
+        self._append(row, self._moment())
+
+    def _append(self, row: dict[str, Any], moment: datetime) -> None:
         if not self._consistent:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
-        moment = self._moment()
         self.state.apply(row)
         body = body_of(row, moment)
         head = chained(self.head, body)
@@ -213,22 +237,46 @@ class Ledger:
         """End all training on a dataset for good."""
         self.enter({"kind": "withdraw", "dataset": dataset})
 
-    def check_server_copy(self, height: int, head: str) -> None:
-        """Compare with what the server last saw of this node.
+    def check_server_copy(self, position: LedgerPosition) -> None:
+        """Compare with what the server last saw of this node, by its own word (see `positions`).
+
+        Guarantee: what the server echoes without this node's MAC makes nobody continue without rows.
 
         Raises:
-            LedgerError: the ledger is behind, or its history is another one.
+            LedgerError: rows are missing, or it cannot be told whether they are, or the echo is not this node's.
         """
-        if (height, head) in self.state.accepted:
-            return
-        if not 0 <= height <= self.height or self._heads[height] != head:
-            # a person who is to decide has to see it
-            write_position(server_copy_of(self.path), LedgerPosition(height, head))
+        known = self.state.key_sha256
+        ours = position.mac != NO_MAC and is_ours(position, self.path, known=known)
+        if position.mac != NO_MAC and not ours:
             raise LedgerError(
-                f"Expected row {height} as the server saw it, got another history of {self.height} rows.",
-                hint=SEE_A_PERSON,
+                f"Expected the server's copy of row {position.height} with this node's own MAC, got another: the "
+                "server's echo is not ours.",
+                hint=NOT_OURS,
             )
-        server_copy_of(self.path).unlink(missing_ok=True)
+        refused, proven = refused_server_copy(self.path, known=known)
+        if refused is not None and proven and not self._leads_to(refused):
+            # a server that takes back what this node itself has said of its rows does not bring them back
+            position, ours = refused, True
+        if self._leads_to(position):
+            server_copy_of(self.path).unlink(missing_ok=True)
+            return
+        # a person who is to decide has to see it
+        write_position(server_copy_of(self.path), position)
+        raise LedgerError(
+            f"Expected row {position.height} as the server saw it, got another history of {self.height} rows.",
+            hint=SEE_A_PERSON if ours else WITHOUT_PROOF,
+        )
+
+    def accept_date(self) -> None:
+        """Enter a person's word that the last row was dated by a clock that ran ahead: the clock of today counts.
+
+        Raises:
+            SettingsError: the last row is not dated ahead.
+        """
+        moment, last = self._now(), self._last
+        if last is None or moment >= last - CLOCK_SKEW:
+            raise SettingsError("Expected a ledger whose last row is dated ahead of the clock, this one's is not.")
+        self._append({"kind": "date", "row": self.height, "dated": last.isoformat(timespec="seconds")}, moment)
 
     def _open(self) -> None:
         new = not self.path.exists()
@@ -242,6 +290,8 @@ class Ledger:
             self._verify(rows)
             with ledger_errors(self.path):
                 migrate(self._database, version)
+            if new:
+                node_key(key_of(self.path))  # as old as the ledger: a copy of one holds the other
             copied = None if new else self._checked_second_copy()
             if copied != self.position:
                 write_position(self._second_copy, self.position)
@@ -277,13 +327,19 @@ class Ledger:
             )
         return copied
 
+    def _leads_to(self, position: LedgerPosition) -> bool:
+        height, head = position.height, position.head
+        known = 0 <= height <= self.height and self._heads[height] == head
+        return known or (height, head) in self.state.accepted
+
     def _moment(self) -> datetime:
         moment = self._now()
         if self._last is not None and moment < self._last - CLOCK_SKEW:
             raise LedgerError(
                 f"Expected a clock at or after the ledger's last row, {self._last:%Y-%m-%d %H:%M} UTC, "
                 f"got {moment:%Y-%m-%d %H:%M}.",
-                hint="The clock was set back. Set it right, then ask again.",
+                hint="If the clock was set back, set it right. If the last row was dated by a clock that ran ahead, "
+                "say so: fedvault-node ledger --accept-date",
             )
         return moment
 

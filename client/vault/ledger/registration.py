@@ -52,9 +52,8 @@ class Registry:
     """
 
     def __init__(self, index: Path, key: Path, state: LedgerState) -> None:
-        index_digest = state.index_digest
-        self.key = node_key(key, known=None if index_digest is None else index_digest.key_sha256)
-        self._index, self._state = RecordIndex(index, self.key, index_digest), state
+        self.key = node_key(key, known=state.key_sha256)
+        self._index, self._state = RecordIndex(index, self.key, state.index_digest), state
 
     def identities(self, texts: Iterable[str]) -> tuple[bytes, ...]:
         """Return keyed hashes, one for each text; empty for an empty one."""

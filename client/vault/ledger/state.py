@@ -14,7 +14,8 @@ Rules
 8. A person's decision to continue after rows were lost gives nothing back; datasets that it names are withdrawn.
 9. Rows of every age are read: those of the first version tie one pair at a time, and declare no unit. A dataset whose
    register row says no held-out fraction gets it from the next row that enters records.
-10. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked, the next one
+10. Height orders the rows, their times inform. A row may say that a person accepted the date of an earlier one.
+11. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked, the next one
    may name others; then they stay, and only those of an account that is tied to it are added. Where older rows name
    none, what their first approval would have named is what the next one names.
 """
@@ -90,7 +91,13 @@ class LedgerState:
             "close": self._close,
             "withdraw": self._withdraw,
             "accept": self._accept,
+            "date": self._date,
         }[row["kind"]](row)
+
+    @property
+    def key_sha256(self) -> str | None:
+        """Digest of the node's key; None before it is known."""
+        return None if self.index_digest is None else self.index_digest.key_sha256
 
     def account(self, dataset: str) -> set[str]:
         """Return the dataset and all that share records with it, also through others."""
@@ -284,6 +291,12 @@ class LedgerState:
     def _accept(self, row: Row) -> None:
         self.withdrawn |= set(row["withdrawn"])
         self.accepted |= {(position["height"], position["head"]) for position in row["gone"]}
+
+    @staticmethod
+    def _date(row: Row) -> None:
+        """Note that a person accepted a row's date: height orders the rows, their times only inform."""
+        if row["row"] < 1:
+            raise PolicyRefusal(f"Expected a row of the ledger, got row={row['row']}.")
 
 
 def replayed(bodies: Iterable[str]) -> LedgerState:

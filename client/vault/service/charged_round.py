@@ -85,8 +85,7 @@ class ChargedRound:
 
     def _decide(self, ledger: Ledger, task: TrainTask, refusal: Status | None) -> TrainReply | LedgerPosition:
         """Return an answer that needs no training, or where the ledger stands with the round reserved."""
-        if task.server_copy.height:
-            ledger.check_server_copy(task.server_copy.height, task.server_copy.head)
+        ledger.check_server_copy(task.server_copy)
         run = ledger.state.runs.get(task.study_run)
         if run is None or (run.study_sha256, run.dataset) != (task.study_sha256, self._dataset):
             return self._trainer.reply(task, Status.REFUSED_POLICY)
@@ -101,7 +100,7 @@ class ChargedRound:
                 ledger.check_room(task.study_run, declared=self._declared)
             return self._trainer.reply(task, refusal)
         ledger.reserve(task.study_run, task.round, declared=self._declared)
-        return ledger.position
+        return ledger.position_with_mac
 
     def _refused(self, task: TrainTask, status: Status, error: Exception) -> TrainReply:
         log.error("Round %d refused: %s", task.round, error)

@@ -5,7 +5,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainRequest(_message.Message):
-    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head", "wire")
+    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head", "wire", "ledger_mac")
     STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
     STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -13,6 +13,7 @@ class TrainRequest(_message.Message):
     LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
     WIRE_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_MAC_FIELD_NUMBER: _ClassVar[int]
     study_sha256: str
     study_run: str
     round: int
@@ -20,7 +21,8 @@ class TrainRequest(_message.Message):
     ledger_height: int
     ledger_head: str
     wire: str
-    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., wire: _Optional[str] = ...) -> None: ...
+    ledger_mac: str
+    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., wire: _Optional[str] = ..., ledger_mac: _Optional[str] = ...) -> None: ...
 
 class TrainEvent(_message.Message):
     __slots__ = ("steps_done", "reply")

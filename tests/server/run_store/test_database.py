@@ -25,6 +25,7 @@ def test_a_store_of_the_first_version_is_migrated(url: str, store: Store, make_s
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE runs DROP COLUMN reason"))
+        connection.execute(text("ALTER TABLE nodes DROP COLUMN ledger_mac"))
         connection.execute(text("DROP TABLE meta"))
     engine.dispose()
     with Store(url) as migrated:
@@ -42,12 +43,29 @@ def test_a_store_of_the_second_version_is_migrated(url: str, store: Store) -> No
         if engine.dialect.name == "postgresql":
             connection.execute(text("ALTER TABLE nodes ALTER COLUMN ledger_height TYPE INTEGER"))
         connection.execute(text("DROP TABLE numbers"))
+        connection.execute(text("ALTER TABLE nodes DROP COLUMN ledger_mac"))
         connection.execute(text("UPDATE meta SET value = '1'"))
     engine.dispose()
     with Store(url) as migrated:
         assert migrated.names() == {7: "ward"}
         migrated.save_ledger_position(7, LedgerPosition(10**12 - 1, "a" * 64))
         assert migrated.ledger_position(7).height == 10**12 - 1
+
+
+def test_a_store_of_the_third_version_is_migrated_and_its_positions_bear_no_mac(url: str, store: Store) -> None:
+    store.invite("ward", "hash", SOON)
+    store.enrol("hash", "key", 7, datetime.now(UTC))
+    store.save_ledger_position(7, LedgerPosition(5, "a" * 64, "b" * 64))
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("ALTER TABLE nodes DROP COLUMN ledger_mac"))
+        connection.execute(text("UPDATE meta SET value = '2'"))
+    engine.dispose()
+    with Store(url) as migrated:
+        assert migrated.ledger_position(7) == LedgerPosition(5, "a" * 64)
+        migrated.save_ledger_position(7, LedgerPosition(6, "a" * 64, "b" * 64))
+        assert migrated.ledger_position(7).mac == "b" * 64, "the server keeps what it is told"
 
 
 def test_a_store_of_a_newer_version_is_left_alone(url: str, store: Store) -> None:

@@ -1,5 +1,6 @@
 """Messages survive the trip, and anything else is one PeerError."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply, encode_task, with_server_copy
-from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, digest
+from shared.protocol.messages import NO_MAC, LedgerPosition, Status, TrainReply, TrainTask, digest
 
 VECTOR = np.arange(5, dtype=np.float32)
 TASK = TrainTask("a" * 64, "run", 3, VECTOR)
@@ -76,3 +77,16 @@ def test_the_adapter_is_one_object_for_all_nodes_and_a_message_has_few() -> None
     assert first["task"].object_id == second["task"].object_id
     assert decode_task(second).server_copy == LedgerPosition(2, "2" * 64)
     assert set(task) == {"task", "echo"} and set(reply) == {"reply"}
+
+
+def test_a_position_bears_the_nodes_mac_in_every_version_that_has_it() -> None:
+    ours = LedgerPosition(3, "a" * 64, "b" * 64)
+    for version, received in ((6, ours), (5, replace(ours, mac=NO_MAC))):
+        task = replace(TASK, version=version, server_copy=ours)
+        assert decode_task(encode_task(task)).server_copy == received
+        assert decode_task(with_server_copy(encode_task(TASK), ours)).server_copy == ours
+        assert decode_reply(encode_reply(replace(REPLY, ledger=ours), version=version)).ledger == received
+    records = encode_task(TASK)
+    records["echo"]["mac"] = "none"
+    with pytest.raises(PeerError, match="MAC of a ledger"):
+        decode_task(records)

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 import client.vault.ledger.recovery as module
 from client.vault.ledger.damage import Trouble, examine
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.positions import with_mac
 from client.vault.ledger.recovery import accept
 from shared.errors import LedgerError, PolicyRefusal, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
+from shared.protocol.messages import LedgerPosition
 from tests.support.ledgers import register, rows_of
 
 DELTA, ROUND, ROUNDS = 1e-5, SubsampledGaussian(1.5, 0.1, 6), 4
@@ -68,6 +70,11 @@ class Node:
             except PolicyRefusal as error:
                 return "withdrawn" in str(error)
         return False
+
+
+def of_this_node(node: Node, position: LedgerPosition) -> LedgerPosition:
+    """A position as if this node had sent it."""
+    return with_mac(position, node.path, known=None)
 
 
 @pytest.fixture
@@ -140,19 +147,20 @@ def test_what_the_server_saw_and_both_copies_lost_is_decided_once(node: Node) ->
         shutil.copytree(node.folder / part, node.folder / f"old-{part}")
     with node.open() as ledger:
         ledger.reserve("run", 3)
-        seen = ledger.height, ledger.head
+        seen = ledger.position_with_mac
     for part in ("node", "elsewhere"):
         shutil.rmtree(node.folder / part)
         shutil.move(node.folder / f"old-{part}", node.folder / part)
     with node.open() as ledger, pytest.raises(LedgerError, match="as the server saw it"):
-        ledger.check_server_copy(*seen)
+        ledger.check_server_copy(seen)
     assert examine(node.path, node.second_copy).troubles == (Trouble.SERVER_COPY_DIFFERS,)
     node.accept("ward")
     with node.open() as ledger:
-        ledger.check_server_copy(*seen)
+        ledger.check_server_copy(seen)
         register(ledger, "other", epsilon=9.0, delta=DELTA)
         with pytest.raises(LedgerError, match="as the server saw it"):
-            ledger.check_server_copy(seen[0] - 1, "f" * 64)  # a row of the same lost ones, which another server saw
+            # a row of the same lost ones, which another server saw
+            ledger.check_server_copy(of_this_node(node, LedgerPosition(seen.height - 1, "f" * 64)))
     node.accept("ward", "other")
     assert node.cannot_train("ward") and not node.cannot_train("other")
 
@@ -160,9 +168,9 @@ def test_what_the_server_saw_and_both_copies_lost_is_decided_once(node: Node) ->
 def test_a_server_that_takes_its_word_back_leaves_nothing_to_decide(node: Node) -> None:
     with node.open() as ledger:
         with pytest.raises(LedgerError):
-            ledger.check_server_copy(100, "f" * 64)
-        assert examine(node.path, node.second_copy).troubles == (Trouble.SERVER_COPY_DIFFERS,)
-        ledger.check_server_copy(ledger.height, ledger.head)
+            ledger.check_server_copy(LedgerPosition(100, "f" * 64))
+        assert examine(node.path, node.second_copy).troubles == (Trouble.SERVER_COPY_UNPROVEN,)
+        ledger.check_server_copy(ledger.position)
         assert examine(node.path, node.second_copy).troubles == ()
 
 
@@ -233,7 +241,7 @@ def test_after_any_damage_either_all_is_counted_or_nothing_is_trained(
         if more > 2:
             ledger.approve("ward", "second", study_sha256="s" * 64, rounds=3, per_round=ROUND)
             ledger.reserve("second", 1)
-        truly, seen = ledger.state.spent("ward"), (ledger.height, ledger.head)
+        truly, seen = ledger.state.spent("ward"), ledger.position_with_mac
     for kind, height in hits:
         strike(node, kind, height)
     if not examine(node.path, node.second_copy).troubles:
@@ -246,14 +254,14 @@ def test_after_any_damage_either_all_is_counted_or_nothing_is_trained(
     with node.open() as ledger:
         counted = "ward" in ledger.state.limits and ledger.state.spent("ward") >= truly - 1e-12
     # of an older copy on a new machine the server alone can tell: then it is asked, before anything is trained
-    assert counted or node.cannot_train("ward") or is_refused(node, *seen)
+    assert counted or node.cannot_train("ward") or is_refused(node, seen)
     shutil.rmtree(node.folder)
 
 
-def is_refused(node: Node, height: int, head: str) -> bool:
+def is_refused(node: Node, seen: LedgerPosition) -> bool:
     with node.open() as ledger:
         try:
-            ledger.check_server_copy(height, head)
+            ledger.check_server_copy(seen)
         except LedgerError:
             return True
     return False

@@ -27,7 +27,7 @@ from client.vault_api.messages import write_reply
 from shared.adapted_model.model import build, layout_of
 from shared.errors import RunError
 from shared.protocol.flower_records import encode_reply
-from shared.protocol.messages import LedgerPosition, OfferReply, Status, StudyOffer, TrainTask
+from shared.protocol.messages import NO_MAC, LedgerPosition, OfferReply, Status, StudyOffer, TrainTask
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
 from tests.support.ledgers import register, rows_of
@@ -156,6 +156,10 @@ def test_a_round_over_the_socket_streams_its_steps_and_is_resent(
             client.train(replace(task(study, 2), server_copy=LedgerPosition(ledger.height, ledger.head))).status
             is Status.TRAINED
         )
+        assert first.ledger.mac != NO_MAC
+        assert client.train(replace(task(study, 3), server_copy=first.ledger)).status is Status.TRAINED
+        forged = replace(first.ledger, mac="0" * 63 + "1")
+        assert client.train(replace(task(study, 1), server_copy=forged)).status is Status.REFUSED_LEDGER
 
 
 @pytest.mark.guarantee("the vault listens on a UNIX socket with owner-only permissions and on no network address.")
