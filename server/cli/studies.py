@@ -81,8 +81,9 @@ def run(
     # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
     pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
     declared = declared.model_copy(update={"model": pinned})
+    layout = layout_of(declared)
     if not force:
-        refuse_sure_rejections(declared, layout_of(declared))
+        refuse_sure_rejections(declared, layout)
     with open_store(Home(home)) as store:
         queued = store.create_run(declared)
         print_facts(queued.as_dict(), as_json)

@@ -23,12 +23,19 @@ from shared.tasks.registry import task_kind
 
 
 class AdaptedModel(nn.Module):
-    """Base, adapter and head as one module; adapter and head are trainable."""
+    """Base, adapter and head as one module; adapter and head are trainable.
+
+    Guarantee: a study that its base model cannot carry out is refused when it is read, before anything is paid for.
+
+    Raises:
+        SettingsError: the study's lengths or tokens are none that the base model has, or nothing is trained.
+    """
 
     def __init__(self, study: Study, base_files: BaseModelFiles, *, with_weights: bool = True) -> None:
         super().__init__()
         self.kind: TaskKind = task_kind(study.task)
         base = load_base(base_files, self.kind.auto, with_weights=with_weights)
+        self.kind.check(study.task, base, base_files)
         self.config = base.config
         self.kind.adapt(base)
         self.base_files = base_files

@@ -73,8 +73,18 @@ def on_this_machine(folder: Path) -> Iterator[BaseModelFiles]:
 
 
 def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that belongs to the base model."""
-    return AutoTokenizer.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    """Load the tokenizer that belongs to the base model.
+
+    Raises:
+        SettingsError: the model's folder holds none that can be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    except Exception as error:  # each tokenizer has its own kinds; all mean that its files are not what they should be
+        raise SettingsError(
+            f"Expected a tokenizer in {base_files.directory}, got {type(error).__name__}.",
+            hint="The model's folder needs tokenizer.json, or the files that its tokenizer reads.",
+        ) from error
 
 
 def _directory(model: Model) -> Path:

@@ -1,1 +1,1 @@
-"""Records, from an operator's file to tensors: `tables`, `earlier_tables`, `ragged` (named arrays), `batches`."""
+"""Records, from an operator's file to tensors: `tables`, `earlier_tables`, `media_files`, `ragged`, `batches`."""

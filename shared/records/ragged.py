@@ -106,6 +106,10 @@ class Records:
         """Return some of the records, in this order and without their units."""
         return Records({name: field.select(rows) for name, field in self.fields.items()}, self.usable[rows])
 
+    def without_use(self) -> "Records":
+        """Return the records as ones that contribute nothing."""
+        return replace(self, usable=np.zeros(len(self), dtype=bool))
+
     def digest(self, names: Sequence[str]) -> str:
         """Hash some fields to a name for caches on this machine. It depends on the data and is never sent."""
         hashed = hashlib.blake2b(digest_size=16)

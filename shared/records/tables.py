@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from shared.errors import DataError
+from shared.records.media_files import read_media
 from shared.study.tasks import CONTENT
 
 DEEPEST = 100
@@ -244,10 +245,7 @@ def _media(cell: Any, folder: Path) -> bytes:
     if isinstance(cell, bytes):
         return cell
     name = _text(cell).strip()
-    try:
-        return (folder / name).read_bytes() if name else b""
-    except OSError:
-        return b""
+    return read_media(folder / name) if name else b""
 
 
 def _first_line(error: Exception) -> str:

@@ -51,7 +51,7 @@ class TokenClassification(Section):
 
     kind: Literal["token-classification"]
     """The kind of task; `shared/tasks/` has one file for each."""
-    labels: Labels
+    labels: Annotated[Labels, Field(max_length=32_767)]
     """All tags; for entities in BIO form, as in O, B-PER, I-PER."""
     max_length: Tokens = 128
     """Tokens kept per record; the rest is cut off."""
@@ -120,7 +120,7 @@ class SemanticSegmentation(Section):
 
     kind: Literal["semantic-segmentation"]
     """The kind of task; `shared/tasks/` has one file for each."""
-    labels: Labels
+    labels: Annotated[Labels, Field(max_length=255)]
     """All classes, in the order of the mask's values 0, 1, 2, …"""
     ignore: int = Field(default=255, ge=0, le=255)
     """Value of the mask where a pixel has no class."""

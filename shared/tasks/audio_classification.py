@@ -33,7 +33,7 @@ class AudioClassification(OneLabelKind):
         """Read how the base model wants its recordings."""
         return sound_processor(base_files, self.task.seconds)
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode sound and label; a row with a missing or broken recording or an unknown label cannot be used."""
         sounds, problems = processor.read(rows["audio"])
         targets, unknown = self.targets(strings(rows["label"]))

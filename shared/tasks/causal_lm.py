@@ -49,7 +49,7 @@ class CausalLanguageModel(OutputKind):
         self.columns = (Column("text"),) if self.text_alone else (Column("prompt"), Column("response"))
         self.fills = {"ids": 0, "target": IGNORED}
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode token ids and the place where learning begins; a row with nothing to learn cannot be used."""
         columns = [strings(rows[column.name]) for column in self.columns]
         most = CHARACTERS_PER_TOKEN * self.task.max_length

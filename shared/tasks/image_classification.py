@@ -33,7 +33,7 @@ class ImageClassification(OneLabelKind):
         """Read how the base model wants its images."""
         return image_processor(base_files)
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode pixels and label; a row with an unreadable or too large image or an unknown label cannot be used."""
         images, problems = encode_images(rows["image"], processor)
         targets, unknown = self.targets(strings(rows["label"]))

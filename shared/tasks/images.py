@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from shared.errors import SettingsError
+from shared.records.media_files import read_media
 from shared.tasks.kind import Cell
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ MOST_PIXELS = 64_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that are read. Pillow's other decoders start programs (EPS) or are rarely tested."""
 PREPROCESSOR = "preprocessor_config.json"
+RESAMPLINGS = range(6)
 BILINEAR, NEAREST = 2, 0  # as preprocessor_config.json and Pillow number them
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
@@ -105,7 +107,7 @@ def image_format_of(directory: Path, config: PretrainedConfig) -> ImageFormat:
     mean, deviation = (
         (preprocessor.get("image_mean") or grey, preprocessor.get("image_std") or grey) if normalise else ([0.0], [1.0])
     )
-    return ImageFormat(
+    image_format = ImageFormat(
         size=size,
         resized=resized,
         keep_aspect=keep_aspect,
@@ -115,13 +117,42 @@ def image_format_of(directory: Path, config: PretrainedConfig) -> ImageFormat:
         mean=_by_channel(mean, channels),
         deviation=_by_channel(deviation, channels),
     )
+    _check(image_format, config)
+    return image_format
+
+
+def _check(image_format: ImageFormat, config: PretrainedConfig) -> None:
+    """Refuse what would make every image unusable, or every gradient none.
+
+    Raises:
+        SettingsError: size, scale or interpolation are none that a model can read.
+    """
+    (height, width), scales = image_format.size, (image_format.scale, *image_format.mean, *image_format.deviation)
+    if min(height, width, *image_format.resized) < patch_side(config) or height * width > MOST_PIXELS:
+        raise SettingsError(
+            f"Expected images of at least one patch of {patch_side(config)} pixels a side, and of at most "
+            f"{MOST_PIXELS:,} pixels, got {height} x {width}."
+        )
+    per_channel = {len(image_format.mean), len(image_format.deviation)}
+    if per_channel != {image_format.channels} or not np.isfinite(scales).all() or 0 in image_format.deviation:
+        raise SettingsError(
+            f"Expected image_mean and image_std of {image_format.channels} channels in {PREPROCESSOR}, all finite and "
+            f"no deviation of zero, got {image_format.mean} and {image_format.deviation}."
+        )
+    if image_format.resample not in RESAMPLINGS:
+        raise SettingsError(f"Expected resample of {RESAMPLINGS} in {PREPROCESSOR}, got {image_format.resample}.")
 
 
 def patches(config: PretrainedConfig, size: Size) -> Size:
     """Return rows and columns of the patches into which the model cuts an image of this size."""
+    side = patch_side(config)
+    return max(1, size[0] // side), max(1, size[1] // side)
+
+
+def patch_side(config: PretrainedConfig) -> int:
+    """Return height and width of the patches into which the model cuts an image; 16 where it names none."""
     side = getattr(config, "patch_size", None) or getattr(config, "strides", None)
-    first = side if isinstance(side, int) else (side or (16,))[0]
-    return max(1, size[0] // first), max(1, size[1] // first)
+    return int(side if isinstance(side, int) else (side or (16,))[0])
 
 
 def open_image(cell: Cell, *, as_it_is: bool = False) -> "Image":
@@ -157,12 +188,7 @@ def open_image(cell: Cell, *, as_it_is: bool = False) -> "Image":
 
 def file_of(cell: Cell) -> bytes:
     """Return the bytes of a media cell; empty if its file is missing."""
-    if isinstance(cell, bytes):
-        return cell
-    try:
-        return Path(cell).read_bytes()
-    except OSError:
-        return b""
+    return cell if isinstance(cell, bytes) else read_media(Path(cell))
 
 
 def synthetic_pixels(records: int, length: int, *, variant: int, seed: int = 22) -> list[Pixels]:
@@ -179,7 +205,8 @@ def _eight_bits(image: "Image") -> "Image":
         raise MediaError("holds fractions of an unknown range")
     if not image.mode.startswith("I"):
         return image
-    return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8))
+    # in its own type: 64 bits for each pixel would be eight times as much
+    return Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
 
 
 def _preprocessor(directory: Path) -> Mapping[str, Any]:

@@ -11,15 +11,20 @@ import numpy as np
 import torch
 from peft import TaskType
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.records.batches import Batch, Fills
 from shared.records.ragged import Encoded, Records
+from shared.study.tasks import Task
+from shared.tasks.fit import check_example, check_length, check_vocabulary, lengths_of
+from shared.tasks.row_by_row import UnusableRowError, encode_each
 
 Cell = str | bytes
 Rows = Mapping[str, Sequence[Cell]]
 """Cells by the task's columns; media as the bytes of their files, empty where there is no file."""
+MOST_CHARACTERS = 5_000_000
+"""A text cell that is longer is not looked into: the bound on what a record's cells cost is public."""
 Evidence = tuple[Any, ...]
 """A prediction for one record beside the truth, as plain Python or NumPy values."""
 
@@ -85,9 +90,36 @@ class TaskKind(ABC):
         """Load the tool that turns cells into arrays: the base model's tokenizer."""
         return load_tokenizer(base_files)
 
-    @abstractmethod
     def encode(self, rows: Rows, processor: Any) -> Encoded:
-        """Encode every row by itself; a row that cannot be used gets a placeholder and a problem."""
+        """Encode every row by itself, whatever its cells hold; a row that cannot be used is a problem.
+
+        Raises:
+            SettingsError: the study's kind and the base model's files do not go together.
+        """
+        return encode_each(lambda part: self.encode_rows(part, processor), rows)
+
+    def check(self, task: Task, base: PreTrainedModel, base_files: BaseModelFiles) -> None:
+        """Refuse a study whose lengths or tokens its base model does not have: public, and before anything is paid for.
+
+        Args:
+            task: as the study declares it.
+            base: the base model, with weights or without.
+            base_files: its files.
+
+        Raises:
+            SettingsError: study and base model do not go together.
+        """
+        processor = self.processor(base_files)
+        if not isinstance(processor, PreTrainedTokenizerBase):
+            return  # of images and recordings the processor has compared what there is
+        check_vocabulary(base, processor)
+        for setting, tokens in lengths_of(task).items():
+            check_length(base, setting, tokens)
+        check_example(base, lambda: self.encode_rows({column.name: ["a"] for column in self.columns}, processor))
+
+    @abstractmethod
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
+        """Encode every row by itself; a row that cannot be used gets a placeholder and a problem, or raises."""
 
     def head(self, config: PretrainedConfig) -> nn.Module:
         """Make the head that is trained on the model's features, all zeros; without parameters if the task has none."""
@@ -198,5 +230,17 @@ def zero_linear(width: int, outputs: int) -> nn.Linear:
 
 
 def strings(cells: Sequence[Cell]) -> list[str]:
-    """Return the cells of a text column as text."""
-    return [cell if isinstance(cell, str) else cell.decode("utf-8", "replace") for cell in cells]
+    """Return the cells of a text column as text.
+
+    Raises:
+        UnusableRowError: a cell is no text, or a longer one than any record may hold.
+    """
+    return [_string(cell) for cell in cells]
+
+
+def _string(cell: Cell) -> str:
+    if not isinstance(cell, str | bytes):
+        raise UnusableRowError(f"one of its cells is no text, but a {type(cell).__name__}")
+    if len(cell) > MOST_CHARACTERS:
+        raise UnusableRowError(f"one of its cells has {len(cell)} characters, more than {MOST_CHARACTERS:,}")
+    return cell if isinstance(cell, str) else cell.decode("utf-8", "replace")

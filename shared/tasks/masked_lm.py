@@ -66,7 +66,7 @@ class MaskedLanguageModel(OutputKind):
         self.fills = {"ids": 0, "where": 0, "target": -1}
         self._language_head: nn.Module = nn.Identity()
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode token ids with some of them masked, the masked places, and the tokens that were there.
 
         A row is unusable if its text has no token that could be masked.

@@ -40,7 +40,7 @@ class MultiTask(OutputKind):
         self.fills = shared | {"member": None} | own
         self._widths: dict[str, int] = {}
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode each row by its own task, with placeholders for all others; a row of an unknown task is unusable."""
         named = [cell.strip() for cell in strings(rows["task"])]
         table = _Assembly(self, len(named), processor)

@@ -23,6 +23,8 @@ from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, st
 from shared.tasks.texts import token_features, tokenise
 
 NOWHERE = -1e9
+MOST_ANSWERS = 100
+"""Right answers that are kept of a cell: each is searched in the whole context."""
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 WITHOUT_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -44,7 +46,7 @@ class QuestionAnswering(OutputKind):
         self.task = task
         self.fills = {"ids": 0, "types": 0, "inside": 0, "target": None}
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode question and context as token ids, and the first and last token of the answer.
 
         A cell of `answer` holds a text, which is searched in the context, or SQuAD's JSON object with lists `text` and
@@ -197,7 +199,8 @@ def _candidates(cell: str) -> list[tuple[str, int | None]]:
         try:
             held = json.loads(cell)
             answers, starts = held["text"], held["answer_start"]
-            return [(str(answer), int(start)) for answer, start in zip(answers, starts, strict=True)]
+            listed = list(zip(answers, starts, strict=True))
+            return [(str(answer), int(start)) for answer, start in listed[:MOST_ANSWERS]]
         except (ValueError, KeyError, TypeError):
             pass  # it is a text that begins with a brace
     return [(cell.strip(), None)]

@@ -40,7 +40,7 @@ class Recommendation(OutputKind):
         self.columns = (Column("text"), Column("rating"), *named, *group)
         self.fills = {"ids": 0, "target": None} | ({"directions": None} if task.ids else {})
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode token ids, directions of the ids, and the rating; a row without text or rating is unusable.
 
         An empty id has no direction, and a row with an empty group is not ranked.

@@ -49,7 +49,7 @@ class SemanticSegmentation(OutputKind):
         """Read how the base model wants its images."""
         return image_processor(base_files)
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode pixels and their classes at the model's size; a row with a bad image or mask cannot be used."""
         images: list[Any] = []
         masks: list[Any] = []
@@ -88,7 +88,7 @@ class SemanticSegmentation(OutputKind):
             raise MediaError(f"has more than one channel (mode {mask.mode})")
         if mask.size != size:
             raise MediaError(f"has {mask.width} x {mask.height} pixels, its image {size[0]} x {size[1]}")
-        values = np.asarray(mask).astype(np.int64)
+        values = np.asarray(mask)  # in its own type: 64 bits for each pixel would be eight times as much
         counted = values != self.task.ignore
         unknown = np.unique(values[counted & ((values < 0) | (values >= self.classes))])
         if len(unknown):

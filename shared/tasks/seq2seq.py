@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from peft import TaskType
 from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
+from shared.tasks.fit import TARGET_POSITIONS, check_length
 from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, attention, random_ids, strings
 from shared.tasks.text_overlap import chrf, rouge_l
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, token_losses, tokenise
@@ -37,7 +38,13 @@ class SequenceToSequence(TaskKind):
         self.metric, self.higher_is_better = ("rouge_l" if task.metric == "rouge" else "chrf"), True
         self.fills = {"ids": 0, "target": IGNORED}
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def check(self, task: declarations.Task, base: PreTrainedModel, base_files: BaseModelFiles) -> None:
+        """Refuse a study whose lengths or tokens its base model does not have."""
+        super().check(task, base, base_files)
+        check_length(base, "task.max_target_length", self.task.max_target_length, names=TARGET_POSITIONS)
+        start_token(base.config)
+
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode source and target as token ids, and keep the target; a row without one of them cannot be used."""
         sources, targets = strings(rows["source"]), strings(rows["target"])
         tokenised = tokenise(

@@ -36,7 +36,7 @@ class SequenceClassification(OutputKind):
         self.columns = (Column("text"), *pair, Column("label"))
         self.fills = {"ids": 0} | ({"types": 0} if task.pair else {}) | {"target": None}
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode token ids and the goal's target; a row with an empty text or an unknown label cannot be used."""
         texts, labels = strings(rows["text"]), strings(rows["label"])
         pairs = strings(rows["text_pair"]) if self.task.pair else None

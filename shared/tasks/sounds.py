@@ -25,6 +25,10 @@ from shared.tasks.kind import Cell
 
 RATES = (1_000, 768_000)
 MOST_CHANNELS = 16
+MOST_VALUES_PER_S = 2_000_000
+"""Of all channels together; 30 seconds of it are 240 MB. A small file can hold hours of silence at any rate."""
+MOST_FACTOR = 10_000
+"""Rates are exact up to this denominator of their ratio: between two large primes a filter would fill the memory."""
 HOPS_PER_POSITION = 2  # Whisper's second convolution halves the frames
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # in the header of a WAV file that was streamed
 
@@ -108,7 +112,14 @@ def sound_format_of(directory: Path, config: PretrainedConfig, seconds: float) -
             tokens = max(0, (tokens - kernel) // stride + 1)
     if tokens < 1:
         raise SettingsError(f"Expected task.seconds long enough for one state of the model, got seconds={seconds:g}.")
-    return SoundFormat(extractor, samples, _extracted(extractor, np.zeros(samples, np.float32)).shape, tokens)
+    shape = _extracted(extractor, np.zeros(samples, np.float32)).shape
+    expected = (samples,) if positions is None else (config.num_mel_bins, tokens * HOPS_PER_POSITION)
+    if shape != expected or not RATES[0] <= rate <= RATES[1]:
+        raise SettingsError(
+            f"Expected a feature extractor that gives the base model {expected} numbers, got {shape} at {rate} Hz.",
+            hint=f"{PREPROCESSOR} and the weights in the model's folder do not belong together.",
+        )
+    return SoundFormat(extractor, samples, shape, tokens)
 
 
 def cut_positions(model: Any, tokens: int) -> None:
@@ -142,14 +153,14 @@ def waveform(cell: Cell, rate: int, *, most_samples: int) -> Waveform:
     Raises:
         MediaError: there is no recording, or it cannot be read, is cut off or empty.
     """
+    from scipy.signal import resample_poly
+
     content = file_of(cell)
     if not content:
         raise MediaError("is missing")
     samples, own_rate = _unpacked(content, seconds=most_samples / rate)
     if own_rate != rate:
-        from scipy.signal import resample_poly
-
-        ratio = Fraction(rate, own_rate)
+        ratio = Fraction(rate, own_rate).limit_denominator(MOST_FACTOR)
         samples = resample_poly(samples, ratio.numerator, ratio.denominator)
     return np.asarray(samples, np.float32)
 
@@ -163,7 +174,7 @@ def _unpacked(content: bytes, *, seconds: float) -> tuple[Waveform, int]:
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             rate, channels = int(file.samplerate), int(file.channels)
-            if not RATES[0] <= rate <= RATES[1] or channels > MOST_CHANNELS:
+            if not RATES[0] <= rate <= RATES[1] or channels > MOST_CHANNELS or channels * rate > MOST_VALUES_PER_S:
                 raise MediaError(f"has {channels} channels at {rate} Hz")
             samples = file.read(frames=int(np.ceil(seconds * rate)), dtype="float32", always_2d=True)
     except MediaError:
@@ -172,9 +183,11 @@ def _unpacked(content: bytes, *, seconds: float) -> tuple[Waveform, int]:
         raise MediaError(f"cannot be read ({type(error).__name__})") from None
     if not len(samples):
         raise MediaError("holds no sound")
-    if not np.isfinite(samples).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        mixed = samples.mean(axis=1)
+    if not np.isfinite(mixed).all():
         raise MediaError("holds values that are no numbers")
-    return samples.mean(axis=1).clip(-1, 1), rate
+    return mixed.clip(-1, 1), rate
 
 
 def _extracted(extractor: Any, samples: Waveform) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSpeechSeq2Seq, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForSpeechSeq2Seq, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from shared.base_models.locate import BaseModelFiles, load_tokenizer
 from shared.errors import SettingsError
@@ -17,6 +17,7 @@ from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
 from shared.tasks.audio_classification import sound_processor
+from shared.tasks.fit import TARGET_POSITIONS, check_length, check_vocabulary
 from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, random_ids, strings
 from shared.tasks.sounds import SoundFormat, cut_positions, encode_sound, sound_format_of, sound_input
 from shared.tasks.texts import CHARACTERS_PER_TOKEN, shifted, token_losses, tokenise
@@ -50,7 +51,23 @@ class SpeechRecognition(TaskKind):
         """Read how the base model wants its recordings, and load its tokenizer."""
         return Processor(sound_processor(base_files, self.task.seconds), load_tokenizer(base_files))
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def check(self, task: declarations.Task, base: PreTrainedModel, base_files: BaseModelFiles) -> None:
+        """Refuse a study whose transcripts its base model cannot write."""
+        del task
+        tokenizer = self.processor(base_files).tokenizer
+        check_vocabulary(base, tokenizer)
+        check_length(base, "task.max_target_length", self.task.max_target_length, names=TARGET_POSITIONS)
+        try:
+            begins = len(tokenizer.prefix_tokens)
+        except AttributeError:
+            begins = 0
+        if not 0 < begins < self.task.max_target_length:
+            raise SettingsError(
+                f"Expected a tokenizer whose transcripts begin with marks, fewer than task.max_target_length="
+                f"{self.task.max_target_length}, got {begins}."
+            )
+
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode sound, tokens and the transcript; a row with a bad recording or without words cannot be used."""
         sounds, problems = processor.sound_format.read(rows["audio"])
         transcripts = [cell.strip() for cell in strings(rows["transcript"])]
@@ -70,11 +87,8 @@ class SpeechRecognition(TaskKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), (*problems, *written.problems, *empty))
 
     def adapt(self, base: nn.Module) -> None:
-        """Cut the encoder to the study's seconds, and check that the decoder can write the longest transcript."""
+        """Cut the encoder to the study's seconds."""
         config: Any = base.config
-        wanted, most = self.task.max_target_length, config.max_target_positions
-        if wanted > most:
-            raise SettingsError(f"Expected task.max_target_length of at most {most} for this model, got {wanted}.")
         self.sound_format = sound_format_of(Path(str(base.name_or_path)), config, self.task.seconds)
         self.fixed_tokens = self.sound_format.tokens
         cut_positions(base, self.sound_format.tokens)

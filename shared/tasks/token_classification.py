@@ -35,7 +35,7 @@ class TokenClassification(OutputKind):
         self.metric = "entity_f1" if self.entities else "accuracy"
         self._index = {label: number for number, label in enumerate(task.labels)}
 
-    def encode(self, rows: Rows, processor: Any) -> Encoded:
+    def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode token ids, and each word's tag at its first token; other tokens have no tag.
 
         A cell holds words with spaces between them, or a JSON list. A row is unusable without words, with another

@@ -34,7 +34,9 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
 
     Raises:
         DataError: no record carries one of the study's labels, or fewer sites than the quorum are left.
+        SettingsError: the base model cannot carry the study out.
     """
+    layout_of(scenario.as_study())
     reader, table, parts = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
     warnings = _left_out(scenario, table, parts.values())

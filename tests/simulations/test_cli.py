@@ -20,6 +20,7 @@ source = "{model}"
 [task]
 kind = "sequence-classification"
 labels = ["no", "yes"]
+max_length = 24
 [federation]
 smallest_declared_size = 20
 [simulation.data]
@@ -78,6 +79,12 @@ def test_help_teaches(here: Any, tmp_path: Path) -> None:
         (["run", "mine.toml", "--engine", "magic"], "simulation.engine"),
         (["run", "mine.toml", "--set", 'task.labels=["a","b"]'], "Expected labels"),
         (["run", "mine.toml", "--set", "federation.quorum=9"], "federation.quorum=9 usable sites, got 3"),
+        (["run", "mine.toml", "--set", "task.max_length=65"], "Expected task.max_length of at most 64"),
+        (["plan", "mine.toml", "--set", "task.max_length=65"], "Expected task.max_length of at most 64"),
+        (
+            ["plan", "mine.toml", "--sizes", "300", "--set", "task.max_length=65"],
+            "Expected task.max_length of at most 64",
+        ),
         (["report", "absent"], "absent/result.json"),
         (["data", "fetch", "other"], "minilm, "),
     ],

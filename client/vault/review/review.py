@@ -63,14 +63,15 @@ class StudyReview:
         Reading and tokenising may take minutes; the ledger is not held meanwhile.
 
         Raises:
-            SettingsError: the base model is not here.
+            SettingsError: the base model is not here, or cannot carry the study out.
             DataError: the source cannot be read.
             LedgerError: the ledger or its record index cannot be trusted.
         """
+        dimension = self._dimension(study)
         registry, table = self._node.registry(self._node.ledger_state()), read_source(dataset, study)
         snapshot = self._snapshot(study, dataset, table, registry)
         registration = registration_of(registry, dataset, table)
-        state, dimension = registry.look(registration), self._dimension(study)
+        state = registry.look(registration)
         columns = columns_read(dataset.policy, study)
         reasons = objections(dataset.policy, study, dimension=dimension, columns=columns)
         summary = summarise(
@@ -88,7 +89,7 @@ class StudyReview:
         """Return why the policy of a dataset forbids a study; public.
 
         Raises:
-            SettingsError: the base model is not here.
+            SettingsError: the base model is not here, or cannot carry the study out.
         """
         columns = columns_read(dataset.policy, study)
         return objections(dataset.policy, study, dimension=self._dimension(study), columns=columns)

@@ -46,9 +46,10 @@ def _allowed(node: NodeFiles, review: StudyReview, study: Study) -> tuple[list[D
     """Return the datasets that node.toml lets the study have, and the reason to give if it has none."""
     try:
         node.base_files(study)
-    except SettingsError:
+        allowed = [dataset for dataset in node.datasets.values() if not review.objections(study, dataset)]
+    except SettingsError as error:
+        log.error("A study was refused for its base model: %s", error)
         return [], Status.REFUSED_MODEL
-    allowed = [dataset for dataset in node.datasets.values() if not review.objections(study, dataset)]
     return allowed, Status.REFUSED_POLICY
 
 

@@ -50,6 +50,23 @@ def test_a_study_is_not_queued_that_throws_updates_away(
     assert json.loads(command(monkeypatch, capsys, "run", str(file), "--force", "--json", *home))["rounds"] == 3
 
 
+@pytest.mark.parametrize("arguments", [["plan", "--sizes", "300,5000"], ["run"], ["run", "--force"]])
+def test_a_study_that_its_base_model_cannot_carry_out_is_neither_planned_nor_queued(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+) -> None:
+    file = toml(make_study(), tmp_path / "study.toml")
+    file.write_text(file.read_text().replace("max_length = 24", "max_length = 65"))
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, capsys, "init", "--host", "localhost", "--home", "server")
+    home = ["--home", "server"] if "run" in arguments else []
+    command(monkeypatch, capsys, arguments[0], str(file), *arguments[1:], *home, code=2)
+    assert json.loads(command(monkeypatch, capsys, "runs", "--json", "--home", "server")) == []
+
+
 def test_a_run_is_stopped_and_resumed_with_its_state_as_json(tmp_path: Path, make_study: Callable[..., Study]) -> None:
     (tmp_path / "server.toml").write_text('hosts = ["127.0.0.1"]\n')
     with Store(Home(tmp_path).database()) as opened:

@@ -7,7 +7,7 @@ import pytest
 from client.vault.ledger.ledger import Ledger
 from client.vault.review.node_files import open_node
 from client.vault.service.node_vault import NodeVault
-from shared.errors import BudgetError, LedgerError, PolicyRefusal
+from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
 from shared.protocol.messages import Status
 from tests.support.nodes import Node, offer, task
 from tests.support.operators import enter_approval, review_study
@@ -62,6 +62,12 @@ def test_copies_are_one_record_and_contents_under_several_labels_are_told(node: 
     assert (facts.copies, facts.dropped, facts.most_alike) == (5, 5, 2)
     assert "5 copies of other records were left out" in summary.in_words
     assert "up to 2 records hold one content" in summary.in_words and "epsilon counts up to 2 times" in summary.in_words
+
+
+def test_a_study_that_its_base_model_cannot_carry_out_is_not_approved(node: Node) -> None:
+    with pytest.raises(SettingsError, match=r"Expected task.max_length of at most 64 for this base model, got 65"):
+        node.approve(node.study(task={"max_length": 65}))
+    assert node.rows() == []
 
 
 def test_weighing_does_not_hold_the_ledger(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """How a node stands to a study on offer: a function of public facts and the ledger."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.review.node_files import open_node
+from client.vault.review.review import dimension_of
 from client.vault.service.node_vault import NodeVault
 from shared.errors import BudgetError
 from shared.protocol.messages import Status
@@ -20,6 +22,8 @@ from tests.support.nodes import Node, offer, task
         ({"unit": "patient", "unit_column": "label"}, {}, Status.REFUSED_POLICY),
         ({"models": ["0" * 64]}, {}, Status.REFUSED_POLICY),
         ({}, {"model": {"source": "bundled:minilm", "fingerprint": "1" * 64}}, Status.REFUSED_MODEL),
+        ({}, {"task": {"max_length": 65}}, Status.REFUSED_MODEL),
+        ({"approval": "within-policy"}, {"task": {"max_length": 65}}, Status.REFUSED_MODEL),
         ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.0}}, Status.AWAITING_APPROVAL),
         ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.5}}, Status.REFUSED_POLICY),
     ],
@@ -30,6 +34,19 @@ def test_an_offer_outside_the_policy_is_refused_for_a_public_reason(
     node.write(**changes)
     assert NodeVault(node.config).offer(offer(node.study(**sections))).status is status
     assert node.rows() == []
+
+
+def test_a_run_that_its_base_model_cannot_carry_out_is_refused_and_costs_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = node.study(task={"max_length": 65})
+    sent = replace(task(node.study()), study_sha256=study.sha256)
+    with monkeypatch.context() as as_it_was:
+        as_it_was.setattr("shared.tasks.kind.check_length", lambda *_, **__: None)
+        node.approve(study)
+    dimension_of.cache_clear()
+    assert NodeVault(node.config).train(sent).status is Status.REFUSED_POLICY
+    assert node.rows() == ["register", "approve"]
 
 
 def test_within_policy_approves_what_the_policy_allows_and_no_more_than_the_budget(node: Node) -> None:

@@ -56,7 +56,7 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Families:
+def family(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Families:
     """A folder with a tiny random model of a family; made once."""
     made: dict[str, Path] = {}
 
@@ -65,6 +65,7 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Families:
             torch.manual_seed(0)
             made[name] = tmp_path_factory.mktemp(name)
             FAMILIES[name]().save_pretrained(made[name])
+            transformers.AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(made[name])
         return made[name]
 
     return folder

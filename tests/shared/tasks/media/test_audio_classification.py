@@ -1,6 +1,8 @@
 """audio-classification through every role: declared, heard, trained privately, judged, exported."""
 
 import io
+import shutil
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from safetensors.torch import load_file
 
 from server.export.adapter import HEAD_FILE, export
 from shared.adapted_model.evaluation import evaluate
-from shared.adapted_model.model import build, initial_adapter
+from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
 from shared.records.batches import collate
@@ -97,6 +99,32 @@ def test_hours_of_silence_in_a_small_file_are_not_unpacked(make: Studies, monkey
     monkeypatch.setattr(soundfile.SoundFile, "read", counted)
     assert encode(make(), [target.getvalue()], ["low"]).records.usable.tolist() == [True]
     assert taken == [3200]
+
+
+@pytest.mark.parametrize(("rate", "channels", "usable"), [(767_957, 2, True), (1009, 1, True), (768_000, 16, False)])
+def test_what_a_recording_costs_in_memory_has_a_public_bound(
+    make: Studies, wav: Waves, rate: int, channels: int, usable: bool
+) -> None:
+    cell = wav(300, seconds=0.1, rate=rate, channels=channels)
+    kind = build(make()).kind
+    processor = kind.processor(build(make()).base_files)
+    kind.encode({"audio": [wav(300)], "label": ["low"]}, processor)  # what is loaded once
+    tracemalloc.start()
+    records, problems = kind.encode({"audio": [cell], "label": ["low"]}, processor)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert records.usable.tolist() == [usable] and bool(problems) != usable
+    assert peak < 64 * 2**20
+
+
+def test_a_feature_extractor_of_another_model_is_refused(
+    media_model: Any, media_study: Studies, tmp_path: Path
+) -> None:
+    shutil.copytree(media_model("whisper"), tmp_path, dirs_exist_ok=True)
+    transformers.WhisperFeatureExtractor(feature_size=20).save_pretrained(tmp_path)
+    study = media_study("whisper", task=TASK, model={"source": str(tmp_path)})
+    with pytest.raises(SettingsError, match=r"gives the base model \(16, 40\) numbers, got \(20, 40\)"):
+        layout_of(study)
 
 
 def test_model_without_a_feature_extractor_is_refused(media_study: Studies) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from safetensors.torch import load_file
 
 from server.export.adapter import HEAD_FILE, export
 from shared.adapted_model.evaluation import evaluate
-from shared.adapted_model.model import build, initial_adapter
+from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
 from shared.records.batches import collate
 from shared.study.declaration import Study
 from shared.tasks import images
-from shared.tasks.images import image_format_of, open_image
+from shared.tasks.images import ImageFormat, image_format_of, open_image
 
 Studies = Callable[..., Study]
 TASK = {"kind": "image-classification", "labels": ["dark", "light"]}
@@ -68,6 +69,17 @@ def test_bad_image_is_named_by_row_and_never_fatal(make: Studies, png: Callable[
     assert [problem.row for problem in problems] == [1] and reason in problems[0].reason
 
 
+def test_colours_that_are_not_converted_are_one_rows_own(make: Studies, png: Callable[..., bytes]) -> None:
+    target = io.BytesIO()
+    Image.new("LAB", (20, 20)).save(target, "TIFF")
+    greys = ImageFormat((8, 8), (8, 8), False, 1, 2, 1 / 255, (0.5,), (0.5,))
+    cells = [png(np.zeros((8, 8))), target.getvalue(), png(np.full((8, 8), 255))]
+    records, problems = build(make()).kind.encode({"image": cells, "label": ["dark"] * 3}, greys)
+    assert records.usable.tolist() == [True, False, True]
+    assert problems == ((1, "it cannot be encoded: ValueError"),)
+    assert [set(records["pixels"][row].tolist()) for row in range(3)] == [{0}, {0}, {255}]
+
+
 def test_decompression_bomb_is_refused_before_it_is_unpacked(
     make: Studies, png: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +99,16 @@ def test_cell_may_name_a_file(make: Studies, png: Callable[..., bytes], tmp_path
     (tmp_path / "a.png").write_bytes(png(np.zeros((8, 8))))
     cells = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
     assert encode(make(), cells, ["dark", "dark"]).records.usable.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("said", [{"image_std": [0.5, 0, 0.5]}, {"image_mean": [0.5, 0.5]}, {"resample": 6}])
+def test_preprocessor_that_no_image_survives_is_refused(
+    media_model: Any, media_study: Studies, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    shutil.copytree(media_model("vit"), tmp_path, dirs_exist_ok=True)
+    (tmp_path / images.PREPROCESSOR).write_text(json.dumps(said))
+    with pytest.raises(SettingsError, match=images.PREPROCESSOR):
+        layout_of(media_study("vit", task=TASK, model={"source": str(tmp_path)}))
 
 
 def test_preprocessor_of_the_model_is_followed(tmp_path: Path, png: Callable[..., bytes]) -> None:
