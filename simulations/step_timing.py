@@ -113,9 +113,9 @@ class _FirstRecordsOfStep:
         self._drawn.poisson_batch(count, sampling_rate)
         return np.arange(self._records)
 
-    def gaussian(self, count: int) -> NDArray[np.float64]:
+    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
         """Draw real noise."""
-        return self._drawn.gaussian(count)
+        return self._drawn.discrete_gaussian(count, scale)
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Draw real numbers to round with."""

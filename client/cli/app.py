@@ -11,7 +11,7 @@ from client.cli.ledger import backup, ledger, withdraw
 from client.cli.membership import init, join, leave
 from client.cli.processes import link, logs, start, status, stop, vault
 from client.cli.receipts import receipt, sign, verify
-from client.cli.studies import approve, register, reject, show, studies
+from client.cli.studies import approve, register, reject, resume, show, studies
 from shared.command_line import VERBOSE, run_command
 from shared.environment import OFFLINE
 
@@ -35,6 +35,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     show,
     approve,
     reject,
+    resume,
     receipt,
     sign,
     verify,

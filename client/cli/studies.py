@@ -127,9 +127,34 @@ def reject(
     typer.echo(f"{name} is rejected.")
 
 
+def resume(
+    run: Annotated[str, typer.Argument(help="A run of `studies`, or the beginning of its name.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: Config = NODE_TOML,
+) -> None:
+    """Let a run continue whose rounds failed or were lost, once you have looked at the log and mended the cause."""
+    node = open_node(config)
+    with node.open_ledger() as ledger:
+        name = run if run in ledger.state.runs else node.offers.find(run).run
+        troubles = ledger.state.run(name).troubles
+    if not troubles:
+        raise SettingsError(f"Expected a run that waits for you, {name} does not.")
+    rounds = ", ".join(map(str, troubles))
+    typer.echo(
+        f"Rounds of {name} that failed or were lost: {rounds}. `fedvault-node logs` tells why. They stay paid for."
+    )
+    if not yes:
+        typer.confirm("Is the cause mended, so that it may continue?", abort=True)
+    with node.open_ledger() as ledger:
+        ledger.resume(name)
+        typer.echo(f"It continues. Row {ledger.height} of the ledger.")
+
+
 def _answer(run: str, runs: "Mapping[str, ApprovedRun]", *, rejected: bool) -> str:
     if rejected:
         return "no"
     if run not in runs:
         return "nothing yet"
-    return "yes, and closed it" if runs[run].closed else "yes"
+    if runs[run].closed:
+        return "yes, and closed it"
+    return "yes, but it waits for you: resume" if runs[run].troubles else "yes"

@@ -8,6 +8,8 @@ whichever records share its batch, from the cache or computed anew. Half precisi
 Guarantee: a record's activations depend on that record alone, to the last bit; the cache changes no update.
 """
 
+import logging
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -21,10 +23,22 @@ from torch import Tensor
 
 from shared.adapted_model.activation_file import ActivationFile
 from shared.adapted_model.model import AdaptedModel
-from shared.records.batches import LENGTH_STEP, Batch, Fills, collate, mask_of, pad, padded_length, shapes
+from shared.records.batches import (
+    LENGTH_STEP,
+    Batch,
+    Fills,
+    Shapes,
+    canonical_shapes,
+    collate,
+    mask_of,
+    pad,
+    padded_length,
+    shapes,
+)
 from shared.records.ragged import Records
 from shared.study.sections import Performance
 
+log = logging.getLogger(__name__)
 MOST_ROWS, CANONICAL_TOKENS = 16, 8192
 RESTING_BYTES = 16 * 2**20
 """Size of a new file after which frozen layers give back their memory; simulated sites make many smaller files."""
@@ -48,25 +62,41 @@ class FrozenActivations:
         """Return the frozen activations of some records, each (tokens, width), on the device that computed them."""
         by_record: dict[int, Tensor] = {}
         for batch in canonical_batches(self.model, self.records, indices):
-            computed = canonical_states(self.model, self.records, batch, self.device)
+            computed = states_or_nan(self.model, self.records, batch, self.device)
             by_record |= zip(batch, (rounded(states, self.storage) for states in computed), strict=True)
         return [by_record[i] for i in indices]
 
-    def batch(self, indices: Sequence[int], *, step: int = LENGTH_STEP) -> Batch:
-        """Make the physical batch that the trained part of the model reads."""
+    def canonical_shapes(self, step: int = LENGTH_STEP) -> Shapes:
+        """Return the shape in which the trained part of the model reads each record, by its own lengths alone."""
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return canonical_shapes(self.records, self._read_above, step=step, limit=limit)
+
+    @property
+    def varying(self) -> bool:
+        """True if records differ in the lengths that the trained part of the model reads."""
+        return any(fill is not None for fill in self._read_above.values())
+
+    @property
+    def _read_above(self) -> Fills:
+        """Padded fields of a batch; pooled features have one length whatever they were computed from."""
+        fills, frozen = self.model.kind.fills, self.model.frozen_fields
+        return {name: fill for name, fill in fills.items() if not (self.model.head_only and name in frozen)}
+
+    def batch(self, indices: Sequence[int], *, step: int = LENGTH_STEP, spare: int = 0) -> Batch:
+        """Make the physical batch that the trained part of the model reads, at least `spare` of it padding."""
         model = self.model
         if not model.has_frozen_layers:
-            return collate(self.records, indices, model.kind.fills, self.device, step=step)
+            return collate(self.records, indices, model.kind.fills, self.device, step=step, spare=spare)
         frozen = model.frozen_fields
         above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in frozen}
         states = self.states(indices)
         lengths = [len(rows) for rows in states]
-        batch = collate(self.records, indices, above, self.device, step=step)
+        batch = collate(self.records, indices, above, self.device, step=step, spare=spare)
         if model.head_only:
             return batch | {"states": torch.stack(states).to(self.device)}
         if "ids" not in frozen:  # images and recordings have one length and no mask
             return batch | {"states": torch.stack(states).to(self.device)}
-        length = padded_length(max(lengths), step)
+        length = padded_length(max(lengths) + spare, step)
         # padded first, then moved: a GPU is sent one tensor, not one per record
         return batch | {
             "states": pad(states, length).to(self.device),
@@ -159,6 +189,21 @@ def canonical_rows(length: int) -> int:
     return max(2, min(MOST_ROWS, CANONICAL_TOKENS // length))
 
 
+def states_or_nan(model: AdaptedModel, records: Records, indices: Sequence[int], device: torch.device) -> list[Tensor]:
+    """Compute the frozen activations of some records, and NaN for a record that makes the model raise.
+
+    Guarantee: a record that makes frozen layers raise changes no other record's activations, and stops nothing.
+    """
+    try:
+        return canonical_states(model, records, indices, device)
+    except Exception:
+        if len(indices) > 1:
+            return [states for index in indices for states in states_or_nan(model, records, [index], device)]
+        # its gradient will not be finite, and counts as zero
+        log.exception("Record %d made the frozen layers raise; it counts as nothing.", indices[0])
+        return [torch.full((int(model.state_rows(records)[indices[0]]), model.width), math.nan, device=device)]
+
+
 def canonical_states(
     model: AdaptedModel, records: Records, indices: Sequence[int], device: torch.device
 ) -> list[Tensor]:
@@ -194,7 +239,7 @@ def _build(activations: CachedActivations, path: Path) -> None:
     try:
         for indices in canonical_batches(model, records, range(len(records))):
             if below is None:
-                activated = canonical_states(model, records, indices, activations.device)
+                activated = states_or_nan(model, records, indices, activations.device)
             else:
                 activated = _pooled_from(activations, *below, indices)
             for index, states in zip(indices, activated, strict=True):

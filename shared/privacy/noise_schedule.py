@@ -9,7 +9,8 @@ from typing import Literal
 
 from shared.checks import at_least
 from shared.privacy.calibration import noise_multiplier
-from shared.privacy.releases import SubsampledGaussian
+from shared.privacy.grid import sensitivity
+from shared.privacy.releases import SubsampledDiscreteGaussian
 from shared.study.sections import Privacy
 
 
@@ -29,9 +30,9 @@ class NoiseSchedule:
     delta: float
     unit: str
 
-    def release(self, steps: int) -> SubsampledGaussian:
+    def release(self, steps: int) -> SubsampledDiscreteGaussian:
         """Describe the release of a node after `steps` steps."""
-        return SubsampledGaussian(self.noise_multiplier, self.sampling_rate, steps, self.clip_norm)
+        return SubsampledDiscreteGaussian(self.noise_multiplier, self.sampling_rate, steps, sensitivity(self.clip_norm))
 
 
 def plan(privacy: Privacy, *, steps: int) -> NoiseSchedule:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from shared.checks import at_least, positive, probability
 from shared.errors import SettingsError
+from shared.privacy.grid import GRID
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,18 @@ class SubsampledGaussian:
         positive(noise_multiplier=self.noise_multiplier, sensitivity=self.sensitivity)
         probability(sampling_rate=self.sampling_rate)
         at_least(0, count=self.count)
+
+
+@dataclass(frozen=True)
+class SubsampledDiscreteGaussian(SubsampledGaussian):
+    """`count` noisy sums of gradients that are rounded to a grid, with noise on the same grid (`privacy.grid`).
+
+    Its cost is that of a `SubsampledGaussian` with the same noise multiplier; the sensitivity is C', after rounding.
+    """
+
+    mechanism: ClassVar[str] = "poisson-subsampled-discrete-gaussian"
+    grid: float = GRID
+    """Step of the grid, as a share of the clipping norm."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ def from_dict(plain: dict[str, Any]) -> Release:
     Raises:
         SettingsError: unknown mechanism, missing or impossible values.
     """
-    kinds = {kind.mechanism: kind for kind in (SubsampledGaussian, Gaussian)}
+    kinds = {kind.mechanism: kind for kind in (SubsampledGaussian, SubsampledDiscreteGaussian, Gaussian)}
     values = dict(plain)
     kind = kinds.get(values.pop("mechanism", ""))
     if kind is None:

@@ -17,6 +17,7 @@ from shared.records.ragged import Records
 LENGTH_STEP = 8
 Batch = dict[str, Tensor]
 """Fields by name (records, …); `mask` (records, length): 1 on what is not padding; `usable` (records,)."""
+Shapes = NDArray[np.int64]
 Fills = Mapping[str, int | None]
 """Padding value by field; None for a field whose records all have one length. Other fields never enter a batch."""
 
@@ -26,18 +27,54 @@ def padded_length(length: int, step: int = LENGTH_STEP) -> int:
     return max(1, -(-length // step)) * step
 
 
-def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> NDArray[np.int64]:
+def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP, spare: int = 0) -> Shapes:
     """Return the length of every record's padded fields (records, fields); a column of ones if none is padded."""
     padded = [records[name].lengths for name, fill in fills.items() if fill is not None]
     if not padded:
         return np.ones((len(records), 1), dtype=np.int64)
-    rounded: NDArray[np.int64] = np.maximum(1, -(-np.stack(padded, axis=1) // step)) * step
+    rounded: NDArray[np.int64] = np.maximum(1, -(-(np.stack(padded, axis=1) + spare) // step)) * step
     return rounded
 
 
-def physical(
-    sizes: NDArray[np.int64], chosen: NDArray[np.int64], *, tokens: int, fixed: int = 0, most: int | None = None
+def canonical_shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP, limit: int | None = None) -> Shapes:
+    """Return every record's own shape, which follows from its lengths alone (records, fields + 1).
+
+    Lengths leave room for one entry of padding, so that a mask always masks something: models leave out a mask of ones,
+    and compute other bits without it. The last column is 1 then, and 0 where a record has no such room.
+
+    Args:
+        records: of one dataset.
+        fills: padded fields, as the task kind gives them.
+        step: a multiple that lengths are rounded up to; 1 for batches without padding and mask.
+        limit: the longest padded length that the model can read; default: any.
+    """
+    exact, roomy = shapes(records, fills, step=step), shapes(records, fills, step=step, spare=1)
+    has_room = (roomy.max(axis=1) <= limit) if limit is not None else np.ones(len(records), bool)
+    has_room &= step > 1
+    return np.column_stack([np.where(has_room[:, None], roomy, exact), has_room])
+
+
+def grouped(
+    shapes: Sequence[tuple[int, ...]], chosen: NDArray[np.int64], rows: Mapping[tuple[int, ...], int]
 ) -> list[list[int]]:
+    """Cut a logical batch into physical ones of one shape, shortest first.
+
+    Args:
+        shapes: of each record of the batch.
+        chosen: indices of the logical batch.
+        rows: the most records in a physical batch, by shape.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for shape, index in zip(shapes, chosen.tolist(), strict=True):
+        groups.setdefault(shape, []).append(index)
+    return [
+        group[start : start + rows[shape]]
+        for shape, group in sorted(groups.items())
+        for start in range(0, len(group), rows[shape])
+    ]
+
+
+def physical(sizes: Shapes, chosen: NDArray[np.int64], *, tokens: int, fixed: int = 0) -> list[list[int]]:
     """Cut a logical batch into physical ones of one shape, shortest first, at most `tokens` each.
 
     Args:
@@ -45,7 +82,6 @@ def physical(
         chosen: indices of the logical batch.
         tokens: the most in one physical batch; a longer record gets a batch of its own.
         fixed: tokens of a record beside its padded fields, such as the patches of an image.
-        most: records in one physical batch; default: as many as the tokens allow.
     """
     groups: dict[tuple[int, ...], list[int]] = {}
     parts: list[list[int]] = []
@@ -53,20 +89,25 @@ def physical(
         groups.setdefault(tuple(sizes[index].tolist()), []).append(index)
     for shape in sorted(groups):
         group, at_once = groups[shape], max(1, tokens // (sum(shape) + fixed))
-        at_once = min(at_once, most or at_once)
         parts += [group[start : start + at_once] for start in range(0, len(group), at_once)]
     return parts
 
 
 def collate(
-    records: Records, indices: Sequence[int], fills: Fills, device: torch.device, *, step: int = LENGTH_STEP
+    records: Records,
+    indices: Sequence[int],
+    fills: Fills,
+    device: torch.device,
+    *,
+    step: int = LENGTH_STEP,
+    spare: int = 0,
 ) -> Batch:
-    """Stack records into tensors; each padded field gets the length of its longest entry."""
+    """Stack records into tensors; each padded field gets the length of its longest entry and `spare` more."""
     batch: Batch = {"usable": torch.from_numpy(records.usable[list(indices)]).to(device)}
     for name, fill in fills.items():
         rows = [records[name][index] for index in indices]
         lengths = [len(row) for row in rows]
-        length = max(lengths) if fill is None else padded_length(max(lengths), step)
+        length = max(lengths) if fill is None else padded_length(max(lengths) + spare, step)
         stacked = np.full((len(rows), length), 0 if fill is None else fill, dtype=_dtype(records[name].values.dtype))
         for target, row in zip(stacked, rows, strict=True):
             target[: len(row)] = row

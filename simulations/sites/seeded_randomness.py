@@ -45,9 +45,9 @@ class _FirstOf(KeyStream):
         super().__init__(key)
         self._drawn = drawn
 
-    def gaussian(self, count: int) -> NDArray[np.float64]:
-        """Return the first `count` of more independent standard normal numbers."""
-        return super().gaussian(max(count, self._drawn))[:count]
+    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
+        """Return the first `count` of more independent numbers."""
+        return super().discrete_gaussian(max(count, self._drawn), scale)[:count]
 
 
 @lru_cache(maxsize=1)

@@ -41,7 +41,7 @@ def test_a_round_returns_to_rooms_that_it_left_at_most_half_as_often_as_it_did(
     study = make_study(
         model={"source": str(tiny_bert), "fingerprint": fingerprint},
         adapter={"layers": "last:1"},
-        federation={"quorum": 3},
+        federation={"quorum": 3, "typical_size": 3000},  # so large that a step is one physical batch, as it was before
     )
     approve_study(config, study)
     vault, zeros = NodeVault(config), np.zeros(layout_of(study).length, np.float32)

@@ -87,7 +87,7 @@ def test_minutes_are_steps_times_a_straight_line() -> None:
 def test_timing_draws_a_batch_of_one_size_and_fresh_noise() -> None:
     source = FirstRecords(3)
     assert source.step().poisson_batch(40, 0.5).tolist() == [0, 1, 2]
-    assert not np.array_equal(source.step().gaussian(4), source.step().gaussian(4))
+    assert not np.array_equal(source.step().discrete_gaussian(4, 100.0), source.step().discrete_gaussian(4, 100.0))
 
 
 def test_the_command_prints_a_plan_and_the_same_as_json(

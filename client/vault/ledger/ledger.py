@@ -53,7 +53,7 @@ from client.vault.ledger.storage import (
     stored_rows,
     unbroken,
 )
-from shared.errors import LedgerError, SettingsError
+from shared.errors import LedgerError, PolicyRefusal, SettingsError
 from shared.privacy.releases import Release, times, to_dict
 from shared.protocol.messages import NO_MAC, LedgerPosition
 
@@ -177,8 +177,8 @@ class Ledger:
         row |= {"orders": list(budget.orders_with(whole_run))}
         self.enter({"kind": "approve", **row, "per_round": to_dict(per_round)})
 
-    def reserve(self, run: str, number: int, *, declared: Limit | None = None) -> None:
-        """Charge a round, durably, before anything of it is computed.
+    def reserve(self, run: str, number: int, *, declared: Limit | None = None) -> Release:
+        """Charge a round, durably, before anything of it is computed; return the release that was charged.
 
         Args:
             run: approved.
@@ -191,6 +191,23 @@ class Ledger:
         """
         self.check_room(run, declared=declared)
         self.enter({"kind": "reserve", "run": run, "round": number})
+        return self.state.run(run).per_round
+
+    def fail(self, run: str, number: int) -> None:
+        """Say that a reserved round failed, before that is answered."""
+        self.enter({"kind": "fail", "run": run, "round": number})
+
+    def resume(self, run: str) -> list[int]:
+        """Say that a person looked at a run's failed and lost rounds, so that it continues; return which.
+
+        Raises:
+            PolicyRefusal: nothing of it waits for a person.
+        """
+        troubles = self.state.run(run).troubles
+        if not troubles:
+            raise PolicyRefusal(f"Expected a run that waits for its operator, {run!r} does not.")
+        self.enter({"kind": "resume", "run": run, "rounds": troubles})
+        return troubles
 
     def check_room(self, run: str, *, declared: Limit | None = None) -> None:
         """Refuse a round of an approved run that its records' account has no room for any more.

@@ -36,6 +36,8 @@ from shared.privacy.accounting import best_order
 from shared.privacy.releases import Release, from_dict, times
 
 Row = Mapping[str, Any]
+MOST_LOST = 2
+"""Lost rounds that end a run until a person looked; one alone may be a restart."""
 
 
 @dataclass
@@ -48,7 +50,21 @@ class ApprovedRun:
     per_round: Release
     attempts: dict[int, str | None] = field(default_factory=dict)
     """Digest of what was released by round; None while or if it never was."""
+    failed: set[int] = field(default_factory=set)
+    """Rounds that were answered `failed`."""
+    looked_at: set[int] = field(default_factory=set)
+    """Failed and lost rounds that a person has looked at since."""
     closed: bool = False
+
+    @property
+    def troubles(self) -> list[int]:
+        """Failed and lost rounds that nobody has looked at, if they end the run for now: one failed, or two lost.
+
+        Both are answers without noise, so a run gives few of them. A round in progress looks like a lost one.
+        """
+        failed = self.failed - self.looked_at
+        lost = {number for number, released in self.attempts.items() if released is None} - self.looked_at - failed
+        return sorted(failed | lost) if failed or len(lost) >= MOST_LOST else []
 
     @property
     def earmarked(self) -> int:
@@ -87,7 +103,9 @@ class LedgerState:
             "tie": self._tie,
             "approve": self._approve,
             "reserve": self._reserve,
+            "fail": self._fail,
             "commit": self._commit,
+            "resume": self._resume,
             "close": self._close,
             "withdraw": self._withdraw,
             "accept": self._accept,
@@ -271,6 +289,19 @@ class LedgerState:
         if number in run.attempts:
             raise PolicyRefusal(f"Expected a first attempt, round {number} of {row['run']!r} had one.")
         run.attempts[number] = None
+
+    def _fail(self, row: Row) -> None:
+        run, number = self.run(row["run"]), row["round"]
+        if number not in run.attempts or run.attempts[number] is not None or number in run.failed:
+            raise PolicyRefusal(f"Expected an open reservation for round {number} of {row['run']!r}, got none.")
+        run.failed.add(number)
+        run.looked_at.discard(number)
+
+    def _resume(self, row: Row) -> None:
+        run, rounds = self.run(row["run"]), set(row["rounds"])
+        if not rounds or not rounds <= run.failed | {n for n, released in run.attempts.items() if released is None}:
+            raise PolicyRefusal(f"Expected failed or lost rounds of {row['run']!r}, got {sorted(rounds)}.")
+        run.looked_at |= rounds
 
     def _commit(self, row: Row) -> None:
         run, number = self.run(row["run"]), row["round"]

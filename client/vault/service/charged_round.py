@@ -8,14 +8,19 @@
 | anything the study or model forbids | its public code, before anything is reserved |
 | a round that the records' account has no room for any more | `refused_budget` |
 | a ledger that cannot be trusted or written | `refused_ledger` |
+| a run with one failed or two lost rounds that its operator has not looked at | `refused_policy` |
+| an approval that charges other noise than the study plans | `refused_study` |
 | all else | reserved, trained, made durable, sent |
 | whatever goes wrong after the reservation | `failed`, and the round stays paid for |
+
+`failed` and `lost` bear no noise, so a run answers them once and twice at most until a person has looked.
 """
 
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import cast
 
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.rows import Limit
@@ -23,8 +28,12 @@ from client.vault.ledger.state import LedgerState
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
+from shared.privacy.releases import Release, SubsampledGaussian
 from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask
 
+Reserved = tuple[LedgerPosition, SubsampledGaussian]
+"""Where the ledger stands with a round reserved, and the release that it charged."""
+LOOK = "Look at the log, mend the cause, then: fedvault-node resume %s"
 log = logging.getLogger(__name__)
 
 
@@ -35,6 +44,8 @@ class ChargedRound:
     Guarantee: no record is opened for a round, and none is looked at, before the round's cost is on disk.
     Guarantee: after the reservation every trouble is answered with one code.
     Guarantee: a question that is asked again gets the same bytes, and costs nothing.
+    Guarantee: the trainer trains by the very release that the reservation charged, or not at all.
+    Guarantee: after one failed or two lost rounds nothing of the run is trained until its operator has looked.
 
     Args:
         trainer: knows the study and the records.
@@ -69,13 +80,15 @@ class ChargedRound:
             return self._refused(task, Status.REFUSED_BUDGET, error)
         except (PolicyRefusal, SettingsError) as error:
             return self._refused(task, Status.REFUSED_POLICY, error)
-        return decision if isinstance(decision, TrainReply) else self._train_reserved(task, decision)
+        return decision if isinstance(decision, TrainReply) else self._train_reserved(task, *decision)
 
-    def _train_reserved(self, task: TrainTask, position: LedgerPosition) -> TrainReply:
+    def _train_reserved(self, task: TrainTask, position: LedgerPosition, charged: SubsampledGaussian) -> TrainReply:
         """Train a round that is paid for, and answer only what is durable."""
-        reply = replace(self._trainer.attempt(task), ledger=position)
+        reply = replace(self._trainer.attempt(task, charged), ledger=position)
         try:
             with self._open_ledger() as ledger:
+                if reply.status is Status.FAILED:
+                    ledger.fail(task.study_run, task.round)
                 ledger.commit(task.study_run, task.round, write_reply(reply))
         except Exception:
             # what is not durable must not leave: it could not be sent again
@@ -83,25 +96,39 @@ class ChargedRound:
             return replace(self._trainer.reply(task, Status.FAILED), ledger=position)
         return reply
 
-    def _decide(self, ledger: Ledger, task: TrainTask, refusal: Status | None) -> TrainReply | LedgerPosition:
-        """Return an answer that needs no training, or where the ledger stands with the round reserved."""
+    def _decide(self, ledger: Ledger, task: TrainTask, refusal: Status | None) -> TrainReply | Reserved:
+        """Return an answer that needs no training, or the round's reservation."""
         ledger.check_server_copy(task.server_copy)
         run = ledger.state.runs.get(task.study_run)
         if run is None or (run.study_sha256, run.dataset) != (task.study_sha256, self._dataset):
             return self._trainer.reply(task, Status.REFUSED_POLICY)
-        released = ledger.answer(task.study_run, task.round)
+        released, troubles = ledger.answer(task.study_run, task.round), run.troubles
         if released is not None:
             return read_reply(released)
-        lost = task.round in run.attempts
-        refusal = Status.LOST if lost else self._refusal(ledger.state) or refusal
+        if task.round in run.attempts:
+            refusal = Status.LOST
+        elif troubles:
+            rounds = ", ".join(map(str, troubles))
+            log.error("Round %d refused: round %s failed or was lost. %s", task.round, rounds, LOOK % task.study_run)
+            refusal = Status.REFUSED_POLICY
+        else:
+            refusal = self._refusal(ledger.state) or refusal
+            if _noise_of(run.per_round) != _noise_of(self._trainer.release):
+                log.error("Round %d refused: %s was approved, the study plans another.", task.round, run.per_round)
+                refusal = refusal or Status.REFUSED_STUDY
         if refusal is not None:
             if refusal not in (Status.LOST, Status.REFUSED_POLICY):
                 # no room is for good, closed hours and the like may pass
                 ledger.check_room(task.study_run, declared=self._declared)
             return self._trainer.reply(task, refusal)
-        ledger.reserve(task.study_run, task.round, declared=self._declared)
-        return ledger.position_with_mac
+        charged = ledger.reserve(task.study_run, task.round, declared=self._declared)
+        return ledger.position_with_mac, cast(SubsampledGaussian, charged)
 
     def _refused(self, task: TrainTask, status: Status, error: Exception) -> TrainReply:
         log.error("Round %d refused: %s", task.round, error)
         return self._trainer.reply(task, status)
+
+
+def _noise_of(release: Release) -> tuple[float, float, int]:
+    """Return the numbers that decide what a release costs."""
+    return release.noise_multiplier, release.sampling_rate, release.count

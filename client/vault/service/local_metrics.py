@@ -37,7 +37,11 @@ def write_local_metrics(node: NodeFiles, trainer: RoundTrainer, task: TrainTask,
         # the round is over and its reply is kept: nothing that held-out records do may touch either
         log.exception("Local metrics of round %d failed; training is not affected.", task.round)
         return
-    metrics |= {"train_seconds": last.seconds, "clip_fraction": last.clip_fraction}
+    metrics |= {
+        "train_seconds": last.seconds,
+        "clip_fraction": last.clip_fraction,
+        "records_raised": last.records_raised,
+    }
     line = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "run": task.study_run, "round": task.round}
     append_private(node.folders.metrics, json.dumps(line | metrics) + "\n")
 

@@ -130,7 +130,10 @@ class NodeVault:
             declared=None if dataset is None else dataset.limit,
             refusal=partial(self._refusal, loaded.trainer, dataset),
         )
-        return charged.train(task)
+        reply = charged.train(task)
+        if reply.status is Status.FAILED:
+            self._loaded = None  # nothing that a failure left in memory serves another round
+        return reply
 
     def _load(self, node: NodeFiles, task: TrainTask) -> LoadedRun | None:
         """Return the task's run, with its model; None if nobody approved it for this study."""

@@ -1,5 +1,5 @@
 """One private round.
 
-`randomness`, `noise_prefetch`, `linear_gradients`, `vmap_gradients`, `optimizer`, `trainer` (steps), `gradient_probe`,
-`rounding`, `round_trainer` (a task).
+`discrete_gaussian`, `randomness`, `noise_prefetch`, `linear_gradients`, `vmap_gradients`, `optimizer`, `trainer`
+(steps), `gradient_probe`, `rounding`, `round_trainer` (a task).
 """

@@ -5,57 +5,75 @@ that average over the batch, norms with batch statistics and adapters without ho
 model, adapter, device, cache and batching are run on a few synthetic records of different lengths with a randomised
 adapter (at B = 0 half the gradients vanish and prove nothing) and compared with a loop over single records through
 PyTorch's own linear layers and the uncut model, without padding.
+
+Then one record is taken away, and no other record's gradient may change by a single bit, at any place, at lengths up to
+the longest that the study allows. Where one does, physical batches hold one record each.
 """
 
 import hashlib
 import importlib.metadata
 import importlib.resources
 import json
+import os
+import platform
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from client.vault.training.linear_gradients import check_gradients, plain_linear_layers
+from client.vault.training.linear_gradients import plain_linear_layers
 from client.vault.training.trainer import PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError
 from shared.files import write_private
-from shared.records.batches import Batch, collate
-from shared.records.ragged import Records
+from shared.protocol.messages import Vector
+from shared.records.batches import Batch, collate, padded_length
+from shared.records.ragged import Records, with_units
 
 TOLERANCE = 2e-5
 """Largest difference of any gradient entry, relative to the largest entry of its tensor; float32 noise is 3e-6."""
 HALF_TOLERANCE = 0.1
 """The same with products in bfloat16, whose loop is still float32: they have three digits. Coupling is held to the
-strict figure, because in batches of one shape another record changes no bit of this one's."""
+strict figure."""
 LENGTHS = (5, 17, 7, 20, 5, 17)
 """Some of one length and some that are padded to another's, so that physical batches hold several."""
 SPREAD = 0.05
 PACKAGES = ("client.vault", "shared")
 """Ours: what computes gradients, and all that it may call."""
+KERNEL_MODES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
 LIBRARIES = ("torch", "transformers", "peft", "opacus")
 Gradients = dict[str, Tensor]
 
 
-def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
+@dataclass(frozen=True)
+class Verdict:
+    """What a probe saw."""
+
+    worst: float
+    """The largest relative error of a gradient."""
+    one_by_one: bool
+    """True if a record's bits depended on its company, so that every physical batch has to hold one record."""
+
+
+def probe(trainer: PrivateTrainer, *, cache: Path | None, hostile: Vector | None = None) -> Verdict:
     """Show exactness for this trainer's path, or refuse.
 
     Guarantee: a model or adapter for which per-example gradients are not exact is refused before any private step.
+    Guarantee: a path on which one record's presence changes a bit of another's gradient trains records one by one.
 
     Args:
         trainer: as it will train; its weights are restored afterwards.
         cache: folder for a temporary activation cache, if training will use one.
-
-    Returns:
-        The worst relative error found.
+        hostile: an adapter that makes rounding errors as large as a task may, beside a random one.
 
     Raises:
         ExactnessError: a gradient is inexact, coupled to another record, missing or zero.
@@ -64,7 +82,13 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None) -> float:
     rounds = (True, False) if model.head_strategy.measures else (False,)
     try:
         _randomise(model)
-        return max(_probe(trainer, cache, measures=measures) for measures in rounds)
+        worst = max(_probe(trainer, cache, measures=measures) for measures in rounds)
+        random = model.packed()
+        one_by_one = False
+        for adapter in (random,) if hostile is None else (random, hostile):
+            model.load(adapter)
+            one_by_one |= any(_depends_on_company(trainer, cache, measures=measures) for measures in rounds)
+        return Verdict(worst, one_by_one)
     finally:
         trainer.train_on(real)
         model.load(before)
@@ -81,18 +105,28 @@ def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> fl
     return worst
 
 
-def verdict_key(trainer: PrivateTrainer, *, cached: bool) -> str:
-    """Return what a verdict is valid for: model, adapter, our code, the libraries, device, batching and cache."""
+def verdict_key(trainer: PrivateTrainer, *, cached: bool, hostile: Vector | None = None) -> str:
+    """Return what a verdict is valid for: model, adapter, our code, libraries, machine, batching and cache."""
+    device = trainer.activations.device
     facts = {
         "model": trainer.model.frozen_id,
         "task": repr(getattr(trainer.model.kind, "task", type(trainer.model.kind).__name__)),
         "tensors": trainer.model.layout.tensors,
         "scale": str(trainer.model.peft_model() and trainer.model.peft_model().peft_config),  # type: ignore[union-attr]
         **_installed(),
-        "device": str(trainer.activations.device),
+        "device": str(device),
+        "processor": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "blas": torch.__config__.show(),
+        "modes": {name: os.environ.get(name) for name in KERNEL_MODES},
+        "storage": trainer.activations.storage,
         "micro_batch_tokens": trainer.micro_batch_tokens,
+        "divisor": trainer.divisor,
+        "units": trainer.activations.records.units is not None,
         "precision": trainer.precision,
         "cached": cached,
+        "hostile": None if hostile is None else hashlib.sha256(hostile.tobytes()).hexdigest(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -129,15 +163,18 @@ def _python_files(folder: Traversable, address: str) -> Iterator[tuple[str, Trav
             yield f"{address}{entry.name}", entry
 
 
-def ensure_exact(trainer: PrivateTrainer, *, cache: Path | None, verdicts: Path | None) -> None:
+def ensure_exact(
+    trainer: PrivateTrainer, *, cache: Path | None, verdicts: Path | None, hostile: Vector | None = None
+) -> Verdict:
     """Probe once per verdict key; a refusal is never remembered, a pass is."""
-    known = verdicts / f"{verdict_key(trainer, cached=cache is not None)}.exact" if verdicts else None
+    known = verdicts / f"{verdict_key(trainer, cached=cache is not None, hostile=hostile)}.exact" if verdicts else None
     if known is not None and known.exists():
-        return
-    worst = probe(trainer, cache=cache)
+        return Verdict(**json.loads(known.read_text()))
+    verdict = probe(trainer, cache=cache, hostile=hostile)
     if known is not None:
         known.parent.mkdir(parents=True, exist_ok=True)
-        write_private(known, f"{worst:.3e}\n".encode())
+        write_private(known, json.dumps(asdict(verdict)).encode())
+    return verdict
 
 
 @contextmanager
@@ -164,7 +201,6 @@ def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> G
     gradients: Gradients = {name: p.new_zeros(len(records), *p.shape) for name, p in named.items()}
     for part in trainer.physical_batches(np.arange(len(records))):
         trainer.per_example_gradients(part)
-        check_gradients(list(named.values()), len(part))
         for name, parameter in named.items():
             gradients[name][part] = parameter.grad_sample  # type: ignore[attr-defined]
             parameter.grad_sample = None  # type: ignore[attr-defined]
@@ -222,3 +258,56 @@ def _check_uncoupled(trainer: PrivateTrainer, gradients: Gradients, cache: Path 
             raise ExactnessError(
                 f"Expected a record's gradient to depend on it alone, {name} moved by {change:.1e} with another record."
             )
+
+
+def _depends_on_company(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> bool:
+    """Return true if a record's gradient changes by a bit when it stands alone, or without its first neighbour."""
+    model, device = trainer.model, trainer.activations.device
+    with trainer.measuring(measures), _scratch(cache) as scratch:
+        records = model.kind.synthetic(model.config, _lengths_of_batches(trainer), variant=0)
+        units = None if trainer.activations.records.units is None else np.arange(len(records))
+        records = records if units is None else with_units(records, units)
+        limit_bytes = 2**30 if scratch else 0
+        opened = open_activations(
+            model, records, device, folder=scratch, limit_bytes=limit_bytes, storage=trainer.activations.storage
+        )
+        trainer.train_on(opened)
+        everybody = np.arange(len(records))
+        together = _one_after_the_other(trainer, everybody)
+        fewer = _one_after_the_other(trainer, everybody[1:])
+        return any(
+            not same_bits(together[index], _one_after_the_other(trainer, everybody[index : index + 1])[index])
+            or (index > 0 and not same_bits(together[index], fewer[index]))
+            for index in everybody.tolist()
+        )
+
+
+def _one_after_the_other(trainer: PrivateTrainer, chosen: NDArray[np.int64]) -> dict[int, list[Tensor]]:
+    """Return the gradients of units by their index, as a logical batch of them has them."""
+    trained = [p for p in trainer.model.parameters() if p.requires_grad]
+    rows: dict[int, list[Tensor]] = {}
+    grouped = trainer.activations.records.units is not None
+    parts = [chosen.tolist()] if grouped else trainer.physical_batches(chosen)
+    for part, count in zip(parts, trainer.gradients(chosen), strict=True):
+        assert count == len(part)  # noqa: S101 - so few units are one group
+        for place, index in enumerate(part):
+            rows[index] = [p.grad_sample[place].clone() for p in trained]  # type: ignore[attr-defined]
+    for parameter in trained:
+        parameter.grad_sample = None  # type: ignore[attr-defined]
+    return rows
+
+
+def same_bits(ours: list[Tensor], theirs: list[Tensor]) -> bool:
+    """Return true if tensors agree to the last bit; NaN agrees with itself."""
+    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(ours, theirs, strict=True))
+
+
+def _lengths_of_batches(trainer: PrivateTrainer) -> list[int]:
+    """Return lengths of synthetic records: of each of some shapes, one more than a physical batch holds."""
+    if not trainer.activations.varying:
+        (shape,) = {tuple(row) for row in trainer.activations.canonical_shapes(trainer.length_step).tolist()}
+        return [1] * (trainer.rows_of(shape) + 1)
+    longest = getattr(getattr(trainer.model.kind, "task", None), "max_length", max(LENGTHS))
+    lengths = sorted({min(LENGTHS), max(LENGTHS), longest // 2, longest})
+    rows = {length: trainer.rows_of((padded_length(length + 1, trainer.length_step), 1)) for length in lengths}
+    return [length for length in lengths for _ in range(rows[length] + 1)]

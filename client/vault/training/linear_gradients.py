@@ -122,4 +122,6 @@ def plain_linear_layers(model: nn.Module) -> Iterator[None]:
 def _accumulate(parameter: Any, gradient: Tensor) -> None:
     # a layer that is used twice in one pass (shared weights) contributes the sum of both uses
     earlier = getattr(parameter, "grad_sample", None)
+    if earlier is not None and earlier.shape != gradient.shape:
+        raise ExactnessError(f"Expected gradients of {len(gradient)} records, {len(earlier)} of others were left.")
     parameter.grad_sample = gradient if earlier is None else earlier + gradient

@@ -1,4 +1,5 @@
-"""Clip per record, sum, add noise once, divide by a public number: one step of DP-SGD on Opacus' optimizer.
+"""Clip per record, round to a public grid, sum, add noise once, divide by a public number: one step of DP-SGD on
+Opacus' optimizer.
 
 Where the unit of privacy is a group of records, the one gradient of such a unit takes the place of a record's.
 
@@ -21,15 +22,22 @@ from torch import Tensor, nn
 from client.vault.training.linear_gradients import check_gradients
 from client.vault.training.randomness import StepRandomness
 from shared.errors import ExactnessError
+from shared.privacy.grid import GRID, MOST_NUMBERS, NOISE_STEPS
 
 AUTOMATIC_STABILITY = 0.01  # gamma of AUTO-S, as a fraction of clip_norm
 
 
 class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no types
-    """Descent, SGD by default, on the noisy sum of clipped per-example gradients, in float64 until the final rounding.
+    """Descent, SGD by default, on the noisy sum of clipped per-example gradients.
 
-    Guarantee: adding or removing one record moves the sum that the noise is added to by at most `clip_norm`.
-    Guarantee: every step adds exactly one draw of Gaussian noise with standard deviation noise_multiplier x clip_norm.
+    The sum and its noise are whole numbers, in steps of the grid gamma = 2^-24 clip_norm. They are kept in float64,
+    which is exact: they stay far below 2^53. Whatever is divided and rounded afterwards has its noise.
+
+    Guarantee: adding or removing one record moves the sum that the noise is added to by at most
+    `sensitivity(clip_norm)`, exactly, whatever the order of addition.
+    Guarantee: every step adds exactly one draw of discrete Gaussian noise with standard deviation noise_multiplier x
+    `sensitivity(clip_norm)`.
+    Guarantee: a record whose rounded gradient is longer than clipping allows counts as zero.
 
     Args:
         parameter_groups: dicts with `params` and `lr`, as torch.optim.SGD takes them; with `share` too, each group is
@@ -58,11 +66,12 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
             expected_batch_size=None,
             loss_reduction="sum",
         )
-        self.divisor = divisor
+        self.divisor, self.noise_scale = divisor, NOISE_STEPS * noise_multiplier
         self.clipping = clipping
         self.seen, self.scaled_down = 0, torch.zeros((), dtype=torch.int64)  # private: for the node's operator alone
         self._randomness: StepRandomness | None = None
-        self.summed: Tensor | None = None  # of all parameters, in their order; stands for Opacus' many
+        # of all parameters, in their order and in steps of the grid; stands for Opacus' many
+        self.summed: Tensor | None = None
 
     def accumulate(self, records: int) -> None:
         """Clip and add the per-example gradients that the last backward pass left on the parameters.
@@ -76,7 +85,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
             parameter.grad_sample = None
 
     def clip_and_accumulate(self) -> None:
-        """Add the clipped gradients to `summed` in float64, with a factor of 0 for anything that is not finite.
+        """Add the clipped gradients to `summed`, with a factor of 0 for anything that is not finite.
 
         What is clipped together is one matrix (records, numbers): a GPU is kept waiting by many small tensors.
         """
@@ -87,7 +96,11 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         shortened = torch.stack(factors).amin(dim=0) < untouched
         self.seen += len(shortened)
         self.scaled_down = self.scaled_down + shortened.sum()  # a number only at the round's end: no wait for a GPU
-        summed = torch.cat([each @ rows.nan_to_num_(0.0, 0.0, 0.0) for each, rows in zip(factors, wide, strict=True)])
+        gamma = GRID * float(self.max_grad_norm)
+        steps = [on_grid(rows, each / gamma) for rows, each in zip(wide, factors, strict=True)]
+        fits = torch.stack([_fits(rows, norm / gamma) for rows, norm in zip(steps, clip_norms, strict=True)])
+        # a sum of whole numbers: the same whatever the order
+        summed = torch.cat([fits.all(dim=0).double() @ rows for rows in steps])
         self.summed = summed if self.summed is None else self.summed + summed
 
     def _clipped_together(self) -> tuple[list[list[Any]], list[float]]:
@@ -119,9 +132,13 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         if self._randomness is None:
             raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
         count, device = sum(parameter.numel() for parameter in self.params), self.params[0].device
-        noise = torch.from_numpy(self.noise_multiplier * self.max_grad_norm * self._randomness.gaussian(count))
-        total = noise.to(device) if self.summed is None else self.summed + noise.to(device)
-        for parameter, part in zip(self.params, split_like(self.params, total / self.divisor), strict=True):
+        if count > MOST_NUMBERS:
+            raise ExactnessError(f"Expected at most {MOST_NUMBERS} numbers to be trained, got {count}.")
+        drawn = self._randomness.discrete_gaussian(count, self.noise_scale)
+        noise = torch.from_numpy(drawn).to(device).double()
+        total = noise if self.summed is None else self.summed + noise
+        mean = total * (GRID * float(self.max_grad_norm) / self.divisor)
+        for parameter, part in zip(self.params, split_like(self.params, mean), strict=True):
             parameter.grad = part.to(parameter.dtype)
 
     def step(self, closure: Any = None) -> None:
@@ -153,6 +170,20 @@ def clip_factors(
             factors = (clip_norm / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
         by_group.append(torch.where(finite, factors, torch.zeros_like(factors)))
     return by_group
+
+
+def on_grid(rows: Tensor, factors: Tensor) -> Tensor:
+    """Scale rows (records, numbers) by one factor each and round them to whole numbers, in place; NaN becomes 0."""
+    return rows.nan_to_num_(0.0, 0.0, 0.0).mul_(factors.unsqueeze(1)).round_()
+
+
+def _fits(rows: Tensor, longest: float) -> Tensor:
+    """Return which rows of whole numbers (records, numbers) are no longer than `longest` and what rounding may add.
+
+    Exact where it matters: sums of squares below 2^53 are exact in float64, and the limit is near 2^48.
+    """
+    squared = torch.bmm(rows.unsqueeze(1), rows.unsqueeze(2)).flatten()
+    return squared <= (longest + math.sqrt(rows.shape[1]) / 2) ** 2
 
 
 def split_like(parameters: list[nn.Parameter], flat: Tensor) -> list[Tensor]:

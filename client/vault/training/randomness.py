@@ -8,11 +8,11 @@ import os
 from typing import NoReturn, Protocol
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
+from client.vault.training.discrete_gaussian import discrete_gaussian
 from shared.checks import probability
 from shared.errors import ExactnessError
 
@@ -26,8 +26,8 @@ class StepRandomness(Protocol):
         """Ascending indices below `count`, each included independently with probability `sampling_rate`."""
         ...
 
-    def gaussian(self, count: int) -> NDArray[np.float64]:
-        """Independent standard normal numbers."""
+    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
+        """Independent whole numbers from a discrete Gaussian, as `discrete_gaussian.discrete_gaussian` defines it."""
         ...
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
@@ -66,25 +66,25 @@ class KeyStream:
             return np.arange(count, dtype=np.int64)
         return np.flatnonzero(draws < np.uint64(int(sampling_rate * 2**64))).astype(np.int64)
 
-    def gaussian(self, count: int) -> NDArray[np.float64]:
-        """Sum four normals and halve: one value of the sum has many preimages (Holohan & Braghin 2021, 2107.10138).
-
-        Guarantee: standard normal in float64, from uniforms with 52 random bits.
-        """
-        words = np.frombuffer(self._stream("noise", 8 * 4 * count), dtype="<u8")
-        summed: NDArray[np.float64] = ndtri(open_uniforms(words)).reshape(4, count).sum(axis=0) / 2
-        return summed
+    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
+        """Draw by rejection, from as many words of the noise stream as it takes."""
+        noise = self._open("noise")
+        return discrete_gaussian(lambda words: np.frombuffer(noise.update(bytes(8 * words)), "<u8"), count, scale)
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Strictly between 0 and 1, with 52 random bits."""
         return open_uniforms(np.frombuffer(self._stream("rounding", 8 * count), dtype="<u8"))
 
     def _stream(self, purpose: str, size_bytes: int) -> bytes:
+        return self._open(purpose).update(bytes(size_bytes))
+
+    def _open(self, purpose: str) -> CipherContext:
+        """Begin a stream, which gives every part of the key stream once."""
         if purpose in self._used:
             raise ExactnessError(f"Expected the {purpose} stream of a step to be read once, got a second read.")
         self._used.add(purpose)
         nonce = bytes(4) + purpose.encode().ljust(12, b"\0")  # block counter from 0, then what the stream is for
-        return Cipher(ChaCha20(self._key, nonce), mode=None).encryptor().update(bytes(size_bytes))
+        return Cipher(ChaCha20(self._key, nonce), mode=None).encryptor()
 
     def __repr__(self) -> str:
         return "KeyStream(<secret>)"

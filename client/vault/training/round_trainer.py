@@ -18,15 +18,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from client.vault.training.gradient_probe import LENGTHS, ensure_exact
+from client.vault.training.gradient_probe import LENGTHS, Verdict, ensure_exact
 from client.vault.training.randomness import Randomness
 from client.vault.training.rounding import encoding_for, rounded
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import FedVaultError
-from shared.privacy.adapter_bound import AdapterBound
+from shared.privacy.adapter_bound import AdapterBound, worst_adapter
 from shared.privacy.noise_schedule import plan
+from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
 from shared.records.ragged import Records, with_units
@@ -46,6 +47,8 @@ class Trained:
     """Wall time of its steps."""
     clip_fraction: float
     """Share of the gradients that were longer than the clipping norm."""
+    records_raised: int
+    """Records that made the model raise, and counted as zero; the log names them."""
 
 
 class RoundTrainer:
@@ -82,26 +85,35 @@ class RoundTrainer:
         self.study, self.model, self.declared_size = study, model, declared_size
         self.dimension, self._study_sha256 = model.layout.length, study.sha256
         self._bound = AdapterBound(study, model.layout, model.start)
+        self._schedule = plan(study.privacy, steps=study.total_steps)
+        self.release = self._schedule.release(study.training.local_steps)
+        """One round's, as the study plans it."""
         self._randomness, self._on_step = randomness, on_step
         self._cache = cache if study.performance.activation_cache else None
         self._verdicts = verdicts
         self._records = records
         self._trainer: PrivateTrainer | None = None
-        self._exact = False
+        self._verdict: Verdict | None = None
         self.last: Trained | None = None
 
     def train(self, task: TrainTask) -> TrainReply:
-        """Answer one task."""
+        """Answer one task, where nobody charges for it."""
         refusal = self.refusal(task)
-        return self.attempt(task) if refusal is None else self.reply(task, refusal)
+        return self.attempt(task, self.release) if refusal is None else self.reply(task, refusal)
 
-    def attempt(self, task: TrainTask) -> TrainReply:
-        """Train on the records, for a task that was not refused: trained, or failed whatever the cause."""
+    def attempt(self, task: TrainTask, release: SubsampledGaussian) -> TrainReply:
+        """Train on the records, for a task that was not refused: trained, or failed whatever the cause.
+
+        Args:
+            task: of the server.
+            release: as it was charged.
+        """
         try:
-            return self._trained(self.trainer(), task)
+            return self._trained(self.trainer(), task, release)
         except Exception:
             # the cause may be data: one code stands for all of them
             log.exception("Round %d failed; the server is told only that it failed.", task.round)
+            self._trainer = None  # whatever state the failure left goes with it
             return self.reply(task, Status.FAILED)
 
     def refusal(self, task: TrainTask) -> Status | None:
@@ -138,40 +150,43 @@ class RoundTrainer:
         return self._trainer
 
     def _show_exact(self) -> None:
-        if not self._exact:
+        if self._verdict is None:
             records = self.model.kind.synthetic(self.model.config, LENGTHS, variant=0)
             if self.study.privacy.unit != RECORD:
                 records = with_units(records, np.arange(len(records)))
-            trainer = self._trainer_on(FrozenActivations(self.model, records, self._device))
-            ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts)
-            self._exact = True
+            storage = self.study.performance.activation_storage
+            trainer = self._trainer_on(FrozenActivations(self.model, records, self._device, storage=storage))
+            hostile = worst_adapter(self.study, self.model.layout, self.model.start)
+            self._verdict = ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts, hostile=hostile)
 
     def _trainer_on(self, activations: FrozenActivations) -> PrivateTrainer:
         training = self.study.training
         return PrivateTrainer(
             self.model,
             activations,
-            plan(self.study.privacy, steps=self.study.total_steps),
+            self._schedule,
             divisor_size=self.study.federation.divisor_size(self.declared_size),
             learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
             micro_batch_tokens=self.study.performance.micro_batch_tokens,
             precision=self.study.performance.precision,
+            one_by_one=self._verdict is not None and self._verdict.one_by_one,
         )
 
     @property
     def _device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    def _trained(self, trainer: PrivateTrainer, task: TrainTask) -> TrainReply:
+    def _trained(self, trainer: PrivateTrainer, task: TrainTask, release: SubsampledGaussian) -> TrainReply:
         started, randomness = time.monotonic(), self._randomness(task.round)
         update = trainer.train_round(
             task.adapter,
             factors=round_factors(self.study, task.round),
             randomness=randomness,
+            release=release,
             on_step=self._on_step,
             measures=self.study.measures(task.round),
         )
-        self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction)
+        self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction, len(trainer.raised))
         return self._encoded(task, update, randomness)
 
     def _encoded(self, task: TrainTask, update: Vector, randomness: Randomness) -> TrainReply:

@@ -4,10 +4,15 @@ Rules
 1. Each unit joins each step independently with probability q; the batch may be empty, and then the step is noise. A
    unit is one record, or all records of one patient, say; its gradient is the mean over its records, clipped as one.
 2. The divisor is L = q x a public size, the site's declared one or the study's typical one, never the true one.
-3. A logical batch is cut into physical ones of like length. That changes no record's gradient and adds no noise.
+3. A logical batch is cut into physical ones whose shape, rows and length, follows from a record's own shape and from
+   public numbers, and that are filled up with copies. Matrix kernels depend on shapes one_by_one: so within one
+   configuration a record's gradient has the same bits whoever shares its batch and wherever it stands.
 4. The number of steps is fixed in advance; nothing seen in the data ends training early.
+5. Every physical batch begins without gradients of an earlier one. One that raises is computed again record by record;
+   a record that raises by itself has a gradient of zero.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,13 +32,17 @@ from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError
 from shared.privacy.noise_schedule import NoiseSchedule
-from shared.records.batches import LENGTH_STEP, physical
+from shared.privacy.releases import SubsampledGaussian
+from shared.records.batches import LENGTH_STEP, grouped
 from shared.study.sections import RECORD
 
+log = logging.getLogger(__name__)
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once; cuts batches, so it changes rounding only
+GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once
 ENTRY_BYTES = 16  # of a gradient: in float32, again where all tensors stand side by side, and in float64
-UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64; changes rounding only
+CPU_TOKENS = 512  # enough for a CPU's matrix kernels; rows beyond are filled up in vain where lengths differ
+FILLED_UP = 8  # the expected batch has so many physical batches at least: what is filled up stays a small part
+UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,10 @@ class PrivateTrainer:
     """Trains one model on one dataset under one privacy plan.
 
     Guarantee: what `train_round` returns depends on a record only through noisy sums that the plan accounts for.
-    Guarantee: adding or removing one unit with all its records moves a step's sum by at most `clip_norm`.
+    Guarantee: adding or removing one unit with all its records moves a step's sum by at most `sensitivity(clip_norm)`.
+    Guarantee: a record's gradient has the same bits whoever shares its physical batch and wherever it stands there.
+    Guarantee: a record that makes the model raise has a gradient of zero, and changes no other record's.
+    Guarantee: no gradient of an earlier physical batch, finished or not, is added to a later one.
     Guarantee: a plan that hides more than single records is refused on records that are not grouped by unit.
     Guarantee: a round that measures trains nothing else, and no other round measures.
 
@@ -59,8 +71,9 @@ class PrivateTrainer:
         divisor_size: public size in units that each step's sum is divided by, times the sampling rate; from
             `Federation.divisor_size`.
         learning_rates: of the first step.
-        micro_batch_tokens: size of a physical batch; performance only.
+        micro_batch_tokens: most tokens in a physical batch; performance only.
         precision: of matrix products; performance only.
+        one_by_one: whether a physical batch holds one record, because the probe saw bits that depend on company.
         descent: what is done with noisy means, begun anew in every round.
 
     Raises:
@@ -77,6 +90,7 @@ class PrivateTrainer:
         learning_rates: LearningRates,
         micro_batch_tokens: int,
         precision: Literal["float32", "bfloat16"] = "float32",
+        one_by_one: bool = False,
         descent: Descent = torch.optim.SGD,
     ) -> None:
         if (plan.unit == RECORD) != (activations.records.units is None):
@@ -86,16 +100,20 @@ class PrivateTrainer:
         self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
+        self.one_by_one = one_by_one
         model.measure(False)
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
         self.train_on(activations)
-        self.clip_fraction = 0.0  # of the last round; private: for the node's operator alone
+        # of the last round; private: for the node's operator alone
+        self.clip_fraction, self.raised = 0.0, set[int]()
 
     def train_on(self, activations: FrozenActivations) -> None:
         """Take batches from these activations from now on."""
         self.activations = activations
-        self._sizes, self._units = activations.sizes(self.length_step), activations.records.unit_count
+        self._shapes, self._units = activations.canonical_shapes(self.length_step), activations.records.unit_count
+        self._varying, self._device = activations.varying, activations.device.type
+        self._fixed_tokens = 0 if self.model.head_only else self.model.kind.fixed_tokens
 
     def train_round(
         self,
@@ -103,6 +121,7 @@ class PrivateTrainer:
         *,
         factors: Sequence[float],
         randomness: Randomness,
+        release: SubsampledGaussian | None = None,
         on_step: Callable[[int], None] = lambda _step: None,
         measures: bool = False,
     ) -> NDArray[np.float32]:
@@ -112,22 +131,31 @@ class PrivateTrainer:
             received: packed adapter.
             factors: of the learning rates, one per step.
             randomness: of the round.
+            release: the round's, as it was charged; it is what the plan says, or the round is refused. Default: the
+                plan's own, where nothing is charged.
             on_step: told the number of steps done.
             measures: whether the round measures features' moments, and trains nothing else.
 
         Raises:
-            ExactnessError: a trainable tensor has no exact gradient, or did not move; or another one did.
+            ExactnessError: another release was charged than the plan's, or a tensor moved that is not trained.
             SettingsError: it measures, and the study measures nothing.
         """
+        charged = self.plan.release(len(factors)) if release is None else release
+        wanted = (self.plan.noise_multiplier, self.plan.sampling_rate, len(factors))
+        if (charged.noise_multiplier, charged.sampling_rate, charged.count) != wanted:
+            raise ExactnessError(f"Expected a release as the study plans it, {charged} was charged.")
+        self.model.eval()
         self.model.load(received)
+        self.raised = set()
         with self.measuring(measures):
-            optimizer = self.optimizer()
+            optimizer = self.optimizer(charged)
             for number, factor in enumerate(factors):
-                self._step(optimizer, factor, randomness)
+                self._step(optimizer, charged, factor, randomness)
                 on_step(number + 1)
             self.clip_fraction = int(optimizer.scaled_down) / max(1, optimizer.seen)
-            update: NDArray[np.float32] = self.model.packed() - received
-            self._check_movement(update)
+            trained = {name for name, p in self.model.named_parameters() if p.requires_grad}
+        update: NDArray[np.float32] = self.model.packed() - received
+        self._check_movement(update, trained)
         return update
 
     @contextmanager
@@ -164,11 +192,11 @@ class PrivateTrainer:
                 group["share"] = share
         return groups
 
-    def optimizer(self) -> PrivateOptimizer:
-        """Return a fresh optimizer over what is trained now."""
+    def optimizer(self, release: SubsampledGaussian) -> PrivateOptimizer:
+        """Return a fresh optimizer over what is trained now, with a release's noise."""
         return PrivateOptimizer(
             self.groups(),
-            noise_multiplier=self.plan.noise_multiplier,
+            noise_multiplier=release.noise_multiplier,
             clip_norm=self.plan.clip_norm,
             divisor=self.divisor,
             clipping=self.plan.clipping,
@@ -179,19 +207,38 @@ class PrivateTrainer:
         """Leave the gradients of these records, one per record, in `grad_sample` of every trainable parameter.
 
         Args:
-            indices: of one physical batch, as `physical_batches` gives them.
+            indices: of one physical batch, as `physical_batches` gives them; it is filled up with copies of the first.
         """
-        batch = self.activations.batch(indices, step=self.length_step)
-        device = self.activations.device.type
+        shape = tuple(self._shapes[indices[0]].tolist())
+        filled = [*indices, *[indices[0]] * (self.rows_of(shape) - len(indices))]
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in trained:
+            parameter.grad_sample = None  # type: ignore[attr-defined]
+        batch = self.activations.batch(filled, step=self.length_step, spare=shape[-1])
         # vectorised, a GPU's softmax has no backward pass in bfloat16
-        half = self.precision == "bfloat16" and (self.linear or device == "cpu")
-        with torch.autocast(device, torch.bfloat16, enabled=half):
-            if not self.linear:
+        half = self.precision == "bfloat16" and (self.linear or self._device == "cpu")
+        with torch.autocast(self._device, torch.bfloat16, enabled=half):
+            if self.linear:
+                self.batch_size.records = len(filled)
+                losses = self.model.losses(batch)
+            else:
                 vectorised_gradients(self.model, batch)
-                return
-            self.batch_size.records = len(indices)
-            losses = self.model.losses(batch)
-        losses.sum().backward()  # type: ignore[no-untyped-call]
+        if self.linear:
+            losses.sum().backward()  # type: ignore[no-untyped-call]
+        check_gradients(trained, len(filled))
+        for parameter in trained:
+            parameter.grad_sample = parameter.grad_sample[: len(indices)]  # type: ignore[attr-defined]
+
+    def rows_of(self, shape: tuple[int, ...]) -> int:
+        """Return the rows of every physical batch of one shape: a power of two, from public numbers alone."""
+        *lengths, has_room = shape
+        if self.one_by_one or (self._varying and not has_room):
+            return 1  # without room for padding its mask, or its vectorised length, is its own
+        tokens = sum(lengths) + self._fixed_tokens
+        on_cpu = self._varying and self._device == "cpu"
+        at_once = min(self.micro_batch_tokens, CPU_TOKENS) if on_cpu else self.micro_batch_tokens
+        most = min(at_once // tokens, GRADIENT_BYTES // (ENTRY_BYTES * self.entries), int(self.divisor) // FILLED_UP)
+        return 1 << max(0, most.bit_length() - 1)
 
     @property
     def length_step(self) -> int:
@@ -200,13 +247,29 @@ class PrivateTrainer:
 
     def physical_batches(self, chosen: NDArray[np.int64]) -> list[list[int]]:
         """Cut a logical batch into physical ones of one shape each."""
-        return physical(
-            self._sizes,
-            chosen,
-            tokens=self.micro_batch_tokens,
-            fixed=self.model.kind.fixed_tokens,
-            most=max(1, GRADIENT_BYTES // (ENTRY_BYTES * self.entries)),
-        )
+        shapes = [tuple(self._shapes[index].tolist()) for index in chosen.tolist()]
+        return grouped(shapes, chosen, {shape: self.rows_of(shape) for shape in set(shapes)})
+
+    def gradients_of(self, part: Sequence[int]) -> None:
+        """Leave the gradients of one physical batch in `grad_sample`; records that raise by themselves have zeros."""
+        try:
+            self.per_example_gradients(part)
+            return
+        except Exception:
+            log.exception("A physical batch raised; its records are computed one by one.")
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        rows = [p.new_zeros(len(part), *p.shape) for p in trained]
+        for place, index in enumerate(part):
+            try:
+                self.per_example_gradients([index])
+            except Exception:
+                log.exception("Record %d of those trained on raised; its gradient counts as zero.", index)
+                self.raised.add(index)
+                continue
+            for gradients, parameter in zip(rows, trained, strict=True):
+                gradients[place] = parameter.grad_sample[0]  # type: ignore[attr-defined]
+        for gradients, parameter in zip(rows, trained, strict=True):
+            parameter.grad_sample = gradients  # type: ignore[attr-defined]
 
     def per_unit_gradients(self, chosen: NDArray[np.int64]) -> None:
         """Leave the gradients of these units, one per unit in float64, in `grad_sample` of every trainable parameter.
@@ -224,13 +287,12 @@ class PrivateTrainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         sums = [torch.zeros(len(chosen), *p.shape, dtype=torch.float64, device=device) for p in trained]
         for part in self.physical_batches(np.flatnonzero(rows >= 0)):
-            self.per_example_gradients(part)
-            check_gradients(trained, len(part))
-            where = torch.from_numpy(rows[part]).to(device)
-            for total, parameter in zip(sums, trained, strict=True):
-                # never a matrix product with zeros and ones: 0 x NaN would carry one unit's NaN to all others
-                total.index_add_(0, where, parameter.grad_sample.double())  # type: ignore[attr-defined]
-                parameter.grad_sample = None  # type: ignore[attr-defined]
+            self.gradients_of(part)
+            for places in one_of_each(rows[part]):
+                into, taken = torch.from_numpy(rows[part][places]).to(device), torch.from_numpy(places).to(device)
+                for total, parameter in zip(sums, trained, strict=True):
+                    # never a matrix product with zeros and ones: 0 x NaN would carry one unit's NaN to all others
+                    total.index_add_(0, into, parameter.grad_sample[taken].double())  # type: ignore[attr-defined]
         counts = torch.from_numpy(np.bincount(rows[rows >= 0], minlength=len(chosen))).to(device).clamp(min=1)
         for total, parameter in zip(sums, trained, strict=True):
             parameter.grad_sample = total.div_(counts.view(-1, *[1] * parameter.dim()))  # type: ignore[attr-defined]
@@ -243,18 +305,20 @@ class PrivateTrainer:
         """
         if self.activations.records.units is None:
             for part in self.physical_batches(chosen):
-                self.per_example_gradients(part)
+                self.gradients_of(part)
                 yield len(part)
         else:
             for units in self._unit_groups(chosen):
                 self.per_unit_gradients(units)
                 yield len(units)
 
-    def _step(self, optimizer: PrivateOptimizer, factor: float, randomness: Randomness) -> None:
+    def _step(
+        self, optimizer: PrivateOptimizer, release: SubsampledGaussian, factor: float, randomness: Randomness
+    ) -> None:
         for group in optimizer.param_groups:
             group["lr"] = factor * group["initial_lr"]
-        drawn = prefetch_noise(randomness.step(), self.entries, self.activations.device)
-        chosen = drawn.poisson_batch(self._units, self.plan.sampling_rate)
+        drawn = prefetch_noise(randomness.step(), self.entries, optimizer.noise_scale, self.activations.device)
+        chosen = drawn.poisson_batch(self._units, release.sampling_rate)
         for count in self.gradients(chosen):
             optimizer.accumulate(count)
         optimizer.noisy_step(drawn)
@@ -265,16 +329,26 @@ class PrivateTrainer:
         for start in range(0, len(chosen), at_once):
             yield chosen[start : start + at_once]
 
-    def _check_movement(self, update: NDArray[np.float32]) -> None:
-        start, trained = 0, {name for name, p in self.model.named_parameters() if p.requires_grad}
+    def _check_movement(self, update: NDArray[np.float32], trained: set[str]) -> None:
+        """Refuse an update that cannot be right. It looks at what is released, so its answer says nothing else."""
+        if not np.isfinite(update).all() or not update.any():
+            raise ExactnessError("Expected what is trained to move to finite values, it did not.")
+        start = 0
         for name, shape in self.model.layout.tensors:
             size = int(np.prod(shape))
-            part = update[start : start + size]
-            if not np.isfinite(part).all() or bool(part.any()) != (name in trained):
-                raise ExactnessError(
-                    f"Expected every tensor that is trained, and no other, to move to finite values, got {name}."
-                )
+            if name not in trained and update[start : start + size].any():
+                raise ExactnessError(f"Expected no tensor to move but those that are trained, got {name}.")
             start += size
+
+
+def one_of_each(units: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Split places into sets that hold every unit once: a GPU adds to one place in any order, to others safely."""
+    order = np.argsort(units, kind="stable")
+    firsts = np.searchsorted(units[order], units[order], side="left")
+    turns = np.empty(len(units), np.int64)
+    turns[order] = np.arange(len(units)) - firsts
+    for turn in range(int(turns.max(initial=-1)) + 1):
+        yield np.flatnonzero(turns == turn)
 
 
 def _rows_of(units: NDArray[np.int64], chosen: NDArray[np.int64], *, unit_count: int) -> NDArray[np.int64]:

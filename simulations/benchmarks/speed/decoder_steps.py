@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from opacus import PrivacyEngine
 from peft import LoraConfig, get_peft_model
@@ -107,12 +108,12 @@ def _private(work: Work) -> Step:
         micro_batch_tokens=study.performance.micro_batch_tokens,
         precision=study.performance.precision,
     )
-    optimizer, randomness = trainer.optimizer(), OsRandomness()
+    optimizer, randomness = trainer.optimizer(trainer.plan.release(1)), OsRandomness()
 
     def run() -> None:
-        drawn = prefetch_noise(randomness.step(), model.layout.length, device)
-        trainer.per_example_gradients(range(work.records))
-        optimizer.accumulate(work.records)
+        drawn = prefetch_noise(randomness.step(), model.layout.length, optimizer.noise_scale, device)
+        for count in trainer.gradients(np.arange(work.records)):
+            optimizer.accumulate(count)
         optimizer.noisy_step(drawn)
 
     return Step(run, shapes_of(model))

@@ -37,9 +37,9 @@ class _Step:
         del count, sampling_rate
         return self._batch
 
-    def gaussian(self, count: int) -> NDArray[np.float64]:
+    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
         """Draw fresh noise."""
-        return self._stream.gaussian(count)
+        return self._stream.discrete_gaussian(count, scale)
 
     def uniforms(self, count: int) -> NDArray[np.float64]:
         """Draw fresh numbers to round with."""

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from client.vault.training.noise_prefetch import prefetch_noise
@@ -43,12 +44,14 @@ def _compared(measure: str, peer: str, *, layers: str, cached: bool) -> Ratio:
 
 def _private(study: Study, cache: Path | None) -> Callable[[], None]:
     trainer = _trainer(study, cache)
-    optimizer, randomness = trainer.optimizer(), OsRandomness()
+    optimizer, randomness = trainer.optimizer(trainer.plan.release(1)), OsRandomness()
 
     def step() -> None:
-        drawn = prefetch_noise(randomness.step(), trainer.model.layout.length, trainer.activations.device)
-        trainer.per_example_gradients(range(RECORDS))
-        optimizer.accumulate(RECORDS)
+        drawn = prefetch_noise(
+            randomness.step(), trainer.model.layout.length, optimizer.noise_scale, trainer.activations.device
+        )
+        for count in trainer.gradients(np.arange(RECORDS)):
+            optimizer.accumulate(count)
         optimizer.noisy_step(drawn)
 
     return step

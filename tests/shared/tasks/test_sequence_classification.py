@@ -52,8 +52,10 @@ def test_every_goal_is_exact(
         model, model.kind.synthetic(model.config, [3], variant=0), device, folder=None, limit_bytes=0
     )
     planned, rates = plan(study.privacy, steps=4), LearningRates(1.0, 1.0)
-    trainer = PrivateTrainer(model, activations, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
-    assert probe(trainer, cache=tmp_path) < 1e-5
+    trainer = PrivateTrainer(
+        model, activations, planned, divisor_size=1000, learning_rates=rates, micro_batch_tokens=512
+    )
+    assert probe(trainer, cache=tmp_path).worst < 1e-5
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])

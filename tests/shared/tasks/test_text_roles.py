@@ -58,8 +58,10 @@ def test_gradients_are_those_of_single_records(
     model = build(study).to(device)
     activations = open_activations(model, records_of(model, task), device, folder=None, limit_bytes=0)
     rates, planned = LearningRates(1.0, 1.0), plan(study.privacy, steps=4)
-    trainer = PrivateTrainer(model, activations, planned, divisor_size=10, learning_rates=rates, micro_batch_tokens=512)
-    assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None) < 1e-5
+    trainer = PrivateTrainer(
+        model, activations, planned, divisor_size=1000, learning_rates=rates, micro_batch_tokens=512
+    )
+    assert probe(trainer, cache=tmp_path if method == "ffa-lora" else None).worst < 1e-5
 
 
 @pytest.mark.parametrize("task", KINDS)

@@ -1,7 +1,7 @@
 """Decide, reserve, train, make durable, release: in that order, whatever happens in between."""
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,19 @@ from client.vault.ledger.approval import approve
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.outbox import Outbox
 from client.vault.service.charged_round import ChargedRound
+from client.vault.training.gradient_probe import Verdict
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.adapted_model.model import build
 from shared.errors import BudgetError, ExactnessError, PolicyRefusal
+from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.protocol.flower_records import encode_reply
 from shared.protocol.messages import Status, TrainTask
 from shared.protocol.update_encoding import WIRES
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
+from shared.study.sections import Privacy
 from tests.support.ledgers import register, rows_of, tie
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
@@ -89,7 +92,7 @@ def test_the_same_question_gets_the_same_bytes(
 ) -> None:
     first = charged.train(task(vault))
     spent = ledger.state.spent("data")
-    monkeypatch.setattr(vault, "attempt", lambda _task: pytest.fail("trained again"))
+    monkeypatch.setattr(vault, "attempt", lambda *_: pytest.fail("trained again"))
     other_adapter = task(vault, adapter=np.ones(vault.model.layout.length, np.float32))
     for question in (task(vault), other_adapter):
         again = charged.train(question)
@@ -115,7 +118,7 @@ def test_every_reply_has_one_length(charged: ChargedRound, vault: RoundTrainer) 
 def test_a_crash_while_training_is_charged_and_answered_as_lost(
     charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def killed(_task: TrainTask) -> None:
+    def killed(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(vault, "attempt", killed)
@@ -160,6 +163,59 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
     reply = ChargedRound(troubled, lambda: nullcontext(ledger), dataset="data").train(task(troubled))
     assert reply.status is Status.FAILED and not reply.update.any()
     assert (reply.ledger.height, ledger.state.spent("data") > 0) == (3, True)
+
+
+@pytest.mark.guarantee(
+    "after one failed or two lost rounds nothing of the run is trained until its operator has looked."
+)
+@pytest.mark.parametrize("trouble", ["failed", "lost"])
+def test_a_run_that_failed_once_or_was_lost_twice_waits_for_its_operator(
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError("no space left") if trouble == "failed" else KeyboardInterrupt
+
+    monkeypatch.setattr(vault, "_trained", broken)
+    answers = []
+    for number in (1, 2, 3):
+        with suppress(KeyboardInterrupt):
+            answers.append(charged.train(task(vault, round=number)).status)
+    refused = Status.REFUSED_POLICY
+    assert answers == ([Status.FAILED, refused, refused] if trouble == "failed" else [refused])
+    monkeypatch.undo()
+    assert charged.train(task(vault, round=3)).status is refused, "mended, but nobody has looked"
+    assert ledger.resume("run") == ([1] if trouble == "failed" else [1, 2])
+    assert charged.train(task(vault, round=3)).status is Status.TRAINED
+    with pytest.raises(PolicyRefusal, match="waits for its operator"):
+        ledger.resume("run")
+
+
+@pytest.mark.guarantee("the trainer trains by the very release that the reservation charged, or not at all.")
+def test_another_noise_than_was_charged_is_refused_and_costs_nothing(
+    charged: ChargedRound,
+    vault: RoundTrainer,
+    ledger: Ledger,
+    make_records: Records,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, spent, asked = plan, ledger.state.spent("data"), task(vault)
+
+    def quieter(privacy: Privacy, *, steps: int) -> NoiseSchedule:
+        planned = real(privacy, steps=steps)
+        return replace(planned, noise_multiplier=0.8 * planned.noise_multiplier)
+
+    # another release of FedVault that calibrates otherwise: the ledger has the noise of the approval
+    monkeypatch.setattr(client.vault.training.round_trainer, "plan", quieter)
+    other = RoundTrainer(
+        vault.study, vault.model, make_records(60), declared_size=60, randomness=lambda _round: OsRandomness()
+    )
+    answering = ChargedRound(other, lambda: nullcontext(ledger), dataset="data")
+    assert answering.train(asked).status is Status.REFUSED_STUDY
+    assert ledger.state.spent("data") == spent
+    reply = other.attempt(asked, ledger.state.run("run").per_round)
+    assert reply.status is Status.FAILED and not reply.update.any(), "nor does the trainer by itself"
+    monkeypatch.undo()
+    assert charged.train(asked).status is Status.TRAINED
 
 
 class Opened:
@@ -217,9 +273,10 @@ def test_the_ledger_is_not_held_while_the_probe_or_the_training_goes_on(
         approve(ledger, study, dataset="data", run="run")
     looked = list[int]()
 
-    def look(*_: object, **__: object) -> None:
+    def look(*_: object, **__: object) -> Verdict:
         with open_ledger() as other:
             looked.append(other.height)
+        return Verdict(0.0, one_by_one=False)
 
     monkeypatch.setattr(client.vault.training.round_trainer, "ensure_exact", look)
     vault = RoundTrainer(

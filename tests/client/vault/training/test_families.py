@@ -85,7 +85,7 @@ def trainer(make_study: Studies, family: Families, device: torch.device) -> Call
         activations = open_activations(model, records, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
         return PrivateTrainer(
-            model, activations, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512
+            model, activations, planned, divisor_size=600, learning_rates=rates, micro_batch_tokens=512
         )
 
     return make
@@ -97,21 +97,21 @@ def test_every_adapter_of_an_encoder_is_exact(
     trainer: Callable[..., PrivateTrainer], adapter: str, layers: str
 ) -> None:
     tested = trainer("bert", layers=layers, **ADAPTERS[adapter])
-    assert probe(tested, cache=None) < 1e-5
+    assert probe(tested, cache=None).worst < 1e-5
     assert tested.linear == (adapter not in ("dora", "ia3")) == only_linear(tested.model)
 
 
 @pytest.mark.parametrize("name", ["roberta", "distilbert", "albert", "mpnet", "opt"])
 @pytest.mark.parametrize("method", ["ffa-lora", "lora", "dora"])
 def test_every_family_is_exact(trainer: Callable[..., PrivateTrainer], name: str, method: str) -> None:
-    assert probe(trainer(name, method=method), cache=None) < 1e-5
+    assert probe(trainer(name, method=method), cache=None).worst < 1e-5
 
 
 @pytest.mark.parametrize("method", ["lora", "dora"])
 def test_a_model_that_flattens_records_and_tokens_is_exact_on_both_paths(
     trainer: Callable[..., PrivateTrainer], method: str
 ) -> None:
-    assert probe(trainer("opt", method=method, target_modules=["fc1", "fc2"]), cache=None) < 1e-5
+    assert probe(trainer("opt", method=method, target_modules=["fc1", "fc2"]), cache=None).worst < 1e-5
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "electra", "mpnet"])
@@ -179,7 +179,7 @@ def test_half_precision_keeps_records_apart_and_gradients_in_single(
 ) -> None:
     tested = trainer("bert", method=method)
     tested.precision = "bfloat16"
-    error, in_half = probe(tested, cache=None), tested.linear or device.type == "cpu"
+    error, in_half = probe(tested, cache=None).worst, tested.linear or device.type == "cpu"
     assert error < 0.1 and (error > 1e-5) is in_half
     tested.per_example_gradients(tested.physical_batches(np.arange(2))[0])
     assert {p.grad_sample.dtype for p in tested.model.parameters() if p.requires_grad} == {torch.float32}  # type: ignore[attr-defined]

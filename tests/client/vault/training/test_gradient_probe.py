@@ -35,7 +35,7 @@ def trainer(device: torch.device) -> Trainers:
         activations = open_activations(model, records, device, folder=None, limit_bytes=0)
         planned, rates = plan(study.privacy, steps=9), LearningRates(1.0, 1.0)
         return PrivateTrainer(
-            model, activations, planned, divisor_size=60, learning_rates=rates, micro_batch_tokens=512
+            model, activations, planned, divisor_size=600, learning_rates=rates, micro_batch_tokens=512
         )
 
     return make
@@ -53,7 +53,7 @@ def test_bert_with_lora_is_exact(
 ) -> None:
     tested = trainer(make_study(adapter=adapter), make_records(5))
     before = tested.model.packed()
-    assert probe(tested, cache=tmp_path if cached else None) < 1e-5
+    assert probe(tested, cache=tmp_path if cached else None).worst < 1e-5
     assert np.array_equal(tested.model.packed(), before)
     assert list(tmp_path.iterdir()) == []
 
@@ -117,6 +117,14 @@ def test_verdict_is_remembered_for_this_configuration_only(
     key = verdict_key(tested, cached=False)
     tested.micro_batch_tokens = 64
     assert verdict_key(tested, cached=False) != key != verdict_key(tested, cached=True)
+    tested.micro_batch_tokens = 512
+    hostile, threads = tested.model.packed(), torch.get_num_threads()
+    torch.set_num_threads(threads + 1)  # another split of matrix products, perhaps other bits
+    more = verdict_key(tested, cached=False)
+    torch.set_num_threads(threads)
+    tested.activations.storage = "float16"
+    keys = [key, more, verdict_key(tested, cached=False), verdict_key(tested, cached=False, hostile=hostile)]
+    assert len(set(keys)) == 4
 
 
 def test_a_changed_byte_of_our_code_changes_the_verdict_key(

@@ -72,7 +72,7 @@ def test_both_kinds_of_round_are_exact(
     cached: bool,
 ) -> None:
     tested = trainer(whitened(make_study, **adapter), make_records(5), device)
-    assert probe(tested, cache=tmp_path if cached else None) < 1e-5
+    assert probe(tested, cache=tmp_path if cached else None).worst < 1e-5
 
 
 def test_both_kinds_of_round_are_exact_but_for_rounding_in_bfloat16(
@@ -80,7 +80,7 @@ def test_both_kinds_of_round_are_exact_but_for_rounding_in_bfloat16(
 ) -> None:
     tested = trainer(whitened(make_study, layers="last:1"), make_records(5), device)
     tested.precision = "bfloat16"
-    assert 0 < probe(tested, cache=None) < HALF_TOLERANCE
+    assert 0 < probe(tested, cache=None).worst < HALF_TOLERANCE
 
 
 def test_moments_that_another_record_moves_are_refused(
@@ -100,7 +100,11 @@ def test_moments_that_another_record_moves_are_refused(
 def test_the_first_round_moves_the_moments_alone_and_the_others_all_but_them(
     make_study: Studies, make_records: Records, wire: str
 ) -> None:
-    study = make_study(training={"whitening": True}, federation={"wire": wire, "smallest_declared_size": 10})
+    study = make_study(
+        privacy={"epsilon": 50},
+        training={"whitening": True},
+        federation={"wire": wire, "smallest_declared_size": 10},
+    )
     model = build(study)
     site = RoundTrainer(
         study,
@@ -127,7 +131,7 @@ def test_without_noise_the_moments_are_those_of_a_loop_over_records(
 ) -> None:
     study, records = whitened(make_study, layers="last:1"), make_records(40)
     records.usable[7] = False
-    planned = replace(plan(study.privacy, steps=9), noise_multiplier=0.0, sampling_rate=1.0)
+    planned = replace(plan(study.privacy, steps=9), noise_multiplier=1e-9, sampling_rate=1.0)
     tested = trainer(study, records, device, planned)
     zeros = np.zeros(tested.model.layout.length, np.float32)
     update = tested.train_round(zeros, factors=[1.0, 1.0], randomness=SeededRandomnessForSimulation(1), measures=True)
@@ -161,7 +165,7 @@ def test_a_unit_of_many_records_is_measured_as_one(
 ) -> None:
     study = make_study(training={"whitening": True}, privacy={"unit": "patient"})
     records = replace(make_records(30), units=np.arange(30) // 3)
-    planned = replace(plan(study.privacy, steps=9), noise_multiplier=0.0, sampling_rate=1.0)
+    planned = replace(plan(study.privacy, steps=9), noise_multiplier=1e-9, sampling_rate=1.0)
     tested = trainer(study, records, device, planned)
     zeros = np.zeros(tested.model.layout.length, np.float32)
     update = tested.train_round(zeros, factors=[1.0], randomness=SeededRandomnessForSimulation(1), measures=True)

@@ -260,5 +260,3 @@ def test_physical_batches_hold_every_record_once_and_stay_small() -> None:
     parts = physical(sizes, np.arange(0, 300, 2), tokens=256)
     assert sorted(i for part in parts for i in part) == list(range(0, 300, 2))
     assert all(len(part) * -(-max(lengths[part]) // 8) * 8 <= 256 for part in parts)
-    few = physical(sizes, np.arange(300), tokens=256, most=3)
-    assert sorted(i for part in few for i in part) == list(range(300)) and max(map(len, few)) == 3

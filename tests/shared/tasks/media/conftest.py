@@ -153,11 +153,11 @@ def worst_error(device: torch.device) -> Callable[[Study], float]:
             model,
             activations,
             plan(study.privacy, steps=4),
-            divisor_size=10,
+            divisor_size=1000,
             learning_rates=LearningRates(1.0, 1.0),
             micro_batch_tokens=256,
         )
-        return probe(trainer, cache=None)
+        return probe(trainer, cache=None).worst
 
     return find
 
