@@ -56,9 +56,11 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
 
 
 def _close_open_runs(config: Path) -> None:
+    from client.operator.forgetting import forget_ended
     from client.vault.review.review import StudyReview
 
     node = open_node(config)
     with node.open_ledger() as ledger:
         for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
             StudyReview(node).reject(ledger, run)
+    forget_ended(node)

@@ -119,11 +119,13 @@ def reject(
     config: Config = NODE_TOML,
 ) -> None:
     """Say no to a study run, or end one that was approved: what it earmarked and did not use is given back."""
+    from client.operator.forgetting import forget_ended
     from client.vault.review.review import StudyReview
 
     node = open_node(config)
     with node.open_ledger() as ledger:
         name = StudyReview(node).reject(ledger, run)
+    forget_ended(node)
     typer.echo(f"{name} is rejected.")
 
 

@@ -87,6 +87,23 @@ class VaultClient:
         reply: vault_pb2.StatusReply = self._stub.Status(vault_pb2.StatusRequest(), timeout=10.0)
         return reply
 
+    def forget(self, *, timeout_s: float) -> bool:
+        """Have the vault forget what the ledger has ended; returns false if no vault runs.
+
+        Raises:
+            RunError: it did not answer in time, or cannot forget; it goes on by itself.
+        """
+        try:
+            self._stub.Forget(vault_pb2.ForgetRequest(), timeout=timeout_s)
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() is grpc.StatusCode.UNAVAILABLE:
+                return False
+            raise RunError(
+                "Expected the vault to forget what was ended, it has not said so yet.",
+                hint="It does so when the step ends that it is at, or once it is stopped: fedvault-node stop",
+            ) from None
+        return True
+
     def close(self) -> None:
         """Hang up."""
         self._channel.close()

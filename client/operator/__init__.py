@@ -1,5 +1,5 @@
 """Commands that look at both halves.
 
 `doctor` with its checks (`server_checks`, `dataset_checks`, `trial`, `finding`), `status`, `ledger_report`, `receipts`,
-`withdrawal`, `backup`.
+`withdrawal`, `forgetting`, `backup`.
 """

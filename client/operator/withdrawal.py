@@ -1,8 +1,8 @@
 """Withdrawing a dataset: no further rounds, no copies of its records left here, and a list of what came of it."""
 
-import shutil
 from dataclasses import dataclass
 
+from client.operator.forgetting import forget_ended
 from client.vault.review.node_files import NodeFiles
 from client.vault.review.registering import read_registration
 from shared.errors import DataError, SettingsError
@@ -27,6 +27,7 @@ def withdraw(node: NodeFiles, dataset: str) -> list[Descendant]:
     Guarantee: after a withdrawal no snapshot and no cached activation of its records is left.
 
     Raises:
+        RunError: it is withdrawn, and a vault that runs has not said in time that it forgot.
         SettingsError: neither the ledger nor node.toml knows it.
         DataError: it was never registered, and its records cannot be read to find out what shares them.
         PolicyRefusal: it was withdrawn before.
@@ -45,10 +46,7 @@ def withdraw(node: NodeFiles, dataset: str) -> list[Descendant]:
         for name, run in sorted(runs.items())
         if run.attempts
     ]
-    for name in runs:
-        node.approved.forget(name)
-    # of every dataset: whose activations a file holds cannot be told any more, and they are computed again when needed
-    shutil.rmtree(node.folders.cache, ignore_errors=True)
+    forget_ended(node)
     return descendants
 
 

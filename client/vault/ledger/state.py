@@ -171,6 +171,11 @@ class LedgerState:
         """Datasets of version 1 of the record identity."""
         return {name for name in self.limits if self.identity_version(name) == UNDECLARED.identity_version}
 
+    def is_over(self, name: str) -> bool:
+        """Return true if a run was closed, or its dataset withdrawn with the records that it holds."""
+        run = self.runs.get(name)
+        return run is not None and (run.closed or bool(self.account(run.dataset) & self.withdrawn))
+
     def check_usable(self, dataset: str) -> None:
         """Refuse a dataset that may not be trained on.
 

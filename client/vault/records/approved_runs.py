@@ -41,6 +41,10 @@ class ApprovedRuns:
                 train.save(folder / "train.npz")
                 holdout.save(folder / "holdout.npz")
 
+    def holds(self, run: str) -> bool:
+        """Return true if anything is kept of this run."""
+        return self._of(run).exists()
+
     def taken(self, run: str) -> bool:
         """Return true if the records are kept."""
         return (self._of(run) / "train.npz").exists()

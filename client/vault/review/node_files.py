@@ -4,6 +4,7 @@ An operator's change of node.toml therefore takes effect with the next question.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -49,6 +50,17 @@ class NodeFiles:
         """Return the folder of cached activations, which are private data; it is made if it is not there."""
         self.folders.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
         return self.folders.cache
+
+    def forget_activations(self) -> None:
+        """Delete all cached activations; what the probe found out on synthetic records stays."""
+        folder = self.folders.cache
+        if not folder.exists():
+            return
+        for path in folder.iterdir():
+            if path.is_file():
+                path.unlink(missing_ok=True)
+        with suppress(OSError):  # verdicts are in it
+            folder.rmdir()
 
     def dataset(self, name: str) -> Dataset:
         """Return one dataset.

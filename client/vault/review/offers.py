@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from shared.study.declaration import Study, recorded
 
 LARGEST_STUDY_BYTES = 256 * 1024
 MOST_OFFERS = 200
+CLOCK_SKEW_S = 600.0
 STALE_S = 24 * 3600.0
 """An undecided study is shown again every minute or so; one that was not for a day is not on offer any more."""
 
@@ -97,15 +99,13 @@ class Offers:
             raise PolicyRefusal(f"Expected a study that is open, {run!r} was rejected.", hint="Ask for another run.")
 
     def _make_room(self) -> None:
-        waiting = sorted(
-            (self._of(offered.run) for offered in self.all() if not offered.rejected),
-            key=lambda path: path.stat().st_mtime,
-        )
+        waiting = [self._of(offered.run) for offered in self.all() if not offered.rejected]
         if len(waiting) < MOST_OFFERS:
             return
-        if time.time() - waiting[0].stat().st_mtime < STALE_S:
+        oldest = max(waiting, key=_age_s)
+        if _age_s(oldest) < STALE_S:
             raise PeerError(f"Expected at most {MOST_OFFERS} studies on offer, got one more.")
-        waiting[0].unlink()
+        oldest.unlink()
 
     def _write(self, offered: Offered) -> None:
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -120,6 +120,12 @@ class Offers:
 
     def _of(self, run: str) -> Path:
         return self._folder / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.json"
+
+
+def _age_s(path: Path) -> float:
+    """Return how long ago an offer was last shown; what a clock that ran ahead has dated must not stay until then."""
+    age_s = time.time() - path.stat().st_mtime
+    return age_s if age_s > -CLOCK_SKEW_S else math.inf
 
 
 def _study(offer: StudyOffer) -> Study:

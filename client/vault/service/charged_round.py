@@ -11,7 +11,7 @@
 | a run with one failed or two lost rounds that its operator has not looked at | `refused_policy` |
 | an approval that charges other noise than the study plans | `refused_study` |
 | all else | reserved, trained, made durable, sent |
-| whatever goes wrong after the reservation | `failed`, and the round stays paid for |
+| whatever goes wrong after the reservation, its run being ended too | `failed`, and the round stays paid for |
 
 `failed` and `lost` bear no noise, so a run answers them once and twice at most until a person has looked.
 """
@@ -87,7 +87,9 @@ class ChargedRound:
         reply = replace(self._trainer.attempt(task, charged), ledger=position)
         try:
             with self._open_ledger() as ledger:
-                if reply.status is Status.FAILED:
+                if ledger.state.is_over(task.study_run):  # ended meanwhile: nothing made of its records leaves any more
+                    reply = replace(self._trainer.reply(task, Status.FAILED), ledger=position)
+                elif reply.status is Status.FAILED:
                     ledger.fail(task.study_run, task.round)
                 ledger.commit(task.study_run, task.round, write_reply(reply))
         except Exception:

@@ -45,6 +45,10 @@ class Steps:
         if self._events is not None:
             self._events.put(done)
 
+    def cancel(self) -> None:
+        """End the current job at its next step."""
+        self._cancelled.set()
+
     def start(self, events: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
         """A job begins; setting the event ends it, and no other job, at its next step."""
         self._events, self._cancelled, self.done = events, threading.Event(), 0
@@ -107,6 +111,19 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         del context
         reply = self._vault.offer(StudyOffer(request.study_run, request.study_json))
         return vault_pb2.OfferReply(status=int(reply.status))
+
+    def Forget(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.ForgetRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.ForgetReply:
+        """Forget what the ledger has ended; a job of an ended run ends first."""
+        del request, context
+        self._vault.forget_ended(self.interrupt)
+        return vault_pb2.ForgetReply()
+
+    def interrupt(self) -> None:
+        """End the current job at its next step, or what it measures at the next batch."""
+        self._asked.set()
+        self._steps.cancel()
 
     def _work(self, request: vault_pb2.TrainRequest, events: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
         try:

@@ -2,11 +2,19 @@
 
 The run in use is kept loaded: model, tokenised records, activations. Everything else is opened from disk once for each
 question, so that an operator's decision takes effect with the next one.
+
+A run that the ledger has ended, closed or withdrawn, is forgotten when the operator's command says so over the socket:
+at once, which is before that command returns, as soon as the step, the probe or the pass through frozen layers ends
+that is under way. A vault that was not told notices at the next question that it does not answer with an update, and
+within a minute without one.
 """
 
+import gc
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -17,6 +25,7 @@ import torch
 from client.policy import objections, open_at
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
+from client.vault.review.forgetting import forget_copies, forget_left_over
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.review import StudyReview
 from client.vault.service.charged_round import ChargedRound
@@ -51,6 +60,8 @@ class LoadedRun:
 class NodeVault:
     """The vault of one node, for all its datasets and runs.
 
+    Guarantee: of a run that was ended or withdrawn, no record, activation or model stays in memory or in a file.
+
     Args:
         config: the node's settings; read anew for every question, so that a stricter policy holds at once.
         on_step: told the number of steps done, for progress.
@@ -68,6 +79,7 @@ class NodeVault:
     ) -> None:
         self._config, self._on_step, self._now, self._sleep = config, on_step, now, sleep
         self._loaded: LoadedRun | None = None
+        self._in_use, self._looking, self._underway = threading.Lock(), threading.Lock(), ""
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task; never raises for what it or the data holds."""
@@ -76,7 +88,10 @@ class NodeVault:
         except Exception:
             log.exception("Round %d refused: node.toml cannot be used.", task.round)
             return without_update(task, Status.REFUSED_POLICY)
-        reply = self._answer(node, task)
+        with self._using(task.study_run):
+            reply = self._answer(node, task)
+            if reply.status is not Status.TRAINED:
+                self._look(node)
         slot = node.settings.node.release_slot_s
         if slot:
             self._sleep(slot - time.time() % slot)
@@ -96,7 +111,33 @@ class NodeVault:
             # nothing here was trained, but a message could still say something about the data
             log.exception("An offer was refused; the server is told a code only.")
             status = Status.REFUSED_POLICY
+        if self._in_use.acquire(blocking=False):
+            try:
+                self._look(open_node(self._config))
+            finally:
+                self._in_use.release()
         return OfferReply(offer.study_run, status)
+
+    def forget_ended(self, interrupt: Callable[[], None] = lambda: None, *, announced: bool = True) -> None:
+        """Forget what the ledger has ended, in memory and in files; when this returns, it is gone.
+
+        Args:
+            interrupt: ends the question that is being answered, at its next step.
+            announced: an operator's command says that something was ended; if not, it is found out.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        node = open_node(self._config)
+        if not (announced or self._loaded or self._underway):
+            return
+        state = node.ledger_state()
+        with self._looking:
+            interrupted = state.is_over(self._underway)
+            if interrupted:
+                interrupt()
+        with self._in_use:
+            self._forget(node, state, copies=announced or interrupted)
 
     def ledger_position(self) -> LedgerPosition:
         """Return where the ledger stands."""
@@ -105,9 +146,44 @@ class NodeVault:
 
     def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
         """Measure a received adapter on this node's held-out records, into a local file."""
-        node, loaded = open_node(self._config), self._loaded
-        if node.settings.node.local_metrics and loaded is not None and loaded.run == task.study_run:
-            write_local_metrics(node, loaded.trainer, task, make_way)
+        node = open_node(self._config)
+        with self._using(task.study_run):
+            self._look(node)
+            loaded = self._loaded
+            if node.settings.node.local_metrics and loaded is not None and loaded.run == task.study_run:
+                write_local_metrics(node, loaded.trainer, task, make_way)
+
+    @contextmanager
+    def _using(self, run: str) -> Iterator[None]:
+        """Hold what is loaded while a question about a run is answered."""
+        with self._in_use:
+            with self._looking:
+                self._underway = run
+            try:
+                yield
+            finally:
+                with self._looking:
+                    self._underway = ""
+
+    def _look(self, node: NodeFiles) -> None:
+        """Forget the loaded run if the ledger has ended it; one that cannot be read is said elsewhere."""
+        if self._loaded is not None:
+            with suppress(LedgerError, OSError):
+                self._forget(node, node.ledger_state())
+
+    def _forget(self, node: NodeFiles, state: LedgerState, *, copies: bool = False) -> None:
+        loaded = self._loaded
+        over = loaded is not None and state.is_over(loaded.run)
+        if over:
+            self._loaded = loaded = None
+            gc.collect()  # gradient hooks hold on to their model in a circle
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            log.info("A run was ended; its records, activations and model are forgotten.")
+        if over or copies:
+            forget_copies(node, state)
+        else:
+            forget_left_over(node, state)
 
     def _answer(self, node: NodeFiles, task: TrainTask) -> TrainReply:
         try:

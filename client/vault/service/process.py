@@ -6,11 +6,16 @@ import threading
 from pathlib import Path
 
 from client.vault.ledger.lock import lock_of
+from client.vault.review.forgetting import forget_left_over
 from client.vault.review.node_files import open_node
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
+from shared.errors import FedVaultError
 
 log = logging.getLogger(__name__)
+
+LOOK_EVERY_S = 60.0
+"""A run that was ended without this process being told is forgotten after so long."""
 
 
 def serve(config: Path) -> None:
@@ -28,9 +33,19 @@ def serve(config: Path) -> None:
     with lock_of(places.home / "vault.lock"):
         with node.open_ledger() as ledger:
             log.info("The ledger is whole: %d rows.", ledger.height)
+            forget_left_over(node, ledger.state)
         steps = Steps()
-        service = VaultService(NodeVault(config, on_step=steps), steps)
+        vault = NodeVault(config, on_step=steps)
+        service = VaultService(vault, steps)
         with serving(service, places.socket, group=node.settings.node.socket_group):
             log.info("The vault listens on %s.", places.socket)
-            stop.wait()
+            while not stop.wait(LOOK_EVERY_S):
+                _look(vault, service)
     log.info("The vault stopped.")
+
+
+def _look(vault: NodeVault, service: VaultService) -> None:
+    try:
+        vault.forget_ended(service.interrupt, announced=False)
+    except FedVaultError as error:
+        log.error("What the ledger has ended could not be found out: %s", error)

@@ -49,6 +49,11 @@ class VaultStub:
                 request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.StatusRequest.SerializeToString,
                 response_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.StatusReply.FromString,
                 _registered_method=True)
+        self.Forget = channel.unary_unary(
+                '/fedvault.vault.v1.Vault/Forget',
+                request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.ForgetRequest.SerializeToString,
+                response_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.ForgetReply.FromString,
+                _registered_method=True)
 
 
 class VaultServicer:
@@ -74,6 +79,13 @@ class VaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Forget(self, request, context):
+        """Look at the ledger now, and forget what it has ended: memory and copies are gone when this is answered.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_VaultServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -91,6 +103,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.Status,
                     request_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.StatusRequest.FromString,
                     response_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.StatusReply.SerializeToString,
+            ),
+            'Forget': grpc.unary_unary_rpc_method_handler(
+                    servicer.Forget,
+                    request_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.ForgetRequest.FromString,
+                    response_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.ForgetReply.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -174,6 +191,33 @@ class Vault:
             '/fedvault.vault.v1.Vault/Status',
             client_dot_vault__api_dot___generated_dot_vault__pb2.StatusRequest.SerializeToString,
             client_dot_vault__api_dot___generated_dot_vault__pb2.StatusReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Forget(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedvault.vault.v1.Vault/Forget',
+            client_dot_vault__api_dot___generated_dot_vault__pb2.ForgetRequest.SerializeToString,
+            client_dot_vault__api_dot___generated_dot_vault__pb2.ForgetReply.FromString,
             options,
             channel_credentials,
             insecure,

@@ -61,3 +61,14 @@ def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study
     assert {path.parent for path in tmp_path.rglob("*.json")} == {tmp_path / "offers"}, "names do not become paths"
     with pytest.raises(SettingsError, match="one study on offer"):
         offers.find("../")
+
+
+def test_an_offer_that_a_clock_dated_ahead_keeps_no_other_out(tmp_path: Path, make_study: Studies) -> None:
+    offers, study = Offers(tmp_path / "offers"), make_study()
+    for number in range(MOST_OFFERS):
+        offers.receive(offer(study, f"r-{number}"))
+    ahead = time.time() + 400 * 24 * 3600
+    for path in (tmp_path / "offers").iterdir():
+        os.utime(path, (ahead, ahead))
+    offers.receive(offer(study, "new"))
+    assert len(offers.all()) == MOST_OFFERS and offers.find("new").study == study
