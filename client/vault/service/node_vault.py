@@ -13,12 +13,13 @@ import gc
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -34,7 +35,7 @@ from client.vault.service.stance import stance
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.model import build
-from shared.errors import LedgerError, PeerError
+from shared.errors import FedVaultError, LedgerError, PeerError
 from shared.protocol.messages import (
     LedgerPosition,
     OfferReply,
@@ -46,6 +47,7 @@ from shared.protocol.messages import (
 )
 
 log = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -88,10 +90,7 @@ class NodeVault:
         except Exception:
             log.exception("Round %d refused: node.toml cannot be used.", task.round)
             return without_update(task, Status.REFUSED_POLICY)
-        with self._using(task.study_run):
-            reply = self._answer(node, task)
-            if reply.status is not Status.TRAINED:
-                self._look(node)
+        reply = self._about(task.study_run, lambda: self._train(node, task))
         slot = node.settings.node.release_slot_s
         if slot:
             self._sleep(slot - time.time() % slot)
@@ -113,7 +112,7 @@ class NodeVault:
             status = Status.REFUSED_POLICY
         if self._in_use.acquire(blocking=False):
             try:
-                self._look(open_node(self._config))
+                self._look()
             finally:
                 self._in_use.release()
         return OfferReply(offer.study_run, status)
@@ -146,29 +145,36 @@ class NodeVault:
 
     def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
         """Measure a received adapter on this node's held-out records, into a local file."""
-        node = open_node(self._config)
-        with self._using(task.study_run):
-            self._look(node)
-            loaded = self._loaded
-            if node.settings.node.local_metrics and loaded is not None and loaded.run == task.study_run:
-                write_local_metrics(node, loaded.trainer, task, make_way)
+        self._about(task.study_run, lambda: self._measure(task, make_way))
 
-    @contextmanager
-    def _using(self, run: str) -> Iterator[None]:
-        """Hold what is loaded while a question about a run is answered."""
+    def _train(self, node: NodeFiles, task: TrainTask) -> TrainReply:
+        reply = self._answer(node, task)
+        if reply.status is not Status.TRAINED:
+            self._look()
+        return reply
+
+    def _measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
+        self._look()
+        node, loaded = open_node(self._config), self._loaded
+        if node.settings.node.local_metrics and loaded is not None and loaded.run == task.study_run:
+            write_local_metrics(node, loaded.trainer, task, make_way)
+
+    def _about(self, run: str, answer: Callable[[], Answer]) -> Answer:
+        """Hold what is loaded while something about a run is answered."""
         with self._in_use:
             with self._looking:
                 self._underway = run
             try:
-                yield
+                return answer()
             finally:
                 with self._looking:
                     self._underway = ""
 
-    def _look(self, node: NodeFiles) -> None:
-        """Forget the loaded run if the ledger has ended it; one that cannot be read is said elsewhere."""
+    def _look(self) -> None:
+        """Forget the loaded run if the ledger has ended it; a ledger that cannot be read is said elsewhere."""
         if self._loaded is not None:
-            with suppress(LedgerError, OSError):
+            with suppress(FedVaultError, OSError):
+                node = open_node(self._config)
                 self._forget(node, node.ledger_state())
 
     def _forget(self, node: NodeFiles, state: LedgerState, *, copies: bool = False) -> None:

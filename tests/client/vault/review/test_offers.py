@@ -1,6 +1,7 @@
 """Studies that a server showed: bounded, one study for each run, and turned down for good."""
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
