@@ -68,8 +68,7 @@ class FrozenActivations:
 
     def canonical_shapes(self, step: int = LENGTH_STEP) -> Shapes:
         """Return the shape in which the trained part of the model reads each record, by its own lengths alone."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        return canonical_shapes(self.records, self._read_above, step=step, limit=limit)
+        return canonical_shapes(self.records, self._read_above, step=step, limit=self.model.positions)
 
     @property
     def varying(self) -> bool:

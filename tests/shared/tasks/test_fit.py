@@ -10,9 +10,9 @@ import tokenizers
 import torch
 import transformers
 
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build, layout_of
 from shared.errors import SettingsError
-from shared.records.batches import collate
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 
@@ -153,7 +153,9 @@ def test_the_longest_record_of_a_study_has_positions_or_the_study_is_refused(fol
     rows = {column.name: ["yes" if column.name == "label" else words] for column in model.kind.columns}
     records = model.kind.encode(rows, model.kind.processor(model.base_files)).records
     assert records["ids"].lengths.tolist() == [longest] and records.usable.all()
-    assert model.losses(collate(records, [0], model.kind.fills, torch.device("cpu"))).isfinite().all()
+    activations = open_activations(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
+    for spare in (0, int(activations.canonical_shapes()[0, -1])):
+        assert model.losses(activations.batch([0], spare=spare)).isfinite().all()
     message = rf"^Expected task.max_length of at most {longest} for this base model, got {longest + 1}\.$"
     for read in (build, layout_of):
         with pytest.raises(SettingsError, match=message):

@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from server.export.adapter import export
 from shared.adapted_model.evaluation import evaluate
+from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build, initial_adapter
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -38,6 +39,16 @@ def encode(study: Study, cells: list[bytes], transcripts: list[str]) -> Any:
 def test_transcript_longer_than_the_model_writes_is_refused(make: Studies) -> None:
     with pytest.raises(SettingsError, match="max_target_length of at most 40"):
         build(make(task=TASK | {"max_target_length": 50}))
+
+
+def test_the_longest_transcript_that_the_model_writes_has_positions_in_every_batch(make: Studies, wav: Waves) -> None:
+    model = build(make(task=TASK | {"max_target_length": 40}, adapter={"layers": "all"}))
+    rows = {"audio": [wav(300)], "transcript": ["word " * 100]}
+    records = model.kind.encode(rows, model.kind.processor(model.base_files)).records
+    assert records["ids"].lengths.tolist() == [40] and records.usable.all()
+    activations = open_activations(model, records, torch.device("cpu"), folder=None, limit_bytes=0)
+    spare = int(activations.canonical_shapes()[0, -1])
+    assert model.losses(activations.batch([0], spare=spare)).isfinite().all()
 
 
 def test_every_token_but_the_prompt_is_learned(make: Studies, wav: Waves) -> None:
