@@ -1,0 +1,6 @@
+"""An audit: epsilon bounded from below by attacking our own training, beside the epsilon that it claims.
+
+Reading order: `one_run_bound` (pure: guesses about canaries become a bound), `canaries` (directions, and their scores),
+`audited_site` (a claim becomes a study, a tiny model and rounds of the node's own trainer), `audit` (bound, power,
+verdict), `controls` (faults that the audit has to catch). `python -m simulations.audit` prints the table.
+"""

@@ -1,0 +1,144 @@
+"""A site whose records are canaries, trained by the node's own round trainer on a tiny model."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import transformers
+from numpy.typing import NDArray
+
+from client.vault.training.randomness import Randomness
+from client.vault.training.round_trainer import RoundTrainer
+from shared.adapted_model.measured import head_rate, is_measured
+from shared.adapted_model.model import build
+from shared.errors import ExactnessError
+from shared.protocol.messages import Status, TrainTask
+from shared.records.ragged import Records, ragged, with_units
+from shared.study.declaration import Study
+from shared.study.parsing import parse
+from shared.study.schedule import round_factors
+from shared.study.sections import RECORD
+from simulations.audit.canaries import BLOCK, Canaries, plant
+
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *[f"word{number}" for number in range(59)]]
+RECORDS_PER_UNIT = 2
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A study's promise, and how it is kept: what an audit tests."""
+
+    epsilon: float
+    delta: float = 1e-5
+    sampling_rate: float = 0.5
+    rounds: int = 8
+    """Of one step each. In every other round all canaries' gradients are turned round, so that noise which is used
+    twice cancels."""
+    unit: str = RECORD
+    whitening: bool = False
+    canaries: int = 5000
+
+    @property
+    def width(self) -> int:
+        """Of the model, so that the moments of its features have a direction for each canary."""
+        return 8 * math.ceil(math.sqrt(self.canaries + BLOCK) / 8)
+
+
+def study_of(claim: Claim, folder: Path) -> Study:
+    """Declare the study that makes a claim, over a model with random weights that is written into a folder."""
+    labels = math.ceil((claim.canaries + BLOCK) / (claim.width + 1))
+    source = tiny_model(folder / f"model-{claim.width}", claim.width)
+    declared = {
+        "study": {"name": "audit"},
+        "model": {"source": str(source)},
+        "task": {"kind": "sequence-classification", "labels": [f"l{n}" for n in range(labels)], "max_length": 16},
+        "adapter": {"method": "head-only"},
+        "privacy": {
+            "epsilon": claim.epsilon,
+            "delta": claim.delta,
+            "sampling_rate": claim.sampling_rate,
+            "unit": claim.unit,
+        },
+        "training": {"local_steps": 1, "whitening": claim.whitening},
+        "federation": {"rounds": claim.rounds, "smallest_declared_size": 1},
+        "performance": {"device": "cpu"},
+    }
+    return parse(Study, declared, where="audit")
+
+
+def attack(
+    claim: Claim, included: NDArray[np.bool_], folder: Path, randomness: Callable[[int], Randomness]
+) -> NDArray[np.float64]:
+    """Train all rounds of a claim's study on the canaries that are in; returns every canary's score (canaries,).
+
+    Args:
+        claim: to test.
+        included: which canaries are in (canaries,).
+        folder: for model and cache.
+        randomness: of each round.
+
+    Raises:
+        ExactnessError: a round was refused or failed, or a record raised.
+    """
+    study, canaries = study_of(claim, folder), Canaries(claim.canaries, seed=0)
+    planted = np.flatnonzero(included)
+    of_record = planted if claim.unit == RECORD else np.repeat(planted, RECORDS_PER_UNIT)
+    records = _records(len(of_record))
+    if claim.unit != RECORD:
+        records = with_units(records, np.arange(len(of_record)) // RECORDS_PER_UNIT)
+    model = build(study)
+    site = RoundTrainer(
+        study,
+        model,
+        records,
+        declared_size=claim.canaries // 2,
+        randomness=randomness,
+        cache=folder / "cache",
+        verdicts=folder / "verdicts",
+    )
+    tasks = [TrainTask(study.sha256, "audit", number, model.start) for number in range(1, claim.rounds + 1)]
+    refused = [task.round for task in tasks if site.refusal(task) is not None]
+    if refused:
+        raise ExactnessError(f"Expected rounds that a node trains, it refuses {refused}.")
+    plant(site.trainer(), canaries, of_record)
+    scores = np.zeros(claim.canaries)
+    for task in tasks:
+        canaries.sign = 1.0 if task.round % 2 else -1.0
+        reply = site.attempt(task, site.release)
+        if reply.status is not Status.TRAINED or site.trainer().raised:
+            raise ExactnessError(f"Expected round {task.round} to be trained, got {reply.status.name}.")
+        rate = head_rate(study, task.round) * round_factors(study, task.round)[0]
+        measures = study.measures(task.round)
+        moved = np.concatenate(
+            [np.full(math.prod(shape), is_measured(name) == measures) for name, shape in model.layout.tensors]
+        )
+        scores += canaries.scores(-reply.update[moved].astype(np.float64) * site.trainer().divisor / rate)
+    return scores
+
+
+def _records(count: int) -> Records:
+    tokens = np.random.default_rng(0).integers(5, len(VOCABULARY), (count, 8))
+    fields = {"ids": ragged(tokens.tolist(), np.int32), "target": ragged([0] * count, np.int64)}
+    return Records(fields, np.ones(count, bool))
+
+
+def tiny_model(folder: Path, width: int) -> Path:
+    """Write a BERT of one layer with random weights; they are irrelevant, for canaries' gradients are given."""
+    if (folder / "config.json").exists():
+        return folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
+    transformers.BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(folder)
+    config = transformers.BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=width,
+        max_position_embeddings=32,
+        initializer_range=0.2,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    return folder
