@@ -68,7 +68,9 @@ class FrozenActivations:
 
     def canonical_shapes(self, step: int = LENGTH_STEP) -> Shapes:
         """Return the shape in which the trained part of the model reads each record, by its own lengths alone."""
-        return canonical_shapes(self.records, self._read_above, step=step, limit=self.model.positions)
+        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        longest = getattr(getattr(self.model.kind, "task", None), "max_length", None)
+        return canonical_shapes(self.records, self._read_above, step=step, limit=limit, longest=longest)
 
     @property
     def varying(self) -> bool:

@@ -15,6 +15,7 @@ from torch import Tensor
 from shared.records.ragged import Records
 
 LENGTH_STEP = 8
+SINGLE, ROOM, FULL = 0, 1, 2
 Batch = dict[str, Tensor]
 """Fields by name (records, …); `mask` (records, length): 1 on what is not padding; `usable` (records,)."""
 Shapes = NDArray[np.int64]
@@ -36,22 +37,29 @@ def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP, spare: in
     return rounded
 
 
-def canonical_shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP, limit: int | None = None) -> Shapes:
+def canonical_shapes(
+    records: Records, fills: Fills, *, step: int = LENGTH_STEP, limit: int | None = None, longest: int | None = None
+) -> Shapes:
     """Return every record's own shape, which follows from its lengths alone (records, fields + 1).
 
-    Lengths leave room for one entry of padding, so that a mask always masks something: models leave out a mask of ones,
-    and compute other bits without it. The last column is 1 then, and 0 where a record has no such room.
+    A model leaves out a mask of ones, and computes other bits without it. So lengths leave room for an entry of padding
+    (`ROOM` in the last column), or all records of a shape are as long as it is (`FULL`), or a record has a batch of its
+    own (`SINGLE`).
 
     Args:
         records: of one dataset.
         fills: padded fields, as the task kind gives them.
         step: a multiple that lengths are rounded up to; 1 for batches without padding and mask.
         limit: the longest padded length that the model can read; default: any.
+        longest: length at which the task cuts records, which many have: these are `FULL` where it is a multiple.
     """
+    lengths = shapes(records, fills, step=1)
     exact, roomy = shapes(records, fills, step=step), shapes(records, fills, step=step, spare=1)
     has_room = (roomy.max(axis=1) <= limit) if limit is not None else np.ones(len(records), bool)
-    has_room &= step > 1
-    return np.column_stack([np.where(has_room[:, None], roomy, exact), has_room])
+    full = (lengths == exact).all(axis=1) & (step > 1)
+    cut = full & (lengths.max(axis=1) == longest) if longest is not None else np.zeros(len(records), bool)
+    kind = np.where(has_room & ~cut & (step > 1), ROOM, np.where(full, FULL, SINGLE))
+    return np.column_stack([np.where((kind == ROOM)[:, None], roomy, exact), kind])
 
 
 def grouped(

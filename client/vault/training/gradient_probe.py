@@ -36,7 +36,7 @@ from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError
 from shared.files import write_private
 from shared.protocol.messages import Vector
-from shared.records.batches import Batch, collate, padded_length
+from shared.records.batches import ROOM, Batch, collate, padded_length
 from shared.records.ragged import Records, with_units
 
 TOLERANCE = 2e-5
@@ -309,5 +309,5 @@ def _lengths_of_batches(trainer: PrivateTrainer) -> list[int]:
         return [1] * (trainer.rows_of(shape) + 1)
     longest = getattr(getattr(trainer.model.kind, "task", None), "max_length", max(LENGTHS))
     lengths = sorted({min(LENGTHS), max(LENGTHS), longest // 2, longest})
-    rows = {length: trainer.rows_of((padded_length(length + 1, trainer.length_step), 1)) for length in lengths}
+    rows = {length: trainer.rows_of((padded_length(length, trainer.length_step), ROOM)) for length in lengths}
     return [length for length in lengths for _ in range(rows[length] + 1)]

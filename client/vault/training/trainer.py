@@ -33,7 +33,7 @@ from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError
 from shared.privacy.noise_schedule import NoiseSchedule
 from shared.privacy.releases import SubsampledGaussian
-from shared.records.batches import LENGTH_STEP, grouped
+from shared.records.batches import LENGTH_STEP, ROOM, SINGLE, grouped
 from shared.study.sections import RECORD
 
 log = logging.getLogger(__name__)
@@ -214,7 +214,7 @@ class PrivateTrainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in trained:
             parameter.grad_sample = None  # type: ignore[attr-defined]
-        batch = self.activations.batch(filled, step=self.length_step, spare=shape[-1])
+        batch = self.activations.batch(filled, step=self.length_step, spare=int(shape[-1] == ROOM))
         # vectorised, a GPU's softmax has no backward pass in bfloat16
         half = self.precision == "bfloat16" and (self.linear or self._device == "cpu")
         with torch.autocast(self._device, torch.bfloat16, enabled=half):
@@ -231,8 +231,8 @@ class PrivateTrainer:
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
         """Return the rows of every physical batch of one shape: a power of two, from public numbers alone."""
-        *lengths, has_room = shape
-        if self.one_by_one or (self._varying and not has_room):
+        *lengths, kind = shape
+        if self.one_by_one or (self._varying and kind == SINGLE):
             return 1  # without room for padding its mask, or its vectorised length, is its own
         tokens = sum(lengths) + self._fixed_tokens
         on_cpu = self._varying and self._device == "cpu"

@@ -89,7 +89,7 @@ def _study(layers: str) -> Study:
     declared = {
         "study": {"name": "benchmark"},
         "model": {"source": "bundled:minilm"},
-        "task": {"kind": "sequence-classification", "labels": ["no", "yes"]},
+        "task": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": TOKENS},
         "adapter": {"rank": RANK, "layers": layers},
     }
     return parse(Study, declared, where="benchmark")

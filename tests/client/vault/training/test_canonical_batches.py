@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -16,7 +16,7 @@ from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.privacy.grid import GRID, sensitivity
 from shared.privacy.noise_schedule import plan
-from shared.records.batches import canonical_shapes, collate, grouped
+from shared.records.batches import FULL, ROOM, SINGLE, canonical_shapes, collate, grouped
 from shared.records.ragged import Records as Dataset
 from shared.records.ragged import ragged, with_units
 from shared.study.declaration import Study
@@ -135,29 +135,37 @@ def test_no_mask_is_left_out_because_all_records_are_as_long_as_their_batch(
     assert sums[0] == sums[1]
 
 
-def test_a_record_as_long_as_the_model_reads_is_alone(make_study: Studies, records_of: Records) -> None:
-    records = records_of([[6] * 64, [7] * 64, [8] * 63], [0, 1, 0])  # the model has 64 positions
+def test_records_as_long_as_the_model_reads_share_batches_without_a_mask(
+    make_study: Studies, records_of: Records
+) -> None:
+    records = records_of([[6] * 64, [7] * 64, [8] * 63, [9] * 64], [0, 1, 0, 1])  # the model has 64 positions
     tested = trainer(make_study(task={"max_length": 64}, adapter={"layers": "all"}), records)
-    assert tested.physical_batches(np.arange(3)) == [[0], [1], [2]]
-    assert any(summed(tested, hostile(tested, 1.0), range(3)))
+    assert tested.physical_batches(np.arange(4)) == [[2], [0, 1, 3]]
+    adapter = hostile(tested, 1.0)
+    everybody, fewer, own = (summed(tested, adapter, units) for units in ([0, 1, 2, 3], [1, 2, 3], [0]))
+    assert [a - b for a, b in zip(everybody, fewer, strict=True)] == own and any(own)
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=80), st.integers(1, 9))
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None)
 def test_a_shape_follows_from_the_records_own_length(lengths: list[int], rows: int) -> None:
     fills, values = {"ids": 0}, [[5] * length for length in lengths]
     records = Dataset({"ids": ragged(values, np.int32)}, np.ones(len(lengths), bool))
-    shapes = canonical_shapes(records, fills, limit=64)
+    shapes = canonical_shapes(records, fills, limit=68, longest=40)
     for index, length in enumerate(lengths):
-        alone = canonical_shapes(records.select(np.array([index])), fills, limit=64)[0]
-        assert shapes[index].tolist() == alone.tolist()
-        assert alone[0] >= length + alone[1] and (alone[1] == 1) == (length < 64)
+        by_itself = canonical_shapes(records.select(np.array([index])), fills, limit=68, longest=40)[0].tolist()
+        assert shapes[index].tolist() == by_itself
+        padded, kind = by_itself
+        assert padded % 8 == 0
+        assert {ROOM: length < padded <= 68, FULL: length == padded, SINGLE: length > 64}[kind]
+        assert kind != FULL or length in (40, 64), "one more shape only where many records have that length"
     keys = [tuple(shape) for shape in shapes.tolist()]
     parts = grouped(keys, np.arange(len(lengths)), dict.fromkeys(keys, rows))
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
     for part in parts:
-        assert len(part) <= rows and len({tuple(shapes[index]) for index in part}) == 1
-        length, spare = shapes[part[0]].tolist()
+        assert len(part) <= rows and len({keys[index] for index in part}) == 1
+        length, kind = keys[part[0]]
+        spare = int(kind == ROOM)
         assert collate(records, part, fills, torch.device("cpu"), spare=spare)["ids"].shape == (len(part), length)
 
 
