@@ -89,3 +89,20 @@ class LedgerError(FedVaultError):
 
 def _rebuild(kind: type[FedVaultError], message: str, hint: str) -> FedVaultError:
     return kind(message, hint=hint)
+
+
+OF_THE_MACHINE = ("memory", "CUDA", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN", "device-side", "HIP error")
+"""Words in a `RuntimeError` of PyTorch that speak of the machine, not of a record."""
+
+
+def may_be_a_records_own(error: Exception) -> bool:
+    """Return true if what a record holds may have raised this; false for memory, disks, devices and our own checks.
+
+    How much memory is left depends on who else is there. So a lack of it is no record's: it ends the round.
+    """
+    if isinstance(error, MemoryError | OSError | FedVaultError) or type(error).__name__ in (
+        "OutOfMemoryError",
+        "AcceleratorError",
+    ):
+        return False
+    return not (isinstance(error, RuntimeError) and any(word in str(error) for word in OF_THE_MACHINE))

@@ -138,17 +138,17 @@ def resume(
     node = open_node(config)
     with node.open_ledger() as ledger:
         name = run if run in ledger.state.runs else node.offers.find(run).run
-        troubles = ledger.state.run(name).troubles
-    if not troubles:
+        failed, lost = ledger.state.run(name).unseen
+    if not failed | lost:
         raise SettingsError(f"Expected a run that waits for you, {name} does not.")
-    rounds = ", ".join(map(str, troubles))
+    rounds = ", ".join(map(str, sorted(failed | lost)))
     typer.echo(
         f"Rounds of {name} that failed or were lost: {rounds}. `fedvault-node logs` tells why. They stay paid for."
     )
     if not yes:
         typer.confirm("Is the cause mended, so that it may continue?", abort=True)
     with node.open_ledger() as ledger:
-        ledger.resume(name)
+        ledger.resume(name, sorted(failed | lost))
         typer.echo(f"It continues. Row {ledger.height} of the ledger.")
 
 
@@ -159,4 +159,5 @@ def _answer(run: str, runs: "Mapping[str, ApprovedRun]", *, rejected: bool) -> s
         return "nothing yet"
     if runs[run].closed:
         return "yes, and closed it"
-    return "yes, but it waits for you: resume" if runs[run].troubles else "yes"
+    failed, lost = runs[run].unseen
+    return "yes; see resume" if failed or len(lost) > 1 else "yes"

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from shared.adapted_model.activation_file import ActivationFile
 from shared.adapted_model.model import AdaptedModel
+from shared.errors import may_be_a_records_own
 from shared.records.batches import (
     LENGTH_STEP,
     Batch,
@@ -68,9 +69,7 @@ class FrozenActivations:
 
     def canonical_shapes(self, step: int = LENGTH_STEP) -> Shapes:
         """Return the shape in which the trained part of the model reads each record, by its own lengths alone."""
-        limit = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        longest = getattr(getattr(self.model.kind, "task", None), "max_length", None)
-        return canonical_shapes(self.records, self._read_above, step=step, limit=limit, longest=longest)
+        return canonical_shapes(self.records, self._read_above, step=step)
 
     @property
     def varying(self) -> bool:
@@ -83,21 +82,21 @@ class FrozenActivations:
         fills, frozen = self.model.kind.fills, self.model.frozen_fields
         return {name: fill for name, fill in fills.items() if not (self.model.head_only and name in frozen)}
 
-    def batch(self, indices: Sequence[int], *, step: int = LENGTH_STEP, spare: int = 0) -> Batch:
-        """Make the physical batch that the trained part of the model reads, at least `spare` of it padding."""
+    def batch(self, indices: Sequence[int], *, step: int = LENGTH_STEP) -> Batch:
+        """Make the physical batch that the trained part of the model reads."""
         model = self.model
         if not model.has_frozen_layers:
-            return collate(self.records, indices, model.kind.fills, self.device, step=step, spare=spare)
+            return collate(self.records, indices, model.kind.fills, self.device, step=step)
         frozen = model.frozen_fields
         above: Fills = {name: fill for name, fill in model.kind.fills.items() if name not in frozen}
         states = self.states(indices)
         lengths = [len(rows) for rows in states]
-        batch = collate(self.records, indices, above, self.device, step=step, spare=spare)
+        batch = collate(self.records, indices, above, self.device, step=step)
         if model.head_only:
             return batch | {"states": torch.stack(states).to(self.device)}
         if "ids" not in frozen:  # images and recordings have one length and no mask
             return batch | {"states": torch.stack(states).to(self.device)}
-        length = padded_length(max(lengths) + spare, step)
+        length = padded_length(max(lengths), step)
         # padded first, then moved: a GPU is sent one tensor, not one per record
         return batch | {
             "states": pad(states, length).to(self.device),
@@ -197,7 +196,9 @@ def states_or_nan(model: AdaptedModel, records: Records, indices: Sequence[int],
     """
     try:
         return canonical_states(model, records, indices, device)
-    except Exception:
+    except Exception as error:
+        if not may_be_a_records_own(error):
+            raise
         if len(indices) > 1:
             return [states for index in indices for states in states_or_nan(model, records, [index], device)]
         # its gradient will not be finite, and counts as zero

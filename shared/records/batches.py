@@ -15,7 +15,6 @@ from torch import Tensor
 from shared.records.ragged import Records
 
 LENGTH_STEP = 8
-SINGLE, ROOM, FULL = 0, 1, 2
 Batch = dict[str, Tensor]
 """Fields by name (records, …); `mask` (records, length): 1 on what is not padding; `usable` (records,)."""
 Shapes = NDArray[np.int64]
@@ -28,38 +27,25 @@ def padded_length(length: int, step: int = LENGTH_STEP) -> int:
     return max(1, -(-length // step)) * step
 
 
-def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP, spare: int = 0) -> Shapes:
+def shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> Shapes:
     """Return the length of every record's padded fields (records, fields); a column of ones if none is padded."""
     padded = [records[name].lengths for name, fill in fills.items() if fill is not None]
     if not padded:
         return np.ones((len(records), 1), dtype=np.int64)
-    rounded: NDArray[np.int64] = np.maximum(1, -(-(np.stack(padded, axis=1) + spare) // step)) * step
+    rounded: NDArray[np.int64] = np.maximum(1, -(-np.stack(padded, axis=1) // step)) * step
     return rounded
 
 
-def canonical_shapes(
-    records: Records, fills: Fills, *, step: int = LENGTH_STEP, limit: int | None = None, longest: int | None = None
-) -> Shapes:
+def canonical_shapes(records: Records, fills: Fills, *, step: int = LENGTH_STEP) -> Shapes:
     """Return every record's own shape, which follows from its lengths alone (records, fields + 1).
 
-    A model leaves out a mask of ones, and computes other bits without it. So lengths leave room for an entry of padding
-    (`ROOM` in the last column), or all records of a shape are as long as it is (`FULL`), or a record has a batch of its
-    own (`SINGLE`).
-
-    Args:
-        records: of one dataset.
-        fills: padded fields, as the task kind gives them.
-        step: a multiple that lengths are rounded up to; 1 for batches without padding and mask.
-        limit: the longest padded length that the model can read; default: any.
-        longest: length at which the task cuts records, which many have: these are `FULL` where it is a multiple.
+    The last column is 1 where nothing of the masked field, the first one, is padding. A model leaves out a mask of
+    ones, and computes other bits without it: such records never share a batch with padded ones.
     """
-    lengths = shapes(records, fills, step=1)
-    exact, roomy = shapes(records, fills, step=step), shapes(records, fills, step=step, spare=1)
-    has_room = (roomy.max(axis=1) <= limit) if limit is not None else np.ones(len(records), bool)
-    full = (lengths == exact).all(axis=1) & (step > 1)
-    cut = full & (lengths.max(axis=1) == longest) if longest is not None else np.zeros(len(records), bool)
-    kind = np.where(has_room & ~cut & (step > 1), ROOM, np.where(full, FULL, SINGLE))
-    return np.column_stack([np.where((kind == ROOM)[:, None], roomy, exact), kind])
+    padded = shapes(records, fills, step=step)
+    masked = [records[name].lengths for name, fill in fills.items() if fill is not None][:1]
+    full = (masked[0] == padded[:, 0]) if masked else np.zeros(len(records), bool)
+    return np.column_stack([padded, full])
 
 
 def grouped(
@@ -102,20 +88,14 @@ def physical(sizes: Shapes, chosen: NDArray[np.int64], *, tokens: int, fixed: in
 
 
 def collate(
-    records: Records,
-    indices: Sequence[int],
-    fills: Fills,
-    device: torch.device,
-    *,
-    step: int = LENGTH_STEP,
-    spare: int = 0,
+    records: Records, indices: Sequence[int], fills: Fills, device: torch.device, *, step: int = LENGTH_STEP
 ) -> Batch:
-    """Stack records into tensors; each padded field gets the length of its longest entry and `spare` more."""
+    """Stack records into tensors; each padded field gets the length of its longest entry."""
     batch: Batch = {"usable": torch.from_numpy(records.usable[list(indices)]).to(device)}
     for name, fill in fills.items():
         rows = [records[name][index] for index in indices]
         lengths = [len(row) for row in rows]
-        length = max(lengths) if fill is None else padded_length(max(lengths) + spare, step)
+        length = max(lengths) if fill is None else padded_length(max(lengths), step)
         stacked = np.full((len(rows), length), 0 if fill is None else fill, dtype=_dtype(records[name].values.dtype))
         for target, row in zip(stacked, rows, strict=True):
             target[: len(row)] = row

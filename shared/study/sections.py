@@ -105,7 +105,7 @@ class Privacy(Section):
     """q, the probability with which each unit joins each step, independently of all others (Poisson sampling)."""
     clipping: Literal["automatic", "flat"] = "automatic"
     """`automatic` (AUTO-S, arXiv:2206.07136) scales every gradient to a length below 1; `flat` cuts at `clip_norm`."""
-    clip_norm: Positive = 1.0
+    clip_norm: float = Field(default=1.0, ge=1e-6, allow_inf_nan=False)
     """Largest length of one unit's gradient, in gradient units. With `automatic` it only rescales learning rates."""
     head_share: float | None = Field(default=0.8, gt=0, lt=1)
     """If head and adapter are both trained, each is clipped by itself: the head at clip_norm x sqrt(head_share), the

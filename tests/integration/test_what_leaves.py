@@ -89,14 +89,17 @@ class Sent:
 class Listening:
     """The real vault, and what it answered."""
 
-    def __init__(self, node_vault: NodeVault) -> None:
-        self._node_vault = node_vault
+    def __init__(self, config: Path) -> None:
+        self._config, self._node_vault = config, NodeVault(config)
         self.statuses: list[Status] = []
         self.floats = 0
 
     def train(self, task: TrainTask) -> TrainReply:
         reply = self._node_vault.train(task)
         self.statuses.append(reply.status)
+        if reply.status is Status.FAILED:  # its operator looks at once
+            with open_node(self._config).open_ledger() as ledger:
+                ledger.resume(task.study_run, [task.round])
         self.floats = len(task.adapter)
         return reply
 
@@ -209,7 +212,7 @@ def test_the_whole_wire_of_a_whole_study(
     federation: Federation, study: str, node: str, encoding: Wire, wire: dict[int, bytearray]
 ) -> None:
     config = federation.config(node)
-    places, vault, stop = folders(config, load_node(config)), Listening(NodeVault(config)), threading.Event()
+    places, vault, stop = folders(config, load_node(config)), Listening(config), threading.Event()
     member = membership(places.link)
     link = Link(
         lambda: member.connect(load_node(config).server, config.parent),
@@ -230,6 +233,7 @@ def test_the_whole_wire_of_a_whole_study(
     with open_node(config).open_ledger() as ledger:
         entered = [(row["kind"], row.get("round")) for row in rows_of(ledger)]
     paid = [(kind, number) for number in range(1, ROUNDS + 1) for kind in ("reserve", "commit")]
+    paid[3:4] = [("fail", 2), ("commit", 2), ("resume", None)]
     assert entered == [("register", None), ("approve", None), *paid], "the failure is paid for as the updates are"
     history = federation.run(study)["history"]
     assert [record["outcome"] for record in history] == ["aggregated", "lost", "aggregated", "aggregated"]

@@ -19,7 +19,7 @@ without released bytes stays charged and is never tried again.
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -53,7 +53,7 @@ from client.vault.ledger.storage import (
     stored_rows,
     unbroken,
 )
-from shared.errors import LedgerError, PolicyRefusal, SettingsError
+from shared.errors import LedgerError, SettingsError
 from shared.privacy.releases import Release, times, to_dict
 from shared.protocol.messages import NO_MAC, LedgerPosition
 
@@ -197,17 +197,13 @@ class Ledger:
         """Say that a reserved round failed, before that is answered."""
         self.enter({"kind": "fail", "run": run, "round": number})
 
-    def resume(self, run: str) -> list[int]:
-        """Say that a person looked at a run's failed and lost rounds, so that it continues; return which.
+    def resume(self, run: str, rounds: Sequence[int]) -> None:
+        """Say that a person looked at some failed and lost rounds of a run, so that its records are trained on again.
 
         Raises:
-            PolicyRefusal: nothing of it waits for a person.
+            PolicyRefusal: they did not fail, and were not lost.
         """
-        troubles = self.state.run(run).troubles
-        if not troubles:
-            raise PolicyRefusal(f"Expected a run that waits for its operator, {run!r} does not.")
-        self.enter({"kind": "resume", "run": run, "rounds": troubles})
-        return troubles
+        self.enter({"kind": "resume", "run": run, "rounds": sorted(rounds)})
 
     def check_room(self, run: str, *, declared: Limit | None = None) -> None:
         """Refuse a round of an approved run that its records' account has no room for any more.

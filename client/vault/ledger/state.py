@@ -57,14 +57,10 @@ class ApprovedRun:
     closed: bool = False
 
     @property
-    def troubles(self) -> list[int]:
-        """Failed and lost rounds that nobody has looked at, if they end the run for now: one failed, or two lost.
-
-        Both are answers without noise, so a run gives few of them. A round in progress looks like a lost one.
-        """
+    def unseen(self) -> tuple[set[int], set[int]]:
+        """Failed rounds and lost ones that no person has looked at. A round in progress looks like a lost one."""
         failed = self.failed - self.looked_at
-        lost = {number for number, released in self.attempts.items() if released is None} - self.looked_at - failed
-        return sorted(failed | lost) if failed or len(lost) >= MOST_LOST else []
+        return failed, {n for n, released in self.attempts.items() if released is None} - self.looked_at - failed
 
     @property
     def earmarked(self) -> int:
@@ -149,6 +145,19 @@ class LedgerState:
     def spent(self, dataset: str) -> float:
         """Return the epsilon of everything that the account has reserved."""
         return self.budget(dataset, earmarked=False).epsilon()
+
+    def troubles(self, dataset: str) -> dict[str, list[int]]:
+        """Return failed and lost rounds by run that a person has to look at before the account is trained on again.
+
+        One failed round, or two lost ones. Both are answers without noise, so an account gives few of them, whatever
+        runs a server invents.
+        """
+        account = self.account(dataset)
+        unseen = {name: run.unseen for name, run in self.runs.items() if run.dataset in account}
+        failed, lost = (sum(len(rounds[kind]) for rounds in unseen.values()) for kind in (0, 1))
+        if not failed and lost < MOST_LOST:
+            return {}
+        return {name: sorted(failed | lost) for name, (failed, lost) in unseen.items() if failed | lost}
 
     def run(self, name: str) -> ApprovedRun:
         """Return an approved run.

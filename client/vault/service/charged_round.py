@@ -8,12 +8,12 @@
 | anything the study or model forbids | its public code, before anything is reserved |
 | a round that the records' account has no room for any more | `refused_budget` |
 | a ledger that cannot be trusted or written | `refused_ledger` |
-| a run with one failed or two lost rounds that its operator has not looked at | `refused_policy` |
+| records with one failed or two lost rounds that their operator has not looked at | `refused_policy` |
 | an approval that charges other noise than the study plans | `refused_study` |
 | all else | reserved, trained, made durable, sent |
 | whatever goes wrong after the reservation, its run being ended too | `failed`, and the round stays paid for |
 
-`failed` and `lost` bear no noise, so a run answers them once and twice at most until a person has looked.
+`failed` and `lost` bear no noise: records answer them once and twice at most, in all runs, until a person has looked.
 """
 
 import logging
@@ -33,7 +33,7 @@ from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTa
 
 Reserved = tuple[LedgerPosition, SubsampledGaussian]
 """Where the ledger stands with a round reserved, and the release that it charged."""
-LOOK = "Look at the log, mend the cause, then: fedvault-node resume %s"
+LOOK = "Look at the log, mend the cause, then: fedvault-node resume RUN"
 log = logging.getLogger(__name__)
 
 
@@ -45,7 +45,7 @@ class ChargedRound:
     Guarantee: after the reservation every trouble is answered with one code.
     Guarantee: a question that is asked again gets the same bytes, and costs nothing.
     Guarantee: the trainer trains by the very release that the reservation charged, or not at all.
-    Guarantee: after one failed or two lost rounds nothing of the run is trained until its operator has looked.
+    Guarantee: after one failed or two lost rounds the records' account trains nothing until its operator has looked.
 
     Args:
         trainer: knows the study and the records.
@@ -104,14 +104,14 @@ class ChargedRound:
         run = ledger.state.runs.get(task.study_run)
         if run is None or (run.study_sha256, run.dataset) != (task.study_sha256, self._dataset):
             return self._trainer.reply(task, Status.REFUSED_POLICY)
-        released, troubles = ledger.answer(task.study_run, task.round), run.troubles
+        released, troubles = ledger.answer(task.study_run, task.round), ledger.state.troubles(self._dataset)
         if released is not None:
             return read_reply(released)
         if task.round in run.attempts:
             refusal = Status.LOST
         elif troubles:
-            rounds = ", ".join(map(str, troubles))
-            log.error("Round %d refused: round %s failed or was lost. %s", task.round, rounds, LOOK % task.study_run)
+            for name, rounds in troubles.items():
+                log.error("Round %d refused: rounds %s of %s failed or were lost. %s", task.round, rounds, name, LOOK)
             refusal = Status.REFUSED_POLICY
         else:
             refusal = self._refusal(ledger.state) or refusal
@@ -123,6 +123,7 @@ class ChargedRound:
                 # no room is for good, closed hours and the like may pass
                 ledger.check_room(task.study_run, declared=self._declared)
             return self._trainer.reply(task, refusal)
+        _ = ledger.position_with_mac  # a missing key is found before anything is paid
         charged = ledger.reserve(task.study_run, task.round, declared=self._declared)
         return ledger.position_with_mac, cast(SubsampledGaussian, charged)
 

@@ -213,7 +213,7 @@ class NodeVault:
             refusal=partial(self._refusal, loaded.trainer, dataset),
         )
         reply = charged.train(task)
-        if reply.status is Status.FAILED:
+        if loaded.trainer.broken:
             self._loaded = None  # nothing that a failure left in memory serves another round
         return reply
 

@@ -56,7 +56,7 @@ def _allowed(node: NodeFiles, review: StudyReview, study: Study) -> tuple[list[D
 def _approved_by_policy(review: StudyReview, ledger: Ledger, offered: Offered, possible: list[Dataset]) -> Status:
     dataset = possible[0]
     unasked = dataset.policy.approval == "within-policy" and dataset.name in ledger.state.limits
-    if len(possible) != 1 or not unasked:
+    if len(possible) != 1 or not unasked or ledger.state.troubles(dataset.name):
         return Status.AWAITING_APPROVAL
     try:
         review.approve_within_policy(ledger, offered.study, dataset, offered.run)

@@ -30,13 +30,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.vault.training.linear_gradients import plain_linear_layers
-from client.vault.training.trainer import PrivateTrainer
-from shared.adapted_model.frozen_activations import open_activations
+from client.vault.training.trainer import PrivateTrainer, longest_declared
+from shared.adapted_model.frozen_activations import FrozenActivations, open_activations
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError
 from shared.files import write_private
 from shared.protocol.messages import Vector
-from shared.records.batches import ROOM, Batch, collate, padded_length
+from shared.records.batches import LENGTH_STEP, Batch, collate, padded_length
 from shared.records.ragged import Records, with_units
 
 TOLERANCE = 2e-5
@@ -47,6 +47,7 @@ strict figure."""
 LENGTHS = (5, 17, 7, 20, 5, 17)
 """Some of one length and some that are padded to another's, so that physical batches hold several."""
 SPREAD = 0.05
+HALVINGS = 60
 PACKAGES = ("client.vault", "shared")
 """Ours: what computes gradients, and all that it may call."""
 KERNEL_MODES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -85,7 +86,7 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None, hostile: Vector | None
         worst = max(_probe(trainer, cache, measures=measures) for measures in rounds)
         random = model.packed()
         one_by_one = False
-        for adapter in (random,) if hostile is None else (random, hostile):
+        for adapter in (random,) if hostile is None else (random, _finite(trainer, hostile)):
             model.load(adapter)
             one_by_one |= any(_depends_on_company(trainer, cache, measures=measures) for measures in rounds)
         return Verdict(worst, one_by_one)
@@ -261,35 +262,57 @@ def _check_uncoupled(trainer: PrivateTrainer, gradients: Gradients, cache: Path 
 
 
 def _depends_on_company(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> bool:
-    """Return true if a record's gradient changes by a bit when it stands alone, or without its first neighbour."""
-    model, device = trainer.model, trainer.activations.device
-    with trainer.measuring(measures), _scratch(cache) as scratch:
+    """Return true if a record's gradient changes by a bit when it stands alone, or without its first neighbour.
+
+    Raises:
+        ExactnessError: a synthetic record raised, or frozen layers are not each record's own.
+    """
+    model = trainer.model
+    with trainer.measuring(measures):
         records = model.kind.synthetic(model.config, _lengths_of_batches(trainer), variant=0)
-        units = None if trainer.activations.records.units is None else np.arange(len(records))
-        records = records if units is None else with_units(records, units)
-        limit_bytes = 2**30 if scratch else 0
-        opened = open_activations(
-            model, records, device, folder=scratch, limit_bytes=limit_bytes, storage=trainer.activations.storage
-        )
-        trainer.train_on(opened)
-        everybody = np.arange(len(records))
-        together = _one_after_the_other(trainer, everybody)
-        fewer = _one_after_the_other(trainer, everybody[1:])
-        return any(
-            not same_bits(together[index], _one_after_the_other(trainer, everybody[index : index + 1])[index])
-            or (index > 0 and not same_bits(together[index], fewer[index]))
-            for index in everybody.tolist()
+        if model.has_frozen_layers:
+            _check_frozen_bits(model, records, trainer.activations.device)
+        if trainer.activations.records.units is not None:
+            records = with_units(records, np.arange(len(records)))
+        with _scratch(cache) as scratch:
+            trainer.train_on(_opened(trainer, records, scratch))
+            everybody = np.arange(len(records))
+            together, fewer = _gradients_of(trainer, everybody), _gradients_of(trainer, everybody[1:])
+            some = {0, len(records) - 1, *_first_of_each(trainer.activations.canonical_shapes(trainer.length_step))}
+            return any(
+                not same_bits(together[index], fewer.get(index, together[index]))
+                or (index in some and not same_bits(together[index], _gradients_of(trainer, everybody[[index]])[index]))
+                for index in everybody.tolist()
+            )
+
+
+def _opened(trainer: PrivateTrainer, records: Records, folder: Path | None) -> FrozenActivations:
+    device, limit_bytes = trainer.activations.device, 2**30 if folder else 0
+    storage = trainer.activations.storage
+    return open_activations(trainer.model, records, device, folder=folder, limit_bytes=limit_bytes, storage=storage)
+
+
+def _check_frozen_bits(model: AdaptedModel, records: Records, device: torch.device) -> None:
+    """Refuse frozen layers in which a record's place or company changes a bit of its activations."""
+    computed = FrozenActivations(model, records, device)
+    everybody = list(range(len(records)))
+    together, fewer = computed.states(everybody), [computed.states([0])[0], *computed.states(everybody[1:])]
+    if not same_bits(together, fewer) or not same_bits(together[-1:], computed.states(everybody[-1:])):
+        raise ExactnessError(
+            "Expected frozen layers whose activations are each record's own, they depend on others' by some bits.",
+            hint="Models that send tokens to experts do this. Train all layers, or choose another base model.",
         )
 
 
-def _one_after_the_other(trainer: PrivateTrainer, chosen: NDArray[np.int64]) -> dict[int, list[Tensor]]:
+def _gradients_of(trainer: PrivateTrainer, chosen: NDArray[np.int64]) -> dict[int, list[Tensor]]:
     """Return the gradients of units by their index, as a logical batch of them has them."""
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     rows: dict[int, list[Tensor]] = {}
-    grouped = trainer.activations.records.units is not None
-    parts = [chosen.tolist()] if grouped else trainer.physical_batches(chosen)
+    parts = [chosen.tolist()] if trainer.activations.records.units is not None else trainer.physical_batches(chosen)
+    trainer.raised = set()
     for part, count in zip(parts, trainer.gradients(chosen), strict=True):
-        assert count == len(part)  # noqa: S101 - so few units are one group
+        if trainer.raised or count != len(part):
+            raise ExactnessError("Expected synthetic records that this model can be trained on, one raised.")
         for place, index in enumerate(part):
             rows[index] = [p.grad_sample[place].clone() for p in trained]  # type: ignore[attr-defined]
     for parameter in trained:
@@ -298,16 +321,40 @@ def _one_after_the_other(trainer: PrivateTrainer, chosen: NDArray[np.int64]) -> 
 
 
 def same_bits(ours: list[Tensor], theirs: list[Tensor]) -> bool:
-    """Return true if tensors agree to the last bit; NaN agrees with itself."""
-    return all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(ours, theirs, strict=True))
+    """Return true if tensors agree to the last bit."""
+    return all(
+        a.shape == b.shape and bool((a == b).logical_or_(a.isnan() & b.isnan()).all())
+        for a, b in zip(ours, theirs, strict=True)
+    )
+
+
+def _first_of_each(shapes: NDArray[np.int64]) -> list[int]:
+    first: dict[tuple[int, ...], int] = {}
+    for index, shape in enumerate(map(tuple, shapes.tolist())):
+        first.setdefault(shape, index)
+    return list(first.values())
 
 
 def _lengths_of_batches(trainer: PrivateTrainer) -> list[int]:
-    """Return lengths of synthetic records: of each of some shapes, one more than a physical batch holds."""
+    """Return lengths of synthetic records: of some shapes up to the longest, one more than a physical batch holds.
+
+    Each shape comes with padding and without.
+    """
     if not trainer.activations.varying:
         (shape,) = {tuple(row) for row in trainer.activations.canonical_shapes(trainer.length_step).tolist()}
         return [1] * (trainer.rows_of(shape) + 1)
-    longest = getattr(getattr(trainer.model.kind, "task", None), "max_length", max(LENGTHS))
-    lengths = sorted({min(LENGTHS), max(LENGTHS), longest // 2, longest})
-    rows = {length: trainer.rows_of((padded_length(length, trainer.length_step), ROOM)) for length in lengths}
-    return [length for length in lengths for _ in range(rows[length] + 1)]
+    longest = max(longest_declared(trainer.model.kind), max(LENGTHS))
+    padded = sorted({LENGTH_STEP * 2**k for k in range(10) if LENGTH_STEP * 2**k < longest} | {longest})
+    counts = {length: trainer.rows_of((padded_length(length, trainer.length_step), 0)) + 1 for length in padded}
+    return [near for length, count in counts.items() for near in [*[length - 3] * count, length, length]]
+
+
+def _finite(trainer: PrivateTrainer, adapter: Vector) -> Vector:
+    """Halve an adapter until gradients are finite and not all zero: NaN agrees with NaN and shows nothing."""
+    for _ in range(HALVINGS):
+        trainer.model.load(adapter)
+        gradients = _gradients_of(trainer, np.arange(1))[0]
+        if all(bool(part.isfinite().all()) for part in gradients) and any(bool(part.any()) for part in gradients):
+            return adapter
+        adapter = adapter / np.float32(2)
+    raise ExactnessError("Expected finite gradients at some adapter within a task's bound, got none.")

@@ -160,7 +160,8 @@ def clip_factors(
         clip_norms: of every group.
         clipping: as in `PrivateOptimizer`.
     """
-    norms = [rows.norm(dim=1) for rows in groups]
+    # on a GPU a reduction's bits depend on how many rows there are
+    norms = [torch.stack([row.norm() for row in rows]) if rows.is_cuda else rows.norm(dim=1) for rows in groups]
     finite = torch.isfinite(torch.stack(norms)).all(dim=0)
     by_group = []
     for norm, clip_norm in zip(norms, clip_norms, strict=True):

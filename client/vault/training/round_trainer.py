@@ -95,6 +95,8 @@ class RoundTrainer:
         self._trainer: PrivateTrainer | None = None
         self._verdict: Verdict | None = None
         self.last: Trained | None = None
+        self.broken = False
+        """True once a round failed: its model may hold anything."""
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task, where nobody charges for it."""
@@ -113,7 +115,7 @@ class RoundTrainer:
         except Exception:
             # the cause may be data: one code stands for all of them
             log.exception("Round %d failed; the server is told only that it failed.", task.round)
-            self._trainer = None  # whatever state the failure left goes with it
+            self._trainer, self.broken = None, True  # whatever state the failure left goes with it
             return self.reply(task, Status.FAILED)
 
     def refusal(self, task: TrainTask) -> Status | None:

@@ -30,11 +30,13 @@ from client.vault.training.vmap_gradients import vectorised_gradients
 from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
-from shared.errors import ExactnessError
+from shared.errors import ExactnessError, may_be_a_records_own
 from shared.privacy.noise_schedule import NoiseSchedule
 from shared.privacy.releases import SubsampledGaussian
-from shared.records.batches import LENGTH_STEP, ROOM, SINGLE, grouped
+from shared.records.batches import LENGTH_STEP, grouped
 from shared.study.sections import RECORD
+from shared.tasks.fit import lengths_of
+from shared.tasks.kind import TaskKind
 
 log = logging.getLogger(__name__)
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -42,6 +44,7 @@ GRADIENT_BYTES = 256 * 2**20  # gradients of records that are there at once
 ENTRY_BYTES = 16  # of a gradient: in float32, again where all tensors stand side by side, and in float64
 CPU_TOKENS = 512  # enough for a CPU's matrix kernels; rows beyond are filled up in vain where lengths differ
 FILLED_UP = 8  # the expected batch has so many physical batches at least: what is filled up stays a small part
+FULL_IS_RARE = 4  # one record in eight has no padding, and gets batches of its own: small ones
 UNIT_SUMS_BYTES = 64 * 2**20  # gradients of units that are summed up at once, in float64
 
 
@@ -113,6 +116,7 @@ class PrivateTrainer:
         self.activations = activations
         self._shapes, self._units = activations.canonical_shapes(self.length_step), activations.records.unit_count
         self._varying, self._device = activations.varying, activations.device.type
+        self._longest = longest_declared(self.model.kind)
         self._fixed_tokens = 0 if self.model.head_only else self.model.kind.fixed_tokens
 
     def train_round(
@@ -214,7 +218,7 @@ class PrivateTrainer:
         trained = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in trained:
             parameter.grad_sample = None  # type: ignore[attr-defined]
-        batch = self.activations.batch(filled, step=self.length_step, spare=int(shape[-1] == ROOM))
+        batch = self.activations.batch(filled, step=self.length_step)
         # vectorised, a GPU's softmax has no backward pass in bfloat16
         half = self.precision == "bfloat16" and (self.linear or self._device == "cpu")
         with torch.autocast(self._device, torch.bfloat16, enabled=half):
@@ -231,13 +235,15 @@ class PrivateTrainer:
 
     def rows_of(self, shape: tuple[int, ...]) -> int:
         """Return the rows of every physical batch of one shape: a power of two, from public numbers alone."""
-        *lengths, kind = shape
-        if self.one_by_one or (self._varying and kind == SINGLE):
-            return 1  # without room for padding its mask, or its vectorised length, is its own
+        *lengths, full = shape
+        if self.one_by_one or (self._varying and not self.linear):
+            return 1  # vectorised records are not padded: few share a length
         tokens = sum(lengths) + self._fixed_tokens
         on_cpu = self._varying and self._device == "cpu"
         at_once = min(self.micro_batch_tokens, CPU_TOKENS) if on_cpu else self.micro_batch_tokens
         most = min(at_once // tokens, GRADIENT_BYTES // (ENTRY_BYTES * self.entries), int(self.divisor) // FILLED_UP)
+        if full and lengths[0] < self._longest:
+            most //= FULL_IS_RARE
         return 1 << max(0, most.bit_length() - 1)
 
     @property
@@ -255,14 +261,18 @@ class PrivateTrainer:
         try:
             self.per_example_gradients(part)
             return
-        except Exception:
+        except Exception as error:
+            if not may_be_a_records_own(error):
+                raise
             log.exception("A physical batch raised; its records are computed one by one.")
         trained = [p for p in self.model.parameters() if p.requires_grad]
         rows = [p.new_zeros(len(part), *p.shape) for p in trained]
         for place, index in enumerate(part):
             try:
                 self.per_example_gradients([index])
-            except Exception:
+            except Exception as error:
+                if not may_be_a_records_own(error):
+                    raise
                 log.exception("Record %d of those trained on raised; its gradient counts as zero.", index)
                 self.raised.add(index)
                 continue
@@ -339,6 +349,12 @@ class PrivateTrainer:
             if name not in trained and update[start : start + size].any():
                 raise ExactnessError(f"Expected no tensor to move but those that are trained, got {name}.")
             start += size
+
+
+def longest_declared(kind: TaskKind) -> int:
+    """Return the length at which a study cuts records, which many of them have; 0 if it declares none."""
+    task = getattr(kind, "task", None)
+    return max([0, *lengths_of(task).values(), getattr(task, "max_target_length", 0)])
 
 
 def one_of_each(units: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

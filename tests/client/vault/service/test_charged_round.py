@@ -166,7 +166,7 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
 
 
 @pytest.mark.guarantee(
-    "after one failed or two lost rounds nothing of the run is trained until its operator has looked."
+    "after one failed or two lost rounds the records' account trains nothing until its operator has looked."
 )
 @pytest.mark.parametrize("trouble", ["failed", "lost"])
 def test_a_run_that_failed_once_or_was_lost_twice_waits_for_its_operator(
@@ -184,10 +184,22 @@ def test_a_run_that_failed_once_or_was_lost_twice_waits_for_its_operator(
     assert answers == ([Status.FAILED, refused, refused] if trouble == "failed" else [refused])
     monkeypatch.undo()
     assert charged.train(task(vault, round=3)).status is refused, "mended, but nobody has looked"
-    assert ledger.resume("run") == ([1] if trouble == "failed" else [1, 2])
-    assert charged.train(task(vault, round=3)).status is Status.TRAINED
-    with pytest.raises(PolicyRefusal, match="waits for its operator"):
-        ledger.resume("run")
+    another = charged_for(ledger, vault, "other")
+    assert another.train(task(vault, study_run="other")).status is refused, "nor may another run ask"
+    ledger.resume("run", [1] if trouble == "failed" else [1, 2])
+    assert another.train(task(vault, study_run="other")).status is Status.TRAINED
+    with pytest.raises(PolicyRefusal, match="failed or lost rounds"):
+        ledger.resume("run", [3])
+
+
+def charged_for(ledger: Ledger, vault: RoundTrainer, run: str) -> ChargedRound:
+    """The same records and study under one more run."""
+    for name in [name for name, known in ledger.state.runs.items() if not known.closed]:
+        ledger.close_run(name)
+    register_row = replace(ledger.state.limits["data"], epsilon=100.0)
+    ledger.state.limits["data"] = register_row  # in memory alone: room for a second run
+    approve(ledger, vault.study, dataset="data", run=run)
+    return ChargedRound(vault, lambda: nullcontext(ledger), dataset="data")
 
 
 @pytest.mark.guarantee("the trainer trains by the very release that the reservation charged, or not at all.")
@@ -333,6 +345,7 @@ def test_a_tie_found_after_approval_ends_what_no_longer_fits(
     approve(ledger, study, dataset="twin", run="other")
     for number in (1, 2, 3):
         ledger.reserve("other", number)
+        ledger.commit("other", number, b"released")
     tie(ledger, "data", ["twin"])
     refused = charged.train(task(vault))
     assert refused.status is Status.REFUSED_BUDGET and not refused.update.any()

@@ -14,9 +14,10 @@ from client.vault.training.gradient_probe import probe
 from client.vault.training.trainer import LearningRates, PrivateTrainer, one_of_each
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
+from shared.errors import ExactnessError
 from shared.privacy.grid import GRID, sensitivity
 from shared.privacy.noise_schedule import plan
-from shared.records.batches import FULL, ROOM, SINGLE, canonical_shapes, collate, grouped
+from shared.records.batches import canonical_shapes, collate, grouped
 from shared.records.ragged import Records as Dataset
 from shared.records.ragged import ragged, with_units
 from shared.study.declaration import Study
@@ -135,15 +136,14 @@ def test_no_mask_is_left_out_because_all_records_are_as_long_as_their_batch(
     assert sums[0] == sums[1]
 
 
-def test_records_as_long_as_the_model_reads_share_batches_without_a_mask(
-    make_study: Studies, records_of: Records
-) -> None:
+def test_no_batch_is_longer_than_the_model_reads(make_study: Studies, records_of: Records) -> None:
     records = records_of([[6] * 64, [7] * 64, [8] * 63, [9] * 64], [0, 1, 0, 1])  # the model has 64 positions
     tested = trainer(make_study(task={"max_length": 64}, adapter={"layers": "all"}), records)
-    assert tested.physical_batches(np.arange(4)) == [[2], [0, 1, 3]]
+    assert tested.physical_batches(np.arange(4)) == [[2], [0, 1, 3]], "padded and full records stay apart"
     adapter = hostile(tested, 1.0)
     everybody, fewer, own = (summed(tested, adapter, units) for units in ([0, 1, 2, 3], [1, 2, 3], [0]))
     assert [a - b for a, b in zip(everybody, fewer, strict=True)] == own and any(own)
+    assert tested.raised == set()
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=80), st.integers(1, 9))
@@ -151,22 +151,18 @@ def test_records_as_long_as_the_model_reads_share_batches_without_a_mask(
 def test_a_shape_follows_from_the_records_own_length(lengths: list[int], rows: int) -> None:
     fills, values = {"ids": 0}, [[5] * length for length in lengths]
     records = Dataset({"ids": ragged(values, np.int32)}, np.ones(len(lengths), bool))
-    shapes = canonical_shapes(records, fills, limit=68, longest=40)
+    shapes = canonical_shapes(records, fills)
     for index, length in enumerate(lengths):
-        by_itself = canonical_shapes(records.select(np.array([index])), fills, limit=68, longest=40)[0].tolist()
-        assert shapes[index].tolist() == by_itself
-        padded, kind = by_itself
-        assert padded % 8 == 0
-        assert {ROOM: length < padded <= 68, FULL: length == padded, SINGLE: length > 64}[kind]
-        assert kind != FULL or length in (40, 64), "one more shape only where many records have that length"
+        by_itself = canonical_shapes(records.select(np.array([index])), fills)[0].tolist()
+        assert shapes[index].tolist() == by_itself == [-(-length // 8) * 8, length % 8 == 0]
     keys = [tuple(shape) for shape in shapes.tolist()]
     parts = grouped(keys, np.arange(len(lengths)), dict.fromkeys(keys, rows))
     assert sorted(index for part in parts for index in part) == list(range(len(lengths)))
     for part in parts:
         assert len(part) <= rows and len({keys[index] for index in part}) == 1
-        length, kind = keys[part[0]]
-        spare = int(kind == ROOM)
-        assert collate(records, part, fills, torch.device("cpu"), spare=spare)["ids"].shape == (len(part), length)
+        batch = collate(records, part, fills, torch.device("cpu"))
+        assert batch["ids"].shape == (len(part), keys[part[0]][0])
+        assert bool(batch["mask"].all()) == bool(keys[part[0]][1]), "either no row has padding, or every row"
 
 
 @given(st.lists(st.integers(0, 6), max_size=40))
@@ -248,3 +244,53 @@ def test_bits_that_depend_on_company_end_shared_batches(
     tested.one_by_one = True
     assert {len(part) for part in tested.physical_batches(np.arange(12))} == {1}
     assert not probe(tested, cache=None).one_by_one
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), OSError("disk")])
+def test_what_no_record_causes_ends_the_round(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """How much memory is left depends on who else is there: zeros for its lack would be others' zeros."""
+    tested = trainer(make_study(adapter={"layers": "last:1"}), make_records(6))
+
+    def full(_batch: Any) -> Any:
+        raise error
+
+    for part in ("losses", "frozen_states"):
+        with monkeypatch.context() as patch:
+            patch.setattr(tested.model, part, full)
+            with pytest.raises(type(error)):
+                summed(tested, hostile(tested, 1.0), range(6))
+    assert tested.raised == set()
+
+
+def test_a_probe_whose_records_raise_is_no_proof(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer(make_study(task={"max_length": 64}, adapter={"layers": "last:1"}), make_records(6))
+    honest = tested.model.losses
+
+    def raising(batch: Any) -> Any:
+        if batch["states"].shape[1] > 32:
+            raise IndexError("index 40 is out of bounds")
+        return honest(batch)
+
+    monkeypatch.setattr(tested.model, "losses", raising)
+    with pytest.raises(ExactnessError, match="one raised"):
+        probe(tested, cache=None)
+
+
+def test_frozen_layers_whose_bits_depend_on_company_are_refused(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
+) -> None:
+    tested = trainer(make_study(adapter={"layers": "last:1"}), make_records(6))
+    honest = tested.model.frozen_states
+
+    def by_place(batch: Any) -> Any:
+        states = honest(batch)
+        return states * (1 + 3e-7 * torch.arange(len(states)).view(-1, 1, 1))
+
+    monkeypatch.setattr(tested.model, "frozen_states", by_place)
+    for cache in (None, tmp_path):
+        with pytest.raises(ExactnessError, match="each record's own"):
+            probe(tested, cache=cache)
