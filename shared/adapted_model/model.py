@@ -18,7 +18,6 @@ from shared.errors import SettingsError
 from shared.records.batches import Batch, collate
 from shared.records.ragged import Records
 from shared.study.declaration import Study
-from shared.tasks.fit import most_positions
 from shared.tasks.kind import TaskKind
 from shared.tasks.registry import task_kind
 
@@ -37,7 +36,6 @@ class AdaptedModel(nn.Module):
         self.kind: TaskKind = task_kind(study.task)
         base = load_base(base_files, self.kind.auto, with_weights=with_weights)
         self.kind.check(study.task, base, base_files)
-        self.positions = most_positions(base)
         self.config = base.config
         self.kind.adapt(base)
         self.base_files = base_files

@@ -83,12 +83,6 @@ def lengths_of(task: Any) -> Mapping[str, int]:
     return {f"{place}.max_length": part.max_length for place, part in parts.items() if hasattr(part, "max_length")}
 
 
-def most_positions(base: PreTrainedModel) -> int | None:
-    """Return the longest padded record that a model can read and write; None if any can be."""
-    limits = [_positions(base, names) for names in (POSITIONS, TARGET_POSITIONS)]
-    return min((limit for limit in limits if limit is not None), default=None)
-
-
 def _positions(base: PreTrainedModel, names: tuple[str, ...]) -> int | None:
     """Return how many tokens have a position; None if any number does."""
     config = base.config.get_text_config()
