@@ -50,10 +50,14 @@ SUFFIXES: dict[str, str] = {"float32": "f32", "float16": "f16"}
 class FrozenActivations:
     """Makes the batches that training reads, and computes frozen activations each time."""
 
+    recomputes = True
+    """Whether `look_ahead` saves anything."""
+
     def __init__(
         self, model: AdaptedModel, records: Records, device: torch.device, *, storage: Storage = "float32"
     ) -> None:
         self.model, self.records, self.device, self.storage = model, records, device, storage
+        self._ahead: dict[int, Tensor] = {}
 
     def sizes(self, step: int = LENGTH_STEP) -> NDArray[np.int64]:
         """Return the padded lengths of every record, by which physical batches are formed."""
@@ -61,11 +65,18 @@ class FrozenActivations:
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
         """Return the frozen activations of some records, each (tokens, width), on the device that computed them."""
-        by_record: dict[int, Tensor] = {}
-        for batch in canonical_batches(self.model, self.records, indices):
+        by_record = {index: self._ahead[index] for index in indices if index in self._ahead}
+        missing = [index for index in indices if index not in by_record]
+        for batch in canonical_batches(self.model, self.records, missing):
             computed = states_or_nan(self.model, self.records, batch, self.device)
             by_record |= zip(batch, (rounded(states, self.storage) for states in computed), strict=True)
         return [by_record[i] for i in indices]
+
+    def look_ahead(self, indices: Sequence[int]) -> None:
+        """Compute some records' states in full canonical batches, before physical ones take a few of them each."""
+        self._ahead = {}
+        if self.model.has_frozen_layers:
+            self._ahead = dict(zip(indices, self.states(indices), strict=True))
 
     def canonical_shapes(self, step: int = LENGTH_STEP) -> Shapes:
         """Return the shape in which the trained part of the model reads each record, by its own lengths alone."""
@@ -106,6 +117,8 @@ class FrozenActivations:
 
 class CachedActivations(FrozenActivations):
     """Reads frozen activations from a file that only its owner may read; they are the same bits as computed anew."""
+
+    recomputes = False
 
     def __init__(
         self, model: AdaptedModel, records: Records, device: torch.device, path: Path, *, storage: Storage = "float32"

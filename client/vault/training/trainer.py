@@ -27,7 +27,7 @@ from client.vault.training.noise_prefetch import prefetch_noise
 from client.vault.training.optimizer import PrivateOptimizer
 from client.vault.training.randomness import Randomness
 from client.vault.training.vmap_gradients import vectorised_gradients
-from shared.adapted_model.frozen_activations import FrozenActivations
+from shared.adapted_model.frozen_activations import MOST_ROWS, FrozenActivations
 from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError, may_be_a_records_own
@@ -256,6 +256,17 @@ class PrivateTrainer:
         shapes = [tuple(self._shapes[index].tolist()) for index in chosen.tolist()]
         return grouped(shapes, chosen, {shape: self.rows_of(shape) for shape in set(shapes)})
 
+    def _some_ahead(self, parts: list[list[int]]) -> Iterator[list[int]]:
+        """Yield physical batches, with the states of a few records computed together before them."""
+        left = list(parts) if self.activations.recomputes else []
+        yield from [] if left else parts
+        while left:
+            taken = [left.pop(0)]
+            while left and sum(map(len, taken)) + len(left[0]) < MOST_ROWS:
+                taken.append(left.pop(0))
+            self.activations.look_ahead([index for part in taken for index in part])
+            yield from taken
+
     def gradients_of(self, part: Sequence[int]) -> None:
         """Leave the gradients of one physical batch in `grad_sample`; records that raise by themselves have zeros."""
         try:
@@ -296,7 +307,7 @@ class PrivateTrainer:
         rows = _rows_of(records.units, chosen, unit_count=records.unit_count)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         sums = [torch.zeros(len(chosen), *p.shape, dtype=torch.float64, device=device) for p in trained]
-        for part in self.physical_batches(np.flatnonzero(rows >= 0)):
+        for part in self._some_ahead(self.physical_batches(np.flatnonzero(rows >= 0))):
             self.gradients_of(part)
             for places in one_of_each(rows[part]):
                 into, taken = torch.from_numpy(rows[part][places]).to(device), torch.from_numpy(places).to(device)
@@ -314,7 +325,7 @@ class PrivateTrainer:
             chosen: distinct indices of units, which are single records where the dataset has no others (units,).
         """
         if self.activations.records.units is None:
-            for part in self.physical_batches(chosen):
+            for part in self._some_ahead(self.physical_batches(chosen)):
                 self.gradients_of(part)
                 yield len(part)
         else:
