@@ -14,8 +14,10 @@ import numpy as np
 import torch
 from opacus import PrivacyEngine
 from peft import LoraConfig, get_peft_model
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch.utils.data import DataLoader, TensorDataset
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils import logging
 
 from client.vault.training.noise_prefetch import prefetch_noise
@@ -66,6 +68,10 @@ def write_decoder(folder: Path, shape: dict[str, Any]) -> None:
     """Leave a decoder with random weights where a study finds it."""
     torch.manual_seed(0)
     LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
+    # a folder without a tokenizer is no base model; the records here are made of token ids
+    marks = {"unk_token": "[UNK]", "eos_token": "</s>"}
+    words = Tokenizer(WordLevel({"[UNK]": 0, "</s>": 1, "a": 2}, unk_token=marks["unk_token"]))
+    PreTrainedTokenizerFast(tokenizer_object=words, **marks).save_pretrained(folder)
 
 
 def step_of(way: Way, work: Work) -> Step:
