@@ -20,6 +20,7 @@ from safetensors.numpy import load_file
 import simulations
 from server.export.adapter import load_finished
 from server.rounds.checkpoints import Checkpoints
+from server.rounds.update_filter import Reason
 from shared.adapted_model.measured import MEASURED
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError
@@ -413,9 +414,12 @@ def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
         worker.wait(timeout=300)
 
 
-def test_an_arm_without_any_update_is_an_error(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+def test_an_arm_without_any_update_is_an_error(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("server.rounds.update_filter._implausible", lambda *_: Reason.NORM)
     declared = declaration(tiny_bert)
-    declared["federation"] = {"rounds": 1, "smallest_declared_size": 20, "deadline_s": 0.001}
+    declared["federation"] = {"rounds": 1, "smallest_declared_size": 20}
     declared["simulation"] = declared["simulation"] | {"arms": ["federated"]}
     with pytest.raises(RunError, match="at least one round"):
         run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
