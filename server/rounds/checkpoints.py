@@ -36,7 +36,7 @@ class State:
 
 
 class AskedBefore(NamedTuple):
-    """What a round that was cut off had done: a repeated ask needs no more, since the nodes answer again at no cost."""
+    """The progress of a round that was cut off: enough for a repeated ask, which costs nodes nothing."""
 
     nodes: list[int]
     missed: int

@@ -62,7 +62,7 @@ class RoundRecord:
 
 
 class Decision(NamedTuple):
-    """What a round does next."""
+    """The next action of a round."""
 
     act: Literal["wait", "ask", "ask again", "aggregate", "lose"]
     nodes: Sequence[int] = ()

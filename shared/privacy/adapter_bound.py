@@ -66,7 +66,7 @@ class Reach(NamedTuple):
 
 
 class AdapterBound:
-    """Where the adapters of a study's tasks may lie, round by round.
+    """The bounds of a study's adapters, round by round.
 
     Guarantee: the bound follows from public numbers alone: the study, the model's shapes and start, and the round.
 

@@ -42,7 +42,7 @@ class Claim:
 
     @property
     def width(self) -> int:
-        """Of the model, so that the moments of its features have a direction for each canary."""
+        """Width of the model, so that its feature moments have a direction for each canary."""
         return 8 * math.ceil(math.sqrt(self.canaries + BLOCK) / 8)
 
 

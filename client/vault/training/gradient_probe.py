@@ -57,7 +57,7 @@ Gradients = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a probe saw."""
+    """The outcome of a probe that refused nothing."""
 
     worst: float
     """The largest relative error of a gradient."""

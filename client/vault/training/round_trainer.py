@@ -24,8 +24,9 @@ from client.vault.training.rounding import encoding_for, rounded
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
-from shared.errors import FedVaultError
+from shared.errors import ExactnessError, FedVaultError
 from shared.privacy.adapter_bound import AdapterBound, worst_adapter
+from shared.privacy.grid import MOST_NUMBERS
 from shared.privacy.noise_schedule import plan
 from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
@@ -152,6 +153,8 @@ class RoundTrainer:
         return self._trainer
 
     def _show_exact(self) -> None:
+        if self.dimension > MOST_NUMBERS:
+            raise ExactnessError(f"Expected at most {MOST_NUMBERS} numbers to be trained, got {self.dimension}.")
         if self._verdict is None:
             records = self.model.kind.synthetic(self.model.config, LENGTHS, variant=0)
             if self.study.privacy.unit != RECORD:

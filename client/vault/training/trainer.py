@@ -258,8 +258,10 @@ class PrivateTrainer:
 
     def _some_ahead(self, parts: list[list[int]]) -> Iterator[list[int]]:
         """Yield physical batches, with the states of a few records computed together before them."""
-        left = list(parts) if self.activations.recomputes else []
-        yield from [] if left else parts
+        if not self.activations.recomputes:
+            yield from parts
+            return
+        left = list(parts)
         while left:
             taken = [left.pop(0)]
             while left and sum(map(len, taken)) + len(left[0]) < MOST_ROWS:

@@ -243,6 +243,14 @@ def test_state_that_does_not_move_stops_the_run(
     assert still.train(task(still)).status is Status.FAILED
 
 
+def test_more_numbers_than_the_grid_is_made_for_are_refused_before_training(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.vault.training.round_trainer.MOST_NUMBERS", 10)
+    large = vault(make_study(), make_records(60))
+    assert large.train(task(large)).status is Status.REFUSED_EXACTNESS
+
+
 def test_a_refused_probe_is_said_because_it_happens_before_any_training(
     make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch
 ) -> None:
