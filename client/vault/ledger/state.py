@@ -37,7 +37,7 @@ from shared.privacy.releases import Release, from_dict, times
 
 Row = Mapping[str, Any]
 MOST_LOST = 2
-"""Lost rounds that end a run until a person looked; one alone may be a restart."""
+"""Lost rounds that stop an account until a person looked; one by itself may be a restart."""
 
 
 @dataclass

@@ -9,7 +9,7 @@
 | a round that the records' account has no room for any more | `refused_budget` |
 | a ledger that cannot be trusted or written | `refused_ledger` |
 | records with one failed or two lost rounds that their operator has not looked at | `refused_policy` |
-| an approval that charges other noise than the study plans | `refused_study` |
+| noise, a declared size or a unit other than the ledger has | `refused_study` |
 | all else | reserved, trained, made durable, sent |
 | whatever goes wrong after the reservation, its run being ended too | `failed`, and the round stays paid for |
 
@@ -23,8 +23,8 @@ from dataclasses import replace
 from typing import cast
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import Limit
-from client.vault.ledger.state import LedgerState
+from client.vault.ledger.rows import UNDECLARED, Limit
+from client.vault.ledger.state import ApprovedRun, LedgerState
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
@@ -115,8 +115,8 @@ class ChargedRound:
             refusal = Status.REFUSED_POLICY
         else:
             refusal = self._refusal(ledger.state) or refusal
-            if _noise_of(run.per_round) != _noise_of(self._trainer.release):
-                log.error("Round %d refused: %s was approved, the study plans another.", task.round, run.per_round)
+            if (difference := self._difference(ledger.state, run)) is not None:
+                log.error("Round %d refused: %s.", task.round, difference)
                 refusal = refusal or Status.REFUSED_STUDY
         if refusal is not None:
             if refusal not in (Status.LOST, Status.REFUSED_POLICY):
@@ -126,6 +126,20 @@ class ChargedRound:
         _ = ledger.position_with_mac  # a missing key is found before anything is paid
         charged = ledger.reserve(task.study_run, task.round, declared=self._declared)
         return ledger.position_with_mac, cast(SubsampledGaussian, charged)
+
+    def _difference(self, state: LedgerState, run: ApprovedRun) -> str | None:
+        """Return which number the ledger and the trainer both have, and have differently; None if they agree."""
+        trainer, terms = self._trainer, state.terms.get(self._dataset, UNDECLARED)
+        sides: dict[str, tuple[object, object]] = {"noise": (_noise_of(run.per_round), _noise_of(trainer.release))}
+        if terms.declared_size:  # rows of the first version declare none
+            sides["declared size"] = terms.declared_size, trainer.declared_size
+            sides["unit"] = terms.unit, trainer.study.privacy.unit
+        differ = (
+            f"{name} {ours} was entered, {theirs} would be trained by"
+            for name, (ours, theirs) in sides.items()
+            if ours != theirs
+        )
+        return next(differ, None)
 
     def _refused(self, task: TrainTask, status: Status, error: Exception) -> TrainReply:
         log.error("Round %d refused: %s", task.round, error)

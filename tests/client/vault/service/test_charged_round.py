@@ -13,6 +13,7 @@ import client.vault.training.round_trainer
 from client.vault.ledger.approval import approve
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.outbox import Outbox
+from client.vault.ledger.rows import DatasetTerms
 from client.vault.service.charged_round import ChargedRound
 from client.vault.training.gradient_probe import Verdict
 from client.vault.training.randomness import OsRandomness
@@ -350,6 +351,16 @@ def test_a_tie_found_after_approval_ends_what_no_longer_fits(
     refused = charged.train(task(vault))
     assert refused.status is Status.REFUSED_BUDGET and not refused.update.any()
     assert ledger.state.spent("data") <= 3.0
+
+
+@pytest.mark.parametrize("terms", [DatasetTerms("record", 70), DatasetTerms("patient", 60), DatasetTerms("record", 60)])
+def test_a_size_or_unit_other_than_the_registered_one_is_refused_and_costs_nothing(
+    charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, terms: DatasetTerms
+) -> None:
+    ledger.state.terms["data"] = terms  # as a register row enters it
+    agrees = terms == DatasetTerms("record", 60)
+    assert charged.train(task(vault)).status is (Status.TRAINED if agrees else Status.REFUSED_STUDY)
+    assert (ledger.state.spent("data") > 0) is agrees
 
 
 @EVERY_WIRE
