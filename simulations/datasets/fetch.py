@@ -10,7 +10,7 @@ from shared.errors import DataError, SettingsError
 from shared.files import complete_folder, file_sha256
 from simulations.datasets.audio import prompts, spoken_digits
 from simulations.datasets.download import PINNED, pip
-from simulations.datasets.image import digit_images, digit_masks, fashion
+from simulations.datasets.image import digit_images, digit_masks, emoji, fashion
 from simulations.datasets.models import mpnet, small_t5, small_vit, smollm2, whisper
 from simulations.datasets.text import (
     disaster_messages,
@@ -83,6 +83,14 @@ DATA = {
     "fashion": Item("fashion.parquet", 31, "MIT", "28 x 28 images of clothing, 40,000", fashion.build),
     "fashion-choices": Item(
         "fashion-choices.parquet", 31, "MIT", "30,000 others, to choose rates on", fashion.build_for_choices
+    ),
+    "emoji": Item("emoji.parquet", 9, "Apache, MIT, CC BY(-SA) 4.0", "emoji of 4 organisations, 4,161", emoji.build),
+    "emoji-choices": Item(
+        "emoji-choices.parquet",
+        9,
+        "Apache, MIT, CC BY(-SA) 4.0",
+        "919 of other icons, to choose rates on",
+        emoji.build_for_choices,
     ),
     "spoken-digits": Item(
         "spoken-digits.csv", 10, "free (generated)", "synthesised digits by 8 voices, 1,200", spoken_digits.build

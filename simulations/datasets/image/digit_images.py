@@ -56,7 +56,7 @@ def read_mnist(content: bytes) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
-    """Encode one grey image (height, width)."""
+    """Encode one image: grey (height, width), or in colours (height, width, 3)."""
     from PIL import Image
 
     encoded = io.BytesIO()
