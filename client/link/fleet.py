@@ -25,6 +25,7 @@ from flwr.proto.fleet_pb2 import (
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node
+from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
     get_object_tree,
@@ -161,6 +162,9 @@ class Fleet:
         """Answer a message.
 
         Guarantee: a reply says nothing of how long it took: it bears its task's own moment, and one constant run time.
+
+        Raises:
+            Refused: nobody waits for it: its run is over, or the server's database, started afresh, has no such run.
         """
         task = received.message()
         reply = Message(content, reply_to=task)
@@ -173,7 +177,12 @@ class Fleet:
                 message_object_trees=[get_object_tree(reply)],
                 clientapp_runtime_list=[CONSTANT_RUNTIME_S],
             )
-            response = call_flower(self._client.PushMessages, request)
+            try:
+                response = call_flower(self._client.PushMessages, request)
+            except httpx.RemoteProtocolError:
+                # for a run that it does not know Flower answers 500, as if it were worth trying again
+                call_flower(self._client.GetRun, GetRunRequest(node=self._node, run_id=received.run_id))
+                raise
             push = make_push_object_fn_protobuf(
                 self._raising(self._client.PushObject), self._node, received.run_id, response.session_id
             )

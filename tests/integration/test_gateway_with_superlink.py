@@ -7,9 +7,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from flwr.app import Message, RecordDict
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from starlette.applications import Starlette
 
-from client.link.fleet import tls_context
+from client.link.fleet import Fleet, Received, Refused, tls_context
 from client.link.membership import Membership, membership
 from server.certificate_authority import create, issue_server, public_pem
 from server.flower.superlink import SECRET_HEADER
@@ -83,6 +85,18 @@ def test_the_fleet_api_answers_members_as_it_does_inside(
             direct = inside.post(path, content=b"x", headers=key_header(member) | secret)
             assert through.status_code == direct.status_code not in (401, 404)
             assert through.content == direct.content
+
+
+def test_a_reply_to_a_run_that_the_server_does_not_know_any_more_is_refused_for_good(
+    federation: Federation, member: Membership
+) -> None:
+    task = Message(RecordDict(), 7, "train")
+    objects = {name: part.deflate() for name, part in get_all_nested_objects(task).items()}
+    fleet = Fleet("{}:{}".format(*federation.address), member.key(), context_of(member))
+    fleet.activate(0)
+    with pytest.raises(Refused, match="403"):
+        fleet.reply(Received(task.object_id, 12345, objects), RecordDict())
+    fleet.close(deactivate=True)
 
 
 def test_without_a_certificate_of_its_own_nobody_passes(

@@ -77,13 +77,14 @@ NAMED = {
     "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
     "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest",
     "flwr.proto.node_pb2": "Node",
+    "flwr.proto.run_pb2": "GetRunRequest",
     "flwr.proto.runtime_pb2": "AcquireTaskRequest PullAppMessagesRequest PullTaskInputRequest PushTaskOutputRequest "
     "SendTaskHeartbeatRequest",
 }
 """Values and message types, by module."""
 METHODS = {
     "flwr.supernode.fleet_http_client.FleetHttpClient": "ActivateNode DeactivateNode SendNodeHeartbeat PullMessages "
-    "PushMessages PullObject PushObject ConfirmMessageReceived close",
+    "PushMessages GetRun PullObject PushObject ConfirmMessageReceived close",
     "flwr.supercore.control.ControlHttpClient": "RegisterNode UnregisterNode ListNodes StartRun close "
     "from_server_address",
     "flwr.supercore.runtime.RuntimeHttpClient": "AcquireTask PullTaskInput PushTaskOutput SendTaskHeartbeat close "
@@ -95,6 +96,7 @@ FIELDS = {
     "flwr.proto.fleet_pb2.PushMessagesRequest": "node messages_list message_object_trees clientapp_runtime_list",
     "flwr.proto.heartbeat_pb2.SendNodeHeartbeatRequest": "node heartbeat_interval",
     "flwr.proto.message_pb2.ConfirmMessageReceivedRequest": "node run_id message_object_id",
+    "flwr.proto.run_pb2.GetRunRequest": "node run_id",
     "flwr.proto.runtime_pb2.AcquireTaskRequest": "supported_task_types",
     "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
     "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
