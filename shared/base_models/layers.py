@@ -112,6 +112,7 @@ FAMILIES: dict[str, Family] = {
     "bert": BERT,
     "camembert": BERT,
     "deit": IMAGES,
+    "dinov2": Family("encoder.layer", {"embeddings": EMBEDDED}, ("layernorm",)),
     "distilbert": Family("transformer.layer", {"embeddings": _instead(_EmbeddedWords)}),
     "electra": Family("encoder.layer", {"embeddings": EMBEDDED, "embeddings_project": NOTHING}),
     "gpt2": Family("h", {"wpe": NOWHERE}, ("ln_f",)),

@@ -18,6 +18,8 @@ def _distinct(labels: tuple[str, ...]) -> tuple[str, ...]:
 
 Labels = Annotated[tuple[str, ...], Field(min_length=2), AfterValidator(_distinct)]
 Tokens = Annotated[int, Field(ge=8, le=8192)]
+# left out while unset: older studies keep their hash, and older nodes can read a study without it
+ImageSize = Annotated[int | None, Field(ge=8, le=2048, exclude_if=lambda size: size is None)]
 Range = tuple[
     Annotated[float, Field(allow_inf_nan=False)],
     Annotated[float, Field(allow_inf_nan=False)],
@@ -113,6 +115,9 @@ class ImageClassification(Section):
     """The kind of task; `shared/tasks/` has one file for each."""
     labels: Labels
     """All labels, in order, as written in the data."""
+    image_size: ImageSize = None
+    """Height and width in pixels to which images are resized; fewer cost less. Default: as the base model says. Only
+    for models that can fit their positions to other sizes, such as DINOv2 and ViT."""
 
 
 class SemanticSegmentation(Section):
@@ -124,6 +129,8 @@ class SemanticSegmentation(Section):
     """All classes, in the order of the mask's values 0, 1, 2, …"""
     ignore: int = Field(default=255, ge=0, le=255)
     """Value of the mask where a pixel has no class."""
+    image_size: ImageSize = None
+    """Height and width in pixels to which images and masks are resized. Default: as the base model says."""
 
 
 class AudioClassification(Section):

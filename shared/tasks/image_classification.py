@@ -12,7 +12,15 @@ from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
-from shared.tasks.images import ImageFormat, MediaError, image_format_of, open_image, patches, synthetic_pixels
+from shared.tasks.images import (
+    ImageFormat,
+    MediaError,
+    image_format_of,
+    open_image,
+    patches,
+    positions,
+    synthetic_pixels,
+)
 from shared.tasks.kind import Column, Rows, strings
 from shared.tasks.single_label import OneLabelKind, mean_of_tokens
 
@@ -23,6 +31,7 @@ class ImageClassification(OneLabelKind):
     columns = (Column("image", media=True), Column("label"))
     reads = ("pixels",)
     image_format: ImageFormat
+    positions: dict[str, bool]
 
     def __init__(self, task: declarations.ImageClassification) -> None:
         super().__init__(task.labels)
@@ -31,7 +40,7 @@ class ImageClassification(OneLabelKind):
 
     def processor(self, base_files: BaseModelFiles) -> ImageFormat:
         """Read how the base model wants its images."""
-        return image_processor(base_files)
+        return image_processor(base_files, self.task.image_size)
 
     def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode pixels and label; a row with an unreadable or too large image or an unknown label cannot be used."""
@@ -42,14 +51,15 @@ class ImageClassification(OneLabelKind):
         return Encoded(Records(fields, np.array(usable, dtype=bool)), (*problems, *unknown))
 
     def adapt(self, base: nn.Module) -> None:
-        """Read the size of images and patches from the base model, without changing it."""
-        self.image_format = image_format_of(Path(str(base.name_or_path)), base.config)
+        """Read the size of images and patches from the study and the base model, without changing it."""
+        self.image_format = image_format_of(Path(str(base.name_or_path)), base.config, side=self.task.image_size)
+        self.positions = positions(base, self.image_format.size)
         rows, columns = patches(base.config, self.image_format.size)
         self.fixed_tokens = rows * columns
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of the patches and of any tokens before them (records, tokens, width)."""
-        states: Tensor = base(pixel_values=image_input(batch, self.image_format)).last_hidden_state
+        states: Tensor = base(pixel_values=image_input(batch, self.image_format), **self.positions).last_hidden_state
         return states.flatten(2).transpose(1, 2) if states.dim() == 4 else states
 
     def features(self, states: Tensor, batch: Batch) -> Tensor:
@@ -69,10 +79,10 @@ class ImageClassification(OneLabelKind):
         return Records(fields, np.ones(len(lengths), dtype=bool))
 
 
-def image_processor(base_files: BaseModelFiles) -> ImageFormat:
-    """Read how the base model in this folder wants its images."""
+def image_processor(base_files: BaseModelFiles, side: int | None) -> ImageFormat:
+    """Read how the base model in this folder wants its images; `side` is the study's choice of their size."""
     config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
-    return image_format_of(base_files.directory, config)
+    return image_format_of(base_files.directory, config, side=side)
 
 
 def image_input(batch: Batch, image_format: ImageFormat) -> Tensor:

@@ -1,9 +1,10 @@
 """Turn the bytes of image files into the pixels that a base model reads, each image by itself.
 
 The model's folder tells what it expects: by `preprocessor_config.json` if there is one, otherwise by its own image
-size, with values from -1 to 1.
+size, with values from -1 to 1. A study may choose another size.
 """
 
+import inspect
 import io
 import json
 import warnings
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from shared.errors import SettingsError
@@ -32,6 +33,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 PREPROCESSOR = "preprocessor_config.json"
 RESAMPLINGS = range(6)
 BILINEAR, NEAREST = 2, 0  # as preprocessor_config.json and Pillow number them
+ANY_SIZE = ("dinov2", "dinov2_with_registers")
+"""Model types that fit their positions to each image: the size of their configuration is that of their positions."""
+INTERPOLATES = "interpolate_pos_encoding"
 Pixels = NDArray[np.uint8]
 Size = tuple[int, int]
 
@@ -86,8 +90,13 @@ class ImageFormat:
         return np.asarray(image.resize((width, height), resample, box=box), dtype=np.uint8)
 
 
-def image_format_of(directory: Path, config: PretrainedConfig) -> ImageFormat:
+def image_format_of(directory: Path, config: PretrainedConfig, *, side: int | None = None) -> ImageFormat:
     """Read from a base model's folder what images it expects.
+
+    Args:
+        directory: the model's folder.
+        config: its configuration.
+        side: height and width that the study wants instead; None for the model's own.
 
     Raises:
         SettingsError: the model reads no images, or no file tells their size.
@@ -98,11 +107,15 @@ def image_format_of(directory: Path, config: PretrainedConfig) -> ImageFormat:
         raise SettingsError(f"Expected a base model that reads images, got model type {config.model_type!r}.")
     crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
     resized, keep_aspect = _size(preprocessor.get("size"))
-    size = _size(getattr(config, "image_size", None))[0] or _size(crop)[0] or resized
-    if size is None:
+    pretrained = None if config.model_type in ANY_SIZE else _size(getattr(config, "image_size", None))[0]
+    size = pretrained or _size(crop)[0] or resized
+    if size is None and side is None:
         raise SettingsError(f"Expected {PREPROCESSOR} with a size in {directory}, got none.")
+    size = size or (side or 0, side or 0)
     if crop is None or resized is None or resized[0] < size[0] or resized[1] < size[1]:
         resized, keep_aspect = size, False
+    if side is not None:  # the same share of each image is cut off
+        resized, size = (round(side * resized[0] / size[0]), round(side * resized[1] / size[1])), (side, side)
     normalise, grey = preprocessor.get("do_normalize", True), [0.5] * channels
     mean, deviation = (
         (preprocessor.get("image_mean") or grey, preprocessor.get("image_std") or grey) if normalise else ([0.0], [1.0])
@@ -141,6 +154,24 @@ def _check(image_format: ImageFormat, config: PretrainedConfig) -> None:
         )
     if image_format.resample not in RESAMPLINGS:
         raise SettingsError(f"Expected resample of {RESAMPLINGS} in {PREPROCESSOR}, got {image_format.resample}.")
+
+
+def positions(base: nn.Module, size: Size) -> dict[str, bool]:
+    """Return the argument that makes a model fit its positions to images of this size; empty if it needs none.
+
+    Raises:
+        SettingsError: the model has positions for images of its own size alone.
+    """
+    config: Any = base.config
+    pretrained = _size(getattr(config, "image_size", None))[0]
+    if pretrained in (None, size) or config.model_type in ANY_SIZE:
+        return {}
+    if INTERPOLATES not in inspect.signature(base.forward).parameters:
+        raise SettingsError(
+            f"Expected task.image_size={pretrained[0]} for a {config.model_type}, got {size[0]}.",
+            hint="It has positions for images of that size alone.",
+        )
+    return {INTERPOLATES: True}
 
 
 def patches(config: PretrainedConfig, size: Size) -> Size:

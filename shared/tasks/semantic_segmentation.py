@@ -22,7 +22,16 @@ from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
 from shared.study.tasks import FEATURE_NORM
 from shared.tasks.image_classification import image_input, image_processor, pixel_field
-from shared.tasks.images import ImageFormat, MediaError, Size, image_format_of, open_image, patches, synthetic_pixels
+from shared.tasks.images import (
+    ImageFormat,
+    MediaError,
+    Size,
+    image_format_of,
+    open_image,
+    patches,
+    positions,
+    synthetic_pixels,
+)
 from shared.tasks.kind import Cell, Column, Evidence, OutputKind, Predictor, Rows, zero_linear
 
 UNCOUNTED = 255
@@ -38,6 +47,7 @@ class SemanticSegmentation(OutputKind):
     metric, higher_is_better = "mean_iou", True
     columns = (Column("image", media=True), Column("mask", media=True))
     image_format: ImageFormat
+    positions: dict[str, bool]
     grid: Size
 
     def __init__(self, task: declarations.SemanticSegmentation) -> None:
@@ -47,7 +57,7 @@ class SemanticSegmentation(OutputKind):
 
     def processor(self, base_files: BaseModelFiles) -> ImageFormat:
         """Read how the base model wants its images."""
-        return image_processor(base_files)
+        return image_processor(base_files, self.task.image_size)
 
     def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode pixels and their classes at the model's size; a row with a bad image or mask cannot be used."""
@@ -100,11 +110,12 @@ class SemanticSegmentation(OutputKind):
         return classes
 
     def adapt(self, base: nn.Module) -> None:
-        """Read the size of images and patches from the base model, without changing it."""
+        """Read the size of images and patches from the study and the base model, without changing it."""
         config: Any = base.config
         if hasattr(config, "depths") and not _staged(config):
             raise SettingsError(f"Expected a ViT or a SegFormer for masks, got model type {config.model_type!r}.")
-        self.image_format = image_format_of(Path(str(base.name_or_path)), config)
+        self.image_format = image_format_of(Path(str(base.name_or_path)), config, side=self.task.image_size)
+        self.positions = positions(base, self.image_format.size)
         self.grid = patches(config, self.image_format.size)
         self.fixed_tokens = self.grid[0] * self.grid[1]
 
@@ -114,7 +125,8 @@ class SemanticSegmentation(OutputKind):
 
     def run(self, base: nn.Module, batch: Batch) -> Tensor:
         """Compute the states of patches and of any tokens before them; in a model of stages, those of every stage."""
-        outputs = base(pixel_values=image_input(batch, self.image_format), output_hidden_states=_staged(base.config))
+        pixels = image_input(batch, self.image_format)
+        outputs = base(pixel_values=pixels, output_hidden_states=_staged(base.config), **self.positions)
         if not _staged(base.config):
             states: Tensor = outputs.last_hidden_state
             return states

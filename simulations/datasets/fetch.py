@@ -11,7 +11,7 @@ from shared.files import complete_folder, file_sha256
 from simulations.datasets.audio import prompts, spoken_digits
 from simulations.datasets.download import PINNED, pip
 from simulations.datasets.image import digit_images, digit_masks, emoji, fashion
-from simulations.datasets.models import mpnet, small_t5, small_vit, smollm2, whisper
+from simulations.datasets.models import dinov2_small, mpnet, small_t5, small_vit, smollm2, whisper
 from simulations.datasets.text import (
     disaster_messages,
     health_tweets,
@@ -49,6 +49,7 @@ MODELS = {
     "mpnet": Item(WEIGHTS, 405, "Apache-2.0", "sentence encoder, MPNet, 109 M", mpnet.build),
     "smollm2": Item(WEIGHTS, 93, "Apache-2.0", "chat model, Llama, 135 M, from 4-bit weights", smollm2.build),
     "whisper": Item(WEIGHTS, 141, "MIT", "English speech to text, Whisper tiny.en, 38 M", whisper.build),
+    "dinov2-small": Item(WEIGHTS, 90, "Apache-2.0, MIT", "images, vision transformer, 22 M", dinov2_small.build),
     "small-vit": Item(
         WEIGHTS, 1.4, "CC BY-SA 3.0", "digit images, ViT, 0.2 M, trained here in 2 minutes", small_vit.build
     ),

@@ -1,4 +1,4 @@
-"""A small vision transformer, pretrained here: no pretrained one installs from a package registry.
+"""A small vision transformer, pretrained here: a hundredth of DINOv2-small, for tests and machines of two cores.
 
 It learns to read the 5,000 public MNIST digits, moved, turned, scaled and blurred, in one or two minutes on two cores.
 Studies then adapt it to images that it has never seen. Its weights are not pinned: arithmetic differs by machine.

@@ -37,6 +37,14 @@ def _deit() -> Any:
     return transformers.DeiTModel(transformers.DeiTConfig(image_size=16, patch_size=4, **SMALL, **SPREAD))
 
 
+def _dinov2() -> Any:
+    shape = {name: value for name, value in SMALL.items() if name != "intermediate_size"}
+    config = transformers.Dinov2Config(
+        image_size=32, patch_size=4, mlp_ratio=2, layerscale_value=0.5, **shape, **SPREAD
+    )
+    return transformers.Dinov2Model(config)
+
+
 def _swin() -> Any:
     shape = {
         "image_size": 16,
@@ -76,7 +84,7 @@ def _whisper() -> Any:
 
 def _senses(family: str, folder: Path) -> None:
     """What a model's folder tells of its inputs, where its configuration does not."""
-    if family == "segformer":
+    if family in ("segformer", "dinov2"):
         (folder / "preprocessor_config.json").write_text('{"size": {"height": 16, "width": 16}}')
     if family.startswith("wav2vec2"):
         transformers.Wav2Vec2FeatureExtractor(sampling_rate=8000).save_pretrained(folder)
@@ -94,6 +102,7 @@ WHISPER_MARKS = ("<|startoftranscript|>", "<|translate|>", "<|transcribe|>", "<|
 MEDIA_MODELS: dict[str, Callable[[], Any]] = {
     "vit": _vit,
     "deit": _deit,
+    "dinov2": _dinov2,
     "swin": _swin,
     "segformer": _segformer,
     "wav2vec2": _wav2vec2,

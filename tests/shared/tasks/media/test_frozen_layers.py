@@ -16,7 +16,7 @@ KINDS = {
 }
 TASKS: dict[str, dict[str, Any]] = {short: {"kind": kind, **EXAMPLES[kind].declared} for short, kind in KINDS.items()}
 SOUNDS = [("sound", "wav2vec2"), ("sound", "wav2vec2-stable"), ("sound", "whisper")]
-CASES = [("image", "vit"), ("image", "deit"), ("mask", "vit"), *SOUNDS]
+CASES = [("image", "vit"), ("image", "deit"), ("image", "dinov2"), ("mask", "dinov2"), ("mask", "vit"), *SOUNDS]
 LAST, HEAD = {"layers": "last:1"}, {"method": "head-only"}
 
 

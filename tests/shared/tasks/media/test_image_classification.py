@@ -21,7 +21,7 @@ from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
 from shared.records.batches import collate
-from shared.study.declaration import Study
+from shared.study.declaration import Study, recorded
 from shared.tasks import images
 from shared.tasks.images import ImageFormat, image_format_of, open_image
 
@@ -129,13 +129,55 @@ def test_sixteen_bit_greys_keep_their_contrast() -> None:
     assert np.asarray(open_image(target.getvalue())).tolist() == [[0, 128, 255]]
 
 
-@pytest.mark.parametrize("family", ["vit", "deit", "swin"])
+def test_dinov2_reads_images_of_its_preprocessors_size_and_not_of_its_positions(make: Studies) -> None:
+    kind = build(make("dinov2")).kind
+    assert kind.image_format.size == (16, 16) and kind.fixed_tokens == 16, "not 32, for which it has positions"
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "swin", "dinov2"])
+def test_a_study_chooses_the_size_of_its_images(
+    media_study: Studies, worst_error: Callable[[Study], float], png: Callable[..., bytes], family: str
+) -> None:
+    study = media_study(family, task=TASK | {"image_size": 24})
+    kind = build(study).kind
+    assert kind.image_format.size == (24, 24)
+    assert encode(study, [png(np.zeros((8, 8)))], ["dark"]).records["pixels"].lengths.tolist() == [3 * 24 * 24]
+    assert worst_error(study) < 1e-5
+
+
+def test_another_size_cuts_off_the_same_share(tmp_path: Path) -> None:
+    said = {"size": {"shortest_edge": 256}, "do_center_crop": True, "crop_size": 224}
+    (tmp_path / images.PREPROCESSOR).write_text(json.dumps(said))
+    config = transformers.Dinov2Config(image_size=518, patch_size=14)
+    assert image_format_of(tmp_path, config).resized == (256, 256)
+    image_format = image_format_of(tmp_path, config, side=84)
+    assert (image_format.size, image_format.resized, image_format.keep_aspect) == ((84, 84), (96, 96), True)
+    with pytest.raises(SettingsError, match="at least one patch of 14 pixels"):
+        image_format_of(tmp_path, config, side=13)
+
+
+def test_a_model_with_positions_for_one_size_refuses_another(make: Studies, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = build(make()).base
+    assert images.positions(base, (16, 16)) == {}
+    monkeypatch.setattr(type(base), "forward", lambda self, pixel_values: None)
+    with pytest.raises(SettingsError, match=r"task\.image_size=16 for a vit, got 24"):
+        images.positions(base, (24, 24))
+
+
+def test_a_study_that_chooses_no_size_is_hashed_as_before_sizes_could_be_chosen(media_study: Studies) -> None:
+    study = media_study("vit", task=TASK)
+    assert "image_size" not in study.canonical_json() and "image_size" not in study.model_dump()["task"]
+    assert media_study("vit", task=TASK | {"image_size": 24}).sha256 != study.sha256
+    assert recorded(study.model_dump(), where="dump") == study
+
+
+@pytest.mark.parametrize("family", ["vit", "deit", "dinov2", "swin"])
 @pytest.mark.parametrize("method", ["ffa-lora", "lora"])
 def test_gradients_are_exact(make: Studies, worst_error: Callable[[Study], float], family: str, method: str) -> None:
     assert worst_error(make(family, adapter={"method": method})) < 1e-5
 
 
-@pytest.mark.parametrize("family", ["vit", "swin"])
+@pytest.mark.parametrize("family", ["vit", "dinov2", "swin"])
 @pytest.mark.parametrize(
     "adapter", [{"method": "dora"}, {"method": "ia3", "target_modules": ["k_proj", "v_proj", "fc2"]}]
 )
