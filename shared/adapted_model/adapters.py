@@ -16,12 +16,11 @@ import torch
 from numpy.typing import NDArray
 from peft import IA3Config, LoraConfig, PeftConfig, TaskType, get_peft_model
 from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_FEEDFORWARD_MODULES_MAPPING as IA3_FEEDFORWARD
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING as IA3_TABLE
-from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as TARGET_TABLE
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from shared.adapted_model.targets import targets_of
 from shared.base_models.layers import layer_count
 from shared.errors import SettingsError
 from shared.study.sections import Adapter
@@ -33,20 +32,6 @@ TRAINED_PARTS = {
     "ia3": (".ia3_l.",),
     "head-only": (),
 }
-OWN_TABLE = {
-    "albert": ("query", "value"),
-    "deit": ("q_proj", "v_proj"),
-    "dinov2": ("q_proj", "v_proj"),
-    "distilbert": ("q_lin", "v_lin"),
-    "marian": ("q_proj", "v_proj"),
-    "mpnet": ("q", "v"),
-    "segformer": ("q_proj", "v_proj"),
-    "swin": ("q_proj", "v_proj"),
-    "vit": ("q_proj", "v_proj"),
-    "wav2vec2": ("q_proj", "v_proj"),
-    "whisper": ("q_proj", "v_proj"),
-}
-"""Attention query and value of families that are missing in PEFT's table."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +55,7 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
     if adapter.method == "head-only":
         unchanged: nn.Module = base
         return unchanged
-    targets = _targets(base, adapter)
+    targets = targets_of(base, adapter)
     numbers = _layer_numbers(base, adapter)
     if adapter.method == "ia3":
         config = _ia3(base, targets, peft_task)
@@ -173,7 +158,7 @@ def _for_peft(base: nn.Module, targets: list[str], numbers: list[int] | None) ->
     if numbers is None:
         return targets, None
     wanted = tuple(f".{target}" for target in targets)
-    named = [name for name, _ in base.named_modules() if name.endswith(wanted) and _within(f".{name}", numbers)]
+    named = [name for name, _ in base.named_modules() if f".{name}".endswith(wanted) and _within(f".{name}", numbers)]
     outermost = any(re.match(r"\w+\.\d+\.", name) for name in named)  # as in a bare ViT, Llama or GPT-2
     return (named, None) if outermost else (targets, numbers)
 
@@ -187,19 +172,6 @@ def _same_scale(adapter: Adapter, rank: int) -> float:
 def _ia3(base: PreTrainedModel, targets: list[str], peft_task: TaskType | None) -> PeftConfig:
     feedforward = [name for name in IA3_FEEDFORWARD.get(base.config.model_type, []) if name in targets]
     return IA3Config(task_type=peft_task, target_modules=targets, feedforward_modules=feedforward)
-
-
-def _targets(base: PreTrainedModel, adapter: Adapter) -> list[str]:
-    if adapter.target_modules != "auto":
-        return list(adapter.target_modules)
-    kind = base.config.model_type
-    table = IA3_TABLE if adapter.method == "ia3" else OWN_TABLE | dict(TARGET_TABLE)
-    if kind not in table:
-        raise SettingsError(
-            f"Expected a model type in the table of targets, got {kind!r}.",
-            hint="Name the layers yourself in adapter.target_modules.",
-        )
-    return list(table[kind])
 
 
 def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:

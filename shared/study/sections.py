@@ -73,7 +73,7 @@ class Adapter(Section):
     rank_stabilized: bool = False
     """Scale by alpha / sqrt(rank) instead (rsLoRA, arXiv:2312.03732)."""
     target_modules: Literal["auto"] | tuple[str, ...] = "auto"
-    """Names of the layers that are adapted. `auto`: PEFT's own table, attention query and value for BERT."""
+    """Names of the layers that are adapted. `auto`: query and value of every attention; PEFT's own table for `ia3`."""
     layers: str = Field(default="last:2", pattern=r"^(all|last:[1-9]\d*)$")
     """`all`, or `last:k` for the top k layers. Nothing is trained below them, so activations there can be cached."""
     seed: int = Field(default=0, ge=0, lt=2**63)
