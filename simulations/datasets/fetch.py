@@ -14,8 +14,10 @@ from simulations.datasets.image import digit_images, digit_masks, emoji, fashion
 from simulations.datasets.models import dinov2_small, mpnet, small_t5, small_vit, smollm2, whisper
 from simulations.datasets.text import (
     disaster_messages,
+    fairness,
     health_tweets,
     movie_reviews,
+    notes,
     orange_texts,
     randhie,
     schools,
@@ -82,6 +84,9 @@ DATA = {
     "translations": Item("translations.csv", 31, "BSD-3", "English and German messages, 4,576", translations.build),
     "randhie": Item("randhie.csv", 50, "research", "years of 5,912 persons at 6 places, 20,190", randhie.build),
     "schools": Item("schools.csv", 50, "research", "years of 10,657 pupils of 80 schools, 24,262", schools.build),
+    "adult": Item("adult.csv", 14, "CC BY 4.0", "incomes by kind of employer, 32,561", fairness.build_adult),
+    "compas": Item("compas.csv", 14, "research", "arrests without names, 6,172", fairness.build_compas),
+    "notes": Item("notes.csv", 20, "CC BY 4.0, research", "clinical talks and their notes, 140", notes.build),
     "digits": Item("digits.parquet", 0, "CC BY 4.0", "8 x 8 images of digits, 1,797", digit_images.build_digits),
     "digit-masks": Item("digit-masks.parquet", 0, "CC BY 4.0", "the same with a class per pixel", digit_masks.build),
     "mnist": Item("mnist.parquet", 1.4, "CC BY-SA 3.0", "28 x 28 images of digits, 5,000", digit_images.build_mnist),

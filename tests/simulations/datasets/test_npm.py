@@ -79,7 +79,7 @@ def test_a_registry_without_the_package_is_one_clear_error(
 ) -> None:
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", served)
     (tmp_path / "tools.npm").write_text(PIN.replace("1.2.3", "1.2.4"))
-    with pytest.raises(DataError, match=r"Expected @scope/tool from an npm registry, got: .*404"):
+    with pytest.raises(DataError, match=r"Expected @scope/tool from its registry, got: .*404"):
         npm.npm_packages("tools")
 
 
