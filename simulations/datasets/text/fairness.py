@@ -116,13 +116,13 @@ def compas_of(content: bytes) -> pd.DataFrame:
 
 def adult_sentences(row: dict[Hashable, str]) -> str:
     """Describe a person of the census without sex, race and income; what is not stated is left out."""
-    said = {
+    stated = {
         "Education": row["education"],
         "Occupation": row["occupation"],
         "Marital status": row["marital-status"],
         "Native country": row["native-country"],
     }
-    parts = [f"{name}: {value.replace('-', ' ')}." for name, value in said.items() if value != "?"]
+    parts = [f"{name}: {value.replace('-', ' ')}." for name, value in stated.items() if value != "?"]
     money = {"Capital gain": row["capital-gain"], "Capital loss": row["capital-loss"]}
     parts += [f"{name}: {value} dollars." for name, value in money.items() if value != "0"]
     return f"Age {row['age']}, works {row['hours-per-week']} hours a week. {' '.join(parts)}"

@@ -64,9 +64,9 @@ def sections_of(content: bytes) -> pd.DataFrame:
         columns = raw["dialogue"], raw["section_text"], raw["section_header"].str.lower()
     except (ValueError, KeyError) as error:
         raise DataError("Expected MTS-Dialog, got another file.", hint=str(error)) from None
-    return _table([(said, note, "mts", section) for said, note, section in zip(*columns, strict=True)])
+    return _table([(talk, note, "mts", section) for talk, note, section in zip(*columns, strict=True)])
 
 
 def _table(rows: list[tuple[str, str, str, str]]) -> pd.DataFrame:
-    tidy = [("\n".join(map(str.strip, said.splitlines())), note.strip(), *rest) for said, note, *rest in rows]
+    tidy = [("\n".join(map(str.strip, talk.splitlines())), note.strip(), *rest) for talk, note, *rest in rows]
     return pd.DataFrame(tidy, columns=["source", "target", "site", "section"])
