@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 
 from shared.errors import DataError
+from shared.files import file_sha256
 from simulations.datasets import fetch as fetching
 from simulations.datasets.audio import prompts, spoken_digits, waves
 from simulations.datasets.image import digit_images, fashion
@@ -247,3 +248,20 @@ def test_the_four_real_sites_are_as_published() -> None:
         "editorials": 2788,
     }
     assert set(table.label) == {"positive", "negative"}
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    {
+        "randhie": "203f73b877c82e266276da222c6d27600012358a154e90557dbb0679493dc15f",
+        "schools": "252a293d0f845d17a1b4d65817a3b43d3fa7d1c726a536f73e0c374c0b84d083",
+        "adult": "fabc4f299a78981f777887473cef72d2dae34ca7e772d2392ca416977c401532",
+        "compas": "c6168b827620c9762121310784a2aed3b7b02ad5a00b0d66537ab02985d13d19",
+        "notes": "ee0da44fe59c3f6f3ac4efcebc40d2ae7dc2e8b8c423d17f6b53de9a8d86f89f",
+    }.items(),
+)
+def test_a_fetched_table_is_the_measured_one(name: str, digest: str) -> None:
+    table = ROOT / "data" / name / f"{name}.csv"
+    if not table.is_file():
+        pytest.skip(f"`fedvault-sim data fetch {name}` brings it")
+    assert file_sha256(table) == digest
