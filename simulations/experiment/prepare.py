@@ -1,15 +1,18 @@
 """From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from client.vault.records.identity import unit_name
 from client.vault.records.snapshot import SplitRule, take_snapshot
-from client.vault.records.splits import Split
+from client.vault.records.splits import Split, unit_splits
 from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
@@ -68,6 +71,20 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     return prepared
 
 
+@dataclass(frozen=True)
+class TogetherRule(SplitRule):
+    """A rule by which rows of one value share a split, while each remains a record of its own."""
+
+    together: str = ""
+    """Column of these values."""
+
+    def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
+        """Decide every row's split by the value in its column."""
+        del reader, contents
+        values = table[self.together].tolist()
+        return np.array(unit_splits(values, key=self.key, holdout=self.holdout, used=self.used), dtype=object)
+
+
 class SiteSize(NamedTuple):
     """The training records of a site, and the units that they belong to."""
 
@@ -95,7 +112,7 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
     data = scenario.simulation.data
     reader = Table(task_kind(scenario.task), data.columns)
     others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
-    others += [data.unit_column] if data.unit_column is not None else []
+    others += [column for column in (data.unit_column, data.held_out_together) if column is not None]
     table = reader.read(source, *others)
     _check_labels(scenario, reader, table, source)
     parts = split(
@@ -112,7 +129,8 @@ def _rule(scenario: Scenario) -> SplitRule:
     """Return the rule by which every site splits; the seed stands in for a real node's secret."""
     data = scenario.simulation.data
     key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    return SplitRule(key, data.holdout, data.unit_column, data.used, data.columns)
+    rule = SplitRule(key, data.holdout, data.unit_column, data.used, data.columns)
+    return rule if data.held_out_together is None else TogetherRule(**vars(rule), together=data.held_out_together)
 
 
 def _site(
@@ -159,11 +177,16 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
 
 
 def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> list[str]:
-    unit, column = scenario.privacy.unit, scenario.simulation.data.unit_column
-    without_site = len(table) - sum(len(part) for part in parts)
-    without_unit = 0 if column is None else int((table[column].map(unit_name) == "").sum())
-    counts = {"site": without_site, unit: without_unit}
+    data, counts = scenario.simulation.data, {"site": len(table) - sum(len(part) for part in parts)}
+    if data.unit_column is not None:
+        counts[scenario.privacy.unit] = _nameless(table, data.unit_column)
+    if data.held_out_together is not None:
+        counts[data.held_out_together] = _nameless(table, data.held_out_together)
     return [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows]
+
+
+def _nameless(table: pd.DataFrame, column: str) -> int:
+    return int((table[column].map(unit_name) == "").sum())
 
 
 def _first(warnings: list[str], what: str) -> list[str]:

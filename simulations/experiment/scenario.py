@@ -47,6 +47,9 @@ class SimulationData(Section):
     holdout: float = Field(default=0.2, gt=0, lt=1)
     """Fraction of every site's records, or units with all their rows, that is never trained on; a keyed hash chooses
     each by itself."""
+    held_out_together: str | None = Field(default=None, min_length=1)
+    """Column whose rows of one value are held out, or used, together at every site: several drawings of one thing.
+    Default: a record's content decides, or its unit."""
     used: float = Field(default=1.0, gt=0, le=1)
     """Fraction of every site's records, or units, that is used at all; chosen the same way."""
 
@@ -104,6 +107,8 @@ class Scenario(Study):
             )
         if unit == RECORD and data.unit_column is not None:
             raise ValueError("simulation.data.unit_column only goes with a privacy.unit other than 'record'")
+        if unit != RECORD and data.held_out_together is not None:
+            raise ValueError("simulation.data.held_out_together only goes with privacy.unit = 'record': units decide")
         if unit != RECORD and data.partition.by == "dirichlet":
             raise ValueError(
                 f"partition.by = 'dirichlet' deals out single rows, which would part the rows of one {unit}: use "

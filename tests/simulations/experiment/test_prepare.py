@@ -7,9 +7,12 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from client.vault.records.splits import Split
 from shared.errors import DataError
 from shared.records.ragged import load
-from simulations.experiment.prepare import prepare
+from shared.tasks.registry import task_kind
+from shared.tasks.task_table import Table
+from simulations.experiment.prepare import TogetherRule, prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, reopen
 
@@ -55,6 +58,21 @@ def test_a_site_with_three_rows_and_rows_without_site_are_left_out(
     assert "tiny" not in [site.name for site in found.sites]
     assert any("'tiny' left out: " in warning for warning in found.warnings)
     assert any("1 rows name no site" in warning for warning in found.warnings)
+
+
+def test_rows_of_one_value_are_held_out_together_at_every_site_and_stay_records(
+    prepared: Callable[..., Prepared], table: pd.DataFrame, scenario: Scenarios
+) -> None:
+    table["thing"] = [f"thing {i % 40}" for i in range(len(table))]
+    rule = TogetherRule(b"k" * 16, 0.2, together="thing")
+    table["split"] = rule.splits(Table(task_kind(scenario().task), {}), table, [])
+    assert (table.groupby("thing")["split"].nunique() == 1).all() and table["split"].nunique() == 2
+    assert 0 < (table["split"] == Split.HOLDOUT).mean() < 0.5
+    table.loc[table.index[:7], "thing"] = " "
+    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "held_out_together": "thing"}
+    found = prepared(table, simulation={"data": data})
+    assert any("7 rows name no thing" in warning for warning in found.warnings)
+    assert all(site.units is None for site in found.sites)
 
 
 def test_of_many_sites_that_are_left_out_the_first_are_named(
