@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import shared
+from client.vault.training import gradient_probe
 from client.vault.training.gradient_probe import PACKAGES, _installed, code_digest, ensure_exact, probe, verdict_key
 from client.vault.training.linear_gradients import make_per_example
 from client.vault.training.trainer import LearningRates, PrivateTrainer
@@ -93,6 +94,40 @@ def test_inexact_gradients_are_refused(
 
         monkeypatch.setattr(tested.model, "outputs", short)
     with pytest.raises(ExactnessError, match="Expected"):
+        probe(tested, cache=None)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_loop_that_rounds_too_much_is_run_again_in_double_precision(
+    trainer: Trainers, make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, exact: bool
+) -> None:
+    loop = gradient_probe._one_by_one
+
+    def rounding(model: Any, *rest: Any) -> dict[str, Tensor]:
+        single = next(model.parameters()).dtype == torch.float32
+        return {name: value * (1.0001 if single else 1.0) for name, value in loop(model, *rest).items()}
+
+    monkeypatch.setattr(gradient_probe, "_one_by_one", rounding)
+    tested = trainer(make_study(adapter={"layers": "last:1"}), make_records(5))
+    before = [(parameter.data_ptr(), parameter.dtype) for parameter in tested.model.parameters()]
+    if exact:
+        assert probe(tested, cache=None).worst < 1e-5
+    else:
+        honest = tested.model.losses
+        monkeypatch.setattr(tested.model, "losses", lambda batch: 1.001 * honest(batch))
+        with pytest.raises(ExactnessError, match="is off by"):
+            probe(tested, cache=None)
+    assert [(parameter.data_ptr(), parameter.dtype) for parameter in tested.model.parameters()] == before
+
+
+def test_a_model_of_single_precision_alone_is_judged_by_that(
+    trainer: Trainers, make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tested = trainer(make_study(adapter={"layers": "last:1"}), make_records(5))
+    head, honest = tested.model.head, tested.model.losses
+    monkeypatch.setattr(head, "forward", lambda features: type(head).forward(head, features.float()))
+    monkeypatch.setattr(tested.model, "losses", lambda batch: 1.001 * honest(batch))
+    with pytest.raises(ExactnessError, match=r"is off by 1\.0e-03"):
         probe(tested, cache=None)
 
 
