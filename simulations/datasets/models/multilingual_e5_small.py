@@ -149,13 +149,13 @@ def _unpacked(content: bytes) -> Packed:
     pieces = [(blob[ends[n] : ends[n + 1]].decode(), scores[n]) for n in range(count)]
     _characters, size = read("iI")
     at += size
-    places = dict[str, tuple[int, int, int]]()
+    widened, tensors = {FLOATS: _floats, FOUR_BITS: _four_bits}, dict[str, NDArray[np.float32]]()
     for _ in range(read("i")[0]):
         name = read(f"{read('H')[0]}s")[0].decode()
-        kind, _length, start, size = read("BI2Q")
-        places[name] = kind, start, size
-    read_tensor = {FLOATS: _floats, FOUR_BITS: _four_bits}
-    tensors = {name: read_tensor[kind](content[start : start + size]) for name, (kind, start, size) in places.items()}
+        kind, length, start, size = read("BI2Q")
+        tensors[name] = widened[kind](content[start : start + size])
+        if len(tensors[name]) != length:
+            raise ValueError(f"{name} is cut short")
     return Packed(width, layers, heads, inner, pieces, tensors)
 
 
