@@ -17,7 +17,6 @@ from simulations.experiment.arms import Arm, arm_folder
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared
 from simulations.progress import Progress
-from simulations.results.result import Quality
 from simulations.results.summary import quality
 
 EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
@@ -39,6 +38,7 @@ class ArmTraining:
     ) -> None:
         self._engine, self._scenario, self._prepared = engine, scenario, prepared
         self._folder, self._progress = folder, progress
+        self._final: dict[str, list[worker.Seen]] = {}
 
     def build_caches(self, arms: list[Arm]) -> None:
         """Compute the frozen activations of sites and of what is evaluated, before anything is timed as training."""
@@ -83,11 +83,17 @@ class ArmTraining:
             )
         return states[0]
 
-    def evaluate(self, arm_name: str, adapter: Vector) -> Quality:
-        """Measure an adapter of an arm on all sites' held-out records."""
+    def predictions(self, arm: Arm, state: State) -> list[worker.Seen]:
+        """Return a trained arm's final predictions; one that was trained before this start is evaluated again."""
+        if arm.name not in self._final:
+            self._final[arm.name] = self.evaluate(arm.name, state.adapter)
+        return self._final[arm.name]
+
+    def evaluate(self, arm_name: str, adapter: Vector) -> list[worker.Seen]:
+        """Predict all sites' held-out records with an adapter of an arm."""
         calls = [(arm_name, group, adapter) for group in evaluated_together(self._prepared)]
         groups: list[list[worker.Seen]] = self._engine.map(worker.evaluate_sites, calls)
-        return quality(self._scenario.as_study(), [*chain.from_iterable(groups)])
+        return [*chain.from_iterable(groups)]
 
     def _evaluation(self, arm: Arm) -> Callable[[int, Vector], dict[str, Any]]:
         rounds = arm.study.federation.rounds
@@ -96,7 +102,10 @@ class ArmTraining:
         def evaluate(number: int, adapter: Vector) -> dict[str, Any]:
             if number != rounds and (number == 0 or number % interval):
                 return {}
-            return self.evaluate(arm.name, adapter).model_dump()
+            seen = self.evaluate(arm.name, adapter)
+            if number == rounds:
+                self._final[arm.name] = seen
+            return quality(self._scenario.as_study(), seen).model_dump()
 
         return evaluate
 

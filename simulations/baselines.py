@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,11 +16,19 @@ from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
 from simulations.experiment.sites import Prepared
-from simulations.results.result import ArmResult, Quality
+from simulations.results.result import ArmResult
 from simulations.results.summary import quality, untrained
 
 
-def constant_answer(study: Study, prepared: Prepared) -> ArmResult | None:
+class Untrained(NamedTuple):
+    """An arm that trained nothing."""
+
+    result: ArmResult
+    predictions: list[Seen]
+    """For the held-out records of each site."""
+
+
+def constant_answer(study: Study, prepared: Prepared) -> Untrained | None:
     """Evaluate the best constant answer; None for a task that has none."""
     train = [load(prepared.train_path(site)) for site in prepared.sites]
     held_out = [load(prepared.holdout_path(site)) for site in prepared.sites]
@@ -32,16 +41,16 @@ def constant_answer(study: Study, prepared: Prepared) -> ArmResult | None:
         for site, part in zip(prepared.sites, held_out, strict=True)
     ]
     title = "majority class" if getattr(study.task, "labels", ()) else "one answer for all"
-    return untrained(title, quality(study, by_site), 0.0)
+    return Untrained(untrained(title, quality(study, by_site), 0.0), by_site)
 
 
-def untrained_head(study: Study, *, seed: int, evaluate: Callable[[Vector], Quality]) -> ArmResult:
+def untrained_head(study: Study, *, seed: int, evaluate: Callable[[Vector], list[Seen]]) -> Untrained:
     """Evaluate the base model with a random head, or as it is if the task needs no head.
 
     Args:
         study: as declared.
         seed: of the random head.
-        evaluate: measures an adapter of the study's own arm.
+        evaluate: predicts held-out records with an adapter of the study's own arm.
     """
     started, generator = time.monotonic(), np.random.default_rng(seed)
     tensors, start, parts = layout_of(study).tensors, initial_adapter(study), list[Vector]()
@@ -51,4 +60,5 @@ def untrained_head(study: Study, *, seed: int, evaluate: Callable[[Vector], Qual
         drawn = generator.standard_normal(size).astype(np.float32)
         parts.append(drawn if random else start[done : done + size])
     title = "untrained head" if any(name.startswith("head.") for name, _ in tensors) else "base model"
-    return untrained(title, evaluate(np.concatenate(parts)), time.monotonic() - started)
+    predictions = evaluate(np.concatenate(parts))
+    return Untrained(untrained(title, quality(study, predictions), time.monotonic() - started), predictions)

@@ -11,14 +11,17 @@ from client.vault.training.round_trainer import device_for
 from server.export.adapter import export
 from server.rounds.checkpoints import State
 from shared.errors import FedVaultError, SettingsError
+from shared.tasks.registry import task_kind
 from simulations.arm_training import ArmTraining
 from simulations.baselines import constant_answer, untrained_head
 from simulations.engines.local import Engine, LocalEngine
+from simulations.engines.worker import Seen
 from simulations.experiment.arms import Arm, trained_arms, write_arm
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
-from simulations.experiment.sites import Prepared, is_saved, reopen
+from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen
 from simulations.progress import Progress
+from simulations.results.paired import differences
 from simulations.results.result import ArmResult, Result, read_result, write_result
 from simulations.results.summary import summary, trained
 from simulations.run_folder import RunFolder
@@ -73,12 +76,17 @@ class Run:
             write_arm(arm, folder.path)
         engine = self._engine()
         try:
-            results, states = self._run_arms(engine, arms, prepared)
+            results, predictions, state = self._run_arms(engine, arms, prepared)
         finally:
             engine.close()
         with folder.timed("export"):
-            export(self._scenario.as_study(), states["federated"].adapter, folder.adapter)
-        result = summary(self._scenario, prepared, results, states["federated"], folder.timing)
+            export(self._scenario.as_study(), state.adapter, folder.adapter)
+        self.progress.phase("compare")
+        with folder.timed("compare"):
+            groups = held_out_groups(prepared, self._scenario.held_out_unit)
+            compared = differences(task_kind(self._scenario.task), predictions, groups)
+        evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
+        result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated)
         write_result(folder.result, result)
         if self._cache is None:
             shutil.rmtree(folder.cache, ignore_errors=True)
@@ -112,25 +120,26 @@ class Run:
 
     def _run_arms(
         self, engine: Engine, arms: list[Arm], prepared: Prepared
-    ) -> tuple[dict[str, ArmResult], dict[str, State]]:
+    ) -> tuple[dict[str, ArmResult], dict[str, list[Seen]], State]:
         study, simulation = self._scenario.as_study(), self._scenario.simulation
         training = ArmTraining(engine, self._scenario, prepared, self._folder.path, self.progress)
-        results, states = dict[str, ArmResult](), dict[str, State]()
+        results, predictions, states = dict[str, ArmResult](), dict[str, list[Seen]](), dict[str, State]()
         if self._scenario.performance.activation_cache:
             self._make_cache_folder()
             with self._folder.timed("cache"):
                 training.build_caches(arms)
         if "majority" in simulation.arms and (constant := constant_answer(study, prepared)) is not None:
-            results["majority"] = constant
+            results["majority"], predictions["majority"] = constant
         if "untrained-head" in simulation.arms:
-            results["untrained-head"] = untrained_head(
+            results["untrained-head"], predictions["untrained-head"] = untrained_head(
                 study, seed=simulation.seed, evaluate=lambda adapter: training.evaluate("federated", adapter)
             )
         for arm in arms:
             with self._folder.timed(arm.name):
                 states[arm.name] = training.train(arm)
+                predictions[arm.name] = training.predictions(arm, states[arm.name])
             results[arm.name] = trained(arm, prepared, states[arm.name])
-        return results, states
+        return results, predictions, states["federated"]
 
     def _make_cache_folder(self) -> None:
         folder = self._folder.cache

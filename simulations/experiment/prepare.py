@@ -25,7 +25,7 @@ from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table, in_words
 from simulations.experiment.partition import ByColumn, split
 from simulations.experiment.scenario import Scenario
-from simulations.experiment.sites import Prepared, Site, save
+from simulations.experiment.sites import Prepared, Site, save, save_groups
 
 WARNED_OF = 20
 
@@ -136,13 +136,10 @@ def _rule(scenario: Scenario) -> SplitRule:
 def _site(
     scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
 ) -> Site:
-    snapshot = take_snapshot(
-        part, reader, processor, _rule(scenario), records_per_unit=scenario.privacy.records_per_unit
-    )
-    snapshot.train.save(folder / f"{index}.train.npz")
-    snapshot.holdout.save(folder / f"{index}.holdout.npz")
+    rule = _rule(scenario)
+    snapshot = take_snapshot(part, reader, processor, rule, records_per_unit=scenario.privacy.records_per_unit)
     facts = snapshot.facts
-    return Site(
+    site = Site(
         index=index,
         name=name,
         rows=facts.rows,
@@ -154,6 +151,14 @@ def _site(
         problems=tuple(in_words(snapshot.problems, most=3)),
         units=None if snapshot.train.units is None else facts.units,
     )
+    files = Prepared(folder, (site,), ())
+    snapshot.train.save(files.train_path(site))
+    snapshot.holdout.save(files.holdout_path(site))
+    together = scenario.simulation.data.unit_column or scenario.simulation.data.held_out_together
+    if together is not None:
+        held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
+        save_groups(held_out[together][snapshot.holdout.usable].map(unit_name).tolist(), files.groups_path(site))
+    return site
 
 
 def _label_column(reader: Table) -> str | None:

@@ -116,6 +116,11 @@ class Scenario(Study):
             )
         return self
 
+    @property
+    def held_out_unit(self) -> str:
+        """Name of what is held out together: rows of one value, the study's unit of privacy, or a single record."""
+        return self.simulation.data.held_out_together or self.privacy.unit
+
     def as_study(self) -> Study:
         """Return the study without its simulation: what its hash identifies, and what nodes and server see."""
         return Study.model_validate(self.model_dump(exclude={"simulation"}))

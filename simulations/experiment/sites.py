@@ -1,8 +1,13 @@
 """Simulated sites that are prepared on disk: how large each one is, and where its records are."""
 
+import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shared.files import write_atomically
 
@@ -47,6 +52,33 @@ class Prepared:
     def holdout_path(self, site: Site) -> Path:
         """Return the file of a site's records that are never trained on."""
         return self.folder / f"{site.index}.holdout.npz"
+
+    def groups_path(self, site: Site) -> Path:
+        """Return the file of the groups of a site's held-out records, where rows are held out together."""
+        return self.folder / f"{site.index}.groups.npy"
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The unit of each held-out record: all records of one are held out together."""
+
+    unit: str
+    """Its name: the study's unit of privacy, or the column that the rows of one value share."""
+    of_site: Mapping[str, NDArray[np.int64]]
+    """Numbers of the units of a site's usable records, in order; equal numbers are one unit, also at two sites."""
+
+
+def save_groups(names: Sequence[str], path: Path) -> None:
+    """Write the groups of held-out records, by their names: a name has the same number at every site."""
+    digests = [hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in names]
+    np.save(path, np.array([int.from_bytes(digest, "big", signed=True) for digest in digests], np.int64))
+
+
+def held_out_groups(prepared: Prepared, unit: str) -> Groups | None:
+    """Read the groups of all sites' held-out records; None where each record stands by itself."""
+    if not all(prepared.groups_path(site).exists() for site in prepared.sites):
+        return None
+    return Groups(unit, {site.name: np.load(prepared.groups_path(site)) for site in prepared.sites})
 
 
 def save(prepared: Prepared) -> None:

@@ -1,1 +1,1 @@
-"""Results of a run: `result`, made by `summary`; shown by `tables` and `report`; `metric_names`."""
+"""Results of a run: `result`, made by `summary`, `paired`; shown by `tables`, `report`; `wording`, `metric_names`."""

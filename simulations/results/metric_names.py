@@ -38,6 +38,16 @@ def shown(value: float) -> str:
     return f"{value:.0f}" if size < 1e6 else f"{value:.2e}"
 
 
+def signed(value: float) -> str:
+    """Write a difference with its sign, as `shown` writes a value."""
+    return shown(value) if math.isnan(value) else ("-" if value < 0 else "+") + shown(abs(value))
+
+
+def points(value: float) -> str:
+    """Write a difference of shares in hundredths, with its sign."""
+    return f"{100 * value:+.1f}"
+
+
 def drawable(value: float) -> float | None:
     """Return the value for a plot; None, which plots leave out, where it is not finite."""
     return value if math.isfinite(value) else None
@@ -45,4 +55,9 @@ def drawable(value: float) -> float | None:
 
 def axis_range(values: Iterable[float], *, higher_is_better: bool) -> list[int] | None:
     """Return [0, 1] for a share of what could be reached; None, so that values choose the axis, for anything else."""
-    return [0, 1] if higher_is_better and all(0 <= value <= 1 for value in values) else None
+    return [0, 1] if is_share(values, higher_is_better=higher_is_better) else None
+
+
+def is_share(values: Iterable[float], *, higher_is_better: bool) -> bool:
+    """Return whether values are shares of what could be reached, whose hundredths are called points."""
+    return higher_is_better and all(0 <= value <= 1 for value in values)

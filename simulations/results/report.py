@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -11,7 +12,15 @@ from shared.files import write_atomically
 from shared.study.sections import RECORD
 from simulations.results.metric_names import axis_range, direction, drawable, heading, shown, words
 from simulations.results.result import ArmResult, Result
-from simulations.results.tables import unit_of
+from simulations.results.wording import (
+    COVERED,
+    difference_cells,
+    differences_title,
+    evaluated_at,
+    held_out,
+    in_points,
+    unit_of,
+)
 
 SHOWN_SITES = 20
 UNPROTECTED = "#b3261e"
@@ -45,8 +54,9 @@ def page(result: Result) -> str:
         f"<p>{_guarantee(result)}</p>",
         f'<p class="box">{SEEDED}</p>' if any(p.seeded_noise for p in result.privacy.values()) else "",
         *(f'<p class="box">{text(warning)}</p>' for warning in result.warnings),
-        f"<h2>{text(heading(metric, 'on records never trained on', higher_is_better=higher_is_better))}</h2>",
+        f"<h2>{text(heading(metric, f'on {held_out(result)}', higher_is_better=higher_is_better))}</h2>",
         _arms_table(result),
+        *_compared(result),
         plot("arms", _arms_figure(result), heading(metric, "of every arm, overall and of the worst site")),
         "<h2>Round by round</h2>",
         plot("rounds", _rounds_figure(result), heading(metric, "after every round, overall and by site")),
@@ -66,6 +76,13 @@ def document(title: str, body: list[str]) -> str:
     """Return a page that needs no network, from parts that are HTML already."""
     head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>'
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def _compared(result: Result) -> list[str]:
+    if not result.differences:
+        return []
+    title = differences_title(result)
+    return [f"<h2>{text(title)}</h2>", plot("differences", _differences_figure(result), title), f"<p>{COVERED}</p>"]
 
 
 def _headline(result: Result) -> str:
@@ -93,18 +110,21 @@ def _arms_table(result: Result) -> str:
     sites = list(result.final.per_site)[:SHOWN_SITES]
     unit = unit_of(result)
     counted = ["rows"] if unit == RECORD else ["rows", f"{unit}s"]
-    header = ["arm", *counted, "q", "steps", "seconds", "ε", "all", *sites, "worst site"]
+    minus = {name: f"{value} ({ends})" for name, (value, ends) in difference_cells(result).items()}
+    compared = ["federated minus it (95 %)"] if minus else []
+    counts_by_site = [f"{site} ({count})" if (count := evaluated_at(result, site)) else site for site in sites]
+    header = ["arm", *counted, "q", "steps", "seconds", "ε", "all", *compared, *counts_by_site, "worst site"]
     rows = []
     for name, arm in result.arms.items():
         kind = "study" if name == "federated" else "" if arm.private else "unprotected"
-        title, count, *others = _arm_cells(arm, sites)
+        title, count, *others = _arm_cells(arm, sites, [minus.get(name, "-")] if minus else [])
         counts = [count] if unit == RECORD else [count, str(arm.units or "-")]
         rows.append((kind, [title, *counts, *others]))
     more = len(result.final.per_site) - len(sites)
     return _table(header, rows) + (f"<p>{more} more sites are in result.json.</p>" if more > 0 else "")
 
 
-def _arm_cells(arm: ArmResult, sites: list[str]) -> list[str]:
+def _arm_cells(arm: ArmResult, sites: list[str], minus: list[str]) -> list[str]:
     return [
         arm.title,
         str(arm.rows or "-"),
@@ -113,6 +133,7 @@ def _arm_cells(arm: ArmResult, sites: list[str]) -> list[str]:
         f"{arm.seconds:.0f}",
         "no protection" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
         shown(arm.quality.value),
+        *minus,
         *(shown(arm.quality.per_site[site]) for site in sites),
         f"{shown(arm.quality.worst_site.value)} ({arm.quality.worst_site.site})",
     ]
@@ -165,6 +186,25 @@ def _arms_figure(result: Result) -> go.Figure:
     )
     limits = axis_range([*values, *worst], higher_is_better=result.final.higher_is_better)
     return figure.update_layout(barmode="group", yaxis_title=_metric(result), yaxis_range=limits)
+
+
+def _differences_figure(result: Result) -> go.Figure:
+    scale, unit = (100, "points") if in_points(result) else (1, words(result.final.metric))
+    drawn = [(result.arms[name], one) for name, one in result.differences.items() if math.isfinite(one.value)]
+    ends = [(one.low, one.high) if math.isfinite(one.low) else (one.value, one.value) for _, one in drawn]
+    above = [scale * (high - one.value) for (_, high), (_, one) in zip(ends, drawn, strict=True)]
+    below = [scale * (one.value - low) for (low, _), (_, one) in zip(ends, drawn, strict=True)]
+    figure = go.Figure(
+        go.Scatter(
+            x=[scale * one.value for _, one in drawn],
+            y=[text(arm.title) for arm, _ in drawn],
+            mode="markers",
+            marker={"size": 10},
+            error_x={"type": "data", "symmetric": False, "array": above, "arrayminus": below},
+        )
+    )
+    figure.add_vline(0, line_color="#8a9199")
+    return figure.update_layout(xaxis_title=f"federated is better by ({unit})", yaxis_autorange="reversed", height=300)
 
 
 def _rounds_figure(result: Result) -> go.Figure:

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from server.rounds.checkpoints import State
@@ -18,6 +18,7 @@ from simulations.experiment.sites import Prepared, Site
 from simulations.results.result import (
     ArmResult,
     Bytes,
+    Difference,
     Quality,
     Result,
     RoundResult,
@@ -77,9 +78,25 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
 
 
 def summary(
-    scenario: Scenario, prepared: Prepared, arms: dict[str, ArmResult], state: State, timing: dict[str, float]
+    scenario: Scenario,
+    prepared: Prepared,
+    arms: dict[str, ArmResult],
+    state: State,
+    timing: dict[str, float],
+    differences: dict[str, Difference],
+    evaluated: Mapping[str, int],
 ) -> Result:
-    """Return the whole result, from the final state of the study's own arm."""
+    """Return the whole result, from the final state of the study's own arm.
+
+    Args:
+        scenario: as declared.
+        prepared: its sites.
+        arms: by name.
+        state: of the study's own arm.
+        timing: seconds by phase.
+        differences: of that arm to each other one.
+        evaluated: held-out records that metrics count, by site.
+    """
     study = scenario.as_study()
     sites = dict(enumerate(prepared.sites, start=1))
     records = state.records
@@ -100,7 +117,8 @@ def summary(
             full_model_up=full_model_bytes(study),
         ),
         timing=timing,
-        data={s.name: _site_data(s) for s in prepared.sites},
+        differences=differences,
+        data={s.name: _site_data(s, evaluated[s.name]) for s in prepared.sites},
         warnings=list(prepared.warnings),
     )
 
@@ -161,12 +179,13 @@ def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: d
     )
 
 
-def _site_data(site: Site) -> SiteData:
+def _site_data(site: Site, evaluated: int) -> SiteData:
     return SiteData(
         rows=site.rows,
         train=site.train,
         units=site.unit_count,
         holdout=site.holdout,
+        evaluated=evaluated,
         dropped=site.dropped,
         unusable=site.unusable,
     )

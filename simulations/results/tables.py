@@ -8,6 +8,7 @@ from rich.table import Table
 from shared.study.sections import RECORD
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result, SitePrivacy
+from simulations.results.wording import COVERED, difference_cells, differences_title, evaluated_at, held_out, unit_of
 
 SHOWN_SITES = 4
 SHOWN_ROWS = 20
@@ -15,7 +16,11 @@ SHOWN_ROWS = 20
 
 def render(result: Result, console: Console) -> None:
     """Print every table of a result, and what a reader must know beside them."""
-    for table in (arms_table(result), sites_table(result), privacy_table(result), cost_table(result)):
+    console.print(arms_table(result))
+    if result.differences:
+        console.print(differences_table(result))
+        console.print(f"{COVERED}\n")
+    for table in (sites_table(result), privacy_table(result), cost_table(result)):
         console.print(table)
     if any(not arm.private for arm in result.arms.values()):
         console.print("[red]WITHOUT PRIVACY is a reference: nothing protects the records of that arm.[/]")
@@ -28,7 +33,7 @@ def render(result: Result, console: Console) -> None:
 def arms_table(result: Result) -> Table:
     """Tabulate every arm: size, steps, cost, main metric overall and of the worst site."""
     final = result.final
-    title = heading(final.metric, "on held-out records", higher_is_better=final.higher_is_better)
+    title = heading(final.metric, f"on {held_out(result)}", higher_is_better=final.higher_is_better)
     unit = unit_of(result)
     counted = ["rows"] if unit == RECORD else ["rows", escape(f"{unit}s")]
     table = _table(escape(title), "arm", *counted, "q", "steps", "s", "ε", "all", "worst site")
@@ -39,13 +44,24 @@ def arms_table(result: Result) -> Table:
     return table
 
 
+def differences_table(result: Result) -> Table:
+    """Tabulate the study's own arm minus each other one, each with its interval."""
+    table = _table(differences_title(result), "arm", "difference", "95 % interval")
+    for name, cells in difference_cells(result).items():
+        table.add_row(escape(result.arms[name].title), *cells, style=_style(name, result.arms[name]))
+    return table
+
+
 def sites_table(result: Result) -> Table:
-    """Tabulate every arm's main metric by site."""
+    """Tabulate every arm's main metric by site, and held-out records."""
     sites = list(result.final.per_site)
     table = _table(escape(heading(result.final.metric, "by site")), "arm", *map(escape, sites[:SHOWN_SITES]))
     for name, arm in result.arms.items():
         values = [shown(arm.quality.per_site[site]) for site in sites[:SHOWN_SITES]]
         table.add_row(escape(arm.title), *values, style=_style(name, arm))
+    counts = [evaluated_at(result, site) for site in sites[:SHOWN_SITES]]
+    if any(counts):
+        table.add_row("held-out records", *counts, style="dim")
     if len(sites) > SHOWN_SITES:
         table.caption = f"{len(sites) - SHOWN_SITES} more sites are in result.json"
     return table
@@ -73,11 +89,6 @@ def cost_table(result: Result) -> Table:
     table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
     table.add_row("seconds by phase", ", ".join(f"{escape(phase)} {s:.1f}" for phase, s in result.timing.items()))
     return table
-
-
-def unit_of(result: Result) -> str:
-    """Return the unit whose presence the study hides, such as `record` or `patient`."""
-    return next(iter(result.privacy.values())).unit
 
 
 def _table(title: str, first: str, *others: str, caption: str | None = None) -> Table:

@@ -90,6 +90,15 @@ def test_every_arm_is_there_with_its_size_cost_and_quality(finished: tuple[Path,
     assert result.rounds[-1].evaluation == result.final
 
 
+def test_every_other_arm_is_compared_over_the_same_held_out_records(finished: tuple[Path, Result]) -> None:
+    _, result = finished
+    assert set(result.differences) == set(result.baselines)
+    evaluated = sum(site.evaluated or 0 for site in result.data.values())
+    for name, one in result.differences.items():
+        assert one.value == pytest.approx(result.final.value - result.arms[name].quality.value)
+        assert one.low <= one.value <= one.high and (one.unit, one.units) == ("record", evaluated)
+
+
 def test_what_others_do_is_run_beside_it_at_the_same_epsilon(
     tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
 ) -> None:
@@ -282,6 +291,7 @@ def test_a_run_cut_anywhere_resumes_to_the_same_bytes(
     result = run_of(scenario, tmp_path / "run", table, resume=True).execute()
     assert packed(tmp_path / "run") == packed(finished[0])
     assert result.final == finished[1].final and result.privacy == finished[1].privacy
+    assert result.differences == finished[1].differences
 
 
 def test_performance_settings_change_no_bit_of_the_batches_and_the_noise(

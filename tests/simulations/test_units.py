@@ -246,6 +246,8 @@ def test_every_arm_trains_on_patients_and_the_result_counts_them(
         ("patient", count) for count in units.values()
     }
     assert all(entry.accepted == 3 for entry in result.rounds)
+    evaluated = sum(data.evaluated or 0 for data in result.data.values())
+    assert all(one.unit == "patient" and 1 < one.units < evaluated for one in result.differences.values())
 
 
 def test_without_privacy_a_unit_weighs_as_much_as_a_record(make_study: Any, make_records: Any) -> None:

@@ -14,7 +14,7 @@ from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table
 from simulations.experiment.prepare import TogetherRule, prepare
 from simulations.experiment.scenario import Scenario
-from simulations.experiment.sites import Prepared, reopen
+from simulations.experiment.sites import Prepared, held_out_groups, reopen
 
 Scenarios = Callable[..., Scenario]
 
@@ -73,6 +73,12 @@ def test_rows_of_one_value_are_held_out_together_at_every_site_and_stay_records(
     found = prepared(table, simulation={"data": data})
     assert any("7 rows name no thing" in warning for warning in found.warnings)
     assert all(site.units is None for site in found.sites)
+    groups = held_out_groups(found, "thing")
+    assert groups is not None and groups.unit == "thing"
+    for site in found.sites:
+        assert len(groups.of_site[site.name]) == load(found.holdout_path(site)).usable.sum()
+    by_site = [set(numbers.tolist()) for numbers in groups.of_site.values()]
+    assert set.intersection(*by_site), "the same things at every site"
 
 
 def test_of_many_sites_that_are_left_out_the_first_are_named(

@@ -5,7 +5,16 @@ from typing import Any
 
 from rich.console import Console
 
-from simulations.results.result import ArmResult, Bytes, Quality, Result, SitePrivacy, worst_of
+from simulations.results.result import (
+    ArmResult,
+    Bytes,
+    Difference,
+    Quality,
+    Result,
+    SiteData,
+    SitePrivacy,
+    worst_of,
+)
 from simulations.results.tables import render
 from tests.support.paths import ROOT
 
@@ -31,10 +40,38 @@ def number(cell: str) -> Any:
 FULL = block("simulations/README.md", "demo")
 
 
+def counts() -> dict[str, SiteData]:
+    """The held-out records of each site."""
+    header = re.split(r" {2,}", FULL.split("Accuracy by site\n\n")[1].splitlines()[0].strip())
+    title, *cells = rows("Accuracy by site")[-1]
+    assert title == "held-out records"
+    return {
+        site: SiteData(rows=0, train=0, holdout=int(cell), evaluated=int(cell), dropped=0, unusable=0)
+        for site, cell in zip(header[1:], cells, strict=True)
+    }
+
+
+def differences() -> dict[str, Difference]:
+    """The differences in points, as hundredths."""
+    held_out = sum(site.holdout for site in counts().values())
+    return {
+        title: Difference(
+            value=float(value) / 100,
+            low=float(ends.split(" to ")[0]) / 100,
+            high=float(ends.split(" to ")[1]) / 100,
+            unit="record",
+            units=held_out,
+        )
+        for title, value, ends in rows("Federated minus each other arm, in points")
+    }
+
+
 def arms() -> dict[str, ArmResult]:
     """Every arm as the first two tables show it."""
     sites = re.split(r" {2,}", FULL.split("Accuracy by site\n\n")[1].splitlines()[0].strip())[1:]
-    by_site = {title: dict(zip(sites, map(float, cells), strict=True)) for title, *cells in rows("Accuracy by site")}
+    by_site = {
+        title: dict(zip(sites, map(float, cells), strict=True)) for title, *cells in rows("Accuracy by site")[:-1]
+    }
     return {
         title: ArmResult(
             title=title,
@@ -54,7 +91,7 @@ def arms() -> dict[str, ArmResult]:
                 worst_site=worst_of(by_site[title], higher_is_better=True),
             ),
         )
-        for title, count, rate, steps, seconds, epsilon, value, _ in rows("Accuracy on held-out records")
+        for title, count, rate, steps, seconds, epsilon, value, _ in rows("held-out records")
     }
 
 
@@ -110,7 +147,8 @@ def read_back() -> Result:
         privacy=privacy(),
         bytes=sizes(),
         timing={name: float(seconds) for name, seconds in re.findall(r"([\w:-]+) ([\d.]+)", cost)},
-        data={},
+        differences=differences(),
+        data=counts(),
         warnings=[],
     )
 

@@ -12,6 +12,7 @@ from simulations.results.report import page, write_report
 from simulations.results.result import (
     ArmResult,
     Bytes,
+    Difference,
     Quality,
     Result,
     RoundResult,
@@ -98,7 +99,8 @@ def result() -> Result:
             full_model_up=10**8,
         ),
         timing={"prepare": 1.0},
-        data={site: SiteData(rows=1, train=1, units=1, holdout=0, dropped=0, unusable=0)},
+        differences={"without-privacy": Difference(value=-0.012, low=-0.03, high=0.004, unit="record", units=1234)},
+        data={site: SiteData(rows=1, train=1, units=1, holdout=1240, evaluated=1234, dropped=0, unusable=0)},
         warnings=[HOSTILE],
     )
 
@@ -132,7 +134,7 @@ def test_page_is_self_contained_and_escapes_every_name(result: Result, tmp_path:
     tags = Tags()
     tags.feed(written)
     assert not [attrs for _, attrs in tags.found if {"src", "href"} & set(attrs)]
-    assert {"arms", "rounds", "bytes", "timing"} <= {attrs.get("id") for _, attrs in tags.found}
+    assert {"arms", "differences", "rounds", "bytes", "timing"} <= {attrs.get("id") for _, attrs in tags.found}
 
 
 def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
@@ -151,7 +153,7 @@ def test_tables_fit_eighty_columns_and_shout_where_nothing_protects(result: Resu
 
 def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result) -> None:
     text, written = text_of(result), page(result)
-    assert {"Accuracy on held-out records", "Accuracy by site"} <= {line.strip() for line in text.splitlines()}
+    assert {"Accuracy on 1,234 held-out records", "Accuracy by site"} <= {line.strip() for line in text.splitlines()}
     assert "0.800" in text and "lower is better" not in text + written
     assert "Federated under ε = 2.90: accuracy <b>0.800</b>" in written
     assert '"range": [0, 1]' in written
@@ -160,7 +162,7 @@ def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result
 def test_an_error_says_that_lower_is_better_and_has_an_axis_of_its_own(result: Result) -> None:
     perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
     text, written = text_of(perplexity), page(perplexity)
-    assert "Perplexity on held-out records (lower is better)" in text and "23.5" in text
+    assert "Perplexity on 1,234 held-out records (lower is better)" in text and "23.5" in text
     assert "perplexity (lower is better) <b>23.5</b>" in written and '"range": [0, 1]' not in written
     assert "accuracy" not in (text + written.split("</script>", 1)[1]).lower()
 
@@ -204,3 +206,30 @@ def test_bytes_are_shown_by_encoding_and_an_older_result_shows_the_one_it_has(re
     assert "this adapter, float32" in page(older) and "this adapter, int8" not in page(older)
     render(older, console)
     assert "by federation.wire" not in console.export_text()
+
+
+def test_differences_have_their_interval_in_points_and_say_what_it_covers(result: Result) -> None:
+    text, written = text_of(result), page(result)
+    assert "Federated minus each other arm, in points" in text and "-1.2 -3.0 to +0.4" in " ".join(text.split())
+    assert "<td>-1.2 (-3.0 to +0.4)</td>" in written and "on 1,234 held-out records" in written
+    assert all("not other seeds" in shown for shown in (text, written))
+
+
+def test_differences_of_an_error_are_in_its_own_units(result: Result) -> None:
+    perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
+    text = " ".join(text_of(perplexity).split())
+    assert "positive where it is better" in text and "-0.012 -0.030 to +0.004" in text
+
+
+def test_an_older_result_without_differences_and_counts_is_shown_without_them(result: Result) -> None:
+    counts = {site: data.model_copy(update={"evaluated": None}) for site, data in result.data.items()}
+    older = result.model_copy(update={"differences": {}, "data": counts})
+    text, written = text_of(older), page(older)
+    assert "Accuracy on held-out records" in text and "Federated minus" not in text + written
+
+
+def test_differences_over_units_of_many_rows_name_and_count_them(result: Result) -> None:
+    one = result.differences["without-privacy"].model_copy(update={"unit": "patient", "units": 56})
+    assert "Accuracy on 1,234 held-out records of 56 patients" in text_of(
+        result.model_copy(update={"differences": {"without-privacy": one}})
+    )
