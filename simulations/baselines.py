@@ -19,6 +19,8 @@ from simulations.experiment.sites import Prepared
 from simulations.results.result import ArmResult
 from simulations.results.summary import quality, untrained
 
+COUNTS_LABELS = "follows from the sites' training labels and is not private."
+
 
 class Untrained(NamedTuple):
     """An arm that trained nothing."""
@@ -41,7 +43,8 @@ def constant_answer(study: Study, prepared: Prepared) -> Untrained | None:
         for site, part in zip(prepared.sites, held_out, strict=True)
     ]
     title = "majority class" if getattr(study.task, "labels", ()) else "one answer for all"
-    return Untrained(untrained(title, quality(study, by_site), 0.0), by_site)
+    result = untrained(title, quality(study, by_site), 0.0, private=False, note=COUNTS_LABELS)
+    return Untrained(result, by_site)
 
 
 def untrained_head(study: Study, *, seed: int, evaluate: Callable[[Vector], list[Seen]]) -> Untrained:

@@ -63,7 +63,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms.append(Arm("head-federated", title, head_only, all_sites, True, seed, stream=stream, noise_length=entries))
     single = changed(study, federation={"quorum": 1, **OWN_SIZE})
     if "single-site" in wanted:
-        arms += [_single_site(site, single, seed) for site in _single_sites(simulation.single_site, sites)]
+        largest = _largest(sites)
+        arms += [_single_site(site, single, seed, largest) for site in _single_sites(simulation.single_site, sites)]
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
     arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries))
@@ -142,16 +143,21 @@ def read_arm(run: Path, name: str) -> Arm:
     return Arm(study=study, site_indices=indices, **plain)
 
 
-def _single_site(site: Site, study: Study, seed: int) -> Arm:
+def _single_site(site: Site, study: Study, seed: int, largest: Site) -> Arm:
     stream = f"{SINGLE_SITE_STREAM}:{site.name}"
-    return Arm(f"single-site:{site.name}", f"{site.name} alone", study, (site.index,), True, seed, stream=stream)
+    title = f"{site.name} alone (largest)" if site is largest else f"{site.name} alone"
+    return Arm(f"single-site:{site.name}", title, study, (site.index,), True, seed, stream=stream)
+
+
+def _largest(sites: tuple[Site, ...]) -> Site:
+    return max(sites, key=lambda site: site.train)
 
 
 def _single_sites(which: str, sites: tuple[Site, ...]) -> list[Site]:
     if which == "every":
         return list(sites)
     if which == "largest":
-        return [max(sites, key=lambda site: site.train)]
+        return [_largest(sites)]
     named = [site for site in sites if site.name == which]
     if not named:
         names = ", ".join(site.name for site in sites[:20])

@@ -17,8 +17,10 @@ from simulations.results.wording import (
     difference_cells,
     differences_title,
     evaluated_at,
+    headline,
     held_out,
     in_points,
+    notes,
     unit_of,
 )
 
@@ -56,6 +58,7 @@ def page(result: Result) -> str:
         *(f'<p class="box">{text(warning)}</p>' for warning in result.warnings),
         f"<h2>{text(heading(metric, f'on {held_out(result)}', higher_is_better=higher_is_better))}</h2>",
         _arms_table(result),
+        *(f"<p>{text(note)}</p>" for note in notes(result)),
         *_compared(result),
         plot("arms", _arms_figure(result), heading(metric, "of every arm, overall and of the worst site")),
         "<h2>Round by round</h2>",
@@ -87,12 +90,7 @@ def _compared(result: Result) -> list[str]:
 
 def _headline(result: Result) -> str:
     epsilon, value = result.arms["federated"].epsilon, shown(result.final.value)
-    parts = [f"Federated under ε = {epsilon:.2f}: {_metric(result)} <b>{value}</b>"]
-    single_sites = [arm for name, arm in result.arms.items() if name.startswith("single-site:")]
-    parts += [f"{text(arm.title)} under the same ε: {shown(arm.quality.value)}" for arm in single_sites[:3]]
-    reference = result.arms.get("without-privacy")
-    if reference is not None:
-        parts.append(f"without privacy, the reference without protection: {shown(reference.quality.value)}")
+    parts = [f"Federated under ε = {epsilon:.2f}: {_metric(result)} <b>{value}</b>", *map(text, headline(result))]
     return "; ".join(parts) + "."
 
 

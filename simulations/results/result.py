@@ -67,7 +67,8 @@ class ArmResult(Section):
     title: str
     """What it is, in words."""
     private: bool
-    """Whether it is protected. An arm that touches no training record counts as protected."""
+    """Whether it is protected. An arm that touches no training record counts as protected; the majority class, which
+    counts training labels without noise, does not."""
     epsilon: float | None
     """Total cost to one unit (a record, by default); null where none is spent or nothing is protected."""
     rows: int
@@ -82,6 +83,8 @@ class ArmResult(Section):
     """Wall time of training and evaluation."""
     quality: Quality
     """On held-out records."""
+    note: str = ""
+    """How its figures must be read, as the rest of a sentence that begins with its title; mostly empty."""
 
 
 class Difference(Section):

@@ -43,11 +43,11 @@ def quality(study: Study, predictions: Sequence[Seen]) -> Quality:
     )
 
 
-def untrained(title: str, measured: Quality, seconds: float) -> ArmResult:
-    """Return the result of an arm that touched no training record."""
+def untrained(title: str, measured: Quality, seconds: float, *, private: bool = True, note: str = "") -> ArmResult:
+    """Return the result of an arm that trained nothing; it is private if it touched no training record at all."""
     return ArmResult(
         title=title,
-        private=True,
+        private=private,
         epsilon=None,
         rows=0,
         units=0,
@@ -55,6 +55,7 @@ def untrained(title: str, measured: Quality, seconds: float) -> ArmResult:
         steps=0,
         seconds=seconds,
         quality=measured,
+        note=note,
     )
 
 

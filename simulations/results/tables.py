@@ -8,7 +8,15 @@ from rich.table import Table
 from shared.study.sections import RECORD
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result, SitePrivacy
-from simulations.results.wording import COVERED, difference_cells, differences_title, evaluated_at, held_out, unit_of
+from simulations.results.wording import (
+    COVERED,
+    difference_cells,
+    differences_title,
+    evaluated_at,
+    held_out,
+    notes,
+    unit_of,
+)
 
 SHOWN_SITES = 4
 SHOWN_ROWS = 20
@@ -19,10 +27,14 @@ def render(result: Result, console: Console) -> None:
     console.print(arms_table(result))
     if result.differences:
         console.print(differences_table(result))
-        console.print(f"{COVERED}\n")
+        console.print(COVERED)
+    for note in notes(result):
+        console.print(escape(note), highlight=False)
+    if result.differences or notes(result):
+        console.print()
     for table in (sites_table(result), privacy_table(result), cost_table(result)):
         console.print(table)
-    if any(not arm.private for arm in result.arms.values()):
+    if any(arm.steps and not arm.private for arm in result.arms.values()):
         console.print("[red]WITHOUT PRIVACY is a reference: nothing protects the records of that arm.[/]")
     if any(spent.seeded_noise for spent in result.privacy.values()):
         console.print("[yellow]Simulation: the noise was seeded to be repeatable; what was released is not private.[/]")
@@ -36,7 +48,7 @@ def arms_table(result: Result) -> Table:
     title = heading(final.metric, f"on {held_out(result)}", higher_is_better=final.higher_is_better)
     unit = unit_of(result)
     counted = ["rows"] if unit == RECORD else ["rows", escape(f"{unit}s")]
-    table = _table(escape(title), "arm", *counted, "q", "steps", "s", "ε", "all", "worst site")
+    table = _table(escape(title), "arm", *counted, "steps", "s", "ε", "all", "worst site")
     for name, arm in result.arms.items():
         first, rows, *others = _arm_cells(arm)
         counts = [rows] if unit == RECORD else [rows, str(arm.units or "-")]
@@ -110,7 +122,6 @@ def _arm_cells(arm: ArmResult) -> list[str]:
     return [
         escape(arm.title),
         str(arm.rows) if arm.rows else "-",
-        "-" if arm.sampling_rate is None else f"{arm.sampling_rate:g}",
         str(arm.steps) if arm.steps else "-",
         f"{arm.seconds:.0f}",
         "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",

@@ -1,8 +1,8 @@
 """Word a result's comparisons, the same in tables and report: differences, held-out counts, units."""
 
 from shared.study.sections import RECORD
-from simulations.results.metric_names import is_share, points, signed
-from simulations.results.result import Result
+from simulations.results.metric_names import is_share, points, shown, signed
+from simulations.results.result import Difference, Result
 
 COVERED = "Intervals cover other held-out records of the same sites, not other seeds."
 
@@ -15,16 +15,58 @@ def differences_title(result: Result) -> str:
 
 def difference_cells(result: Result) -> dict[str, tuple[str, str]]:
     """Write each difference and its interval, by the other arm's name."""
+    return {name: _written(result, one) for name, one in result.differences.items()}
+
+
+def _written(result: Result, one: Difference) -> tuple[str, str]:
     write = points if in_points(result) else signed
-    return {
-        name: (write(one.value), f"{write(one.low)} to {write(one.high)}") for name, one in result.differences.items()
-    }
+    return write(one.value), f"{write(one.low)} to {write(one.high)}"
 
 
 def in_points(result: Result) -> bool:
     """Return whether differences are shown in points: hundredths of what could be reached."""
     values = [arm.quality.value for arm in result.arms.values()]
     return is_share(values, higher_is_better=result.final.higher_is_better)
+
+
+def headline(result: Result) -> list[str]:
+    """Return the comparisons that matter most: the head alone, the largest site alone, and what privacy costs."""
+    sites = [name for name in result.arms if name.startswith("single-site:")]
+    sites.sort(key=lambda name: -result.arms[name].rows)
+    private = [name for name in ("head-federated", *sites[:1]) if name in result.arms]
+    parts = [f"{_measured(result, name)} under the same ε{_federated_minus(result, name)}" for name in private]
+    if "without-privacy" in result.arms:
+        parts.append(f"{_measured(result, 'without-privacy')}{_cost(result)}")
+    return parts
+
+
+def _measured(result: Result, name: str) -> str:
+    return f"{result.arms[name].title} {shown(result.arms[name].quality.value)}"
+
+
+def _federated_minus(result: Result, name: str) -> str:
+    if name not in result.differences:
+        return ""
+    value, ends = difference_cells(result)[name]
+    return f" (federated minus it: {value}{_points(result)}, 95 % {ends})"
+
+
+def _cost(result: Result) -> str:
+    one = result.differences.get("without-privacy")
+    if one is None:
+        return ""
+    turned = Difference(value=-one.value, low=-one.high, high=-one.low, unit=one.unit, units=one.units)
+    value, ends = _written(result, turned)
+    return f" (privacy costs {value}{_points(result)}, 95 % {ends})"
+
+
+def _points(result: Result) -> str:
+    return " points" if in_points(result) else ""
+
+
+def notes(result: Result) -> list[str]:
+    """Return a sentence on each arm whose figures need one."""
+    return [f"{arm.title} {arm.note}" for arm in result.arms.values() if arm.note]
 
 
 def held_out(result: Result) -> str:

@@ -90,6 +90,12 @@ def test_every_arm_is_there_with_its_size_cost_and_quality(finished: tuple[Path,
     assert result.rounds[-1].evaluation == result.final
 
 
+def test_the_majority_class_says_that_it_counts_training_labels(finished: tuple[Path, Result]) -> None:
+    majority = finished[1].arms["majority"]
+    assert not majority.private and majority.epsilon is None
+    assert "training labels and is not private" in majority.note
+
+
 def test_every_other_arm_is_compared_over_the_same_held_out_records(finished: tuple[Path, Result]) -> None:
     _, result = finished
     assert set(result.differences) == set(result.baselines)

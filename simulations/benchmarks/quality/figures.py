@@ -56,7 +56,8 @@ def rows(results: Mapping[Case, Result]) -> list[Row]:
         for name, arm in result.arms.items():
             key = "single-site" if name.startswith("single-site") else name
             titles[key] = "largest site alone" if key == "single-site" else arm.title
-            epsilon = case.epsilon if arm.private and arm.epsilon is not None else math.inf if not arm.private else 0.0
+            unprotected = arm.steps and not arm.private
+            epsilon = math.inf if unprotected else 0.0 if arm.epsilon is None else case.epsilon
             values = (arm.quality.value, arm.quality.worst_site.value)
             grouped.setdefault((case.name, key, epsilon), []).append(values)
     return [

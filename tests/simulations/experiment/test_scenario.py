@@ -121,6 +121,11 @@ def test_a_head_alone_without_privacy_may_have_a_rate_of_its_own(scenario: Calla
     assert alone == [("head-without-privacy", 64.0, 8.0), ("without-privacy", 2.0, 8.0)]
 
 
+def test_the_largest_sites_arm_says_so(scenario: Callable[..., Scenario]) -> None:
+    declared = scenario(simulation={"arms": ["single-site", "federated"], "single_site": "every"})
+    assert [arm.title for arm in trained_arms(declared, SITES)] == ["a alone", "b alone (largest)", "federated"]
+
+
 def test_which_site_the_single_site_arm_takes(scenario: Callable[..., Scenario]) -> None:
     def alone(which: str) -> list[str]:
         declared = scenario().model_dump()
@@ -129,6 +134,7 @@ def test_which_site_the_single_site_arm_takes(scenario: Callable[..., Scenario])
 
     assert alone("every") == ["single-site:a", "single-site:b", "federated"]
     assert alone("a") == ["single-site:a", "federated"]
+    assert alone("largest") == ["single-site:b", "federated"]
     with pytest.raises(SettingsError, match="'largest', 'every' or one of a, b"):
         alone("c")
 

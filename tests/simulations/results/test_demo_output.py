@@ -66,6 +66,12 @@ def differences() -> dict[str, Difference]:
     }
 
 
+def note_on(title: str) -> str:
+    """The sentence on an arm, which begins with its title, below the first tables."""
+    lines = FULL.split("\n\nAccuracy by site")[0].splitlines()
+    return next((line.removeprefix(f"{title} ") for line in lines if line.startswith(f"{title} ")), "")
+
+
 def arms() -> dict[str, ArmResult]:
     """Every arm as the first two tables show it."""
     sites = re.split(r" {2,}", FULL.split("Accuracy by site\n\n")[1].splitlines()[0].strip())[1:]
@@ -79,7 +85,7 @@ def arms() -> dict[str, ArmResult]:
             epsilon=number(epsilon),
             rows=int(count) if count != "-" else 0,
             units=int(count) if count != "-" else 0,
-            sampling_rate=number(rate),
+            sampling_rate=None,
             steps=int(steps) if steps != "-" else 0,
             seconds=float(seconds),
             quality=Quality(
@@ -90,8 +96,9 @@ def arms() -> dict[str, ArmResult]:
                 per_site=by_site[title],
                 worst_site=worst_of(by_site[title], higher_is_better=True),
             ),
+            note=note_on(title),
         )
-        for title, count, rate, steps, seconds, epsilon, value, _ in rows("held-out records")
+        for title, count, steps, seconds, epsilon, value, _ in rows("held-out records")
     }
 
 

@@ -139,7 +139,7 @@ def test_page_is_self_contained_and_escapes_every_name(result: Result, tmp_path:
 
 def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
     written = page(result)
-    for words in ("(2.900, 1e-05)-differentially private", "adding or removing", "without privacy", "seeded"):
+    for words in ("(2.900, 1e-05)-differentially private", "adding or removing", "WITHOUT PRIVACY", "seeded"):
         assert words in written
 
 
@@ -188,11 +188,11 @@ def test_every_field_of_the_result_says_what_it_means() -> None:
 
 
 def test_a_unit_of_many_rows_is_counted_beside_them_and_named(result: Result) -> None:
-    assert "arm rows q" in " ".join(text_of(result).split()) and "patients" not in text_of(result) + page(result)
+    assert "arm rows steps" in " ".join(text_of(result).split()) and "patients" not in text_of(result) + page(result)
     spent = {site: one.model_copy(update={"unit": "patient"}) for site, one in result.privacy.items()}
     by_patient = result.model_copy(update={"privacy": spent})
     text, written = " ".join(text_of(by_patient).split()), page(by_patient)
-    assert "arm rows patients q" in text and "Privacy spent: patient, add or remove one" in text
+    assert "arm rows patients steps" in text and "Privacy spent: patient, add or remove one" in text
     assert '<th scope="col">patients</th>' in written and "<td>100</td><td>40</td>" in written
     assert "every patient x it trained on" in written
 
@@ -233,3 +233,21 @@ def test_differences_over_units_of_many_rows_name_and_count_them(result: Result)
     assert "Accuracy on 1,234 held-out records of 56 patients" in text_of(
         result.model_copy(update={"differences": {"without-privacy": one}})
     )
+
+
+def test_the_headline_compares_with_the_head_alone_the_largest_site_and_no_privacy(result: Result) -> None:
+    few, many = arm("west alone", HOSTILE), arm("east alone (largest)", HOSTILE).model_copy(update={"rows": 900})
+    others = {"head-federated": arm("head alone", HOSTILE), "single-site:w": few, "single-site:e": many}
+    drawn = result.differences["without-privacy"]
+    compared = result.differences | dict.fromkeys(others, drawn.model_copy(update={"value": 0.02, "low": 0.01}))
+    headline = page(result.model_copy(update={"arms": result.arms | others, "differences": compared})).split("<p>")[1]
+    assert "head alone 0.800 under the same ε (federated minus it: +2.0 points, 95 % +1.0 to +0.4)" in headline
+    assert "east alone (largest) 0.800 under the same ε" in headline and "west" not in headline
+    assert "WITHOUT PRIVACY 0.800 (privacy costs +1.2 points, 95 % -0.4 to +3.0)" in headline
+
+
+def test_an_arm_with_a_note_has_it_below_the_tables_and_in_the_report(result: Result) -> None:
+    noted = arm("majority class", HOSTILE, private=False).model_copy(update={"note": f"counts. {HOSTILE}"})
+    by_name = result.model_copy(update={"arms": {"majority": noted} | result.arms})
+    assert "majority class counts. <script>" in text_of(by_name)
+    assert "<p>majority class counts. &lt;script&gt;" in page(by_name)
