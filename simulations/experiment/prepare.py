@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from shared.records.ragged import load
 from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table, in_words
 from simulations.experiment.partition import ByColumn, split
-from simulations.experiment.scenario import Scenario
+from simulations.experiment.scenario import HELD_OUT, Scenario
 from simulations.experiment.sites import Prepared, Site, save, save_groups
 
 WARNED_OF = 20
@@ -85,6 +85,24 @@ class TogetherRule(SplitRule):
         return np.array(unit_splits(values, key=self.key, holdout=self.holdout, used=self.used), dtype=object)
 
 
+@dataclass(frozen=True)
+class ValidationRule(SplitRule):
+    """A rule by which nothing that another holds out is used, and a share of what it trains on is held out instead."""
+
+    test: SplitRule = field(kw_only=True)
+    """The other rule."""
+    validation: SplitRule = field(kw_only=True)
+    """The same with another key: it decides which of the training records are held out."""
+
+    def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
+        """Decide every row's split by both rules."""
+        first = self.test.splits(reader, table, contents)
+        second = self.validation.splits(reader, table, contents)
+        within = np.where(second == Split.HOLDOUT, Split.HOLDOUT, Split.TRAIN)
+        splits = np.where(first == Split.TRAIN, within, first)
+        return np.where(first == Split.HOLDOUT, Split.DROPPED, splits).astype(object)
+
+
 class SiteSize(NamedTuple):
     """The training records of a site, and the units that they belong to."""
 
@@ -128,9 +146,17 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
 def _rule(scenario: Scenario) -> SplitRule:
     """Return the rule by which every site splits; the seed stands in for a real node's secret."""
     data = scenario.simulation.data
-    key = hashlib.sha256(f"fedvault simulation roles {scenario.simulation.seed}".encode()).digest()
-    rule = SplitRule(key, data.holdout, data.unit_column, data.used, data.columns)
-    return rule if data.held_out_together is None else TogetherRule(**vars(rule), together=data.held_out_together)
+    rule = SplitRule(_key("roles", scenario), data.holdout, data.unit_column, data.used, data.columns)
+    if data.held_out_together is not None:
+        rule = TogetherRule(**vars(rule), together=data.held_out_together)
+    if data.evaluate == HELD_OUT:
+        return rule
+    within = replace(rule, key=_key("validation", scenario))
+    return ValidationRule(rule.key, rule.holdout, rule.unit_column, rule.used, rule.names, test=rule, validation=within)
+
+
+def _key(purpose: str, scenario: Scenario) -> bytes:
+    return hashlib.sha256(f"fedvault simulation {purpose} {scenario.simulation.seed}".encode()).digest()
 
 
 def _site(

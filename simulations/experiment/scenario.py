@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -27,6 +27,7 @@ ARMS = (
     "head-without-privacy",
     "without-privacy",
 )
+HELD_OUT: Final = "held-out"
 USUAL_ARMS = ("majority", "untrained-head", "head-federated", "single-site", "federated", "without-privacy")
 
 
@@ -50,6 +51,11 @@ class SimulationData(Section):
     held_out_together: str | None = Field(default=None, min_length=1)
     """Column whose rows of one value are held out, or used, together at every site: several drawings of one thing.
     Default: a record's content decides, or its unit."""
+    # left out while it is the default: runs from before it can be resumed
+    evaluate: Literal["held-out", "validation"] = Field(default=HELD_OUT, exclude_if=lambda value: value == HELD_OUT)
+    """On which records arms are evaluated. `validation` is for choosing settings, such as learning rates: a keyed hash
+    takes as large a fraction of the training records as `holdout` is of all, they are not trained on, and the held-out
+    ones are not used at all. What is chosen so never saw the records that `held-out` then reports on."""
     used: float = Field(default=1.0, gt=0, le=1)
     """Fraction of every site's records, or units, that is used at all; chosen the same way."""
 

@@ -13,7 +13,7 @@ from shared.study.sections import RECORD
 from simulations.results.metric_names import axis_range, direction, drawable, heading, shown, words
 from simulations.results.result import ArmResult, Result
 from simulations.results.wording import (
-    COVERED,
+    covered,
     difference_cells,
     differences_title,
     evaluated_at,
@@ -85,7 +85,11 @@ def _compared(result: Result) -> list[str]:
     if not result.differences:
         return []
     title = differences_title(result)
-    return [f"<h2>{text(title)}</h2>", plot("differences", _differences_figure(result), title), f"<p>{COVERED}</p>"]
+    return [
+        f"<h2>{text(title)}</h2>",
+        plot("differences", _differences_figure(result), title),
+        f"<p>{covered(result)}</p>",
+    ]
 
 
 def _headline(result: Result) -> str:

@@ -207,6 +207,9 @@ class Result(Section):
     """The scenario as run, defaults filled in."""
     rounds: list[RoundResult]
     """The study's own arm, round by round."""
+    evaluated_on: Literal["held-out", "validation"] = "held-out"
+    """Whether metrics are over the held-out records, as fields here say, or over validation records instead: a share of
+    the training records, for choosing settings."""
     final: Quality
     """Of the final adapter."""
     arms: dict[str, ArmResult]

@@ -106,6 +106,7 @@ def summary(
         study_sha256=study.sha256,
         scenario=scenario.model_dump(mode="json"),
         rounds=[_round_result(record, sites, state.evaluations) for record in records],
+        evaluated_on=scenario.simulation.data.evaluate,
         final=arms["federated"].quality,
         arms=arms,
         baselines={name: arm for name, arm in arms.items() if name != "federated"},

@@ -9,12 +9,13 @@ from shared.study.sections import RECORD
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result, SitePrivacy
 from simulations.results.wording import (
-    COVERED,
+    covered,
     difference_cells,
     differences_title,
     evaluated_at,
     held_out,
     notes,
+    records_of,
     unit_of,
 )
 
@@ -27,7 +28,7 @@ def render(result: Result, console: Console) -> None:
     console.print(arms_table(result))
     if result.differences:
         console.print(differences_table(result))
-        console.print(COVERED)
+        console.print(covered(result))
     for note in notes(result):
         console.print(escape(note), highlight=False)
     if result.differences or notes(result):
@@ -73,7 +74,7 @@ def sites_table(result: Result) -> Table:
         table.add_row(escape(arm.title), *values, style=_style(name, arm))
     counts = [evaluated_at(result, site) for site in sites[:SHOWN_SITES]]
     if any(counts):
-        table.add_row("held-out records", *counts, style="dim")
+        table.add_row(records_of(result), *counts, style="dim")
     if len(sites) > SHOWN_SITES:
         table.caption = f"{len(sites) - SHOWN_SITES} more sites are in result.json"
     return table

@@ -4,7 +4,19 @@ from shared.study.sections import RECORD
 from simulations.results.metric_names import is_share, points, shown, signed
 from simulations.results.result import Difference, Result
 
-COVERED = "Intervals cover other held-out records of the same sites, not other seeds."
+VALIDATION = (
+    "Validation records are a share of the training records, for choosing settings; held-out ones were not used."
+)
+
+
+def covered(result: Result) -> str:
+    """Say what the intervals cover."""
+    return f"Intervals cover other {records_of(result)} of the same sites, not other seeds."
+
+
+def records_of(result: Result) -> str:
+    """Name the records that arms are evaluated on."""
+    return f"{result.evaluated_on} records"
 
 
 def differences_title(result: Result) -> str:
@@ -65,14 +77,15 @@ def _points(result: Result) -> str:
 
 
 def notes(result: Result) -> list[str]:
-    """Return a sentence on each arm whose figures need one."""
-    return [f"{arm.title} {arm.note}" for arm in result.arms.values() if arm.note]
+    """Return a sentence on each arm whose figures need one, and on records that are none of the held-out ones."""
+    by_arm = [f"{arm.title} {arm.note}" for arm in result.arms.values() if arm.note]
+    return by_arm if result.evaluated_on == "held-out" else [*by_arm, VALIDATION]
 
 
 def held_out(result: Result) -> str:
-    """Name the held-out records and count them; older results know no counts."""
+    """Name the held-out records, or those for validation, and count them; older results know no counts."""
     counts = [site.evaluated for site in result.data.values() if site.evaluated is not None]
-    records = f"{sum(counts):,} held-out records" if counts else "held-out records"
+    records = f"{sum(counts):,} {records_of(result)}" if counts else records_of(result)
     drawn = next(iter(result.differences.values()), None)
     return records if drawn is None or drawn.unit == RECORD else f"{records} of {drawn.units:,} {drawn.unit}s"
 

@@ -1,6 +1,6 @@
 """Real tables have holes: each one has a stated rule or one clear message, before any training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table
 from simulations.experiment.prepare import TogetherRule, prepare
 from simulations.experiment.scenario import Scenario
-from simulations.experiment.sites import Prepared, held_out_groups, reopen
+from simulations.experiment.sites import Prepared, Site, held_out_groups, reopen
 
 Scenarios = Callable[..., Scenario]
 
@@ -79,6 +79,25 @@ def test_rows_of_one_value_are_held_out_together_at_every_site_and_stay_records(
         assert len(groups.of_site[site.name]) == load(found.holdout_path(site)).usable.sum()
     by_site = [set(numbers.tolist()) for numbers in groups.of_site.values()]
     assert set.intersection(*by_site), "the same things at every site"
+
+
+@pytest.mark.parametrize("together", [None, "thing"])
+def test_validation_records_come_from_the_training_ones_and_the_held_out_ones_are_not_used(
+    prepared: Callable[..., Prepared], table: pd.DataFrame, together: str | None
+) -> None:
+    table["thing"] = [f"thing {i % 90}" for i in range(len(table))]
+    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "held_out_together": together}
+
+    def texts(paths: Callable[[Site], Path], sites: Sequence[Site]) -> set[bytes]:
+        return {load(paths(site))["ids"][i].tobytes() for site in sites for i in range(len(load(paths(site))))}
+
+    reported = prepared(table, simulation={"data": data})
+    train, test = (texts(paths, reported.sites) for paths in (reported.train_path, reported.holdout_path))
+    chosen = prepared(table, simulation={"data": data | {"evaluate": "validation"}})
+    within, validation = (texts(paths, chosen.sites) for paths in (chosen.train_path, chosen.holdout_path))
+    assert within | validation == train and not (within & validation) and not (train & test)
+    assert 0.08 * len(train) < len(validation) < 0.35 * len(train)
+    assert all(site.dropped >= other.holdout for site, other in zip(chosen.sites, reported.sites, strict=True))
 
 
 def test_of_many_sites_that_are_left_out_the_first_are_named(

@@ -251,3 +251,12 @@ def test_an_arm_with_a_note_has_it_below_the_tables_and_in_the_report(result: Re
     by_name = result.model_copy(update={"arms": {"majority": noted} | result.arms})
     assert "majority class counts. <script>" in text_of(by_name)
     assert "<p>majority class counts. &lt;script&gt;" in page(by_name)
+
+
+def test_validation_records_are_called_so_wherever_held_out_ones_would_be(result: Result) -> None:
+    chosen = result.model_copy(update={"evaluated_on": "validation"})
+    text, written = " ".join(text_of(chosen).split()), page(chosen)
+    for shown in (text, written):
+        assert "Accuracy on 1,234 validation records" in shown and "other validation records" in shown
+        assert "a share of the training records, for choosing settings" in shown
+        assert "held-out records" not in shown
