@@ -96,11 +96,11 @@ class ValidationRule(SplitRule):
 
     def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
         """Decide every row's split by both rules."""
-        first = self.test.splits(reader, table, contents)
-        second = self.validation.splits(reader, table, contents)
-        within = np.where(second == Split.HOLDOUT, Split.HOLDOUT, Split.TRAIN)
-        splits = np.where(first == Split.TRAIN, within, first)
-        return np.where(first == Split.HOLDOUT, Split.DROPPED, splits).astype(object)
+        by_test = self.test.splits(reader, table, contents)
+        by_validation = self.validation.splits(reader, table, contents)
+        within = np.where(by_validation == Split.HOLDOUT, Split.HOLDOUT, Split.TRAIN)
+        splits = np.where(by_test == Split.TRAIN, within, by_test)
+        return np.where(by_test == Split.HOLDOUT, Split.DROPPED, splits).astype(object)
 
 
 class SiteSize(NamedTuple):
