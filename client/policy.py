@@ -26,7 +26,7 @@ class DatasetPolicy(Section):
     """[datasets.NAME] in node.toml: one dataset, and what may be done with it."""
 
     source: str = Field(min_length=1)
-    """A CSV, TSV, JSONL or Parquet file, or a dataset folder."""
+    """A CSV, TSV, JSONL, JSON (each also packed, as .csv.gz) or Parquet file, or a dataset folder."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in the source, as in { text = "report" }; default: the same."""
     readable_columns: tuple[str, ...] | None = None

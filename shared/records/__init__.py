@@ -1,1 +1,1 @@
-"""Records, from an operator's file to tensors: `tables`, `earlier_tables`, `media_files`, `ragged`, `batches`."""
+"""Records, from a file to tensors: `formats`, `tables`, `earlier_tables`, `media_files`, `ragged`, `batches`."""

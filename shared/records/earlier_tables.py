@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from shared.records.tables import Source, as_text, read_table
+from shared.records.formats import Source
+from shared.records.tables import as_text, read_table
 
 
 def read_earlier_table(path: Path, columns: Sequence[str], media: Collection[str] = ()) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Read an operator's table: CSV, TSV, JSON lines, Parquet, or a Hugging Face dataset folder.
+"""Read an operator's table: CSV, TSV, JSON, JSON lines, Parquet, or a Hugging Face dataset folder.
 
 Every cell is read by itself, as text or as its own JSON or Arrow type. A library that gives a whole column one type
 would let one row change how others are spelled: one missing value makes 64-bit numbers fractions, many of them equal.
@@ -8,33 +8,22 @@ Images and recordings are files that a cell names, relative to the table, or byt
 
 import hashlib
 import json
-import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shared.errors import DataError
+from shared.records.formats import Source, open_table
 from shared.records.media_files import read_media
+from shared.spelling import meant
 from shared.study.tasks import CONTENT
 
-DEEPEST = 100
-"""Brackets within brackets in a line of JSON; a deeper row is read as empty cells, as Python's parser has a limit."""
-MOST_DIGITS = 4000
-"""Of a whole number in JSON; a longer one stays text, as Python's integers have a limit."""
-JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-
-
-class Source(NamedTuple):
-    """A table as its file holds it."""
-
-    names: list[str]
-    """Of its columns, in order; a name may be there twice."""
-    rows: int
-    cells: Callable[[int], Sequence[Any]]
-    """Returns one column's cells, by the column's number."""
+NOTES = "notes"
+FEW = 20
 
 
 def read_table(
@@ -55,15 +44,15 @@ def read_table(
     Raises:
         DataError: no such file, an unknown kind of file, an unreadable file, missing or doubled columns, no rows.
     """
-    table = _read(path)
+    table = open_table(path)
     doubled = [name for name in columns if table.names.count(name) > 1]
     if doubled:
         raise DataError(f"Expected each column of {path} once, got {doubled[0]!r} more than once.")
     missing = [name for name in columns if name not in table.names and name not in optional]
     if missing:
         raise DataError(
-            f"Expected a column {missing[0]!r} in {path}, got {', '.join(map(repr, table.names)) or 'none'}.",
-            hint='Name the right one in `columns`, as in columns = { text = "review", label = "stars" }.',
+            f"Expected a column {missing[0]!r} in {path}, got {_listed(table.names)}.",
+            hint=_which_column(missing[0], table.names, columns),
         )
     if not table.rows:
         raise DataError(f"Expected records in {path}, got a table without rows.")
@@ -73,13 +62,22 @@ def read_table(
 def as_text(table: Source, columns: Sequence[str], media: Collection[str], path: Path) -> pd.DataFrame:
     """Return the named columns of a source as text, and media as bytes; a column that is not there is empty."""
     folder = path if path.is_dir() else path.parent
-    return pd.DataFrame(
+    cells = {name: _cells(table, name) for name in dict.fromkeys(columns)}
+    text = pd.DataFrame(
         {
-            name: [_media(cell, folder) if name in media else _text(cell) for cell in _cells(table, name)]
-            for name in dict.fromkeys(columns)
+            name: [_media(cell, folder) if name in media else _text(cell) for cell in column]
+            for name, column in cells.items()
         },
         dtype=object,
     )
+    converted = [note for name, column in cells.items() if name not in media for note in _conversions(name, column)]
+    text.attrs[NOTES] = (*table.notes, *converted)
+    return text
+
+
+def notes_on(table: pd.DataFrame) -> tuple[str, ...]:
+    """Return how the cells of a table that was read had to be converted, and how many; for its owner's eyes."""
+    return tuple(table.attrs.get(NOTES, ()))
 
 
 def columns_of(path: Path) -> list[str]:
@@ -88,7 +86,7 @@ def columns_of(path: Path) -> list[str]:
     Raises:
         DataError: no such file, an unknown kind of file, or an unreadable file.
     """
-    return _read(path).names
+    return open_table(path).names
 
 
 def content_columns(columns: Collection[str], names: Mapping[str, str]) -> dict[str, str]:
@@ -116,112 +114,37 @@ def identity(cell: str | bytes) -> str:
     return cell if isinstance(cell, str) else f"sha256 {hashlib.sha256(cell).hexdigest()}" if cell else ""
 
 
+def _listed(names: Sequence[Any]) -> str:
+    return ", ".join(repr(name) for name in names[:FEW]) + (", …" if len(names) > FEW else "") if names else "none"
+
+
+def _which_column(missing: str, names: Sequence[Any], wanted: Sequence[str]) -> str:
+    """Return what to do about a column that is missing."""
+    name = meant(missing, names)
+    remedy = f'Name the right one in `columns`, as in columns = {{ {missing} = "{name or "review"}" }}.'
+    if name is None and not set(wanted) & set(names):
+        remedy += " If its first line is a record already, put a line with the columns' names above it."
+    return remedy
+
+
 def _cells(table: Source, name: str) -> Sequence[Any]:
     return table.cells(table.names.index(name)) if name in table.names else [None] * table.rows
 
 
-def _read(path: Path) -> Source:
-    if path.is_dir():
-        return _dataset_folder(path)
-    if not path.is_file():
-        raise DataError(f"Expected a data file, got {path}, which is not there.", hint="Check the path of `source`.")
-    reader = _READERS.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"Expected one of {', '.join(_READERS)} or a dataset folder, got {path.name!r}.")
-    if path.stat().st_size == 0:
-        raise DataError(f"Expected records in {path}, got an empty file.")
-    try:
-        return reader(path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"Expected UTF-8 text in {path}, got other bytes at {error.start}.") from None
-    except Exception as error:  # each parser has its own error kinds; all mean that the file is not what it says
-        raise DataError(f"Expected a readable {path.suffix} file, got {path}.", hint=_first_line(error)) from error
+def _conversions(name: str, column: Sequence[Any]) -> list[str]:
+    """Return what was converted in a column to become text, and how often."""
+    counts = Counter(kind for cell in column if not isinstance(cell, str) and (kind := _conversion(cell)))
+    return [f"Column {name!r}: {count} of {len(column)} cells {kind}." for kind, count in counts.items()]
 
 
-def _delimited(delimiter: str) -> Callable[[Path], Source]:
-    def read(path: Path) -> Source:
-        # the header is read as a row, because pandas would rename doubled columns silently
-        rows = pd.read_csv(path, sep=delimiter, dtype=str, keep_default_na=False, header=None, encoding="utf-8-sig")
-        return Source(rows.iloc[0].tolist(), len(rows) - 1, lambda column: rows[column].tolist()[1:])
-
-    return read
-
-
-def _json_lines(path: Path) -> Source:
-    lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    rows = [_json_row(line, number) for number, line in enumerate(lines, start=1) if line.strip()]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    return Source(names, len(rows), lambda column: [row.get(names[column]) for row in rows])
-
-
-def _json_row(line: str, number: int) -> dict[str, Any]:
-    if _too_deep(line):
-        return {}
-    try:
-        row = json.loads(line, strict=False, parse_int=_integer)
-    except ValueError as error:
-        raise ValueError(f"line {number}: {error}") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"line {number}: not an object with a value for each column")
-    return row
-
-
-def _too_deep(line: str) -> bool:
-    if line.count("[") + line.count("{") <= DEEPEST:
-        return False
-    depth = 0
-    for bracket in re.findall(r"[][{}]", JSON_STRING.sub("", line)):
-        depth += 1 if bracket in "[{" else -1
-        if depth > DEEPEST:
-            return True
-    return False
-
-
-def _integer(digits: str) -> int | str:
-    return int(digits) if len(digits) <= MOST_DIGITS else digits
-
-
-def _parquet(path: Path) -> Source:
-    from pyarrow.parquet import ParquetFile
-
-    with ParquetFile(path) as file:
-        return _arrow(file.read())
-
-
-def _dataset_folder(path: Path) -> Source:
-    import datasets
-
-    try:
-        dataset = datasets.load_from_disk(str(path))
-    except Exception as error:  # as above: many kinds, one meaning
-        raise DataError(f"Expected a dataset folder, got {path}.", hint=_first_line(error)) from error
-    if isinstance(dataset, datasets.DatasetDict):
-        raise DataError(
-            f"Expected one split, got a folder with {', '.join(dataset)}.",
-            hint=f"Name one, as in {path / next(iter(dataset))}.",
-        )
-    return _arrow(dataset.with_format("arrow")[:])
-
-
-def _arrow(table: Any) -> Source:
-    """Take over an Arrow table, whose columns have types of their own, missing values or not."""
-
-    def cells(column: int) -> list[Any]:
-        try:
-            return list(table.column(column).to_pylist())
-        except (ValueError, OverflowError):
-            return [_own(cell) for cell in table.column(column)]
-
-    return Source(list(table.column_names), table.num_rows, cells)
-
-
-def _own(cell: Any) -> Any:
-    """Return an Arrow cell as a Python value; one that Python cannot hold, such as the year 10,000, as some text."""
-    try:
-        return cell.as_py()
-    except (ValueError, OverflowError):
-        raw = cell.as_buffer().to_pybytes() if hasattr(cell, "as_buffer") else None
-        return str(cell.cast("string")) if raw is None else raw.decode("utf-8", "replace")
+def _conversion(cell: Any) -> str:
+    if isinstance(cell, bool | np.bool_):
+        return 'are true or false, and were read as "True" or "False"'
+    if isinstance(cell, float | np.floating) and float(cell).is_integer():
+        return 'are fractions without decimals, and were read as whole numbers ("1" for 1.0)'
+    if isinstance(cell, dict):
+        return "are objects, not texts, and were read as their JSON"
+    return "are bytes, not texts, and were read as Python writes them" if isinstance(cell, bytes) else ""
 
 
 def _text(cell: Any) -> str:
@@ -246,15 +169,3 @@ def _media(cell: Any, folder: Path) -> bytes:
         return cell
     name = _text(cell).strip()
     return read_media(folder / name) if name else b""
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-_READERS: dict[str, Callable[[Path], Source]] = {
-    ".csv": _delimited(","),
-    ".tsv": _delimited("\t"),
-    ".jsonl": _json_lines,
-    ".parquet": _parquet,
-}

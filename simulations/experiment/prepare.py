@@ -20,7 +20,7 @@ from shared.base_models.locate import find
 from shared.errors import DataError
 from shared.privacy.noise_schedule import declared_size
 from shared.privacy.signal_to_noise import Prospect
-from shared.records.ragged import load
+from shared.records.tables import notes_on
 from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table, in_words
 from simulations.experiment.partition import ByColumn, split
@@ -42,12 +42,12 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     layout_of(scenario.as_study())
     reader, table, parts = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
-    warnings = _left_out(scenario, table, parts.values())
-    sites = [
+    warnings = [*notes_on(table), *_left_out(scenario, table, parts.values())]
+    read = [
         _site(scenario, reader, processor, folder, index, name, part)
         for index, (name, part) in enumerate(parts.items())
     ]
-    smallest = scenario.federation.smallest_declared_size
+    sites, smallest = [one.site for one in read], scenario.federation.smallest_declared_size
     large = tuple(site for site in sites if site.declared_size >= smallest)
     warnings += _first([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
     unusable = [
@@ -56,6 +56,11 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         if s.unusable
     ]
     warnings += _first(unusable, "with unusable records")
+    held_out = {one.site.name: one.held_out for one in read}
+    bare = [
+        f"{s.name}: no usable record is held out, so no figure speaks of it." for s in large if not held_out[s.name]
+    ]
+    warnings += _first(bare, "without held-out records")
     warnings += _delta_warnings(scenario, large) + (_noise_warnings(scenario, large) if large else [])
     if len(large) < scenario.federation.quorum:
         raise DataError(
@@ -63,7 +68,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
             hint="; ".join(warnings) or "Split the data into more sites, or lower federation.quorum.",
         )
     prepared = Prepared(folder, large, tuple(warnings))
-    if not any(load(prepared.holdout_path(site)).usable.any() for site in large):
+    if not any(held_out[site.name] for site in large):
         raise DataError(
             "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
         )
@@ -101,6 +106,14 @@ class ValidationRule(SplitRule):
         within = np.where(by_validation == Split.HOLDOUT, Split.HOLDOUT, Split.TRAIN)
         splits = np.where(by_test == Split.TRAIN, within, by_test)
         return np.where(by_test == Split.HOLDOUT, Split.DROPPED, splits).astype(object)
+
+
+class ReadSite(NamedTuple):
+    """A site, and facts about it that are told once."""
+
+    site: Site
+    held_out: int
+    """Usable records that are never trained on."""
 
 
 class SiteSize(NamedTuple):
@@ -161,7 +174,7 @@ def _key(purpose: str, scenario: Scenario) -> bytes:
 
 def _site(
     scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
-) -> Site:
+) -> ReadSite:
     rule = _rule(scenario)
     snapshot = take_snapshot(part, reader, processor, rule, records_per_unit=scenario.privacy.records_per_unit)
     facts = snapshot.facts
@@ -184,7 +197,7 @@ def _site(
     if together is not None:
         held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
         save_groups(held_out[together][snapshot.holdout.usable].map(unit_name).tolist(), files.groups_path(site))
-    return site
+    return ReadSite(site, int(snapshot.holdout.usable.sum()))
 
 
 def _label_column(reader: Table) -> str | None:

@@ -151,3 +151,17 @@ def test_noise_that_drowns_the_signal_is_said_before_training(
 
 def test_a_delta_too_large_for_the_largest_site_is_said(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
     assert any("privacy.delta" in w for w in prepared(table, privacy={"epsilon": 8.0, "delta": 0.01}).warnings)
+
+
+def test_a_site_without_held_out_records_is_told(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    copies = [("bad", "no", "alike")] * 30
+    found = prepared(with_rows(table, *copies), federation={"smallest_declared_size": 1})
+    assert "alike: no usable record is held out, so no figure speaks of it." in found.warnings
+    assert not any(name in warning for name in ("north", "south", "east") for warning in found.warnings)
+
+
+def test_an_object_in_place_of_a_text_is_told(tmp_path: Path, scenario: Scenarios, table: pd.DataFrame) -> None:
+    table = table.assign(text=[{"en": text} for text in table["text"]])
+    table.to_json(tmp_path / "table.jsonl", orient="records", lines=True)
+    found = prepare(scenario(), tmp_path / "table.jsonl", tmp_path)
+    assert found.warnings[0].startswith("Column 'text': 360 of 360 cells are objects, not texts")

@@ -1,0 +1,96 @@
+"""Files as spreadsheets and exports really write them: read, or answered with the line and what to do."""
+
+import gzip
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from shared.errors import DataError
+from shared.records.tables import notes_on, read_table
+
+ROWS = [["good, really", "yes"], ["schlecht 3,0", "no"]]
+CSV = 'text,label\n"good, really",yes\n"schlecht 3,0",no\n'
+LINES = "".join(json.dumps({"text": text, "label": label}) + "\n" for text, label in ROWS)
+ARRAY = json.dumps([{"text": text, "label": label} for text, label in ROWS], indent=1)
+READ: dict[str, tuple[str, bytes]] = {
+    "byte order mark": ("t.csv", b"\xef\xbb\xbf" + CSV.encode()),
+    "byte order mark before JSON": ("t.jsonl", b"\xef\xbb\xbf" + LINES.encode()),
+    "semicolons": ("t.csv", b"text;label\ngood, really;yes\nschlecht 3,0;no\n"),
+    "Excel's own line": ("t.csv", b"sep=;\r\ntext;label\r\ngood, really;yes\r\nschlecht 3,0;no\r\n"),
+    "tabs": ("t.csv", b"text\tlabel\ngood, really\tyes\nschlecht 3,0\tno\n"),
+    "a TSV with semicolons": ("t.tsv", b"text;label\ngood, really;yes\nschlecht 3,0;no\n"),
+    "packed CSV": ("t.csv.gz", gzip.compress(CSV.encode())),
+    "packed JSON lines": ("t.JSONL.GZ", gzip.compress(LINES.encode())),
+    "JSON list": ("t.json", ARRAY.encode()),
+    "packed JSON list": ("t.json.gz", gzip.compress(ARRAY.encode())),
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_tables_are_read_as_they_are_exported(tmp_path: Path, case: str) -> None:
+    name, content = READ[case]
+    (tmp_path / name).write_bytes(content)
+    assert read_table(tmp_path / name, ["text", "label"]).values.tolist() == ROWS
+
+
+def test_a_separator_that_the_name_does_not_say_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("text;label\na;1\n")
+    (note,) = notes_on(read_table(tmp_path / "t.csv", ["text"]))
+    assert note == "Columns of t.csv were read as separated by ';', as its first line says."
+
+
+REFUSED: dict[str, tuple[str, bytes, str, str]] = {
+    "workbook": ("t.xlsx", b"PK\x03\x04", "t.xlsx", "CSV UTF-8"),
+    "workbook with another name": ("t.csv", b"PK\x03\x04\x14\0\x06\0\xff", "Excel workbook", "CSV UTF-8"),
+    "old workbook": ("t.csv", b"\xd0\xcf\x11\xe0\xa1\0", "old Excel", "CSV UTF-8"),
+    "Parquet called CSV": ("t.csv", b"PAR1\x15\0\x15", "a Parquet file", r"\.parquet"),
+    "packed without saying so": ("t.csv", gzip.compress(b"text\na\n"), "gzip packed", r"\.csv\.gz"),
+    "not packed": ("t.csv.gz", b"text\na\n", "readable .csv.gz", "unpacked"),
+    "packed and cut off": ("t.csv.gz", gzip.compress(b"text\na\n")[:-9], "readable", "unpacked"),
+    "pointer of Git LFS": ("t.jsonl", b"version https://git-lfs.github.com/spec/v1\noid x\n", "Git LFS", "lfs pull"),
+    "UTF-16": ("t.csv", "text,label\na,1\n".encode("utf-16"), "got UTF-16", "CSV UTF-8"),
+    "UTF-16 without a mark": ("t.csv", "text,label\na,1\n".encode("utf-16-le"), "got UTF-16", "CSV UTF-8"),
+    "Latin-1": ("t.csv", "text,label\na,1\nschön,2\n".encode("latin-1"), "in line 3", "Latin-1"),
+    "Latin-1 in JSON": ("t.jsonl", '{"text": "a"}\n{"text": "ö"}'.encode("latin-1"), "in line 2", "Latin-1"),
+    "one cell too many": ("t.csv", b"text,label\na,1\nb, c,1\n", "readable", "Line 3 has 3 cells, the header 2"),
+    "quotation mark": ("t.csv", b'text,label\na,1\n"b,1\nc,1\n', "readable", "opens in row 3"),
+    "only empty lines": ("t.csv", b"\n\n", "empty lines", ""),
+    "no header": ("t.csv", b"great film,yes\nbad film,no\n", "got 'great film', 'yes'", "first line is a record"),
+    "typo": ("t.csv", b"Text ,lable\na,1\n", "got 'Text ', 'lable'", 'text = "Text "'),
+    "unfinished line": ("t.jsonl", b'{"text": "a"}\n\n{"text": "b\n', "readable", "line 3: "),
+    "lines called list": ("t.json", LINES.encode(), "readable .json", r"\.jsonl"),
+    "list called lines": ("t.jsonl", ARRAY.encode(), "readable", "line 1: .*name it so that it ends in .json"),
+    "list of texts": ("t.json", b'[{"text": "a"}, "b"]', "readable", "record 2: not an object"),
+    "list with more behind": ("t.json", b'[{"text": "a"}] [{"text": "b"}]', "readable", "last bracket"),
+    "list without an end": ("t.json", b'[{"text": "a"}, {"text": "b"', "readable", "no list"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_other_files_are_named_with_what_to_do(tmp_path: Path, case: str) -> None:
+    name, content, words, remedy = REFUSED[case]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=words) as raised:
+        read_table(tmp_path / name, ["text", "label"], optional=["label"])
+    assert re.search(remedy, raised.value.hint)
+
+
+CONVERTED: dict[str, tuple[Any, str, str]] = {
+    "object": ({"en": "a"}, '{"en": "a"}', "2 of 3 cells are objects, not texts"),
+    "fraction": (1.0, "1", "2 of 3 cells are fractions without decimals"),
+    "truth value": (True, "True", "2 of 3 cells are true or false"),
+    "bytes": (b"a", "b'a'", "2 of 3 cells are bytes, not texts"),
+}
+
+
+@pytest.mark.parametrize("case", CONVERTED)
+def test_conversions_are_counted_and_told(tmp_path: Path, case: str) -> None:
+    cell, spelling, words = CONVERTED[case]
+    pd.DataFrame({"text": [cell, None, cell]}).to_parquet(tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet", ["text"])
+    assert table["text"].tolist() == [spelling, "", spelling]
+    assert [words in note for note in notes_on(table)] == [True]
