@@ -21,7 +21,7 @@ from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen
 from simulations.progress import Progress
-from simulations.results.paired import differences
+from simulations.results.paired import below_twins, differences
 from simulations.results.result import ArmResult, Result, read_result, write_result
 from simulations.results.summary import summary, trained
 from simulations.run_folder import RunFolder
@@ -83,8 +83,10 @@ class Run:
             export(self._scenario.as_study(), state.adapter, folder.adapter)
         self.progress.phase("compare")
         with folder.timed("compare"):
-            groups = held_out_groups(prepared, self._scenario.held_out_unit)
-            compared = differences(task_kind(self._scenario.task), predictions, groups)
+            kind, groups = task_kind(self._scenario.task), held_out_groups(prepared, self._scenario.held_out_unit)
+            compared = differences(kind, predictions, groups)
+            for name, note in below_twins(kind, predictions, groups).items():
+                results[name] = results[name].model_copy(update={"note": note})
         evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated)
         write_result(folder.result, result)

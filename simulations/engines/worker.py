@@ -126,7 +126,10 @@ def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
 
     if not arm.protected:
         activations = _activations(arm, model, records)
-        return SiteWithoutPrivacy(arm.study, model, activations, declared_size=size, randomness=seeded)
+        unclipped = arm.recipe == "unclipped"
+        return SiteWithoutPrivacy(
+            arm.study, model, activations, declared_size=size, randomness=seeded, unclipped=unclipped
+        )
     vault = TextbookSite if arm.recipe == "textbook" else RoundTrainer
     return vault(
         arm.study,

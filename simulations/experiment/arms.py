@@ -20,6 +20,7 @@ OWN_SIZE = {"typical_size": None}
 """For arms of one site, and for Adam, which takes no notice of a divisor."""
 SINGLE_SITE_STREAM, POOLED_STREAM = "site-alone", "central"
 """Names that never change: batches and noise of these arms follow from them."""
+UNCLIPPED_RATE = 4.0
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -34,7 +35,7 @@ class Arm:
     protected: bool
     seed: int
     recipe: str = "own"
-    """`own`, or `textbook`: what its sites train by."""
+    """`own`, `textbook`, or `unclipped`, which is without privacy: what its sites train by."""
     pooled: bool = False
     """Whether all its sites' records are in one place."""
     stream: str = ""
@@ -71,19 +72,27 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     if "pooled" in wanted:
         title = "all records in one place"
         arms.append(Arm("pooled", title, single, all_sites, True, seed, pooled=True, stream=POOLED_STREAM))
-    rates = {
-        "learning_rate": simulation.reference_learning_rate,
-        "adapter_learning_rate": simulation.reference_adapter_learning_rate,
-    }
     if "head-without-privacy" in wanted and head_only:
-        head_rate = simulation.reference_head_alone_learning_rate or simulation.reference_learning_rate
-        reference = changed(head_only, training=rates | {"learning_rate": head_rate}, federation=UNROUNDED)
-        title, stream = "head alone WITHOUT PRIVACY", "without-privacy"
-        arms.append(Arm("head-without-privacy", title, reference, all_sites, False, seed, stream=stream))
+        head_rate = simulation.reference_head_alone_learning_rate
+        arms.append(_reference("head-without-privacy", head_only, scenario, all_sites, head_rate=head_rate))
     if "without-privacy" in wanted:
-        reference = changed(study, training=rates, federation=UNROUNDED)
-        arms.append(Arm("without-privacy", "WITHOUT PRIVACY", reference, all_sites, False, seed))
+        arms.append(_reference("without-privacy", study, scenario, all_sites))
     return arms
+
+
+def _reference(
+    name: str, study: Study, scenario: Scenario, site_indices: tuple[int, ...], *, head_rate: float | None = None
+) -> Arm:
+    """Return an arm WITHOUT PRIVACY; both have one stream of batches."""
+    simulation = scenario.simulation
+    title = "head alone WITHOUT PRIVACY" if name == "head-without-privacy" else "WITHOUT PRIVACY"
+    stream, recipe, rates = "without-privacy", "own", dict[str, float]()
+    if simulation.reference == "unclipped":
+        recipe = "unclipped"
+        rates["learning_rate"] = head_rate or simulation.reference_learning_rate or UNCLIPPED_RATE
+        rates["adapter_learning_rate"] = simulation.reference_adapter_learning_rate or UNCLIPPED_RATE
+    reference = changed(study, training=rates, federation=UNROUNDED)
+    return Arm(name, title, reference, site_indices, False, simulation.seed, recipe=recipe, stream=stream)
 
 
 def _textbook(scenario: Scenario) -> Study:

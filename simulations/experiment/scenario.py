@@ -82,12 +82,16 @@ class Simulation(Section):
     """Which site the arm `single-site` takes: its name, `largest`, or `every` for one arm per site."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
-    reference_learning_rate: Positive = 4.0
-    """Head learning rate of the arm without privacy, whose gradients are not clipped."""
-    reference_adapter_learning_rate: Positive = 4.0
-    """Adapter learning rate of that arm."""
+    reference: Literal["noiseless", "unclipped"] = "noiseless"
+    """How the arms without privacy train. `noiseless`: by the study's own steps, rates and scaled gradients, without
+    noise; the difference is then what the noise costs. `unclipped`: by plain gradients, at the rates below, which only
+    fit where they were chosen for the task."""
+    reference_learning_rate: Positive | None = None
+    """Head learning rate of the arm without privacy, if it is unclipped; default: 4."""
+    reference_adapter_learning_rate: Positive | None = None
+    """Adapter learning rate of that arm, likewise."""
     reference_head_alone_learning_rate: Positive | None = None
-    """Of the head that is trained alone without privacy; `None`: as beside the adapter, which may not bear as much."""
+    """Of the head that is trained alone, likewise; default: as beside the adapter, which may not bear as much."""
 
     @field_validator("arms")
     @classmethod
@@ -96,6 +100,20 @@ class Simulation(Section):
         if unknown or "federated" not in arms:
             raise ValueError(f"arms are some of {', '.join(ARMS)}, 'federated' among them")
         return tuple(arm for arm in ARMS if arm in arms)
+
+    @model_validator(mode="after")
+    def _only_unclipped_references_have_rates(self) -> Self:
+        rates = (
+            self.reference_learning_rate,
+            self.reference_adapter_learning_rate,
+            self.reference_head_alone_learning_rate,
+        )
+        if self.reference == "noiseless" and any(rates):
+            raise ValueError(
+                "simulation.reference_… learning rates only go with simulation.reference = 'unclipped'; left out, "
+                "the arms without privacy take the study's own"
+            )
+        return self
 
 
 class Scenario(Study):

@@ -19,6 +19,12 @@ from simulations.results.result import Difference
 
 STUDY_ARM = "federated"
 RESAMPLES, SEED = 2000, 20
+TWINS = {"without-privacy": STUDY_ARM, "head-without-privacy": "head-federated"}
+CLOSE = "is below its private twin by less than these records can tell."
+ILL_SUITED = (
+    "is below its private twin: its learning rates (simulation.reference_…) or its few steps do not suit this task. "
+    "Privacy does not help."
+)
 PERCENTILES = (2.5, 97.5)
 BLOCKS = 60
 TRIED = 12  # units in each small part on which a metric is tried for being a mean
@@ -26,28 +32,47 @@ Values = NDArray[np.float64]
 
 
 def differences(
-    kind: TaskKind, predictions: Mapping[str, Sequence[Seen]], groups: Groups | None = None
+    kind: TaskKind,
+    predictions: Mapping[str, Sequence[Seen]],
+    groups: Groups | None = None,
+    *,
+    study_arm: str = STUDY_ARM,
 ) -> dict[str, Difference]:
-    """Subtract each arm's main metric from that of `federated`, so that positive is better, with a 95 % interval.
+    """Subtract each arm's main metric from that of the study's own, so that positive is better, with a 95 % interval.
 
     Args:
         kind: computes the metric.
         predictions: of every arm on the same held-out records, in any order of sites.
         groups: units of more than one record; default: each record is drawn by itself.
+        study_arm: from which the others are subtracted.
     """
     evidence = {arm: _in_order(sites) for arm, sites in predictions.items()}
-    units = _units(predictions[STUDY_ARM], groups)
+    units = _units(predictions[study_arm], groups)
     parts, weights = _parts(kind, evidence, units)
     sign = 1.0 if kind.higher_is_better else -1.0
-    ours, compared = kind.metrics(evidence[STUDY_ARM])[kind.metric], dict[str, Difference]()
+    ours, compared = kind.metrics(evidence[study_arm])[kind.metric], dict[str, Difference]()
     for arm in evidence:
-        if arm == STUDY_ARM:
+        if arm == study_arm:
             continue
         value = sign * (ours - kind.metrics(evidence[arm])[kind.metric])
-        low, high = _ends(sign * (parts[STUDY_ARM] - parts[arm]), weights)
+        low, high = _ends(sign * (parts[study_arm] - parts[arm]), weights)
         name = groups.unit if groups else "record"
         compared[arm] = Difference(value=value, low=low, high=high, unit=name, units=len(units))
     return compared
+
+
+def below_twins(
+    kind: TaskKind, predictions: Mapping[str, Sequence[Seen]], groups: Groups | None = None
+) -> dict[str, str]:
+    """Say of each reference without privacy that is worse than its private twin why it is, by its name."""
+    notes = {}
+    for reference, twin in TWINS.items():
+        if {reference, twin} <= set(predictions):
+            pair = {name: predictions[name] for name in (reference, twin)}
+            minus = differences(kind, pair, groups, study_arm=twin)[reference]
+            if minus.value > 0:
+                notes[reference] = CLOSE if minus.low <= 0 else ILL_SUITED
+    return notes
 
 
 def _in_order(sites: Sequence[Seen]) -> list[Evidence]:

@@ -1,27 +1,62 @@
-"""Federated training WITHOUT PRIVACY: no clipping, no noise. A reference for simulations, never for real data.
+"""Federated training WITHOUT PRIVACY: no noise. A reference for simulations, never for real data.
+
+It takes a private site's steps and leaves the noise out: batches, scaled gradients and rates are its twin's, so the two
+differ by what the noise costs. Plain gradients, at rates that somebody must choose for each task, are there too.
 
 It lives in `simulations`, which a node never imports, and it warns whenever it runs.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from client.vault.training.randomness import Randomness
+from client.vault.training.randomness import Randomness, StepRandomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.model import AdaptedModel
 from shared.privacy.noise_schedule import plan
-from shared.protocol.messages import Status, TrainReply, TrainTask
+from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.study.declaration import Study
 from shared.study.schedule import round_factors
 
 log = logging.getLogger(__name__)
 
 
+class WithoutNoise:
+    """Draws batches as another source does, and noise that is zero: UNPROTECTED."""
+
+    def __init__(self, randomness: Randomness) -> None:
+        self._randomness = randomness
+
+    def step(self) -> StepRandomness:
+        """Return a step's randomness, whose noise is zero."""
+        return _StepWithoutNoise(self._randomness.step())
+
+
+class _StepWithoutNoise:
+    def __init__(self, step: StepRandomness) -> None:
+        self.poisson_batch, self.uniforms = step.poisson_batch, step.uniforms
+
+    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
+        """Return zeros."""
+        del scale
+        return np.zeros(count, np.int64)
+
+
 class SiteWithoutPrivacy:
-    """Answers train tasks with an UNPROTECTED update: the same batches and steps, plain gradients."""
+    """Answers train tasks with an UNPROTECTED update: the same batches and steps without noise.
+
+    Args:
+        study: as declared, with the arm's own rates.
+        model: to be trained.
+        activations: of the site's records.
+        declared_size: of the site.
+        randomness: of a round, by its number.
+        unclipped: whether it takes plain gradients, of whatever length, instead of a private site's.
+    """
 
     def __init__(
         self,
@@ -31,8 +66,9 @@ class SiteWithoutPrivacy:
         *,
         declared_size: int,
         randomness: Callable[[int], Randomness],
+        unclipped: bool = False,
     ) -> None:
-        self._study, self._model, self._randomness = study, model, randomness
+        self._study, self._model, self._randomness, self._unclipped = study, model, randomness, unclipped
         rates = LearningRates(study.training.learning_rate, study.training.adapter_learning_rate)
         self._trainer = PrivateTrainer(
             model,
@@ -46,14 +82,25 @@ class SiteWithoutPrivacy:
         log.warning("Training WITHOUT PRIVACY: nothing this arm releases is protected.")
 
     def train(self, task: TrainTask) -> TrainReply:
-        """Train without clipping or noise."""
-        self._model.load(task.adapter)
+        """Train without noise."""
+        factors, measures = round_factors(self._study, task.round), self._study.measures(task.round)
         randomness = self._randomness(task.round)
-        with self._trainer.measuring(self._study.measures(task.round)):
-            for factor in round_factors(self._study, task.round):
-                self._step(factor, randomness)
-        update = self._model.packed() - task.adapter
+        if self._unclipped:
+            update = self._plain_round(task.adapter, factors, randomness, measures=measures)
+        else:
+            update = self._trainer.train_round(
+                task.adapter, factors=factors, randomness=WithoutNoise(randomness), measures=measures
+            )
         return TrainReply(task.study_sha256, task.study_run, task.round, task.adapter_sha256, Status.TRAINED, update)
+
+    def _plain_round(
+        self, received: Vector, factors: Sequence[float], randomness: Randomness, *, measures: bool
+    ) -> Vector:
+        self._model.load(received)
+        with self._trainer.measuring(measures):
+            for factor in factors:
+                self._step(factor, randomness)
+        return self._model.packed() - received
 
     def _step(self, factor: float, randomness: Randomness) -> None:
         trainer = self._trainer

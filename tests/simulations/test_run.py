@@ -120,6 +120,18 @@ def test_what_others_do_is_run_beside_it_at_the_same_epsilon(
     assert result.arms["head-without-privacy"].epsilon is None
 
 
+def test_an_unclipped_reference_is_run_by_its_own_rates(
+    finished: tuple[Path, Result], tmp_path: Path, tiny_bert: Path, table: pd.DataFrame
+) -> None:
+    declared = declaration(tiny_bert)
+    declared["simulation"] |= {"arms": ["federated", "without-privacy"], "reference": "unclipped"}
+    plain = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute().arms["without-privacy"]
+    assert plain.quality.metrics != {} and not plain.private
+    checkpoints = [arm_folder(folder, "without-privacy") / "checkpoints" for folder in (tmp_path / "run", finished[0])]
+    ours, theirs = (next(folder.glob("round-00003.*safetensors")).read_bytes() for folder in checkpoints)
+    assert ours != theirs
+
+
 def test_spent_epsilon_is_the_studys_and_never_above_it(finished: tuple[Path, Result]) -> None:
     for spent in finished[1].privacy.values():
         assert 7.9 < spent.epsilon_rdp <= 8.0 and spent.steps == 12

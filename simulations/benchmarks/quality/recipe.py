@@ -13,6 +13,7 @@ from simulations.experiment.scenario import Scenario, load
 from simulations.forecast import plan_file
 
 WHITENED_REFERENCE = (
+    "simulation.reference=unclipped",
     "simulation.reference_learning_rate=4.0",
     "simulation.reference_adapter_learning_rate=0.5",
 )

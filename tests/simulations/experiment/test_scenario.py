@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from shared.errors import SettingsError
 from simulations.experiment.arms import changed, trained_arms
@@ -108,14 +109,19 @@ def test_arms_spend_the_same_epsilon_and_only_the_reference_is_unprotected(scena
     assert arms["federated"].study == scenario().as_study()
 
 
-def test_a_head_alone_without_privacy_may_have_a_rate_of_its_own(scenario: Callable[..., Scenario]) -> None:
+def test_references_have_the_studys_rates_or_unclipped_ones_of_their_own(scenario: Callable[..., Scenario]) -> None:
     def rates(**changes: object) -> list[tuple[str, float, float]]:
         declared = scenario().model_dump()
         declared["simulation"] |= {"arms": ["federated", "head-without-privacy", "without-privacy"], **changes}
         arms = trained_arms(Scenario.model_validate(declared), SITES)[1:]
         return [(a.name, a.study.training.learning_rate, a.study.training.adapter_learning_rate) for a in arms]
 
-    both = {"reference_learning_rate": 2.0, "reference_adapter_learning_rate": 8.0}
+    own = scenario().training
+    assert {rates_of_one[1:] for rates_of_one in rates()} == {(own.learning_rate, own.adapter_learning_rate)}
+    with pytest.raises(ValidationError, match=r"only go with simulation\.reference = 'unclipped'"):
+        rates(reference_learning_rate=2.0)
+    assert rates(reference="unclipped")[1] == ("without-privacy", 4.0, 4.0)
+    both = {"reference": "unclipped", "reference_learning_rate": 2.0, "reference_adapter_learning_rate": 8.0}
     assert rates(**both) == [("head-without-privacy", 2.0, 8.0), ("without-privacy", 2.0, 8.0)]
     alone = rates(**both, reference_head_alone_learning_rate=64.0)
     assert alone == [("head-without-privacy", 64.0, 8.0), ("without-privacy", 2.0, 8.0)]

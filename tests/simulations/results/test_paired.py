@@ -12,7 +12,7 @@ from shared.tasks.kind import TaskKind
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
 from simulations.experiment.sites import Groups
-from simulations.results.paired import differences
+from simulations.results.paired import CLOSE, ILL_SUITED, below_twins, differences
 
 KIND = "sequence-classification"
 LABELS = task_kind(SequenceClassification(kind=KIND, labels=("a", "b", "c")))
@@ -107,3 +107,19 @@ def test_the_order_in_which_sites_come_changes_nothing() -> None:
 def test_what_is_not_finite_has_no_interval() -> None:
     one = differences(RATING, {"federated": of_sites([(math.nan, 0.5)] * 4), "other": of_sites([(0.5, 0.5)] * 4)})
     assert all(math.isnan(value) for value in (one["other"].value, one["other"].low, one["other"].high))
+
+
+def test_a_reference_without_privacy_below_its_private_twin_says_why() -> None:
+    truth = np.random.default_rng(1).integers(0, 3, 400).tolist()
+    good, close, bad = (of_sites(guesses(truth, right, 5)) for right in (0.8, 0.795, 0.5))
+    heads = {"head-federated": close, "head-without-privacy": good}
+    assert below_twins(LABELS, {"federated": good, "without-privacy": bad} | heads) == {"without-privacy": ILL_SUITED}
+    assert below_twins(LABELS, {"federated": good, "without-privacy": close}) == {"without-privacy": CLOSE}
+    assert below_twins(LABELS, {"federated": bad, "without-privacy": good}) == {}
+    assert below_twins(LABELS, {"without-privacy": bad}) == {}
+
+
+def test_an_errors_reference_is_below_its_twin_where_its_error_is_larger() -> None:
+    near, far = of_sites([(0.5, 0.6)] * 50), of_sites([(0.5, 0.9), (0.5, 0.7)] * 25)
+    assert below_twins(RATING, {"federated": near, "without-privacy": far}) == {"without-privacy": ILL_SUITED}
+    assert below_twins(RATING, {"federated": far, "without-privacy": near}) == {}
