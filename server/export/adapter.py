@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from shared.adapted_model.model import AdaptedModel, build
+from shared.base_models.load import load_published
 from shared.base_models.locate import BaseModelFiles, find
 from shared.errors import SettingsError
 from shared.files import write_atomically
@@ -166,9 +167,7 @@ def _read(folder: Path) -> _Exported:
 def _as_published(study: Study, base_files: BaseModelFiles) -> PreTrainedModel:
     """Load the base model with its own settings: dropouts that are off while we train are its user's to decide."""
     kind = task_kind(study.task)
-    model: PreTrainedModel = kind.auto.from_pretrained(
-        base_files.directory, use_safetensors=True, local_files_only=True, dtype=torch.float32
-    )
+    model = load_published(base_files, kind.auto)
     model.config._name_or_path = study.model.source
     kind.adapt(model)
     return model

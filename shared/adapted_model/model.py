@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from shared.adapted_model import adapters
 from shared.adapted_model.head_strategy import NOTHING_TO_MEASURE, strategy_for
 from shared.base_models import layers
-from shared.base_models.load import load_base, width_of
+from shared.base_models.load import in_our_words, load_base, width_of
 from shared.base_models.locate import BaseModelFiles, find
 from shared.base_models.mapped_weights import give_back
 from shared.errors import SettingsError
@@ -34,10 +34,11 @@ class AdaptedModel(nn.Module):
     def __init__(self, study: Study, base_files: BaseModelFiles, *, with_weights: bool = True) -> None:
         super().__init__()
         self.kind: TaskKind = task_kind(study.task)
-        base = load_base(base_files, self.kind.auto, with_weights=with_weights)
-        self.kind.check(study.task, base, base_files)
-        self.config = base.config
-        self.kind.adapt(base)
+        with in_our_words("a base model that suits the task", base_files.directory):
+            base = load_base(base_files, self.kind.auto, with_weights=with_weights)
+            self.kind.check(study.task, base, base_files)
+            self.config = base.config
+            self.kind.adapt(base)
         self.base_files = base_files
         self.cut = adapters.lowest_trained_layer(base, study.adapter)
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)

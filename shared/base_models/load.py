@@ -1,14 +1,41 @@
-"""Load a frozen base model for a task: with a language head or without, in float32, and deterministic."""
+"""Load what a base model's folder holds: the one place where transformers opens it, for simulation, node and server.
+
+Base models are frozen, in float32 and deterministic, with a language head or without. Whatever is unfit about a folder
+is refused by name, before anything is trained or paid for.
+"""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from shared.base_models.loaded_keys import check_keys, check_language_head
 from shared.base_models.locate import BaseModelFiles
-from shared.errors import SettingsError
+from shared.base_models.model_folder import (
+    CONFIG,
+    PREPROCESSOR,
+    TOKENIZER_CONFIG,
+    Unchanged,
+    check_folder,
+    names_of_weights,
+    read_json,
+    refuse_custom_code,
+    state_of,
+)
+from shared.errors import FedVaultError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -22,40 +49,130 @@ LAYER_DROPS = ("decoder_layerdrop", "encoder_layerdrop", "layerdrop")
 MASKINGS = ("mask_feature_prob", "mask_time_prob")
 
 
+EXTRACTORS = (PREPROCESSOR, "processor_config.json")
+OPTIONAL_TOKENIZER_FILES = ("tokenizer_file", "target_vocab_file", "normalizer_file", "added_tokens_file")
+HERE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+
+
 def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = True) -> PreTrainedModel:
     """Load the model in float32, in evaluation mode, without dropout and without an untrained pooler.
 
     Args:
         base_files: the model's files on this machine.
         auto: the transformers class that the task needs, such as AutoModel or AutoModelForCausalLM.
-        with_weights: False gives shapes only (meta tensors), for code that needs the layout and no arithmetic.
+        with_weights: False gives shapes only (meta tensors), for code that needs the layout and no arithmetic. The
+            files are checked all the same.
 
     Raises:
-        SettingsError: the model has no such form, or mixes records by batch statistics.
+        SettingsError: the folder is unfit, the model has no such form, or mixes records by batch statistics.
     """
-    config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    config = read_config(base_files)
     _switch_off(config)
-    try:
+    check_folder(base_files.directory)
+    _check_form(base_files.directory, state_of(base_files.directory), auto)
+    with in_our_words("a base model", base_files.directory):
         if with_weights:
-            model = auto.from_pretrained(
-                base_files.directory, config=config, use_safetensors=True, local_files_only=True, dtype=torch.float32
-            )
+            model, _ = _opened(base_files.directory, auto, config)
         else:
             with torch.device("meta"):
                 model = auto.from_config(config, trust_remote_code=False)
-    except ValueError as error:
-        if "Unrecognized configuration class" not in str(error):
-            raise
-        raise SettingsError(
-            f"Expected a base model that suits the task, got model type {config.model_type!r}.",
-            hint=f"transformers has no {auto.__name__} for it.",
-        ) from None
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
     _refuse_batch_statistics(model)
     _silence_padding_check(model)
     loaded: PreTrainedModel = model.eval().requires_grad_(False)
     return loaded
+
+
+def load_published(base_files: BaseModelFiles, auto: Any) -> PreTrainedModel:
+    """Load the model with its own settings: dropouts that are off while we train are its user's to decide.
+
+    Raises:
+        SettingsError: as `load_base`.
+    """
+    config = read_config(base_files)
+    check_folder(base_files.directory)
+    _check_form(base_files.directory, state_of(base_files.directory), auto)
+    with in_our_words("a base model", base_files.directory):
+        model, _ = _opened(base_files.directory, auto, config)
+    return model
+
+
+def read_config(base_files: BaseModelFiles) -> PretrainedConfig:
+    """Read the model's configuration.
+
+    Raises:
+        SettingsError: it cannot be read, or the folder is unfit.
+    """
+    check_folder(base_files.directory)
+    with in_our_words("a config.json that transformers reads", base_files.directory):
+        return AutoConfig.from_pretrained(base_files.directory, **HERE)
+
+
+def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that belongs to the base model, from files of its folder alone.
+
+    Raises:
+        SettingsError: the model's folder holds none that can be read.
+    """
+    directory = base_files.directory
+    if (directory / TOKENIZER_CONFIG).exists():
+        refuse_custom_code(directory / TOKENIZER_CONFIG, read_json(directory / TOKENIZER_CONFIG))
+    with in_our_words("a tokenizer", directory):
+        tokenizer = AutoTokenizer.from_pretrained(directory, **HERE)
+        known, marks = len(tokenizer.get_vocab()), len(set(tokenizer.all_special_ids))
+    absent = _absent_files(tokenizer, directory)
+    if absent:
+        raise SettingsError(
+            f"Expected a tokenizer in {directory}, got no {' or '.join(absent)}.",
+            hint="Copy tokenizer.json, or all the files that the model's tokenizer reads, into the folder.",
+        )
+    if known <= marks:
+        raise SettingsError(
+            f"Expected a tokenizer that knows words in {directory}, got one of {known} marks.",
+            hint="Copy the model's own tokenizer.json: every text would be read as unknown.",
+        )
+    return tokenizer
+
+
+def load_feature_extractor(directory: Path) -> Any | None:
+    """Load the tool that turns sound into the model's input; None if no file of the folder describes one.
+
+    Raises:
+        SettingsError: there is one that cannot be read.
+    """
+    described = [directory / name for name in EXTRACTORS if (directory / name).is_file()]
+    for path in described:
+        refuse_custom_code(path, read_json(path))
+    if not described:
+        return None
+    with in_our_words("a feature extractor", directory):
+        return AutoFeatureExtractor.from_pretrained(directory, **HERE)
+
+
+@contextmanager
+def in_our_words(expected: str, directory: Path) -> Iterator[None]:
+    """Turn whatever a library raises over a model's folder into one refusal; a lack of memory stays what it is.
+
+    Raises:
+        SettingsError: something was raised.
+    """
+    try:
+        yield
+    except (FedVaultError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # each library has its own kinds; all mean that the files are not what they should be
+        if "Unrecognized configuration class" in str(error):
+            kind = read_json(directory / CONFIG)["model_type"]
+            raise SettingsError(
+                f"Expected a base model that suits the task, got model type {kind!r}.",
+                hint="transformers has no model of that type for this kind of task.",
+            ) from None
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "no reason given")
+        raise SettingsError(
+            f"Expected {expected} in {directory}, got {type(error).__name__}: {reason}",
+            hint="A file there is missing, damaged or of another model; copy the model's folder again.",
+        ) from error
 
 
 def width_of(config: PretrainedConfig) -> int:
@@ -80,6 +197,40 @@ def _switch_off(config: PretrainedConfig) -> None:
     if getattr(config, "apply_spec_augment", False):
         config.apply_spec_augment = False
     config.use_cache = False
+
+
+@lru_cache(maxsize=64)
+def _check_form(directory: Path, _unchanged: Unchanged, auto: Any) -> None:
+    """Compare the files with the model that a task builds, without reading weights; the same files only once."""
+    config = AutoConfig.from_pretrained(directory, **HERE)
+    with in_our_words("a base model", directory):
+        model, loading = _opened(directory, auto, config, device_map="meta", ignore_mismatched_sizes=True)
+    check_keys(model, loading, directory)
+    if read_json(directory / CONFIG).get("tie_word_embeddings") is False:
+        check_language_head(model, names_of_weights(directory))
+
+
+def _opened(directory: Path, auto: Any, config: PretrainedConfig, **options: Any) -> tuple[PreTrainedModel, Any]:
+    opened: tuple[PreTrainedModel, Any] = auto.from_pretrained(
+        directory,
+        config=config,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **HERE,
+        **options,
+    )
+    return opened
+
+
+def _absent_files(tokenizer: PreTrainedTokenizerBase, directory: Path) -> list[str]:
+    """Return the files that a tokenizer reads and the folder lacks; a tokenizer of bytes reads none."""
+    if (directory / "tokenizer.json").is_file():
+        return []
+    named = tokenizer.vocab_files_names
+    needed = [file for role, file in named.items() if role not in OPTIONAL_TOKENIZER_FILES]
+    absent = [file for file in needed or list(named.values()) if not (directory / file).is_file()]
+    return ["tokenizer.json", *absent] if absent else []
 
 
 def _silence_padding_check(model: nn.Module) -> None:

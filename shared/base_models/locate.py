@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-
 from shared.base_models.bundled import bundled_folder, bundled_here, bundled_sources
+from shared.base_models.model_folder import refuse_adapter, refuse_other_formats
 from shared.errors import SettingsError
 from shared.files import files_sha256
 from shared.study.sections import Model, is_hub_id
@@ -39,6 +38,7 @@ def find(model: Model) -> BaseModelFiles:
         SettingsError: it is not there, holds no safetensors, or has another fingerprint.
     """
     directory = _directory(model)
+    refuse_adapter(directory)
     fingerprint = _fingerprint(directory)
     if model.fingerprint is not None and model.fingerprint != fingerprint:
         raise SettingsError(
@@ -72,21 +72,6 @@ def on_this_machine(folder: Path) -> Iterator[BaseModelFiles]:
             yield BaseModelFiles(directory, _fingerprint(directory))
 
 
-def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that belongs to the base model.
-
-    Raises:
-        SettingsError: the model's folder holds none that can be read.
-    """
-    try:
-        return AutoTokenizer.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
-    except Exception as error:  # each tokenizer has its own kinds; all mean that its files are not what they should be
-        raise SettingsError(
-            f"Expected a tokenizer in {base_files.directory}, got {type(error).__name__}.",
-            hint="The model's folder needs tokenizer.json, or the files that its tokenizer reads.",
-        ) from error
-
-
 def _directory(model: Model) -> Path:
     if model.bundled_name is not None:
         return bundled_folder(model.bundled_name)
@@ -114,12 +99,8 @@ def _from_hub(source: str, revision: str) -> Path:
 
 
 def _fingerprint(directory: Path) -> str:
+    refuse_other_formats(directory)
     files = sorted(p for p in directory.iterdir() if any(fnmatch(p.name, pattern) for pattern in IDENTITY_FILES))
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise SettingsError(
-            f"Expected *.safetensors in {directory}, got none.",
-            hint="Other formats can run code when they are loaded; convert the weights to safetensors first.",
-        )
     try:
         hashes = files_sha256(files)
     except OSError as error:

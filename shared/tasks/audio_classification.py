@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
+from shared.base_models.load import read_config
 from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Records, ragged
@@ -78,5 +79,5 @@ class AudioClassification(OneLabelKind):
 
 def sound_processor(base_files: BaseModelFiles, seconds: float) -> SoundFormat:
     """Read how the base model in this folder wants recordings of this length."""
-    config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    config = read_config(base_files)
     return sound_format_of(base_files.directory, config, seconds)

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig
+from transformers import PretrainedConfig
 
+from shared.base_models.load import read_config
 from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
@@ -81,7 +82,7 @@ class ImageClassification(OneLabelKind):
 
 def image_processor(base_files: BaseModelFiles, side: int | None) -> ImageFormat:
     """Read how the base model in this folder wants its images; `side` is the study's choice of their size."""
-    config = AutoConfig.from_pretrained(base_files.directory, trust_remote_code=False, local_files_only=True)
+    config = read_config(base_files)
     return image_format_of(base_files.directory, config, side=side)
 
 

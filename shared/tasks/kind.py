@@ -13,7 +13,8 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shared.base_models.locate import BaseModelFiles, load_tokenizer
+from shared.base_models.load import load_tokenizer
+from shared.base_models.locate import BaseModelFiles
 from shared.records.batches import Batch, Fills
 from shared.records.ragged import Encoded, Records
 from shared.study.tasks import Task

@@ -8,7 +8,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -43,15 +43,17 @@ class EncoderWithLanguageHead:
     """Loads an encoder, with its frozen language head as its attribute `language_head`."""
 
     @staticmethod
-    def from_pretrained(directory: Any, **options: Any) -> PreTrainedModel:
-        """Load encoder and head with their weights."""
-        model, loading = AutoModelForMaskedLM.from_pretrained(directory, output_loading_info=True, **options)
-        return _taken_apart(model, missing=loading["missing_keys"])
+    def from_pretrained(directory: Any, **options: Any) -> tuple[PreTrainedModel, dict[str, Any]]:
+        """Load encoder and head, and return what was loaded; a head that is wholly absent is replaced."""
+        model, loading = AutoModelForMaskedLM.from_pretrained(directory, **options)
+        absent = _absent_head(model, loading["missing_keys"])
+        encoder = _taken_apart(model, absent=absent)
+        return encoder, loading | {"missing_keys": set(loading["missing_keys"]) - absent}
 
     @staticmethod
     def from_config(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
         """Make encoder and head without weights."""
-        return _taken_apart(AutoModelForMaskedLM.from_config(config, **options), missing=())
+        return _taken_apart(AutoModelForMaskedLM.from_config(config, **options), absent=frozenset())
 
 
 class MaskedLanguageModel(OutputKind):
@@ -158,19 +160,32 @@ def masked_places(ids: Sequence[int], marks: Collection[int], *, fraction: float
     return sorted(places[rank] for rank in np.argsort(ranks, kind="stable")[:count].tolist())
 
 
-def _taken_apart(model: PreTrainedModel, *, missing: Collection[str]) -> PreTrainedModel:
+def _taken_apart(model: PreTrainedModel, *, absent: Collection[str]) -> PreTrainedModel:
     encoder = model.base_model
-    others = [(name, module) for name, module in model.named_children() if module is not encoder]
-    if encoder is model or len(others) != 1:
-        raise SettingsError(
-            f"Expected an encoder with one language head, got model type {model.config.model_type!r}.",
-            hint="BERT, RoBERTa and models like them have one.",
-        )
-    ((name, head),) = others
-    absent = sorted(key for key in missing if key.startswith(f"{name}."))
+    _, head = _head_of(model)
     if absent:
-        log.warning("The base model has no language head (%s): its own embeddings take its place, frozen.", absent[0])
+        log.warning("The base model has no language head (%s): its own embeddings take its place, frozen.", min(absent))
         head = TiedHead(encoder.get_input_embeddings())
     encoder.language_head = head
     loaded: PreTrainedModel = encoder
     return loaded
+
+
+def _head_of(model: PreTrainedModel) -> tuple[str, nn.Module]:
+    others = [(name, module) for name, module in model.named_children() if module is not model.base_model]
+    if model.base_model is model or len(others) != 1:
+        raise SettingsError(
+            f"Expected an encoder with one language head, got model type {model.config.model_type!r}.",
+            hint="BERT, RoBERTa and models like them have one.",
+        )
+    return others[0]
+
+
+def _absent_head(model: PreTrainedModel, missing: Collection[str]) -> frozenset[str]:
+    """Return the missing names of the language head if the file holds nothing of it; a part of a head is a fault."""
+    place = f"{_head_of(model)[0]}."
+    tied: Mapping[str, str] = getattr(model, "all_tied_weights_keys", None) or {}
+    shared = {*tied, *tied.values()}
+    own = {name for name, _ in model.named_parameters() if name.startswith(place)} - shared
+    absent = frozenset(key for key in missing if key.startswith(place))
+    return absent if own <= absent else frozenset()

@@ -11,7 +11,8 @@ from peft import TaskType
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from shared.base_models.locate import BaseModelFiles, load_tokenizer
+from shared.base_models.load import load_tokenizer
+from shared.base_models.locate import BaseModelFiles
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from transformers import AutoFeatureExtractor, PretrainedConfig
+from transformers import PretrainedConfig
 
+from shared.base_models.load import load_feature_extractor
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Problem, Ragged, ragged
@@ -93,14 +94,13 @@ def sound_format_of(directory: Path, config: PretrainedConfig, seconds: float) -
     Raises:
         SettingsError: the folder does not tell, or a recording is too short for a single state.
     """
-    try:
-        extractor = AutoFeatureExtractor.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        rate = int(extractor.sampling_rate)
-    except (OSError, ValueError, AttributeError):
+    extractor: Any = load_feature_extractor(directory)
+    rate = getattr(extractor, "sampling_rate", None)
+    if not isinstance(rate, int) or rate < 1:
         raise SettingsError(
             f"Expected a base model that reads sound, got {config.model_type!r} without a feature extractor.",
             hint=f"Its folder needs a {PREPROCESSOR} that names one.",
-        ) from None
+        )
     positions = getattr(config, "max_source_positions", None)
     if positions is not None:
         per_position = int(extractor.hop_length) * HOPS_PER_POSITION

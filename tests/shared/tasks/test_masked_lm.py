@@ -15,7 +15,8 @@ from transformers import AutoModelForMaskedLM, DistilBertConfig, DistilBertForMa
 from server.export.adapter import export
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
-from shared.base_models.locate import find, load_tokenizer
+from shared.base_models.load import load_tokenizer
+from shared.base_models.locate import find
 from shared.errors import SettingsError
 from shared.records.batches import collate
 from shared.records.ragged import Encoded

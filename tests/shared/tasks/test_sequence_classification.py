@@ -14,7 +14,8 @@ from client.vault.training.gradient_probe import probe
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
-from shared.base_models.locate import find, load_tokenizer
+from shared.base_models.load import load_tokenizer
+from shared.base_models.locate import find
 from shared.errors import SettingsError
 from shared.privacy.noise_schedule import plan
 from shared.records.batches import collate

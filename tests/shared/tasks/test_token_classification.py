@@ -9,7 +9,7 @@ import pytest
 
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build
-from shared.base_models.locate import load_tokenizer
+from shared.base_models.load import load_tokenizer
 from shared.errors import SettingsError
 from shared.records.ragged import Encoded
 from shared.study.declaration import Study
