@@ -138,6 +138,27 @@ class Records:
         return sorted(self.fields.items())
 
 
+class Note(str):
+    """A reason that leaves its row in use: notes of one kind are counted, not listed.
+
+    Args:
+        reason: about one row.
+        kind: about all such rows together, after their number.
+        left_out: characters of its text that are not read, if it is about that.
+        of: characters that it has.
+    """
+
+    kind: str
+    left_out: int
+    of: int
+
+    def __new__(cls, reason: str, *, kind: str, left_out: int = 0, of: int = 0) -> "Note":
+        """Make a text with what it is counted by."""
+        note = super().__new__(cls, reason)
+        note.kind, note.left_out, note.of = kind, left_out, of
+        return note
+
+
 class Problem(NamedTuple):
     """A row with something wrong in it, and the reason. For the operator's eyes only."""
 

@@ -16,10 +16,10 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedToken
 
 from shared.errors import SettingsError
 from shared.records.batches import Batch
-from shared.records.ragged import Encoded, Problem, Ragged, Records, ragged
+from shared.records.ragged import Encoded, Note, Problem, Ragged, Records, ragged
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, OutputKind, Predictor, Rows, attention, random_ids, strings
-from shared.tasks.texts import CHARACTERS_PER_TOKEN, each_token_loss, shifted, token_losses
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, cut_note, each_token_loss, shifted, token_losses
 
 LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary
 IGNORED = -1  # not a token: `token_losses` leaves it out
@@ -55,13 +55,13 @@ class CausalLanguageModel(OutputKind):
         most = CHARACTERS_PER_TOKEN * self.task.max_length
         ids, starts, usable, problems = list[list[int]](), list[int](), list[bool](), list[Problem]()
         for row, cells in enumerate(zip(*columns, strict=True)):
-            for cell in cells:
-                if len(cell) > most:
-                    problems.append(Problem(row, f"a text of {len(cell)} characters was cut to its first {most}"))
             given, learned = self._sequences([cell[:most] for cell in cells], processor)
             reason = self._reason(cells, given, learned)
             if reason:
                 problems.append(Problem(row, reason))
+            note = self._cut(cells, len(given) + len(learned), most)
+            if note and (not reason or max(map(len, cells)) > most):
+                problems.append(Problem(row, note))
             usable.append(not reason)
             ids.append((given + learned)[: self.task.max_length] or [0])
             starts.append(min(len(given), self.task.max_length))
@@ -129,6 +129,15 @@ class CausalLanguageModel(OutputKind):
             return _chat(prompt, response, tokenizer)
         given = tokens(tokenizer, prompt + RESPONSE_ON_NEW_LINE, marks=True)
         return Sequences(_without_end(given, tokenizer), with_end(tokens(tokenizer, response), tokenizer))
+
+    def _cut(self, cells: Sequence[str], tokens: int, most: int) -> Note | None:
+        """Return the note on a record with a cell of more than `most` characters, or more tokens than are read."""
+        longest, characters, length = max(map(len, cells)), sum(map(len, cells)), self.task.max_length
+        if longest <= most and tokens <= length:
+            return None
+        read = sum(min(len(cell), most) for cell in cells) * min(length, tokens) // max(1, tokens)
+        reason = f"a text of {longest} characters was cut to its first {most}" if longest > most else ""
+        return cut_note(characters, read, length, reason)
 
     def _reason(self, cells: Sequence[str], given: Sequence[int], learned: Sequence[int]) -> str:
         """Return the reason why a row cannot be used; empty if it can."""

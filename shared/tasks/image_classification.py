@@ -16,7 +16,9 @@ from shared.study import tasks as declarations
 from shared.tasks.images import (
     ImageFormat,
     MediaError,
+    as_seen,
     image_format_of,
+    image_notes,
     open_image,
     patches,
     positions,
@@ -97,7 +99,9 @@ def encode_images(cells: Sequence[Any], image_format: ImageFormat) -> tuple[list
     problems = []
     for row, cell in enumerate(cells):
         try:
-            images.append(image_format.pixels(open_image(cell)))
+            image = open_image(cell, as_it_is=True)
+            images.append(image_format.pixels(as_seen(image)))
+            problems += [Problem(row, note) for note in image_notes(image)]
         except MediaError as error:
             images.append(None)
             problems.append(Problem(row, f"its image {error}"))

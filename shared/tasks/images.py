@@ -21,6 +21,7 @@ from transformers import PretrainedConfig
 
 from shared.errors import SettingsError
 from shared.records.media_files import read_media
+from shared.records.ragged import Note
 from shared.tasks.kind import Cell
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that are read. Pillow's other decoders start programs (EPS) or are rarely tested."""
 PREPROCESSOR = "preprocessor_config.json"
 RESAMPLINGS = range(6)
+ORIENTATION, TURNED = 0x0112, range(2, 9)
+"""Number of the note that a camera leaves on how it was held, and its values for all ways but upright."""
+DEPTHS = (8, 10, 12, 14, 16)
 BILINEAR, NEAREST = 2, 0  # as preprocessor_config.json and Pillow number them
 ANY_SIZE = ("dinov2", "dinov2_with_registers")
 """Model types that fit their positions to each image: the size of their configuration is that of their positions."""
@@ -191,7 +195,7 @@ def open_image(cell: Cell, *, as_it_is: bool = False) -> "Image":
 
     Args:
         cell: of a media column.
-        as_it_is: keep 16-bit values, as those of a mask.
+        as_it_is: keep 16-bit values, as those of a mask, and the pixels as they are stored.
 
     Raises:
         MediaError: there is no image, it cannot be read, or it is too large to be unpacked.
@@ -214,7 +218,7 @@ def open_image(cell: Cell, *, as_it_is: bool = False) -> "Image":
         raise MediaError(f"has more than {MOST_PIXELS:,} pixels") from None
     except Exception as error:  # each decoder has its own; all mean that this is no image
         raise MediaError(f"cannot be read ({type(error).__name__})") from None
-    return image if as_it_is else _eight_bits(image)
+    return image if as_it_is else as_seen(image)
 
 
 def file_of(cell: Cell) -> bytes:
@@ -228,8 +232,46 @@ def synthetic_pixels(records: int, length: int, *, variant: int, seed: int = 22)
     return [np.random.default_rng(seed).integers(0, 256, length, dtype=np.uint8) for seed in seeds]
 
 
-def _eight_bits(image: "Image") -> "Image":
-    """Scale 16-bit greys (X-rays, microscopes) to 8 bits; Pillow would cut them off at 255."""
+def as_seen(image: "Image") -> "Image":
+    """Return an image as people see it: upright, and its greys over the whole range.
+
+    Raises:
+        MediaError: it holds fractions of an unknown range.
+    """
+    return eight_bits(upright(image), bits=depth_of(image))
+
+
+def image_notes(image: "Image") -> list[Note]:
+    """Return how an image as it is stored differs from the image as it is seen."""
+    bits, notes = depth_of(image), list[Note]()
+    if image.mode.startswith("I") and bits < DEPTHS[-1]:
+        kind = f"images hold greys of at most {bits} bits in 16, and were read as greys of {bits}"
+        notes.append(Note(f"its greys have at most {bits} bits", kind=kind))
+    if upright(image) is not image:
+        notes.append(Note("it is stored turned", kind="images are stored turned, and were turned upright"))
+    return notes
+
+
+def upright(image: "Image") -> "Image":
+    """Turn a photograph as its camera was held, where the file says so."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image) if image.getexif().get(ORIENTATION, 1) in TURNED else image
+    except Exception:  # broken notes of a camera are no reason to lose its picture
+        return image
+
+
+def depth_of(image: "Image") -> int:
+    """Return the fewest of 8, 10, 12, 14 and 16 bits that hold the brightest grey: scanners use some of a file's 16."""
+    if not image.mode.startswith("I"):
+        return 8
+    brightest = int(np.asarray(image).max(initial=0))
+    return next((bits for bits in DEPTHS if brightest < 1 << bits), DEPTHS[-1])
+
+
+def eight_bits(image: "Image", *, bits: int = 16) -> "Image":
+    """Scale greys of so many bits (X-rays, microscopes) to 8 bits; Pillow would cut them off at 255."""
     from PIL import Image
 
     if image.mode == "F":
@@ -237,7 +279,7 @@ def _eight_bits(image: "Image") -> "Image":
     if not image.mode.startswith("I"):
         return image
     # in its own type: 64 bits for each pixel would be eight times as much
-    return Image.fromarray((np.asarray(image).clip(0, 65_535) >> 8).astype(np.uint8))
+    return Image.fromarray((np.asarray(image).clip(0, 65_535) >> (bits - 8)).astype(np.uint8))
 
 
 def _preprocessor(directory: Path) -> Mapping[str, Any]:

@@ -67,7 +67,8 @@ class QuestionAnswering(OutputKind):
                 problems.append(Problem(row, "its question is empty"))
             elif not each:
                 problems.append(Problem(row, f"its answer {cells[row][:40]!r} is not in its context"))
-            elif target is None:
+            elif target is None:  # worse than that its context was cut
+                problems = [problem for problem in problems if problem.row != row]
                 problems.append(Problem(row, "its answer lies beyond the tokens that are kept"))
         spans = [context_spans(one) for one in encodings]
         truths = [json.dumps([context[s:e] for s, e in each]) for context, each in zip(contexts, answers, strict=True)]

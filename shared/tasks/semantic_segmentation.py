@@ -26,6 +26,8 @@ from shared.tasks.images import (
     ImageFormat,
     MediaError,
     Size,
+    depth_of,
+    eight_bits,
     image_format_of,
     open_image,
     patches,
@@ -81,7 +83,8 @@ class SemanticSegmentation(OutputKind):
     def _pair(self, image: Cell, mask: Cell, image_format: ImageFormat) -> tuple[Any, Any, str | None]:
         """Return pixels and classes of one row, and the reason if one of them is missing."""
         try:
-            picture = open_image(image)
+            stored = open_image(image, as_it_is=True)  # as its mask was drawn: masks have no note on how to turn them
+            picture = eight_bits(stored, bits=depth_of(stored))
             pixels = image_format.pixels(picture)
         except MediaError as error:
             return None, None, f"its image {error}"

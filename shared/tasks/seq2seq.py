@@ -20,7 +20,7 @@ from shared.study import tasks as declarations
 from shared.tasks.fit import TARGET_POSITIONS, check_length
 from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, attention, random_ids, strings
 from shared.tasks.text_overlap import chrf, rouge_l
-from shared.tasks.texts import CHARACTERS_PER_TOKEN, token_losses, tokenise
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, cut_note, token_losses, tokenise
 
 IGNORED = -1  # no token: what `token_losses` leaves out
 LARGEST_LOSS = 20.0  # nats per token; worse than guessing among any vocabulary
@@ -56,7 +56,8 @@ class SequenceToSequence(TaskKind):
         problems, usable = list(tokenised.problems), list[bool]()
         for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
             if len(target) > most:
-                problems.append(Problem(row, f"a target of {len(target)} characters was cut to its first {most}"))
+                reason = f"a target of {len(target)} characters was cut to its first {most}"
+                problems.append(Problem(row, cut_note(len(target), most, self.task.max_target_length, reason)))
             missing = [name for name, cell in (("source", source), ("target", target)) if not cell.strip()]
             if missing:
                 problems.append(Problem(row, f"its {missing[0]} is empty"))

@@ -4,6 +4,7 @@ Libraries of metrics are imported where they are called: a process that only tra
 """
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,12 +16,15 @@ from transformers import PretrainedConfig
 
 from shared.base_models.load import width_of
 from shared.records.batches import Batch
-from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.records.ragged import Encoded, Note, Problem, Records, ragged
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
 from shared.tasks.texts import mean_features, tokenise
 
 SEPARATOR = "|"
+WHOLE_NUMBER = re.compile(r"(-?)0*(\d+)(?:\.0+|,0{1,2})?", re.ASCII)
+DECIMAL_COMMA = re.compile(r"[+-]?\d+,(?!\d{3}\b)\d+", re.ASCII)
+"""A comma before three digits may stand between thousands, and is none."""
 
 
 class SequenceClassification(OutputKind):
@@ -48,6 +52,7 @@ class SequenceClassification(OutputKind):
                 problems.append(Problem(row, "its text is empty"))
             elif target is None:
                 problems.append(Problem(row, f"its label {labels[row][:40]!r} is none of the study's"))
+        problems += spelling_notes(self.goal, labels)
         usable = [bool(text.strip()) and target is not None for text, target in zip(texts, targets, strict=True)]
         fields = {
             "ids": ragged(tokenised.ids, np.int32),
@@ -117,10 +122,22 @@ class OneLabel:
         self.labels = tuple(labels)
         self.outputs = len(self.labels)
         self._index = {label: number for number, label in enumerate(self.labels)}
+        values = [_value(label) for label in self.labels]
+        self._by_value = {
+            value: number for number, value in enumerate(values) if value is not None and values.count(value) == 1
+        }
 
     def target(self, cell: str) -> Any:
         """Return the index of a label; None for an unknown one."""
-        return self._index.get(cell.strip())
+        return self._index_of(cell.strip())
+
+    def converted(self, cell: str) -> bool:
+        """Return whether a cell names a label of the study in another spelling."""
+        return cell.strip() not in self._index and self.target(cell) is not None
+
+    def _index_of(self, name: str) -> int | None:
+        """Return the index of a label as it stands, or else of the one label that is the same number or truth value."""
+        return self._index[name] if name in self._index else self._by_value.get(_value(name) or "")
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the cross-entropy of each record; 0 where the target is -1."""
@@ -175,9 +192,13 @@ class ManyLabels(OneLabel):
     def target(self, cell: str) -> Any:
         """Return 1 for each label that the cell names, otherwise 0; None if it names an unknown label."""
         named = [part.strip() for part in _listed(cell) if part.strip()]
-        if any(name not in self._index for name in named):
-            return None
-        return [float(label in named) for label in self.labels]
+        indices = [self._index_of(name) for name in named]
+        return None if None in indices else [float(number in indices) for number in range(self.outputs)]
+
+    def converted(self, cell: str) -> bool:
+        """Return whether a cell names labels of the study, some in another spelling."""
+        named = [part.strip() for part in _listed(cell) if part.strip()]
+        return any(name not in self._index for name in named) and self.target(cell) is not None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the binary cross-entropy, averaged over the labels of each record."""
@@ -233,11 +254,16 @@ class Rating:
 
     def target(self, cell: str) -> Any:
         """Return the rating on the scale from -1 to 1, cut off at its ends; None for what is no number."""
+        number = cell.strip()
         try:
-            rating = float(cell)
+            rating = float(number.replace(",", ".") if DECIMAL_COMMA.fullmatch(number) else number)
         except ValueError:
             return None
         return float(np.clip((rating - self.middle) / self.half, -1, 1)) if np.isfinite(rating) else None
+
+    def converted(self, cell: str) -> bool:
+        """Return whether a cell has a comma before its decimals."""
+        return DECIMAL_COMMA.fullmatch(cell.strip()) is not None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the squared error of each record."""
@@ -287,6 +313,12 @@ class Rating:
 Goal = OneLabel | ManyLabels | Rating
 
 
+def _value(label: str) -> str | None:
+    """Return the whole number or truth value that a label stands for: 1, 01 and 1.0 are one, and True and true."""
+    number = WHOLE_NUMBER.fullmatch(label)
+    return number[1] + number[2] if number else label.lower() if label.lower() in ("true", "false") else None
+
+
 def _listed(cell: str) -> list[str]:
     """Return the labels that a cell names: a list, as JSON lines and Parquet hold it, or names with | between."""
     if cell.startswith("["):
@@ -294,9 +326,19 @@ def _listed(cell: str) -> list[str]:
             names = json.loads(cell)
         except (ValueError, RecursionError):
             names = None
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return names
+        if isinstance(names, list) and all(isinstance(name, str | int | float) for name in names):
+            return [str(name) for name in names]
     return cell.split(SEPARATOR)
+
+
+def spelling_notes(goal: Goal, cells: Sequence[str]) -> list[Problem]:
+    """Return a note on each label or rating that stands in another spelling than the study's."""
+    kind = "labels or ratings were read from another spelling (1.0 for 1, TRUE for true, 3,5 for 3.5)"
+    return [
+        Problem(row, Note(f"{cell.strip()[:40]!r} is another spelling", kind=kind))
+        for row, cell in enumerate(cells)
+        if goal.converted(cell)
+    ]
 
 
 def goal_of(task: declarations.SequenceClassification) -> Goal:

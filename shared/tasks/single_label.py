@@ -12,7 +12,7 @@ from shared.records.batches import Batch
 from shared.records.ragged import Problem, Records
 from shared.study.tasks import FEATURE_NORM
 from shared.tasks.kind import Evidence, OutputKind, zero_linear
-from shared.tasks.sequence_classification import OneLabel
+from shared.tasks.sequence_classification import OneLabel, spelling_notes
 
 
 class OneLabelKind(OutputKind):
@@ -30,7 +30,7 @@ class OneLabelKind(OutputKind):
         indices = [self.goal.target(label) for label in labels]
         unknown = [row for row, target in enumerate(indices) if target is None]
         problems = [Problem(row, f"its label {labels[row][:40]!r} is none of the study's") for row in unknown]
-        return [-1 if target is None else target for target in indices], problems
+        return [-1 if target is None else target for target in indices], problems + spelling_notes(self.goal, labels)
 
     def head(self, config: PretrainedConfig) -> nn.Module:
         """Make a head with one output per label."""

@@ -1,11 +1,11 @@
 """Read an operator's table, whose columns may have any names, as the cells of a task kind."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from shared.records.ragged import Encoded, Problem
+from shared.records.ragged import Encoded, Note, Problem
 from shared.records.tables import identity, read_table
 from shared.tasks.kind import Rows, TaskKind
 
@@ -52,7 +52,22 @@ class Table:
         return Encoded(records, tuple(Problem(int(numbers[row]), reason) for row, reason in problems))
 
 
-def in_words(problems: tuple[Problem, ...], most: int = 5) -> list[str]:
+def in_words(problems: Sequence[Problem], most: int = 5) -> list[str]:
     """Describe the first few problems, with rows counted from 1. For the operator's eyes only."""
-    shown = [f"row {problem.row + 1}: {problem.reason}" for problem in sorted(problems)[:most]]
-    return [*shown, f"and {len(problems) - most} more"] if len(problems) > most else shown
+    listed = sorted(problem for problem in problems if not isinstance(problem.reason, Note))
+    shown = [f"row {problem.row + 1}: {problem.reason}" for problem in listed[:most]]
+    return [*shown, f"and {len(listed) - most} more"] if len(listed) > most else shown
+
+
+def counted(problems: Sequence[Problem]) -> list[str]:
+    """Count the rows that are in use although something was changed in them. For the operator's eyes only."""
+    of_kind: dict[str, list[Note]] = {}
+    for problem in problems:
+        if isinstance(problem.reason, Note):
+            of_kind.setdefault(problem.reason.kind, []).append(problem.reason)
+    return [f"{len(notes)} {kind}{_share(notes)}." for kind, notes in of_kind.items()]
+
+
+def _share(notes: Sequence[Note]) -> str:
+    left_out, characters = sum(note.left_out for note in notes), sum(note.of for note in notes)
+    return f" ({max(1, round(100 * left_out / characters))} % of their characters)" if characters else ""

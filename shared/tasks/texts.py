@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedTokenizerBase
 
 from shared.records.batches import Batch
-from shared.records.ragged import Problem
+from shared.records.ragged import Note, Problem
 from shared.study.tasks import FEATURE_NORM
 
 CHARACTERS_PER_TOKEN = 100  # longer texts are cut before tokenisation, so that a 2 MB cell costs no more than others
@@ -30,19 +30,56 @@ def tokenise(
 ) -> Tokenised:
     """Turn texts into token ids between the model's own marks, cut at `max_length`."""
     most = CHARACTERS_PER_TOKEN * max_length
-    problems = [
-        Problem(row, f"a text of {len(text)} characters was cut to its first {most}")
-        for column in (texts, pairs or ())
-        for row, text in enumerate(column)
-        if len(text) > most
-    ]
     cut = [text[:most] for text in texts]
     if not cut:
         return Tokenised([], None, [])
     second = [text[:most] for text in pairs] if pairs is not None else None
     encoded = tokenizer(cut, second, truncation=True, max_length=max_length, return_attention_mask=False)
     types = encoded.get("token_type_ids") if pairs is not None else None
+    records = list(zip(texts, pairs, strict=True)) if pairs is not None else [(text,) for text in texts]
+    problems = []
+    for row, parts in enumerate(records):
+        characters_read, longest = (
+            _characters_read(encoded, row, [part[:most] for part in parts], tokenizer, max_length),
+            max(map(len, parts)),
+        )
+        if characters_read is not None or longest > most:
+            characters_read = (
+                sum(min(len(part), most) for part in parts) if characters_read is None else characters_read
+            )
+            reason = f"a text of {longest} characters was cut to its first {most}" if longest > most else ""
+            problems.append(Problem(row, cut_note(sum(map(len, parts)), characters_read, max_length, reason)))
     return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems, encoded.encodings)
+
+
+def cut_note(characters: int, characters_read: int, max_length: int, reason: str = "") -> Note:
+    """Return the note on a text of which only the first characters are read."""
+    return Note(
+        reason or f"only {characters_read} of its {characters} characters fit into {max_length} tokens",
+        kind=f"records have texts of more than {max_length} tokens, and are cut at their ends",
+        left_out=characters - characters_read,
+        of=characters,
+    )
+
+
+def _characters_read(
+    encoded: Any, row: int, parts: Sequence[str], tokenizer: PreTrainedTokenizerBase, max_length: int
+) -> int | None:
+    """Return how many characters of a record's texts its tokens cover; None if nothing was cut off."""
+    if encoded.encodings is not None:
+        one = encoded.encodings[row]
+        if not one.overflowing:
+            return None
+        ends = [0] * len(parts)
+        for number, (_, end) in zip(one.sequence_ids, one.offsets, strict=True):
+            if number is not None:
+                ends[number] = max(ends[number], end)
+        return sum(ends)
+    if len(encoded["input_ids"][row]) < max_length:
+        return None
+    # a tokenizer written in Python does not say what it left out
+    tokens = len(tokenizer(*parts, verbose=False)["input_ids"])
+    return sum(map(len, parts)) * max_length // tokens if tokens > max_length else None
 
 
 def mean_features(states: Tensor, batch: Batch) -> Tensor:

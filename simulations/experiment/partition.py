@@ -62,7 +62,8 @@ def split(
     if unit_column is not None and isinstance(how, Iid):
         return _units_dealt(table, how, unit_column, seed)
     if isinstance(how, ByColumn):
-        table = table[table[how.column].str.strip() != ""]
+        names = table[how.column].str.strip()
+        table = table.assign(**{how.column: names})[names != ""]
         if table.empty:
             raise DataError(f"Expected site names in column {how.column!r}, got only empty cells.")
     elif how.sites > len(table):

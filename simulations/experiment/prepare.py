@@ -20,10 +20,12 @@ from shared.base_models.locate import find
 from shared.errors import DataError
 from shared.privacy.noise_schedule import declared_size
 from shared.privacy.signal_to_noise import Prospect
+from shared.records.ragged import Problem
 from shared.records.tables import notes_on
 from shared.tasks.registry import task_kind
-from shared.tasks.task_table import Table, in_words
-from simulations.experiment.partition import ByColumn, split
+from shared.tasks.sequence_classification import OneLabel
+from shared.tasks.task_table import Table, counted, in_words
+from simulations.experiment.partition import ByColumn, Partition, split
 from simulations.experiment.scenario import HELD_OUT, Scenario
 from simulations.experiment.sites import Prepared, Site, save, save_groups
 
@@ -56,6 +58,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         if s.unusable
     ]
     warnings += _first(unusable, "with unusable records")
+    warnings += counted([problem for one in read for problem in one.problems])
     held_out = {one.site.name: one.held_out for one in read}
     bare = [
         f"{s.name}: no usable record is held out, so no figure speaks of it." for s in large if not held_out[s.name]
@@ -114,6 +117,7 @@ class ReadSite(NamedTuple):
     site: Site
     held_out: int
     """Usable records that are never trained on."""
+    problems: tuple[Problem, ...]
 
 
 class SiteSize(NamedTuple):
@@ -197,7 +201,7 @@ def _site(
     if together is not None:
         held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
         save_groups(held_out[together][snapshot.holdout.usable].map(unit_name).tolist(), files.groups_path(site))
-    return ReadSite(site, int(snapshot.holdout.usable.sum()))
+    return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems)
 
 
 def _label_column(reader: Table) -> str | None:
@@ -211,8 +215,8 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
     column = _label_column(reader)
     if not labels or column is None or getattr(scenario.task, "problem", "single-label") != "single-label":
         return
-    cells = table[column].str.strip()
-    if not cells.isin(labels).any():
+    cells, goal = table[column].str.strip(), OneLabel(labels)
+    if not any(goal.target(label) is not None for label in cells.unique()):
         seen = ", ".join(map(repr, sorted(cells.unique())[:5]))
         raise DataError(
             f"Expected labels {list(labels)} in column {column!r} of {source}, got {seen}.",
@@ -226,7 +230,18 @@ def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFr
         counts[scenario.privacy.unit] = _nameless(table, data.unit_column)
     if data.held_out_together is not None:
         counts[data.held_out_together] = _nameless(table, data.held_out_together)
-    return [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows]
+    return [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows] + _trimmed(
+        data.partition, table
+    )
+
+
+def _trimmed(partition: Partition, table: pd.DataFrame) -> list[str]:
+    """Tell of names of sites with blanks around them: they are the sites of the names without."""
+    if not isinstance(partition, ByColumn):
+        return []
+    names = table[partition.column]
+    padded = int(((names != names.str.strip()) & (names.str.strip() != "")).sum())
+    return [f"{padded} names of sites have blanks around them, which do not count."] if padded else []
 
 
 def _nameless(table: pd.DataFrame, column: str) -> int:

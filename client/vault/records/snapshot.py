@@ -13,8 +13,8 @@ from client.vault.records.identity import RecordContents, unit_name
 from client.vault.records.privacy_units import group, rows_without_copies
 from client.vault.records.splits import Split, splits_of, unit_splits
 from shared.records.ragged import Problem, Records
-from shared.records.tables import content_columns
-from shared.tasks.task_table import Table, in_words
+from shared.records.tables import content_columns, notes_on
+from shared.tasks.task_table import Table, counted, in_words
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Facts:
     labels: dict[str, int]
     """Training records by label of the study; empty for a task without labels."""
     problems: list[str]
-    """The first few rows that something is wrong with, and what."""
+    """The first few rows that something is wrong with, and what; how many were cut, and what was converted."""
     copies: int
     """Training rows left out because another is encoded alike: copies are one record."""
     most_alike: int
@@ -128,7 +128,7 @@ def take_snapshot(
         dropped=len(table) - len(train) - len(holdout),
         unusable=train.unusable,
         labels=reader.kind.counts(train),
-        problems=in_words(problems + others),
+        problems=[*in_words(problems + others), *counted(problems + others), *notes_on(table)],
         copies=copies,
         most_alike=most_alike,
     )

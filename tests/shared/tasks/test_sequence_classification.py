@@ -22,6 +22,8 @@ from shared.records.batches import collate
 from shared.records.ragged import Encoded
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
+from shared.tasks.sequence_classification import ManyLabels, OneLabel, Rating
+from shared.tasks.task_table import counted
 
 BASE: dict[str, Any] = {"kind": "sequence-classification", "max_length": 24}
 PAIR = BASE | {"labels": ["no", "yes"], "pair": True}
@@ -131,3 +133,45 @@ def test_ratings_are_judged_on_their_own_scale(text_study: Studies) -> None:
 def test_a_goal_without_what_it_needs_is_refused(text_study: Studies, changed: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"labels|rating_range"):
         text_study(BASE | changed)
+
+
+LABELS: list[tuple[list[str], str, int | None]] = [
+    (["0", "1"], "1.0", 1),
+    (["0.0", "1.0"], " 1", 1),
+    (["0", "1"], "01", 1),
+    (["-1", "1"], "-1.0", 0),
+    (["false", "true"], "True", 1),
+    (["TRUE", "FALSE"], "false", 1),
+    (["1", "1.0"], "1.0", 1),
+    (["1", "1.0"], "01", None),
+    (["0", "1"], "1,000", None),
+    (["0", "1"], "true", None),
+    (["no", "yes"], "Yes", None),
+]
+
+
+@pytest.mark.parametrize(("labels", "cell", "index"), LABELS)
+def test_a_label_is_read_in_another_spelling_where_only_one_can_be_meant(
+    labels: list[str], cell: str, index: int | None
+) -> None:
+    goal = OneLabel(labels)
+    assert goal.target(cell) == index
+    assert goal.converted(cell) == (index is not None and cell.strip() not in labels)
+
+
+def test_several_labels_may_be_numbers_in_a_list() -> None:
+    goal = ManyLabels(["1", "2"])
+    assert goal.target("[1, 2.0]") == [1.0, 1.0] and goal.target("[3]") is None and goal.converted("[2.0]")
+
+
+@pytest.mark.parametrize(("cell", "rating"), [("3,0", 0.75), ("-1,5", -0.375), ("1,000", None), ("1,5,0", None)])
+def test_ratings_may_have_a_decimal_comma(cell: str, rating: float | None) -> None:
+    assert Rating(-4, 4).target(cell) == rating
+
+
+def test_texts_that_are_cut_are_counted_with_what_is_lost(encode: Callable[..., Encoded]) -> None:
+    pairs = [("good " * 4, "bad " * 90, "no"), ("good", "bad", "yes"), ("word1 " * 40, "word2 " * 40, "yes")]
+    (line,) = counted(encode(PAIR, pairs).problems)
+    assert line.startswith("2 records have texts of more than 24 tokens, and are cut at their ends (")
+    assert 50 < int(line.split("(")[1].split(" %")[0]) < 95
+    assert counted(encode(PAIR, pairs[1:2]).problems) == []

@@ -165,3 +165,15 @@ def test_an_object_in_place_of_a_text_is_told(tmp_path: Path, scenario: Scenario
     table.to_json(tmp_path / "table.jsonl", orient="records", lines=True)
     found = prepare(scenario(), tmp_path / "table.jsonl", tmp_path)
     assert found.warnings[0].startswith("Column 'text': 360 of 360 cells are objects, not texts")
+
+
+def test_what_is_read_in_another_spelling_is_counted(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    padded = table.assign(site=[f" {site}" if row % 2 else site for row, site in enumerate(table["site"])])
+    padded["label"] = ["1.0" if label == "yes" else "0" for label in padded["label"]]
+    task = {"labels": ["0", "1"], "max_length": 8}
+    found = prepared(padded, task=task)
+    assert [site.rows for site in found.sites] == [120] * 3 and not any(site.unusable for site in found.sites)
+    assert "180 names of sites have blanks around them, which do not count." in found.warnings
+    assert any(" records have texts of more than 8 tokens, and are cut" in warning for warning in found.warnings)
+    ones = (table["label"] == "yes").sum()
+    assert any(warning.startswith(f"{ones} labels or ratings") for warning in found.warnings)
