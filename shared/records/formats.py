@@ -138,9 +138,19 @@ def _delimited(delimiter: str) -> Callable[[Path], Source]:
             raise DataError(f"Expected records in {path}, got only empty lines.") from None
         except pd.errors.ParserError as error:
             raise NotReadableError(_where(error)) from error
+        notes += _swallowed(rows, between, path)
         return Source(rows.iloc[0].tolist(), len(rows) - 1, lambda column: rows[column].tolist()[1:], notes)
 
     return read
+
+
+def _swallowed(rows: pd.DataFrame, between: str, path: Path) -> tuple[str, ...]:
+    """Return a note on lines within cells that look like rows: a quotation mark too many makes them one cell."""
+    cells = (cell for column in rows for cell in rows[column] if isinstance(cell, str) and "\n" in cell)
+    lines = sum(line.count(between) == rows.shape[1] - 1 for cell in cells for line in cell.split("\n")[1:])
+    if rows.shape[1] == 1 or not lines:
+        return ()
+    return (f"{lines} lines of {path.name} look like rows, but stand within quotation marks and are part of a cell.",)
 
 
 def _between_cells(header: str, usual: str) -> str:

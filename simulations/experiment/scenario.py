@@ -163,11 +163,21 @@ def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
 
 
 def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a file and apply changes to it; nothing is validated yet."""
+    """Read a file and apply changes to it; nothing is validated yet. The model's folder is found beside the file."""
     declared = read_toml(path)
     for change in changes:
         _apply(declared, change)
+    model = declared.get("model")
+    if isinstance(model, dict) and isinstance(source := model.get("source"), str):
+        model["source"] = _model_beside(path.parent, source)
     return declared
+
+
+def _model_beside(folder: Path, source: str) -> str:
+    """Return the model's folder relative to the scenario's if it is there; otherwise the source as it stands."""
+    beside, here = folder / source, Path(source)
+    # one spelling for one folder: studies are known by it
+    return str(beside) if beside.is_dir() and not (here.is_dir() and here.samefile(beside)) else source
 
 
 def data_path(scenario: Scenario, scenario_file: Path) -> Path:

@@ -43,6 +43,12 @@ def test_a_separator_that_the_name_does_not_say_is_told(tmp_path: Path) -> None:
     assert note == "Columns of t.csv were read as separated by ';', as its first line says."
 
 
+def test_rows_that_a_quotation_mark_makes_one_cell_are_told(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('text,label\n"a,1\nb,0\nc",1\n"two\nlines",0\n')
+    (note,) = notes_on(read_table(tmp_path / "t.csv", ["text"]))
+    assert note.startswith("1 lines of t.csv look like rows")
+
+
 REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "workbook": ("t.xlsx", b"PK\x03\x04", "t.xlsx", "CSV UTF-8"),
     "workbook with another name": ("t.csv", b"PK\x03\x04\x14\0\x06\0\xff", "Excel workbook", "CSV UTF-8"),

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from shared.errors import SettingsError
 from simulations.experiment.arms import changed, trained_arms
-from simulations.experiment.scenario import ARMS, Scenario, data_path, load
+from simulations.experiment.scenario import ARMS, Scenario, data_path, load, read_changed
 from simulations.experiment.sites import Site
 
 STRANGERS = """
@@ -161,3 +161,15 @@ def test_random_streams_keep_their_names_so_that_figures_stay(scenario: Callable
 def test_a_changed_study_is_validated(scenario: Callable[..., Scenario]) -> None:
     with pytest.raises(ValueError, match="epsilon"):
         changed(scenario().as_study(), privacy={"epsilon": -1})
+
+
+def test_the_models_folder_is_found_beside_the_scenario(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenarios = tmp_path / "scenarios"
+    for folder in (scenarios, tmp_path / "models" / "bert", tmp_path / "other"):
+        folder.mkdir(parents=True)
+    (scenarios / "s.toml").write_text('[model]\nsource = "../models/bert"\n')
+    monkeypatch.chdir(tmp_path / "other")  # ../models/bert is the same folder from here: its spelling stays
+    assert read_changed(scenarios / "s.toml")["model"]["source"] == "../models/bert"
+    monkeypatch.chdir(tmp_path / "models" / "bert")
+    assert read_changed(scenarios / "s.toml")["model"]["source"] == str(scenarios / "../models/bert")
+    assert read_changed(scenarios / "s.toml", ["model.source=bundled:minilm"])["model"]["source"] == "bundled:minilm"
