@@ -21,6 +21,8 @@ OWN_SIZE = {"typical_size": None}
 SINGLE_SITE_STREAM, POOLED_STREAM = "site-alone", "central"
 """Names that never change: batches and noise of these arms follow from them."""
 UNCLIPPED_RATE = 4.0
+NOISELESS_FACTOR = 3.0
+"""Of the study's rates, for arms without noise: rates that suit noise are small. Chosen on validation records."""
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -86,7 +88,11 @@ def _reference(
     """Return an arm WITHOUT PRIVACY; both have one stream of batches."""
     simulation = scenario.simulation
     title = "head alone WITHOUT PRIVACY" if name == "head-without-privacy" else "WITHOUT PRIVACY"
-    stream, recipe, rates = "without-privacy", "own", dict[str, float]()
+    training, stream, recipe = study.training, "without-privacy", "own"
+    rates = {
+        "learning_rate": NOISELESS_FACTOR * training.learning_rate,
+        "adapter_learning_rate": NOISELESS_FACTOR * training.adapter_learning_rate,
+    }
     if simulation.reference == "unclipped":
         recipe = "unclipped"
         rates["learning_rate"] = head_rate or simulation.reference_learning_rate or UNCLIPPED_RATE

@@ -83,9 +83,9 @@ class Simulation(Section):
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
     reference: Literal["noiseless", "unclipped"] = "noiseless"
-    """How the arms without privacy train. `noiseless`: by the study's own steps, rates and scaled gradients, without
-    noise; the difference is then what the noise costs. `unclipped`: by plain gradients, at the rates below, which only
-    fit where they were chosen for the task."""
+    """How the arms without privacy train. `noiseless`: by the study's own steps and scaled gradients without noise,
+    at three times its rates, which noise no longer keeps low. `unclipped`: by plain gradients, at the rates below,
+    which only fit where they were chosen for the task."""
     reference_learning_rate: Positive | None = None
     """Head learning rate of the arm without privacy, if it is unclipped; default: 4."""
     reference_adapter_learning_rate: Positive | None = None
@@ -111,7 +111,7 @@ class Simulation(Section):
         if self.reference == "noiseless" and any(rates):
             raise ValueError(
                 "simulation.reference_… learning rates only go with simulation.reference = 'unclipped'; left out, "
-                "the arms without privacy take the study's own"
+                "the arms without privacy follow the study's own"
             )
         return self
 

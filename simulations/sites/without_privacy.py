@@ -1,7 +1,7 @@
 """Federated training WITHOUT PRIVACY: no noise. A reference for simulations, never for real data.
 
-It takes a private site's steps and leaves the noise out: batches, scaled gradients and rates are its twin's, so the two
-differ by what the noise costs. Plain gradients, at rates that somebody must choose for each task, are there too.
+It takes a private site's steps and leaves the noise out: batches and scaled gradients are its twin's, so the two differ
+by what the noise costs. Plain gradients, at rates that somebody must choose for each task, are there too.
 
 It lives in `simulations`, which a node never imports, and it warns whenever it runs.
 """

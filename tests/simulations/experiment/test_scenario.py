@@ -109,7 +109,9 @@ def test_arms_spend_the_same_epsilon_and_only_the_reference_is_unprotected(scena
     assert arms["federated"].study == scenario().as_study()
 
 
-def test_references_have_the_studys_rates_or_unclipped_ones_of_their_own(scenario: Callable[..., Scenario]) -> None:
+def test_references_have_three_times_the_studys_rates_or_unclipped_ones_of_their_own(
+    scenario: Callable[..., Scenario],
+) -> None:
     def rates(**changes: object) -> list[tuple[str, float, float]]:
         declared = scenario().model_dump()
         declared["simulation"] |= {"arms": ["federated", "head-without-privacy", "without-privacy"], **changes}
@@ -117,7 +119,7 @@ def test_references_have_the_studys_rates_or_unclipped_ones_of_their_own(scenari
         return [(a.name, a.study.training.learning_rate, a.study.training.adapter_learning_rate) for a in arms]
 
     own = scenario().training
-    assert {rates_of_one[1:] for rates_of_one in rates()} == {(own.learning_rate, own.adapter_learning_rate)}
+    assert {rates_of_one[1:] for rates_of_one in rates()} == {(3 * own.learning_rate, 3 * own.adapter_learning_rate)}
     with pytest.raises(ValidationError, match=r"only go with simulation\.reference = 'unclipped'"):
         rates(reference_learning_rate=2.0)
     assert rates(reference="unclipped")[1] == ("without-privacy", 4.0, 4.0)
