@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,6 +35,7 @@ OTHER_FILES = {
     b"%PDF": ("a PDF", "Export the table that it shows as CSV."),
 }
 """What a file that begins so is, and what to do with it."""
+MOST_NAMES = 20
 MARK_BYTES, ENOUGH_BYTES = 32, 200
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 EXCEL_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
@@ -272,7 +273,21 @@ def _arrow(table: Any) -> Source:
         except (ValueError, OverflowError):
             return [_own(cell) for cell in table.column(column)]
 
-    return Source(list(table.column_names), table.num_rows, cells)
+    return Source(list(table.column_names), table.num_rows, cells, _named_labels(table.schema.metadata or {}))
+
+
+def _named_labels(metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
+    """Return what the numbers of a column mean, where Hugging Face's datasets keep names of labels beside a table."""
+    try:
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        names = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
+        meanings = {
+            name: ", ".join(f'"{number}" is {label}' for number, label in enumerate(labels[:MOST_NAMES]))
+            for name, labels in names.items()
+        }
+    except (KeyError, TypeError, ValueError, AttributeError):  # others may write there what they like
+        return ()
+    return tuple(f"Column {name!r} holds numbers of labels: {meaning}." for name, meaning in meanings.items())
 
 
 def _own(cell: Any) -> Any:

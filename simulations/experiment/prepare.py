@@ -220,7 +220,7 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
         seen = ", ".join(map(repr, sorted(cells.unique())[:5]))
         raise DataError(
             f"Expected labels {list(labels)} in column {column!r} of {source}, got {seen}.",
-            hint="Write task.labels as they stand in the data.",
+            hint=" ".join(["Write task.labels as they stand in the data.", *notes_on(table)]),
         )
 
 

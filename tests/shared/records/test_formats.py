@@ -100,3 +100,16 @@ def test_conversions_are_counted_and_told(tmp_path: Path, case: str) -> None:
     table = read_table(tmp_path / "t.parquet", ["text"])
     assert table["text"].tolist() == [spelling, "", spelling]
     assert [words in note for note in notes_on(table)] == [True]
+
+
+def test_numbers_of_named_labels_are_explained(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    named = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]})
+    named = named.cast_column("label", datasets.ClassLabel(names=["neg", "pos"]))
+    named.to_parquet(tmp_path / "t.parquet")
+    named.save_to_disk(str(tmp_path / "folder"))
+    for path in (tmp_path / "t.parquet", tmp_path / "folder"):
+        table = read_table(path, ["text", "label"])
+        assert table["label"].tolist() == ["1", "0"]
+        assert notes_on(table) == ('Column \'label\' holds numbers of labels: "0" is neg, "1" is pos.',)

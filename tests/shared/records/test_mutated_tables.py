@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 
 from client.vault.records.snapshot import SplitRule, take_snapshot
-from shared.base_models.locate import find, load_tokenizer
+from shared.base_models.load import load_tokenizer
+from shared.base_models.locate import find
 from shared.errors import DataError
 from shared.records.tables import read_table
 from shared.study.sections import Model
