@@ -31,6 +31,7 @@ from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.errors import DataError, FedVaultError, SettingsError
+from shared.logs import without_stopping
 from shared.protocol.messages import StudyOffer
 
 log = logging.getLogger(__name__)
@@ -126,7 +127,8 @@ def _drive(home: Home, store: Store, run: Run) -> None:
     state = finished[0]
     _complete_history(store, run, state)
     export(study, state.adapter, folder / "adapter")
-    write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked_by_round(store, run))
+    with without_stopping("The model card"):
+        write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked_by_round(store, run))
     store.set_state(run.id, "finished")
     store.record_event("finished", {"rounds": state.round}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)

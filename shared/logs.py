@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 
@@ -55,3 +57,20 @@ def configure(process: str, *, level: str = "INFO") -> None:
         logging.getLogger(name).propagate = True
     for name in ("flwr", "httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@contextmanager
+def without_stopping(what: str) -> Iterator[None]:
+    """Log a failure to make something that only shows a result, and continue: the result itself is never lost to it.
+
+    Args:
+        what: is being made, as in `report.html`.
+    """
+    try:
+        yield
+    except Exception as error:  # whatever it is, what was trained and paid for is worth more
+        log = logging.getLogger(__name__)
+        log.warning(
+            "%s could not be made (%s: %s); the result is complete without it.", what, type(error).__name__, error
+        )
+        log.debug("Where it failed:", exc_info=True)

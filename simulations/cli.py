@@ -12,6 +12,7 @@ import typer
 from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.command_line import VERBOSE, run_command
 from shared.environment import QUIET
+from shared.logs import without_stopping
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,12 +91,16 @@ def run(
         again = shlex.join(["fedvault-sim", "run", str(scenario), "--out", str(folder), "--resume", *settings])
         beside.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
-    write_report(result, folder / "report.html")
+    report = folder / "report.html"
+    with without_stopping(str(report)):
+        write_report(result, report)
     if as_json:
         typer.echo(to_json(result))
-    else:
+        return
+    with without_stopping("The tables"):
         render(result, console)
-        console.print(f"\n{folder / 'report.html'}   {folder / 'result.json'}   {folder / 'adapter'}", highlight=False)
+    written = [str(path) for path in (report, folder / "result.json", folder / "adapter") if path.exists()]
+    console.print("\n" + "   ".join(written), highlight=False)
 
 
 @cli.command()

@@ -232,8 +232,11 @@ def _bytes_figure(result: Result) -> go.Figure:
     sizes = result.bytes
     # results of before there was a choice know one size only
     sent = sizes.up_by_wire or {"float32": sizes.up_per_node_round}
-    names = [*(f"this adapter, {wire}" for wire in sent), "LoRA A and B, all layers", "the whole model"]
-    values = [*sent.values(), sizes.full_lora_up, sizes.full_model_up]
+    bars = {f"this adapter, {wire}": size for wire, size in sent.items()}
+    if sizes.full_lora_up is not None:
+        bars["LoRA A and B, all layers"] = sizes.full_lora_up
+    bars["the whole model"] = sizes.full_model_up
+    names, values = list(bars), list(bars.values())
     figure = go.Figure(go.Bar(x=values, y=names, orientation="h", text=[f"{v / 1024:,.0f} KiB" for v in values]))
     return figure.update_layout(xaxis_type="log", xaxis_title="bytes per node and round, up", height=300)
 

@@ -188,8 +188,8 @@ class Bytes(Section):
     """One task."""
     up_by_wire: dict[str, int] = Field(default_factory=dict)
     """One update of this adapter by the encoding that the study could choose; federation.wire says which it was."""
-    full_lora_up: int
-    """What sending A and B of every layer would take."""
+    full_lora_up: int | None
+    """What sending A and B of every layer would take; null if the model or the adapter rules that out."""
     full_model_up: int
     """What sending the whole model would take."""
 

@@ -99,7 +99,8 @@ def cost_table(result: Result) -> Table:
     by_wire = " / ".join(f"{wire} {_kib(bytes_up)}" for wire, bytes_up in size.up_by_wire.items())
     if by_wire:
         table.add_row("up by federation.wire", by_wire)
-    table.add_row("instead of all LoRA / the model", f"{_kib(size.full_lora_up)} / {_kib(size.full_model_up)}")
+    full_lora = "–" if size.full_lora_up is None else _kib(size.full_lora_up)
+    table.add_row("instead of all LoRA / the model", f"{full_lora} / {_kib(size.full_model_up)}")
     table.add_row("seconds by phase", ", ".join(f"{escape(phase)} {s:.1f}" for phase, s in result.timing.items()))
     return table
 

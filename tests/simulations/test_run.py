@@ -144,6 +144,7 @@ def test_bytes_are_the_packed_adapter_and_little_else(finished: tuple[Path, Resu
     floats = 2 * 32 * 8 + 2 * 32 + 2
     assert 4 * floats <= result.bytes.up_per_node_round <= 4 * floats + 200
     assert result.bytes.down_per_node_round == result.bytes.up_per_node_round
+    assert result.bytes.full_lora_up is not None
     assert result.bytes.full_model_up > result.bytes.full_lora_up > 4 * floats
     assert not (folder / "cache").exists()
 

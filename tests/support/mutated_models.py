@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,8 +157,9 @@ def _quantised(weights: Weights, choice: random.Random) -> Weights:
 
 
 def _one_layer_more(weights: Weights, choice: random.Random) -> Weights:
-    name = _matrix(weights, choice)
-    return weights | {name.replace(".0.", ".7.").replace(".1.", ".7."): weights[name].clone()}
+    layer = re.split(r"(?<=\.[01]\.)", _matrix(weights, choice))[0]
+    copied = {name: weight.clone() for name, weight in weights.items() if name.startswith(layer)}
+    return weights | {f"{layer[:-2]}7.{name.removeprefix(layer)}": weight for name, weight in copied.items()}
 
 
 def _with_lora(weights: Weights, choice: random.Random) -> Weights:

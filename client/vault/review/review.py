@@ -4,7 +4,6 @@ Models and tokenizers are imported where they are used: most of what an operator
 """
 
 import json
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +24,7 @@ from client.vault.review.registering import (
     registration_of,
 )
 from client.vault.review.summary import StudySummary, summarise
-from shared.errors import PolicyRefusal, SettingsError
+from shared.errors import PolicyRefusal
 from shared.records.ragged import Records
 from shared.study.declaration import Study, recorded
 
@@ -103,8 +102,9 @@ class StudyReview:
 
         base_files = self._node.base_files(study)
         sizes = {f"this adapter as {wire}": size for wire, size in adapter_bytes(study, base_files).items()}
-        with suppress(SettingsError):
-            sizes["LoRA's A and B in all layers"] = full_lora_bytes(study, base_files)
+        full_lora = full_lora_bytes(study, base_files)
+        if full_lora is not None:
+            sizes["LoRA's A and B in all layers"] = full_lora
         return sizes | {"the whole model": full_model_bytes(study, base_files)}
 
     def approve(self, ledger: Ledger, reviewed: ReviewedStudy, run: str) -> None:

@@ -52,7 +52,7 @@ def rows() -> Iterator[Encoded]:
         yield Encoded(
             wire=wire,
             bytes_up=sizes.up_per_node_round,
-            x_lora=sizes.full_lora_up / sizes.up_per_node_round,
+            x_lora=(sizes.full_lora_up or math.nan) / sizes.up_per_node_round,
             x_model=sizes.full_model_up / sizes.up_per_node_round,
             metric=results[0].final.metric,
             mean=statistics.mean(values),
