@@ -24,6 +24,17 @@ PACKED = ("I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2
 MASKS = (".attn.bias", ".attn.masked_bias")
 """Ends of the names of buffers in old decoders, whose ones and zeros are no weights."""
 RENAMED = "save the model again with transformers: model.save_pretrained(folder, safe_serialization=True)"
+LAYERS = (
+    "num_hidden_layers",
+    "num_layers",
+    "num_decoder_layers",
+    "encoder_layers",
+    "decoder_layers",
+    "n_layer",
+    "n_layers",
+)
+MOST_LAYERS = 1_000
+"""More would be built one by one, for minutes or for ever, before anybody sees that their weights are missing."""
 Unchanged = tuple[tuple[str, int, int], ...]
 
 
@@ -126,6 +137,12 @@ def _check_config(directory: Path) -> None:
         )
     if config.get("transformers_weights"):
         raise SettingsError(f"Expected weights in {WEIGHTS}, got transformers_weights in {path}.", hint=RENAMED)
+    deep = [name for name in LAYERS if isinstance(config.get(name), int | float) and config[name] > MOST_LAYERS]
+    if deep:
+        raise SettingsError(
+            f"Expected at most {MOST_LAYERS:,} layers in {path}, got {deep[0]}={config[deep[0]]}.",
+            hint="Configuration and weights do not belong together; copy both from the same model.",
+        )
     if not isinstance(config.get("model_type"), str):
         raise SettingsError(
             f"Expected model_type in {path}, got {config.get('model_type')!r}.",

@@ -304,6 +304,7 @@ REFUSED: dict[str, Mutate] = {
     "gptq": _config(_with({"quantization_config": {"quant_method": "gptq", "bits": 4}})),
     "weights elsewhere": _config(_with({"transformers_weights": "other.safetensors"})),
     "another size": _config(_size),
+    "countless layers": _config(_with(dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers"), 10**9))),
     "adapter beside the model": _adapter,
 }
 """Whatever is done to a folder of any family, it is refused."""
