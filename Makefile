@@ -74,7 +74,7 @@ clean: ## remove the environment and everything that was generated
 $(READY): pyproject.toml simulations/datasets/pinned/minilm.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: Expected $(PYTHON), got none. hint: make PYTHON=/path/to/python3.11"; exit 2; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing FedVault and its libraries into $(VENV) (once; several minutes)"
+	@echo "installing FedVault and 150 libraries into $(VENV) (once; 2.5 GB with a CPU build of PyTorch; several minutes)"
 	@$(BIN)/python -m pip install -qq --progress-bar off $(TORCH)
 	@$(BIN)/python -m pip install -qq --progress-bar off -e '.[simulation,dev]'
 	@$(BIN)/fedvault-sim data fetch minilm

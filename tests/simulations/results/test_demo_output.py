@@ -72,6 +72,11 @@ def note_on(title: str) -> str:
     return next((line.removeprefix(f"{title} ") for line in lines if line.startswith(f"{title} ")), "")
 
 
+def warnings() -> list[str]:
+    """The notes at the end, each on one line again."""
+    return [" ".join(note.split()) for note in FULL.split("\nnote: ")[1:]]
+
+
 def arms() -> dict[str, ArmResult]:
     """Every arm as the first two tables show it."""
     sites = re.split(r" {2,}", FULL.split("Accuracy by site\n\n")[1].splitlines()[0].strip())[1:]
@@ -156,7 +161,7 @@ def read_back() -> Result:
         timing={name: float(seconds) for name, seconds in re.findall(r"([\w:-]+) ([\d.]+)", cost)},
         differences=differences(),
         data=counts(),
-        warnings=[],
+        warnings=warnings(),
     )
 
 
