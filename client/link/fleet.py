@@ -179,8 +179,8 @@ class Fleet:
             )
             try:
                 response = call_flower(self._client.PushMessages, request)
-            except httpx.RemoteProtocolError:
-                # for a run that it does not know Flower answers 500, as if it were worth trying again
+            except ServerFault:
+                # Flower answers so for a run that it does not know, as if it were worth trying again
                 call_flower(self._client.GetRun, GetRunRequest(node=self._node, run_id=received.run_id))
                 raise
             push = make_push_object_fn_protobuf(
@@ -205,6 +205,10 @@ class Fleet:
         return lambda request: call_flower(call, request)
 
 
+class ServerFault(httpx.RemoteProtocolError):
+    """The server answered 500: it failed, or does not know the run."""
+
+
 class Refused(Exception):  # noqa: N818 - an answer of the server, not a failure of ours
     """The server will not take this request, now or later: its run is over, or it is too large."""
 
@@ -216,7 +220,8 @@ def call_flower(call: Any, request: Any) -> Any:
     except httpx.HTTPStatusError as error:
         status = error.response.status_code
         if status in TRY_AGAIN:
-            raise httpx.RemoteProtocolError(f"the server answered {status}") from None
+            cut = ServerFault if status == httpx.codes.INTERNAL_SERVER_ERROR else httpx.RemoteProtocolError
+            raise cut(f"the server answered {status}") from None
         if status in {401, 412}:
             raise NotAccepted(f"the server answered {status}") from None
         raise Refused(f"the server answered {status}") from None

@@ -139,6 +139,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             if reply.status is Status.TRAINED:
                 self._vault.measure(task, self._make_way)
         except Exception as error:
+            # the cause may be data, and whoever waits for the answer must get one
             log.exception("The vault failed; the link is told only that it failed.")
             events.put(error)
         finally:

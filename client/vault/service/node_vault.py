@@ -88,6 +88,7 @@ class NodeVault:
         try:
             node = open_node(self._config)
         except Exception:
+            # a settings file breaks in many ways; nothing was read or paid for yet
             log.exception("Round %d refused: node.toml cannot be used.", task.round)
             return without_update(task, Status.REFUSED_POLICY)
         reply = self._about(task.study_run, lambda: self._train(node, task))
@@ -200,6 +201,7 @@ class NodeVault:
             log.error("Round %d refused: %s", task.round, error)
             return without_update(task, Status.REFUSED_LEDGER)
         except Exception:
+            # loading reads records: one code stands for whatever their files hold, and nothing is paid for yet
             log.exception("Round %d refused; the server is told only that the policy does not allow it.", task.round)
             return without_update(task, Status.REFUSED_POLICY)
         if loaded is None:
