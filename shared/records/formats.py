@@ -20,8 +20,9 @@ DEEPEST = 100
 """Brackets within brackets in a row of JSON; a deeper row is read as empty cells, as Python's parser has a limit."""
 MOST_DIGITS = 4000
 """Of a whole number in JSON; a longer one stays text, as Python's integers have a limit."""
-JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
-JSON_MARKS = re.compile(r'"(?:[^"\\]|\\.)*"|[][{},]', re.DOTALL)
+JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""One that never closes goes to the end: tried again from each of its marks, it would take quadratic time."""
+JSON_MARKS = re.compile(rf"{JSON_STRING.pattern}|[][{{}},]", re.DOTALL)
 SAVE_AS = "Save it as CSV UTF-8 in the program that made it."
 PARQUET, POINTER = "a Parquet file", "a pointer of Git LFS, without the data"
 OTHER_FILES = {

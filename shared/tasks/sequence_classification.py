@@ -22,7 +22,8 @@ from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, st
 from shared.tasks.texts import mean_features, tokenise
 
 SEPARATOR = "|"
-WHOLE_NUMBER = re.compile(r"(-?)0*(\d+)(?:\.0+|,0{1,2})?", re.ASCII)
+WHOLE_NUMBER = re.compile(r"(-?)0*+(?:([1-9]\d*+)|(?<=0))(?:\.0+|,0{1,2})?", re.ASCII)
+"""What is matched is not given back (*+): a long cell of zeros would take a time that is quadratic in its length."""
 DECIMAL_COMMA = re.compile(r"[+-]?\d+,(?!\d{3}\b)\d+", re.ASCII)
 """A comma before three digits may stand between thousands, and is none."""
 
@@ -316,7 +317,7 @@ Goal = OneLabel | ManyLabels | Rating
 def _value(label: str) -> str | None:
     """Return the whole number or truth value that a label stands for: 1, 01 and 1.0 are one, and True and true."""
     number = WHOLE_NUMBER.fullmatch(label)
-    return number[1] + number[2] if number else label.lower() if label.lower() in ("true", "false") else None
+    return number[1] + (number[2] or "0") if number else label.lower() if label.lower() in ("true", "false") else None
 
 
 def _listed(cell: str) -> list[str]:

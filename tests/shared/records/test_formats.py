@@ -113,3 +113,13 @@ def test_numbers_of_named_labels_are_explained(tmp_path: Path) -> None:
         table = read_table(path, ["text", "label"])
         assert table["label"].tolist() == ["1", "0"]
         assert notes_on(table) == ('Column \'label\' holds numbers of labels: "0" is neg, "1" is pos.',)
+
+
+def test_a_text_that_never_closes_is_named_in_time_linear_in_its_length(tmp_path: Path) -> None:
+    # tried again from each of its marks, it would take hours
+    (tmp_path / "t.json").write_text('[{"text": "' + '\\"' * 1_000_000)
+    with pytest.raises(DataError):
+        read_table(tmp_path / "t.json", ["text"])
+    (tmp_path / "list.json").write_text('[{"text": "' + '\\"' * 1_000_000 + "]")
+    with pytest.raises(DataError):
+        read_table(tmp_path / "list.json", ["text"])

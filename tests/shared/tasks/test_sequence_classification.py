@@ -175,3 +175,9 @@ def test_texts_that_are_cut_are_counted_with_what_is_lost(encode: Callable[..., 
     assert line.startswith("2 records have texts of more than 24 tokens, and are cut at their ends (")
     assert 50 < int(line.split("(")[1].split(" %")[0]) < 95
     assert counted(encode(PAIR, pairs[1:2]).problems) == []
+
+
+def test_a_long_cell_of_zeros_is_read_in_time_linear_in_its_length() -> None:
+    # looked at again from each of its zeros, it would take hours
+    assert OneLabel(["0", "1"]).target("0" * 2_000_000 + "x") is None
+    assert OneLabel(["0", "1"]).target("0" * 2_000_000) == 0
