@@ -1,4 +1,4 @@
-"""What doctors and patients said, and the note that was made of it: two small sets, four natural sites.
+"""Talks of doctors and patients with the notes made of them: two small sets, four natural sites.
 
 ACI-Bench's 40 visits (its first test set) come from three settings: a doctor who just talks with the patient (aci), who
 also speaks to a virtual assistant, or to a scribe. Their notes are whole, of 150 to 800 words. MTS-Dialog's 100 pairs
