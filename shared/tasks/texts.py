@@ -39,16 +39,13 @@ def tokenise(
     records = list(zip(texts, pairs, strict=True)) if pairs is not None else [(text,) for text in texts]
     problems = []
     for row, parts in enumerate(records):
-        characters_read, longest = (
-            _characters_read(encoded, row, [part[:most] for part in parts], tokenizer, max_length),
-            max(map(len, parts)),
-        )
-        if characters_read is not None or longest > most:
-            characters_read = (
-                sum(min(len(part), most) for part in parts) if characters_read is None else characters_read
-            )
-            reason = f"a text of {longest} characters was cut to its first {most}" if longest > most else ""
-            problems.append(Problem(row, cut_note(sum(map(len, parts)), characters_read, max_length, reason)))
+        shown, longest = [part[:most] for part in parts], max(map(len, parts))
+        covered = _characters_read(encoded, row, shown, tokenizer, max_length)
+        if covered is None and longest <= most:
+            continue
+        characters_read = sum(map(len, shown)) if covered is None else covered
+        reason = f"a text of {longest} characters was cut to its first {most}" if longest > most else ""
+        problems.append(Problem(row, cut_note(sum(map(len, parts)), characters_read, max_length, reason)))
     return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems, encoded.encodings)
 
 
