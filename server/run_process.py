@@ -96,6 +96,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
     study, folder, observer = run.study, home.runs / run.id, StoreObserver(store, run.id)
     initial, layout, settings = initial_adapter(study), layout_of(study), home.settings()
     control = Control(home)
+    control.wait_until_it_answers()
     synchronise_nodes(store, control)
     control.close()
     evaluate = None

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ from shared.files import write_atomically
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STABLE_S = 0.5, 60.0, 60.0
 TICK_S, GRACE_S = 0.2, 15.0
 PARENT = "FEDVAULT_PARENT"
+STARTS_WITHIN_S = 60.0
+"""A process this young that does not answer yet is starting up: loading its libraries takes seconds."""
+EXIT_STARTING = 10
+"""Exit code of `status --check` while something is starting up, which is no error."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Watched:
     child: Child
     process: "subprocess.Popen[bytes] | None" = None
     started: float = 0.0
+    since: str = ""
     not_before: float = 0.0
     failures: int = 0
     last_exit: int | None = None
@@ -114,7 +120,7 @@ class Supervisor:
                 env=environment,
                 process_group=0,
             )
-        watched.started = now
+        watched.started, watched.since = now, datetime.now(UTC).isoformat(timespec="seconds")
 
     def _died(self, watched: Watched, now: float) -> None:
         assert watched.process is not None  # noqa: S101 - the caller looked
@@ -142,6 +148,7 @@ class Supervisor:
                 "pid": watched.process.pid if watched.process else None,
                 "failures": watched.failures,
                 "last_exit": watched.last_exit,
+                "since": watched.since,
             }
             for name, watched in self._watched.items()
         }
@@ -164,6 +171,35 @@ def read_state(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return {"pid": None, "processes": {}}
     return state
+
+
+def is_starting(process: Mapping[str, Any] | None, now: datetime) -> bool:
+    """Return true for a child, as `read_state` describes it, that has run for so short that it need not answer yet.
+
+    A supervisor that has started none so far is starting up as well; one that died before is not: it is in trouble.
+    """
+    if process is None:
+        return True
+    if process["pid"] is None or process["failures"]:
+        return False
+    since = process.get("since", "")  # a supervisor from before an update does not say it
+    return since != "" and (now - datetime.fromisoformat(since)).total_seconds() < STARTS_WITHIN_S
+
+
+def troubles_of(processes: Mapping[str, Mapping[str, Any]], logs: str) -> list[str]:
+    """Return a sentence for every child that has ended by itself, and how often.
+
+    Args:
+        processes: as `read_state` describes them, by name.
+        logs: the command that shows their logs.
+    """
+    lines = []
+    for name, process in processes.items():
+        if process["failures"]:
+            state = "runs again" if process["pid"] else "is being started again"
+            times = "once" if process["failures"] == 1 else f"{process['failures']} times in a row"
+            lines.append(f"{name} ended by itself {times} (exit code {process['last_exit']}) and {state}: see {logs}.")
+    return lines
 
 
 def stop(folder: Path, *, timeout_s: float = 60.0) -> bool:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from client.cli.options import NODE_TOML, AsJson, Config, open_node
+from shared.terminal import saying
 
 
 def backup(
@@ -17,7 +18,8 @@ def backup(
     """Back up ledger, keys and snapshots. Restoring an old one is noticed: the ledger's second copy is not in it."""
     from client.operator.backup import back_up
 
-    back_up(open_node(config), archive)
+    with saying("Copying ledger, keys and snapshots"):
+        back_up(open_node(config), archive)
     typer.echo(f"{archive}: keep it as you keep the data itself.")
 
 
@@ -45,7 +47,8 @@ def ledger(
         ledger_report.recover(node)
     if accept_date:
         ledger_report.accept_date(node)
-    report = ledger_report.figures(node)
+    with saying("Verifying every row of the ledger"):
+        report = ledger_report.figures(node)
     if report["unproven"]:
         typer.echo(f"A question for you: {report['unproven']}", err=True)
     if as_json:
@@ -67,7 +70,8 @@ def withdraw(
 
     if not yes:
         typer.confirm(f"No study will ever train on {dataset!r} again. Withdraw?", abort=True)
-    descendants = withdrawal.withdraw(open_node(config), dataset)
+    with saying("Withdrawing, and waiting for the vault to forget the records"):
+        descendants = withdrawal.withdraw(open_node(config), dataset)
     typer.echo("Withdrawn. Snapshots and cached activations are deleted. Runs whose adapters descend from its records:")
     print_table([{name.replace("_", " "): value for name, value in asdict(run).items()} for run in descendants])
     typer.echo("Nothing is unlearned by this.")

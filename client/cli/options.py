@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path, typer.Option("--config", help="The node's settings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Draw it again every two seconds, until Ctrl-C.")]
 StudyName = Annotated[str, typer.Argument(help="A run of `studies`, or the study's TOML file.")]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="A dataset of node.toml, if it has several.")]
 NODE_TOML = Path("node.toml")

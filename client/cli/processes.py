@@ -6,8 +6,11 @@ from typing import Annotated
 
 import typer
 
-from client.cli.options import NODE_TOML, AsJson, Config, node_folders
+from client.cli.options import NODE_TOML, AsJson, Config, Watch, node_folders
 from shared.environment import QUIET
+from shared.errors import SettingsError
+from shared.supervisor import EXIT_STARTING
+from shared.terminal import saying
 
 
 def start(
@@ -24,7 +27,8 @@ def start(
     me = (sys.executable, "-m", "client")
     if detach:
         command = [*me, "start", "--config", str(config.resolve())]
-        pid = supervisor.detach(command, places.logs / "supervisor.log", places.running)
+        with saying("Starting in the background"):
+            pid = supervisor.detach(command, places.logs / "supervisor.log", places.running)
         typer.echo(f"Running in the background as process {pid}. fedvault-node status, logs and stop are for it.")
         return
     configure("supervisor")
@@ -38,20 +42,35 @@ def stop(config: Config = NODE_TOML) -> None:
     """Stop vault and link. A round in training is lost and stays paid for."""
     from shared import supervisor
 
-    stopped = supervisor.stop(node_folders(config).running)
+    with saying("Waiting for vault and link to end"):
+        stopped = supervisor.stop(node_folders(config).running)
     typer.echo("Stopped." if stopped else "It was not running.")
 
 
-def status(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
-    """Show what runs, whether the server is reached, what is trained, and how good the model is here. Stays here."""
+def status(
+    watch: Watch = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Exit with 1 unless everything runs and is connected, with 10 while it starts."),
+    ] = False,
+    config: Config = NODE_TOML,
+    as_json: AsJson = False,
+) -> None:
+    """Show what runs, what is trained, what waits for you, and how good the model is here. Stays here."""
     from client.operator.status import node_status
-    from shared.command_line import print_table
+    from client.operator.status_text import in_sentences
+    from shared.terminal import watched
 
-    facts = node_status(node_folders(config))
-    if as_json:
-        typer.echo(json.dumps(facts, indent=1))
-    else:
-        print_table([{"": name.replace("_", " "), " ": value} for name, value in facts.items()])
+    if watch and as_json:
+        raise SettingsError("Expected --watch or --json, got both.", hint="--json prints one state, for a program.")
+    places = node_folders(config)
+    if watch:
+        watched(lambda: in_sentences(node_status(places)))
+        return
+    facts = node_status(places)
+    typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(in_sentences(facts)))
+    if check and facts["state"] != "runs":
+        raise typer.Exit(EXIT_STARTING if facts["state"] == "starting" else 1)
 
 
 def logs(

@@ -18,6 +18,7 @@ from client.cli.options import (
     open_node,
 )
 from shared.errors import SettingsError
+from shared.terminal import saying
 
 if TYPE_CHECKING:
     from client.vault.ledger.state import ApprovedRun
@@ -57,7 +58,8 @@ def register(
 
     node = open_node(config)
     declared = node.dataset(dataset)
-    registration = read_registration(node, declared)
+    with saying(f"Reading the records of {dataset!r}"):
+        registration = read_registration(node, declared)
     with node.open_ledger() as ledger:
         enter(node, ledger, declared, registration)
         others = sorted(ledger.state.account(dataset) - {dataset})
@@ -68,12 +70,14 @@ def register(
 
 def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """Show what a study asks of a dataset: what leaves, what it costs, what the policy says."""
-    from client.vault.review.review import StudyReview
+    with saying("Loading what reads models and records") as activity:
+        from client.vault.review.review import StudyReview
 
-    node = open_node(config)
-    declared, review = declared_study(node, study)[0], StudyReview(node)
-    summary = review.review(declared, chosen_dataset(node, dataset)).summary
-    ways = review.ways_to_send(declared)
+        node = open_node(config)
+        declared, review = declared_study(node, study)[0], StudyReview(node, activity.now)
+        summary = review.review(declared, chosen_dataset(node, dataset)).summary
+        activity.now("Comparing ways to send an update")
+        ways = review.ways_to_send(declared)
     if as_json:
         typer.echo(json.dumps(asdict(summary) | {"bytes_by_way": ways}, indent=1))
         return
@@ -96,15 +100,16 @@ def approve(
     config: Config = NODE_TOML,
 ) -> None:
     """Say yes to one study run: its worst case is earmarked, the records are kept as they are now."""
-    from client.vault.review.review import StudyReview
+    with saying("Loading what reads models and records") as activity:
+        from client.vault.review.review import StudyReview
 
-    node = open_node(config)
-    declared, offered = declared_study(node, study)
-    named = run or offered
-    if named is None:
-        raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
-    review = StudyReview(node)
-    reviewed = review.review(declared, chosen_dataset(node, dataset))
+        node = open_node(config)
+        declared, offered = declared_study(node, study)
+        named = run or offered
+        if named is None:
+            raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
+        review = StudyReview(node, activity.now)
+        reviewed = review.review(declared, chosen_dataset(node, dataset))
     typer.echo(reviewed.summary.in_words)
     if not yes:
         # the vault continues meanwhile; whether the study still fits is checked again
@@ -125,7 +130,8 @@ def reject(
     node = open_node(config)
     with node.open_ledger() as ledger:
         name = StudyReview(node).reject(ledger, run)
-    forget_ended(node)
+    with saying("Waiting for the vault to forget the run's records"):
+        forget_ended(node)
     typer.echo(f"{name} is rejected.")
 
 

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, open_store
-from server.cli.printing import print_facts
+from server.cli.options import HOME, AsJson, HomeOption, open_store, present_nodes
 from server.settings import Home
+from shared.terminal import saying
 
 EVERYWHERE, LOOPBACK, ANSWERS_WITHIN_S = "0.0.0.0", "127.0.0.1", 2.0  # noqa: S104 - what a setting may say
 PROCESSES = {"superlink": "server.flower.superlink", "gateway": "server.gateway.process", "run": "server.run_process"}
@@ -59,7 +59,8 @@ def start(
     folder.settings()
     if detach:
         command = [sys.executable, "-m", "server", "start", "--home", str(folder.folder)]
-        pid = run_in_background(command, folder.logs / "supervisor.log", folder.running)
+        with saying("Starting in the background"):
+            pid = run_in_background(command, folder.logs / "supervisor.log", folder.running)
         typer.echo(f"Running in the background as process {pid}. Logs: {folder.logs}. fedvault-server halt stops it.")
         return
     configure("supervisor")
@@ -70,20 +71,40 @@ def halt(home: HomeOption = HOME) -> None:
     """Stop the server; runs continue when it is started again."""
     from shared.supervisor import stop
 
-    typer.echo("Stopped." if stop(Home(home.resolve()).running) else "It was not running.")
+    with saying("Waiting for the server's processes to end"):
+        stopped = stop(Home(home.resolve()).running)
+    typer.echo("Stopped." if stopped else "It was not running.")
 
 
 def status(
-    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless everything runs and answers.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Draw it again every two seconds, until Ctrl-C.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Exit with 1 unless everything runs and answers, with 10 while it starts.")
+    ] = False,
     home: HomeOption = HOME,
     as_json: AsJson = False,
 ) -> None:
-    """Show what runs, how large Flower's database is, and when certificates end."""
-    facts = _facts(Home(home.resolve()))
-    print_facts(facts, as_json)
-    all_run = all(process["pid"] for process in facts["processes"].values() or [{"pid": None}])
-    if check and not (all_run and facts["ready"]):
-        raise typer.Exit(1)
+    """Show what runs, how far the run is or what it waits for, who is present, and when certificates end."""
+    from server.cli.status_text import in_sentences
+    from shared.errors import SettingsError
+    from shared.supervisor import EXIT_STARTING
+    from shared.terminal import watched
+
+    folder = Home(home.resolve())
+    if watch and as_json:
+        raise SettingsError("Expected --watch or --json, got both.", hint="--json prints one state, for a program.")
+
+    def sentences(facts: dict[str, Any]) -> list[str]:
+        with open_store(folder) as store:
+            return in_sentences(facts, store, None if check or not facts["ready"] else present_nodes(folder))
+
+    if watch:
+        watched(lambda: sentences(_facts(folder)))
+        return
+    facts = _facts(folder)
+    typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(sentences(facts)))
+    if check and facts["state"] != "runs":
+        raise typer.Exit(EXIT_STARTING if facts["state"] == "starting" else 1)
 
 
 def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
@@ -109,16 +130,35 @@ def _facts(home: Home) -> dict[str, Any]:
     certificate = Issued(home.keys / f"{SERVER}.crt", home.keys / f"{SERVER}.key")
     with open_store(home) as store:
         wanted = store.next_wanted()
+    processes = state["processes"] if state else {}
+    answers = {
+        "superlink": _listens(LOOPBACK, settings.superlink_port),
+        "gateway": _listens(settings.listen, settings.port),
+    }
     return {
         "running": state is not None,
-        "processes": state["processes"] if state else {},
-        "ready": _listens(settings.listen, settings.port) and _listens(LOOPBACK, settings.superlink_port),
+        "state": "stopped" if state is None else _state(processes, answers),
+        "processes": processes,
+        "silent": [name for name, listens in answers.items() if not listens],
+        "ready": all(answers.values()),
         "address": f"{settings.hosts[0]}:{settings.port}",
         "run": wanted.id if wanted else None,
         "flower_database_bytes": flower_bytes(home),
         "certificate_ends": certificate.expires.isoformat(),
         "renew_due": certificate.due(datetime.now(UTC)),
     }
+
+
+def _state(processes: dict[str, Any], answers: dict[str, bool]) -> str:
+    """Return `runs` if everything does and answers, `starting` if what does not is young, else `troubled`."""
+    from shared.supervisor import is_starting
+
+    now = datetime.now(UTC)
+    waiting = {name: processes.get(name) for name in answers if not (answers[name] and name in processes)}
+    waiting |= {name: process for name, process in processes.items() if process["pid"] is None}
+    if not waiting:
+        return "runs"
+    return "starting" if all(is_starting(process, now) for process in waiting.values()) else "troubled"
 
 
 def _listens(host: str, port: int) -> bool:

@@ -1,13 +1,12 @@
 """Commands about nodes: invite, nodes, revoke."""
 
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, open_store
+from server.cli.options import HOME, AsJson, HomeOption, open_store, present_nodes
 from server.cli.printing import print_rows
 from server.settings import Home
 
@@ -39,7 +38,7 @@ def invite(
 def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """List the nodes: invited, enrolled or revoked, and whether each is present."""
     folder = Home(home)
-    present = _present(folder)
+    present = present_nodes(folder)
     with open_store(folder) as store:
         rows = [
             {
@@ -64,14 +63,3 @@ def revoke(name: Annotated[str, typer.Argument(help="A node.")], home: HomeOptio
         shut_out(store, control, name)
         control.close()
     typer.echo(f"{name} is shut out.")
-
-
-def _present(home: Home) -> set[int] | None:
-    """Return Flower's numbers of the nodes that are present; None while Flower does not answer."""
-    from server.flower.control import Control
-    from shared.errors import RunError
-
-    control = Control(home)
-    with suppress(RunError):
-        return {node.node_id for node in control.nodes() if node.present}
-    return None

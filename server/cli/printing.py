@@ -41,7 +41,7 @@ def print_event(event: "Event", names: Names, as_json: bool) -> None:
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
         "present": lambda body: _present_line(body, names),
         "asked": lambda body: _asked_line(body, names),
-        "gone": lambda body: f"round {body['round']}: {_named([body['node']], names)} has lost its connection",
+        "gone": lambda body: f"round {body['round']}: {named([body['node']], names)} has lost its connection",
         "answered": lambda body: _answered_line(body, names),
         "round": lambda body: _round_line(body, names),
     }
@@ -59,17 +59,17 @@ def round_row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: 
     """Return a round's record as a row of text."""
 
     def name(node: Any) -> str:
-        return _named([node], names)
+        return named([node], names)
 
     figures = evaluation or {}
     return {
         "round": str(record["round"]),
         "outcome": record["outcome"],
         "asks": str(record.get("asks", 1)),
-        "accepted": _named(record["accepted"], names),
+        "accepted": named(record["accepted"], names),
         "refused": ", ".join(f"{name(entry['node'])} ({entry['status']})" for entry in record["refused"]),
         "rejected": ", ".join(f"{name(entry['node'])} ({entry['reason']})" for entry in record["rejected"]),
-        "missing": _named(record["missing"], names),
+        "missing": named(record["missing"], names),
         "seconds": f"{sum(record['seconds'].values()):.1f}",
         "evaluation": ", ".join(f"{key} {value:.3f}" for key, value in figures.items() if isinstance(value, float)),
     }
@@ -95,24 +95,24 @@ def round_in_flight(events: "Sequence[Event]", finished: int) -> dict[str, Any] 
 
 def in_flight_line(in_flight: dict[str, Any], names: Names) -> str:
     """Return one line about the round that is being asked."""
-    waits = _named(in_flight["waits_for"], names) or "nobody"
+    waits = named(in_flight["waits_for"], names) or "nobody"
     return f"round {in_flight['round']}: ask {in_flight['ask']} of at most {in_flight['most_asks']}, waits for {waits}"
 
 
 def _present_line(body: dict[str, Any], names: Names) -> str:
-    groups = (f"{status.replace('_', ' ')}: {_named(nodes, names)}" for status, nodes in sorted(body.items()))
+    groups = (f"{status.replace('_', ' ')}: {named(nodes, names)}" for status, nodes in sorted(body.items()))
     return "present: " + ("; ".join(groups) or "nobody")
 
 
 def _asked_line(body: dict[str, Any], names: Names) -> str:
     ask = f", ask {body['ask']} of at most {MOST_ASKS}," if body.get("ask", 1) > 1 else ""
-    again = f"; again: {_named(body['again'], names)}" if body.get("again") else ""
-    return f"round {body['round']}{ask} asks {_named(body['nodes'], names) or 'nobody who is present'}{again}"
+    again = f"; again: {named(body['again'], names)}" if body.get("again") else ""
+    return f"round {body['round']}{ask} asks {named(body['nodes'], names) or 'nobody who is present'}{again}"
 
 
 def _answered_line(body: dict[str, Any], names: Names) -> str:
     line = f"round {body['round']}: {body['answered']} of {body['asked']} answered"
-    return f"{line}, {_named([body['node']], names)}: {body['verdict']}" if "node" in body else line
+    return f"{line}, {named([body['node']], names)}: {body['verdict']}" if "node" in body else line
 
 
 def _round_line(body: dict[str, Any], names: Names) -> str:
@@ -120,6 +120,6 @@ def _round_line(body: dict[str, Any], names: Names) -> str:
     return "  ".join([f"round {row.pop('round')} {row.pop('outcome')}", *(f"{k}: {v}" for k, v in row.items() if v)])
 
 
-def _named(nodes: Any, names: Names) -> str:
-    """Return names for numbers; an older store kept how many there were."""
+def named(nodes: Any, names: Names) -> str:
+    """Return names of nodes for their numbers; an older store kept how many there were."""
     return ", ".join(names.get(str(node), str(node)) for node in nodes) if isinstance(nodes, list) else str(nodes)

@@ -19,9 +19,12 @@ from server.cli.printing import (
     round_row,
 )
 from server.settings import Home
+from shared.terminal import Activity, saying
 
 if TYPE_CHECKING:
     from server.run_store.store import Store
+    from server.run_store.values import Run
+    from shared.study.declaration import Study
 
 FOLLOW_S = 0.3
 OVER = frozenset({"finished", "stopped", "failed"})
@@ -43,17 +46,22 @@ def plan(
 
     Example: fedvault-server plan study.toml --sizes 3700,4200,1600
     """
-    from server.forecast.forecast import forecast_study, read_sizes, read_study
-    from server.forecast.suggestions import suggest
-    from server.forecast.text import as_json as to_json
-    from server.forecast.text import show as show_forecast
-    from shared.adapted_model.model import layout_of
+    with saying("Loading what reads models") as activity:
+        from server.forecast.forecast import forecast_study, read_sizes, read_study
+        from server.forecast.suggestions import suggest
+        from server.forecast.text import as_json as to_json
+        from server.forecast.text import show as show_forecast
+        from shared.adapted_model.model import layout_of
 
-    declared, declared_sizes = read_study(study), read_sizes(sizes)
-    forecast = forecast_study(
-        declared, layout_of(declared), declared_sizes, epsilon_limit=epsilon_limit, spent_steps=spent_steps
-    )
-    suggestions = suggest(declared, forecast)
+        declared, declared_sizes = read_study(study), read_sizes(sizes)
+        activity.now("Opening the base model", 0, 3)
+        layout = layout_of(declared)
+        activity.now("Forecasting the study", 1, 3)
+        forecast = forecast_study(
+            declared, layout, declared_sizes, epsilon_limit=epsilon_limit, spent_steps=spent_steps
+        )
+        activity.now("Looking for what would help", 2, 3)
+        suggestions = suggest(declared, forecast)
     if as_json:
         typer.echo(json.dumps(to_json(forecast, suggestions), indent=1))
         return
@@ -70,23 +78,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
-    from server.aggregation.method import method_for
-    from server.forecast.rejected_rounds import refuse_sure_rejections
-    from shared.adapted_model.model import layout_of
-    from shared.base_models.locate import find
-    from shared.study.declaration import load_study
-
-    declared = load_study(study)
-    method_for(declared)
-    # nodes resolve the base model by its fingerprint alone, so a study is pinned before it is shown to anyone
-    pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
-    declared = declared.model_copy(update={"model": pinned})
-    layout = layout_of(declared)
-    if not force:
-        refuse_sure_rejections(declared, layout)
+    with saying("Loading what reads models") as activity:
+        declared = _pinned(study, activity, force=force)
     with open_store(Home(home)) as store:
         queued = store.create_run(declared)
         print_facts(queued.as_dict(), as_json)
+        if not as_json:
+            typer.echo("\n".join(_what_comes_next(Home(home), queued, store)))
         if follow:
             _follow(store, queued.id, as_json)
 
@@ -171,14 +169,49 @@ def export(
         raise SettingsError(f"Expected a new folder, {folder} is there.")
     adapter = adapter_folder(Home(home), finished)
     if merged:
-        from server.export.adapter import merge
+        with saying("Putting the adapter into the model's weights"):
+            from server.export.adapter import merge
 
-        merge(adapter, folder)
+            merge(adapter, folder)
         shutil.copy(adapter / "README.md", folder)
     else:
         shutil.copytree(adapter, folder)
     what = "the whole model" if merged else "the adapter"
     typer.echo(f"{folder}: {what}, its head if it has one, and README.md, its card, which says how to load it.")
+
+
+def _pinned(file: Path, activity: Activity, *, force: bool) -> "Study":
+    """Read a study that is to be queued, and pin it: nodes resolve the base model by its fingerprint alone.
+
+    Raises:
+        SettingsError: it cannot be carried out, or throws updates away and `force` is not set.
+    """
+    from server.aggregation.method import method_for
+    from server.forecast.rejected_rounds import refuse_sure_rejections
+    from shared.adapted_model.model import layout_of
+    from shared.base_models.locate import find
+    from shared.study.declaration import load_study
+
+    declared = load_study(file)
+    method_for(declared)
+    activity.now("Hashing the base model", 0, 2)
+    pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
+    declared = declared.model_copy(update={"model": pinned})
+    activity.now("Checking whether the base model can carry the study out", 1, 2)
+    layout = layout_of(declared)
+    if not force:
+        refuse_sure_rejections(declared, layout)
+    return declared
+
+
+def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:
+    """Return what a run that was just queued waits for, in sentences."""
+    from server.cli.status_text import waits_for
+    from shared.supervisor import read_state
+
+    running = read_state(home.running) is not None
+    lines = [] if running else ["The server does not run, so no node sees the study yet: fedvault-server start"]
+    return [*lines, waits_for(queued, store), "How it goes on: fedvault-server status --watch"]
 
 
 def _set_wanted(home: Path, run: str, *, wanted: bool, as_json: bool) -> str:

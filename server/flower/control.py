@@ -1,6 +1,7 @@
 """Asks Flower's Control API on this machine: register and unregister nodes, list them, start a run."""
 
 import io
+import time
 import zipfile
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,6 +20,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from server.flower.superlink import HOST, SECRET_HEADER
 from server.settings import Home
 from shared.errors import RunError
+from shared.supervisor import STARTS_WITHIN_S
 
 # Flower wants a bundle of code for every run. Ours holds none and names none: nothing that we start ever loads it.
 BUNDLE = """\
@@ -91,6 +93,23 @@ class Control:
         """Return every node that was ever registered and is not shut out."""
         nodes = call_flower(self._client.ListNodes, ListNodesRequest()).nodes_info
         return [FlowerNode(node.node_id, str(node.status)) for node in nodes]
+
+    def wait_until_it_answers(self, *, patience_s: float = STARTS_WITHIN_S, every_s: float = 0.5) -> None:
+        """Return as soon as Flower answers: it takes seconds to start, and that is no failure.
+
+        Raises:
+            RunError: it did not in time.
+        """
+        give_up = time.monotonic() + patience_s
+        while True:
+            try:
+                self.nodes()
+            except RunError:
+                if time.monotonic() >= give_up:
+                    raise
+                time.sleep(every_s)
+            else:
+                return
 
     def start_run(self) -> int:
         """Ask Flower for a new run; its number lives as long as one server process drives it."""

@@ -4,6 +4,7 @@ Models and tokenizers are imported where they are used: most of what an operator
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,11 @@ if TYPE_CHECKING:
     from client.vault.records.snapshot import Snapshot
 
 
+OnStage = Callable[[str, int, int], None]
+STAGES = 4
+"""Of a review: base model, reading, encoding, ledger."""
+
+
 @dataclass(frozen=True)
 class ReviewedStudy:
     """A reviewed study, with the ledger row and the record snapshot that approving it would write."""
@@ -51,10 +57,11 @@ class StudyReview:
 
     Args:
         node: its settings, datasets and folders.
+        on_stage: receives what a review does now, and how many of how many stages are done.
     """
 
-    def __init__(self, node: NodeFiles) -> None:
-        self._node = node
+    def __init__(self, node: NodeFiles, on_stage: OnStage = lambda _what, _done, _total: None) -> None:
+        self._node, self._on_stage = node, on_stage
 
     def review(self, study: Study, dataset: Dataset) -> ReviewedStudy:
         """Compare a study with the policy, the records and the ledger; enters nothing anywhere.
@@ -66,9 +73,13 @@ class StudyReview:
             DataError: the source cannot be read.
             LedgerError: the ledger or its record index cannot be trusted.
         """
+        self._on_stage("Opening the base model", 0, STAGES)
         dimension = self._dimension(study)
+        self._on_stage(f"Reading the records of {dataset.name!r}", 1, STAGES)
         registry, table = self._node.registry(self._node.ledger_state()), read_source(dataset, study)
+        self._on_stage(f"Encoding {len(table):,} records of {dataset.name!r}", 2, STAGES)
         snapshot = self._snapshot(study, dataset, table, registry)
+        self._on_stage("Comparing the records with the ledger", 3, STAGES)
         registration = registration_of(registry, dataset, table)
         state = registry.look(registration)
         columns = columns_read(dataset.policy, study)

@@ -1,5 +1,6 @@
 """Every command: its help, its mistakes."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,3 +62,13 @@ print(huggingface_hub.constants.HF_HUB_OFFLINE, transformers.utils.hub.is_offlin
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
     assert done.stdout.split() == ["True", "True"]
+
+
+def test_status_is_sentences_and_is_watched_or_read_by_a_program(node: Command, study: Callable[..., str]) -> None:
+    study()
+    code, out, err = node("status")
+    assert (code, err) == (0, "") and out.startswith("The node does not run. Start it:") and "{" not in out
+    assert node("status", "--check")[0] == 1
+    assert json.loads(node("status", "--json")[1])["state"] == "stopped"
+    code, _, err = node("status", "--watch", "--json")
+    assert code == 2 and "--watch or --json" in err

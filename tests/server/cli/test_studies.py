@@ -50,6 +50,20 @@ def test_a_study_is_not_queued_that_throws_updates_away(
     assert json.loads(command(monkeypatch, capsys, "run", str(file), "--force", "--json", *home))["rounds"] == 3
 
 
+def test_run_ends_with_what_it_waits_for(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home = ["--home", str(tmp_path / "server")]
+    command(monkeypatch, capsys, "init", "--host", "localhost", *home)
+    printed = command(monkeypatch, capsys, "run", str(toml(make_study(), tmp_path / "study.toml")), *home)
+    *_, idle, waits, watch = printed.splitlines()
+    assert idle.startswith("The server does not run") and "waits for approvals: 0 of 2 nodes." in waits
+    assert watch.endswith("fedvault-server status --watch")
+
+
 @pytest.mark.parametrize("arguments", [["plan", "--sizes", "300,5000"], ["run"], ["run", "--force"]])
 def test_a_study_that_its_base_model_cannot_carry_out_is_neither_planned_nor_queued(
     tmp_path: Path,

@@ -1,0 +1,109 @@
+"""A server's status in sentences: what runs, how far the run is, and what it waits for."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from server.cli.printing import Names, in_flight_line, named, node_names, round_in_flight
+from shared.supervisor import troubles_of
+from shared.terminal import bar
+
+if TYPE_CHECKING:
+    from server.run_store.store import Store
+    from server.run_store.values import Event, Run
+
+MEGABYTE = 2**20
+
+
+def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[int] | None) -> list[str]:
+    """Return a server's status as sentences.
+
+    Args:
+        facts: what runs and answers, and the certificate's end.
+        store: the run store.
+        present: Flower's numbers of the nodes that are present; None if that is not known.
+    """
+    return [
+        *_state_lines(facts),
+        *troubles_of(facts["processes"], "fedvault-server logs"),
+        *_run_lines(store),
+        _nodes_line(store, present),
+        f"Flower's database holds {facts['flower_database_bytes'] / MEGABYTE:.1f} MiB.",
+        f"The server's certificate ends {facts['certificate_ends'][:10]}."
+        + (" Renew it now: fedvault-server renew" if facts["renew_due"] else ""),
+    ]
+
+
+def waits_for(run: "Run", store: "Store") -> str:
+    """Return one sentence on what a run that has not begun waits for: another run, or approvals and nodes."""
+    ahead = store.next_wanted()
+    if ahead is not None and ahead.id != run.id:
+        return f"{run.id} waits for {ahead.id}: one run is driven at a time."
+    answers, quorum = _latest_answers(store.events(run.id)), run.study.federation.quorum
+    names = node_names(store)
+    approved = answers.get("approved", [])
+    approvals = len(approved) if isinstance(approved, list) else int(approved)
+    enrolled = [node for node in store.nodes() if node.status == "enrolled"]
+    sentence = f"{run.id} waits for approvals: {approvals} of {quorum} nodes."
+    if answers:
+        sentence += f" {'; '.join(_answer(status, nodes, names) for status, nodes in sorted(answers.items()))}."
+    if len(enrolled) < quorum:
+        few = (
+            "no node is" if not enrolled else "only one node is" if len(enrolled) == 1 else f"only {len(enrolled)} are"
+        )
+        return f"{sentence} {few.capitalize()} enrolled: fedvault-server invite NAME"
+    return f"{sentence} Their operators decide: fedvault-node approve {run.id}"
+
+
+def progress_line(run: "Run", store: "Store") -> str:
+    """Return one line about a run: how far it is, or what it waits for."""
+    events, names = store.events(run.id), node_names(store)
+    in_flight = round_in_flight(events, run.round) if run.state == "running" else None
+    if in_flight is None and run.round == 0:
+        return waits_for(run, store)
+    number = min(run.round + 1, run.rounds)
+    line = f"{run.id}: round {number} of {run.rounds} {bar(run.round, run.rounds)}"
+    return line if in_flight is None else f"{line}: {in_flight_line(in_flight, names).partition(': ')[2]}"
+
+
+def _state_lines(facts: Mapping[str, Any]) -> list[str]:
+    silent = " and ".join(facts["silent"])
+    verb = "do" if len(facts["silent"]) > 1 else "does"
+    return {
+        "runs": [f"The server runs at {facts['address']}."],
+        "starting": [f"The server is starting up: {silent or 'a process'} {verb} not answer yet."],
+        "stopped": ["The server does not run. Start it: fedvault-server start"],
+        "troubled": [f"The server runs, but {silent or 'a process'} {verb} not answer: see fedvault-server logs."],
+    }[facts["state"]]
+
+
+def _run_lines(store: "Store") -> list[str]:
+    wanted = store.next_wanted()
+    if wanted is None:
+        return ["No run is wanted. Queue one: fedvault-server run study.toml"]
+    behind = [run for run in store.runs() if run.wanted and run.state == "queued" and run.id != wanted.id]
+    lines = [f"{wanted.id} is a run of the study {wanted.study.study.name!r}.", progress_line(wanted, store)]
+    if behind:
+        lines.append(f"{len(behind)} more {'run waits' if len(behind) == 1 else 'runs wait'} behind it.")
+    return lines
+
+
+def _nodes_line(store: "Store", present: Collection[int] | None) -> str:
+    nodes = store.nodes()
+    enrolled = [node for node in nodes if node.status == "enrolled"]
+    line = f"{len(enrolled)} {'node is' if len(enrolled) == 1 else 'nodes are'} enrolled"
+    if present is not None:
+        here = [node.name for node in enrolled if node.node_id in present]
+        line += f", {len(here)} present" + (f" ({', '.join(here)})" if here else "")
+    invited = sum(node.status == "invited" for node in nodes)
+    return (
+        f"{line}; {invited} {'invite is' if invited == 1 else 'invites are'} not used yet." if invited else f"{line}."
+    )
+
+
+def _latest_answers(events: "Sequence[Event]") -> dict[str, Any]:
+    bodies = [event.body for event in events if event.kind == "present"]
+    return bodies[-1] if bodies else {}
+
+
+def _answer(status: str, nodes: Any, names: Names) -> str:
+    return f"{status.replace('_', ' ')}: {named(nodes, names)}"
