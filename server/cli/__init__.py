@@ -1,7 +1,7 @@
 """The commands of `fedvault-server`.
 
 In reading order: `app` (the list of commands), `federation`, `nodes` and `studies` (the commands), `options` (what
-several of them take), `printing` (how rows and events look).
+several of them take), `printing` (how rows and events look), `status_text` (a server's status in sentences).
 """
 
 from server.cli.app import main
