@@ -35,7 +35,7 @@ def ledger(
     as_json: AsJson = False,
 ) -> None:
     """Spent, earmarked and left, by dataset, and how many more rounds of each study fit. Verifies every row."""
-    from client.operator import ledger_report
+    from client.operator import ledger_report, ledger_text
 
     node = open_node(config)
     if export is not None:
@@ -56,7 +56,7 @@ def ledger(
     elif verify:
         typer.echo(f"Whole: {report['rows']} rows, head {report['head']}.")
     else:
-        ledger_report.show(report)
+        ledger_text.show(report)
 
 
 def withdraw(

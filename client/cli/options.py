@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 Config = Annotated[Path, typer.Option("--config", help="The node's settings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Draw it again every two seconds, until Ctrl-C.")]
-StudyName = Annotated[str, typer.Argument(help="A run of `studies`, or the study's TOML file.")]
+StudyName = Annotated[
+    str, typer.Argument(help="A run of `studies`, its study's name or hash, or the study's TOML file.")
+]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="A dataset of node.toml, if it has several.")]
 NODE_TOML = Path("node.toml")
 
@@ -44,11 +46,19 @@ def node_folders(config: Path) -> "Folders":
 
 
 def declared_study(node: "NodeFiles", study: str) -> "tuple[Study, str | None]":
-    """Read a study from a file, or from an offer together with the run that it was offered for."""
-    from shared.study.declaration import load_study
+    """Read a study from a file, or from an offer together with the run that it was offered for.
 
-    if study.endswith(".toml"):
-        return load_study(Path(study)), None
+    A file that pins no base model is read as a server would queue it: pinned to the model of that name on this machine.
+    """
+    from shared.base_models.locate import find
+    from shared.study.declaration import load_study_of
+
+    if study.endswith(".toml") or Path(study).is_file():
+        declared = load_study_of(Path(study))
+        if declared.model.fingerprint is None:
+            pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
+            declared = declared.model_copy(update={"model": pinned})
+        return declared, None
     offered = node.offers.find(study)
     return offered.study, offered.run
 

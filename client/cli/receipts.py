@@ -61,6 +61,7 @@ def verify(
 ) -> None:
     """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
     from client.operator import receipts
+    from shared.privacy.in_words import in_words
 
     verified = receipts.verify(text_of(file))
     signer = receipts.signer(verified, None if authority is None else text_of(authority).encode())
@@ -72,5 +73,6 @@ def verify(
         f"epsilon {verified.epsilon:.3f} at delta {verified.delta:g}, ledger row {verified.ledger_height}, "
         f"issued {verified.issued}."
     )
+    typer.echo(in_words(verified.epsilon, "unit of privacy"))
     typer.echo(f"Signed with the key {signer.fingerprint}.")
     typer.echo(f"It is {signer.name}'s." if signer.name else "Whose key that is, only --authority can tell.")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """Studies that the server showed this node, and how you stand to them."""
     from shared.command_line import print_table
+    from shared.privacy.in_words import best_guess
 
     node = open_node(config)
     with node.open_ledger() as ledger:
@@ -39,6 +40,7 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
                 "rounds": f"{len(runs[offered.run].attempts) if offered.run in runs else 0}"
                 f" of {offered.study.federation.rounds}",
                 "epsilon": offered.study.privacy.epsilon,
+                "best guess": best_guess(offered.study.privacy.epsilon),
             }
             for offered in node.offers.all()
         ]
@@ -46,6 +48,8 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(rows, indent=1))
     else:
         print_table(rows)
+        if rows:
+            typer.echo("best guess: how often a coin toss over whether one unit took part becomes right, at most.")
 
 
 def register(

@@ -1,7 +1,6 @@
 """The ledger for its operator: accounts in figures, a damaged one row by row, and the decision to continue."""
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ from client.vault.ledger.damage import LedgerDamage, examine
 from client.vault.ledger.lock import ledger_lock
 from client.vault.ledger.positions import WITHOUT_PROOF
 from client.vault.ledger.recovery import accept
+from client.vault.ledger.rows import UNDECLARED
 from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import SEE_A_PERSON
 from client.vault.review.node_files import LEDGER_PATIENCE_S, NodeFiles
-from shared.command_line import print_table
 from shared.errors import LedgerError, SettingsError
 from shared.files import write_private
+from shared.privacy.releases import times
 
 DECIDE = (
     "See what can be read: fedvault-node ledger --export FILE. Restore what is missing from a backup, or go on without "
@@ -50,36 +50,6 @@ def accept_date(node: NodeFiles) -> None:
     """Go on after a row that a clock dated ahead: a person says that the clock of today is right."""
     with node.open_ledger() as ledger:
         ledger.accept_date()
-
-
-def show(report: Mapping[str, Any]) -> None:
-    """Print what `figures` returned."""
-    print_table(
-        [
-            {
-                "dataset": f"{name} (withdrawn)" if account["withdrawn"] else name,
-                "spent": f"{account['spent']:.3f}",
-                "spent and earmarked": f"{account['spent_and_earmarked']:.3f}",
-                "left": f"{account['left']:.3f}",
-                "limit": f"{account['limit']:g}",
-                "δ": f"{account['delta']:g}",
-                "shares records with": ", ".join(account["shares_records_with"]) or "-",
-            }
-            for name, account in report["datasets"].items()
-        ]
-    )
-    print_table(
-        [
-            {
-                "run": name,
-                "dataset": run["dataset"],
-                "rounds paid": f"{run['paid']} of {run['rounds']}",
-                "still earmarked": run["earmarked"],
-                "more rounds that would fit": run["more_rounds_fit"],
-            }
-            for name, run in report["runs"].items()
-        ]
-    )
 
 
 def export(node: NodeFiles, path: Path) -> int:
@@ -134,10 +104,12 @@ def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
     withdrawn, used = bool(state.account(name) & state.withdrawn), budget.epsilon()
     return {
         "spent": spent,
+        "earmarked": 0.0 if withdrawn else used - spent,
         "spent_and_earmarked": used,
         "left": 0.0 if withdrawn else max(0.0, budget.limit.epsilon - used),
         "limit": budget.limit.epsilon,
         "delta": budget.limit.delta,
+        "unit": state.terms.get(name, UNDECLARED).unit,
         "renyi_orders": list(budget.orders),
         "shares_records_with": list(budget.sharing),
         "withdrawn": withdrawn,
@@ -147,11 +119,15 @@ def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
 def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
     run = state.runs[name]
     withdrawn = bool(state.account(run.dataset) & state.withdrawn)
-    more = 0 if withdrawn else _budget(node, state, run.dataset).affordable_rounds(run.per_round)
+    budget = _budget(node, state, run.dataset)
+    more = 0 if withdrawn else budget.affordable_rounds(run.per_round)
+    one_more = more + 1
     return {
         "dataset": run.dataset,
         "rounds": run.rounds,
         "paid": len(run.attempts),
         "earmarked": 0 if withdrawn else run.earmarked,
         "more_rounds_fit": more,
+        "epsilon_with_them": budget.epsilon_at_orders(*([times(run.per_round, more)] if more else [])),
+        "epsilon_with_one_more": budget.epsilon_at_orders(times(run.per_round, one_more)),
     }

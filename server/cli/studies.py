@@ -47,13 +47,14 @@ def plan(
     Example: fedvault-server plan study.toml --sizes 3700,4200,1600
     """
     with saying("Loading what reads models") as activity:
-        from server.forecast.forecast import forecast_study, read_sizes, read_study
+        from server.forecast.forecast import forecast_study, read_sizes
         from server.forecast.suggestions import suggest
         from server.forecast.text import as_json as to_json
         from server.forecast.text import show as show_forecast
         from shared.adapted_model.model import layout_of
+        from shared.study.declaration import load_study_of
 
-        declared, declared_sizes = read_study(study), read_sizes(sizes)
+        declared, declared_sizes = load_study_of(study), read_sizes(sizes)
         activity.now("Opening the base model", 0, 3)
         layout = layout_of(declared)
         activity.now("Forecasting the study", 1, 3)

@@ -10,6 +10,7 @@ from server.export.loading_code import code
 from server.rounds.checkpoints import State
 from shared.files import write_atomically
 from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.in_words import in_words
 from shared.privacy.noise_schedule import plan
 from shared.protocol.messages import Status
 from shared.study.declaration import Study
@@ -120,7 +121,11 @@ def _privacy(study: Study, paid: Mapping[str, set[int]]) -> str:
 For every organisation and every {study.privacy.unit} it trained on, all that it sent in this run is differentially
 private with respect to adding or removing that {study.privacy.unit}: Gaussian noise of {schedule.noise_multiplier:.3f}
 times the clipping norm on Poisson samples at rate {schedule.sampling_rate:g}, {study.total_steps} steps at most. The
-declared budget is epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}. Each node's (epsilon, delta), at
+declared budget is epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}.
+
+{in_words(study.privacy.epsilon, study.privacy.unit)}
+
+Each node's (epsilon, delta), at
 most, from every round that it was asked for and did not refuse before it would have cost anything:
 
 | organisation | rounds | epsilon | delta |

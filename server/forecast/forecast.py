@@ -1,7 +1,6 @@
 """Forecasts what a study will cost and whether it will learn, before anybody spends budget on it."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from server.aggregation.method import method_for
 from server.forecast.rejected_rounds import rejected_rounds
@@ -28,7 +27,6 @@ from shared.privacy.signal_to_noise import (
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import LINEAR_HEAD_KINDS, Study
-from shared.study.parsing import parse, read_toml
 from shared.study.tasks import FEATURE_NORM
 
 
@@ -163,10 +161,3 @@ def read_sizes(text: str) -> dict[str, int]:
             f"Expected whole numbers with commas between, got --sizes {text!r}.", hint="--sizes 3700,4200"
         )
     return {f"node {place}": int(number) for place, number in enumerate(numbers, start=1)}
-
-
-def read_study(path: Path) -> Study:
-    """Read the study in a file, which may be a simulation's scenario: what only a simulation has is ignored."""
-    declared = read_toml(path)
-    declared.pop("simulation", None)
-    return parse(Study, declared, where=str(path))

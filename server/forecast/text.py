@@ -5,6 +5,7 @@ from typing import Any
 
 from server.forecast.values import NodeForecast, StudyForecast
 from shared.command_line import print_table
+from shared.privacy.in_words import in_words
 from shared.privacy.signal_to_noise import LEARNS_LITTLE, LEARNS_NOTHING, Prospect
 
 SHOWN_NODES, NAMED = 20, 5
@@ -120,6 +121,7 @@ def facts(forecast: StudyForecast) -> dict[str, str]:
         "noise": f"sigma {forecast.noise_multiplier:g}, q {forecast.sampling_rate:g}, {forecast.steps} steps",
         "cost": f"epsilon {epsilons[-1]:.3f} (RDP, which counts), {prv} (PRV), "
         f"delta {forecast.delta:g} per {forecast.unit}",
+        "in plain words": in_words(epsilons[-1], forecast.unit),
         "epsilon by round": ", ".join(f"{number + 1}: {epsilons[number]:.2f}" for number in shown),
         "ledger": f"limit {forecast.epsilon_limit:g}, {forecast.spent_steps} steps spent: {afforded} rounds",
         "trained": ", ".join(f"{p.name} {p.dimension} (ratio {p.study_ratio:.2g})" for p in forecast.parts),

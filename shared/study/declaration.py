@@ -151,6 +151,17 @@ def load_study(path: Path) -> Study:
     return parse(Study, read_toml(path), where=str(path))
 
 
+def load_study_of(path: Path) -> Study:
+    """Read the study in a file, which may be a simulation's scenario: what only a simulation has is ignored.
+
+    Raises:
+        SettingsError: as `load_study`.
+    """
+    declared = read_toml(path)
+    declared.pop("simulation", None)
+    return parse(Study, declared, where=str(path))
+
+
 def _with(declared: dict[str, Any], path: list[str], then: Any) -> dict[str, Any]:
     """Fill in the value at a path if nothing stands there; what is no section is left for validation to refuse."""
     name, *rest = path

@@ -15,6 +15,7 @@ from shared.study.declaration import Study, recorded
 
 LARGEST_STUDY_BYTES = 256 * 1024
 MOST_OFFERS = 200
+SHORTEST_HASH = 8
 CLOCK_SKEW_S = 600.0
 STALE_S = 24 * 3600.0
 """An undecided study is shown again every minute or so; one that was not for a day is not on offer any more."""
@@ -65,13 +66,18 @@ class Offers:
         return sorted(offers, key=lambda offered: offered.run)
 
     def find(self, run: str) -> Offered:
-        """Return one offer, by its run's name or an unambiguous beginning of it.
+        """Return one offer, by its run's name, its study's name or hash, or an unambiguous beginning of run or hash.
 
         Raises:
             SettingsError: there is none, or more than one.
         """
         offers = self.all()
-        matching = [o for o in offers if o.run == run] or [o for o in offers if o.run.startswith(run)]
+        matching = (
+            [o for o in offers if o.run == run]
+            or [o for o in offers if o.run.startswith(run)]
+            or [o for o in offers if o.study.study.name == run]
+            or [o for o in offers if len(run) >= SHORTEST_HASH and o.study.sha256.startswith(run)]
+        )
         if len(matching) != 1:
             names = ", ".join(offered.run for offered in offers) or "none"
             raise SettingsError(f"Expected the run of one study on offer ({names}), got {run!r}.")

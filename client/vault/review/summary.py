@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.in_words import best_guess, in_words
 from shared.privacy.noise_schedule import plan
 from shared.privacy.study_steps import batch_of
 from shared.protocol.update_encoding import packed_bytes
@@ -81,6 +82,8 @@ class StudySummary:
             f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "
             f"all studies to come.{most}{weighs}\n"
+            f"For this study by itself: {in_words(self.epsilon_alone, self.unit)} "
+            f"With all that came before it, the guess is right {best_guess(self.epsilon_after)} of the time at best.\n"
             f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
             f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
             f"{facts.holdout} held out, {facts.dropped} left out.{copies}{problems}"

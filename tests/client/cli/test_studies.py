@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from client.vault.review.node_files import open_node
+from shared.base_models.locate import find
+from shared.protocol.messages import StudyOffer
+from shared.study.declaration import load_study
+from shared.study.sections import Model
+from tests.support.documents import blocks
+
 Command = Callable[..., tuple[int, str, str]]
 
 
@@ -97,3 +104,37 @@ def test_the_policy_says_no(node: Command, study: Callable[..., str]) -> None:
     assert "The policy says no: its quorum of 2" in node("show", study(quorum=2), "--dataset", "ward")[1]
     code, _, err = node("approve", study(quorum=2), "--dataset", "ward", "--run", "first", "--yes")
     assert code == 5 and "quorum of 2 is below 3" in err
+
+
+def test_show_takes_the_file_of_the_servers_guide_as_it_stands(
+    node: Command, study: Callable[..., str], tmp_path: Path
+) -> None:
+    study()
+    (guide,) = blocks("server/README.md", "toml")
+    (tmp_path / "study.toml").write_text(guide)
+    fingerprint = find(Model(source="bundled:minilm")).fingerprint
+    policy = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 1000\nmodels = ["{fingerprint}"]\n'
+    (tmp_path / "node.toml").write_text(f'[datasets.ward]\nsource = "ward.csv"\n{policy}')
+    (tmp_path / "study").write_text(f'{guide}\n[simulation.data]\nsource = "a.csv"\n')
+    for name in ("study.toml", "study"):
+        code, out, err = node("show", name)
+        assert code == 0 and "trains a ffa-lora adapter of bundled:minilm" in out, err
+        assert "The policy says no" not in out
+
+
+def test_show_says_epsilon_in_plain_words(node: Command, study: Callable[..., str]) -> None:
+    out = node("show", study(epsilon=1.0), "--dataset", "ward")[1]
+    assert "at most 2.7 times as likely because one record took part" in out and "guess is right 73 %" in out
+
+
+def test_a_study_on_offer_is_named_by_run_name_or_hash(node: Command, study: Callable[..., str]) -> None:
+    declared = load_study(Path(study()))
+    offers = open_node(Path("node.toml")).offers
+    offers.receive(StudyOffer("r-20300101-1", declared.canonical_json()))
+    for name in ("r-2030", "test", declared.sha256, declared.sha256[:8]):
+        assert offers.find(name).run == "r-20300101-1"
+    assert node("show", declared.sha256[:12], "--dataset", "ward")[0] == 0
+    assert "best guess" in node("studies")[1]
+    offers.receive(StudyOffer("r-20300101-2", declared.canonical_json()))
+    code, _, err = node("show", "test", "--dataset", "ward")
+    assert code == 2 and "r-20300101-1, r-20300101-2" in err, "two runs of one study are told apart by their names"

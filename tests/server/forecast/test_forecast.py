@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from server.forecast.forecast import forecast_study, read_sizes, read_study
+from server.forecast.forecast import forecast_study, read_sizes
 from server.forecast.text import facts
 from server.forecast.values import StudyForecast
 from shared.adapted_model.adapters import Layout
 from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.noise_schedule import NoiseSchedule, plan
-from shared.study.declaration import Study
+from shared.study.declaration import Study, load_study_of
 from shared.study.sections import Privacy
 
 LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
@@ -147,7 +147,7 @@ def test_sizes_are_whole_numbers(text: str) -> None:
 def test_a_scenario_is_read_as_the_study_in_it(tmp_path: Path, make_study: Callable[..., Study]) -> None:
     study = toml(make_study(), tmp_path / "study.toml")
     (tmp_path / "scenario.toml").write_text(study.read_text() + '[simulation.data]\nsource = "nowhere.csv"\n')
-    assert read_study(tmp_path / "scenario.toml").sha256 == read_study(study).sha256
+    assert load_study_of(tmp_path / "scenario.toml").sha256 == load_study_of(study).sha256
 
 
 def toml(study: Study, path: Path, more: str = "") -> Path:
