@@ -39,13 +39,26 @@ def models(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """List the base models that are here, with the fingerprints that a dataset's `models` takes.
 
     They are looked for in `models` beside node.toml, a folder each (config.json, tokenizer, *.safetensors), and among
-    installed packages. Nothing is ever downloaded for a study.
+    installed packages. Nothing is ever downloaded for a study. A folder comes twice where a study with
+    `model.fingerprint_version = 2` knows it by another fingerprint.
     """
     from shared.base_models.locate import on_this_machine
 
-    base_models = on_this_machine(node_folders(config).models)
-    rows = [{"fingerprint": one.fingerprint, "folder": str(one.directory)} for one in base_models]
+    by_folder = dict[str, dict[int, str]]()
+    for one in on_this_machine(node_folders(config).models):
+        by_folder.setdefault(str(one.directory), {})[one.fingerprint_version] = one.fingerprint
     if as_json:
+        rows = [
+            {"fingerprint": known[1], "folder": folder, "fingerprint_version_2": known[2]}
+            for folder, known in by_folder.items()
+        ]
         typer.echo(json.dumps(rows, indent=1))
-    else:  # no table: a terminal would break what is to be copied
-        typer.echo("\n".join(f"{row['fingerprint']}  {row['folder']}" for row in rows) or "none")
+        return
+    # no table: a terminal would break what is to be copied
+    lines = [f"{known[1]}  {folder}" for folder, known in by_folder.items()]
+    lines += [
+        f"{known[2]}  {folder}  (model.fingerprint_version = 2)"
+        for folder, known in by_folder.items()
+        if known[2] != known[1]
+    ]
+    typer.echo("\n".join(sorted(lines, key=lambda line: line[64:])) or "none")

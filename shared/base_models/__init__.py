@@ -1,5 +1,6 @@
 """The pretrained model that a study starts from.
 
-`locate` (by fingerprint), `bundled` (known by name), `model_folder` (its files), `load`, `loaded_keys` (what was
-loaded), `layers` (where to cut), `mapped_weights`.
+`locate` (by fingerprint), `identity` (what the fingerprint covers), `covered` (what it leaves out changes nothing),
+`bundled` (known by name), `model_folder` (its files), `load`, `loaded_keys` (what was loaded), `layers` (where to cut),
+`mapped_weights`.
 """

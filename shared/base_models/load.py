@@ -22,11 +22,13 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from shared.base_models.covered import HERE, refuse_uncovered
 from shared.base_models.loaded_keys import check_keys, check_language_head
 from shared.base_models.locate import BaseModelFiles
 from shared.base_models.model_folder import (
     CONFIG,
     PREPROCESSOR,
+    PROCESSOR,
     TOKENIZER_CONFIG,
     Unchanged,
     check_folder,
@@ -49,9 +51,8 @@ LAYER_DROPS = ("decoder_layerdrop", "encoder_layerdrop", "layerdrop")
 MASKINGS = ("mask_feature_prob", "mask_time_prob")
 
 
-EXTRACTORS = (PREPROCESSOR, "processor_config.json")
+EXTRACTORS = (PREPROCESSOR, PROCESSOR)
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_file", "target_vocab_file", "normalizer_file", "added_tokens_file")
-HERE: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
 
 
 def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = True) -> PreTrainedModel:
@@ -69,6 +70,7 @@ def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = Tru
     config = read_config(base_files)
     _switch_off(config)
     check_folder(base_files.directory)
+    refuse_uncovered(base_files.directory, base_files.fingerprint_version)
     _check_form(base_files.directory, state_of(base_files.directory), auto)
     with in_our_words("a base model", base_files.directory):
         if with_weights:
@@ -116,8 +118,8 @@ def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
         SettingsError: the model's folder holds none that can be read.
     """
     directory = base_files.directory
-    if (directory / TOKENIZER_CONFIG).exists():
-        refuse_custom_code(directory / TOKENIZER_CONFIG, read_json(directory / TOKENIZER_CONFIG))
+    _check_tokenizer_config(directory / TOKENIZER_CONFIG)
+    refuse_uncovered(directory, base_files.fingerprint_version)
     with in_our_words("a tokenizer", directory):
         tokenizer = AutoTokenizer.from_pretrained(directory, **HERE)
         known, marks = len(tokenizer.get_vocab()), len(set(tokenizer.all_special_ids))
@@ -133,6 +135,19 @@ def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
             hint="Copy the model's own tokenizer.json: every text would be read as unknown.",
         )
     return tokenizer
+
+
+def _check_tokenizer_config(path: Path) -> None:
+    if not path.exists():
+        return
+    declared = read_json(path)
+    refuse_custom_code(path, declared)
+    if declared.get("fast_tokenizer_files"):
+        raise SettingsError(
+            f"Expected one tokenizer, got fast_tokenizer_files in {path}.",
+            hint="The file read would depend on the version of transformers: keep one, as tokenizer.json, and delete "
+            "the key.",
+        )
 
 
 def load_feature_extractor(directory: Path) -> Any | None:

@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from shared.base_models.identity import INDEX
 from shared.errors import SettingsError
 
 CONFIG, TOKENIZER_CONFIG, PREPROCESSOR = "config.json", "tokenizer_config.json", "preprocessor_config.json"
 ADAPTER = "adapter_config.json"
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+PROCESSOR = "processor_config.json"
+WEIGHTS = "model.safetensors"
 OTHER_FORMATS = ("*.bin", "*.gguf", "*.pt", "*.pth", "*.ckpt", "*.h5", "*.msgpack", "*.onnx", "*.pkl", "*.npz")
 FLOATS = ("F64", "F32", "F16", "BF16")
 PACKED = ("I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2")
@@ -109,6 +111,18 @@ def read_json(path: Path) -> dict[str, Any]:
     return declared
 
 
+def image_settings(directory: Path) -> Mapping[str, Any]:
+    """Return how a model's folder says that images are prepared; nothing if no file says it.
+
+    Raises:
+        SettingsError: a file holds no JSON object.
+    """
+    nested = read_json(directory / PROCESSOR).get("image_processor") if (directory / PROCESSOR).is_file() else None
+    if isinstance(nested, dict):  # as newer versions of transformers save a model of images and texts
+        return nested
+    return read_json(directory / PREPROCESSOR) if (directory / PREPROCESSOR).is_file() else {}
+
+
 def refuse_custom_code(path: Path, declared: Mapping[str, Any]) -> None:
     """Refuse a file that asks for program code from the model's own folder.
 
@@ -137,6 +151,11 @@ def _check_config(directory: Path) -> None:
         )
     if config.get("transformers_weights"):
         raise SettingsError(f"Expected weights in {WEIGHTS}, got transformers_weights in {path}.", hint=RENAMED)
+    if config.get("configuration_files"):
+        raise SettingsError(
+            f"Expected one configuration, got configuration_files in {path}.",
+            hint=f"Which one is read depends on the version of transformers: keep one as {CONFIG}, and delete the key.",
+        )
     deep = [name for name in LAYERS if isinstance(config.get(name), int | float) and config[name] > MOST_LAYERS]
     if deep:
         raise SettingsError(

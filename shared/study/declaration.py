@@ -38,6 +38,7 @@ ADDED_LATER: dict[str, Any] = {
     "federation.wire": "float32",
     "federation.cohort": None,
     "federation.typical_size": None,
+    "model.fingerprint_version": 1,
 }
 """Paths of keys and of whole sections that older studies lack, each with the value that these studies had in effect,
 whatever the default is today: as JSON has it, and None for a section that was not there. What has that value is left

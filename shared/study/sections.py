@@ -40,6 +40,9 @@ class Model(Section):
     fingerprint: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     """SHA-256 over weights, configuration and tokenizer files; another model is refused. Default:
     none is checked; a server fills in that of its own copy when it starts a run."""
+    fingerprint_version: Literal[1, 2] = 1
+    """Which files the fingerprint covers. `2`: every file that is read of the model's folder. `1`, as in older studies:
+    without special tokens, added tokens and processor; a folder where these change what is computed is refused."""
 
     @field_validator("source")
     @classmethod

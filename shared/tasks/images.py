@@ -6,7 +6,6 @@ size, with values from -1 to 1. A study may choose another size.
 
 import inspect
 import io
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
+from shared.base_models.model_folder import PREPROCESSOR, image_settings
 from shared.errors import SettingsError
 from shared.records.media_files import read_media
 from shared.records.ragged import Note
@@ -31,7 +31,6 @@ MOST_PIXELS = 64_000_000
 """A larger image is refused before it is unpacked: a small file can hold an image that fills the memory."""
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 """Formats that are read. Pillow's other decoders start programs (EPS) or are rarely tested."""
-PREPROCESSOR = "preprocessor_config.json"
 RESAMPLINGS = range(6)
 ORIENTATION, TURNED = 0x0112, range(2, 9)
 """Number of the note that a camera leaves on how it was held, and its values for all ways but upright."""
@@ -105,7 +104,7 @@ def image_format_of(directory: Path, config: PretrainedConfig, *, side: int | No
     Raises:
         SettingsError: the model reads no images, or no file tells their size.
     """
-    preprocessor = _preprocessor(directory)
+    preprocessor = image_settings(directory)
     channels = getattr(config, "num_channels", None)
     if channels not in (1, 3):
         raise SettingsError(f"Expected a base model that reads images, got model type {config.model_type!r}.")
@@ -280,16 +279,6 @@ def eight_bits(image: "Image", *, bits: int = 16) -> "Image":
         return image
     # in its own type: 64 bits for each pixel would be eight times as much
     return Image.fromarray((np.asarray(image).clip(0, 65_535) >> (bits - 8)).astype(np.uint8))
-
-
-def _preprocessor(directory: Path) -> Mapping[str, Any]:
-    try:
-        settings = json.loads((directory / PREPROCESSOR).read_text())
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise SettingsError(f"Expected JSON in {directory / PREPROCESSOR}, got: {error}") from None
-    return settings if isinstance(settings, dict) else {}
 
 
 def _size(declared: Any) -> tuple[Size | None, bool]:

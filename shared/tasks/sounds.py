@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig
 
 from shared.base_models.load import load_feature_extractor
+from shared.base_models.model_folder import PREPROCESSOR
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Problem, Ragged, ragged
-from shared.tasks.images import PREPROCESSOR, MediaError, file_of
+from shared.tasks.images import MediaError, file_of
 from shared.tasks.kind import Cell
 
 RATES = (1_000, 768_000)

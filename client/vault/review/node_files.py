@@ -100,7 +100,7 @@ class NodeFiles:
             raise SettingsError("Expected a study that pins model.fingerprint, got one that does not.")
         from shared.base_models.locate import find_by_fingerprint
 
-        return find_by_fingerprint(study.model.fingerprint, self.folders.models)
+        return find_by_fingerprint(study.model.fingerprint, self.folders.models, study.model.fingerprint_version)
 
 
 def open_node(config: Path) -> NodeFiles:

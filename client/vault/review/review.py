@@ -210,4 +210,5 @@ def dimension_of(study_json: str, directory: Path) -> int:
     from shared.adapted_model.model import layout_of
     from shared.base_models.locate import BaseModelFiles
 
-    return layout_of(recorded(json.loads(study_json), where="study"), BaseModelFiles(directory, "")).length
+    study = recorded(json.loads(study_json), where="study")
+    return layout_of(study, BaseModelFiles(directory, "", study.model.fingerprint_version)).length

@@ -106,7 +106,7 @@ def test_a_study_of_before_parts_were_clipped_by_themselves_is_still_clipped_as_
     study = make_study()
     assert study.privacy.head_share == 0.8 and recorded(json.loads(study.canonical_json()), where="new") == study
     before = study.model_dump(mode="json", exclude={"performance"})
-    del before["privacy"]["head_share"], before["training"]["whitening"]
+    del before["privacy"]["head_share"], before["training"]["whitening"], before["model"]["fingerprint_version"]
     for key in ("wire", "cohort", "typical_size"):
         del before["federation"][key]
     then = recorded(before, where="old")
@@ -115,3 +115,12 @@ def test_a_study_of_before_parts_were_clipped_by_themselves_is_still_clipped_as_
     for broken in ([], None, {"privacy": 3}):
         with pytest.raises(SettingsError, match="broken is not a valid study"):
             recorded(broken, where="broken")
+
+
+def test_the_version_of_the_fingerprint_is_hashed_only_where_it_is_not_the_first(
+    make_study: Callable[..., Study],
+) -> None:
+    first = make_study(model={"source": "./base"})
+    assert make_study(model={"source": "./base", "fingerprint_version": 1}).sha256 == first.sha256
+    assert "fingerprint_version" not in first.canonical_json()
+    assert make_study(model={"source": "./base", "fingerprint_version": 2}).sha256 != first.sha256
