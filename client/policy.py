@@ -14,7 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from shared.protocol.update_encoding import packed_bytes
 from shared.section import Section
 from shared.study.declaration import Study
-from shared.study.sections import RECORD, UNIT_PATTERN
+from shared.study.sections import RECORD, UNIT_PATTERN, Stated, in_words
 from shared.study.tasks import COLUMNS
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -52,6 +52,8 @@ class DatasetPolicy(Section):
     """Task kinds that may be trained."""
     models: tuple[str, ...] = Field(min_length=1)
     """Fingerprints of base models that may be used."""
+    study_must_state: tuple[Stated, ...] = ()
+    """What a study must state under [study]: some of `purpose`, `requester`, `contact`, `legal_basis`, `retention`."""
     smallest_cohort: int = Field(default=3, ge=1)
     """Studies whose quorum is smaller are refused: with few sites, each one's update shows more."""
     largest_update_bytes: int = Field(default=16 * 2**20, ge=1)
@@ -117,6 +119,9 @@ def objections(
         reasons.append(f"task {study.task.kind!r} is not among {list(policy.tasks)}")
     if study.model.fingerprint not in policy.models:
         reasons.append("the base model is not pinned to a fingerprint that this policy lists")
+    unstated = [name for name in policy.study_must_state if name in study.study.unstated]
+    if unstated:
+        reasons.append(f"it does not state its {in_words(unstated)}, which study_must_state asks for")
     if study.privacy.unit != policy.unit:
         reasons.append(f"the study hides one {study.privacy.unit}, the policy one {policy.unit}")
     unreadable = sorted(set(columns) - readable(policy))

@@ -81,6 +81,8 @@ def run(
     """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
     with saying("Loading what reads models") as activity:
         declared = _pinned(study, activity, force=force)
+    if declared.study.unstated:
+        typer.echo(f"warning: {_unstated(declared)}", err=True)
     with open_store(Home(home)) as store:
         queued = store.create_run(declared)
         print_facts(queued.as_dict(), as_json)
@@ -203,6 +205,15 @@ def _pinned(file: Path, activity: Activity, *, force: bool) -> "Study":
     if not force:
         refuse_sure_rejections(declared, layout)
     return declared
+
+
+def _unstated(study: "Study") -> str:
+    from shared.study.sections import in_words
+
+    return (
+        f"the study does not state its {in_words(study.study.unstated)}. People who decide about it will ask, and "
+        "nodes may refuse it. Add these under [study]; it is then another study."
+    )
 
 
 def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:

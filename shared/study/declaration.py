@@ -12,13 +12,14 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from shared.protocol.versions import FREE_AGGREGATION, SAYS_WIRE, SPOKEN, Versions
+from shared.protocol.versions import FREE_AGGREGATION, SAYS_PURPOSE, SAYS_WIRE, SPOKEN, Versions
 from shared.section import Section
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import (
     AGGREGATIONS_BEFORE_FREE_NAMES,
     RECORD,
     RECORDS_PER_UNIT,
+    STATED,
     Adapter,
     Federation,
     Identity,
@@ -33,6 +34,7 @@ from shared.study.tasks import Task
 LINEAR_HEAD_KINDS = ("sequence-classification", "image-classification", "audio-classification")
 """Task kinds with one linear head on pooled features of one length."""
 ADDED_LATER: dict[str, Any] = {
+    **{f"study.{name}": "" for name in STATED},
     "privacy.head_share": None,
     "training.whitening": False,
     "federation.wire": "float32",
@@ -44,7 +46,7 @@ ADDED_LATER: dict[str, Any] = {
 whatever the default is today: as JSON has it, and None for a section that was not there. What has that value is left
 out of the identity: so older studies keep their hash, and older nodes can read a study that asks nothing new of them. A
 section stands before keys that it got later still."""
-KNOWN_SINCE: dict[str, int] = {"federation.wire": SAYS_WIRE}
+KNOWN_SINCE: dict[str, int] = {"federation.wire": SAYS_WIRE} | {f"study.{name}": SAYS_PURPOSE for name in STATED}
 """First version of the protocol whose nodes know a key or section of `ADDED_LATER`. Studies that use it are offered in
 no older one, so an older node refuses the version by name. What is not listed here was added without a new version."""
 EARLIER_PERFORMANCE = {

@@ -51,6 +51,11 @@ def test_a_study_within_the_policy_has_no_objections(study: Callable[..., Study]
         ({}, {"federation": {"smallest_declared_size": 9000}}, "asks for 9000 records"),
         ({"largest_update_bytes": 3999}, {}, "4000 bytes is above 3999"),
         ({"epsilon_per_study": 0.5}, {"privacy": {"epsilon": 1.0}}, "epsilon 1 is above what one study may spend, 0.5"),
+        (
+            {"study_must_state": ["purpose", "legal_basis", "contact"]},
+            {"study": {"description": "Find coughs.", "contact": "office@example.org"}},
+            "it does not state its legal basis, which study_must_state asks for",
+        ),
         ({"readable_columns": ["label"]}, {}, "it reads 'text', which readable_columns does not list"),
     ],
 )

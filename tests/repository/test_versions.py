@@ -126,7 +126,7 @@ def test_a_round_is_asked_and_answered_in_the_newest_common_version(
     assert study_with(node, server_speaks, monkeypatch, tmp_path) == ["accepted"] and node.asked_in == [chosen]
 
 
-@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(7, 9)])
+@pytest.mark.parametrize("node_speaks", [Versions(1, 2), Versions(SPOKEN.newest + 1, 9)])
 def test_a_node_without_a_common_version_is_told_to_the_operator_and_never_asked(
     node_speaks: Versions, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,7 +156,11 @@ def test_a_node_that_went_back_to_an_older_version_refuses_by_name_and_is_asked_
     assert study_with(node, SPOKEN, monkeypatch, tmp_path) == ["refused_version"]
 
 
-NEWER_STUDIES = {"int8": ({"wire": "int8"}, 5), "another aggregation": ({"aggregation": "median"}, 6)}
+NEWER_STUDIES: dict[str, tuple[dict[str, Any], int]] = {
+    "int8": ({"federation": {"wire": "int8"}}, 5),
+    "another aggregation": ({"federation": {"aggregation": "median"}}, 6),
+    "who asks": ({"study": {"contact": "office@example.org"}}, 7),
+}
 
 
 @pytest.mark.parametrize("case", NEWER_STUDIES)
@@ -170,8 +174,8 @@ def test_an_older_node_refuses_the_version_of_a_study_that_it_cannot_know(
 ) -> None:
     node: Any = Node(node_speaks, monkeypatch)
     reports: list[Any] = []
-    federation, since = NEWER_STUDIES[case]
-    offer = StudyOffer("r-1", "{}", make_study(federation=federation).versions)
+    sections, since = NEWER_STUDIES[case]
+    offer = StudyOffer("r-1", "{}", make_study(**sections).versions)
     asked = ApprovedOnly(node, offer, quorum=1, patience_s=0.0, on_change=reports.append)
     monkeypatch.setattr(
         server.rounds.participants.time, "sleep", lambda _s: reports and (_ for _ in ()).throw(KeyboardInterrupt)

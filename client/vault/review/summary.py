@@ -1,5 +1,6 @@
 """A study's demands on one dataset, in figures and in words: pure, for an operator's eyes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ from shared.privacy.noise_schedule import plan
 from shared.privacy.study_steps import batch_of
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import Study
+from shared.study.sections import STATED
+from shared.study.sections import in_words as words
 
 if TYPE_CHECKING:
     from client.vault.records.snapshot import Facts
@@ -24,6 +27,10 @@ class StudySummary:
     study_sha256: str
     dataset: str
     purpose: str
+    stated: Mapping[str, str]
+    """Requester, contact, legal basis and retention, as far as the study states them."""
+    unstated: tuple[str, ...]
+    """Which of these and of the purpose it does not state."""
     trains: str
     columns: tuple[str, ...]
     """Columns of the source that it reads, by their names there."""
@@ -62,6 +69,8 @@ class StudySummary:
         """The summary for somebody who has to say yes or no."""
         left, facts = self.epsilon_limit - self.epsilon_after, self.records
         purpose = f" Its purpose, as declared: {self.purpose}." if self.purpose else ""
+        purpose += "".join(f" {name.capitalize()}: {text}." for name, text in self.stated.items())
+        purpose += f" It does not state its {words(self.unstated)}." if self.unstated else ""
         labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
         problems = "".join(f"\n  {line}" for line in facts.problems)
         weighs = "" if self.weight == 1 else f" In the mean this site weighs {self.weight:.2g} times a typical one."
@@ -117,7 +126,9 @@ def summarise(
         study=study.study.name,
         study_sha256=study.sha256,
         dataset=dataset.name,
-        purpose=study.study.description.rstrip("."),
+        purpose=study.study.stated_purpose.rstrip("."),
+        stated={words([name]): text for name in STATED[1:] if (text := getattr(study.study, name).rstrip("."))},
+        unstated=study.study.unstated,
         trains=f"a {study.adapter.method} adapter of {study.model.shown_source}",
         columns=columns,
         rounds=study.federation.rounds,

@@ -138,3 +138,17 @@ def test_a_study_on_offer_is_named_by_run_name_or_hash(node: Command, study: Cal
     offers.receive(StudyOffer("r-20300101-2", declared.canonical_json()))
     code, _, err = node("show", "test", "--dataset", "ward")
     assert code == 2 and "r-20300101-1, r-20300101-2" in err, "two runs of one study are told apart by their names"
+
+
+def test_show_and_approve_say_who_asks_why_and_what_is_not_stated(
+    node: Command, study: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / study()
+    stated = 'purpose = "Sort letters."\nlegal_basis = "Art. 6(1)(e) GDPR"\n'
+    file.write_text(file.read_text().replace('name = "test"\n', f'name = "test"\n{stated}'))
+    for command in (["show"], ["approve", "--run", "first", "--yes"]):
+        out = node(*command, "study.toml", "--dataset", "ward")[1]
+        assert "Its purpose, as declared: Sort letters. Legal basis: Art. 6(1)(e) GDPR." in out
+        assert "It does not state its requester, contact, retention." in out
+    asked = json.loads(node("show", "study.toml", "--dataset", "ward", "--json")[1])
+    assert asked["stated"] == {"legal basis": "Art. 6(1)(e) GDPR"} and asked["unstated"][0] == "requester"

@@ -16,6 +16,7 @@ from server.run_store.store import Store
 from server.settings import Home
 from shared.adapted_model.model import layout_of
 from shared.study.declaration import Study
+from shared.study.sections import STATED
 
 
 def test_the_server_plans_without_a_federation(
@@ -48,6 +49,20 @@ def test_a_study_is_not_queued_that_throws_updates_away(
     command(monkeypatch, capsys, "plan", str(unknown), "--sizes", "300", code=2)
     assert json.loads(command(monkeypatch, capsys, "runs", "--json", *home)) == []
     assert json.loads(command(monkeypatch, capsys, "run", str(file), "--force", "--json", *home))["rounds"] == 3
+
+
+def test_run_warns_of_a_study_that_does_not_say_who_asks_and_why(
+    tmp_path: Path, make_study: Callable[..., Study]
+) -> None:
+    home, file = ["--home", str(tmp_path / "server")], toml(make_study(), tmp_path / "study.toml")
+    CliRunner().invoke(cli, ["init", "--host", "localhost", *home])
+    done = CliRunner().invoke(cli, ["run", str(file), "--json", *home])
+    assert done.exit_code == 0
+    assert "warning: the study does not state its purpose, requester, contact, legal basis, retention." in done.stderr
+    texts = "".join(f'{name} = "told"\n' for name in STATED)
+    file.write_text(file.read_text().replace("[model]", f"{texts}[model]", 1))
+    done = CliRunner().invoke(cli, ["run", str(file), "--json", *home])
+    assert done.exit_code == 0 and "warning" not in done.stderr
 
 
 def test_run_ends_with_what_it_waits_for(

@@ -11,6 +11,7 @@ from shared.errors import SettingsError
 from shared.section import Section
 from shared.study.declaration import ADDED_LATER, KNOWN_SINCE, Study, recorded
 from shared.study.parsing import parse
+from shared.study.sections import STATED
 
 MINIMAL: dict[str, Any] = {
     "study": {"name": "s"},
@@ -26,6 +27,19 @@ TYPED: dict[str, tuple[dict[str, Any], str]] = {
             "federation": {"wire": "int8", "cohort": 3, "typical_size": 500},
         },
         "3b2d41e72aed2c1a48839149a0f7ba115aafd7ace2fa085a755bd74a6ee34bd4",
+    ),
+    "who asks and why": (
+        {
+            "study": {
+                "name": "s",
+                "purpose": "Sort letters.",
+                "requester": "St. Mary",
+                "contact": "office@st-mary.example",
+                "legal_basis": "consent",
+                "retention": "two years",
+            }
+        },
+        "f638b8eb739a5e95f73906813064d26fc41d2c1004cd4709b467ea450a3ac142",
     ),
     "both factors": (
         {
@@ -159,3 +173,26 @@ def without_later_keys(declared: dict[str, Any]) -> dict[str, Any]:
         name: {key: value for key, value in section.items() if f"{name}.{key}" not in ADDED_LATER}
         for name, section in declared.items()
     }
+
+
+@pytest.mark.parametrize("name", STATED)
+@pytest.mark.parametrize("text", ["two\nlines", "a bell\a", "   ", "\u202eturned", "x" * 2001])
+def test_who_asks_and_why_are_bounded_lines_that_can_be_printed(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"study.{name}: "):
+        parse(Study, MINIMAL | {"study": {"name": "s", name: text}}, where="study.toml")
+
+
+def test_what_is_not_stated_is_named_and_a_description_counts_as_the_purpose_that_it_was() -> None:
+    plain = parse(Study, MINIMAL, where="s").study
+    assert plain.unstated == STATED and set(STATED).isdisjoint(plain.model_dump()), "older readers see no new key"
+    described = parse(
+        Study, MINIMAL | {"study": {"name": "s", "description": "Find coughs.", "contact": "a"}}, where="s"
+    )
+    assert described.study.unstated == ("requester", "legal_basis", "retention")
+    assert described.study.stated_purpose == "Find coughs."
+    assert (
+        parse(
+            Study, MINIMAL | {"study": {"name": "s", "purpose": "P.", "description": "D."}}, where="s"
+        ).study.stated_purpose
+        == "P."
+    )

@@ -19,6 +19,8 @@ from tests.support.nodes import Node, offer, task
     [
         ({"smallest_cohort": 4}, {}, Status.REFUSED_POLICY),
         ({"largest_update_bytes": 4}, {}, Status.REFUSED_POLICY),
+        ({"study_must_state": ["contact"]}, {}, Status.REFUSED_POLICY),
+        ({"study_must_state": ["contact"]}, {"study": {"contact": "a@example.org"}}, Status.AWAITING_APPROVAL),
         ({"unit": "patient", "unit_column": "label"}, {}, Status.REFUSED_POLICY),
         ({"models": ["0" * 64]}, {}, Status.REFUSED_POLICY),
         ({}, {"model": {"source": "bundled:minilm", "fingerprint": "1" * 64}}, Status.REFUSED_MODEL),
