@@ -19,6 +19,7 @@ from shared.study.tasks import COLUMNS
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
@@ -29,6 +30,9 @@ class DatasetPolicy(Section):
     """A CSV, TSV, JSONL, JSON (each also packed, as .csv.gz) or Parquet file, or a dataset folder."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in the source, as in { text = "report" }; default: the same."""
+    labels: dict[str, str] = Field(default_factory=dict)
+    """What studies call the labels that the source holds, as in { "1" = "positive", "0" = "negative" }; default: the
+    same. Cells without an entry stay as they are; `doctor` names them."""
     readable_columns: tuple[str, ...] | None = None
     """Columns of the source that studies may read. Default: those that the task kinds name themselves, under the names
     that `columns` gives them. A column that a study chooses, such as an id for recommendations, is refused unless it
@@ -51,7 +55,7 @@ class DatasetPolicy(Section):
     tasks: tuple[str, ...] = ("sequence-classification",)
     """Task kinds that may be trained."""
     models: tuple[str, ...] = Field(min_length=1)
-    """Fingerprints of base models that may be used."""
+    """Base models that may be used: fingerprints, or names that `[models]` gives to fingerprints."""
     study_must_state: tuple[Stated, ...] = ()
     """What a study must state under [study]: some of `purpose`, `requester`, `contact`, `legal_basis`, `retention`."""
     smallest_cohort: int = Field(default=3, ge=1)
@@ -76,8 +80,12 @@ class DatasetPolicy(Section):
     @field_validator("models")
     @classmethod
     def _fingerprints(cls, models: tuple[str, ...]) -> tuple[str, ...]:
-        if any(not re.fullmatch(r"[0-9a-f]{64}", model) for model in models):
-            raise ValueError("models are fingerprints: 64 hexadecimal digits")
+        unknown = [model for model in models if not FINGERPRINT.fullmatch(model)]
+        if unknown:
+            raise ValueError(
+                f"models are fingerprints (64 hexadecimal digits) or names in [models], and {unknown[0]!r} is neither; "
+                "`fedvault-node models` prints the lines of [models] for what is here"
+            )
         return models
 
     @field_validator("declared_size")

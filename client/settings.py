@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
-from client.policy import DatasetPolicy
+from client.policy import FINGERPRINT, DatasetPolicy
 from shared.errors import SettingsError
 from shared.section import Section
+from shared.spelling import meant
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import Performance
 
@@ -18,6 +20,9 @@ TEMPLATE = """\
 home = "node"                     # key, ledger and record index; this user's alone
 ledger_copy = "node-ledger-copy"  # height and head of the ledger again; another disk is better
 
+# [models]                        # names for base models; `fedvault-node models` prints these lines
+# minilm = "<fingerprint>"
+
 # [datasets.ward]
 # source = "ward.csv"
 # epsilon = 3.0                   # the most these records may ever spend, over all studies
@@ -25,7 +30,7 @@ ledger_copy = "node-ledger-copy"  # height and head of the ledger again; another
 # readable_columns = ["text", "label"]   # studies may read no others
 # delta = 1e-5
 # declared_size = 8500            # public, rounded to two digits
-# models = ["<fingerprint>"]      # base models that may be used
+# models = ["minilm"]             # base models that may be used
 """
 
 
@@ -67,8 +72,38 @@ class NodeSettings(Section):
     server: Server = Server()
     performance: Performance = Performance()
     """This machine's own speed settings."""
+    models: dict[str, str] = Field(default_factory=dict)
+    """Names for base models that datasets allow, each pinned to its fingerprint: 64 hexadecimal digits."""
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
     """By name."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _models_by_name(cls, declared: Any) -> Any:
+        """Put the fingerprint where a dataset names a model; what has no name stays, for its own check to refuse."""
+        if not (isinstance(declared, dict) and isinstance(models := declared.get("models"), dict)):
+            return declared
+        datasets = declared.get("datasets")
+        if not isinstance(datasets, dict):
+            return declared
+        return declared | {"datasets": {name: _pinned(policy, models, name) for name, policy in datasets.items()}}
+
+    @field_validator("models")
+    @classmethod
+    def _fingerprints(cls, models: dict[str, str]) -> dict[str, str]:
+        unfit = [name for name, fingerprint in models.items() if not FINGERPRINT.fullmatch(fingerprint)]
+        if unfit:
+            raise ValueError(f"{unfit[0]} is a fingerprint, 64 hexadecimal digits; `fedvault-node models` prints it")
+        return models
+
+
+def _pinned(policy: Any, models: dict[str, Any], dataset: str) -> Any:
+    if not (isinstance(policy, dict) and isinstance(named := policy.get("models"), list)):
+        return policy
+    for name in named:
+        if isinstance(name, str) and name not in models and (close := meant(name, models)) is not None:
+            raise ValueError(f"datasets.{dataset}.models: [models] has no {name!r}; it has {close!r}")
+    return policy | {"models": [models.get(model, model) if isinstance(model, str) else model for model in named]}
 
 
 def load_node(path: Path) -> NodeSettings:

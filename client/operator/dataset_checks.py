@@ -1,38 +1,30 @@
-"""Checks of one dataset: its source, its base models, its budget."""
+"""Checks of one dataset beside its records: its base models, its budget."""
 
-from typing import TYPE_CHECKING
+import math
 
+from client.operator.finding import Seen
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.node_files import NodeFiles
 from shared.base_models.locate import find_by_fingerprint
 from shared.errors import BudgetError, PolicyRefusal
-from shared.privacy.noise_schedule import declared_size
-from shared.records.tables import columns_of, content_columns, read_table
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-LEAST_LEFT = 0.01
-"""Fraction of a budget; less of it left is a finding."""
+LARGEST_EPSILON, LEAST_LEFT = 10.0, 0.01
+"""A larger limit is a warning; less than this fraction of a budget left is a failure."""
 
 
-def data(dataset: Dataset) -> str:
-    """Count the rows of the source, by label if it has labels.
-
-    Raises:
-        DataError: it cannot be read, or a column is missing.
-    """
-    policy, present = dataset.policy, columns_of(dataset.source)
-    unit = [policy.unit_column] if policy.unit_column else []
-    label = policy.columns.get("label", "label")
-    labelled = label in present or "label" in policy.columns
-    wanted = [*content_columns(present, policy.columns).values(), *unit, *([label] if labelled else [])]
-    table = read_table(dataset.source, wanted)
-    usual = declared_size(len(table))
-    note = "" if usual == policy.declared_size else f"; rounded to two digits that is {usual}"
-    labels = f" ({_counts(table[label])})" if labelled else ""
-    return f"{len(table)} rows{labels}, declared {policy.declared_size}{note}. For your eyes only"
+def limit(dataset: Dataset) -> Seen:
+    """Say what the budget's limit means, where it means little."""
+    epsilon, unit = dataset.policy.epsilon, dataset.policy.unit
+    saw = f"epsilon {epsilon:g} at most, over all studies"
+    if epsilon <= LARGEST_EPSILON:
+        return Seen(saw)
+    return Seen(
+        saw,
+        f"whatever is seen may be e^{epsilon:g}, about {math.exp(epsilon):,.0f}, times as likely because one {unit} "
+        "took part: that protects nobody",
+        "3 is usual; one above 10 needs a reason that you would tell the people in the records.",
+    )
 
 
 def models(node: NodeFiles, dataset: Dataset) -> str:
@@ -63,7 +55,3 @@ def budget(dataset: Dataset, state: LedgerState) -> str:
             hint="Reject runs that are not needed: what they have not used is given back. What is spent stays spent.",
         )
     return saw
-
-
-def _counts(cells: "pd.Series[str]") -> str:
-    return ", ".join(f"{label} {count}" for label, count in cells.str.strip().value_counts().head(8).items())

@@ -1,6 +1,6 @@
 """Checks of the way to the server: certificate, TLS, clock, key; and, from the link's container, to the vault."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -12,20 +12,23 @@ from client.link.fleet import CUT, NotAccepted, Refused, through, tls_context
 from client.link.loop import read_link
 from client.link.membership import Membership, membership
 from client.link.vault_client import VaultClient
-from client.operator.finding import Finding, failed
+from client.operator.finding import Finding, failed, not_ok
 from client.settings import Server
 from shared.errors import FedVaultError, RunError
 
 LARGEST_SKEW_S = 5.0
 
 
-def server_findings(link_folder: Path, server: Server, base: Path) -> Iterator[Finding]:
+def server_findings(
+    link_folder: Path, server: Server, base: Path, *, begins: Callable[[str], None] = lambda _check: None
+) -> Iterator[Finding]:
     """Check what stands between this node and its server, as far as each check makes the next one possible.
 
     Args:
         link_folder: holds the node's membership.
         server: how it is reached.
         base: the folder of node.toml.
+        begins: told the name of each check that may take long before it is made.
     """
     try:
         member = membership(link_folder)
@@ -33,9 +36,9 @@ def server_findings(link_folder: Path, server: Server, base: Path) -> Iterator[F
         yield failed("membership", error)
         return
     left = member.expires - datetime.now(UTC)
-    yield Finding(
-        "certificate", left > timedelta(0), f"ends in {left.days} days", "Ask for a new invite: leave, then join."
-    )
+    ends, renew = f"ends in {left.days} days", "Ask for a new invite: leave, then join."
+    yield Finding("certificate", True, ends) if left > timedelta(0) else not_ok("certificate", ends, renew)
+    begins("server")
     try:
         extra = server.authority(base)
         context = tls_context(member.authority_path, member.certificate_path, member.key_path, extra_ca=extra)
@@ -43,10 +46,11 @@ def server_findings(link_folder: Path, server: Server, base: Path) -> Iterator[F
             answer = client.get(f"https://{member.server}/")
     except (httpx.HTTPError, OSError) as error:
         todo = "Check name, port, firewall and proxy ([server] in node.toml); ask whether the server runs."
-        yield Finding("server", False, f"{member.server}: {error}", todo)
+        yield not_ok("server", f"{member.server}: {error}", todo)
         return
     yield Finding("server", True, f"{member.server} answers through TLS")
     yield _clock(answer)
+    begins("key")
     yield _key(member, server, base)
 
 
@@ -72,7 +76,8 @@ def _clock(answer: httpx.Response) -> Finding:
     there = parsedate_to_datetime(answer.headers["date"])
     skew = abs((datetime.now(UTC) - there).total_seconds())
     # the header counts whole seconds
-    return Finding("clock", skew <= LARGEST_SKEW_S, f"{skew:.0f} s from the server's", "Set it by NTP.")
+    saw = f"{skew:.0f} s from the server's"
+    return Finding("clock", True, saw) if skew <= LARGEST_SKEW_S else not_ok("clock", saw, "Set it by NTP.")
 
 
 def _key(member: Membership, server: Server, base: Path) -> Finding:
@@ -81,9 +86,9 @@ def _key(member: Membership, server: Server, base: Path) -> Finding:
         fleet.activate(state.node_id or member.node_id)
     except NotAccepted as error:
         todo = "Ask the server's operator whether this node was revoked. Right after a crash: wait a minute."
-        return Finding("key", False, str(error), todo)
+        return not_ok("key", str(error), todo)
     except (*CUT, Refused) as error:
-        return Finding("key", False, str(error), "The gateway answers but Flower does not: ask the server's operator.")
+        return not_ok("key", str(error), "The gateway answers but Flower does not: ask the server's operator.")
     finally:
         # a link that runs stays present; without one the node is not
         fleet.close(deactivate=not state.connected)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.operator.finding import OUT_OF_MEMORY
+from client.operator.finding import OUT_OF_MEMORY, Seen
 from client.vault.records.snapshot import Facts
 from client.vault.review.node_files import NodeFiles
 from client.vault.review.review import ReviewedStudy
@@ -37,8 +37,8 @@ def decision(summary: StudySummary) -> str:
     return f"with it, {cost} would be spent or earmarked"
 
 
-def labels(facts: Facts) -> str:
-    """Count the records that the study can use.
+def labels(facts: Facts) -> Seen:
+    """Count the records that the study can use; with what the reader noted.
 
     Raises:
         DataError: too few.
@@ -50,7 +50,7 @@ def labels(facts: Facts) -> str:
         raise DataError(
             f"{saw}.", hint="The others have no text, or a label that the study has not: spelling and case count."
         )
-    return saw
+    return Seen(saw, notes=tuple(facts.problems))
 
 
 def trial(node: NodeFiles, reviewed: ReviewedStudy) -> str:

@@ -75,6 +75,12 @@ def bundled_here() -> list[Path]:
     return [folder for folder in folders if folder is not None and (folder / WEIGHTS).is_file()]
 
 
+def bundled_name(directory: Path) -> str | None:
+    """Return the name of the bundled model in a folder; None if there is none."""
+    folders = {name: _expected_folder(name, model, data_folder()) for name, model in BUNDLED.items()}
+    return next((name for name, folder in folders.items() if folder == directory), None)
+
+
 def _expected_folder(name: str, model: BundledModel, data: Path) -> Path | None:
     folder = data / "models" / name
     if model.package is None or folder.is_dir():  # in a container nothing need be installed

@@ -8,8 +8,10 @@ import io
 import json
 import re
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -53,6 +55,8 @@ class Source(NamedTuple):
     """Returns one column's cells, by the column's number."""
     notes: tuple[str, ...] = ()
     """What was found out about the file, for its owner's eyes."""
+    label_names: Mapping[str, tuple[str, ...]] = MappingProxyType({})
+    """Names of the labels that a column has the numbers of, where the file says so."""
 
 
 class NotReadableError(ValueError):
@@ -217,11 +221,20 @@ def _json_row(text: str, place: str) -> dict[str, Any]:
     if _too_deep(text):
         return {}
     try:
-        row = json.loads(text, strict=False, parse_int=_integer)
+        row = json.loads(text, strict=False, parse_int=_integer, object_pairs_hook=_each_key_once)
     except ValueError as error:
         raise NotReadableError(f"{place}: {error}") from None
     if not isinstance(row, dict):
         raise NotReadableError(f"{place}: not an object with a value for each column")
+    return row
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object's values by key; Python's parser would keep the last of two and drop the other silently."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        doubled = Counter(key for key, _value in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {doubled[:40]!r} stands in one object twice: keep one of them")
     return row
 
 
@@ -274,21 +287,27 @@ def _arrow(table: Any) -> Source:
         except (ValueError, OverflowError):
             return [_own(cell) for cell in table.column(column)]
 
-    return Source(list(table.column_names), table.num_rows, cells, _named_labels(table.schema.metadata or {}))
+    names = _label_names(table.schema.metadata or {})
+    notes = tuple(
+        f"Column {name!r} holds numbers of labels, read as their names unless the study's labels are numbers: "
+        + ", ".join(f'"{number}" is {label}' for number, label in enumerate(labels[:MOST_NAMES]))
+        + "."
+        for name, labels in names.items()
+    )
+    return Source(list(table.column_names), table.num_rows, cells, notes, names)
 
 
-def _named_labels(metadata: Mapping[bytes, bytes]) -> tuple[str, ...]:
-    """Return what the numbers of a column mean, where Hugging Face's datasets keep names of labels beside a table."""
+def _label_names(metadata: Mapping[bytes, bytes]) -> dict[str, tuple[str, ...]]:
+    """Return the names of labels that Hugging Face's datasets keep beside a table, by the column of their numbers."""
     try:
         features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        names = {name: feature["names"] for name, feature in features.items() if feature.get("_type") == "ClassLabel"}
-        meanings = {
-            name: ", ".join(f'"{number}" is {label}' for number, label in enumerate(labels[:MOST_NAMES]))
-            for name, labels in names.items()
+        # a list of labels, such as the tags of a sentence, describes its elements
+        kinds = {name: feature.get("feature", feature) for name, feature in features.items()}
+        return {
+            name: tuple(map(str, kind["names"])) for name, kind in kinds.items() if kind.get("_type") == "ClassLabel"
         }
     except (KeyError, TypeError, ValueError, AttributeError):  # others may write there what they like
-        return ()
-    return tuple(f"Column {name!r} holds numbers of labels: {meaning}." for name, meaning in meanings.items())
+        return {}
 
 
 def _own(cell: Any) -> Any:

@@ -22,7 +22,7 @@ from shared.records.media_files import read_media
 from shared.spelling import meant
 from shared.study.tasks import CONTENT
 
-NOTES = "notes"
+NOTES, LABEL_NAMES = "notes", "names of labels"
 FEW = 20
 
 
@@ -71,13 +71,19 @@ def as_text(table: Source, columns: Sequence[str], media: Collection[str], path:
         dtype=object,
     )
     converted = [note for name, column in cells.items() if name not in media for note in _conversions(name, column)]
-    text.attrs[NOTES] = (*table.notes, *converted)
+    text.attrs[NOTES], text.attrs[LABEL_NAMES] = (*table.notes, *converted), dict(table.label_names)
     return text
 
 
 def notes_on(table: pd.DataFrame) -> tuple[str, ...]:
     """Return how the cells of a table that was read had to be converted, and how many; for its owner's eyes."""
     return tuple(table.attrs.get(NOTES, ()))
+
+
+def label_names_in(table: pd.DataFrame, column: str) -> dict[str, str]:
+    """Return the name of each label that a column has the number of, where the file said so."""
+    names = table.attrs.get(LABEL_NAMES, {}).get(column, ())
+    return {str(number): name for number, name in enumerate(names)}
 
 
 def columns_of(path: Path) -> list[str]:

@@ -82,6 +82,8 @@ class TaskKind(ABC):
     columns: tuple[Column, ...]
     fills: Fills
     """Fields that enter a batch, with their padding."""
+    labels: tuple[str, ...] = ()
+    """Labels of the study that cells of `label` and `tags` name."""
     fixed_tokens: int = 0
     """Tokens of a record in addition to its padded fields, such as the patches of an image."""
     answers: tuple[str, ...] = ("label", "tags", "answer", "target", "mask", "transcript", "rating")

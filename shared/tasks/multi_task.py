@@ -29,6 +29,7 @@ class MultiTask(OutputKind):
     def __init__(self, task: declarations.MultiTask) -> None:
         self.task = task
         self.parts = {name: cast(OutputKind, task_kind(part)) for name, part in task.tasks.items()}
+        self.labels = tuple(label for part in self.parts.values() for label in part.labels)
         self.columns = (Column("task"), *_all_columns(self.parts.values()))
         shared = {name: 0 for name in SHARED if any(name in part.fills for part in self.parts.values())}
         own = {

@@ -34,7 +34,7 @@ class SequenceClassification(OutputKind):
     pooled = True
 
     def __init__(self, task: declarations.SequenceClassification) -> None:
-        self.task = task
+        self.task, self.labels = task, task.labels
         self.goal = goal_of(task)
         self.metric, self.higher_is_better = self.goal.metric, self.goal.higher_is_better
         pair = (Column("text_pair"),) if task.pair else ()

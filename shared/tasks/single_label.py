@@ -24,6 +24,7 @@ class OneLabelKind(OutputKind):
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.goal = OneLabel(labels)
+        self.labels = self.goal.labels
 
     def targets(self, labels: Sequence[str]) -> tuple[list[int], list[Problem]]:
         """Return the index of each label; -1 and a problem for an unknown one."""

@@ -6,8 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from shared.records.ragged import Encoded, Note, Problem
-from shared.records.tables import identity, read_table
+from shared.records.tables import identity, label_names_in, read_table
 from shared.tasks.kind import Rows, TaskKind
+from shared.tasks.label_names import LabelNames
 
 
 class Table:
@@ -16,10 +17,11 @@ class Table:
     Args:
         kind: names the columns that it reads.
         names: the table's names of these columns, by the kind's names; default: the same.
+        labels: the study's labels by what the table has in their place; default: the same.
     """
 
-    def __init__(self, kind: TaskKind, names: Mapping[str, str]) -> None:
-        self.kind = kind
+    def __init__(self, kind: TaskKind, names: Mapping[str, str], labels: Mapping[str, str] | None = None) -> None:
+        self.kind, self._labels = kind, labels or {}
         self.names = {column.name: names.get(column.name, column.name) for column in kind.columns}
 
     def read(self, path: Path, *others: str) -> pd.DataFrame:
@@ -37,8 +39,13 @@ class Table:
         return [self.names[column.name] for column in self.kind.columns if column.optional]
 
     def rows(self, part: pd.DataFrame) -> Rows:
-        """Return the cells of some rows by the task's columns."""
-        return {name: part[column].tolist() for name, column in self.names.items()}
+        """Return the cells of some rows by the task's columns, with labels as the study calls them."""
+        rows = {name: part[column].tolist() for name, column in self.names.items()}
+        for name in set(rows) & {"label", "tags"}:
+            labels = LabelNames(self._labels, label_names_in(part, self.names[name]), self.kind.labels)
+            read = {cell: labels.read(cell, words=name == "tags") for cell in set(rows[name])}
+            rows[name] = [read[cell] for cell in rows[name]]
+        return rows
 
     def contents(self, part: pd.DataFrame) -> list[tuple[str, ...]]:
         """Return all cells of each row, labels included, in the form that decides the row's split."""

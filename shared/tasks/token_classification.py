@@ -29,7 +29,7 @@ class TokenClassification(OutputKind):
     columns = (Column("tokens"), Column("tags"))
 
     def __init__(self, task: declarations.TokenClassification) -> None:
-        self.task = task
+        self.task, self.labels = task, tuple(task.labels)
         self.fills = {"ids": 0, "target": -1}
         self.entities = all(ENTITY_TAG.fullmatch(label) for label in task.labels)
         self.metric = "entity_f1" if self.entities else "accuracy"

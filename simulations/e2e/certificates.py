@@ -66,7 +66,7 @@ def expired_node_certificate(scene: Scene) -> str:
         federation.signal(name, "link")
         record = scene.after(lambda record: number not in record["accepted"], f"{name} is not let in")
         output = federation.node(name, "doctor", check=False)
-        if "FAILED certificate" not in output:
+        if "FAILED certificate:" not in output:
             raise Impatience(output)
     finally:
         member.certificate_path.write_bytes(valid)

@@ -59,6 +59,20 @@ def split(
     Raises:
         DataError: no row names a site, or there are more sites than rows or units.
     """
+    parts = _parts(table, how, label_column=label_column, unit_column=unit_column, seed=seed)
+    for part in parts.values():
+        part.attrs = table.attrs  # what its file says of it, which the partitioners drop
+    return parts
+
+
+def _parts(
+    table: pd.DataFrame,
+    how: ByColumn | Iid | Dirichlet,
+    *,
+    label_column: str | None,
+    unit_column: str | None,
+    seed: int,
+) -> dict[str, pd.DataFrame]:
     if unit_column is not None and isinstance(how, Iid):
         return _units_dealt(table, how, unit_column, seed)
     if isinstance(how, ByColumn):

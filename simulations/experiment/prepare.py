@@ -215,9 +215,9 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
     column = _label_column(reader)
     if not labels or column is None or getattr(scenario.task, "problem", "single-label") != "single-label":
         return
-    cells, goal = table[column].str.strip(), OneLabel(labels)
-    if not any(goal.target(label) is not None for label in cells.unique()):
-        seen = ", ".join(map(repr, sorted(cells.unique())[:5]))
+    goal, cells = OneLabel(labels), sorted({str(cell).strip() for cell in reader.rows(table)["label"]})
+    if not any(goal.target(cell) is not None for cell in cells):
+        seen = ", ".join(map(repr, cells[:5]))
         raise DataError(
             f"Expected labels {list(labels)} in column {column!r} of {source}, got {seen}.",
             hint=" ".join(["Write task.labels as they stand in the data.", *notes_on(table)]),

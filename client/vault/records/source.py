@@ -21,7 +21,7 @@ def reader_of(policy: "DatasetPolicy", study: Study) -> "Table":
     from shared.tasks.registry import task_kind
     from shared.tasks.task_table import Table
 
-    return Table(task_kind(study.task), policy.columns)
+    return Table(task_kind(study.task), policy.columns, policy.labels)
 
 
 def columns_read(policy: "DatasetPolicy", study: Study) -> tuple[str, ...]:
@@ -42,6 +42,21 @@ def read_source(dataset: "Dataset", study: Study | None = None) -> "pd.DataFrame
         names, optional = names | reader.names, reader.optional
     media = [column for name, column in names.items() if name in MEDIA]
     return read_table(dataset.source, [*names.values(), *_unit_columns(policy)], media, optional=optional)
+
+
+def read_whole_source(dataset: "Dataset") -> "tuple[pd.DataFrame, str]":
+    """Read what records are known by, the unit's column, and the labels if there are any; with the labels' column.
+
+    Raises:
+        DataError: the source cannot be read, or a column is missing.
+    """
+    policy, present = dataset.policy, columns_of(dataset.source)
+    label = policy.columns.get("label", "label")
+    labels = [label] if label in present or "label" in policy.columns else []
+    names = content_columns(present, policy.columns)
+    media = [column for name, column in names.items() if name in MEDIA]
+    table = read_table(dataset.source, [*names.values(), *_unit_columns(policy), *labels], media)
+    return table, "".join(labels)
 
 
 def row_texts(dataset: "Dataset", contents: RecordContents, table: "pd.DataFrame") -> list[list[str]]:

@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 import torch
 
+from client.operator.doctor import examine
 from client.operator.finding import OUT_OF_MEMORY, tried
 from client.operator.trial import Memory, fit, memory_of
 from client.operator.withdrawal import withdraw
 from client.vault.review.node_files import open_node
+from client.vault.review.review import StudyReview
 from shared.errors import RunError
 from shared.study.declaration import Study
 from tests.support.nodes import UnjoinedNode
@@ -82,3 +84,65 @@ def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: UnjoinedNode) -> None:
     node.config.write_text(node.config.read_text() + '[performance]\ndevice = "cuda"\n')
     found = node.examined()["study: gradient probe, speed, memory"]
     assert found.ok and "on cuda" in found.saw and "GiB of GPU memory" in found.saw, found
+
+
+DECLARED = "epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 60\n"
+SPOILED: dict[str, tuple[str, str, Callable[[list[str]], list[str]], str, str]] = {
+    "too small": ("declared_size = 60", "declared_size = 6", list, "declared size", "adds 10 times the noise"),
+    "too large": ("declared_size = 60", "declared_size = 600", list, "declared size", "count 10 times less"),
+    "no protection": ("epsilon = 3.0", "epsilon = 30.0", list, "limit", "10,686,474,581,524, times as likely"),
+    "blank labels": (
+        "",
+        "",
+        lambda rows: [f"word{i}," for i in range(20)] + rows[20:],
+        "labels",
+        "20 rows teach",
+    ),
+    "copies": ("", "", lambda rows: rows[:30] * 2, "copies", "30 records are trained on, not 60"),
+    "few held out": ("", "", list, "held-out records", "by 17 points"),
+    "none held out": ("delta", "holdout = 0.0\ndelta", list, "held-out records", "nothing here tells"),
+    "no name": ("delta", 'labels = { "no" = "calm" }\ndelta', list, "labels", "30 rows teach nothing"),
+}
+
+
+@pytest.mark.parametrize("spoiled", SPOILED)
+def test_what_would_spoil_a_study_is_a_warning_with_its_consequence(node: UnjoinedNode, spoiled: str) -> None:
+    old, new, change, check, consequence = SPOILED[spoiled]
+    config, (header, *rows) = node.config.read_text(), node.data.read_text().splitlines()
+    node.config.write_text(config.replace(DECLARED, DECLARED.replace(old, new), 1))
+    node.data.write_text("\n".join([header, *change(rows)]) + "\n")
+    found = {finding.check: finding for finding in examine(node.config)}[f"ward: {check}"]
+    assert found.state == "warn" and found.ok and consequence in found.consequence and found.todo, found
+    assert found.in_words.startswith(f"warn   ward: {check}: ") and "\n       so: " in found.in_words
+
+
+def test_labels_that_all_are_blank_are_a_failure(node: UnjoinedNode) -> None:
+    node.data.write_text("text,label\n" + "".join(f"word{i},\n" for i in range(60)))
+    found = {finding.check: finding for finding in examine(node.config)}["ward: labels"]
+    assert found.state == "FAILED" and "spend budget and learn nothing" in found.consequence
+
+
+def test_a_well_declared_dataset_has_no_warning(node: UnjoinedNode) -> None:
+    node.data.write_text("text,label\n" + "".join(f"word{i},{'yes' if i % 2 else 'no'}\n" for i in range(600)))
+    node.config.write_text(node.config.read_text().replace("declared_size = 60", "declared_size = 600"))
+    assert {f.state for f in examine(node.config) if f.check.startswith("ward")} == {"ok"}
+
+
+def test_notes_of_the_reader_are_printed(node: UnjoinedNode) -> None:
+    node.data.write_text(node.data.read_text().replace(",", ";"))
+    data = {finding.check: finding for finding in examine(node.config)}["ward: data"]
+    assert data.state == "ok" and "separated by ';'" in data.in_words
+    rows = (f"word{i},{'yes' if i % 2 else 'no'}" for i in range(60))
+    node.data.write_text("text,label\n" + "\n".join(rows) + "\n" + "long " * 400 + ",no\n")
+    assert "are cut at their ends" in node.examined()["study: labels"].in_words
+
+
+def test_a_node_trains_on_labels_by_the_names_that_its_operator_declares(node: UnjoinedNode) -> None:
+    node.data.write_text("text,label\n" + "".join(f"word{i},{'maybe' if i == 9 else i % 2}\n" for i in range(60)))
+    config = node.config.read_text()
+    node.config.write_text(config.replace("epsilon = 3.0", 'epsilon = 3.0\nlabels = { "1" = "yes", "0" = "no" }', 1))
+    opened = open_node(node.config)
+    facts = StudyReview(opened).review(node.study, opened.dataset("ward")).snapshot.facts
+    assert sum(facts.labels.values()) == facts.train - facts.unusable > 40 and min(facts.labels.values()) > 20
+    assert facts.problems == ["row 10: its label 'maybe' is none of the study's"]
+    assert "`labels` has no entry for maybe 1" in node.examined()["ward: labels"].saw

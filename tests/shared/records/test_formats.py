@@ -112,7 +112,8 @@ def test_numbers_of_named_labels_are_explained(tmp_path: Path) -> None:
     for path in (tmp_path / "t.parquet", tmp_path / "folder"):
         table = read_table(path, ["text", "label"])
         assert table["label"].tolist() == ["1", "0"]
-        assert notes_on(table) == ('Column \'label\' holds numbers of labels: "0" is neg, "1" is pos.',)
+        (note,) = notes_on(table)
+        assert note.startswith("Column 'label' holds numbers of labels") and note.endswith('"0" is neg, "1" is pos.')
 
 
 def test_a_text_that_never_closes_is_named_in_time_linear_in_its_length(tmp_path: Path) -> None:
@@ -123,3 +124,18 @@ def test_a_text_that_never_closes_is_named_in_time_linear_in_its_length(tmp_path
     (tmp_path / "list.json").write_text('[{"text": "' + '\\"' * 1_000_000 + "]")
     with pytest.raises(DataError):
         read_table(tmp_path / "list.json", ["text"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "place"),
+    [
+        ("t.jsonl", '{"text": "a"}\n{"text": "b", "text": "c"}\n', "line 2"),
+        ("t.jsonl", '{"text": "a"}\n\n{"text": {"x": 1, "x": 2}}\n', "line 3"),
+        ("t.json", '[{"text": "a"}, {"text": "b", "text": "c"}]', "record 2"),
+    ],
+)
+def test_a_key_that_stands_twice_is_refused_by_its_line(tmp_path: Path, name: str, content: str, place: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError) as refused:
+        read_table(tmp_path / name, ["text"])
+    assert f"{place}: the key " in str(refused.value.hint) and "twice" in str(refused.value.hint)

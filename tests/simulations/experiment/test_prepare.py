@@ -177,3 +177,14 @@ def test_what_is_read_in_another_spelling_is_counted(prepared: Callable[..., Pre
     assert any(" records have texts of more than 8 tokens, and are cut" in warning for warning in found.warnings)
     ones = (table["label"] == "yes").sum()
     assert any(warning.startswith(f"{ones} labels or ratings") for warning in found.warnings)
+
+
+def test_numbers_of_named_labels_count_as_their_names(tmp_path: Path, table: pd.DataFrame, scenario: Scenarios) -> None:
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    table["label"] = (table["label"] == "yes").astype(int)
+    named = datasets.Dataset.from_pandas(table, preserve_index=False)
+    named.cast_column("label", datasets.ClassLabel(names=["no", "yes"])).to_parquet(tmp_path / "t.parquet")
+    found = prepare(scenario(), tmp_path / "t.parquet", tmp_path / "out")
+    assert not any(site.unusable for site in found.sites)
+    assert any("read as their names" in warning and '"1" is yes' in warning for warning in found.warnings)
