@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from server.cli.reasons import in_words, reasons_of
 from server.rounds.round import MOST_ASKS
 from shared.command_line import print_table
 
@@ -75,6 +76,22 @@ def round_row(record: dict[str, Any], evaluation: dict[str, Any] | None, names: 
     }
 
 
+def reason_lines(records: Sequence[dict[str, Any]], events: "Sequence[Event]", names: Names) -> list[str]:
+    """Return one line for each node and reason of the last round's answers, or of the answers to the offer before it.
+
+    Args:
+        records: of finished rounds, in order.
+        events: of the run, in order.
+        names: of nodes.
+    """
+    reasons = {pair: record["round"] for record in records for pair in reasons_of(record)}
+    lines = [f"round {number}: {named([node], names)}: {in_words(code)}" for (node, code), number in reasons.items()]
+    present = next((event.body for event in reversed(events) if event.kind == "present"), {})
+    waiting = [(nodes, status) for status, nodes in sorted(present.items()) if status not in ("approved", "trained")]
+    answers = [(named(nodes, names), in_words(status)) for nodes, status in waiting if status != "no_answer_yet"]
+    return lines + [f"to the offer: {who}: {words}" for who, words in answers]
+
+
 def round_in_flight(events: "Sequence[Event]", finished: int) -> dict[str, Any] | None:
     """Return the round that is being asked, which ask of how many it is, and whose answers are still to come.
 
@@ -100,8 +117,12 @@ def in_flight_line(in_flight: dict[str, Any], names: Names) -> str:
 
 
 def _present_line(body: dict[str, Any], names: Names) -> str:
-    groups = (f"{status.replace('_', ' ')}: {named(nodes, names)}" for status, nodes in sorted(body.items()))
+    groups = (f"{_state(status)}: {named(nodes, names)}" for status, nodes in sorted(body.items()))
     return "present: " + ("; ".join(groups) or "nobody")
+
+
+def _state(status: str) -> str:
+    return in_words(status) if status.startswith("refused_") else status.replace("_", " ")
 
 
 def _asked_line(body: dict[str, Any], names: Names) -> str:
@@ -112,7 +133,7 @@ def _asked_line(body: dict[str, Any], names: Names) -> str:
 
 def _answered_line(body: dict[str, Any], names: Names) -> str:
     line = f"round {body['round']}: {body['answered']} of {body['asked']} answered"
-    return f"{line}, {named([body['node']], names)}: {body['verdict']}" if "node" in body else line
+    return f"{line}, {named([body['node']], names)}: {in_words(body['verdict'])}" if "node" in body else line
 
 
 def _round_line(body: dict[str, Any], names: Names) -> str:

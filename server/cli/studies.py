@@ -15,6 +15,7 @@ from server.cli.printing import (
     print_event,
     print_facts,
     print_rows,
+    reason_lines,
     round_in_flight,
     round_row,
 )
@@ -103,8 +104,8 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     """Show a run and its rounds: whose update was accepted or rejected (why), who refused (why), who was missing."""
     with open_store(Home(home)) as store:
         shown = store.run(run)
-        rounds, names = store.rounds(shown.id), node_names(store)
-        in_flight = round_in_flight(store.events(shown.id), shown.round) if shown.state == "running" else None
+        rounds, names, events = store.rounds(shown.id), node_names(store), store.events(shown.id)
+        in_flight = round_in_flight(events, shown.round) if shown.state == "running" else None
     if as_json:
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
         more = {"history": history, "in_flight": in_flight, "nodes": names}
@@ -112,6 +113,8 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         return
     print_facts(shown.as_dict(), as_json)
     print_rows([round_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
+    for line in reason_lines([record for record, _evaluation in rounds], events, names):
+        typer.echo(line)
     if in_flight is not None:
         typer.echo(in_flight_line(in_flight, names))
 

@@ -220,7 +220,7 @@ class ApprovedOnly:
 
     def note_refusal(self, node: int, status: Status) -> None:
         """Offer the study again to a node that does not know the run any more."""
-        if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY, Status.REFUSED_VERSION):
+        if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY, Status.REFUSED_VERSION, Status.REFUSED_MODEL):
             self._answers.forget(node)
 
     def version(self, node: int) -> int:

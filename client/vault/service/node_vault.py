@@ -35,7 +35,7 @@ from client.vault.service.stance import stance
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.model import build
-from shared.errors import FedVaultError, LedgerError, PeerError
+from shared.errors import FedVaultError, LedgerError, PeerError, SettingsError
 from shared.protocol.messages import (
     LedgerPosition,
     OfferReply,
@@ -200,6 +200,10 @@ class NodeVault:
         except LedgerError as error:
             log.error("Round %d refused: %s", task.round, error)
             return without_update(task, Status.REFUSED_LEDGER)
+        except SettingsError as error:
+            # of the base model's folder, which the study names: nothing else is set up here
+            log.error("Round %d refused for its base model: %s", task.round, error)
+            return without_update(task, Status.REFUSED_MODEL)
         except Exception:
             # loading reads records: one code stands for whatever their files hold, and nothing is paid for yet
             log.exception("Round %d refused; the server is told only that the policy does not allow it.", task.round)

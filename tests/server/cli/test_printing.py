@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from server.cli.printing import in_flight_line, print_event, round_in_flight
+from server.cli.printing import in_flight_line, print_event, reason_lines, round_in_flight
+from server.cli.reasons import OF_REASON, OF_STATUS, in_words
+from server.rounds.update_filter import Reason
 from server.run_store.values import Event
+from shared.protocol.messages import Status
 
 
 def test_events_are_printed_with_names_and_an_older_stores_as_numbers(capsys: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +29,7 @@ def test_events_are_printed_with_names_and_an_older_stores_as_numbers(capsys: py
         "10:11:12  present: approved: north, west; no answer yet: 13",
         "10:11:12  present: approved: 2",
         "10:11:12  round 1 asks north, west",
-        "10:11:12  round 1: 1 of 2 answered, west: refused_budget",
+        f"10:11:12  round 1: 1 of 2 answered, west: {in_words('refused_budget')}",
         "10:11:12  round 1: 1 of 2 answered",
         "10:11:12  round 1: north has lost its connection",
         "10:11:12  round 1, ask 2 of at most 10, asks north, 13; again: north",
@@ -51,3 +54,23 @@ def test_the_round_in_flight_says_which_ask_it_is_and_whom_it_waits_for() -> Non
     again = [*events, Event(9, "r-1", "", "asked", {"round": 2, "nodes": [11, 12], "again": [11, 12], "ask": 2})]
     resumed = round_in_flight(again, 1)
     assert resumed is not None and resumed["waits_for"] == [11, 12, 13], "a new process asks everybody anew"
+
+
+def test_every_reason_that_a_node_can_give_is_said_in_words() -> None:
+    assert set(OF_STATUS) == {status.name.lower() for status in Status} - {"trained"}
+    assert set(OF_REASON) == {*Reason, "stranger", "duplicate"}
+    for code in OF_STATUS | OF_REASON:
+        assert in_words(code).endswith(f" ({code})") and len(in_words(code).split()) > 4
+    assert in_words("refused_something_newer") == "refused_something_newer"
+
+
+def test_what_fails_at_one_site_in_the_first_round_is_said_in_words() -> None:
+    record = {"round": 1, "refused": [{"node": 11, "status": "refused_model"}], "rejected": []}
+    record["rejected"] = [{"node": 12, "reason": "norm"}]
+    events = [Event(1, "r-1", "", "present", {"approved": [12], "refused_policy": [11], "no_answer_yet": [13]})]
+    assert reason_lines([record], events, {"11": "north", "12": "west"}) == [
+        f"round 1: north: {OF_STATUS['refused_model']} (refused_model)",
+        "round 1: west: its update is larger than noise and clipping can make it (norm)",
+        f"to the offer: north: {OF_STATUS['refused_policy']} (refused_policy)",
+    ]
+    assert reason_lines([], [], {}) == []

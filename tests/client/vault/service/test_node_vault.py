@@ -1,7 +1,9 @@
 """One node's vault over the life of a run: rounds, hours, budgets, restarts."""
 
+import re
 from dataclasses import replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,7 +104,7 @@ def test_a_base_model_that_left_its_folder_ends_the_rounds_of_a_loaded_run(node:
     assert node_vault.train(task(study)).status is Status.TRAINED
     there, rows = node.config.read_text(), node.rows()
     node.config.write_text(there.replace("models = ", f'models = "{node.folder}" # ', 1))
-    assert node_vault.train(task(study, 2)).status is Status.REFUSED_POLICY
+    assert node_vault.train(task(study, 2)).status is Status.REFUSED_MODEL
     assert node.rows() == rows, "and nothing is paid"
     node.config.write_text(there)
     assert node_vault.train(task(study, 2)).status is Status.TRAINED
@@ -164,3 +166,13 @@ def test_updates_leave_at_whole_slots(node: Node) -> None:
     node_vault.train(task(study))
     node_vault.train(task(study, 9))
     assert len(slept) == 2 and all(0 <= seconds <= 900 for seconds in slept), "a refusal waits as long"
+
+
+def test_a_base_model_that_is_gone_by_the_first_round_is_given_as_the_reason(node: Node, tmp_path: Path) -> None:
+    study = node.study()
+    node.approve(study)
+    config = node.config.read_text()
+    node.config.write_text(re.sub('models = ".*"', f'models = "{tmp_path / "empty"}"', config, count=1))
+    assert NodeVault(node.config).train(task(study)).status is Status.REFUSED_MODEL
+    node.config.write_text(config)
+    assert NodeVault(node.config).train(task(study)).status is Status.TRAINED, "nothing was paid for"
