@@ -14,7 +14,8 @@ def test_models_are_listed_by_the_fingerprints_that_a_policy_takes(node: Command
     study()
     found = {Path(one["folder"]).name: one["fingerprint"] for one in json.loads(node("models", "--json")[1])}
     assert found["tiny"] in Path("node.toml").read_text()
-    assert f'[models]\ntiny = "{found["tiny"]}"' in node("models")[1]
+    printed = node("models")[1]
+    assert printed.startswith("[models]\n") and f'\ntiny = "{found["tiny"]}"' in printed
 
 
 def test_a_model_may_be_named_once_it_is_pinned(node: Command, study: Callable[..., str]) -> None:
@@ -49,5 +50,7 @@ def test_a_folder_is_listed_by_both_fingerprints_where_they_differ(node: Command
     Path("models", "tiny", "special_tokens_map.json").write_text('{"pad_token": "[PAD]"}')
     found = {Path(one["folder"]).name: one for one in json.loads(node("models", "--json")[1])}["tiny"]
     assert found["fingerprint"] != found["fingerprint_version_2"]
-    line = f'tiny-2 = "{found["fingerprint_version_2"]}"  # {found["folder"]}, in studies with model.fingerprint_version'
+    line = (
+        f'tiny-2 = "{found["fingerprint_version_2"]}"  # {found["folder"]}, in studies with model.fingerprint_version'
+    )
     assert line in node("models")[1]
