@@ -52,6 +52,10 @@ class DatasetPolicy(Section):
     holdout: float = Field(default=0.1, ge=0, lt=1)
     """Fraction of the units, with all their rows, that is never trained on; this node alone measures on it. Entered at
     registration, and fixed from then on."""
+    split_by: str | None = Field(default=None, min_length=1)
+    """Column whose rows of one value, such as a document or a context, are all trained on or all held out, while each
+    row stays a record of its own. Default: a record's content decides, or its unit. Entered at registration, as
+    `holdout` is. A row without a value is not used."""
     tasks: tuple[str, ...] = ("sequence-classification",)
     """Task kinds that may be trained."""
     models: tuple[str, ...] = Field(min_length=1)
@@ -107,6 +111,8 @@ class DatasetPolicy(Section):
             raise ValueError(f"unit_column is needed with unit = {self.unit!r}: the column that names each row's unit")
         if self.unit == RECORD and self.unit_column is not None:
             raise ValueError("unit_column only goes with a unit other than 'record'")
+        if self.unit != RECORD and self.split_by is not None:
+            raise ValueError("split_by only goes with unit = 'record': otherwise the unit's rows stay together")
         return self
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from client.vault.records.identity import unit_name
 from client.vault.records.snapshot import SplitRule, take_snapshot
-from client.vault.records.splits import Split, unit_splits
+from client.vault.records.splits import Split
 from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
@@ -80,20 +80,6 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
 
 
 @dataclass(frozen=True)
-class TogetherRule(SplitRule):
-    """A rule by which rows of one value share a split, while each remains a record of its own."""
-
-    together: str = ""
-    """Column of these values."""
-
-    def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
-        """Decide every row's split by the value in its column."""
-        del reader, contents
-        values = table[self.together].tolist()
-        return np.array(unit_splits(values, key=self.key, holdout=self.holdout, used=self.used), dtype=object)
-
-
-@dataclass(frozen=True)
 class ValidationRule(SplitRule):
     """A rule by which nothing that another holds out is used, and a share of what it trains on is held out instead."""
 
@@ -102,10 +88,10 @@ class ValidationRule(SplitRule):
     validation: SplitRule = field(kw_only=True)
     """The same with another key: it decides which of the training records are held out."""
 
-    def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
+    def decided(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
         """Decide every row's split by both rules."""
-        by_test = self.test.splits(reader, table, contents)
-        by_validation = self.validation.splits(reader, table, contents)
+        by_test = self.test.decided(reader, table, contents)
+        by_validation = self.validation.decided(reader, table, contents)
         within = np.where(by_validation == Split.HOLDOUT, Split.HOLDOUT, Split.TRAIN)
         splits = np.where(by_test == Split.TRAIN, within, by_test)
         return np.where(by_test == Split.HOLDOUT, Split.DROPPED, splits).astype(object)
@@ -147,7 +133,7 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
     data = scenario.simulation.data
     reader = Table(task_kind(scenario.task), data.columns)
     others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
-    others += [column for column in (data.unit_column, data.held_out_together) if column is not None]
+    others += [column for column in (data.unit_column, data.split_by) if column is not None]
     table = reader.read(source, *others)
     _check_labels(scenario, reader, table, source)
     parts = split(
@@ -163,13 +149,12 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
 def _rule(scenario: Scenario) -> SplitRule:
     """Return the rule by which every site splits; the seed stands in for a real node's secret."""
     data = scenario.simulation.data
-    rule = SplitRule(_key("roles", scenario), data.holdout, data.unit_column, data.used, data.columns)
-    if data.held_out_together is not None:
-        rule = TogetherRule(**vars(rule), together=data.held_out_together)
+    key = _key("roles", scenario)
+    rule = SplitRule(key, data.holdout, data.unit_column, data.used, data.columns, split_by=data.split_by)
     if data.evaluate == HELD_OUT:
         return rule
     within = replace(rule, key=_key("validation", scenario))
-    return ValidationRule(rule.key, rule.holdout, rule.unit_column, rule.used, rule.names, test=rule, validation=within)
+    return ValidationRule(**vars(rule), test=rule, validation=within)
 
 
 def _key(purpose: str, scenario: Scenario) -> bytes:
@@ -197,7 +182,7 @@ def _site(
     files = Prepared(folder, (site,), ())
     snapshot.train.save(files.train_path(site))
     snapshot.holdout.save(files.holdout_path(site))
-    together = scenario.simulation.data.unit_column or scenario.simulation.data.held_out_together
+    together = scenario.simulation.data.unit_column or scenario.simulation.data.split_by
     if together is not None:
         held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
         save_groups(held_out[together][snapshot.holdout.usable].map(unit_name).tolist(), files.groups_path(site))
@@ -228,8 +213,8 @@ def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFr
     data, counts = scenario.simulation.data, {"site": len(table) - sum(len(part) for part in parts)}
     if data.unit_column is not None:
         counts[scenario.privacy.unit] = _nameless(table, data.unit_column)
-    if data.held_out_together is not None:
-        counts[data.held_out_together] = _nameless(table, data.held_out_together)
+    if data.split_by is not None:
+        counts[data.split_by] = _nameless(table, data.split_by)
     return [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows] + _trimmed(
         data.partition, table
     )

@@ -48,9 +48,10 @@ class SimulationData(Section):
     holdout: float = Field(default=0.2, gt=0, lt=1)
     """Fraction of every site's records, or units with all their rows, that is never trained on; a keyed hash chooses
     each by itself."""
-    held_out_together: str | None = Field(default=None, min_length=1)
-    """Column whose rows of one value are held out, or used, together at every site: several drawings of one thing.
-    Default: a record's content decides, or its unit."""
+    split_by: str | None = Field(default=None, min_length=1)
+    """Column whose rows of one value, such as a document, a context or a thing that several drawings show, are all
+    trained on or all held out, at every site, as in a node's policy. Default: a record's content decides, or its
+    unit."""
     # left out while it is the default: runs from before it can be resumed
     evaluate: Literal["held-out", "validation"] = Field(default=HELD_OUT, exclude_if=lambda value: value == HELD_OUT)
     """On which records arms are evaluated. `validation` is for choosing settings, such as learning rates: a keyed hash
@@ -131,8 +132,8 @@ class Scenario(Study):
             )
         if unit == RECORD and data.unit_column is not None:
             raise ValueError("simulation.data.unit_column only goes with a privacy.unit other than 'record'")
-        if unit != RECORD and data.held_out_together is not None:
-            raise ValueError("simulation.data.held_out_together only goes with privacy.unit = 'record': units decide")
+        if unit != RECORD and data.split_by is not None:
+            raise ValueError("simulation.data.split_by only goes with privacy.unit = 'record': units decide")
         if unit != RECORD and data.partition.by == "dirichlet":
             raise ValueError(
                 f"partition.by = 'dirichlet' deals out single rows, which would part the rows of one {unit}: use "
@@ -143,7 +144,7 @@ class Scenario(Study):
     @property
     def held_out_unit(self) -> str:
         """Name of what is held out together: rows of one value, the study's unit of privacy, or a single record."""
-        return self.simulation.data.held_out_together or self.privacy.unit
+        return self.simulation.data.split_by or self.privacy.unit
 
     def as_study(self) -> Study:
         """Return the study without its simulation: what its hash identifies, and what nodes and server see."""

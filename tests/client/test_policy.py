@@ -135,6 +135,7 @@ def test_days_and_hours(hours: str, days: list[str], now: str, expected: bool) -
     [
         ({"hours": "8-18"}, "22:00-06:00"),
         ({"models": ["minilm"]}, "fingerprints"),
+        ({"unit": "patient", "unit_column": "id", "split_by": "doc"}, "split_by only goes with unit = 'record'"),
         ({"models": []}, "models"),
         ({"declared_size": 8473}, "two digits, as in 8500"),
         ({"delta": 1e-3}, "below 1/declared_size"),

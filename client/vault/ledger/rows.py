@@ -33,6 +33,8 @@ class DatasetTerms:
     """Fraction of the units that is never trained on; None in rows that did not say it."""
     identity_version: int = 1
     """Version of the record identity, which also decides splits; 1 in rows that did not say it."""
+    split_by: str | None = None
+    """Column whose rows of one value share a split; rows of a dataset without one do not say it."""
 
 
 UNDECLARED = DatasetTerms()
@@ -52,7 +54,8 @@ class IndexDigest:
 
 def registration_row(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:
     """Return the first row of a dataset, without what `records_row` adds."""
-    return {"kind": "register", "dataset": dataset, **asdict(limit), **asdict(terms)}
+    public = {name: fact for name, fact in asdict(terms).items() if (name, fact) != ("split_by", None)}
+    return {"kind": "register", "dataset": dataset, **asdict(limit), **public}
 
 
 def records_row(

@@ -212,6 +212,7 @@ class LedgerState:
             row["declared_size"],
             row.get("holdout"),
             row.get("identity_version", UNDECLARED.identity_version),
+            row.get("split_by"),
         )
         self._enter(row, terms)
         self.limits[dataset], self.terms[dataset] = limit, terms

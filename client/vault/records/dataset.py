@@ -38,10 +38,15 @@ class Dataset:
             changes.append(
                 f"{self.name} was registered with holdout = {then.holdout:g}, node.toml says {now.holdout:g}"
             )
+        if then is not None and then.split_by != now.split_by:
+            changes.append(
+                f"{self.name} was registered with split_by = {then.split_by or 'none'}, node.toml says "
+                f"{now.split_by or 'none'}"
+            )
         return changes
 
 
 def declared_dataset(name: str, policy: DatasetPolicy, base: Path) -> Dataset:
     """Return a dataset as node.toml declares it; `base` is the folder of node.toml."""
-    terms = DatasetTerms(policy.unit, policy.declared_size, policy.holdout, IDENTITY_VERSION)
+    terms = DatasetTerms(policy.unit, policy.declared_size, policy.holdout, IDENTITY_VERSION, policy.split_by)
     return Dataset(name, policy, base / policy.source, terms, Limit(policy.epsilon, policy.delta))

@@ -12,7 +12,7 @@ from client.vault.ledger.rows import IDENTITY_VERSION
 from client.vault.records.identity import RecordContents, unit_name
 from client.vault.records.privacy_units import group, rows_without_copies
 from client.vault.records.splits import Split, splits_of, unit_splits
-from shared.records.ragged import Problem, Records
+from shared.records.ragged import Note, Problem, Records
 from shared.records.tables import content_columns, notes_on
 from shared.tasks.task_table import Table, counted, in_words
 
@@ -34,26 +34,39 @@ class SplitRule:
     """The table's names of tasks' columns, where they differ."""
     identity_version: int = IDENTITY_VERSION
     """Version of the record identity that the dataset was registered with."""
+    split_by: str | None = None
+    """Column whose rows of one value are all trained on or all held out, while each stays a record of its own."""
 
     def contents(self, table: pd.DataFrame) -> list[str]:
         """Return the content of each row, as the record identity says."""
         return RecordContents(table, content_columns(table.columns, self.names).values()).rows
 
     def splits(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
-        """Decide every row's split, each by itself or with its unit.
+        """Decide every row's split, each by itself, with its unit, or with the other rows of its value.
 
         Guarantee: content alone decides whether a record is held out, not its label nor the study.
+        Guarantee: where a column decides, its cell alone says if a row is trained on, and no content is on both sides.
 
         Args:
             reader: names the study's columns in this table.
             table: whole.
             contents: of each row.
         """
+        splits = self.decided(reader, table, contents)
+        if self.split_by is None:
+            return splits
+        trained_on = {content for content, split in zip(contents, splits, strict=True) if split == Split.TRAIN}
+        twice = [content in trained_on for content in contents]
+        # the held-out side gives way: what is trained on may not depend on another row
+        return np.where((splits == Split.HOLDOUT) & twice, Split.DROPPED, splits).astype(object)
+
+    def decided(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
+        """Decide every row's split by its own cells, whatever stands in other rows."""
         fractions = {"holdout": self.holdout, "used": self.used}
         earlier = self.identity_version < IDENTITY_VERSION
-        if self.unit_column is not None:
-            name_of = str.strip if earlier else unit_name
-            splits = unit_splits(table[self.unit_column].tolist(), key=self.key, name_of=name_of, **fractions)
+        if (together := self.unit_column or self.split_by) is not None:
+            name_of = str.strip if earlier and self.unit_column else unit_name
+            splits = unit_splits(table[together].tolist(), key=self.key, name_of=name_of, **fractions)
         else:
             decisive = reader.contents(table) if earlier else [(content,) for content in contents]
             splits = splits_of(decisive, key=self.key, **fractions)
@@ -111,6 +124,7 @@ def take_snapshot(
     train_rows = table[splits == Split.TRAIN]
     train, problems = reader.encode(train_rows, processor)
     holdout, others = reader.encode(table[splits == Split.HOLDOUT], processor)
+    others += _on_both_sides(rule, reader, table, contents, splits)
     if rule.unit_column is not None:
         units = train_rows[rule.unit_column].tolist()
         train, copies, most_alike = group(train, units, records_per_unit=records_per_unit, key=rule.key), 0, 1
@@ -128,8 +142,29 @@ def take_snapshot(
         dropped=len(table) - len(train) - len(holdout),
         unusable=train.unusable,
         labels=reader.kind.counts(train),
-        problems=[*in_words(problems + others), *counted(problems + others), *notes_on(table)],
+        problems=[
+            *in_words(problems + others),
+            *counted(problems + others),
+            *_valueless(rule, splits),
+            *notes_on(table),
+        ],
         copies=copies,
         most_alike=most_alike,
     )
     return Snapshot(train, holdout, facts, problems + others)
+
+
+def _on_both_sides(
+    rule: SplitRule, reader: Table, table: pd.DataFrame, contents: Sequence[str], splits: NDArray[np.object_]
+) -> tuple[Problem, ...]:
+    """Return a note on each row that is not held out because its content is trained on under another value."""
+    if rule.split_by is None:
+        return ()
+    given_way = (rule.decided(reader, table, contents) == Split.HOLDOUT) & (splits != Split.HOLDOUT)
+    kind = f"records are not held out: their content is trained on under another {rule.split_by}"
+    return tuple(Problem(int(row), Note("it is trained on elsewhere", kind=kind)) for row in table.index[given_way])
+
+
+def _valueless(rule: SplitRule, splits: NDArray[np.object_]) -> list[str]:
+    rows = int((splits == Split.NO_UNIT).sum()) if rule.split_by is not None else 0
+    return [f"{rows} rows name no {rule.split_by} and are not used."] if rows else []

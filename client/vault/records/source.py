@@ -41,7 +41,8 @@ def read_source(dataset: "Dataset", study: Study | None = None) -> "pd.DataFrame
         reader = reader_of(policy, study)
         names, optional = names | reader.names, reader.optional
     media = [column for name, column in names.items() if name in MEDIA]
-    return read_table(dataset.source, [*names.values(), *_unit_columns(policy)], media, optional=optional)
+    others = [*_unit_columns(policy), *_split_columns(policy)]
+    return read_table(dataset.source, [*names.values(), *others], media, optional=optional)
 
 
 def read_whole_source(dataset: "Dataset") -> "tuple[pd.DataFrame, str]":
@@ -55,8 +56,8 @@ def read_whole_source(dataset: "Dataset") -> "tuple[pd.DataFrame, str]":
     labels = [label] if label in present or "label" in policy.columns else []
     names = content_columns(present, policy.columns)
     media = [column for name, column in names.items() if name in MEDIA]
-    table = read_table(dataset.source, [*names.values(), *_unit_columns(policy), *labels], media)
-    return table, "".join(labels)
+    others = [*_unit_columns(policy), *_split_columns(policy), *labels]
+    return read_table(dataset.source, [*names.values(), *others], media), "".join(labels)
 
 
 def row_texts(dataset: "Dataset", contents: RecordContents, table: "pd.DataFrame") -> list[list[str]]:
@@ -98,3 +99,7 @@ def read_earlier_source(dataset: "Dataset") -> "pd.DataFrame":
 
 def _unit_columns(policy: "DatasetPolicy") -> list[str]:
     return [] if policy.unit_column is None else [policy.unit_column]
+
+
+def _split_columns(policy: "DatasetPolicy") -> list[str]:
+    return [] if policy.split_by is None else [policy.split_by]

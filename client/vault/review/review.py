@@ -199,7 +199,12 @@ class StudyReview:
         reader = reader_of(policy, study)
         processor = reader.kind.processor(self._node.base_files(study))
         rule = SplitRule(
-            registry.key, policy.holdout, policy.unit_column, names=policy.columns, identity_version=version
+            registry.key,
+            policy.holdout,
+            policy.unit_column,
+            names=policy.columns,
+            identity_version=version,
+            split_by=policy.split_by,
         )
         return take_snapshot(table, reader, processor, rule, records_per_unit=study.privacy.records_per_unit)
 

@@ -7,12 +7,13 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from client.vault.records.snapshot import SplitRule
 from client.vault.records.splits import Split
 from shared.errors import DataError
 from shared.records.ragged import load
 from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table
-from simulations.experiment.prepare import TogetherRule, prepare
+from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, Site, held_out_groups, reopen
 
@@ -60,16 +61,16 @@ def test_a_site_with_three_rows_and_rows_without_site_are_left_out(
     assert any("1 rows name no site" in warning for warning in found.warnings)
 
 
-def test_rows_of_one_value_are_held_out_together_at_every_site_and_stay_records(
+def test_rows_of_one_value_are_split_by_at_every_site_and_stay_records(
     prepared: Callable[..., Prepared], table: pd.DataFrame, scenario: Scenarios
 ) -> None:
     table["thing"] = [f"thing {i % 40}" for i in range(len(table))]
-    rule = TogetherRule(b"k" * 16, 0.2, together="thing")
-    table["split"] = rule.splits(Table(task_kind(scenario().task), {}), table, [])
+    rule = SplitRule(b"k" * 16, 0.2, split_by="thing")
+    table["split"] = rule.splits(Table(task_kind(scenario().task), {}), table, list(map(str, range(len(table)))))
     assert (table.groupby("thing")["split"].nunique() == 1).all() and table["split"].nunique() == 2
     assert 0 < (table["split"] == Split.HOLDOUT).mean() < 0.5
     table.loc[table.index[:7], "thing"] = " "
-    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "held_out_together": "thing"}
+    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "split_by": "thing"}
     found = prepared(table, simulation={"data": data})
     assert any("7 rows name no thing" in warning for warning in found.warnings)
     assert all(site.units is None for site in found.sites)
@@ -86,7 +87,7 @@ def test_validation_records_come_from_the_training_ones_and_the_held_out_ones_ar
     prepared: Callable[..., Prepared], table: pd.DataFrame, together: str | None
 ) -> None:
     table["thing"] = [f"thing {i % 90}" for i in range(len(table))]
-    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "held_out_together": together}
+    data = {"source": "table.csv", "partition": {"by": "column", "column": "site"}, "split_by": together}
 
     def texts(paths: Callable[[Site], Path], sites: Sequence[Site]) -> set[bytes]:
         return {load(paths(site))["ids"][i].tobytes() for site in sites for i in range(len(load(paths(site))))}
@@ -182,8 +183,8 @@ def test_what_is_read_in_another_spelling_is_counted(prepared: Callable[..., Pre
 def test_numbers_of_named_labels_count_as_their_names(tmp_path: Path, table: pd.DataFrame, scenario: Scenarios) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()
-    table["label"] = (table["label"] == "yes").astype(int)
-    named = datasets.Dataset.from_pandas(table, preserve_index=False)
+    numbered = table.assign(label=(table["label"] == "yes").astype(int))
+    named = datasets.Dataset.from_pandas(numbered, preserve_index=False)
     named.cast_column("label", datasets.ClassLabel(names=["no", "yes"])).to_parquet(tmp_path / "t.parquet")
     found = prepare(scenario(), tmp_path / "t.parquet", tmp_path / "out")
     assert not any(site.unusable for site in found.sites)

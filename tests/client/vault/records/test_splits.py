@@ -1,12 +1,17 @@
 """A record's role is its own affair."""
 
+from typing import cast
+
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from client.vault.records.snapshot import SplitRule
 from client.vault.records.splits import Split, split_of, splits_of
 from shared.errors import SettingsError
+from shared.tasks.task_table import Table
 
 KEY = b"k" * 32
 Rows = st.lists(st.tuples(st.text(max_size=20), st.sampled_from(["a", "b"])), min_size=1, max_size=30)
@@ -50,3 +55,19 @@ def test_impossible_fractions_are_refused() -> None:
     for holdout, used in ((1.0, 1.0), (-0.1, 1.0), (0.2, 0.0), (float("nan"), 1.0)):
         with pytest.raises(SettingsError, match="Expected"):
             split_of("t", "l", key=KEY, holdout=holdout, used=used)
+
+
+@pytest.mark.guarantee(
+    "where a column decides, its cell alone says if a row is trained on, and no content is on both sides."
+)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=40))
+def test_a_column_decides_alone_and_no_content_is_on_both_sides(rows: list[tuple[int, int]]) -> None:
+    table = pd.DataFrame({"text": [f"text {text}" for text, _ in rows], "doc": [f"doc {doc}" for _, doc in rows]})
+    rule, contents = SplitRule(b"k" * 16, 0.4, split_by="doc"), table["text"].tolist()
+    splits = rule.splits(cast(Table, None), table, contents)
+    trained, held_out = (set(table["text"][splits == side]) for side in (Split.TRAIN, Split.HOLDOUT))
+    assert not trained & held_out
+    for row, split in enumerate(splits.tolist()):
+        (alone,) = rule.splits(cast(Table, None), table[row : row + 1], contents[row : row + 1])
+        assert (split == Split.TRAIN) == (alone == Split.TRAIN), "whatever other rows hold"
+        assert split != Split.HOLDOUT or alone == Split.HOLDOUT

@@ -9,6 +9,7 @@ from client.vault.review.node_files import open_node
 from client.vault.service.node_vault import NodeVault
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
 from shared.protocol.messages import Status
+from tests.support.ledgers import rows_of
 from tests.support.nodes import Node, offer, task
 from tests.support.operators import enter_approval, review_study
 
@@ -105,3 +106,29 @@ def test_without_the_record_index_nothing_new_is_approved_and_what_was_approved_
     with pytest.raises(LedgerError, match="Expected the record index"):
         node.register()
     assert NodeVault(node.config).train(task(study)).status is Status.TRAINED
+
+
+def test_rows_of_one_document_share_a_side_and_the_column_is_fixed_at_registration(node: Node) -> None:
+    rows = [f"good word{i},{'yes' if i % 2 else 'no'},doc {i % 60}" for i in range(120)]
+    rows += [f"good word{i},no,doc {(i + 1) % 60}" for i in range(60)] + ["word200,no,", "word201,yes, "]
+    node.data.write_text("text,label,doc\n" + "\n".join(rows) + "\n")
+    node.write(split_by="doc", holdout=0.3)
+    study = node.study()
+    reviewed = review_study(node.config, study)
+    facts = reviewed.summary.records
+    assert facts.train and facts.holdout and "2 rows name no doc and are not used." in facts.problems
+    assert any("their content is trained on under another doc" in problem for problem in facts.problems)
+    assert facts.units == facts.train, "each row is a record of its own"
+    node.approve(study)
+    with open_node(node.config).open_ledger() as ledger:
+        assert ledger.state.terms["ward"].split_by == "doc"
+    node.write(holdout=0.3)
+    with pytest.raises(PolicyRefusal, match="registered with split_by = doc, node"):
+        node.register()
+
+
+def test_a_dataset_without_a_column_to_split_by_is_entered_as_before(node: Node) -> None:
+    node.register()
+    with open_node(node.config).open_ledger() as ledger:
+        (row,) = rows_of(ledger)
+    assert "split_by" not in row and row["holdout"] == 0.1
