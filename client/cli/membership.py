@@ -62,5 +62,5 @@ def _close_open_runs(config: Path) -> None:
     node = open_node(config)
     with node.open_ledger() as ledger:
         for run in [name for name, run in ledger.state.runs.items() if not run.closed]:
-            StudyReview(node).reject(ledger, run)
+            StudyReview(node).end(ledger, run)
     forget_ended(node)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 Config = Annotated[Path, typer.Option("--config", help="The node's settings.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+By = Annotated[str, typer.Option("--by", help="Who decides; goes into the ledger's row.")]
+Note = Annotated[str, typer.Option("--note", help="Why, in one line; goes into the ledger's row.")]
 Watch = Annotated[bool, typer.Option("--watch", help="Draw it again every two seconds, until Ctrl-C.")]
 StudyName = Annotated[
     str, typer.Argument(help="A run of `studies`, its study's name or hash, or the study's TOML file.")

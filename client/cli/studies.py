@@ -1,7 +1,6 @@
 """Studies on offer: seeing what one asks of a dataset, and saying yes or no."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +9,10 @@ import typer
 from client.cli.options import (
     NODE_TOML,
     AsJson,
+    By,
     Config,
     DatasetName,
+    Note,
     StudyName,
     chosen_dataset,
     declared_study,
@@ -21,7 +22,8 @@ from shared.errors import SettingsError
 from shared.terminal import saying
 
 if TYPE_CHECKING:
-    from client.vault.ledger.state import ApprovedRun
+    from client.vault.ledger.state import LedgerState
+    from client.vault.review.offers import Offered
 
 
 def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
@@ -36,7 +38,8 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
             {
                 "run": offered.run,
                 "study": offered.study.study.name,
-                "you said": _answer(offered.run, runs, rejected=offered.rejected),
+                "you said": _answer(offered, ledger.state),
+                "decisions": "; ".join(d.in_words for d in ledger.state.decisions.get(offered.run, ())),
                 "rounds": f"{len(runs[offered.run].attempts) if offered.run in runs else 0}"
                 f" of {offered.study.federation.rounds}",
                 "epsilon": offered.study.privacy.epsilon,
@@ -47,7 +50,10 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:
-        print_table(rows)
+        print_table([{name: value for name, value in row.items() if name != "decisions"} for row in rows])
+        for row in rows:
+            if row["decisions"]:
+                typer.echo(f"{row['run']}: {row['decisions']}.")
         if rows:
             typer.echo("best guess: how often a coin toss over whether one unit took part becomes right, at most.")
 
@@ -78,18 +84,25 @@ def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TO
         from client.vault.review.review import StudyReview
 
         node = open_node(config)
-        declared, review = declared_study(node, study)[0], StudyReview(node, activity.now)
+        (declared, run), review = declared_study(node, study), StudyReview(node, activity.now)
         summary = review.review(declared, chosen_dataset(node, dataset)).summary
         activity.now("Comparing ways to send an update")
         ways = review.ways_to_send(declared)
+        decisions = node.ledger_state().decisions.get(run or "", [])
     if as_json:
-        typer.echo(json.dumps(asdict(summary) | {"bytes_by_way": ways}, indent=1))
+        typer.echo(
+            json.dumps(
+                asdict(summary) | {"bytes_by_way": ways, "decisions": [asdict(one) for one in decisions]}, indent=1
+            )
+        )
         return
     typer.echo(summary.in_words)
     typer.echo("Bytes that a node sends in a round, this way and others:")
     for way, size in ways.items():
         chosen = "  <- this study" if way.endswith(f" {summary.wire}") else ""
         typer.echo(f"  {way:<29}{size:>14,}{chosen}")
+    if decisions:
+        typer.echo(f"What was said to this run: {'; '.join(one.in_words for one in decisions)}.")
     for objection in summary.objections:
         typer.echo(f"The policy says no: {objection}.")
     if not summary.fits:
@@ -100,10 +113,15 @@ def approve(
     study: StudyName,
     dataset: DatasetName = None,
     run: Annotated[str | None, typer.Option("--run", help="With a file: the run that is approved.")] = None,
+    by: By = "",
+    note: Note = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = NODE_TOML,
 ) -> None:
     """Say yes to one study run: its worst case is earmarked, the records are kept as they are now."""
+    from client.vault.ledger.rows import decided
+
+    words = decided(by, note)
     with saying("Loading what reads models and records") as activity:
         from client.vault.review.review import StudyReview
 
@@ -119,24 +137,28 @@ def approve(
         # the vault continues meanwhile; whether the study still fits is checked again
         typer.confirm("Approve?", abort=True)
     with node.open_ledger() as ledger:
-        review.approve(ledger, reviewed, named)
+        review.approve(ledger, reviewed, named, words)
         typer.echo(f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}.")
 
 
 def reject(
     run: Annotated[str, typer.Argument(help="A run of `studies`, or the beginning of its name.")],
+    by: By = "",
+    note: Note = "",
     config: Config = NODE_TOML,
 ) -> None:
     """Say no to a study run, or end one that was approved: what it earmarked and did not use is given back."""
     from client.operator.forgetting import forget_ended
+    from client.vault.ledger.rows import decided
     from client.vault.review.review import StudyReview
 
-    node = open_node(config)
+    node, words = open_node(config), decided(by, note)
     with node.open_ledger() as ledger:
-        name = StudyReview(node).reject(ledger, run)
+        name = StudyReview(node).reject(ledger, run, words)
+        history = "; ".join(decision.in_words for decision in ledger.state.decisions[name])
     with saying("Waiting for the vault to forget the run's records"):
         forget_ended(node)
-    typer.echo(f"{name} is rejected.")
+    typer.echo(f"{name} is rejected. What was said to it: {history}.")
 
 
 def resume(
@@ -162,12 +184,13 @@ def resume(
         typer.echo(f"It continues. Row {ledger.height} of the ledger.")
 
 
-def _answer(run: str, runs: "Mapping[str, ApprovedRun]", *, rejected: bool) -> str:
-    if rejected:
+def _answer(offered: "Offered", state: "LedgerState") -> str:
+    answer, run = state.answer(offered.run), state.runs.get(offered.run)
+    if answer == "no" or (offered.rejected and (run is None or run.closed)):
         return "no"
-    if run not in runs:
+    if run is None:
         return "nothing yet"
-    if runs[run].closed:
+    if run.closed:
         return "yes, and closed it"
-    failed, lost = runs[run].unseen
+    failed, lost = run.unseen
     return "yes; see resume" if failed or len(lost) > 1 else "yes"

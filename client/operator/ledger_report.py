@@ -1,6 +1,7 @@
 """The ledger for its operator: accounts in figures, a damaged one row by row, and the decision to continue."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "rounds": run.rounds,
         "paid": len(run.attempts),
         "earmarked": 0 if withdrawn else run.earmarked,
+        "decisions": [asdict(decision) for decision in state.decisions.get(name, ())],
         "more_rounds_fit": more,
         "epsilon_with_them": budget.epsilon_at_orders(*([times(run.per_round, more)] if more else [])),
         "epsilon_with_one_more": budget.epsilon_at_orders(times(run.per_round, one_more)),

@@ -5,6 +5,7 @@ from decimal import ROUND_CEILING, Decimal
 from typing import Any, NamedTuple
 
 from client.vault.ledger.budget import MOST_AFFORDED
+from client.vault.ledger.rows import Decision
 from shared.command_line import print_table
 from shared.privacy.in_words import in_words
 
@@ -57,6 +58,8 @@ def show(report: Mapping[str, Any]) -> None:
         ]
     )
     for name, run in report["runs"].items():
+        if run["decisions"]:
+            print(f"{name}: {'; '.join(Decision(**one).in_words for one in run['decisions'])}.")  # noqa: T201
         print(why(name, run, report["datasets"][run["dataset"]]))  # noqa: T201
     if report["runs"]:
         print(WHY)  # noqa: T201

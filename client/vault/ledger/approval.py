@@ -1,6 +1,8 @@
 """An operator's approval of a study run, as a row of the ledger."""
 
-from client.vault.ledger.ledger import Ledger
+from collections.abc import Mapping
+
+from client.vault.ledger.ledger import NOBODYS, Ledger
 from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
@@ -9,7 +11,15 @@ from shared.privacy.releases import Release, times
 from shared.study.declaration import Study
 
 
-def approve(ledger: Ledger, study: Study, *, dataset: str, run: str, declared: Limit | None = None) -> None:
+def approve(
+    ledger: Ledger,
+    study: Study,
+    *,
+    dataset: str,
+    run: str,
+    declared: Limit | None = None,
+    words: Mapping[str, str] = NOBODYS,
+) -> None:
     """Enter the approval of one study run: its whole worst case is earmarked.
 
     Args:
@@ -18,6 +28,7 @@ def approve(ledger: Ledger, study: Study, *, dataset: str, run: str, declared: L
         dataset: registered.
         run: of the study.
         declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+        words: who decided and why, from `decided`.
 
     Raises:
         BudgetError: it does not fit into what the dataset may spend.
@@ -26,7 +37,9 @@ def approve(ledger: Ledger, study: Study, *, dataset: str, run: str, declared: L
     per_round = check_approval(ledger.state, study, dataset=dataset, declared=declared)
     rounds = study.federation.rounds
     sha256 = study.sha256
-    ledger.approve(dataset, run, study_sha256=sha256, rounds=rounds, per_round=per_round, declared=declared)
+    ledger.approve(
+        dataset, run, study_sha256=sha256, rounds=rounds, per_round=per_round, declared=declared, words=words
+    )
 
 
 def check_approval(state: LedgerState, study: Study, *, dataset: str, declared: Limit | None = None) -> Release:

@@ -19,7 +19,7 @@ without released bytes stays charged and is never tried again.
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -58,6 +58,8 @@ from shared.privacy.releases import Release, times, to_dict
 from shared.protocol.messages import NO_MAC, LedgerPosition
 
 CLOCK_SKEW = timedelta(minutes=10)
+NOBODYS: Mapping[str, str] = {}
+"""Words of a decision whose row does not say who made it."""
 
 
 class Ledger:
@@ -144,7 +146,7 @@ class Ledger:
     def _append(self, row: dict[str, Any], moment: datetime) -> None:
         if not self._consistent:
             raise LedgerError(f"Expected {self.path} to be written so far, an earlier write failed. Start again.")
-        self.state.apply(row)
+        self.state.apply({**row, "time": moment.isoformat(timespec="seconds")})
         body = body_of(row, moment)
         head = chained(self.head, body)
         # memory and disk differ until both copies are durable; a failure in between is final for this process
@@ -164,8 +166,18 @@ class Ledger:
         rounds: int,
         per_round: Release,
         declared: Limit | None = None,
+        words: Mapping[str, str] = NOBODYS,
     ) -> None:
         """Earmark a whole run; the first one fixes the Renyi order that its account is judged at.
+
+        Args:
+            dataset: registered.
+            run: not approved before.
+            study_sha256: of its study.
+            rounds: of the whole run.
+            per_round: what one of them releases.
+            declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+            words: who decided and why, from `decided`.
 
         Raises:
             BudgetError: its worst case does not fit beside everything spent and earmarked.
@@ -175,7 +187,11 @@ class Ledger:
         budget.check_fits(whole_run, asked_for="a run")
         row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
         row |= {"orders": list(budget.orders_with(whole_run))}
-        self.enter({"kind": "approve", **row, "per_round": to_dict(per_round)})
+        self.enter({"kind": "approve", **row, "per_round": to_dict(per_round), **words})
+
+    def reject(self, run: str, words: Mapping[str, str] = NOBODYS) -> None:
+        """Enter a no to a run, whatever was said to it before; it gives nothing back by itself."""
+        self.enter({"kind": "reject", "run": run, **words})
 
     def reserve(self, run: str, number: int, *, declared: Limit | None = None) -> Release:
         """Charge a round, durably, before anything of it is computed; return the release that was charged.

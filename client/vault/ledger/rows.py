@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
+from shared.errors import SettingsError
 from shared.study.sections import RECORD
 
 
@@ -38,6 +39,7 @@ class DatasetTerms:
 
 
 UNDECLARED = DatasetTerms()
+MOST_NAME, MOST_NOTE = 80, 500
 IDENTITY_VERSION = 2
 """Version of the record identity that a dataset is registered with today."""
 
@@ -50,6 +52,35 @@ class IndexDigest:
     batches: int
     digest: str
     """Of everything up to the last batch."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One answer of the operator to one study run, as a row of the ledger says it."""
+
+    answer: Literal["yes", "no"]
+    time: str
+    by: str
+    """Who decided, as they were named; empty if nobody was."""
+    note: str
+
+    @property
+    def in_words(self) -> str:
+        """The answer with its day, who gave it, and their note."""
+        by = f" by {self.by}" if self.by else ""
+        return f"{self.answer} {self.time[:10]}{by}" + (f" ({self.note})" if self.note else "")
+
+
+def decided(by: str = "", note: str = "") -> dict[str, str]:
+    """Return what a row says of who decided and why; what is left out is no part of it.
+
+    Raises:
+        SettingsError: one is too long, or no line that can be printed.
+    """
+    for name, text, most in (("by", by, MOST_NAME), ("note", note, MOST_NOTE)):
+        if len(text) > most or not text.isprintable():
+            raise SettingsError(f"Expected a printable line of at most {most} characters, got --{name} {text[:40]!r}.")
+    return {name: text.strip() for name, text in (("by", by), ("note", note)) if text.strip()}
 
 
 def registration_row(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:

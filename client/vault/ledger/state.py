@@ -18,6 +18,8 @@ Rules
 11. An approval names the Renyi orders that its account is judged at. While nothing is spent or earmarked, the next one
    may name others; then they stay, and only those of an account that is tied to it are added. Where older rows name
    none, what their first approval would have named is what the next one names.
+12. Every decision about a run is a row of its own, and the latest counts. A no changes no account: what it gives back,
+   the row that closes the run gives back. A run that was approved and closed is not approved again.
 """
 
 import json
@@ -25,10 +27,10 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any
+from typing import Any, Literal
 
 from client.vault.ledger.budget import Budget
-from client.vault.ledger.rows import IDENTITY_VERSION, UNDECLARED, DatasetTerms, IndexDigest, Limit
+from client.vault.ledger.rows import IDENTITY_VERSION, UNDECLARED, DatasetTerms, Decision, IndexDigest, Limit
 from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
 from shared.errors import FedVaultError, LedgerError, PolicyRefusal
@@ -84,6 +86,8 @@ class LedgerState:
     """The record index as it was last entered; None before the first time."""
     orders: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """Renyi orders that a dataset's account is judged at, as its approvals named them."""
+    decisions: dict[str, list[Decision]] = field(default_factory=dict)
+    """What the operator said to each run, in order."""
     unnamed: dict[str, Release] = field(default_factory=dict)
     """The first approval of a dataset whose account no row had named an order for."""
 
@@ -98,6 +102,7 @@ class LedgerState:
             "records": self._records,
             "tie": self._tie,
             "approve": self._approve,
+            "reject": self._reject,
             "reserve": self._reserve,
             "fail": self._fail,
             "commit": self._commit,
@@ -168,6 +173,11 @@ class LedgerState:
         if name not in self.runs:
             raise PolicyRefusal(f"Expected an approved run, got {name!r}.")
         return self.runs[name]
+
+    def answer(self, name: str) -> Literal["yes", "no"] | None:
+        """Return the latest decision about a run; None if no row holds one."""
+        decisions = self.decisions.get(name)
+        return decisions[-1].answer if decisions else None
 
     def identity_version(self, dataset: str) -> int:
         """Return the version of the record identity that a dataset has, or is about to be registered with."""
@@ -279,6 +289,14 @@ class LedgerState:
         approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
         self._name_orders(approved, row.get("orders"))
         self.runs[run] = approved
+        self._decide("yes", row)
+
+    def _reject(self, row: Row) -> None:
+        self._decide("no", row)
+
+    def _decide(self, answer: Literal["yes", "no"], row: Row) -> None:
+        decision = Decision(answer, row.get("time", ""), row.get("by", ""), row.get("note", ""))
+        self.decisions.setdefault(row["run"], []).append(decision)
 
     def _name_orders(self, approved: ApprovedRun, orders: list[float] | None) -> None:
         dataset, account = approved.dataset, self.account(approved.dataset)

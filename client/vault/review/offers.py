@@ -94,6 +94,12 @@ class Offers:
         self._write(rejected)
         return rejected
 
+    def reopen(self, run: str) -> None:
+        """Take back that an offer was turned down; one that is not on file changes nothing."""
+        path = self._of(run)
+        if path.exists() and (offered := self._read(path)).rejected:
+            self._write(Offered(offered.run, offered.study, rejected=False))
+
     def check_open(self, run: str) -> None:
         """Refuse a run that was turned down.
 

@@ -4,7 +4,7 @@ Models and tokenizers are imported where they are used: most of what an operator
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from client.policy import objections
 from client.vault.ledger.approval import approve, check_approval
-from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.ledger import NOBODYS, Ledger
 from client.vault.ledger.registration import Registration, Registry
+from client.vault.ledger.rows import decided
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.records.source import columns_read, read_source, reader_of
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from client.vault.records.snapshot import Snapshot
 
 
+BY_POLICY = "the policy in node.toml"
 OnStage = Callable[[str, int, int], None]
 STAGES = 4
 """Of a review: base model, reading, encoding, ledger."""
@@ -118,20 +120,25 @@ class StudyReview:
             sizes["LoRA's A and B in all layers"] = full_lora
         return sizes | {"the whole model": full_model_bytes(study, base_files)}
 
-    def approve(self, ledger: Ledger, reviewed: ReviewedStudy, run: str) -> None:
+    def approve(self, ledger: Ledger, reviewed: ReviewedStudy, run: str, words: Mapping[str, str] = NOBODYS) -> None:
         """Enter a yes: the records, then the whole worst case; the records are kept as they were reviewed.
 
-        The rows are two, whatever the records hold and share.
+        The rows are two, whatever the records hold and share. A no before it stays in the ledger and counts no more.
+
+        Args:
+            ledger: held.
+            reviewed: the study beside policy, records and ledger.
+            run: of the study.
+            words: who decided and why, from `decided`.
 
         Raises:
-            PolicyRefusal: the policy forbids it, or the run was rejected; the operator changes the policy or says no.
+            PolicyRefusal: the policy forbids it, or the run was approved before; if it was rejected then, for good.
             BudgetError: it does not fit into what the records may spend.
         """
         node, study, dataset = self._node, reviewed.study, reviewed.dataset
-        node.offers.check_open(run)
         refuse_objections(dataset, list(reviewed.summary.objections))
         if run in ledger.state.runs:
-            raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
+            refuse_second_approval(ledger.state, run)
 
         def check(state: LedgerState) -> None:
             # the ledger may have grown since the review
@@ -142,7 +149,8 @@ class StudyReview:
         # first what it will train on, then the yes: a crash in between leaves files that nobody asks for
         size, snapshot = dataset.terms.declared_size, reviewed.snapshot
         node.approved.keep(run, study, declared_size=size, train=snapshot.train, holdout=snapshot.holdout)
-        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limit)
+        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limit, words=words)
+        node.offers.reopen(run)
 
     def approve_within_policy(self, ledger: Ledger, study: Study, dataset: Dataset, run: str) -> None:
         """Enter the policy's yes, for a dataset that was registered before. Looks at no record.
@@ -156,7 +164,8 @@ class StudyReview:
         self._node.offers.check_open(run)
         check_approval(ledger.state, study, dataset=dataset.name, declared=dataset.limit)
         self._node.approved.keep(run, study, declared_size=dataset.terms.declared_size)
-        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limit)
+        words = decided(by=BY_POLICY)
+        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limit, words=words)
 
     def materialise(self, study: Study, dataset: Dataset, run: str) -> Records:
         """Return the records that a run trains on, as its approval kept them.
@@ -174,8 +183,19 @@ class StudyReview:
             approved.take(run, train=snapshot.train, holdout=snapshot.holdout)
         return approved.train(run)
 
-    def reject(self, ledger: Ledger, run: str) -> str:
-        """Say no; a run that was approved is closed, and what it earmarked and did not use is given back.
+    def reject(self, ledger: Ledger, run: str, words: Mapping[str, str] = NOBODYS) -> str:
+        """Say no, as a row of its own; a run that was approved is ended first. What was said before stays on record.
+
+        Returns:
+            The run's full name.
+        """
+        name = self.end(ledger, run)
+        # after the row that ends the run: a crash in between leaves nothing that goes on in spite of a no
+        ledger.reject(name, words)
+        return name
+
+    def end(self, ledger: Ledger, run: str) -> str:
+        """Close a run that was approved, which gives back what it earmarked and did not use, and turn its offer down.
 
         Returns:
             The run's full name.
@@ -207,6 +227,18 @@ class StudyReview:
             split_by=policy.split_by,
         )
         return take_snapshot(table, reader, processor, rule, records_per_unit=study.privacy.records_per_unit)
+
+
+def refuse_second_approval(state: LedgerState, run: str) -> None:
+    """Refuse to approve a run once more.
+
+    Raises:
+        PolicyRefusal: always; it says whether the run goes on.
+    """
+    if state.is_over(run):
+        ended = "was rejected" if state.answer(run) == "no" else "is closed"
+        raise PolicyRefusal(f"Expected a study that is open, {run!r} {ended}.", hint="Ask for another run.")
+    raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ No record is looked at, so none can change the answer.
 import logging
 
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.node_files import NodeFiles
 from client.vault.review.offers import Offered
@@ -30,7 +31,7 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
     allowed, reason = _allowed(node, review, study)
     with node.open_ledger() as ledger:
         run = ledger.state.runs.get(offered.run)
-        if offered.rejected or (run is not None and run.closed):
+        if said_no(offered, ledger.state) or (run is not None and run.closed):
             return Status.REJECTED
         if run is not None:
             return Status.APPROVED if run.study_sha256 == study.sha256 else Status.REFUSED_STUDY
@@ -40,6 +41,12 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         total_release = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
         possible = [dataset for dataset in unchanged if dataset.budget(ledger.state).fits(total_release)]
         return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
+
+
+def said_no(offered: Offered, state: LedgerState) -> bool:
+    """Return true if the latest decision about a run is a no; one from before these were rows is in the offer."""
+    answer = state.answer(offered.run)
+    return offered.rejected if answer is None else answer == "no"
 
 
 def _allowed(node: NodeFiles, review: StudyReview, study: Study) -> tuple[list[Dataset], Status]:

@@ -152,3 +152,54 @@ def test_show_and_approve_say_who_asks_why_and_what_is_not_stated(
         assert "It does not state its requester, contact, retention." in out
     asked = json.loads(node("show", "study.toml", "--dataset", "ward", "--json")[1])
     assert asked["stated"] == {"legal basis": "Art. 6(1)(e) GDPR"} and asked["unstated"][0] == "requester"
+
+
+def offered(study: Callable[..., str], run: str) -> None:
+    offers = open_node(Path("node.toml")).offers
+    offers.receive(StudyOffer(run, load_study(Path(study())).canonical_json()))
+
+
+def test_who_decided_and_why_is_shown_wherever_the_run_is(node: Command, study: Callable[..., str]) -> None:
+    offered(study, "r-1")
+    by_ana = ["--by", "Ana", "--note", "Ethics vote 17."]
+    assert node("approve", "r-1", "--dataset", "ward", *by_ana, "--yes")[0] == 0
+    assert node("reject", "r-1", "--by", "Ben")[0] == 0
+    (listed,) = json.loads(node("studies", "--json")[1])
+    assert listed["you said"] == "no" and listed["decisions"].startswith("yes 20")
+    decisions = json.loads(node("ledger", "--json")[1])["runs"]["r-1"]["decisions"]
+    assert [(one["answer"], one["by"], one["note"]) for one in decisions] == [
+        ("yes", "Ana", "Ethics vote 17."),
+        ("no", "Ben", ""),
+    ]
+    shown = node("show", "r-1", "--dataset", "ward")[1]
+    assert "by Ana (Ethics vote 17.); no 20" in shown and "by Ben." in shown
+    assert "by Ana" in " ".join(node("ledger")[1].split())
+    code, _, err = node("approve", "r-1", "--dataset", "ward", "--yes")
+    assert code == 5 and "'r-1' was rejected" in err
+
+
+def test_a_no_to_a_finished_run_leaves_its_yes_on_record(node: Command, study: Callable[..., str]) -> None:
+    offered(study, "r-1")
+    node("approve", "r-1", "--dataset", "ward", "--yes")
+    opened = open_node(Path("node.toml"))
+    with opened.open_ledger() as ledger:
+        for number in range(1, ledger.state.runs["r-1"].rounds + 1):
+            ledger.reserve("r-1", number)
+            ledger.commit("r-1", number, b"released")
+        spent = ledger.state.spent("ward")
+    assert "What was said to it: yes 20" in node("reject", "r-1")[1]
+    with opened.open_ledger() as ledger:
+        assert [one.answer for one in ledger.state.decisions["r-1"]] == ["yes", "no"]
+        assert ledger.state.spent("ward") == spent
+
+
+def test_a_mistaken_no_is_followed_by_a_yes_that_counts(node: Command, study: Callable[..., str]) -> None:
+    offered(study, "r-1")
+    node("reject", "r-1", "--note", "Wrong run.")
+    (listed,) = json.loads(node("studies", "--json")[1])
+    assert listed["you said"] == "no"
+    code, _, err = node("approve", "r-1", "--dataset", "ward", "--yes")
+    assert code == 0, err
+    (listed,) = json.loads(node("studies", "--json")[1])
+    assert listed["you said"] == "yes" and "(Wrong run.); yes 20" in listed["decisions"]
+    assert node("approve", "r-1", "--dataset", "ward", "--by", "x" * 81, "--yes")[0] == 2

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from client.operator.ledger_text import show, sum_of, why
 from client.vault.ledger.budget import MOST_AFFORDED
 
-RUN = {"dataset": "ward", "rounds": 8, "paid": 2, "earmarked": 6, "epsilon_with_one_more": 3.0123}
+RUN = {"dataset": "ward", "rounds": 8, "paid": 2, "earmarked": 6, "decisions": [], "epsilon_with_one_more": 3.0123}
 MORE = {"more_rounds_fit": 12, "epsilon_with_them": 2.97}
 
 

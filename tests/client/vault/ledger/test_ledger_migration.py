@@ -11,6 +11,7 @@ import pytest
 
 from client.vault.ledger import storage as ledger_file
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.rows import decided
 from client.vault.ledger.storage import MIGRATIONS, SCHEMA_VERSION
 from shared.errors import LedgerError, PolicyRefusal
 from shared.privacy.accounting import epsilon_rdp
@@ -20,6 +21,9 @@ from tests.support.ledgers import rows_of
 GOLDEN = Path(__file__).with_name("golden") / "ledger-v1.db"
 WRITTEN = runpy.run_path(str(GOLDEN.with_name("make_ledger_v1.py")))
 ROWS = WRITTEN["ROWS"]
+GOLDEN_2 = GOLDEN.with_name("ledger-v2.db")
+WRITTEN_2 = runpy.run_path(str(GOLDEN.with_name("make_ledger_v2.py")))
+ROWS_2, HEAD_2 = WRITTEN_2["ROWS"], "c232e8ae2a7ce97d3e8bba2dab613c92bb5fb8d1e13be5c954f343ee70667888"
 HEAD = "182262a1275687ce7ef733797adefe1c98ef5220bf56a3d75190f1fb01516a5c"
 
 
@@ -29,6 +33,15 @@ def old(tmp_path: Path) -> Path:
     path = tmp_path / "ledger.db"
     shutil.copy(GOLDEN, path)
     (tmp_path / "head.json").write_text(json.dumps({"height": len(ROWS), "head": HEAD}))
+    return path
+
+
+@pytest.fixture
+def old_2(tmp_path: Path) -> Path:
+    """A node with the golden ledger of version 2."""
+    path = tmp_path / "ledger.db"
+    shutil.copy(GOLDEN_2, path)
+    (tmp_path / "head.json").write_text(json.dumps({"height": len(ROWS_2), "head": HEAD_2}))
     return path
 
 
@@ -53,6 +66,8 @@ def spent(rounds: int, delta: float) -> float:
 def test_the_golden_file_is_the_one_that_its_script_writes(tmp_path: Path) -> None:
     WRITTEN["write"](tmp_path / "again.db")
     assert dumped(tmp_path / "again.db") == dumped(GOLDEN) and version(GOLDEN) == 1
+    WRITTEN_2["write"](tmp_path / "again.db")
+    assert dumped(tmp_path / "again.db") == dumped(GOLDEN_2) and version(GOLDEN_2) == 2
 
 
 @pytest.mark.guarantee("a ledger of every older version opens with the same rows, head and spending.")
@@ -69,6 +84,19 @@ def test_a_ledger_of_version_1_opens_says_the_same_and_goes_on(old: Path) -> Non
     with opened(old) as ledger:
         assert ledger.height == len(ROWS) + 1 and ledger.state.spent("ward") == spent(3, 1e-6)
     assert version(old) == SCHEMA_VERSION
+
+
+def test_a_ledger_of_version_2_opens_says_the_same_and_goes_on(old_2: Path) -> None:
+    with opened(old_2) as ledger:
+        assert (ledger.height, ledger.head) == (len(ROWS_2), HEAD_2)
+        state, round_ = ledger.state, SubsampledGaussian(1.5, 0.1, 6)
+        assert state.spent("ward") == pytest.approx(epsilon_rdp([round_], 1e-5), rel=1e-3), "one round, lost or not"
+        assert state.budget("ward").limit.epsilon == 2.5 and state.runs["r-1"].closed
+        assert [decision.in_words for decision in state.decisions["r-1"]] == ["yes 2026-01-02"], "a yes was a row then"
+        ledger.reject("r-1", decided("Ana", "Ended."))
+    with opened(old_2) as ledger:
+        assert ledger.height == len(ROWS_2) + 1 and ledger.state.answer("r-1") == "no"
+    assert version(old_2) == SCHEMA_VERSION
 
 
 @pytest.mark.parametrize("statement", ["INSERT OR REPLACE INTO rows VALUES (3, '{}', 'x')", "DELETE FROM rows"])

@@ -12,6 +12,7 @@ from client.vault.service.node_vault import NodeVault
 from shared.errors import BudgetError
 from shared.protocol.messages import Status
 from tests.support.nodes import Node, offer, task
+from tests.support.operators import reject_run
 
 
 @pytest.mark.parametrize(
@@ -132,3 +133,23 @@ def test_a_second_run_asks_again_and_a_full_budget_says_no(node: Node) -> None:
     assert NodeVault(node.config).offer(offer(study, "r-2")).status is Status.REFUSED_BUDGET
     with pytest.raises(BudgetError, match="brings what is spent or earmarked to"):
         node.approve(study, "r-2")
+
+
+def test_the_latest_decision_is_what_the_server_hears(node: Node) -> None:
+    study, node_vault = node.study(), NodeVault(node.config)
+    node_vault.offer(offer(study))
+    reject_run(node.config, "r-1")
+    assert node_vault.offer(offer(study)).status is Status.REJECTED and node.rows() == ["reject"]
+    node.approve(study)
+    assert node_vault.offer(offer(study)).status is Status.APPROVED
+    # as a crash between the row of the yes and the offer's file leaves it
+    open_node(node.config).offers.reject("r-1")
+    assert node_vault.offer(offer(study)).status is Status.APPROVED
+
+
+def test_a_yes_of_the_policy_says_so_in_its_row(node: Node) -> None:
+    node.write(approval="within-policy")
+    node.register()
+    assert NodeVault(node.config).offer(offer(node.study())).status is Status.APPROVED
+    (decision,) = open_node(node.config).ledger_state().decisions["r-1"]
+    assert (decision.answer, decision.by) == ("yes", "the policy in node.toml")
