@@ -10,7 +10,6 @@ import typer
 
 from server.cli.options import HOME, AsJson, HomeOption, RunName, open_store
 from server.cli.printing import (
-    in_flight_line,
     node_names,
     print_event,
     print_facts,
@@ -19,6 +18,7 @@ from server.cli.printing import (
     round_in_flight,
     round_row,
 )
+from server.cli.status_text import progress_line, waits_for
 from server.settings import Home
 from shared.terminal import Activity, saying
 
@@ -106,6 +106,7 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         shown = store.run(run)
         rounds, names, events = store.rounds(shown.id), node_names(store), store.events(shown.id)
         in_flight = round_in_flight(events, shown.round) if shown.state == "running" else None
+        progress = progress_line(shown, store) if shown.state in ("queued", "running") else ""
     if as_json:
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
         more = {"history": history, "in_flight": in_flight, "nodes": names}
@@ -115,8 +116,8 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     print_rows([round_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
     for line in reason_lines([record for record, _evaluation in rounds], events, names):
         typer.echo(line)
-    if in_flight is not None:
-        typer.echo(in_flight_line(in_flight, names))
+    if progress:
+        typer.echo(progress)
 
 
 def stop(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
@@ -221,7 +222,6 @@ def _unstated(study: "Study") -> str:
 
 def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:
     """Return what a run that was just queued waits for, in sentences."""
-    from server.cli.status_text import waits_for
     from shared.supervisor import read_state
 
     running = read_state(home.running) is not None
