@@ -109,7 +109,10 @@ def orthonormal_rows(rows: int, width: int, *, seed: int, name: str) -> NDArray[
 
 def _check_rank(rows: int, width: int) -> None:
     if rows > width:
-        raise SettingsError(f"Expected adapter.rank of at most the layer's width {width}, got rank={rows}.")
+        raise SettingsError(
+            f"Expected adapter.rank of at most the layer's width {width}, got rank={rows}.",
+            hint="Ranks of 4 to 16 are usual.",
+        )
 
 
 def layout_of(model: nn.Module) -> Layout:
@@ -180,7 +183,10 @@ def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:
     count, wanted = getattr(base.config, "num_hidden_layers", None), int(adapter.layers.removeprefix("last:"))
     staged = hasattr(base.config, "depths")  # Swin, SegFormer: what is counted there are stages of several layers
     if not isinstance(count, int) or staged:
-        raise SettingsError(f"Expected adapter.layers='all' for a {base.config.model_type}, got {adapter.layers!r}.")
+        raise SettingsError(
+            f"Expected adapter.layers='all' for a {base.config.model_type}, got {adapter.layers!r}.",
+            hint="Its layers are not counted from one end to the other.",
+        )
     depths = {getattr(base.config, name, None) or count for name in ("num_decoder_layers", "decoder_layers")}
     if base.config.is_encoder_decoder and depths != {count}:
         raise SettingsError(
@@ -189,7 +195,10 @@ def _layer_numbers(base: PreTrainedModel, adapter: Adapter) -> list[int] | None:
             hint="Choose adapter.layers = 'all'.",
         )
     if wanted > count:
-        raise SettingsError(f"Expected adapter.layers of at most 'last:{count}' for this model, got 'last:{wanted}'.")
+        raise SettingsError(
+            f"Expected adapter.layers of at most 'last:{count}' for this model, got 'last:{wanted}'.",
+            hint=f"It has {count} layers; 'all' takes every one.",
+        )
     return list(range(count - wanted, count))
 
 

@@ -9,6 +9,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from shared.adapted_model import adapters
+from shared.adapted_model.dry_run import refuse_what_cannot_run
 from shared.adapted_model.head_strategy import NOTHING_TO_MEASURE, strategy_for
 from shared.base_models import layers
 from shared.base_models.load import in_our_words, load_base, width_of
@@ -60,6 +61,8 @@ class AdaptedModel(nn.Module):
         self.measuring = False
         self.measure(False)
         self.eval()
+        if not with_weights:
+            refuse_what_cannot_run(self, study.task)
 
     def measure(self, on: bool) -> None:
         """Train what the head's strategy measures, or everything else; `losses` follow.

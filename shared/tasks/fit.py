@@ -47,7 +47,13 @@ def check_vocabulary(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
         SettingsError: it does.
     """
     highest = max(tokenizer.get_vocab().values(), default=0)
-    tables = (base.get_input_embeddings(), base.get_output_embeddings())
+    try:
+        tables = (base.get_input_embeddings(), base.get_output_embeddings())
+    except NotImplementedError:
+        raise SettingsError(
+            f"Expected a base model with one embedding for each token, got model type {base.config.model_type!r}.",
+            hint="Whether it has one for every token of its tokenizer cannot be told. Choose another base model.",
+        ) from None
     rows = min(len(weight) for table in tables if (weight := getattr(table, "weight", None)) is not None)
     if highest >= rows:
         raise SettingsError(

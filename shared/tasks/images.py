@@ -107,7 +107,10 @@ def image_format_of(directory: Path, config: PretrainedConfig, *, side: int | No
     preprocessor = image_settings(directory)
     channels = getattr(config, "num_channels", None)
     if channels not in (1, 3):
-        raise SettingsError(f"Expected a base model that reads images, got model type {config.model_type!r}.")
+        raise SettingsError(
+            f"Expected a base model that reads images, got model type {config.model_type!r}.",
+            hint="ViT, DeiT, DINOv2, BEiT and the image part of CLIP or SigLIP (clip_vision_model) read them.",
+        )
     crop = preprocessor.get("crop_size") if preprocessor.get("do_center_crop") else None
     resized, keep_aspect = _size(preprocessor.get("size"))
     pretrained = None if config.model_type in ANY_SIZE else _size(getattr(config, "image_size", None))[0]

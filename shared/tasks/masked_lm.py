@@ -12,10 +12,12 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoModelForMaskedLM, PretrainedConfig, PreTrainedModel
 
+from shared.base_models.load import width_of
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
@@ -53,7 +55,9 @@ class EncoderWithLanguageHead:
     @staticmethod
     def from_config(config: PretrainedConfig, **options: Any) -> PreTrainedModel:
         """Make encoder and head without weights."""
-        return _taken_apart(AutoModelForMaskedLM.from_config(config, **options), absent=frozenset())
+        encoder = _taken_apart(AutoModelForMaskedLM.from_config(config, **options), absent=frozenset())
+        _refuse_other_heads(encoder)
+        return encoder
 
 
 class MaskedLanguageModel(OutputKind):
@@ -169,6 +173,17 @@ def _taken_apart(model: PreTrainedModel, *, absent: Collection[str]) -> PreTrain
     encoder.language_head = head
     loaded: PreTrainedModel = encoder
     return loaded
+
+
+def _refuse_other_heads(encoder: PreTrainedModel) -> None:
+    """Refuse a head that gives no scores by token, such as one with a loss of its own; shapes suffice to see it."""
+    head = cast(nn.Module, encoder.language_head)
+    device = next(encoder.parameters()).device
+    if not isinstance(head(torch.zeros(1, 1, width_of(encoder.config), device=device)), Tensor):
+        raise SettingsError(
+            f"Expected an encoder with a language head of scores, got model type {encoder.config.model_type!r}.",
+            hint="BERT, RoBERTa and models like them have one.",
+        )
 
 
 def _head_of(model: PreTrainedModel) -> tuple[str, nn.Module]:

@@ -116,7 +116,10 @@ class SemanticSegmentation(OutputKind):
         """Read the size of images and patches from the study and the base model, without changing it."""
         config: Any = base.config
         if hasattr(config, "depths") and not _staged(config):
-            raise SettingsError(f"Expected a ViT or a SegFormer for masks, got model type {config.model_type!r}.")
+            raise SettingsError(
+                f"Expected a ViT or a SegFormer for masks, got model type {config.model_type!r}.",
+                hint="Models whose stages have other forms have no state for each patch. DINOv2 and BEiT have, too.",
+            )
         self.image_format = image_format_of(Path(str(base.name_or_path)), config, side=self.task.image_size)
         self.positions = positions(base, self.image_format.size)
         self.grid = patches(config, self.image_format.size)

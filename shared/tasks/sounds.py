@@ -103,16 +103,26 @@ def sound_format_of(directory: Path, config: PretrainedConfig, seconds: float) -
             hint=f"Its folder needs a {PREPROCESSOR} that names one.",
         )
     positions = getattr(config, "max_source_positions", None)
+    _refuse_other_forms(config, extractor, positions)
     if positions is not None:
         per_position = int(extractor.hop_length) * HOPS_PER_POSITION
-        tokens = min(int(positions), round(seconds * rate / per_position))
+        tokens = round(seconds * rate / per_position)
         samples = tokens * per_position
+        if tokens > int(positions):
+            most = int(positions) * per_position / rate
+            raise SettingsError(
+                f"Expected task.seconds of at most {most:g} for this base model, got {seconds:g}.",
+                hint=f"It has {positions} positions.",
+            )
     else:
         samples = tokens = round(seconds * rate)
         for kernel, stride in zip(config.conv_kernel, config.conv_stride, strict=True):
             tokens = max(0, (tokens - kernel) // stride + 1)
     if tokens < 1:
-        raise SettingsError(f"Expected task.seconds long enough for one state of the model, got seconds={seconds:g}.")
+        raise SettingsError(
+            f"Expected task.seconds long enough for one state of the model, got seconds={seconds:g}.",
+            hint="Set task.seconds to the usual length of the recordings.",
+        )
     shape = _extracted(extractor, np.zeros(samples, np.float32)).shape
     expected = (samples,) if positions is None else (config.num_mel_bins, tokens * HOPS_PER_POSITION)
     if shape != expected or not RATES[0] <= rate <= RATES[1]:
@@ -121,6 +131,22 @@ def sound_format_of(directory: Path, config: PretrainedConfig, seconds: float) -
             hint=f"{PREPROCESSOR} and the weights in the model's folder do not belong together.",
         )
     return SoundFormat(extractor, samples, shape, tokens)
+
+
+def _refuse_other_forms(config: PretrainedConfig, extractor: Any, positions: int | None) -> None:
+    """Refuse a model that reads sound in neither of the two forms that are known here.
+
+    Raises:
+        SettingsError: it reads no waveforms as Wav2Vec2 does, and no spectrograms as Whisper does.
+    """
+    spectrograms = positions is not None and hasattr(extractor, "hop_length") and hasattr(config, "num_mel_bins")
+    waveforms = positions is None and hasattr(config, "conv_kernel") and hasattr(config, "conv_stride")
+    if not spectrograms and not waveforms:
+        raise SettingsError(
+            f"Expected a base model that reads sound as Wav2Vec2 or Whisper do, got model type {config.model_type!r} "
+            f"with a {type(extractor).__name__}.",
+            hint="HuBERT, UniSpeech, Data2Vec and SEW read it as Wav2Vec2 does.",
+        )
 
 
 def cut_positions(model: Any, tokens: int) -> None:

@@ -46,6 +46,7 @@ HALF_TOLERANCE = 0.1
 strict figure."""
 LENGTHS = (5, 17, 7, 20, 5, 17)
 """Some of one length and some that are padded to another's, so that physical batches hold several."""
+ANOTHER_MODEL = "This model cannot be trained privately with this adapter; choose another of the two."
 SPREAD = 0.05
 HALVINGS = 60
 PACKAGES = ("client.vault", "shared")
@@ -90,6 +91,11 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None, hostile: Vector | None
             model.load(adapter)
             one_by_one |= any(_depends_on_company(trainer, cache, measures=measures) for measures in rounds)
         return Verdict(worst, one_by_one)
+    except ExactnessError as inexact:
+        reason = str(inexact).removesuffix(".")
+        raise ExactnessError(
+            f"{reason}; the base model is a {model.config.model_type!r}.", hint=inexact.hint or ANOTHER_MODEL
+        ) from inexact
     finally:
         trainer.train_on(real)
         model.load(before)
@@ -264,7 +270,7 @@ def _compare(gradients: Gradients, expected: Gradients, tolerance: float) -> flo
         if not error <= tolerance:
             raise ExactnessError(
                 f"Expected gradients within {tolerance:g} of a loop over single records, {name} is off by {error:.1e}.",
-                hint="This model cannot be trained privately with this adapter; choose another adapter.",
+                hint=ANOTHER_MODEL,
             )
         worst = max(worst, error)
     moving = torch.stack([reference.flatten(1).any(dim=1) for reference in expected.values()]).any(dim=0)

@@ -13,7 +13,7 @@ from peft import PeftModel
 from server.export.adapter import export
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.frozen_activations import open_activations
-from shared.adapted_model.model import build, initial_adapter
+from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
 from shared.records.batches import collate
@@ -136,3 +136,11 @@ def test_exported_adapter_writes_the_same_in_plain_peft(
     adapted = PeftModel.from_pretrained(base, tmp_path).eval()
     plain = adapted(input_features=batch["sound"].view(1, 16, 200), decoder_input_ids=batch["ids"]).logits
     torch.testing.assert_close(model(batch), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_recordings_longer_than_the_positions_are_refused_when_the_study_is_read(
+    media_study: Callable[..., Study],
+) -> None:
+    layout_of(media_study("whisper", task={"kind": "speech-recognition", "seconds": 2.0, "max_target_length": 16}))
+    with pytest.raises(SettingsError, match=r"^Expected task.seconds of at most 2 for this base model, got 3\.$"):
+        layout_of(media_study("whisper", task={"kind": "speech-recognition", "seconds": 3.0, "max_target_length": 16}))
