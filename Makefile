@@ -54,6 +54,8 @@ check: setup ## format, lint, types, architecture, generated documents
 		client/vault_api/_generated/vault.proto && diff -r -x __init__.py -x __pycache__ $$scratch/client/vault_api/_generated \
 		client/vault_api/_generated && rm -r $$scratch && echo "client/vault_api/_generated is up to date"
 	@diff <($(BIN)/python -m simulations.results.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
+	@diff <($(BIN)/python -m client.settings) client/NODE_TOML.md && echo "client/NODE_TOML.md is up to date"
+	@diff <($(BIN)/python -m server.settings) server/SERVER_TOML.md && echo "server/SERVER_TOML.md is up to date"
 
 extras: setup ## resolve each extra alone, from the package index: nothing old, nothing that holds the project back
 	@$(BIN)/python -m tests.support.extras

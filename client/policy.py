@@ -24,10 +24,11 @@ HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
 
 class DatasetPolicy(Section):
-    """[datasets.NAME] in node.toml: one dataset, and what may be done with it."""
+    """[datasets.NAME]: one dataset, and what may be done with it."""
 
     source: str = Field(min_length=1)
-    """A CSV, TSV, JSONL, JSON (each also packed, as .csv.gz) or Parquet file, or a dataset folder."""
+    """A CSV, TSV, JSONL, JSON (each also packed, as .csv.gz) or Parquet file, or a dataset folder. Relative to
+    node.toml."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in the source, as in { text = "report" }; default: the same."""
     labels: dict[str, str] = Field(default_factory=dict)

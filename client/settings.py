@@ -9,12 +9,13 @@ from pydantic import Field, field_validator, model_validator
 from client.policy import FINGERPRINT, DatasetPolicy
 from shared.errors import SettingsError
 from shared.section import Section
+from shared.settings_page import settings_page
 from shared.spelling import meant
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import Performance
 
 TEMPLATE = """\
-# What this node allows. Every key and its meaning: client/policy.py
+# What this node allows. Every key and its meaning: client/NODE_TOML.md
 
 [node]
 home = "node"                     # key, ledger and record index; this user's alone
@@ -52,13 +53,14 @@ class Node(Section):
 
 
 class Server(Section):
-    """[server]: how to reach it, beyond what the invite says."""
+    """[server]: how to reach the server, beyond what the invite says."""
 
     proxy: str | None = None
     """Outbound HTTPS proxy, as in http://proxy.example:3128. One that inspects TLS must let the server pass unopened:
     this node's certificate does not survive it, and without one a node can join and do no more."""
     extra_ca: str | None = None
-    """File with one more certificate authority, for a proxy that shows a certificate of its own."""
+    """File with one more certificate authority, for a proxy that shows a certificate of its own; relative to
+    node.toml."""
 
     def authority(self, base: Path) -> Path | None:
         """The extra authority's file; `base` is the folder of node.toml."""
@@ -69,13 +71,15 @@ class NodeSettings(Section):
     """The whole file."""
 
     node: Node = Node()
+    """Folders, and what this node does besides training."""
     server: Server = Server()
+    """How to reach the server."""
     performance: Performance = Performance()
     """This machine's own speed settings."""
     models: dict[str, str] = Field(default_factory=dict)
     """Names for base models that datasets allow, each pinned to its fingerprint: 64 hexadecimal digits."""
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
-    """By name."""
+    """What may be done with each dataset, by its name."""
 
     @model_validator(mode="before")
     @classmethod
@@ -178,3 +182,23 @@ def folders(config: Path, settings: NodeSettings) -> Folders:
         link=home / "link",
         logs=home / "logs",
     )
+
+
+def markdown() -> str:
+    """Return the page that explains every key of node.toml."""
+    opening = (
+        "`fedvault-node init` writes a file to begin with. A key that is left out has its default, and a key that is "
+        "not listed here is refused. `[models]` gives base models a name each, pinned to a fingerprint of 64 "
+        "hexadecimal digits: `fedvault-node models` prints its lines. `fedvault-node doctor` checks the file."
+    )
+    parts: list[tuple[str, type[Section]]] = [
+        ("`[node]`", Node),
+        ("`[server]`", Server),
+        ("`[datasets.NAME]`", DatasetPolicy),
+        ("`[performance]`", Performance),
+    ]
+    return settings_page("node.toml: every key", "client.settings", opening, parts)
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")  # noqa: T201 - this is the command's output

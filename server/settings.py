@@ -9,6 +9,7 @@ from pydantic import Field
 from shared.errors import SettingsError
 from shared.files import write_private_once
 from shared.section import Section
+from shared.settings_page import settings_page
 from shared.study.parsing import parse, read_toml
 
 SECRET_BYTES = 32
@@ -36,7 +37,8 @@ class ServerSettings(Section):
     flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Flower's own database keeps every update; above this size it is started afresh between runs."""
     evaluation: str = ""
-    """A table that the server's operator owns, to measure every round on; with the columns of the study's task."""
+    """A table that the server's operator owns, to measure every round on; with the columns of the study's task.
+    Relative to the server's folder; empty: rounds are not measured."""
     evaluation_columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in it, as in { text = "review", label = "stars" }; default: the same."""
 
@@ -107,3 +109,16 @@ def _secret(path: Path) -> str:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_private_once(path, secrets.token_hex(SECRET_BYTES).encode())  # whoever is first wins: both read the same
     return path.read_text()
+
+
+def markdown() -> str:
+    """Return the page that explains every key of server.toml."""
+    opening = (
+        "`fedvault-server init` writes a file to begin with, in the server's folder. A key that is left out has its "
+        "default, and a key that is not listed here is refused."
+    )
+    return settings_page("server.toml: every key", "server.settings", opening, [("", ServerSettings)])
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")  # noqa: T201 - this is the command's output

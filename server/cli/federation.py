@@ -171,7 +171,7 @@ def _listens(host: str, port: int) -> bool:
 
 def _settings(hosts: list[str], port: int) -> str:
     return (
-        "# Every key and its meaning: server/settings.py\n"
+        "# Every key and its meaning: server/SERVER_TOML.md\n"
         f"hosts = {json.dumps(hosts)}\n"
         f"port = {port}\n"
         '# evaluation = "own.csv"      # a table of your own to measure on, with columns text and label\n'
