@@ -11,6 +11,7 @@ from client.vault.training.round_trainer import device_for
 from server.export.adapter import export
 from server.rounds.checkpoints import State
 from shared.errors import FedVaultError, SettingsError
+from shared.logs import without_stopping
 from shared.tasks.registry import task_kind
 from simulations.arm_training import ArmTraining
 from simulations.baselines import constant_answer, untrained_head
@@ -21,6 +22,7 @@ from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen
 from simulations.progress import Progress
+from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
 from simulations.results.result import ArmResult, Result, read_result, write_result
 from simulations.results.summary import summary, trained
@@ -89,6 +91,8 @@ class Run:
                 results[name] = results[name].model_copy(update={"note": note})
         evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated)
+        with without_stopping("The model card"):
+            write_card(folder.adapter, self._scenario, result)
         write_result(folder.result, result)
         if self._cache is None:
             shutil.rmtree(folder.cache, ignore_errors=True)

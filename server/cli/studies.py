@@ -180,7 +180,6 @@ def export(
             from server.export.adapter import merge
 
             merge(adapter, folder)
-        shutil.copy(adapter / "README.md", folder)
     else:
         shutil.copytree(adapter, folder)
     what = "the whole model" if merged else "the adapter"

@@ -31,7 +31,7 @@ from shared.tasks.kind import Cell
 from shared.tasks.registry import task_kind
 
 HEAD_FILE, STUDY_FILE, PACKED_FILE = "head.safetensors", "fedvault.json", "packed.safetensors"
-ADAPTER_FILE = "adapter_config.json"
+ADAPTER_FILE, CARD_FILE = "adapter_config.json", "README.md"
 PROCESSOR_FILES = (
     "*tokenizer*", "vocab*", "merges.txt", "*.spm", "*.model", "added_tokens.json", "special_tokens_map.json",
     "chat_template*", "normalizer.json", "*processor_config.json",
@@ -48,6 +48,8 @@ def export(study: Study, adapter: Vector, folder: Path) -> None:
         # the base model's folder on this machine is nobody's business; the study names it for everyone
         peft.peft_config["default"].base_model_name_or_path = study.model.source
         peft.save_pretrained(folder, save_embedding_layers=False)
+        # PEFT's own card is an empty form with the path of the base model; ours is written where the figures are known
+        (folder / CARD_FILE).unlink(missing_ok=True)
     # a frozen head is the base model's own, which everyone has
     head = {name: p.detach().contiguous() for name, p in model.plain_head().named_parameters() if p.requires_grad}
     if head:
@@ -64,7 +66,7 @@ def export(study: Study, adapter: Vector, folder: Path) -> None:
 
 def merge(exported: Path, folder: Path) -> None:
     """Write a complete model from what `export` wrote: weights with the adapter in them, and the base model's tokenizer
-    or processor, so that plain transformers loads the folder; a head stays a file of its own.
+    or processor, so that plain transformers loads the folder; a head and the card stay files of their own.
 
     Raises:
         SettingsError: as `load_finished`.
@@ -82,7 +84,7 @@ def merge(exported: Path, folder: Path) -> None:
     for path in sorted(base_files.directory.iterdir()):
         if any(fnmatch(path.name, pattern) for pattern in PROCESSOR_FILES):
             shutil.copy(path, folder / path.name)
-    for name in (HEAD_FILE, STUDY_FILE):
+    for name in (HEAD_FILE, STUDY_FILE, CARD_FILE):
         if (exported / name).exists():
             shutil.copy(exported / name, folder / name)
 

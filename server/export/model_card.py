@@ -67,34 +67,57 @@ def card(run: str, study: Study, state: State, *, names: Mapping[int, str], aske
     trained = {names.get(node, str(node)) for record in state.records for node in record["accepted"]}
     measured = state.evaluations.get(str(state.round)) or {}
     figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items() if isinstance(value, float))
+    return page(
+        study,
+        fingerprint=str(study.model.fingerprint),
+        trained_by=f"{len(trained)} organisations in {len(state.records)} rounds as run `{run}` of",
+        sections=[
+            _privacy(study, rounds_paid(state.records, names=names, asked=asked)),
+            "## Measured\n\n" + (figures or "The server's operator measured nothing."),
+        ],
+        merging=f"After `fedvault-server export {run} model --merge`, `model` is a complete one:",
+        tags=("federated-learning", "differential-privacy", "fedvault"),
+    )
+
+
+def page(
+    study: Study, *, fingerprint: str, trained_by: str, sections: Sequence[str], merging: str, tags: Sequence[str]
+) -> str:
+    """Return a card as Markdown: what the adapter is, what its trainer says of it, and how to load it.
+
+    Args:
+        study: as it was trained.
+        fingerprint: of the base model.
+        trained_by: who trained it, up to the words "study" and its hash.
+        sections: on privacy, data and figures, each with its heading.
+        merging: says how `model`, a complete one, is made.
+        tags: for model hubs.
+    """
+    name = base_name(study)
     return f"""---
-base_model: {study.model.shown_source}
+base_model: {name}
 library_name: peft
-tags: [federated-learning, differential-privacy, fedvault]
+tags: [{", ".join(tags)}]
 ---
 
 # {study.study.name}
 
-{study.study.description or "No description was declared."}
+{study.study.description or study.study.purpose or "No description was declared."}
 
-A `{study.adapter.method}` adapter for `{study.model.shown_source}` (fingerprint `{study.model.fingerprint}`), trained
-by {len(trained)} organisations in {len(state.records)} rounds as run `{run}` of study `{study.sha256}`. Task:
+A `{study.adapter.method}` adapter for `{name}` (fingerprint `{fingerprint}`), trained
+by {trained_by} study `{study.sha256}`. Task:
 {_task(study)}.
 
-{_privacy(study, rounds_paid(state.records, names=names, asked=asked))}
-
-## Measured
-
-{figures or "The server's operator measured nothing."}
+{(chr(10) * 2).join(sections)}
 
 ## How to load
 
-`base` is the folder of `{study.model.shown_source}`, `adapter` this one:
+`base` is the folder of `{name}`, `adapter` this one:
 
 ```python
 {code(study, merged=False)}```
 
-After `fedvault-server export {run} model --merge`, `model` is a complete one:
+{merging}
 
 ```python
 {code(study, merged=True)}```
@@ -107,6 +130,12 @@ from server.export.adapter import load_finished
 print(load_finished("adapter").predict({{{_question(study)}}}))
 ```
 """
+
+
+def base_name(study: Study) -> str:
+    """Return the base model's name for everyone: of a whole path only the last part, since no other machine has it."""
+    source = study.model.shown_source
+    return Path(source).name if Path(source).expanduser().is_absolute() else source
 
 
 def _privacy(study: Study, paid: Mapping[str, set[int]]) -> str:

@@ -1,1 +1,4 @@
-"""Results of a run: `result`, made by `summary`, `paired`; shown by `tables`, `report`; `wording`, `metric_names`."""
+"""Results of a run: `result`, made by `summary`, `paired`; shown by `tables`, `report`, `model_card`.
+
+`wording` and `metric_names` are the words that these share.
+"""

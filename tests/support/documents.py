@@ -22,6 +22,11 @@ def blocks(document: str, language: str, *, below: str = "") -> list[str]:
     text = text_of(document)
     if below:
         text = text.split(f"## {below}\n")[1].split("\n## ")[0]
+    return fenced(text, language)
+
+
+def fenced(text: str, language: str) -> list[str]:
+    """The fenced blocks of one language in a text."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 

@@ -1,17 +1,21 @@
 """The card beside a finished adapter: each node's privacy for every round that it may have paid for."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from dp_accounting import dp_event
 from dp_accounting.rdp import RdpAccountant
 
-from server.export.model_card import card, rounds_paid
+from server.export.adapter import export, merge
+from server.export.model_card import card, rounds_paid, write_card
 from server.rounds.checkpoints import State
 from server.rounds.round import RoundRecord
+from shared.adapted_model.model import initial_adapter
 from shared.privacy.noise_schedule import plan
 from shared.study.declaration import Study
+from tests.support.handed_out import unfit
 from tests.support.rounds import RECORDS
 
 
@@ -44,3 +48,40 @@ def test_the_card_states_each_nodes_epsilon_for_the_rounds_it_may_have_paid(make
         stated = float(row.split("|")[3])
         assert stated == pytest.approx(accountant.get_epsilon(study.privacy.delta), rel=0.02)
         assert stated <= 2.0
+
+
+def test_nothing_that_a_server_exports_is_an_empty_form_or_names_this_machine(
+    make_study: Callable[..., Study], tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").symlink_to(tiny_bert)
+    study = make_study(model={"source": "base"})
+    adapter = initial_adapter(study)
+    export(study, adapter, Path("adapter"))
+    assert unfit(Path("adapter")) == [], "without a card too, which may fail"
+    write_card(Path("adapter"), "r-1", study, State(study.sha256, "r-1", 0, adapter), names={})
+    merge(Path("adapter"), Path("model"))
+    for folder in (Path("adapter"), Path("model")):
+        assert (folder / "README.md").exists() and unfit(folder) == []
+
+
+def test_a_card_names_a_base_model_by_its_folder_alone(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    study = make_study()
+    state = State(study.sha256, "r-1", 0, np.zeros(1, np.float32))
+    write_card(tmp_path, "r-1", study, state, names={})
+    assert Path(study.model.source).is_absolute() and unfit(tmp_path) == []
+    assert f"`base` is the folder of `{Path(study.model.source).name}`" in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "fit"),
+    [
+        ("base_model: /srv/models/bert", False),
+        ('"base_model_name_or_path": "C:\\\\models"', False),
+        ("[More Information Needed]", False),
+        ("https://example.org/a/b and adapter/head.safetensors and 0.390 / 0.4", True),
+    ],
+)
+def test_what_is_unfit_to_be_handed_out_is_seen(tmp_path: Path, text: str, fit: bool) -> None:
+    (tmp_path / "README.md").write_text(text)
+    assert (unfit(tmp_path) == []) is fit
