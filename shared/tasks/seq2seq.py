@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -52,19 +52,19 @@ class SequenceToSequence(TaskKind):
             [self.task.prefix + source for source in sources], processor, max_length=self.task.max_length
         )
         most = CHARACTERS_PER_TOKEN * self.task.max_target_length
-        learned = [_target_ids(processor, target[:most], self.task.max_target_length) for target in targets]
+        longest = self.task.max_target_length
+        learned = [_target_ids(processor, target[:most], longest) for target in targets]
         problems, usable = list(tokenised.problems), list[bool]()
         for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
-            if len(target) > most:
-                reason = f"a target of {len(target)} characters was cut to its first {most}"
-                problems.append(Problem(row, cut_note(len(target), most, self.task.max_target_length, reason)))
+            if (characters_read := learned[row].characters_read) < len(target):
+                problems.append(Problem(row, cut_note(len(target), characters_read, longest, texts="targets")))
             missing = [name for name, cell in (("source", source), ("target", target)) if not cell.strip()]
             if missing:
                 problems.append(Problem(row, f"its {missing[0]} is empty"))
             usable.append(not missing)
         fields = {
             "ids": ragged(tokenised.ids, np.int32),
-            "target": ragged(learned, np.int32),
+            "target": ragged([target.ids for target in learned], np.int32),
             "reference": texts([target[:most] for target in targets]),
         }
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
@@ -155,9 +155,24 @@ def _one_later(targets: Tensor, start: int) -> Tensor:
     return shifted.clamp(min=0)
 
 
-def _target_ids(tokenizer: PreTrainedTokenizerBase, target: str, max_length: int) -> list[int]:
+class Target(NamedTuple):
+    """A target as it is learned."""
+
+    ids: list[int]
+    characters_read: int
+    """About as many as its tokens stand for, where it was cut."""
+
+
+def _target_ids(tokenizer: PreTrainedTokenizerBase, target: str, max_length: int) -> Target:
     """Return the token ids of a target with the end token, which is learned even if the text was cut."""
+    whole: list[int] = tokenizer(text_target=target, verbose=False)["input_ids"]
+    if len(whole) <= max_length:
+        return Target(_ended(tokenizer, whole, max_length), len(target))
     ids: list[int] = tokenizer(text_target=target, truncation=True, max_length=max_length)["input_ids"]
+    return Target(_ended(tokenizer, ids, max_length), len(target) * max_length // len(whole))
+
+
+def _ended(tokenizer: PreTrainedTokenizerBase, ids: list[int], max_length: int) -> list[int]:
     end = tokenizer.eos_token_id
     if isinstance(end, int) and end not in ids[-1:]:
         ids = [*ids[: max_length - 1], end]

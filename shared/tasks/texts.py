@@ -49,11 +49,11 @@ def tokenise(
     return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems, encoded.encodings)
 
 
-def cut_note(characters: int, characters_read: int, max_length: int, reason: str = "") -> Note:
+def cut_note(characters: int, characters_read: int, max_length: int, reason: str = "", *, texts: str = "texts") -> Note:
     """Return the note on a text of which only the first characters are read."""
     return Note(
         reason or f"only {characters_read} of its {characters} characters fit into {max_length} tokens",
-        kind=f"records have texts of more than {max_length} tokens, and are cut at their ends",
+        kind=f"records have {texts} of more than {max_length} tokens, and are cut at their ends",
         left_out=characters - characters_read,
         of=characters,
     )
