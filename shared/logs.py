@@ -60,17 +60,19 @@ def configure(process: str, *, level: str = "INFO") -> None:
 
 
 @contextmanager
-def without_stopping(what: str) -> Iterator[None]:
+def without_stopping(what: str, faults: list[str] | None = None) -> Iterator[None]:
     """Log a failure to make something that only shows a result, and continue: the result itself is never lost to it.
 
     Args:
         what: is being made, as in `report.html`.
+        faults: receives the sentence, for a page that shows it.
     """
     try:
         yield
     except Exception as error:  # whatever it is, what was trained and paid for is worth more
         log = logging.getLogger(__name__)
-        log.warning(
-            "%s could not be made (%s: %s); the result is complete without it.", what, type(error).__name__, error
-        )
+        fault = f"{what} could not be made ({type(error).__name__}: {error}); the result is complete without it."
+        log.error(fault)
+        if faults is not None:
+            faults.append(fault)
         log.debug("Where it failed:", exc_info=True)

@@ -5,11 +5,13 @@ after its last round.
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from client.vault.training.round_trainer import device_for
 from server.export.adapter import export
 from server.rounds.checkpoints import State
+from shared.adapted_model.model import layout_of
 from shared.errors import FedVaultError, SettingsError
 from shared.logs import without_stopping
 from shared.tasks.registry import task_kind
@@ -24,8 +26,8 @@ from simulations.experiment.sites import Prepared, held_out_groups, is_saved, re
 from simulations.progress import Progress
 from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
-from simulations.results.result import ArmResult, Result, read_result, write_result
-from simulations.results.summary import summary, trained
+from simulations.results.result import ArmResult, Difference, Result, read_result, write_result
+from simulations.results.summary import sizes_of_updates, summary, trained
 from simulations.run_folder import RunFolder
 
 
@@ -74,6 +76,7 @@ class Run:
         if folder.result.exists():
             return read_result(folder.result)
         prepared, arms = self._prepare()
+        sizes, faults = sizes_of_updates(self._scenario.as_study()), list[str]()
         for arm in arms:
             write_arm(arm, folder.path)
         engine = self._engine()
@@ -81,18 +84,21 @@ class Run:
             results, predictions, state = self._run_arms(engine, arms, prepared)
         finally:
             engine.close()
-        with folder.timed("export"):
+        # whatever fails from here on, what was trained is written
+        with folder.timed("export"), without_stopping("The exported adapter", faults):
             export(self._scenario.as_study(), state.adapter, folder.adapter)
         self.progress.phase("compare")
-        with folder.timed("compare"):
+        compared = dict[str, Difference]()
+        with folder.timed("compare"), without_stopping("The differences between arms", faults):
             kind, groups = task_kind(self._scenario.task), held_out_groups(prepared, self._scenario.held_out_unit)
-            compared = differences(kind, predictions, groups)
+            compared |= differences(kind, predictions, groups)
             for name, note in below_twins(kind, predictions, groups).items():
                 results[name] = results[name].model_copy(update={"note": note})
         evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
-        result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated)
-        with without_stopping("The model card"):
+        result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
+        with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
+        result = result.model_copy(update={"warnings": [*result.warnings, *faults]})
         write_result(folder.result, result)
         if self._cache is None:
             shutil.rmtree(folder.cache, ignore_errors=True)
@@ -108,7 +114,9 @@ class Run:
         try:
             with folder.timed("prepare"):
                 prepared = prepare(self._scenario, self._source, folder.prepared)
-                return prepared, trained_arms(self._scenario, prepared.sites)
+                arms = trained_arms(self._scenario, prepared.sites)
+                _check_arms(arms)
+                return prepared, arms
         except FedVaultError:
             folder.release()
             raise
@@ -154,3 +162,19 @@ class Run:
             if not (folder.is_symlink() or folder.exists()):
                 folder.symlink_to(self._cache.resolve())
         folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _check_arms(arms: Sequence[Arm]) -> None:
+    """Find out before any training what would stop a later arm.
+
+    Raises:
+        SettingsError: the base model cannot carry an arm out.
+    """
+    for arm in {arm.study.sha256: arm for arm in arms}.values():
+        try:
+            layout_of(arm.study)
+        except SettingsError as error:
+            raise SettingsError(
+                f"Expected arms that the base model can carry out, {arm.name!r} is none: {error}",
+                hint=error.hint or "Leave it out of simulation.arms.",
+            ) from None

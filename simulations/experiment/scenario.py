@@ -1,5 +1,6 @@
 """A scenario: a study, and the simulated sites it runs on, from one TOML file."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from shared.errors import SettingsError
 from shared.section import Positive, Section
 from shared.study.declaration import Study
 from shared.study.parsing import parse, read_toml
-from shared.study.sections import RECORD
+from shared.study.sections import RECORD, is_hub_id
 from simulations.experiment.partition import Iid, Partition
 
 ARMS = (
@@ -27,6 +28,7 @@ ARMS = (
     "head-without-privacy",
     "without-privacy",
 )
+PATHS, NAMED = ("model.source", "simulation.data.source"), re.compile(r"[a-z]+:")
 HELD_OUT: Final = "held-out"
 USUAL_ARMS = ("majority", "untrained-head", "head-federated", "single-site", "federated", "without-privacy")
 
@@ -35,8 +37,8 @@ class SimulationData(Section):
     """[simulation.data]: one table, split into sites."""
 
     source: str
-    """A CSV, TSV, JSONL or Parquet file, a dataset folder (relative to the scenario, else to the current folder), or
-    `dataset:NAME` for one that `fedvault-sim data fetch NAME` brings."""
+    """A CSV, TSV, JSONL, JSON (each also packed, as .csv.gz) or Parquet file, a dataset folder (relative to the
+    scenario), or `dataset:NAME` for one that `fedvault-sim data fetch NAME` brings."""
     columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in the source, as in { text = "review" }; default: the same."""
     unit_column: str | None = Field(default=None, min_length=1)
@@ -164,30 +166,57 @@ def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
 
 
 def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
-    """Read a file and apply changes to it; nothing is validated yet. The model's folder is found beside the file."""
+    """Read a file and apply changes to it; nothing is validated yet.
+
+    What the file names is relative to the file, what `--set` names to the current folder, where it was typed.
+
+    Raises:
+        SettingsError: the model's folder is in the current folder alone, and the file names it.
+    """
     declared = read_toml(path)
     for change in changes:
-        _apply(declared, change)
+        _apply(declared, change, path.parent)
     model = declared.get("model")
-    if isinstance(model, dict) and isinstance(source := model.get("source"), str):
+    if isinstance(model, dict) and isinstance(source := model.get("source"), str) and "revision" not in model:
         model["source"] = _model_beside(path.parent, source)
     return declared
 
 
+def _is_name(source: str) -> bool:
+    """Return whether a source is no relative path: `bundled:minilm`, say, or a path that begins at a root or a home."""
+    return NAMED.match(source) is not None or Path(source).is_absolute() or source.startswith("~")
+
+
 def _model_beside(folder: Path, source: str) -> str:
-    """Return the model's folder relative to the scenario's if it is there; otherwise the source as it stands."""
+    """Return the model's folder, in one spelling for one folder, since studies are known by it."""
+    if _is_name(source):
+        return source
     beside, here = folder / source, Path(source)
-    # one spelling for one folder: studies are known by it
-    return str(beside) if beside.is_dir() and not (here.is_dir() and here.samefile(beside)) else source
+    if not beside.exists() and here.exists():
+        raise _elsewhere("model.source", source, folder)
+    if not beside.exists() and is_hub_id(source):
+        return source
+    if here.exists() and here.samefile(beside):
+        return source
+    inside = os.path.relpath(beside)
+    return str(beside) if inside.startswith(".") else inside
+
+
+def _elsewhere(key: str, source: str, folder: Path) -> SettingsError:
+    """Return the error about a path that is in the current folder, but not beside the file that names it."""
+    return SettingsError(
+        f"Expected {key} relative to the file that names it, got {source!r}, which is not in {folder.resolve()}.",
+        hint=f"It is in the current folder: write {os.path.relpath(source, folder)!r}, or type --set {key}={source}",
+    )
 
 
 def data_path(scenario: Scenario, scenario_file: Path) -> Path:
     """Return the path of the scenario's table.
 
     Raises:
-        SettingsError: it is in neither place.
+        SettingsError: it is not there.
     """
-    source = scenario.simulation.data.source
+    source, folder = scenario.simulation.data.source, scenario_file.parent
     if source.startswith("dataset:"):
         name = source.removeprefix("dataset:")
         tables = [data_folder() / name / f"{name}{suffix}" for suffix in (".csv", ".parquet")]
@@ -195,16 +224,18 @@ def data_path(scenario: Scenario, scenario_file: Path) -> Path:
         if table is None:
             raise SettingsError(f"Expected {tables[0]}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
         return table
-    for folder in (scenario_file.parent, Path()):
-        if (folder / source).exists():
-            return folder / source
+    path = folder / Path(source).expanduser()
+    if path.exists():
+        return path
+    if Path(source).exists():
+        raise _elsewhere("simulation.data.source", source, folder)
     raise SettingsError(
         f"Expected simulation.data.source to be a file or folder, got {source!r}, which is not there.",
-        hint=f"Looked in {scenario_file.parent.resolve()} and {Path().resolve()}.",
+        hint=f"Looked in {path.resolve().parent}.",
     )
 
 
-def _apply(declared: dict[str, Any], change: str) -> None:
+def _apply(declared: dict[str, Any], change: str, folder: Path) -> None:
     key, equals, value = change.partition("=")
     path = key.strip().split(".")
     if not equals or len(path) < 2 or not all(re.fullmatch(r"[\w-]+", part) for part in path):
@@ -215,6 +246,8 @@ def _apply(declared: dict[str, Any], change: str) -> None:
         if not isinstance(section, dict):
             raise SettingsError(f"Expected a section at {part!r} in --set {change!r}, got a value.")
     section[path[-1]] = _value(value.strip())
+    if key.strip() in PATHS and not _is_name(source := str(section[path[-1]])) and Path(source).exists():
+        section[path[-1]] = os.path.relpath(source, folder)
 
 
 def _value(text: str) -> Any:

@@ -3,7 +3,7 @@
 import importlib.metadata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.rounds.checkpoints import State
 from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
@@ -26,6 +26,19 @@ from simulations.results.result import (
     SitePrivacy,
     worst_of,
 )
+
+
+class Sizes(NamedTuple):
+    """Bytes of an update, known before anything is trained."""
+
+    up_by_wire: dict[str, int]
+    full_lora_up: int | None
+    full_model_up: int
+
+
+def sizes_of_updates(study: Study) -> Sizes:
+    """Return the bytes of an update by encoding, and of other ways of training the same model."""
+    return Sizes(adapter_bytes(study), full_lora_bytes(study), full_model_bytes(study))
 
 
 def quality(study: Study, predictions: Sequence[Seen]) -> Quality:
@@ -86,6 +99,7 @@ def summary(
     timing: dict[str, float],
     differences: dict[str, Difference],
     evaluated: Mapping[str, int],
+    sizes: Sizes,
 ) -> Result:
     """Return the whole result, from the final state of the study's own arm.
 
@@ -97,6 +111,7 @@ def summary(
         timing: seconds by phase.
         differences: of that arm to each other one.
         evaluated: held-out records that metrics count, by site.
+        sizes: of what the study sends, and of what it is compared with.
     """
     study = scenario.as_study()
     sites = dict(enumerate(prepared.sites, start=1))
@@ -114,9 +129,9 @@ def summary(
         bytes=Bytes(
             up_per_node_round=max(record["bytes_up_per_node"] for record in records),
             down_per_node_round=max(record["bytes_down_per_node"] for record in records),
-            up_by_wire=adapter_bytes(study),
-            full_lora_up=full_lora_bytes(study),
-            full_model_up=full_model_bytes(study),
+            up_by_wire=sizes.up_by_wire,
+            full_lora_up=sizes.full_lora_up,
+            full_model_up=sizes.full_model_up,
         ),
         timing=timing,
         differences=differences,

@@ -24,6 +24,7 @@ from server.rounds.update_filter import Reason
 from shared.adapted_model.measured import MEASURED
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError
+from shared.study.declaration import Study
 from simulations.arm_training import evaluated_together
 from simulations.engines.local import LocalEngine
 from simulations.engines.ray import _join
@@ -452,6 +453,43 @@ def test_an_arm_without_any_update_is_an_error(
     declared["simulation"] = declared["simulation"] | {"arms": ["federated"]}
     with pytest.raises(RunError, match="at least one round"):
         run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+
+
+def test_a_fault_after_training_never_costs_the_result_and_is_named(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any, **__: Any) -> Any:
+        raise KeyError("a figure")
+
+    for name in ("export", "differences", "write_card"):
+        monkeypatch.setattr(f"simulations.run.{name}", fails)
+    declared = declaration(tiny_bert)
+    declared["federation"] = {"rounds": 1, "smallest_declared_size": 20}
+    declared["simulation"] = declared["simulation"] | {"arms": ["federated"]}
+    result = run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    named = [warning for warning in result.warnings if "could not be made (KeyError: 'a figure')" in warning]
+    assert [warning.split(" could")[0] for warning in named] == [
+        "The exported adapter",
+        "The differences between arms",
+        "The model card",
+    ]
+    assert read_result(tmp_path / "run" / "result.json").warnings == result.warnings and result.differences == {}
+
+
+def test_an_arm_that_the_model_cannot_carry_out_is_refused_before_anything_is_trained(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unfit(study: Study) -> Any:
+        if study.adapter.method == "lora":
+            raise SettingsError("Expected a model type in the table of targets, got 'odd'.")
+
+    monkeypatch.setattr("simulations.run.layout_of", unfit)
+    monkeypatch.setattr("simulations.run.ArmTraining.train", lambda *_: pytest.fail("trained"))
+    declared = declaration(tiny_bert)
+    declared["simulation"] = declared["simulation"] | {"arms": ["federated", "textbook"]}
+    with pytest.raises(SettingsError, match="'textbook' is none: Expected a model type"):
+        run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
+    assert not (tmp_path / "run").exists(), "the folder is free again"
 
 
 def test_a_sites_name_may_hold_anything(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:

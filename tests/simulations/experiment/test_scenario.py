@@ -11,6 +11,9 @@ from shared.errors import SettingsError
 from simulations.experiment.arms import changed, trained_arms
 from simulations.experiment.scenario import ARMS, Scenario, data_path, load, read_changed
 from simulations.experiment.sites import Site
+from tests.support.paths import ROOT
+
+SCENARIOS = ROOT / "simulations" / "scenarios"
 
 STRANGERS = """
 [study]
@@ -175,3 +178,39 @@ def test_the_models_folder_is_found_beside_the_scenario(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path / "models" / "bert")
     assert read_changed(scenarios / "s.toml")["model"]["source"] == str(scenarios / "../models/bert")
     assert read_changed(scenarios / "s.toml", ["model.source=bundled:minilm"])["model"]["source"] == "bundled:minilm"
+
+
+def test_paths_are_relative_to_the_file_that_names_them_and_typed_ones_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    here = tmp_path / "here"
+    (here / "base").mkdir(parents=True)
+    (here / "data.csv").touch()
+    monkeypatch.chdir(here)
+    with pytest.raises(SettingsError) as raised:
+        data_path(load(file), file)
+    assert "It is in the current folder" in str(raised.value.hint)
+    typed = load(file, ["simulation.data.source=data.csv"])
+    assert data_path(typed, file).samefile(here / "data.csv")
+    elsewhere = file.with_name("s.toml")
+    elsewhere.write_text('[model]\nsource = "base"\n')
+    with pytest.raises(SettingsError, match=r"relative to the file that names it, got 'base'"):
+        read_changed(elsewhere)
+    assert read_changed(elsewhere, ["model.source=base"])["model"]["source"] == "base"
+    (elsewhere.parent / "base").mkdir()
+    assert Path(read_changed(elsewhere)["model"]["source"]).samefile(elsewhere.parent / "base")
+    hub = ['model.source="org/name"', 'model.revision="abc"']
+    assert read_changed(elsewhere, hub)["model"]["source"] == "org/name"
+
+
+def test_every_shipped_scenario_names_what_fetch_brings_wherever_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for path in [*SCENARIOS.glob("*.toml"), *(ROOT / "simulations/benchmarks/quality").glob("*.toml")]:
+        spelled = path.relative_to(ROOT)
+        source = read_changed(spelled)["model"]["source"]
+        assert source.startswith(("bundled:", "data/models/")), "studies are known by this spelling"
+    monkeypatch.chdir(tmp_path)
+    digits = Path(read_changed(SCENARIOS / "digits.toml")["model"]["source"])
+    assert digits.resolve() == ROOT / "data/models/small-vit"
