@@ -165,11 +165,11 @@ class Target(NamedTuple):
 
 def _target_ids(tokenizer: PreTrainedTokenizerBase, target: str, max_length: int) -> Target:
     """Return the token ids of a target with the end token, which is learned even if the text was cut."""
-    whole: list[int] = tokenizer(text_target=target, verbose=False)["input_ids"]
-    if len(whole) <= max_length:
-        return Target(_ended(tokenizer, whole, max_length), len(target))
+    untruncated: list[int] = tokenizer(text_target=target, verbose=False)["input_ids"]
+    if len(untruncated) <= max_length:
+        return Target(_ended(tokenizer, untruncated, max_length), len(target))
     ids: list[int] = tokenizer(text_target=target, truncation=True, max_length=max_length)["input_ids"]
-    return Target(_ended(tokenizer, ids, max_length), len(target) * max_length // len(whole))
+    return Target(_ended(tokenizer, ids, max_length), len(target) * max_length // len(untruncated))
 
 
 def _ended(tokenizer: PreTrainedTokenizerBase, ids: list[int], max_length: int) -> list[int]:
