@@ -58,7 +58,7 @@ def fate(folder: Path, source: str) -> str:
     command = [sys.executable, "-m", "simulations", "run", "s.toml", "--out", "out"]
     environment = os.environ | {"COLUMNS": "200"}
     ended = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False, env=environment
+        command, cwd=folder, capture_output=True, text=True, timeout=900, check=False, env=environment
     )
     said = ended.stdout + ended.stderr
     assert "Traceback" not in said, said
