@@ -22,16 +22,24 @@ export FLWR_TELEMETRY_ENABLED = 0
 export FLWR_DISABLE_UPDATE_CHECK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: help setup demo test test-all test-gpu test-flower check extras proto e2e bench clean
+PORT ?= 0
+
+.PHONY: help setup demo federation federation-down test test-all test-gpu test-flower check extras proto e2e bench clean
 
 help: ## show this list
-	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch two base models and the demo's data
 
 demo: setup ## private federated LoRA of MiniLM at four real sites; report in runs/demo/report.html
 	@if [ -f runs/demo/result.json ]; then rm -rf runs/demo; fi
 	@$(BIN)/fedvault-sim run simulations/scenarios/vader.toml --out runs/demo --resume
+
+federation: setup ## a server and three nodes on this machine, left running; it says what to type; PORT=8443
+	@$(BIN)/python -m simulations.e2e.walkthrough up --port $(PORT)
+
+federation-down: ## stop them, and remove their folder
+	@if [ -e runs/federation ]; then $(BIN)/python -m simulations.e2e.walkthrough down; else echo "Nothing to stop."; fi
 
 test: setup ## run the tests, offline
 	@$(PYTEST) -m "not slow"
@@ -70,7 +78,7 @@ bench: setup ## ratios against what a user would otherwise run; an hour
 	@$(BIN)/fedvault-sim data fetch small-vit digits
 	@$(BIN)/python -m simulations.benchmarks
 
-clean: ## remove the environment and everything that was generated
+clean: federation-down ## remove the environment and everything that was generated
 	rm -rf $(VENV) data runs .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(READY): pyproject.toml simulations/datasets/pinned/minilm.txt

@@ -1,5 +1,5 @@
-"""A federation of real processes on loopback: what `make e2e` runs, and the tests in a shorter form.
+"""Federations of real processes on loopback: what `make e2e` runs, and the tests in a shorter form.
 
 `federation` (processes), `scene` (a study underway), `faults`, `budgets`, `certificates`, `rogue` (a member that
-misbehaves).
+misbehaves); `walkthrough` and `walkthrough_text` (what `make federation` leaves running for a newcomer).
 """

@@ -51,9 +51,9 @@ class Federation:
         """Return the path of a node's settings."""
         return self.folder / node / "node.toml"
 
-    def make_server(self, settings: str = "") -> None:
-        """Make the server's folder, with ports that nobody uses."""
-        gateway, superlink = free_port(), free_port()
+    def make_server(self, settings: str = "", *, port: int = 0) -> None:
+        """Make the server's folder, with ports that nobody uses; `port` is the gateway's, if it is not 0."""
+        gateway, superlink = port or free_port(), free_port()
         self.server("init", "--host", "127.0.0.1", "--port", str(gateway))
         path = self.home / "server.toml"
         path.write_text(f"{path.read_text()}superlink_port = {superlink}\nmetrics_port = 0\n{settings}\n")
