@@ -1,0 +1,338 @@
+"""Every row of a server's troubleshooting page: the situation is brought about, and the sentence read."""
+
+import fcntl
+import json
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+
+from server.certificate_authority import create
+from server.cli import main
+from server.cli.reasons import OF_REASON, OF_STATUS
+from server.flower.control import Control
+from server.gateway.process import tls_config
+from server.run_store.store import Store
+from server.settings import Home
+from shared.errors import FedVaultError
+from shared.study.declaration import load_study
+from simulations.e2e.federation import free_port
+from tests.support.troubleshooting import Row, Situations, rows_of
+
+ROWS = rows_of("server/TROUBLESHOOTING.md")
+situation = Situations()
+
+
+@dataclass
+class Place:
+    """A server's folder, a study for it, and what an operator may do to both."""
+
+    folder: Path
+    tiny_bert: Path
+    patch: pytest.MonkeyPatch
+    capture: pytest.CaptureFixture[str]
+
+    @property
+    def home(self) -> Home:
+        return Home(self.folder / "federation")
+
+    def types(self, *arguments: str) -> str:
+        self.patch.setattr(sys, "argv", ["fedvault-server", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        written = self.capture.readouterr()
+        return written.out + written.err
+
+    def loses(self, name: str) -> str:
+        """Delete a file of the server's folder, which prints nothing."""
+        (self.home.folder / name).unlink()
+        return ""
+
+    def writes(self, name: str, text: str) -> str:
+        """Put something else into a file, which prints nothing."""
+        (self.home.folder / name).write_text(text)
+        return ""
+
+    def settings(self, line: str) -> str:
+        """Add a line to server.toml, and type a command that reads it."""
+        return self.writes("server.toml", f"{line}\n{self.home.config.read_text()}") + self.types("runs")
+
+    def study(self, *, source: str = "", more: str = "", max_length: int = 24) -> str:
+        (self.folder / "study.toml").write_text(
+            f'[study]\nname = "test"\n[model]\nsource = "{source or self.tiny_bert}"\n'
+            f'[task]\nkind = "sequence-classification"\nlabels = ["no", "yes"]\nmax_length = {max_length}\n'
+            f"[federation]\nrounds = 3\nsmallest_declared_size = 10\n[training]\nlocal_steps = 3\n{more}"
+        )
+        return "study.toml"
+
+    def runs(self) -> str:
+        """Queue a run as `run` does, without opening the base model, and return its name."""
+        with Store(self.home.database()) as store:
+            return store.create_run(load_study(self.folder / self.study())).id
+
+    def enrols(self, *names: str) -> None:
+        with Store(self.home.database()) as store:
+            for number, name in enumerate(names, start=11):
+                now = datetime.now(UTC)
+                store.invite(name, name, now + timedelta(days=1))
+                store.enrol(name, f"key of {name}", number, now)
+
+    def finished(self) -> str:
+        run = self.runs()
+        with Store(self.home.database()) as store:
+            store.set_state(run, "finished")
+        return run
+
+    def shows(self, **answers: Any) -> str:
+        """Show a run whose first round had these answers."""
+        usual = {"round": 1, "outcome": "aggregated", "asked": [11], "accepted": [], "refused": [], "rejected": []}
+        run = self.runs()
+        self.enrols("north")
+        with Store(self.home.database()) as store:
+            store.record_round(run, usual | {"missing": [], "seconds": {}} | answers, None)
+        return self.types("show", run)
+
+    @contextmanager
+    def supervised(self, **process: object) -> Iterator[None]:
+        """Look as if a supervisor ran that has started both processes long ago."""
+        usual = {"pid": 7, "failures": 0, "last_exit": None, "since": "2020-01-01T00:00:00+00:00"}
+        state = {"pid": os.getpid(), "processes": {"superlink": usual, "gateway": usual | process}}
+        self.home.running.mkdir(exist_ok=True)
+        (self.home.running / "state.json").write_text(json.dumps(state))
+        with (self.home.running / "supervisor.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+
+@pytest.fixture
+def place(
+    tmp_path: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Place:
+    monkeypatch.chdir(tmp_path)
+    made = Place(tmp_path, tiny_bert, monkeypatch, capsys)
+    made.types("init", "--host", "127.0.0.1", "--port", str(free_port()))
+    made.home.config.write_text(made.home.config.read_text() + f"superlink_port = {free_port()}\n")
+    return made
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.symptom for row in ROWS])
+def test_the_sentence_of_a_row_is_printed(row: Row, place: Place) -> None:
+    printed = situation.by_symptom[row.symptom](place)
+    assert row.is_in(printed), printed
+    assert "Traceback" not in printed and row.remedy
+
+
+def test_every_situation_is_a_row() -> None:
+    assert situation.by_symptom.keys() == {row.symptom for row in ROWS}
+
+
+def test_every_reason_has_a_row() -> None:
+    codes = {row.sentence.rpartition("(")[2].rstrip(")") for row in ROWS if row.sentence.startswith("north: ")}
+    assert codes == (OF_STATUS.keys() | OF_REASON.keys()) - {"approved"}
+
+
+def printed(action: Callable[[], object]) -> str:
+    """What a command would print of the error that an action raises."""
+    with pytest.raises(FedVaultError) as raised:
+        action()
+    return f"{raised.value}\n{raised.value.hint}"
+
+
+def simple(symptom: str, action: Callable[[Place], str]) -> None:
+    situation(symptom)(action)
+
+
+# setting up
+simple("Any command, in the wrong folder", lambda p: p.types("runs", "--home", "elsewhere"))
+simple("Any command, after an edit", lambda p: p.settings("listen = 0.0.0.0"))
+simple("A key with a slip in it", lambda p: p.settings("superlink_prot = 8001"))
+simple("A port that is none", lambda p: p.writes("server.toml", 'hosts = ["a"]\nport = 84430\n') + p.types("runs"))
+simple("A federation is there already", lambda p: p.types("init", "--host", "fl.example.org"))
+simple("Keys are there, and no `server.toml`", lambda p: p.loses("server.toml") + p.types("init", "--host", "a"))
+simple("The authority's key is gone", lambda p: p.loses("keys/authority.key") + p.types("renew"))
+simple("A key file is damaged, or not this user's", lambda p: p.writes("keys/authority.key", "?") + p.types("renew"))
+
+
+@situation("The authority is nine years old")
+def _(place: Place) -> str:
+    shutil.rmtree(place.home.keys)
+    create(place.home.keys, "test federation", now=datetime.now(UTC) - timedelta(days=9.5 * 365))
+    return place.types("renew")
+
+
+@situation("The server's certificate is gone")
+def _(place: Place) -> str:
+    place.loses("keys/server.crt")
+    return printed(lambda: tls_config(None, place.home.keys, host="127.0.0.1", port=free_port()))
+
+
+@situation("The server's certificate ends")
+def _(place: Place) -> str:
+    place.patch.setattr("server.certificate_authority.RENEW_BEFORE", timedelta(days=400))
+    return place.types("status")
+
+
+@situation("The database cannot be opened")
+def _(place: Place) -> str:
+    place.types("runs")
+    for ending in ("-wal", "-shm"):
+        (place.home.folder / f"fedvault.db{ending}").unlink(missing_ok=True)
+    return place.writes("fedvault.db", "no database at all " * 100) + place.types("runs")
+
+
+@situation("A newer FedVault was here")
+def _(place: Place) -> str:
+    place.types("runs")
+    with closing(sqlite3.connect(place.home.folder / "fedvault.db")) as database:
+        database.executescript("UPDATE meta SET value = '99' WHERE key = 'schema';")
+    return place.types("runs")
+
+
+# nodes
+@situation("A name is used already")
+def _(place: Place) -> str:
+    place.enrols("north")
+    return place.types("invite", "north")
+
+
+@situation("Revoking a node with a slip in its name")
+def _(place: Place) -> str:
+    place.enrols("north")
+    return place.types("revoke", "nort")
+
+
+@situation("A node cannot join with its invite")
+def _(place: Place) -> str:
+    with Store(place.home.database()) as store:
+        return printed(lambda: store.check_invite("unknown", datetime.now(UTC)))
+
+
+@situation("Revoking while Flower does not run")
+def _(place: Place) -> str:
+    place.enrols("north")
+    with logged("server.gateway.enrolment") as lines:
+        place.types("revoke", "north")
+    return lines[0]
+
+
+@contextmanager
+def logged(name: str) -> Iterator[list[str]]:
+    """What a logger writes meanwhile."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger(name).addHandler(handler)
+    yield lines
+    logging.getLogger(name).removeHandler(handler)
+
+
+# studies
+simple("The study's file is not found", lambda p: p.types("run", "absent.toml"))
+simple("A key of the study with a slip in it", lambda p: p.types("run", p.study(more="[privacy]\nepsilom = 1.0\n")))
+simple("A base model that is not here", lambda p: p.types("run", p.study(source="./absent")))
+simple("A bundled model that there is not", lambda p: p.types("run", p.study(source="bundled:minlm")))
+simple("Texts longer than the model reads", lambda p: p.types("run", p.study(max_length=65)))
+simple("Noise that drowns every update", lambda p: p.types("run", p.study(more="learning_rate = 200.0\n")))
+simple("Sizes in another form", lambda p: p.types("plan", p.study(), "--sizes", "3700;4200"))
+simple("Every site is too small", lambda p: p.types("plan", p.study(), "--sizes", "5"))
+simple("Nobody knows who asks", lambda p: p.types("run", p.study()))
+
+
+@situation("A method of averaging that there is not")
+def _(place: Place) -> str:
+    file = place.folder / place.study()
+    file.write_text(file.read_text().replace("rounds = 3", 'rounds = 3\naggregation = "median"'))
+    return place.types("run", file.name)
+
+
+# runs
+simple("A run that there is not", lambda p: p.types("show", "r-2030"))
+simple("A run does not start", lambda p: p.types("show", p.runs()))
+simple("Exporting too early", lambda p: p.types("export", p.runs(), "adapter"))
+simple("Resuming what is finished", lambda p: p.types("resume", p.finished()))
+
+
+@situation("Too few nodes for the quorum")
+def _(place: Place) -> str:
+    place.enrols("north")
+    return place.types("show", place.runs())
+
+
+@situation("A run waits behind another one")
+def _(place: Place) -> str:
+    place.runs()
+    return place.types("run", "study.toml")
+
+
+@situation("Exporting a second time")
+def _(place: Place) -> str:
+    (place.folder / "adapter").mkdir()
+    return place.types("export", place.finished(), "adapter")
+
+
+@situation("A round is asked again")
+def _(place: Place) -> str:
+    run = place.runs()
+    place.enrols("north")
+    with Store(place.home.database()) as store:
+        store.set_state(run, "running")
+        store.record_event("asked", {"round": 1, "nodes": [11], "again": [11], "ask": 2}, run=run)
+    return place.types("status")
+
+
+for row in ROWS:
+    if row.sentence.startswith("north: "):
+        code = row.sentence.rpartition("(")[2].rstrip(")")
+        what = {"rejected": [{"node": 11, "reason": code}]}
+        what = what if code in OF_REASON else {"refused": [{"node": 11, "status": code}]}
+        simple(row.symptom, lambda p, what=what: p.shows(**what))  # type: ignore[misc]
+
+
+# running
+simple("Nothing happens", lambda p: p.types("status"))
+
+
+@situation("Starting twice")
+def _(place: Place) -> str:
+    with place.supervised():
+        return place.types("start")
+
+
+@situation("The port is in use")
+def _(place: Place) -> str:
+    with socket.socket() as other, logged("uvicorn.error") as lines:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        config = tls_config(None, place.home.keys, host="127.0.0.1", port=other.getsockname()[1])
+        config.lifespan = "off"
+        with pytest.raises(SystemExit):
+            uvicorn.Server(config).run()
+    return "\n".join(lines)
+
+
+@situation("A process does not answer")
+def _(place: Place) -> str:
+    with place.supervised():
+        return place.types("status")
+
+
+@situation("A process dies again and again")
+def _(place: Place) -> str:
+    with place.supervised(pid=None, failures=3, last_exit=1):
+        return place.types("status")
+
+
+@situation("Flower does not answer")
+def _(place: Place) -> str:
+    return printed(Control(place.home).nodes)
