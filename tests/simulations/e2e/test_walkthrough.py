@@ -59,7 +59,9 @@ def test_the_nodes_policy_and_the_study_fit_and_every_purpose_is_stated() -> Non
     class Only(Section):
         datasets: dict[str, DatasetPolicy]
 
-    text = f"[datasets.ward]\nsource = 'records.csv'\n{walkthrough.policy(1500).partition('[performance]')[0]}"
+    text = (
+        f"[datasets.ward]\nsource = 'records.csv'\n{walkthrough.policy(walkthrough.ROWS).partition('[performance]')[0]}"
+    )
     import tomllib
 
     policy = parse(Only, tomllib.loads(text), where="node.toml").datasets["ward"]
