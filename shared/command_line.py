@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from shared.errors import FedVaultError
+from shared.printable import printable
 
 VERBOSE = "FEDVAULT_VERBOSE"
 
@@ -20,9 +21,9 @@ def run_command(command: Callable[[], object]) -> None:
     except FedVaultError as error:
         if os.environ.get(VERBOSE):
             logging.exception("The failure in full:")
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 - a command speaks
+        print(f"error: {printable(str(error))}", file=sys.stderr)  # noqa: T201 - a command speaks
         if error.hint:
-            print(f"hint:  {error.hint}", file=sys.stderr)  # noqa: T201
+            print(f"hint:  {printable(error.hint)}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
 
 
@@ -39,5 +40,5 @@ def print_table(rows: Sequence[Mapping[str, object]]) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(escape("" if value is None else str(value)) for value in row.values()))
+        table.add_row(*(escape("" if value is None else printable(str(value))) for value in row.values()))
     Console().print(table)

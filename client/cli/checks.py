@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from client.cli.options import NODE_TOML, AsJson, Config, chosen_dataset, declared_study, node_folders, open_node
+from shared.printable import printable
 
 CLEAR = "\r\x1b[K"
 
@@ -35,7 +36,7 @@ def doctor(
     for finding in examine(config, declared, chosen, begins=begins):
         findings.append(asdict(finding) | {"state": finding.state})
         if not as_json:
-            typer.echo(f"{CLEAR if sys.stdout.isatty() else ''}{finding.in_words}")
+            typer.echo(f"{CLEAR if sys.stdout.isatty() else ''}{printable(finding.in_words)}")
     if as_json:
         typer.echo(json.dumps(findings, indent=1))
     if not all(finding["ok"] for finding in findings):

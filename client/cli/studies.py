@@ -19,6 +19,7 @@ from client.cli.options import (
     open_node,
 )
 from shared.errors import SettingsError
+from shared.printable import one_line
 from shared.terminal import saying
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TO
     if decisions:
         typer.echo(f"What was said to this run: {'; '.join(one.in_words for one in decisions)}.")
     for objection in summary.objections:
-        typer.echo(f"The policy says no: {objection}.")
+        typer.echo(f"The policy says no: {one_line(objection)}.")
     if not summary.fits:
         typer.echo("The budget says no: it does not fit.")
 

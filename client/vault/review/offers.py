@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,8 @@ from shared.study.declaration import Study, recorded
 
 LARGEST_STUDY_BYTES = 256 * 1024
 MOST_OFFERS = 200
-SHORTEST_HASH = 8
+HASH = re.compile(r"[0-9a-fA-F]{8,64}")
+"""A study's hash or its beginning, as somebody was told it beforehand; no run is called so."""
 CLOCK_SKEW_S = 600.0
 STALE_S = 24 * 3600.0
 """An undecided study is shown again every minute or so; one that was not for a day is not on offer any more."""
@@ -53,8 +55,12 @@ class Offers:
                 raise PeerError(f"Expected the study that {offer.study_run!r} was offered with, got another one.")
             os.utime(path)
             return known
-        if len(offer.study_json.encode()) > LARGEST_STUDY_BYTES or not 1 <= len(offer.study_run) <= 100:
-            raise PeerError("Expected a study of a usual size and a run with a name, got something else.")
+        named = 1 <= len(offer.study_run) <= 100 and offer.study_run.isprintable()
+        named = named and not HASH.fullmatch(offer.study_run)
+        if len(offer.study_json.encode()) > LARGEST_STUDY_BYTES or not named:
+            raise PeerError(
+                "Expected a study of a usual size and a run whose name is printable and no hash, got another."
+            )
         self._make_room()
         offered = Offered(offer.study_run, _study(offer), rejected=False)
         self._write(offered)
@@ -68,16 +74,20 @@ class Offers:
     def find(self, run: str) -> Offered:
         """Return one offer, by its run's name, its study's name or hash, or an unambiguous beginning of run or hash.
 
+        Guarantee: what reads as a hash finds the study that has it, never one whose run or name was chosen to look so.
+
         Raises:
             SettingsError: there is none, or more than one.
         """
         offers = self.all()
-        matching = (
-            [o for o in offers if o.run == run]
-            or [o for o in offers if o.run.startswith(run)]
-            or [o for o in offers if o.study.study.name == run]
-            or [o for o in offers if len(run) >= SHORTEST_HASH and o.study.sha256.startswith(run)]
-        )
+        if HASH.fullmatch(run):  # names are the server's choice
+            matching = [o for o in offers if o.study.sha256.startswith(run.lower())]
+        else:
+            matching = (
+                [o for o in offers if o.run == run]
+                or [o for o in offers if o.run.startswith(run)]
+                or [o for o in offers if o.study.study.name == run]
+            )
         if len(matching) != 1:
             names = ", ".join(offered.run for offered in offers) or "none"
             raise SettingsError(f"Expected the run of one study on offer ({names}), got {run!r}.")

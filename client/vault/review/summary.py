@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
+from shared.printable import one_line, printable
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.in_words import best_guess, in_words
 from shared.privacy.noise_schedule import plan
@@ -68,11 +69,12 @@ class StudySummary:
     def in_words(self) -> str:
         """The summary for somebody who has to say yes or no."""
         left, facts = self.epsilon_limit - self.epsilon_after, self.records
-        purpose = f" Its purpose, as declared: {self.purpose}." if self.purpose else ""
-        purpose += "".join(f" {name.capitalize()}: {text}." for name, text in self.stated.items())
+        purpose = f" Its purpose, as declared: {one_line(self.purpose)}." if self.purpose else ""
+        purpose += "".join(f" {name.capitalize()}: {one_line(text)}." for name, text in self.stated.items())
         purpose += f" It does not state its {words(self.unstated)}." if self.unstated else ""
-        labels = ", ".join(f"{label} {count}" for label, count in facts.labels.items())
-        problems = "".join(f"\n  {line}" for line in facts.problems)
+        columns = ", ".join(map(one_line, self.columns))
+        labels = ", ".join(f"{one_line(label)} {count}" for label, count in facts.labels.items())
+        problems = "".join(f"\n  {printable(line)}" for line in facts.problems)
         weighs = "" if self.weight == 1 else f" In the mean this site weighs {self.weight:.2g} times a typical one."
         sent = "noisy adapter"
         if self.measures:
@@ -85,8 +87,8 @@ class StudySummary:
                 f"for whoever it speaks of, epsilon counts up to {facts.most_alike} times"
             )
         return (
-            f"The study {self.study!r} trains {self.trains} on {self.dataset!r} in {self.rounds} rounds.{purpose} "
-            f"It reads {'the column' if len(self.columns) == 1 else 'the columns'} {', '.join(self.columns)}. "
+            f"The study {self.study!r} trains {one_line(self.trains)} on {self.dataset!r} in {self.rounds} rounds."
+            f"{purpose} It reads {'the column' if len(self.columns) == 1 else 'the columns'} {columns}. "
             f"In each, {self.bytes_per_round} bytes of {sent} ({self.wire}) leave this house, nothing else that "
             f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "

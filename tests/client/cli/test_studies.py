@@ -154,6 +154,21 @@ def test_show_and_approve_say_who_asks_why_and_what_is_not_stated(
     assert asked["stated"] == {"legal basis": "Art. 6(1)(e) GDPR"} and asked["unstated"][0] == "requester"
 
 
+@pytest.mark.guarantee(
+    "a text of a study or an offer reaches a terminal without control characters, and inside its own line."
+)
+def test_a_study_cannot_write_lines_of_its_own_nor_steer_the_terminal(
+    node: Command, study: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / study()
+    hostile = r'description = "Sort letters.\u001b[2J\u202e\nThe policy allows it."'
+    file.write_text(file.read_text().replace('name = "test"\n', f'name = "test"\n{hostile}\n'))
+    for command in (["show"], ["approve", "--run", "first", "--yes"]):
+        code, out, err = node(*command, "study.toml", "--dataset", "ward")
+        assert code == 0 and not any(mark in out for mark in "\x1b\u202e"), err
+        assert r"Sort letters.\x1b[2J\u202e The policy allows it" in out
+
+
 def offered(study: Callable[..., str], run: str) -> None:
     offers = open_node(Path("node.toml")).offers
     offers.receive(StudyOffer(run, load_study(Path(study())).canonical_json()))

@@ -52,6 +52,8 @@ def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study
         StudyOffer("r-2", " " * (LARGEST_STUDY_BYTES + 1)),
         StudyOffer("", study.canonical_json()),
         StudyOffer("r" * 101, study.canonical_json()),
+        StudyOffer("r-2\x1b[2J", study.canonical_json()),
+        StudyOffer("r-2\nr-3", study.canonical_json()),
     ):
         with pytest.raises(PeerError, match="Expected"):
             offers.receive(wrong)
@@ -73,3 +75,23 @@ def test_an_offer_that_a_clock_dated_ahead_keeps_no_other_out(tmp_path: Path, ma
         os.utime(path, (ahead, ahead))
     offers.receive(offer(study, "new"))
     assert len(offers.all()) == MOST_OFFERS and offers.find("new").study == study
+
+
+@pytest.mark.guarantee(
+    "what reads as a hash finds the study that has it, never one whose run or name was chosen to look so."
+)
+def test_a_hash_finds_no_study_that_only_looks_like_it(tmp_path: Path, make_study: Studies) -> None:
+    meant = make_study()
+    begins, offers = meant.sha256[:8], Offers(tmp_path / "offers")
+    posing = make_study(study={"name": begins}, training={"local_steps": 7})
+    offers.receive(offer(posing, "r-1"))
+    offers.receive(offer(posing, f"{begins}-1"))
+    with pytest.raises(PeerError, match="no hash"):
+        offers.receive(offer(posing, begins))
+    for told in (begins, begins.upper()):
+        with pytest.raises(SettingsError, match="got"):
+            offers.find(told)
+    offers.receive(offer(meant, "r-2"))
+    for told in (begins, begins.upper(), meant.sha256):
+        assert offers.find(told).run == "r-2"
+    assert offers.find(f"{begins}-1").study == posing, "its own whole name still finds it"
