@@ -85,7 +85,7 @@ def forecast_study(
         left_out=[name for name in sizes if name not in joining],
         quorum=study.federation.quorum,
         asked_per_round=asked,
-        prospect=prospect(by_part[0].study_ratio),
+        prospect=prospect(by_part[0].study_ratio, of_head=by_part[0].name == "head"),
     )
 
 

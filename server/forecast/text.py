@@ -59,6 +59,7 @@ def _outlook(forecast: StudyForecast) -> str:
     return {
         Prospect.NOTHING: f"This will not learn: {best}, and below {LEARNS_NOTHING:g} nothing is learned.",
         Prospect.LITTLE: f"This will learn little: {best}, and below {LEARNS_LITTLE:g} much is lost.",
+        Prospect.UNKNOWN: f"Only training shows whether this learns: {best}. An adapter alone has learned at 1.4.",
         Prospect.ENOUGH: f"Noise leaves room to learn: {best}. Whether the task can be learned, only training shows.",
     }[forecast.prospect]
 
@@ -67,7 +68,7 @@ def warnings(forecast: StudyForecast) -> list[str]:
     """Return what else would be spent for nothing."""
     lines = []
     for part in forecast.parts:
-        if forecast.prospect is not Prospect.NOTHING and part.study_ratio < LEARNS_NOTHING:
+        if forecast.prospect in (Prospect.LITTLE, Prospect.ENOUGH) and part.study_ratio < LEARNS_NOTHING:
             lines.append(
                 f"The {part.name} gets nothing but noise (ratio {part.study_ratio:.2g}): train fewer entries there."
             )

@@ -125,6 +125,8 @@ class Prospect(StrEnum):
     NOTHING = "nothing"
     LITTLE = "little"
     ENOUGH = "enough"
+    UNKNOWN = "unknown"
+    """An adapter alone, without a head: it has learned where a head would not."""
 
 
 def longest_signal(parts: Sequence[Part], steps: Steps) -> float:
@@ -236,11 +238,14 @@ def mean_batch(batches: Sequence[Batch], *, asked: int | None = None) -> Batch:
     return Batch(weight * divisor, divisor)
 
 
-def prospect(study_ratio: float) -> Prospect:
+def prospect(study_ratio: float, *, of_head: bool = True) -> Prospect:
     """Judge the ratio of the deciding part, over all steps and for the mean over all nodes.
 
     The head decides where the task has one: it starts at zero, and while it is mostly noise, the adapter learns noise.
+    Both limits were measured on heads. A language model's adapter took a third off its perplexity at a ratio of 1.4.
     """
+    if study_ratio < LEARNS_LITTLE and not of_head:
+        return Prospect.UNKNOWN
     if study_ratio < LEARNS_NOTHING:
         return Prospect.NOTHING
     return Prospect.LITTLE if study_ratio < LEARNS_LITTLE else Prospect.ENOUGH

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from server.forecast.forecast import forecast_study
-from server.forecast.text import warnings
+from server.forecast.text import verdict, warnings
 from shared.adapted_model.adapters import Layout
 from shared.privacy.signal_to_noise import Prospect
 from shared.study.declaration import Study
@@ -30,6 +30,17 @@ def test_a_large_site_learns_that_it_would_do_better_alone(make_study: Callable[
     (line,) = unequal(large=9000, larger=9500, **{f"small {number}": 900 for number in range(6)})
     assert line.startswith("larger, large alone have")
     assert line.endswith("set federation.smallest_declared_size to 9000.")
+
+
+def test_an_adapter_alone_is_not_said_to_learn_nothing(make_study: Callable[..., Study]) -> None:
+    adapter = Layout(LAYOUT.tensors[:2])
+    noisy = make_study(privacy={"epsilon": 0.1})
+    forecast = forecast_study(noisy, adapter, {"a": 200, "b": 200})
+    assert forecast.ratio < 1 and forecast.prospect is Prospect.UNKNOWN
+    assert verdict(forecast, [])[0].startswith("Only training shows whether this learns")
+    assert not any("nothing but noise" in line for line in warnings(forecast))
+    with_a_head = forecast_study(noisy, LAYOUT, {"a": 200, "b": 200})
+    assert with_a_head.prospect is Prospect.NOTHING
 
 
 def test_a_typical_size_is_suggested_where_sizes_differ_and_gains_what_the_forecast_says(

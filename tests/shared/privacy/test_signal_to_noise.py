@@ -124,6 +124,11 @@ def test_prospects_meet_at_the_thresholds() -> None:
     assert prospect(LEARNS_LITTLE) is Prospect.ENOUGH
 
 
+def test_limits_that_were_measured_on_heads_do_not_judge_an_adapter_alone() -> None:
+    assert prospect(LEARNS_LITTLE - 0.01, of_head=False) is Prospect.UNKNOWN
+    assert prospect(LEARNS_LITTLE, of_head=False) is Prospect.ENOUGH
+
+
 def test_the_least_that_helps_is_found_or_there_is_none() -> None:
     found = least_that_helps(lambda value: value / 2, low=1.0, high=100.0)
     assert found is not None and found == pytest.approx(2 * LEARNS_LITTLE, rel=0.051)
