@@ -46,9 +46,10 @@ def test_a_run_that_its_base_model_cannot_carry_out_is_refused_and_costs_nothing
     sent = replace(task(node.study()), study_sha256=study.sha256)
     with monkeypatch.context() as as_it_was:
         as_it_was.setattr("shared.tasks.kind.check_length", lambda *_, **__: None)
+        as_it_was.setattr("shared.adapted_model.model.refuse_what_cannot_run", lambda *_: None)
         node.approve(study)
     dimension_of.cache_clear()
-    assert NodeVault(node.config).train(sent).status is Status.REFUSED_POLICY
+    assert NodeVault(node.config).train(sent).status is Status.REFUSED_MODEL
     assert node.rows() == ["register", "approve"]
 
 
