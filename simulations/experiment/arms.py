@@ -21,8 +21,6 @@ OWN_SIZE = {"typical_size": None}
 SINGLE_SITE_STREAM, POOLED_STREAM = "site-alone", "central"
 """Names that never change: batches and noise of these arms follow from them."""
 UNCLIPPED_RATE = 4.0
-NOISELESS_FACTOR = 3.0
-"""Of the study's rates, for arms without noise: rates that suit noise are small. Chosen on validation records."""
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
 
 
@@ -66,8 +64,13 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms.append(Arm("head-federated", title, head_only, all_sites, True, seed, stream=stream, noise_length=entries))
     single = changed(study, federation={"quorum": 1, **OWN_SIZE})
     if "single-site" in wanted:
-        largest = _largest(sites)
-        arms += [_single_site(site, single, seed, largest) for site in _single_sites(simulation.single_site, sites)]
+        largest, training = _largest(sites), study.training
+        rates = {
+            "learning_rate": simulation.single_site_learning_rate or training.learning_rate,
+            "adapter_learning_rate": simulation.single_site_adapter_learning_rate or training.adapter_learning_rate,
+        }
+        at_its_rates = changed(single, training=rates)
+        arms += [_single_site(site, at_its_rates, seed, largest) for site in _single_sites(simulation.single_site, sites)]
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
     arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries))
@@ -90,8 +93,8 @@ def _reference(
     title = "head alone WITHOUT PRIVACY" if name == "head-without-privacy" else "WITHOUT PRIVACY"
     training, stream, recipe = study.training, "without-privacy", "own"
     rates = {
-        "learning_rate": NOISELESS_FACTOR * training.learning_rate,
-        "adapter_learning_rate": NOISELESS_FACTOR * training.adapter_learning_rate,
+        "learning_rate": simulation.noiseless_factor * training.learning_rate,
+        "adapter_learning_rate": simulation.noiseless_factor * training.adapter_learning_rate,
     }
     if simulation.reference == "unclipped":
         recipe = "unclipped"

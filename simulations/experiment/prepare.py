@@ -153,7 +153,7 @@ def _rule(scenario: Scenario) -> SplitRule:
     rule = SplitRule(key, data.holdout, data.unit_column, data.used, data.columns, split_by=data.split_by)
     if data.evaluate == HELD_OUT:
         return rule
-    within = replace(rule, key=_key("validation", scenario))
+    within = replace(rule, key=_key("validation", scenario), used=1.0)  # `used` has already chosen by the other key
     return ValidationRule(**vars(rule), test=rule, validation=within)
 
 
@@ -248,7 +248,7 @@ def _too_small(site: Site, scenario: Scenario) -> str:
 def _noise_warnings(scenario: Scenario, sites: tuple[Site, ...]) -> list[str]:
     study = scenario.as_study()
     forecast = forecast_study(study, layout_of(study), {site.name: site.declared_size for site in sites})
-    if forecast.prospect is Prospect.ENOUGH:
+    if forecast.prospect in (Prospect.ENOUGH, Prospect.UNKNOWN):
         return []
     return [verdict(forecast, [])[0] + " `fedvault-sim plan` says what would help."]
 

@@ -31,6 +31,8 @@ ARMS = (
 PATHS, NAMED = ("model.source", "simulation.data.source"), re.compile(r"[a-z]+:")
 HELD_OUT: Final = "held-out"
 USUAL_ARMS = ("majority", "untrained-head", "head-federated", "single-site", "federated", "without-privacy")
+NOISELESS_FACTOR = 3.0
+"""Of the study's rates, for arms without noise: rates that suit noise are small. Chosen on validation records."""
 
 
 class SimulationData(Section):
@@ -83,12 +85,18 @@ class Simulation(Section):
     """Adam's, of the adapter in that arm."""
     single_site: str = "largest"
     """Which site the arm `single-site` takes: its name, `largest`, or `every` for one arm per site."""
+    single_site_learning_rate: Positive | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Head learning rate of a site alone, which has other noise; default: the study's."""
+    single_site_adapter_learning_rate: Positive | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Adapter learning rate of a site alone, likewise."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
     reference: Literal["noiseless", "unclipped"] = "noiseless"
     """How the arms without privacy train. `noiseless`: by the study's own steps and scaled gradients without noise,
     at three times its rates, which noise no longer keeps low. `unclipped`: by plain gradients, at the rates below,
     which only fit where they were chosen for the task."""
+    noiseless_factor: Positive = Field(default=NOISELESS_FACTOR, exclude_if=lambda value: value == NOISELESS_FACTOR)
+    """How many times the study's rates those without noise are."""
     reference_learning_rate: Positive | None = None
     """Head learning rate of the arm without privacy, if it is unclipped; default: 4."""
     reference_adapter_learning_rate: Positive | None = None

@@ -22,8 +22,8 @@ RESAMPLES, SEED = 2000, 20
 TWINS = {"without-privacy": STUDY_ARM, "head-without-privacy": "head-federated"}
 CLOSE = "is below its private twin by less than these records can tell."
 ILL_SUITED = (
-    "is below its private twin: its learning rates (simulation.reference_…) or its few steps do not suit this task. "
-    "Privacy does not help."
+    "is below its private twin: its learning rates (simulation.noiseless_factor or reference_…) or its few steps do "
+    "not suit this task. Privacy does not help."
 )
 PERCENTILES = (2.5, 97.5)
 BLOCKS = 60

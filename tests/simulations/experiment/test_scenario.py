@@ -123,6 +123,9 @@ def test_references_have_three_times_the_studys_rates_or_unclipped_ones_of_their
 
     own = scenario().training
     assert {rates_of_one[1:] for rates_of_one in rates()} == {(3 * own.learning_rate, 3 * own.adapter_learning_rate)}
+    as_they_are = rates(noiseless_factor=1.0)
+    assert {one[1:] for one in as_they_are} == {(own.learning_rate, own.adapter_learning_rate)}
+    assert "noiseless_factor" not in scenario().simulation.model_dump()
     with pytest.raises(ValidationError, match=r"only go with simulation\.reference = 'unclipped'"):
         rates(reference_learning_rate=2.0)
     assert rates(reference="unclipped")[1] == ("without-privacy", 4.0, 4.0)
@@ -148,6 +151,19 @@ def test_which_site_the_single_site_arm_takes(scenario: Callable[..., Scenario])
     assert alone("largest") == ["single-site:b", "federated"]
     with pytest.raises(SettingsError, match="'largest', 'every' or one of a, b"):
         alone("c")
+
+
+def test_a_site_alone_may_have_rates_of_its_own_and_every_other_arm_keeps_the_studys(
+    scenario: Callable[..., Scenario],
+) -> None:
+    declared = scenario().model_dump()
+    assert not any(name.startswith("single_site_") for name in declared["simulation"])
+    before = {arm.name: arm.study for arm in trained_arms(scenario(), SITES)}
+    declared["simulation"] |= {"single_site_learning_rate": 3.5, "single_site_adapter_learning_rate": 0.25}
+    after = {arm.name: arm.study for arm in trained_arms(Scenario.model_validate(declared), SITES)}
+    single = after.pop("single-site:b").training
+    assert (single.learning_rate, single.adapter_learning_rate) == (3.5, 0.25)
+    assert after == {name: study for name, study in before.items() if name != "single-site:b"}
 
 
 def test_random_streams_keep_their_names_so_that_figures_stay(scenario: Callable[..., Scenario]) -> None:
