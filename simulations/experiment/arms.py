@@ -69,8 +69,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
             "learning_rate": simulation.single_site_learning_rate or training.learning_rate,
             "adapter_learning_rate": simulation.single_site_adapter_learning_rate or training.adapter_learning_rate,
         }
-        at_its_rates = changed(single, training=rates)
-        arms += [_single_site(site, at_its_rates, seed, largest) for site in _single_sites(simulation.single_site, sites)]
+        with_rates = changed(single, training=rates)
+        arms += [_single_site(site, with_rates, seed, largest) for site in _single_sites(simulation.single_site, sites)]
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
     arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries))

@@ -34,7 +34,9 @@ def main(
     epsilons: Annotated[list[float] | None, typer.Option("--epsilon", help="May be given several times.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to this one.")] = SEEDS,
     out: Annotated[Path, typer.Option(help="Folder of all runs: finished ones are not run again.")] = FOLDER,
-    short: Annotated[bool, typer.Option(help="Only the study and the head alone: their paired difference.")] = False,
+    short: Annotated[
+        bool, typer.Option(help="Only the study, the head and the largest site alone: paired differences.")
+    ] = False,
     whitening: Annotated[bool, typer.Option("--whitening/--no-whitening", help="Where noise allows it.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
@@ -59,7 +61,7 @@ def main(
         console.print_json(data=plain)
         return
     console.print(_table("quality on held-out records", figures))
-    console.print(_table("LoRA and head minus the head alone", differences))
+    console.print(_table("federated minus another arm, in points, seed by seed", differences))
     console.print(f"plot: {out / 'quality.html'}")
 
 

@@ -33,9 +33,11 @@ class Row:
 
 @dataclass(frozen=True)
 class Gain:
-    """The paired difference between the study's own arm and the head alone: same epsilon, seeds and rows."""
+    """The paired difference between the study's own arm and another: same epsilon, seeds and rows."""
 
     name: str
+    beside: str
+    """The other arm: the head alone, or the largest site alone."""
     epsilon: float
     points: float
     """Mean difference of the main metric, in hundredths."""
@@ -76,18 +78,21 @@ def rows(results: Mapping[Case, Result]) -> list[Row]:
 
 
 def gains(results: Mapping[Case, Result]) -> list[Gain]:
-    """Return the paired differences by set and epsilon, those without privacy last."""
-    pairs: dict[tuple[str, float], list[float]] = {}
+    """Return the paired differences by set, other arm and epsilon, those without privacy last."""
+    pairs: dict[tuple[str, str, float], list[float]] = {}
     for case, result in results.items():
-        for ours, head, epsilon in (
-            ("federated", "head-federated", case.epsilon),
-            ("without-privacy", "head-without-privacy", math.inf),
+        singles = [name for name in result.arms if name.startswith("single-site")]
+        for ours, others, beside, epsilon in (
+            ("federated", ["head-federated"], "head alone", case.epsilon),
+            ("federated", singles, "largest site alone", case.epsilon),
+            ("without-privacy", ["head-without-privacy"], "head alone", math.inf),
         ):
-            if {ours, head} <= set(result.arms):
-                difference = result.arms[ours].quality.value - result.arms[head].quality.value
-                sign = 1 if result.final.higher_is_better else -1
-                pairs.setdefault((case.name, epsilon), []).append(100 * sign * difference)
-    return [Gain(name, epsilon, *interval(values), len(values)) for (name, epsilon), values in sorted(pairs.items())]
+            for other in others:
+                if {ours, other} <= set(result.arms):
+                    difference = result.arms[ours].quality.value - result.arms[other].quality.value
+                    sign = 1 if result.final.higher_is_better else -1
+                    pairs.setdefault((case.name, beside, epsilon), []).append(100 * sign * difference)
+    return [Gain(*key, *interval(values), len(values)) for key, values in sorted(pairs.items())]
 
 
 def interval(values: Sequence[float]) -> tuple[float, float, float]:

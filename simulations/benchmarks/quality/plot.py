@@ -16,8 +16,10 @@ def page(rows: Sequence[Row], gains: Sequence[Gain]) -> str:
         mine = [row for row in rows if row.name == name]
         body.append(f"<h2>{text(name)}</h2>")
         body.append(plot(f"set-{text(name)}", _figure(mine), f"{mine[0].metric} of every arm by epsilon"))
-    body.append("<h2>What LoRA adds to the head alone</h2>")
-    body.append(plot("gains", _gains(gains), "Paired difference to the head alone, with its interval of 95 %"))
+    for number, beside in enumerate(dict.fromkeys(gain.beside for gain in gains)):
+        body.append(f"<h2>Federated minus the {text(beside)}</h2>")
+        same = [gain for gain in gains if gain.beside == beside]
+        body.append(plot(f"gains-{number}", _gains(same), f"Paired difference to the {beside}, intervals of 95 %"))
     return document("Quality at real sites", body)
 
 

@@ -1,4 +1,4 @@
-"""The real sets that quality is measured on, three of them with natural sites, and what is run on each.
+"""The real sets that quality is measured on, six of them with natural sites, and what is run on each.
 
 Every set is one scenario beside this file; parts of them, so that a run takes minutes. Both rates and the head's share
 are what `fedvault-sim plan` suggests at each epsilon, from public numbers.
@@ -11,13 +11,13 @@ from shared.errors import SettingsError
 from simulations.experiment.scenario import Scenario, load
 
 FOLDER = Path(__file__).parent
-SETS = ("vader", "disaster-messages", "movie-reviews", "digits", "fashion")
+SETS = ("vader", "disaster-messages", "movie-reviews", "digits", "fashion", "emoji", "randhie", "schools")
 EPSILONS = (1.0, 3.0, 8.0)
 SEEDS = 3
 PRIVATE = ("majority", "head-federated", "single-site", "textbook", "federated", "pooled")
 WITHOUT_PRIVACY = ("head-without-privacy", "without-privacy")
-SHORT = ("head-federated", "federated")
-"""What the paired difference needs."""
+SHORT = ("head-federated", "single-site", "federated")
+"""What the paired differences need."""
 
 
 @dataclass(frozen=True)

@@ -102,8 +102,9 @@ def test_figures_are_of_the_arms_that_were_asked_for_and_of_the_scenario_as_it_i
     folder.mkdir(parents=True)
     (folder / "result.json").write_text("{}")
     (folder / "scenario.json").write_text(whole.scenario().model_dump_json(indent=1, exclude={"performance"}))
-    assert set(run(replace(whole, arms=SHORT), tmp_path).arms) == set(SHORT)
-    assert set(run(whole, tmp_path).arms) == {"majority", *SHORT, "head-without-privacy", "without-privacy"}
+    pair = {"head-federated", "federated"}  # these results have no arm of a single site
+    assert set(run(replace(whole, arms=SHORT), tmp_path).arms) == pair
+    assert set(run(whole, tmp_path).arms) == {"majority", *pair, "head-without-privacy", "without-privacy"}
     (folder / "scenario.json").write_text("{}")
     with pytest.raises(SettingsError, match="got a changed one"):
         run(replace(whole, arms=SHORT), tmp_path)
@@ -130,6 +131,19 @@ def test_what_lora_adds_is_paired_by_seed(found: dict[Case, Result]) -> None:
     assert reference.epsilon == math.inf and reference.points == pytest.approx(10) and math.isnan(reference.low)
 
 
+def test_the_largest_site_alone_is_a_pair_of_its_own(found: dict[Case, Result]) -> None:
+    some = {
+        case: one.model_copy(update={"arms": {**one.arms, "single-site:a": arm(0.7)}})
+        for case, one in found.items()
+        if "federated" in one.arms
+    }
+    by_arm = {(gain.beside, gain.epsilon): gain for gain in gains(some)}
+    alone = by_arm["largest site alone", 3.0]
+    ours = [one.arms["federated"].quality.value for one in some.values()]
+    assert alone.points == pytest.approx(100 * (np.mean(ours) - 0.7)) and alone.seeds == len(ours)
+    assert by_arm["head alone", 3.0].points == pytest.approx(1.5)
+
+
 def test_interval_is_students() -> None:
     mean, low, high = interval([1.0, 2.0, 3.0, 4.0, 5.0])
     assert mean == 3.0 and high - mean == pytest.approx(mean - low)
@@ -138,5 +152,5 @@ def test_interval_is_students() -> None:
 
 def test_page_draws_every_set_and_needs_no_network(found: dict[Case, Result]) -> None:
     drawn = page(rows(found), gains(found))
-    assert "Plotly.newPlot('set-vader'" in drawn and "Plotly.newPlot('gains'" in drawn
+    assert "Plotly.newPlot('set-vader'" in drawn and "Plotly.newPlot('gains-0'" in drawn
     assert 'src="http' not in drawn
