@@ -4,7 +4,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DATA := data/vader/vader.csv data/models/reactions-albert/model.safetensors
+DATA := data/vader/vader.csv data/health-tweets/health-tweets.csv data/models/reactions-albert/model.safetensors \
+	data/models/smollm2/model.safetensors
 PROTOC = $(BIN)/python -m grpc_tools.protoc -I client/vault_api/_generated=client/vault_api
 # another build of PyTorch: make setup TORCH="--index-url URL torch==2.13.*"
 TORCH ?= "torch>=2.13,<2.14"
@@ -29,11 +30,11 @@ PORT ?= 0
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
-setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch two base models and the demo's data
+setup: $(READY) $(DATA) ## make .venv, install FedVault, fetch three base models and two data sets
 
-demo: setup ## private federated LoRA of MiniLM at four real sites; report in runs/demo/report.html
+demo: setup ## private federated LoRA of a language model at eleven real sites; report in runs/demo/report.html
 	@if [ -f runs/demo/result.json ]; then rm -rf runs/demo; fi
-	@$(BIN)/fedvault-sim run simulations/scenarios/vader.toml --out runs/demo --resume
+	@$(BIN)/fedvault-sim run simulations/scenarios/health-tweets.toml --out runs/demo --resume
 
 federation: setup ## a server and three nodes on this machine, left running; it says what to type; PORT=8443
 	@$(BIN)/python -m simulations.e2e.walkthrough up --port $(PORT)
@@ -92,6 +93,10 @@ $(READY): pyproject.toml simulations/datasets/pinned/minilm.txt
 
 data/vader/vader.csv: $(READY) simulations/datasets/pinned/vader.txt
 	@$(BIN)/fedvault-sim data fetch vader
+	@touch $@
+
+data/health-tweets/health-tweets.csv: $(READY) simulations/datasets/pinned/health-tweets.txt
+	@$(BIN)/fedvault-sim data fetch health-tweets
 	@touch $@
 
 data/models/%/model.safetensors: $(READY) simulations/datasets/pinned/%.txt

@@ -136,7 +136,7 @@ class FinishedModel:
 
 
 def load_finished(folder: str | Path) -> FinishedModel:
-    """Load what `export` wrote, in one line: `load_finished("runs/demo/adapter").classify(["What a day!"])`.
+    """Load what `export` wrote, in one line: `load_finished("runs/vader/adapter").classify(["What a day!"])`.
 
     Raises:
         SettingsError: not such a folder, a damaged adapter, or another base model than it was trained on.

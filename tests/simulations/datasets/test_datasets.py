@@ -83,13 +83,13 @@ def test_another_archive_is_refused(tmp_path: Path) -> None:
 def test_disaster_messages_bear_their_channel_and_what_they_are_about(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "messages.db") as database:
         names = ", ".join(disaster_messages.TOPICS.values())
-        database.execute(f"create table Messages (message, genre, {names})")
+        database.execute(f"create table Messages (message, original, genre, {names})")
         rows = [
-            (" we need food ", "direct", 1, 0, 0, 1, 1, 0, 0, 0),
-            ("  ", "news", 1, 0, 0, 0, 0, 0, 0, 0),
-            ("all is well", "news", 0, 0, 0, 0, 0, 0, 0, 0),
+            (" we need food ", "nou bezwen manje", "direct", 1, 0, 0, 1, 1, 0, 0, 0),
+            ("  ", None, "news", 1, 0, 0, 0, 0, 0, 0, 0),
+            ("all is well", " ", "news", 0, 0, 0, 0, 0, 0, 0, 0),
         ]
-        database.executemany(f"insert into Messages values ({', '.join('?' * 10)})", rows)  # noqa: S608
+        database.executemany(f"insert into Messages values ({', '.join('?' * 11)})", rows)  # noqa: S608
     database.close()
     content = {disaster_messages.DATABASE: (tmp_path / "messages.db").read_bytes()}
     table = disaster_messages.extract(archive_of(tmp_path / "package.tar.gz", content))
@@ -97,6 +97,8 @@ def test_disaster_messages_bear_their_channel_and_what_they_are_about(tmp_path: 
         ["we need food", "aid", "aid|food|request", "direct"],
         ["all is well", "other", "", "news"],
     ]
+    as_sent = disaster_messages.extract(tmp_path / "package.tar.gz", as_sent=True)
+    assert as_sent["text"].tolist() == ["nou bezwen manje", "all is well"]
     with pytest.raises(DataError, match="got another archive"):
         disaster_messages.extract(archive_of(tmp_path / "other.tar.gz", {"readme": b"hello"}))
 

@@ -28,9 +28,16 @@ def block(document: str, name: str) -> str:
 
 
 def rows(title: str) -> list[list[str]]:
-    """The cells below a table's rule; two spaces or more stand between them."""
+    """The cells below a table's rule; two spaces or more stand between them. A lone cell goes on above."""
     table = FULL.split(title)[1].split("─\n")[1].split("\n\n")[0]
-    return [re.split(r" {2,}", line.strip()) for line in table.splitlines()]
+    found: list[list[str]] = []
+    for line in table.splitlines():
+        cells = re.split(r" {2,}", line.strip())
+        if len(cells) == 1:
+            found[-1][0] += f" {cells[0]}"
+        else:
+            found.append(cells)
+    return found
 
 
 def number(cell: str) -> Any:
@@ -38,37 +45,57 @@ def number(cell: str) -> Any:
 
 
 FULL = block("simulations/README.md", "demo")
+METRIC = FULL.split(" on ")[0]
+HIGHER_IS_BETTER = "lower is better" not in FULL.splitlines()[0]
+OTHER_SITES = int((re.findall(r"(\d+) more sites", FULL) or ["0"])[0])
+"""Sites that the tables leave out."""
+
+
+def shown_sites() -> list[str]:
+    """The sites that have a column."""
+    return re.split(r" {2,}", FULL.split(f"{METRIC} by site\n\n")[1].splitlines()[0].strip())[1:]
+
+
+def sites() -> list[str]:
+    """All sites; those that no table names have made-up names."""
+    named = [*shown_sites(), *dict.fromkeys(worst.rpartition(" ")[0] for *_, worst in rows("held-out records"))]
+    count = len(shown_sites()) + OTHER_SITES
+    known = list(dict.fromkeys(named))
+    return known + [f"site {number}" for number in range(count - len(known))]
 
 
 def counts() -> dict[str, SiteData]:
-    """The held-out records of each site."""
-    header = re.split(r" {2,}", FULL.split("Accuracy by site\n\n")[1].splitlines()[0].strip())
-    title, *cells = rows("Accuracy by site")[-1]
+    """The held-out records of each site; those of sites without a column are made up, their sum is not."""
+    title, *cells = rows(f"{METRIC} by site")[-1]
     assert title == "held-out records"
+    held_out = dict.fromkeys(sites(), 1) | dict(zip(shown_sites(), map(int, cells), strict=True))
+    held_out[sites()[-1]] += int(re.findall(r"on ([\d,]+) held-out", FULL)[0].replace(",", "")) - sum(held_out.values())
     return {
-        site: SiteData(rows=0, train=0, holdout=int(cell), evaluated=int(cell), dropped=0, unusable=0)
-        for site, cell in zip(header[1:], cells, strict=True)
+        site: SiteData(rows=0, train=0, holdout=count, evaluated=count, dropped=0, unusable=0)
+        for site, count in held_out.items()
     }
 
 
 def differences() -> dict[str, Difference]:
-    """The differences in points, as hundredths."""
+    """The differences; those in points as hundredths."""
+    (unit,) = re.findall(r"Federated minus each other arm, (in points|positive where it is\s+better)", FULL)
+    scale = 100 if unit == "in points" else 1
     held_out = sum(site.holdout for site in counts().values())
     return {
         title: Difference(
-            value=float(value) / 100,
-            low=float(ends.split(" to ")[0]) / 100,
-            high=float(ends.split(" to ")[1]) / 100,
+            value=float(value) / scale,
+            low=float(ends.split(" to ")[0]) / scale,
+            high=float(ends.split(" to ")[1]) / scale,
             unit="record",
             units=held_out,
         )
-        for title, value, ends in rows("Federated minus each other arm, in points")
+        for title, value, ends in rows("Federated minus each other arm, ")
     }
 
 
 def note_on(title: str) -> str:
     """The sentence on an arm, which begins with its title, below the first tables."""
-    lines = FULL.split("\n\nAccuracy by site")[0].splitlines()
+    lines = FULL.split(f"\n\n{METRIC} by site")[0].splitlines()
     return next((line.removeprefix(f"{title} ") for line in lines if line.startswith(f"{title} ")), "")
 
 
@@ -79,10 +106,14 @@ def warnings() -> list[str]:
 
 def arms() -> dict[str, ArmResult]:
     """Every arm as the first two tables show it."""
-    sites = re.split(r" {2,}", FULL.split("Accuracy by site\n\n")[1].splitlines()[0].strip())[1:]
     by_site = {
-        title: dict(zip(sites, map(float, cells), strict=True)) for title, *cells in rows("Accuracy by site")[:-1]
+        title: dict(zip(shown_sites(), map(float, cells), strict=True))
+        for title, *cells in rows(f"{METRIC} by site")[:-1]
     }
+    for title, *_, worst in rows("held-out records"):
+        site, value = worst.rsplit(" ", 1)
+        by_site[title] = dict.fromkeys(sites(), next(iter(by_site[title].values()))) | by_site[title]
+        by_site[title][site] = float(value)
     return {
         title: ArmResult(
             title=title,
@@ -94,12 +125,12 @@ def arms() -> dict[str, ArmResult]:
             steps=int(steps) if steps != "-" else 0,
             seconds=float(seconds),
             quality=Quality(
-                metric="accuracy",
-                higher_is_better=True,
+                metric=METRIC[:1].lower() + METRIC[1:],
+                higher_is_better=HIGHER_IS_BETTER,
                 value=float(value),
                 metrics={},
                 per_site=by_site[title],
-                worst_site=worst_of(by_site[title], higher_is_better=True),
+                worst_site=worst_of(by_site[title], higher_is_better=HIGHER_IS_BETTER),
             ),
             note=note_on(title),
         )
@@ -173,4 +204,4 @@ def test_the_guide_shows_what_the_demo_prints() -> None:
 
 
 def test_the_readme_shows_the_first_table_of_it() -> None:
-    assert block("README.md", "demo: first table") == FULL.split("\n\nAccuracy by site")[0] + "\n"
+    assert block("README.md", "demo: first table") == FULL.split(f"\n\n{METRIC} by site")[0] + "\n"
