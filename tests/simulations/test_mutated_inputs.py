@@ -64,7 +64,8 @@ def fate(folder: Path, source: str) -> str:
     assert "Traceback" not in said, said
     if ended.returncode:
         assert ended.returncode in {kind.exit_code for kind in FedVaultError.__subclasses__()}, said
-        assert ended.stderr.lstrip().startswith("error: Expected ") and not (folder / "out" / "result.json").exists()
+        # below the progress that was shown
+        assert "\nerror: Expected " in f"\n{said}" and not (folder / "out" / "result.json").exists(), said
         return "refused"
     sites = json.loads((folder / "out" / "result.json").read_text())["data"].values()
     assert all(site["train"] + site["holdout"] + site["dropped"] == site["rows"] for site in sites)
