@@ -61,7 +61,7 @@ def test_a_site_with_three_rows_and_rows_without_site_are_left_out(
     assert any("1 rows name no site" in warning for warning in found.warnings)
 
 
-def test_rows_of_one_value_are_split_by_at_every_site_and_stay_records(
+def test_rows_of_one_value_share_a_side_at_every_site_and_stay_records(
     prepared: Callable[..., Prepared], table: pd.DataFrame, scenario: Scenarios
 ) -> None:
     table["thing"] = [f"thing {i % 40}" for i in range(len(table))]
