@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from shared.printable import one_line
 from shared.supervisor import troubles_of
 from shared.terminal import bar
 
@@ -47,7 +48,7 @@ def _link_lines(facts: Facts) -> list[str]:
         return ["The link has not run yet."]
     if link["connected"]:
         return [f"Connected to {link['server']} since {_moment(link['since'])}."]
-    return [f"Not connected to {link['server']} since {_moment(link['since'])}: {link['trouble']}."]
+    return [f"Not connected to {link['server']} since {_moment(link['since'])}: {one_line(link['trouble'])}."]
 
 
 def _waiting_lines(waiting: Mapping[str, Any] | None) -> list[str]:

@@ -70,7 +70,9 @@ class Identity(Section):
     def unstated(self) -> tuple[str, ...]:
         """Which of purpose, requester, contact, legal basis and retention are not stated."""
         stated = {"purpose": self.stated_purpose}
-        return tuple(name for name in STATED if not stated.get(name, getattr(self, name)).strip())
+        texts = {name: stated.get(name, getattr(self, name)) for name in STATED}
+        # blanks of no width are not a purpose
+        return tuple(name for name, text in texts.items() if not any(map(str.isalnum, text)))
 
 
 class Model(Section):

@@ -50,6 +50,10 @@ STATES: dict[str, tuple[dict[str, Any], str]] = {
     "starting": (facts(state="starting", vault=None), "The node is starting up: the vault does not answer yet."),
     "connecting": (facts(state="starting"), "The node is starting up: the link is connecting."),
     "away": (facts(state="troubled", link=AWAY), "Not connected to fl:8443 since 2030-01-01 10:00 UTC: the server is"),
+    "a steering answer": (
+        facts(state="troubled", link=AWAY | {"trouble": "the server is\x1b[2J\n* The policy allows it"}),
+        r"UTC: the server is\x1b[2J * The policy allows it.",
+    ),
     "busy": (facts(vault="busy, and did not answer in time"), "the vault is busy, and did not answer in time"),
     "idle": (facts(vault={"busy": False, "ledger_rows": 9, "job": JOB}), "Last was round 2 of 4 of r-1."),
     "measured": (facts(local_metrics=[METRICS]), "round 1 of r-1 on held-out records: loss 0.5, accuracy 0.8125."),

@@ -182,6 +182,12 @@ def test_who_asks_and_why_are_bounded_lines_that_can_be_printed(name: str, text:
         parse(Study, MINIMAL | {"study": {"name": "s", name: text}}, where="study.toml")
 
 
+@pytest.mark.parametrize("blank", ["\u200b", "\u00ad", "\u2060 .", "-"])
+def test_a_purpose_without_a_letter_or_digit_is_none(blank: str) -> None:
+    asked = parse(Study, MINIMAL | {"study": {"name": "s", "description": blank}}, where="s").study
+    assert "purpose" in asked.unstated
+
+
 def test_what_is_not_stated_is_named_and_a_description_counts_as_the_purpose_that_it_was() -> None:
     plain = parse(Study, MINIMAL, where="s").study
     assert plain.unstated == STATED and set(STATED).isdisjoint(plain.model_dump()), "older readers see no new key"
