@@ -68,6 +68,7 @@ def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: 
     settings = server.folder / "federation" / "server.toml"
     settings.write_text(f"{settings.read_text()}superlink_port = {free_port()}\nmetrics_port = 0\n")
     server.types(".venv/bin/fedvault-server start")
+    wait_until(lambda: server_state(server) == "runs", "the server answers", poll_s=COMMAND_POLL_S)
     (study,) = blocks(SERVER, "toml")
     (server.folder / "study.toml").write_text(study.replace("= 1000 ", "= 50 "))
     nodes = [enrolled(server, tmp_path, name) for name in ("st-mary", "north", "west")]
@@ -128,6 +129,10 @@ def enrolled(server: Reader, tmp_path: Path, name: str) -> Reader:
     node.types(".venv/bin/fedvault-node register")
     node.types(".venv/bin/fedvault-node start")
     return node
+
+
+def server_state(server: Reader) -> str:
+    return str(json.loads(server.types(".venv/bin/fedvault-server status", "--json"))["state"])
 
 
 def present(server: Reader) -> list[str]:
