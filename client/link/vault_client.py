@@ -82,9 +82,11 @@ class VaultClient:
             raise RunError("Expected the vault to answer an offer, got nothing.", hint="Is it running?") from None
         return OfferReply(offer.study_run, Status(reply.status))
 
-    def status(self) -> vault_pb2.StatusReply:
-        """Ask whether a job runs, and where the ledger stands."""
-        reply: vault_pb2.StatusReply = self._stub.Status(vault_pb2.StatusRequest(), timeout=10.0)
+    def status(self, *, starts_within_s: float = 0.0) -> vault_pb2.StatusReply:
+        """Ask whether a job runs, and where the ledger stands; a vault that is starting up is waited for."""
+        reply: vault_pb2.StatusReply = self._stub.Status(
+            vault_pb2.StatusRequest(), timeout=max(10.0, starts_within_s), wait_for_ready=starts_within_s > 0
+        )
         return reply
 
     def forget(self, *, timeout_s: float) -> bool:

@@ -17,6 +17,8 @@ from client.settings import Server
 from shared.errors import FedVaultError, RunError
 
 LARGEST_SKEW_S = 5.0
+VAULT_STARTS_WITHIN_S = 20.0
+"""A vault whose container has just begun still loads its libraries."""
 
 
 def server_findings(
@@ -55,14 +57,14 @@ def server_findings(
 
 
 def vault_answers(socket: Path) -> str:
-    """Say how many rows the vault behind a socket has in its ledger.
+    """Say how many rows the vault behind a socket has in its ledger; one that is starting up is waited for.
 
     Raises:
         RunError: it does not answer.
     """
     vault = VaultClient(socket)
     try:
-        return f"answers, its ledger has {vault.status().ledger_height} rows"
+        return f"answers, its ledger has {vault.status(starts_within_s=VAULT_STARTS_WITHIN_S).ledger_height} rows"
     except grpc.RpcError:
         raise RunError(
             f"Expected the vault to answer at {socket}, it does not.",

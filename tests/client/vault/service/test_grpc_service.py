@@ -267,6 +267,21 @@ def test_a_vault_that_is_not_there_is_said(tmp_path: Path, study: Study) -> None
     alone.close()
 
 
+def test_a_vault_that_is_starting_up_is_waited_for_where_somebody_asks_whether_it_is_there(
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+) -> None:
+    with pytest.raises(grpc.RpcError):
+        client.status()
+    heights: list[int] = []
+    asks = threading.Thread(target=lambda: heights.append(client.status(starts_within_s=30.0).ledger_height))
+    asks.start()
+    time.sleep(0.3)
+    with ExitStack() as stack:
+        ledger = serve(stack, tmp_path, study, make_records(8))
+        asks.join()
+        assert heights == [ledger.height]
+
+
 def test_the_link_never_imports_torch() -> None:
     import subprocess
     import sys
