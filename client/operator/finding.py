@@ -30,7 +30,7 @@ CONSEQUENCES = {
 
 
 class Seen(NamedTuple):
-    """What a check saw that did not fail."""
+    """Holds what a check saw that did not fail."""
 
     saw: str
     consequence: str = ""

@@ -68,7 +68,7 @@ class Identity(Section):
 
     @property
     def unstated(self) -> tuple[str, ...]:
-        """Which of purpose, requester, contact, legal basis and retention are not stated."""
+        """Return which of purpose, requester, contact, legal basis and retention are not stated."""
         stated = {"purpose": self.stated_purpose}
         texts = {name: stated.get(name, getattr(self, name)) for name in STATED}
         # blanks of no width are not a purpose

@@ -124,6 +124,8 @@ class Simulation(Section):
                 "simulation.reference_… learning rates only go with simulation.reference = 'unclipped'; left out, "
                 "the arms without privacy follow the study's own"
             )
+        if self.reference == "unclipped" and self.noiseless_factor != NOISELESS_FACTOR:
+            raise ValueError("simulation.noiseless_factor only goes with simulation.reference = 'noiseless'")
         return self
 
 

@@ -128,6 +128,8 @@ def test_references_have_three_times_the_studys_rates_or_unclipped_ones_of_their
     assert "noiseless_factor" not in scenario().simulation.model_dump()
     with pytest.raises(ValidationError, match=r"only go with simulation\.reference = 'unclipped'"):
         rates(reference_learning_rate=2.0)
+    with pytest.raises(ValidationError, match=r"noiseless_factor only goes with simulation\.reference = 'noiseless'"):
+        rates(reference="unclipped", noiseless_factor=2.0)
     assert rates(reference="unclipped")[1] == ("without-privacy", 4.0, 4.0)
     both = {"reference": "unclipped", "reference_learning_rate": 2.0, "reference_adapter_learning_rate": 8.0}
     assert rates(**both) == [("head-without-privacy", 2.0, 8.0), ("without-privacy", 2.0, 8.0)]
