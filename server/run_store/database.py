@@ -1,15 +1,18 @@
 """Opens the run store's database: its file, its connections and its schema, migrated from an older version."""
 
-import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from server.run_store.tables import Base, MetaRow
 from shared.errors import RunError
+from shared.files import write_private_once
 from shared.protocol.messages import NO_MAC
 
 SCHEMA_VERSION = 3
@@ -31,8 +34,11 @@ MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
     2: ((ANY_DATABASE, f"ALTER TABLE nodes ADD COLUMN ledger_mac VARCHAR NOT NULL DEFAULT '{NO_MAC}'"),),
 }
 """Statements that lead from a version to the next, each with the kind of database that needs it."""
+ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({int.from_bytes(b'FedVault')})"}
+"""What keeps a second process out of the tables until the transaction ends, by kind of database."""
 BUSY_S = 10
 SQLITE = "sqlite:///"
+WRITE_AHEAD = "PRAGMA journal_mode = WAL"
 
 
 def open_database(url: str) -> Engine:
@@ -60,10 +66,18 @@ def open_database(url: str) -> Engine:
 
 
 def _create_file(path: Path) -> None:
-    """Create the file before SQLite does, so that it is this user's alone from its first moment."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    """Put an empty database in its place, whole: this user's alone and write-ahead from its first moment.
+
+    SQLite refuses at once, whatever its time limit, where two connections turn one file into a write-ahead one.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with TemporaryDirectory() as folder:
+        empty = Path(folder) / path.name
+        with closing(sqlite3.connect(empty)) as database:
+            database.execute(WRITE_AHEAD)
+        write_private_once(path, empty.read_bytes())
 
 
 def _connect(url: str) -> Engine:
@@ -72,28 +86,37 @@ def _connect(url: str) -> Engine:
 
         @event.listens_for(engine, "connect")
         def _pragmas(connection: Any, _record: Any) -> None:
-            for pragma in ("journal_mode = WAL", f"busy_timeout = {BUSY_S * 1000}", "foreign_keys = ON"):
-                connection.execute(f"PRAGMA {pragma}")
+            for pragma in (f"PRAGMA busy_timeout = {BUSY_S * 1000}", WRITE_AHEAD, "PRAGMA foreign_keys = ON"):
+                connection.execute(pragma)
 
     return engine
 
 
 def _migrate(engine: Engine) -> None:
-    tables = inspect(engine).get_table_names()
-    with Session(engine) as session, session.begin():
-        if "meta" in tables:
-            version = int(session.get_one(MetaRow, "schema").value)
-        else:
-            version = 0 if "runs" in tables else SCHEMA_VERSION
-        if version > SCHEMA_VERSION:
-            raise RunError(
-                f"Expected a run store of version {SCHEMA_VERSION} or older, got version {version}.",
-                hint="A newer FedVault wrote it. Update this one.",
-            )
+    """Make or change the tables as one transaction, one process at a time: a server starts beside its health check."""
+    with engine.begin() as connection:
+        connection.execute(text(ALONE[engine.dialect.name]))
+        version = _version(connection)
         for step in range(version, SCHEMA_VERSION):
             for kind, statement in MIGRATIONS[step]:
                 if kind in (ANY_DATABASE, engine.dialect.name):
-                    session.execute(text(statement))
-    Base.metadata.create_all(engine)
-    with Session(engine) as session, session.begin():
-        session.merge(MetaRow(key="schema", value=str(SCHEMA_VERSION)))
+                    connection.execute(text(statement))
+        Base.metadata.create_all(connection)
+        with Session(connection) as session:
+            session.merge(MetaRow(key="schema", value=str(SCHEMA_VERSION)))
+            session.flush()
+
+
+def _version(connection: Connection) -> int:
+    """The version that wrote the tables; this one's where there are none."""
+    tables = inspect(connection).get_table_names()
+    if "meta" not in tables:
+        return 0 if "runs" in tables else SCHEMA_VERSION
+    with Session(connection) as session:
+        version = int(session.get_one(MetaRow, "schema").value)
+    if version > SCHEMA_VERSION:
+        raise RunError(
+            f"Expected a run store of version {SCHEMA_VERSION} or older, got version {version}.",
+            hint="A newer FedVault wrote it. Update this one.",
+        )
+    return version

@@ -1,14 +1,18 @@
 """The run store's database opens whatever version wrote it, or says why not."""
 
+import shutil
 import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, text
 
-from server.run_store.database import SCHEMA_VERSION
+from server.run_store.database import SCHEMA_VERSION, open_database
 from server.run_store.store import Store
 from shared.errors import RunError
 from shared.protocol.messages import LedgerPosition
@@ -16,7 +20,33 @@ from shared.study.declaration import Study
 from simulations.e2e.federation import free_port
 
 Studies = Callable[..., Study]
+OPENERS, TRIES = 4, 10
 SOON = datetime.now(UTC) + timedelta(days=1)
+
+
+def test_processes_that_open_a_new_store_at_once_all_find_it(url: str) -> None:
+    spawn = get_context("spawn")
+    together = spawn.Barrier(OPENERS)
+    with ProcessPoolExecutor(OPENERS, mp_context=spawn, initializer=_wait_for_all, initargs=(together,)) as pool:
+        for _ in range(TRIES):
+            if url.startswith("sqlite"):
+                shutil.rmtree(Path(url.removeprefix("sqlite:///")).parent, ignore_errors=True)
+            assert list(pool.map(_version_on_opening, [url] * OPENERS)) == [str(SCHEMA_VERSION)] * OPENERS
+
+
+def _wait_for_all(together: Barrier) -> None:
+    global _together
+    _together = together
+
+
+def _version_on_opening(url: str) -> str:
+    _together.wait(60)
+    engine = open_database(url)
+    try:
+        with engine.connect() as connection:
+            return str(connection.execute(text("SELECT value FROM meta")).scalar_one())
+    finally:
+        engine.dispose()
 
 
 def test_a_store_of_the_first_version_is_migrated(url: str, store: Store, make_study: Studies) -> None:
