@@ -11,18 +11,21 @@ Guarantee: no path outside the Fleet API reaches the SuperLink, however it is wr
 
 import logging
 import re
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
+
+from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
+from server.gateway.turns import Busy, Turns
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,9 @@ NOT_FORWARDED = frozenset(
 REMEMBERED_CLIENTS = 10_000
 SILENT_FOR_S = 600.0
 HTTP_OK = 200
+PART_BYTES = 64 * 2**10
+CLOSE = {"Connection": "close"}
+"""For a request whose body is not read to its end."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,19 @@ class Limits:
     """Requests an address may make at once."""
     timeout_s: float = 60.0
     """Longest wait for the SuperLink."""
+    pace: Pace = field(default_factory=Pace)
+    """The slowest that a body may come."""
+    each: int = 4
+    """Requests of one node that are read, forwarded or answered at a time; Flower's client makes two."""
+    at_once: int = 32
+    """Requests that are before the SuperLink at a time."""
+    waiting: int = 32
+    """Requests of one node that may wait for those before them."""
 
 
 NOT_FOUND = PlainTextResponse("not found\n", 404)
 Admit = Callable[[Request], str | None]
 """Returns the name of the node that a request comes from, or None."""
-
-
-class TooLarge(Exception):  # noqa: N818 - an answer, not a failure
-    """A request body above its limit."""
 
 
 def build_gateway(
@@ -86,40 +96,97 @@ def build_gateway(
         transport: how to reach the SuperLink, for tests.
         clock: seconds.
     """
-    buckets = TokenBuckets(limits.requests_per_s, limits.burst, clock)
-    volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
+    gate = _Gate(limits, headers or {}, clock)
     visitors = Visitors(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with httpx.AsyncClient(base_url=upstream, timeout=limits.timeout_s, transport=transport) as client:
+        # connections are never waited for inside httpx: the gate's turns are as many
+        most = httpx.Limits(max_connections=limits.at_once, max_keepalive_connections=limits.at_once)
+        async with httpx.AsyncClient(
+            base_url=upstream, timeout=limits.timeout_s, transport=transport, limits=most
+        ) as client:
             app.state.client = client
             yield
 
     async def forward(request: Request) -> Response:
         node = admit(request)
-        response = await _answer(request, node)
+        response = await gate.answer(request, node)
         _log(request, node, response.status_code)
         if response.status_code == HTTP_OK and visitors.connects(str(node), _address(request)):
             log.info("%s connects from %s.", node, _address(request))
         return response
 
-    async def _answer(request: Request, node: str | None) -> Response:
-        path = bytes(request.scope.get("raw_path") or b"")
+    everything_else = Route("/{path:path}", forward, methods=list(METHODS))
+    return Starlette(routes=[*routes, everything_else], lifespan=lifespan, exception_handlers={405: _not_found})
+
+
+class _Gate:
+    """Decides about each request, and takes nothing upstream for one that is not here whole.
+
+    Guarantee: a request takes a place before the SuperLink once its body is here whole, until the answer is here whole.
+    """
+
+    def __init__(self, limits: Limits, headers: Mapping[str, str], clock: Callable[[], float]) -> None:
+        self._limits, self._headers = limits, headers
+        self._requests = TokenBuckets(limits.requests_per_s, limits.burst, clock)
+        self._volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
+        self._own = Turns(at_once=sys.maxsize, each=limits.each, waiting=limits.waiting)
+        self._upstream = Turns(at_once=limits.at_once, each=limits.each, waiting=limits.waiting)
+
+    async def answer(self, request: Request, node: str | None) -> Response:
+        path, limits = bytes(request.scope.get("raw_path") or b""), self._limits
         if not FLEET_PATH.fullmatch(path) or request.url.query:
             return NOT_FOUND
         if node is None:
             return PlainTextResponse("not a node of this federation\n", 401)
-        if not buckets.take(node):
+        if not self._requests.take(node):
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
-        if int(request.headers.get("content-length") or 0) > limits.body_bytes:
+        size = declared_bytes(request, limits.body_bytes)
+        if size > limits.body_bytes:
             return PlainTextResponse("body too large\n", 413)
-        if not volumes.take(node, int(request.headers.get("content-length") or limits.body_bytes)):
+        if not self._volumes.take(node, size):
             return PlainTextResponse("too many bytes\n", 429, headers={"Retry-After": "5"})
-        return await _forwarded(request, path.decode("ascii"), limits, headers or {})
+        try:
+            async with self._own.place(node):
+                body = await read_whole(request, limits.body_bytes, limits.pace)
+                async with self._upstream.place(node):
+                    return await self._forwarded(request, path.decode("ascii"), body)
+        except TooLarge:
+            return PlainTextResponse("body too large\n", 413, headers=CLOSE)
+        except TooSlow:
+            return PlainTextResponse("too slow\n", 408, headers=CLOSE)
+        except Busy:
+            return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
+        except ClientDisconnect:
+            return PlainTextResponse("gone\n", 400)
 
-    everything_else = Route("/{path:path}", forward, methods=list(METHODS))
-    return Starlette(routes=[*routes, everything_else], lifespan=lifespan, exception_handlers={405: _not_found})
+    async def _forwarded(self, request: Request, path: str, body: bytes) -> Response:
+        client: httpx.AsyncClient = request.app.state.client
+        replaced = NOT_FORWARDED | {name.lower().encode() for name in self._headers}
+        headers = [(name, value) for name, value in request.headers.raw if name.lower() not in replaced]
+        headers += [(name.encode(), value.encode()) for name, value in self._headers.items()]
+        try:
+            outgoing = client.build_request(request.method, path, headers=headers, content=body)
+            upstream = await client.send(outgoing, stream=True)
+            try:
+                # whole, as it came: a node that reads slowly holds nothing upstream
+                reply = b"".join([part async for part in upstream.aiter_raw()])
+            finally:
+                await upstream.aclose()
+        except httpx.HTTPError as error:
+            log.warning("The SuperLink did not answer: %s", type(error).__name__)
+            return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
+        reply_headers = {
+            name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED
+        }
+        reply_headers["content-length"] = str(len(reply))
+        return StreamingResponse(_parts(reply), upstream.status_code, headers=reply_headers)
+
+
+async def _parts(reply: bytes) -> AsyncIterator[bytes]:
+    for begin in range(0, len(reply), PART_BYTES):
+        yield reply[begin : begin + PART_BYTES]
 
 
 class Visitors:
@@ -170,32 +237,3 @@ async def _not_found(request: Request, _error: Exception) -> Response:
     # another method than a path knows: what is not there and what is not allowed look the same
     _log(request, None, NOT_FOUND.status_code)
     return NOT_FOUND
-
-
-async def _forwarded(request: Request, path: str, limits: Limits, added: Mapping[str, str]) -> Response:
-    client: httpx.AsyncClient = request.app.state.client
-    replaced = NOT_FORWARDED | {name.lower().encode() for name in added}
-    headers = [(name, value) for name, value in request.headers.raw if name.lower() not in replaced]
-    headers += [(name.encode(), value.encode()) for name, value in added.items()]
-    body = _bounded(request.stream(), limits.body_bytes)
-    try:
-        outgoing = client.build_request(request.method, path, headers=headers, content=body)
-        upstream = await client.send(outgoing, stream=True)
-    except TooLarge:
-        return PlainTextResponse("body too large\n", 413)
-    except httpx.HTTPError as error:
-        log.warning("The SuperLink did not answer: %s", type(error).__name__)
-        return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
-    forwarded = {name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED}
-    return StreamingResponse(
-        upstream.aiter_raw(), upstream.status_code, headers=forwarded, background=BackgroundTask(upstream.aclose)
-    )
-
-
-async def _bounded(stream: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    total = 0
-    async for part in stream:
-        total += len(part)
-        if total > limit:
-            raise TooLarge
-        yield part
