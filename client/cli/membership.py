@@ -27,10 +27,12 @@ def join(
     from client.link import membership
     from client.settings import folders, load_node
     from shared.protocol.invite import read_invite
+    from shared.terminal import saying
 
     settings = load_node(config)
     folder, base = folders(config, settings).link, config.resolve().parent
-    member = membership.join(read_invite(invite), folder, settings.server, base)
+    with saying("Asking the server to sign this node's key"):
+        member = membership.join(read_invite(invite), folder, settings.server, base)
     typer.echo(f"Joined {member.server} as {member.name}. The invite is used up: delete it. Next: fedvault-node doctor")
 
 
@@ -39,6 +41,7 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     from client.deployment import deployment
     from client.link import membership
     from shared import supervisor
+    from shared.terminal import saying
 
     places = node_folders(config)
     if membership.left_over(places.link):
@@ -48,10 +51,12 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     member = membership.membership(places.link)
     if not yes:
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
-    supervisor.stop(places.running)
-    if deployment().has_vault:
-        _close_open_runs(config)
-    membership.leave(places.link)
+    with saying("Waiting for vault and link to end") as activity:
+        supervisor.stop(places.running)
+        activity.now("Closing the open runs")
+        if deployment().has_vault:
+            _close_open_runs(config)
+        membership.leave(places.link)
     typer.echo(f"Left {member.server}. What was released stays released.")
 
 

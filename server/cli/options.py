@@ -30,8 +30,9 @@ def present_nodes(home: Home) -> set[int] | None:
     """Return Flower's numbers of the nodes that are present; None while Flower does not answer."""
     from server.flower.control import Control
     from shared.errors import RunError
+    from shared.terminal import saying
 
     control = Control(home)
-    with suppress(RunError):
+    with suppress(RunError), saying("Asking Flower who is present"):
         return {node.node_id for node in control.nodes() if node.present}
     return None

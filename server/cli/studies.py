@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from server.run_store.store import Store
     from server.run_store.values import Run
     from shared.study.declaration import Study
+    from shared.study.sections import Model
 
 FOLLOW_S = 0.3
 OVER = frozenset({"finished", "stopped", "failed"})
@@ -195,19 +196,28 @@ def _pinned(file: Path, activity: Activity, *, force: bool) -> "Study":
     from server.aggregation.method import method_for
     from server.forecast.rejected_rounds import refuse_sure_rejections
     from shared.adapted_model.model import layout_of
-    from shared.base_models.locate import find
     from shared.study.declaration import load_study
 
     declared = load_study(file)
     method_for(declared)
     activity.now("Hashing the base model", 0, 2)
-    pinned = declared.model.model_copy(update={"fingerprint": find(declared.model).fingerprint})
-    declared = declared.model_copy(update={"model": pinned})
+    declared = declared.model_copy(update={"model": _pinned_model(declared.model)})
     activity.now("Checking whether the base model can carry the study out", 1, 2)
     layout = layout_of(declared)
     if not force:
         refuse_sure_rejections(declared, layout)
     return declared
+
+
+def _pinned_model(model: "Model") -> "Model":
+    """Name a model by its fingerprint, and its folder in full: the run starts in whatever folder the server does."""
+    from shared.base_models.locate import find
+
+    files = find(model)
+    pinned = {"fingerprint": files.fingerprint}
+    if model.bundled_name is None and model.revision is None:
+        pinned["source"] = str(files.directory.resolve())
+    return model.model_copy(update=pinned)
 
 
 def _unstated(study: "Study") -> str:

@@ -14,6 +14,7 @@ from pydantic import model_validator
 
 from shared.protocol.versions import FREE_AGGREGATION, SAYS_PURPOSE, SAYS_WIRE, SPOKEN, Versions
 from shared.section import Section
+from shared.study.model_folder import name_model_beside
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import (
     AGGREGATIONS_BEFORE_FREE_NAMES,
@@ -146,12 +147,12 @@ def recorded(declared: Any, *, where: str) -> Study:
 
 
 def load_study(path: Path) -> Study:
-    """Read a study from a TOML file.
+    """Read a study from a TOML file; a folder that it names is relative to the file.
 
     Raises:
         SettingsError: unreadable file, unknown keys, impossible values or contradictions, each with the key's path.
     """
-    return parse(Study, read_toml(path), where=str(path))
+    return _study(read_toml(path), path)
 
 
 def load_study_of(path: Path) -> Study:
@@ -162,6 +163,11 @@ def load_study_of(path: Path) -> Study:
     """
     declared = read_toml(path)
     declared.pop("simulation", None)
+    return _study(declared, path)
+
+
+def _study(declared: dict[str, Any], path: Path) -> Study:
+    name_model_beside(path.parent, declared)
     return parse(Study, declared, where=str(path))
 
 

@@ -13,8 +13,9 @@ from shared.base_models.bundled import data_folder
 from shared.errors import SettingsError
 from shared.section import Positive, Section
 from shared.study.declaration import Study
+from shared.study.model_folder import elsewhere, is_name, name_model_beside
 from shared.study.parsing import parse, read_toml
-from shared.study.sections import RECORD, is_hub_id
+from shared.study.sections import RECORD
 from simulations.experiment.partition import Iid, Partition
 
 ARMS = (
@@ -28,7 +29,7 @@ ARMS = (
     "head-without-privacy",
     "without-privacy",
 )
-PATHS, NAMED = ("model.source", "simulation.data.source"), re.compile(r"[a-z]+:")
+PATHS = ("model.source", "simulation.data.source")
 HELD_OUT: Final = "held-out"
 USUAL_ARMS = ("majority", "untrained-head", "head-federated", "single-site", "federated", "without-privacy")
 NOISELESS_FACTOR = 3.0
@@ -186,38 +187,8 @@ def read_changed(path: Path, changes: Sequence[str] = ()) -> dict[str, Any]:
     declared = read_toml(path)
     for change in changes:
         _apply(declared, change, path.parent)
-    model = declared.get("model")
-    if isinstance(model, dict) and isinstance(source := model.get("source"), str) and "revision" not in model:
-        model["source"] = _model_beside(path.parent, source)
+    name_model_beside(path.parent, declared)
     return declared
-
-
-def _is_name(source: str) -> bool:
-    """Return whether a source is no relative path: `bundled:minilm`, say, or a path that begins at a root or a home."""
-    return NAMED.match(source) is not None or Path(source).is_absolute() or source.startswith("~")
-
-
-def _model_beside(folder: Path, source: str) -> str:
-    """Return the model's folder, in one spelling for one folder, since studies are known by it."""
-    if _is_name(source):
-        return source
-    beside, here = folder / source, Path(source)
-    if not beside.exists() and here.exists():
-        raise _elsewhere("model.source", source, folder)
-    if not beside.exists() and is_hub_id(source):
-        return source
-    if here.exists() and here.samefile(beside):
-        return source
-    inside = os.path.relpath(beside)
-    return str(beside) if inside.startswith(".") else inside
-
-
-def _elsewhere(key: str, source: str, folder: Path) -> SettingsError:
-    """Return the error about a path that is in the current folder, but not beside the file that names it."""
-    return SettingsError(
-        f"Expected {key} relative to the file that names it, got {source!r}, which is not in {folder.resolve()}.",
-        hint=f"It is in the current folder: write {os.path.relpath(source, folder)!r}, or type --set {key}={source}",
-    )
 
 
 def data_path(scenario: Scenario, scenario_file: Path) -> Path:
@@ -238,7 +209,7 @@ def data_path(scenario: Scenario, scenario_file: Path) -> Path:
     if path.exists():
         return path
     if Path(source).exists():
-        raise _elsewhere("simulation.data.source", source, folder)
+        raise elsewhere("simulation.data.source", source, folder)
     raise SettingsError(
         f"Expected simulation.data.source to be a file or folder, got {source!r}, which is not there.",
         hint=f"Looked in {path.resolve().parent}.",
@@ -256,7 +227,7 @@ def _apply(declared: dict[str, Any], change: str, folder: Path) -> None:
         if not isinstance(section, dict):
             raise SettingsError(f"Expected a section at {part!r} in --set {change!r}, got a value.")
     section[path[-1]] = _value(value.strip())
-    if key.strip() in PATHS and not _is_name(source := str(section[path[-1]])) and Path(source).exists():
+    if key.strip() in PATHS and not is_name(source := str(section[path[-1]])) and Path(source).exists():
         section[path[-1]] = os.path.relpath(source, folder)
 
 

@@ -65,6 +65,26 @@ def test_run_warns_of_a_study_that_does_not_say_who_asks_and_why(
     assert done.exit_code == 0 and "warning" not in done.stderr
 
 
+def test_a_base_model_is_beside_the_file_that_names_it_and_found_wherever_the_server_runs(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, file = ["--home", str(tmp_path / "server")], toml(make_study(), tmp_path / "studies" / "study.toml")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "bert").symlink_to(make_study().model.source)
+    file.write_text(file.read_text().replace(make_study().model.source, "../models/bert"))
+    command(monkeypatch, capsys, "init", "--host", "localhost", *home)
+    monkeypatch.chdir(tmp_path)
+    command(monkeypatch, capsys, "plan", "studies/study.toml", "--sizes", "300,5000")
+    command(monkeypatch, capsys, "run", "studies/study.toml", *home)
+    monkeypatch.chdir(tmp_path / "server")
+    with Store(Home(tmp_path / "server").database()) as store:
+        (queued,) = store.runs()
+    assert layout_of(queued.study) == layout_of(make_study())
+
+
 def test_run_ends_with_what_it_waits_for(
     tmp_path: Path,
     make_study: Callable[..., Study],
@@ -120,6 +140,7 @@ def test_the_processes_logs_are_json_to_the_last_line(tmp_path: Path) -> None:
 
 def toml(study: Study, path: Path, more: str = "", *, aggregation: str = "ffa") -> Path:
     """A study file of what differs from the defaults."""
+    path.parent.mkdir(exist_ok=True)
     path.write_text(
         f'[study]\nname = "test"\n[model]\nsource = "{study.model.source}"\n'
         '[task]\nkind = "sequence-classification"\nlabels = ["no", "yes"]\nmax_length = 24\n'
