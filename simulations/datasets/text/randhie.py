@@ -1,8 +1,8 @@
 """The RAND Health Insurance Experiment: what 5,912 people at six places in the United States used of medicine, by year.
 
 A record is a person's year, written as sentences: age, household, insurance, health at enrolment, and the visits of the
-year before. The label: whether the person saw a doctor in that year. Nothing else that is only known after it is in the
-text. `race` stands beside it, in no text.
+year before. The label: whether the person saw a doctor more than once in that year, as in half of all years. Nothing
+else that is only known after it is in the text. `race` stands beside it, in no text.
 
 Persons have 3.4 years in the mean, each at one place alone: a natural unit of privacy. With records as the unit, a
 year's text would speak of another record, the year before.
@@ -47,7 +47,7 @@ def years_of(table: pd.DataFrame) -> pd.DataFrame:
 def _record(row: dict[Hashable, Any], visits_before: float | None) -> dict[str, Any]:
     return {
         "text": sentences(row, visits_before),
-        "label": "doctor" if row["mdvis"] > 0 else "no doctor",
+        "label": "often" if row["mdvis"] > 1 else "seldom",
         "person": int(row["zper"]),
         "site": f"place {int(row['site'])}",
         "year": int(row["year"]),

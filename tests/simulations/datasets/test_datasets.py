@@ -255,7 +255,7 @@ def test_the_four_real_sites_are_as_published() -> None:
 @pytest.mark.parametrize(
     ("name", "digest"),
     {
-        "randhie": "203f73b877c82e266276da222c6d27600012358a154e90557dbb0679493dc15f",
+        "randhie": "7aba65bae96e74404fbeef405a79d68fa51fdc4d535c180a7ea1be5d175bdedf",
         "schools": "252a293d0f845d17a1b4d65817a3b43d3fa7d1c726a536f73e0c374c0b84d083",
         "adult": "fabc4f299a78981f777887473cef72d2dae34ca7e772d2392ca416977c401532",
         "compas": "c6168b827620c9762121310784a2aed3b7b02ad5a00b0d66537ab02985d13d19",

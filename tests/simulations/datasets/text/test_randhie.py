@@ -17,7 +17,7 @@ def year(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_year_is_written_with_what_is_known_before_it() -> None:
-    table = randhie.years_of(pd.DataFrame([year(), year(year=2, mdvis=3), year(year=3), year(year=5)]))
+    table = randhie.years_of(pd.DataFrame([year(), year(year=2, mdvis=3), year(year=3, mdvis=1), year(year=5)]))
     assert table.text[0] == (
         "A man of 42 in good health, in a family of 4, 12 years of schooling, income 13700 dollars. The family pays "
         "100 percent of each bill, on a plan with deductibles. Index of chronic diseases 14, mental health 95 of 100."
@@ -28,7 +28,7 @@ def test_a_year_is_written_with_what_is_known_before_it() -> None:
         "Saw a doctor 3 times in the year before.",
         "",
     ]
-    assert table.label.tolist() == ["no doctor", "doctor", "no doctor", "no doctor"]
+    assert table.label.tolist() == ["seldom", "often", "seldom", "seldom"]
     assert table.loc[1, ["person", "site", "race", "visits"]].tolist() == [125024, "place 1", "black", 3]
 
 
