@@ -19,7 +19,7 @@ from server.export.adapter import export
 from server.export.model_card import write_card
 from server.flower.control import Control
 from server.flower.grid import drive_run
-from server.gateway.process import synchronise_nodes
+from server.gateway.registration import synchronise_nodes
 from server.rounds.checkpoints import State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly

@@ -54,6 +54,8 @@ class FlowerNode:
     node_id: int
     status: str
     """registered, online, offline or unregistered."""
+    public_key: str = ""
+    """As PEM."""
 
     @property
     def present(self) -> bool:
@@ -90,9 +92,9 @@ class Control:
         call_flower(self._client.UnregisterNode, UnregisterNodeRequest(node_id=node_id))
 
     def nodes(self) -> list[FlowerNode]:
-        """Return every node that was ever registered and is not shut out."""
+        """Return every node that was ever registered, also those that are shut out."""
         nodes = call_flower(self._client.ListNodes, ListNodesRequest()).nodes_info
-        return [FlowerNode(node.node_id, str(node.status)) for node in nodes]
+        return [FlowerNode(node.node_id, str(node.status), node.public_key.decode(errors="replace")) for node in nodes]
 
     def wait_until_it_answers(self, *, patience_s: float = STARTS_WITHIN_S, every_s: float = 0.5) -> None:
         """Return as soon as Flower answers: it takes seconds to start, and that is no failure.

@@ -19,8 +19,9 @@ from server.certificate_authority import AUTHORITY, issue_node, public_pem, requ
 from server.flower.control import Control
 from server.gateway.client_certificate import client_key
 from server.gateway.proxy import TokenBuckets
+from server.gateway.registration import ensure_registered
 from server.run_store.store import Store
-from server.run_store.values import Node
+from server.run_store.values import NO_NUMBER
 from server.settings import Home
 from shared.errors import FedVaultError, PolicyRefusal, RunError
 from shared.files import write_private
@@ -115,24 +116,12 @@ class Enrolment:
         asked = json.loads(body)
         token, csr = _hash(str(asked["token"])), str(asked["csr"]).encode()
         key = public_pem(requested_key(csr))
-        known = self._store.enrolled_by(token, key, self._now())
-        if known is not None:
-            log.info("%s asked again for its certificate.", known.name)
-            return self._admitted(known, csr)
-        # checked first, so that strangers cannot make Flower register their keys
-        self._store.check_invite(token, self._now())
-        node_id = self._control.register(key)
-        try:
-            node = self._store.enrol(token, key, node_id, self._now())
-        except PolicyRefusal:
-            self._control.unregister(node_id)
-            raise
-        log.info("%s enrolled.", node.name)
-        return self._admitted(node, csr)
-
-    def _admitted(self, node: Node, csr: bytes) -> dict[str, object]:
+        # ours first: no stranger's key reaches Flower, which takes none a second time
+        node = self._store.enrol(token, key, NO_NUMBER, self._now())
+        node_id = ensure_registered(self._store, self._control, node)
         certificate = issue_node(self._home.keys, node.name, csr, now=self._now())
-        return {"name": node.name, "node_id": str(node.node_id), "certificate": certificate.decode()}
+        log.info("%s enrolled.", node.name)
+        return {"name": node.name, "node_id": str(node_id), "certificate": certificate.decode()}
 
     def _renew(self, request: Request, body: bytes) -> dict[str, object]:
         csr, key = str(json.loads(body)["csr"]).encode(), client_key(request)

@@ -14,6 +14,7 @@ from server.gateway.client_certificate import ClientCertificateProtocol
 from server.gateway.enrolment import Enrolment
 from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
+from server.gateway.registration import synchronise_nodes
 from server.run_store.store import Store
 from server.settings import Home
 from shared.errors import RunError, SettingsError
@@ -25,10 +26,23 @@ BURST_S = 4
 
 
 class Presence:
-    """Keeps which nodes are connected, as Flower last reported, for Prometheus."""
+    """Keeps which nodes are connected, as Flower last reported, for Prometheus; and which troubles were logged."""
 
     def __init__(self) -> None:
         self.nodes: set[int] | None = None
+        self._logged: dict[str, str] = {}
+
+    def look(self, store: Store, control: Control) -> None:
+        """Make Flower follow the run store, and note who is there; the trouble with a node is logged once."""
+        try:
+            self.nodes, troubles = synchronise_nodes(store, control)
+        except RunError as error:
+            self.nodes = None
+            log.debug("Flower is not there yet: %s", error)
+            return
+        for name in troubles.keys() - self._logged.keys():
+            log.warning("%s is not in Flower's list of nodes as it should be: %s", name, troubles[name])
+        self._logged = troubles
 
 
 def serve(home: Home) -> None:
@@ -95,32 +109,8 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
     return config
 
 
-def synchronise_nodes(store: Store, control: Control) -> set[int]:
-    """Make Flower's list of nodes agree with the store: enrolled ones in, revoked ones out.
-
-    Returns:
-        Flower's numbers of the nodes that are present.
-
-    Raises:
-        RunError: Flower does not answer.
-    """
-    registered = control.nodes()
-    known = {node.node_id for node in registered if node.status != "unregistered"}
-    for node in store.nodes():
-        if node.enrolled and not node.revoked and node.node_id not in known:
-            store.renumber(node.name, control.register(node.public_key))
-            log.info("%s was registered with Flower again.", node.name)
-        if node.revoked and node.node_id in known:
-            control.unregister(node.node_id)
-    return {node.node_id for node in registered if node.present}
-
-
 def _keep_synchronised(store: Store, home: Home, presence: Presence) -> None:
     # a client of its own: httpx clients are not for two threads at once
     control, pause = Control(home), threading.Event()
     while not pause.wait(SYNCHRONISE_EVERY_S):
-        try:
-            presence.nodes = synchronise_nodes(store, control)
-        except RunError as error:
-            presence.nodes = None
-            log.debug("Flower is not there yet: %s", error)
+        presence.look(store, control)

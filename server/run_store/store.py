@@ -19,7 +19,7 @@ from sqlalchemy.orm import Session
 from server.earlier_names import read_event_kind, read_record
 from server.run_store.database import open_database
 from server.run_store.tables import EventRow, NodeRow, NumberRow, RoundRow, RunRow
-from server.run_store.values import Event, Node, Run, RunState
+from server.run_store.values import NO_NUMBER, Event, Node, Run, RunState
 from shared.errors import PolicyRefusal, SettingsError
 from shared.protocol.messages import NO_POSITION, LedgerPosition
 from shared.study.declaration import Study, recorded
@@ -163,43 +163,28 @@ class Store:
                 session.add(row)
             row.token_sha256, row.token_expires, row.invited = token_sha256, expires.isoformat(), _now()
 
-    def check_invite(self, token_sha256: str, now: datetime) -> None:
-        """Check that an invite is valid, without using it.
-
-        Raises:
-            PolicyRefusal: it is not; the reason is not given.
-        """
-        with self._session() as session:
-            _invited(session, token_sha256, now)
-
-    def enrolled_by(self, token_sha256: str, public_key: str, now: datetime) -> Node | None:
-        """Return the node that used this very invite with this very key, while the invite would still be valid."""
-        query = select(NodeRow).where(NodeRow.token_sha256 == token_sha256, NodeRow.public_key == public_key)
-        with self._session() as session:
-            row = session.scalar(query)
-            if row is None or row.revoked or now >= datetime.fromisoformat(row.token_expires):
-                return None
-            return _node(row)
-
     def enrol(self, token_sha256: str, public_key: str, node_id: int, now: datetime) -> Node:
-        """Use an invite; of two at the same time one wins.
+        """Use an invite; of two keys at the same time one wins, and the same key may use it again while it is valid.
+
+        Args:
+            token_sha256: of the invite.
+            public_key: of the node.
+            node_id: Flower's number of it; `NO_NUMBER` if it has none yet.
+            now: the time.
 
         Raises:
             PolicyRefusal: unknown, used or expired; which of them is not given.
         """
+        claim = {"public_key": public_key, "node_id": str(node_id or "") or None, "enrolled": now.isoformat()}
         try:
             with self._session() as session:
                 row = _invited(session, token_sha256, now)
-                statement = (
-                    update(NodeRow)
-                    .where(NodeRow.name == row.name, NodeRow.enrolled.is_(None))
-                    .values(public_key=public_key, node_id=str(node_id), enrolled=now.isoformat())
-                    .returning(NodeRow.name)
-                )
-                if session.scalar(statement) is None:
-                    raise PolicyRefusal(NO_INVITE)
-                session.merge(NumberRow(node_id=str(node_id), name=row.name))
+                unused = update(NodeRow).where(NodeRow.name == row.name, NodeRow.enrolled.is_(None))
+                if session.scalar(unused.values(**claim).returning(NodeRow.name)) and node_id:
+                    session.merge(NumberRow(node_id=str(node_id), name=row.name))
                 session.refresh(row)
+                if row.public_key != public_key:
+                    raise PolicyRefusal(NO_INVITE)
                 return _node(row)
         except IntegrityError:
             raise PolicyRefusal(NO_INVITE) from None  # the key was enrolled by another invite
@@ -266,7 +251,7 @@ class Store:
 
 def _invited(session: Session, token_sha256: str, now: datetime) -> NodeRow:
     row = session.scalar(select(NodeRow).where(NodeRow.token_sha256 == token_sha256))
-    if row is None or row.enrolled or row.revoked or now >= datetime.fromisoformat(row.token_expires):
+    if row is None or row.revoked or now >= datetime.fromisoformat(row.token_expires):
         raise PolicyRefusal(NO_INVITE)
     return row
 
@@ -287,7 +272,7 @@ def _finished_rounds(session: Session, run: str) -> int:
 
 
 def _node(row: NodeRow) -> Node:
-    return Node(row.name, int(row.node_id or 0), row.public_key or "", row.invited, row.enrolled, row.revoked)
+    return Node(row.name, int(row.node_id or NO_NUMBER), row.public_key or "", row.invited, row.enrolled, row.revoked)
 
 
 def _now() -> str:

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 from shared.study.declaration import Study
 
+NO_NUMBER = 0
+"""A node's number before Flower has given it one."""
 RunState = Literal["queued", "running", "finished", "stopped", "failed"]
 
 
@@ -37,7 +39,7 @@ class Node:
 
     name: str
     node_id: int
-    """Flower's number; 0 before enrolment."""
+    """Flower's number; `NO_NUMBER` before Flower has let the node in."""
     public_key: str
     invited: str
     enrolled: str | None

@@ -22,12 +22,14 @@ from server.certificate_authority import create
 from server.cli import main
 from server.cli.reasons import OF_REASON, OF_STATUS
 from server.flower.control import Control
-from server.gateway.process import tls_config
+from server.gateway.process import Presence, tls_config
 from server.run_store.store import Store
+from server.run_store.values import NO_NUMBER
 from server.settings import Home
 from shared.errors import FedVaultError
 from shared.study.declaration import load_study
 from simulations.e2e.federation import free_port
+from tests.support.flower_control import Flower
 from tests.support.troubleshooting import Row, Situations, rows_of
 
 ROWS = rows_of("server/TROUBLESHOOTING.md")
@@ -215,7 +217,17 @@ def _(place: Place) -> str:
 @situation("A node cannot join with its invite")
 def _(place: Place) -> str:
     with Store(place.home.database()) as store:
-        return printed(lambda: store.check_invite("unknown", datetime.now(UTC)))
+        return printed(lambda: store.enrol("unknown", "key", NO_NUMBER, datetime.now(UTC)))
+
+
+@situation("A node has joined and never becomes present")
+def _(place: Place) -> str:
+    place.enrols("north")
+    flower: Any = Flower()
+    flower.keys, flower.shut_out = {11: "key of north"}, {11}
+    with logged("server.gateway.process") as lines, Store(place.home.database()) as store:
+        Presence().look(store, flower)
+    return "\n".join(lines)
 
 
 @situation("Revoking while Flower does not run")

@@ -20,31 +20,14 @@ from client.settings import Server
 from server.certificate_authority import create
 from server.gateway.enrolment import Enrolment, invite, revoke, write_invite
 from server.run_store.store import Store
+from server.run_store.values import Node
 from server.settings import Home
 from shared.errors import PeerError, RunError, SettingsError
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, read_invite
 from simulations.e2e.federation import Federation, free_port
+from tests.support.flower_control import Flower
 
 POLICY = f'epsilon = 1.0\ndelta = 1e-6\ndeclared_size = 10\nmodels = ["{"0" * 64}"]\n'
-
-
-class Flower:
-    """Stands for Flower's Control API."""
-
-    def __init__(self) -> None:
-        self.keys: dict[int, str] = {}
-        self.away = False
-
-    def register(self, public_key_pem: str) -> int:
-        if self.away:
-            raise RunError("away")
-        self.keys[len(self.keys) + 1] = public_key_pem
-        return len(self.keys)
-
-    def unregister(self, node_id: int) -> None:
-        if self.away:
-            raise RunError("away")
-        self.keys[node_id] = ""
 
 
 @pytest.fixture
@@ -172,13 +155,13 @@ def test_of_two_that_use_an_invite_at_the_same_time_one_gets_in(home: Home, stor
     token = invite(store, home, "ward").token
     together = threading.Barrier(2)
 
-    class Slow(Flower):
-        def register(self, public_key_pem: str) -> int:
+    class Slow(Store):
+        def enrol(self, *claim: Any) -> Node:
             together.wait(10)
-            return super().register(public_key_pem)
+            return super().enrol(*claim)
 
-    flower, answers = Slow(), list[int]()
-    enrolment = Enrolment(store, home, flower)  # type: ignore[arg-type]
+    flower, answers = Flower(), list[int]()
+    enrolment = Enrolment(Slow(home.database()), home, flower)  # type: ignore[arg-type]
     requests = [request_of(tmp_path, name) for name in ("one", "two")]
     racing = [
         threading.Thread(target=lambda csr=csr: answers.append(enrol(enrolment, token, csr).status_code))  # type: ignore[misc]
@@ -189,7 +172,7 @@ def test_of_two_that_use_an_invite_at_the_same_time_one_gets_in(home: Home, stor
     for thread in racing:
         thread.join()
     assert sorted(answers) == [200, 403]
-    assert sorted(bool(key) for key in flower.keys.values()) == [False, True], "the loser is taken out of Flower again"
+    assert list(flower.keys.values()) == [store.nodes()[0].public_key], "the loser's key has never been in Flower"
 
 
 @pytest.mark.parametrize(
