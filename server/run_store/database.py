@@ -34,7 +34,7 @@ MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
     2: ((ANY_DATABASE, f"ALTER TABLE nodes ADD COLUMN ledger_mac VARCHAR NOT NULL DEFAULT '{NO_MAC}'"),),
 }
 """Statements that lead from a version to the next, each with the kind of database that needs it."""
-ALONE = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({int.from_bytes(b'FedVault')})"}
+LOCKS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({int.from_bytes(b'FedVault')})"}
 """What keeps a second process out of the tables until the transaction ends, by kind of database."""
 BUSY_S = 10
 SQLITE = "sqlite:///"
@@ -95,7 +95,7 @@ def _connect(url: str) -> Engine:
 def _migrate(engine: Engine) -> None:
     """Make or change the tables as one transaction, one process at a time: a server starts beside its health check."""
     with engine.begin() as connection:
-        connection.execute(text(ALONE[engine.dialect.name]))
+        connection.execute(text(LOCKS[engine.dialect.name]))
         version = _version(connection)
         for step in range(version, SCHEMA_VERSION):
             for kind, statement in MIGRATIONS[step]:

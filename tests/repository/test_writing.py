@@ -17,8 +17,7 @@ ALLOWED = {
     "server/flower/superlink.py": "Flower's own process writes its database",
 }
 LIBRARIES = {
-    "server/run_store": "SQLite's file must be private before SQLite opens it",
-    "client/vault/ledger/storage.py": "the same",
+    "client/vault/ledger/storage.py": "SQLite's file must be private before SQLite opens it",
     "client/vault/ledger/record_index.py": "the same",
 }
 
