@@ -79,6 +79,11 @@ class Home:
         """Return the folder of logs, one file per process."""
         return self.folder / "logs"
 
+    @property
+    def default_database(self) -> Path:
+        """Return the file of the run store, unless server.toml names a database."""
+        return self.folder / "fedvault.db"
+
     def settings(self) -> ServerSettings:
         """Read server.toml.
 
@@ -93,7 +98,7 @@ class Home:
 
     def database(self) -> str:
         """Return the URL of the run store."""
-        return self.settings().database or f"sqlite:///{(self.folder / 'fedvault.db').resolve()}"
+        return self.settings().database or f"sqlite:///{self.default_database.resolve()}"
 
     def secret(self) -> str:
         """Return the secret of requests to Flower on this machine; made at first use, readable by this user alone."""

@@ -101,7 +101,7 @@ def sync_folder(folder: Path) -> None:
 def complete_folder(target: Path, *, private: bool = False) -> Iterator[Path]:
     """Fill a new folder that appears at `target` when the block ends, and not at all if it fails.
 
-    What was at `target` is replaced. A private folder and its files are this user's alone.
+    What was at `target` is replaced. A private folder and everything in it are this user's alone.
     """
     target.parent.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER if private else 0o777)
     scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
@@ -110,7 +110,10 @@ def complete_folder(target: Path, *, private: bool = False) -> Iterator[Path]:
         filled.mkdir(mode=PRIVATE_FOLDER if private else 0o777)
         yield filled
         for path in filled.rglob("*"):
-            if path.is_file():
+            if path.is_dir():
+                path.chmod(PRIVATE_FOLDER if private else path.stat().st_mode)
+                sync_folder(path)
+            elif path.is_file():
                 path.chmod(PRIVATE_FILE if private else path.stat().st_mode)
                 _sync_file(path)
         sync_folder(filled)

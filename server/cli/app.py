@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import federation, nodes, studies
+from server.cli import backups, federation, nodes, studies
 from shared.command_line import VERBOSE, run_command
 
 cli = typer.Typer(
@@ -23,6 +23,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "start": federation.start,
     "halt": federation.halt,
     "status": federation.status,
+    "backup": backups.backup,
+    "restore": backups.restore,
     "plan": studies.plan,
     "run": studies.run,
     "runs": studies.runs,

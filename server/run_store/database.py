@@ -1,7 +1,8 @@
 """Opens the run store's database: its file, its connections and its schema, migrated from an older version."""
 
 import sqlite3
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -94,8 +95,7 @@ def _connect(url: str) -> Engine:
 
 def _migrate(engine: Engine) -> None:
     """Make or change the tables as one transaction, one process at a time: a server starts beside its health check."""
-    with engine.begin() as connection:
-        connection.execute(text(LOCKS[engine.dialect.name]))
+    with locked(engine) as connection:
         version = _version(connection)
         for step in range(version, SCHEMA_VERSION):
             for kind, statement in MIGRATIONS[step]:
@@ -105,6 +105,14 @@ def _migrate(engine: Engine) -> None:
         with Session(connection) as session:
             session.merge(MetaRow(key="schema", value=str(SCHEMA_VERSION)))
             session.flush()
+
+
+@contextmanager
+def locked(engine: Engine) -> Iterator[Connection]:
+    """Begin a transaction that no other process may run beside."""
+    with engine.begin() as connection:
+        connection.execute(text(LOCKS[engine.dialect.name]))
+        yield connection
 
 
 def _version(connection: Connection) -> int:

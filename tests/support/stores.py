@@ -1,0 +1,32 @@
+"""A run store with something in every table, and everything that one holds."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from server.run_store.store import Store
+from shared.protocol.messages import LedgerPosition
+from shared.study.declaration import Study
+from tests.support.rounds import RECORDS
+
+NODE = 2**64 - 1
+
+
+def filled(store: Store, make_study: Callable[..., Study]) -> str:
+    """Put something into every table; returns the name of the run."""
+    run = store.create_run(make_study()).id
+    for number, record in enumerate(RECORDS, start=1):
+        store.record_round(run, record.as_dict(), {"accuracy": 0.1 + number / 7})
+        store.record_event("round", record.as_dict(), run=run)
+    store.invite("nörd", "hash", datetime.now(UTC) + timedelta(days=1))
+    store.enrol("hash", "key", NODE, datetime.now(UTC))
+    store.save_ledger_position(NODE, LedgerPosition(10**12, "a" * 64, "b" * 64))
+    return run
+
+
+def held(url: str) -> dict[str, Any]:
+    """Return all that the store of one run holds."""
+    with Store(url) as store:
+        (run,) = store.runs()
+        facts = {"run": run.as_dict(), "nodes": store.nodes(), "names": store.names(), "rounds": store.rounds(run.id)}
+        return facts | {"events": store.events(run.id), "position": store.ledger_position(NODE)}
