@@ -2,7 +2,7 @@
 
 Reading order: `rounds` (the rules of a round, and which updates it accepts), `aggregation` (how updates become the next
 adapter), `app` (wires both into a Flower ServerApp). Around them: `settings`, `run_store` and `certificate_authority`
-(what the server keeps), `backup` (a copy of it), `earlier_names` (what older versions kept), `gateway` and `flower` (how
-nodes reach it), `forecast` (before a study), `export` (after it), `run_process`, `processes` and `cli` (what an operator
-starts).
+(what the server keeps), `certificate_ends` (until when), `backup` (a copy of it), `earlier_names` (what older versions
+kept), `gateway` and `flower` (how nodes reach it), `forecast` (before a study), `export` (after it), `run_process`,
+`processes` and `cli` (what an operator starts).
 """

@@ -61,8 +61,8 @@ def back_up(home: Home, file: Path) -> None:
         # the store first: checkpoints are then as old or newer, and a run continues from the newest of them
         copy = Path(scratch) / STORE
         save_copy(url, copy)
-        with copy.open("rb") as opened:
-            digests[STORE] = _add(tar, STORE, opened)
+        with copy.open("rb") as stored:
+            digests[STORE] = _add(tar, STORE, stored)
         for path, opened in _files_to_keep(home, _file_of(url)):
             name = f"{HOME}/{path.relative_to(home.folder).as_posix()}"
             digests[name] = _add(tar, name, opened)
@@ -157,7 +157,7 @@ def _add(tar: tarfile.TarFile, name: str, file: IO[bytes]) -> str:
     member, hashed = tarfile.TarInfo(name), _Hashed(file)
     member.size, member.mode, member.mtime = file.seek(0, io.SEEK_END), 0o600, int(datetime.now(UTC).timestamp())
     file.seek(0)
-    tar.addfile(member, hashed)  # type: ignore[arg-type]
+    tar.addfile(member, hashed)
     return hashed.sha256.hexdigest()
 
 

@@ -1,24 +1,34 @@
-"""The federation's own certificate authority: made once, kept on the server, known to nodes by their invite."""
+"""The federation's own certificate authority: kept on the server, known to nodes by their invite.
 
+It lasts ten years and is rolled over before: `roll_over` makes a second one, which signs the nodes' certificates from
+then on, while the server still shows a certificate of the first, which every node trusts. Nodes learn the second one
+when they renew. `finish_roll_over` gives the server a certificate of the second one and deletes the first one's key.
+An authority is trusted for as long as its key is here; its certificate stays for receipts.
+"""
+
+import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import SettingsError
-from shared.files import write_key_pair
+from shared.files import sync_folder, write_atomically, write_key_pair
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = NODE_LIFETIME = timedelta(days=397)
-RENEW_BEFORE = timedelta(days=30)
+RENEW_BEFORE = timedelta(days=60)
 CLOCK_SKEW = timedelta(minutes=10)
 AUTHORITY, SERVER = "authority", "server"
+LATER_AUTHORITY = re.compile(rf"{AUTHORITY}(?:-(\d+))?")
 
 
 @dataclass(frozen=True)
@@ -50,13 +60,65 @@ def create(folder: Path, name: str, *, now: datetime | None = None) -> Issued:
     if issued.key.exists() or issued.certificate.exists():
         raise SettingsError(f"Expected a folder without an authority, {folder} holds one.", hint="Keep it, or move it.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    key, subject = ec.generate_private_key(ec.SECP384R1()), _name(name)
-    builder = _builder(
-        subject, subject, key.public_key(), key.public_key(), now or datetime.now(UTC), AUTHORITY_LIFETIME
-    )
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
-    _write(issued, key, builder.sign(key, hashes.SHA384()))
+    _make_authority(issued, _name(name), now or datetime.now(UTC))
+    return issued
+
+
+def authorities(folder: Path) -> list[Issued]:
+    """Return the authorities that are trusted, the oldest first: one, or two while it is rolled over.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    keys = sorted((key for key in folder.glob("*.key") if _generation(key)), key=_generation)
+    # a crash while one was made may have left a key alone
+    found = [issued for key in keys if (issued := _paths(folder, key.stem)).certificate.exists()]
+    if not found:
+        raise SettingsError(f"Expected an authority in {folder}, got none.", hint="Run: fedvault-server init")
+    return found
+
+
+def trusted_authorities(folder: Path) -> str:
+    """Return the certificates of all trusted authorities as PEM, the newest first."""
+    return "".join(issued.certificate.read_text() for issued in reversed(authorities(folder)))
+
+
+def roll_over(folder: Path, *, now: datetime | None = None) -> Issued:
+    """Make the authority that follows: it signs nodes' certificates from now on, and the old one is still trusted.
+
+    Guarantee: while an authority is rolled over, certificates of the old one and of the new one are both accepted.
+
+    Raises:
+        SettingsError: there is no authority, or it is being rolled over already.
+    """
+    (old, *more) = authorities(folder)
+    if more:
+        raise SettingsError(
+            "Expected an authority that is not being rolled over, this one is.",
+            hint="Once every node has renewed its certificate: fedvault-server renew --finish",
+        )
+    number = 1 + max(_generation(path) for path in folder.glob("*.crt"))
+    issued = _paths(folder, f"{AUTHORITY}-{number}")
+    _make_authority(issued, _read(old.certificate).subject, now or datetime.now(UTC))
+    return issued
+
+
+def finish_roll_over(folder: Path, hosts: Sequence[str], *, now: datetime | None = None) -> Issued:
+    """Give the server a certificate of the new authority, and trust the old one no more; returns the certificate.
+
+    Raises:
+        SettingsError: no authority is being rolled over.
+    """
+    *old, new = authorities(folder)
+    if not old:
+        raise SettingsError(
+            "Expected an authority that is being rolled over, this one is not.",
+            hint="It begins with: fedvault-server renew --authority",
+        )
+    issued = _issue_server(folder, new, hosts, now or datetime.now(UTC), SERVER_LIFETIME)
+    for authority in old:
+        authority.key.unlink()
+    sync_folder(folder)
     return issued
 
 
@@ -68,17 +130,22 @@ def issue_server(folder: Path, hosts: Sequence[str], *, now: datetime | None = N
     """
     if not hosts:
         raise SettingsError("Expected at least one host name or address for the server's certificate, got none.")
-    authority, moment = _paths(folder, AUTHORITY), now or datetime.now(UTC)
-    if not authority.key.exists():
-        raise SettingsError(f"Expected an authority in {folder}, got none.", hint="Run: fedvault-server init")
-    if authority.expires < moment + SERVER_LIFETIME:
+    moment, (authority, *newer) = now or datetime.now(UTC), authorities(folder)
+    lifetime = min(SERVER_LIFETIME, authority.expires - moment) if newer else SERVER_LIFETIME
+    if lifetime <= timedelta(0) or authority.expires < moment + lifetime:
         raise SettingsError(
             f"Expected an authority beyond the new certificate's end, it ends {authority.expires:%Y-%m-%d}.",
-            hint="Make a new authority and invite the nodes again.",
+            hint=f"Roll it over: fedvault-server renew --{'finish' if newer else 'authority'}",
         )
+    return _issue_server(folder, authority, hosts, moment, lifetime)
+
+
+def _issue_server(
+    folder: Path, authority: Issued, hosts: Sequence[str], moment: datetime, lifetime: timedelta
+) -> Issued:
     signer, signing = _read(authority.certificate), _read_key(authority.key)
     key = ec.generate_private_key(ec.SECP384R1())
-    builder = _builder(_name(hosts[0]), signer.subject, key.public_key(), signing.public_key(), moment, SERVER_LIFETIME)
+    builder = _builder(_name(hosts[0]), signer.subject, key.public_key(), signing.public_key(), moment, lifetime)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -102,17 +169,41 @@ def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None 
     Raises:
         SettingsError: no authority in the folder, it is about to end, or the request is not signed by its own key.
     """
-    authority, moment = _paths(folder, AUTHORITY), now or datetime.now(UTC)
+    authority, moment = authorities(folder)[-1], now or datetime.now(UTC)
     signer, signing, key = _read(authority.certificate), _read_key(authority.key), requested_key(request)
     if authority.expires < moment + NODE_LIFETIME:
         raise SettingsError(
-            f"Expected an authority beyond the certificate's end, it ends {authority.expires:%Y-%m-%d}."
+            f"Expected an authority beyond the certificate's end, it ends {authority.expires:%Y-%m-%d}.",
+            hint="Roll it over: fedvault-server renew --authority",
         )
     builder = _builder(_name(name), signer.subject, key, signing.public_key(), moment, NODE_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
     builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
     return builder.sign(signing, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
+
+
+def keep_node_certificate(folder: Path, name: str, certificate: bytes) -> None:
+    """Keep the newest certificate of a node, to tell when it ends and whether the node knows a new authority."""
+    place = _of_node(folder, name)
+    place.parent.mkdir(exist_ok=True, mode=0o700)
+    write_atomically(place, certificate)
+
+
+def node_certificate_ends(folder: Path, name: str) -> datetime | None:
+    """Return the end of a node's newest certificate; None if an earlier version issued it and kept no copy."""
+    place = _of_node(folder, name)
+    return _read(place).not_valid_after_utc if place.exists() else None
+
+
+def knows_newest_authority(folder: Path, name: str) -> bool:
+    """Return true if a node's newest certificate is of the newest authority: the node heard of it with it."""
+    place = _of_node(folder, name)
+    try:
+        _read(place).verify_directly_issued_by(_read(authorities(folder)[-1].certificate))
+    except (SettingsError, ValueError, TypeError, InvalidSignature):
+        return False
+    return True
 
 
 def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
@@ -134,6 +225,25 @@ def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
 def public_pem(key: ec.EllipticCurvePublicKey) -> str:
     """Return a public key as text, which identifies a node in the run store and in Flower."""
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _make_authority(issued: Issued, subject: x509.Name, now: datetime) -> None:
+    key = ec.generate_private_key(ec.SECP384R1())
+    builder = _builder(subject, subject, key.public_key(), key.public_key(), now, AUTHORITY_LIFETIME)
+    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
+    _write(issued, key, builder.sign(key, hashes.SHA384()))
+
+
+def _generation(path: Path) -> int:
+    """Return which authority a file is of, counted from 1; 0 if it is of none."""
+    named = LATER_AUTHORITY.fullmatch(path.stem)
+    return int(named.group(1) or 1) if named else 0
+
+
+def _of_node(folder: Path, name: str) -> Path:
+    # a node's name is the operator's choice and may not become a path
+    return folder / "nodes" / f"{hashlib.sha256(name.encode()).hexdigest()[:32]}.crt"
 
 
 def _paths(folder: Path, name: str) -> Issued:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -69,7 +70,9 @@ def status(
         return
     facts = node_status(places)
     typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(in_sentences(facts)))
-    if check and facts["state"] != "runs":
+    ends = facts["certificate_ends"]
+    ended = ends is not None and datetime.now(UTC) >= datetime.fromisoformat(ends)
+    if check and (facts["state"] != "runs" or ended):
         raise typer.Exit(EXIT_STARTING if facts["state"] == "starting" else 1)
 
 

@@ -237,20 +237,25 @@ def through(proxy: str | None, extra_ca: Path | None) -> httpx.Proxy | None:
     return httpx.Proxy(proxy, ssl_context=context)
 
 
-def tls_context(authority: Path, certificate: Path, key: Path, *, extra_ca: Path | None = None) -> ssl.SSLContext:
-    """TLS 1.2 or newer that trusts the federation's authority alone, and shows the node's certificate.
+def tls_context(
+    authorities: Path | str, certificate: Path | None, key: Path, *, extra_ca: Path | None = None
+) -> ssl.SSLContext:
+    """TLS 1.2 or newer that trusts the federation's authorities alone, and shows the node's certificate.
 
     Args:
-        authority: the federation's certificate, from the invite.
-        certificate: this node's, signed by it.
+        authorities: the federation's certificates, a file or its text: one, or two while its authority is rolled over.
+        certificate: this node's, signed by one of them; None to show none.
         key: this node's private key.
         extra_ca: one more authority, for a proxy that shows a certificate of its own.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_verify_locations(cafile=str(authority))
+    if isinstance(authorities, Path):
+        context.load_verify_locations(cafile=str(authorities))
+    else:
+        context.load_verify_locations(cadata=authorities)
     if extra_ca is not None:
         context.load_verify_locations(cafile=str(extra_ca))
-    if certificate.exists():
+    if certificate is not None and certificate.exists():
         context.load_cert_chain(str(certificate), str(key))
     return context

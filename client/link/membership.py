@@ -23,7 +23,10 @@ from shared.errors import PeerError, RunError, SettingsError
 from shared.files import write_atomically, write_private_once
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
 
-RENEW_BEFORE = timedelta(days=30)
+RENEW_AFTER, RENEW_BEFORE = timedelta(days=30), timedelta(days=60)
+"""A month after a certificate was issued it is renewed: two months before its end something is wrong."""
+MOST_AUTHORITIES = 8
+INVITED_BACK = "Ask the server's operator for: fedvault-server invite NAME --renew. Then: fedvault-node join FILE"
 TIMEOUT_S = 20.0
 FILES = ("membership.json", "node.key", "node.crt", "authority.crt", "state.json")
 
@@ -50,13 +53,22 @@ class Membership:
 
     @property
     def authority_path(self) -> Path:
-        """The only authority that is trusted."""
+        """The only authority that is trusted; two while it is rolled over."""
         return self.folder / "authority.crt"
 
     @property
     def expires(self) -> datetime:
         """End of the node's certificate."""
-        return x509.load_pem_x509_certificate(self.certificate_path.read_bytes()).not_valid_after_utc
+        return self._certificate().not_valid_after_utc
+
+    @property
+    def renews(self) -> datetime:
+        """When the node has its certificate renewed."""
+        certificate = self._certificate()
+        return min(certificate.not_valid_before_utc + RENEW_AFTER, certificate.not_valid_after_utc - RENEW_BEFORE)
+
+    def _certificate(self) -> x509.Certificate:
+        return x509.load_pem_x509_certificate(self.certificate_path.read_bytes())
 
     def key(self) -> ec.EllipticCurvePrivateKey:
         """Read the node's key.
@@ -76,18 +88,21 @@ class Membership:
         return Fleet(self.server, self.key(), self._context(server, base), proxy=_proxy(server, base))
 
     def renew_if_due(self, server: Server, base: Path, now: datetime | None = None) -> bool:
-        """Have the certificate renewed in its last month.
+        """Have the certificate renewed once it is a month old, and learn which authorities the federation has.
 
         Raises:
             RunError: the server is away.
             PeerError: it refuses, or what it sends is no certificate of this node's key.
         """
-        if (now or datetime.now(UTC)) < self.expires - RENEW_BEFORE:
+        if (now or datetime.now(UTC)) < self.renews:
             return False
         context = self._context(server, base)
         body = {"csr": _request(self.key(), self.name)}
         answer = _posted(self.server, RENEW_PATH, body, context, _proxy(server, base))
-        write_atomically(self.certificate_path, _certificate(answer, self.key()))
+        certificate, authorities = _certificate(answer, self.key()), _authorities(answer)
+        if authorities:  # first, so that a crash in between leaves a node that knows its server
+            write_atomically(self.authority_path, authorities)
+        write_atomically(self.certificate_path, certificate)
         return True
 
     def _context(self, server: Server, base: Path) -> ssl.SSLContext:
@@ -111,30 +126,41 @@ def membership(folder: Path) -> Membership:
 
 
 def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership:
-    """Use an invite: make a key, have it signed, keep what is needed to come back.
+    """Use an invite: make a key, or keep the one that is here, have it signed, keep what is needed to come back.
 
     Guarantee: the node's private key is made here and never leaves.
 
     Raises:
-        SettingsError: this node is a member already, or the invite has expired.
+        SettingsError: this node is a member already and was not invited back under its name, or the invite has expired.
         RunError: the server cannot be reached through TLS.
         PeerError: the server refuses the invite, or what it sends is no certificate of this node's key.
     """
-    if (folder / "membership.json").exists():
+    member = Membership(folder, invite.name, invite.server)
+    if (folder / "membership.json").exists() and not invite.renews:
         raise SettingsError("Expected a node without a federation, this one has joined.", hint="fedvault-node leave")
+    if invite.renews:
+        _check_invited_back(member)
     if invite.expires <= datetime.now(UTC):
         raise SettingsError(f"Expected a valid invite, this one expired {invite.expires:%Y-%m-%d %H:%M} UTC.")
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    member = Membership(folder, invite.name, invite.server)
     key = _made_key(member.key_path)
-    write_atomically(member.authority_path, invite.authority.encode())
-    context = member._context(server, base)
+    # no certificate is shown: one that has ended would be refused
+    context = tls_context(invite.authority, None, member.key_path, extra_ca=server.authority(base))
     body = {"token": invite.token, "csr": _request(key, invite.name)}
     answer = _posted(invite.server, ENROL_PATH, body, context, _proxy(server, base))
-    write_atomically(member.certificate_path, _certificate(answer, key))
-    facts = {"name": invite.name, "server": invite.server, "node_id": _number(answer)}
+    certificate, facts = _certificate(answer, key), {"name": invite.name, "server": invite.server}
+    facts["node_id"] = _number(answer)
+    write_atomically(member.authority_path, invite.authority.encode())
+    write_atomically(member.certificate_path, certificate)
     write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
     return membership(folder)
+
+
+def certificate_in_words(ends: datetime, now: datetime) -> str:
+    """Return a sentence on when this node's certificate ends, or on what to do once it has."""
+    if now >= ends:
+        return f"This node's certificate ended {ends:%Y-%m-%d}. {INVITED_BACK}"
+    return f"This node's certificate ends {ends:%Y-%m-%d}, in {(ends - now).days} days."
 
 
 def leave(folder: Path) -> None:
@@ -147,6 +173,16 @@ def leave(folder: Path) -> None:
 def left_over(folder: Path) -> bool:
     """Return true if an unfinished join left a key here."""
     return not (folder / "membership.json").exists() and (folder / "node.key").exists()
+
+
+def _check_invited_back(member: Membership) -> None:
+    if not member.key_path.exists():
+        raise SettingsError(
+            f"Expected this node's key in {member.key_path}, got nothing.",
+            hint="It is in the node's backup. Without it, ask for an invite under another name.",
+        )
+    if (member.folder / "membership.json").exists() and (known := membership(member.folder)).name != member.name:
+        raise SettingsError(f"Expected an invite for {known.name!r}, got one for {member.name!r}.")
 
 
 def _made_key(path: Path) -> ec.EllipticCurvePrivateKey:
@@ -175,6 +211,19 @@ def _certificate(answer: dict[str, Any], key: ec.EllipticCurvePrivateKey) -> byt
         raise PeerError("Expected a certificate from the server, got something else.") from None
     if public != key.public_key():
         raise PeerError("Expected a certificate of this node's key, got one of another.")
+    return written
+
+
+def _authorities(answer: dict[str, Any]) -> bytes:
+    """Return the federation's authorities as an answer has them, if it does: an earlier server names none."""
+    written = str(answer.get("authority", "")).encode()
+    try:
+        certificates = x509.load_pem_x509_certificates(written) if written else []
+        signing = [one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca for one in certificates]
+    except (ValueError, x509.ExtensionNotFound):
+        raise PeerError("Expected the federation's authorities from the server, got something else.") from None
+    if not all(signing) or len(signing) > MOST_AUTHORITIES:
+        raise PeerError("Expected the federation's authorities from the server, got other certificates.")
     return written
 
 

@@ -3,10 +3,11 @@
 import logging
 import signal
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 from client.link.loop import Link
-from client.link.membership import Membership, membership
+from client.link.membership import Membership, certificate_in_words, membership
 from client.link.vault_client import VaultClient
 from client.settings import NodeSettings, folders, load_node
 from shared.errors import FedVaultError
@@ -47,6 +48,8 @@ def _keep_renewed(member: Membership, settings: NodeSettings, base: Path, stop: 
                 log.info("The certificate was renewed; it is used with the next connection.")
         except (FedVaultError, OSError, ValueError) as error:
             # whatever the server answers: the next try may find it in a better state
-            log.warning("The certificate ends %s and could not be renewed: %s", member.expires, error)
+            log.warning(
+                "%s It could not be renewed: %s", certificate_in_words(member.expires, datetime.now(UTC)), error
+            )
         if stop.wait(RENEW_EVERY_S):
             return

@@ -125,7 +125,8 @@ def signer(receipt: Receipt, authority: bytes | None = None) -> Signer:
 
     Args:
         receipt: verified.
-        authority: PEM certificate of the federation's authority, from somebody other than the receipt's holder.
+        authority: PEM certificate of the federation's authority, from somebody other than the receipt's holder; all of
+            them, where it was rolled over.
 
     Raises:
         PeerError: the authority has not certified this key, or not for the time of the receipt.
@@ -137,12 +138,12 @@ def signer(receipt: Receipt, authority: bytes | None = None) -> Signer:
     if authority is None:
         return Signer(fingerprint)
     try:
-        trusted = x509.load_pem_x509_certificate(authority)
+        trusted = x509.load_pem_x509_certificates(authority)
     except ValueError:
         raise SettingsError("Expected a certificate as the authority, got something else.") from None
     try:
         certificate = x509.load_pem_x509_certificate(receipt.certificate.encode())
-        certificate.verify_directly_issued_by(trusted)
+        _check_issued_by_one(certificate, trusted)
         issued, (name,) = datetime.fromisoformat(receipt.issued), certificate.subject
         in_time = certificate.not_valid_before_utc <= issued <= certificate.not_valid_after_utc
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -150,6 +151,17 @@ def signer(receipt: Receipt, authority: bytes | None = None) -> Signer:
     if certificate.public_key() != key or not in_time:
         raise PeerError("Expected the certificate of the very key, and of the receipt's time, got another.")
     return Signer(fingerprint, str(name.value))
+
+
+def _check_issued_by_one(certificate: x509.Certificate, authorities: list[x509.Certificate]) -> None:
+    for number, authority in enumerate(authorities, start=1):
+        try:
+            certificate.verify_directly_issued_by(authority)
+        except (ValueError, TypeError, InvalidSignature):
+            if number == len(authorities):
+                raise
+        else:
+            return
 
 
 def verify(written: str) -> Receipt:

@@ -10,7 +10,7 @@ import httpx
 
 from client.link.fleet import CUT, NotAccepted, Refused, through, tls_context
 from client.link.loop import read_link
-from client.link.membership import Membership, membership
+from client.link.membership import INVITED_BACK, Membership, membership
 from client.link.vault_client import VaultClient
 from client.operator.finding import Finding, failed, not_ok
 from client.settings import Server
@@ -38,8 +38,8 @@ def server_findings(
         yield failed("membership", error)
         return
     left = member.expires - datetime.now(UTC)
-    ends, renew = f"ends in {left.days} days", "Ask for a new invite: leave, then join."
-    yield Finding("certificate", True, ends) if left > timedelta(0) else not_ok("certificate", ends, renew)
+    ends = f"ends in {left.days} days"
+    yield Finding("certificate", True, ends) if left > timedelta(0) else not_ok("certificate", ends, INVITED_BACK)
     begins("server")
     try:
         extra = server.authority(base)

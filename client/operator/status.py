@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 
 from client.deployment import Deployment, deployment
+from client.link.membership import membership
 from client.link.vault_client import VaultClient
 from client.settings import Folders
 from client.vault.ledger.ledger import Ledger
@@ -37,6 +38,7 @@ def node_status(places: Folders) -> dict[str, Any]:
     if supervisor is not None:
         facts["processes"] = supervisor["processes"]
     facts |= {"link": link, "vault": vault}
+    facts["certificate_ends"] = _certificate_ends(places) if here.has_link else None
     facts["local_metrics"] = _lines(places.metrics)[-LATEST_METRICS:] if here.has_vault else "in the vault's container"
     facts["state"] = _state(facts, datetime.now(UTC)) if here is Deployment.BOTH else STATES[0 if running[here] else 3]
     facts["waiting"] = waiting(places) if here.has_vault else None
@@ -104,6 +106,13 @@ def _totals(places: Folders, run: str) -> dict[str, int]:
     except (FedVaultError, OSError, ValueError):
         return {}
     return {"rounds": study.federation.rounds, "steps": study.training.local_steps}
+
+
+def _certificate_ends(places: Folders) -> str | None:
+    try:
+        return membership(places.link).expires.isoformat()
+    except (FedVaultError, OSError, ValueError):
+        return None
 
 
 def _json(path: Path) -> Any:

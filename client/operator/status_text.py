@@ -1,8 +1,10 @@
 """A node's status in sentences, for the person who operates it."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+from client.link.membership import RENEW_BEFORE, certificate_in_words
 from shared.printable import one_line
 from shared.supervisor import troubles_of
 from shared.terminal import bar
@@ -18,6 +20,7 @@ def in_sentences(facts: Facts) -> list[str]:
         *_state_lines(facts),
         *troubles_of(facts.get("processes", {}), "fedvault-node logs"),
         *_link_lines(facts),
+        *_certificate_lines(facts["certificate_ends"], datetime.now(UTC)),
         *_waiting_lines(facts["waiting"]),
         *_job_lines(facts["vault"]),
         *_metric_lines(facts["local_metrics"]),
@@ -49,6 +52,14 @@ def _link_lines(facts: Facts) -> list[str]:
     if link["connected"]:
         return [f"Connected to {link['server']} since {_moment(link['since'])}."]
     return [f"Not connected to {link['server']} since {_moment(link['since'])}: {one_line(link['trouble'])}."]
+
+
+def _certificate_lines(ends: str | None, now: datetime) -> list[str]:
+    moment = None if ends is None else datetime.fromisoformat(ends)
+    if moment is None or now < moment - RENEW_BEFORE:
+        return []
+    late = "" if now >= moment else " It could not be renewed so far: see fedvault-node logs."
+    return [f"{certificate_in_words(moment, now)}{late}"]
 
 
 def _waiting_lines(waiting: Mapping[str, Any] | None) -> list[str]:

@@ -37,13 +37,42 @@ def init(
     typer.echo("Next: fedvault-server invite NAME, then fedvault-server start")
 
 
-def renew(home: HomeOption = HOME) -> None:
+def renew(
+    authority: Annotated[
+        bool, typer.Option("--authority", help="Begin to roll the federation's authority over, long before it ends.")
+    ] = False,
+    finish: Annotated[bool, typer.Option("--finish", help="End that: only the new authority is trusted.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    home: HomeOption = HOME,
+) -> None:
     """Renew the server's certificate; takes effect with the next start. Nodes renew theirs by themselves."""
-    from server.certificate_authority import issue_server
+    from server import certificate_authority
+    from server.certificate_ends import without_newest_authority
+    from shared.errors import SettingsError
+    from shared.supervisor import read_state
 
-    folder = Home(home)
-    certificate = issue_server(folder.keys, folder.settings().hosts)
-    typer.echo(f"The server's certificate ends {certificate.expires:%Y-%m-%d}. Restart to use it.")
+    folder, hosts = Home(home.resolve()), Home(home).settings().hosts
+    if not (authority or finish):
+        certificate = certificate_authority.issue_server(folder.keys, hosts)
+        typer.echo(f"The server's certificate ends {certificate.expires:%Y-%m-%d}. Restart to use it.")
+        return
+    if authority and finish:
+        raise SettingsError("Expected --authority or --finish, got both.", hint="--finish comes weeks later.")
+    if read_state(folder.running) is not None:
+        # it would go on trusting the old authority alone, and turn away whoever renews with the new one
+        raise SettingsError("Expected a server that does not run, this one does.", hint="fedvault-server halt")
+    if authority:
+        new = certificate_authority.roll_over(folder.keys)
+        typer.echo(f"The new authority ends {new.expires:%Y-%m-%d}. Start the server: nodes hear of it as they renew.")
+        typer.echo("`status` names those that have not. Once all have: fedvault-server renew --finish")
+        return
+    with open_store(folder) as store:
+        late = without_newest_authority(folder.keys, store.enrolled_names()) or []
+    if late and not yes:
+        typer.echo(f"These nodes do not know the new authority and would have to be invited back: {', '.join(late)}.")
+        typer.confirm("Trust the new authority alone?", abort=True)
+    certificate = certificate_authority.finish_roll_over(folder.keys, hosts)
+    typer.echo(f"Only the new authority is trusted. The server's certificate ends {certificate.expires:%Y-%m-%d}.")
 
 
 def start(
@@ -103,7 +132,7 @@ def status(
         return
     facts = _facts(folder)
     typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(sentences(facts)))
-    if check and facts["state"] != "runs":
+    if check and (facts["state"] != "runs" or facts["certificate_ended"]):
         raise typer.Exit(EXIT_STARTING if facts["state"] == "starting" else 1)
 
 
@@ -122,14 +151,15 @@ def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
 
 
 def _facts(home: Home) -> dict[str, Any]:
-    from server.certificate_authority import SERVER, Issued
+    from server.certificate_ends import certificate_ends, due_lines, without_newest_authority
     from server.processes import flower_bytes
     from shared.supervisor import read_state
 
     settings, state = home.settings(), read_state(home.running)
-    certificate = Issued(home.keys / f"{SERVER}.crt", home.keys / f"{SERVER}.key")
+    now = datetime.now(UTC)
     with open_store(home) as store:
-        wanted = store.next_wanted()
+        wanted, names = store.next_wanted(), store.enrolled_names()
+    server, *others = certificate_ends(home.keys, names)
     processes = state["processes"] if state else {}
     answers = {
         "superlink": _listens(LOOPBACK, settings.superlink_port),
@@ -144,8 +174,11 @@ def _facts(home: Home) -> dict[str, Any]:
         "address": f"{settings.hosts[0]}:{settings.port}",
         "run": wanted.id if wanted else None,
         "flower_database_bytes": flower_bytes(home),
-        "certificate_ends": certificate.expires.isoformat(),
-        "renew_due": certificate.due(datetime.now(UTC)),
+        "certificate_ends": server.ends.isoformat(),
+        "renew_due": server.due(now),
+        "certificate_ended": now >= server.ends,
+        "certificates": [server.in_words(now), *due_lines(others, now)],
+        "without_new_authority": without_newest_authority(home.keys, names),
     }
 
 

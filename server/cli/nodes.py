@@ -18,25 +18,30 @@ def invite(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where to write it, - to print it; default NAME.invite.json.")
     ] = None,
+    renew: Annotated[
+        bool, typer.Option("--renew", help="For an enrolled node whose certificate ended: it keeps key and ledger.")
+    ] = False,
     days: Annotated[int, typer.Option(min=1, max=90, help="Days until it expires.")] = 7,
     home: HomeOption = HOME,
 ) -> None:
     """Write an invite: one file for one organisation, good for one enrolment. Hand it over privately."""
-    from server.gateway.enrolment import invite as create_invite
-    from server.gateway.enrolment import write_invite
+    from server.gateway import enrolment
 
     folder, path = Home(home), out or Path(f"{name}.invite.json")
     with open_store(folder) as store:
-        created = create_invite(store, folder, name, lifetime=timedelta(days=days))
+        create = enrolment.invite_back if renew else enrolment.invite
+        created = create(store, folder, name, lifetime=timedelta(days=days))
     if path == STDOUT:
-        typer.echo(created.model_dump_json(indent=1))
+        typer.echo(created.as_json(), nl=False)
         return
-    write_invite(created, path)
+    enrolment.write_invite(created, path)
     typer.echo(f"{path}: for {name}, until {created.expires:%Y-%m-%d %H:%M} UTC. There: fedvault-node join {path.name}")
 
 
 def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """List the nodes: invited, enrolled or revoked, and whether each is present."""
+    from server.certificate_authority import node_certificate_ends
+
     folder = Home(home)
     present = present_nodes(folder)
     with open_store(folder) as store:
@@ -46,8 +51,10 @@ def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
                 "status": node.status,
                 "present": None if present is None else node.node_id in present,
                 "since": (node.revoked or node.enrolled or node.invited)[:19],
+                "certificate_ends": None if end is None else f"{end:%Y-%m-%d}",
             }
             for node in store.nodes()
+            for end in [node_certificate_ends(folder.keys, node.name)]
         ]
     print_rows(rows, as_json)
 

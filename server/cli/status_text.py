@@ -18,7 +18,7 @@ def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[i
     """Return a server's status as sentences.
 
     Args:
-        facts: what runs and answers, and the certificate's end.
+        facts: what runs and answers, and when certificates end.
         store: the run store.
         present: Flower's numbers of the nodes that are present; None if that is not known.
     """
@@ -28,8 +28,8 @@ def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[i
         *_run_lines(store),
         _nodes_line(store, present),
         f"Flower's database holds {facts['flower_database_bytes'] / MEGABYTE:.1f} MiB.",
-        f"The server's certificate ends {facts['certificate_ends'][:10]}."
-        + (" Renew it now: fedvault-server renew" if facts["renew_due"] else ""),
+        *facts["certificates"],
+        *_roll_over_lines(facts["without_new_authority"]),
     ]
 
 
@@ -74,6 +74,14 @@ def _state_lines(facts: Mapping[str, Any]) -> list[str]:
         "stopped": ["The server does not run. Start it: fedvault-server start"],
         "troubled": [f"The server runs, but {silent or 'a process'} {verb} not answer: see fedvault-server logs."],
     }[facts["state"]]
+
+
+def _roll_over_lines(late: Collection[str] | None) -> list[str]:
+    if late is None:
+        return []
+    if not late:
+        return ["Every node knows the new authority: fedvault-server halt, then fedvault-server renew --finish"]
+    return [f"The authority is being rolled over. Nodes that have not heard of the new one: {', '.join(late)}."]
 
 
 def _run_lines(store: "Store") -> list[str]:

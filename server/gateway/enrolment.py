@@ -15,7 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from server.certificate_authority import AUTHORITY, issue_node, public_pem, requested_key
+from server.certificate_authority import (
+    issue_node,
+    keep_node_certificate,
+    public_pem,
+    requested_key,
+    trusted_authorities,
+)
 from server.flower.control import Control
 from server.gateway.client_certificate import client_key
 from server.gateway.proxy import TokenBuckets
@@ -44,12 +50,33 @@ def invite(store: Store, home: Home, name: str, *, lifetime: timedelta = INVITE_
     Raises:
         SettingsError: the name is taken, or there is no authority yet.
     """
-    settings, token = home.settings(), secrets.token_urlsafe(TOKEN_BYTES)
-    expires = datetime.now(UTC) + lifetime
-    store.invite(name, _hash(token), expires)
-    authority = (home.keys / f"{AUTHORITY}.crt").read_text()
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    store.invite(name, _hash(token), datetime.now(UTC) + lifetime)
+    return _invite_with(token, home, name, lifetime)
+
+
+def invite_back(store: Store, home: Home, name: str, *, lifetime: timedelta = INVITE_LIFETIME) -> Invite:
+    """Let an enrolled node have a new certificate without its old one, which ended while it was off.
+
+    Guarantee: a node that is invited back keeps its key, its name and Flower's number, and no other key gets in.
+
+    Raises:
+        SettingsError: no node of this name is enrolled, or it was revoked.
+    """
+    token = secrets.token_urlsafe(TOKEN_BYTES)
+    store.invite_back(name, _hash(token), datetime.now(UTC) + lifetime)
+    return _invite_with(token, home, name, lifetime, renews=True)
+
+
+def _invite_with(token: str, home: Home, name: str, lifetime: timedelta, *, renews: bool = False) -> Invite:
+    settings = home.settings()
     return Invite(
-        name=name, server=f"{settings.hosts[0]}:{settings.port}", authority=authority, token=token, expires=expires
+        name=name,
+        server=f"{settings.hosts[0]}:{settings.port}",
+        authority=trusted_authorities(home.keys),
+        token=token,
+        expires=datetime.now(UTC) + lifetime,
+        renews=renews,
     )
 
 
@@ -119,9 +146,8 @@ class Enrolment:
         # ours first: no stranger's key reaches Flower, which takes none a second time
         node = self._store.enrol(token, key, NO_NUMBER, self._now())
         node_id = ensure_registered(self._store, self._control, node)
-        certificate = issue_node(self._home.keys, node.name, csr, now=self._now())
         log.info("%s enrolled.", node.name)
-        return {"name": node.name, "node_id": str(node_id), "certificate": certificate.decode()}
+        return {"name": node.name, "node_id": str(node_id), **self._certified(node.name, csr)}
 
     def _renew(self, request: Request, body: bytes) -> dict[str, object]:
         csr, key = str(json.loads(body)["csr"]).encode(), client_key(request)
@@ -129,7 +155,14 @@ class Enrolment:
         if name is None or public_pem(requested_key(csr)) != key:
             raise PolicyRefusal("Expected a node that is enrolled and not revoked.")
         log.info("%s renewed its certificate.", name)
-        return {"name": name, "certificate": issue_node(self._home.keys, name, csr, now=self._now()).decode()}
+        return {"name": name, **self._certified(name, csr)}
+
+    def _certified(self, name: str, csr: bytes) -> dict[str, object]:
+        """Return a node's new certificate, and the authorities that it is to trust from now on."""
+        keys = self._home.keys
+        certificate = issue_node(keys, name, csr, now=self._now())
+        keep_node_certificate(keys, name, certificate)
+        return {"certificate": certificate.decode(), "authority": trusted_authorities(keys)}
 
 
 def revoke(store: Store, control: Control | None, name: str) -> None:
@@ -151,7 +184,7 @@ def revoke(store: Store, control: Control | None, name: str) -> None:
 
 def write_invite(invite: Invite, path: Path) -> None:
     """Write an invite readable by this user alone: whoever has it can join."""
-    write_private(path, (invite.model_dump_json(indent=1) + "\n").encode())
+    write_private(path, invite.as_json().encode())
 
 
 def _hash(token: str) -> str:

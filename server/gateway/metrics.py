@@ -1,7 +1,7 @@
 """Prometheus metrics, read from the run store at every scrape: nothing about data, nothing that a restart loses."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from server.certificate_ends import CertificateEnd
 from server.run_store.store import Store
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,10 +24,13 @@ class StoreCollector(Collector):
     Args:
         store: runs, rounds and nodes.
         present: returns Flower's numbers of the nodes that are present now; None if that is not known.
+        ends: returns when each certificate ends.
     """
 
-    def __init__(self, store: Store, present: Callable[[], set[int] | None]) -> None:
-        self._store, self._present = store, present
+    def __init__(
+        self, store: Store, present: Callable[[], set[int] | None], ends: Callable[[], Sequence[CertificateEnd]]
+    ) -> None:
+        self._store, self._present, self._ends = store, present, ends
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
@@ -49,6 +53,7 @@ class StoreCollector(Collector):
         for record in records:
             seconds.update(record["seconds"])
         yield _counter("fedvault_round_seconds", "Seconds by phase of a round", "phase", seconds)
+        yield _ends(self._ends())
 
     def _replies(self, records: list[dict[str, Any]]) -> Metric:
         replies = CounterMetricFamily("fedvault_replies", "Nodes' answers to rounds", labels=["verdict", "reason"])
@@ -62,10 +67,14 @@ def _questions(record: dict[str, Any]) -> int:
     return record.get("questions") or len(record["asked"])
 
 
-def build_metrics_app(store: Store, present: Callable[[], set[int] | None] = lambda: None) -> Starlette:
+def build_metrics_app(
+    store: Store,
+    present: Callable[[], set[int] | None] = lambda: None,
+    ends: Callable[[], Sequence[CertificateEnd]] = lambda: (),
+) -> Starlette:
     """Return an application that answers `GET /metrics`."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(StoreCollector(store, present))
+    registry.register(StoreCollector(store, present, ends))
 
     def scrape(_request: Request) -> Response:
         return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE})
@@ -79,6 +88,14 @@ def _verdicts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     for verdict, key in (("refused", "status"), ("rejected", "reason")):
         entries: list[dict[str, str]] = record[verdict]
         yield from ((verdict, entry[key]) for entry in entries)
+
+
+def _ends(ends: Sequence[CertificateEnd]) -> Metric:
+    text = "When a certificate ends, in seconds since 1970"
+    gauge = GaugeMetricFamily("fedvault_certificate_ends_timestamp_seconds", text, labels=["kind", "node"])
+    for end in ends:
+        gauge.add_metric([end.kind, end.name], end.ends.timestamp())
+    return gauge
 
 
 def _gauge(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:

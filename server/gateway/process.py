@@ -7,7 +7,8 @@ from pathlib import Path
 
 import uvicorn
 
-from server.certificate_authority import AUTHORITY, SERVER
+from server.certificate_authority import SERVER, trusted_authorities
+from server.certificate_ends import CertificateEnd, announce_daily, certificate_ends
 from server.flower.control import Control
 from server.flower.superlink import HOST, SECRET_HEADER
 from server.gateway.client_certificate import ClientCertificateProtocol
@@ -67,8 +68,13 @@ def serve(home: Home) -> None:
         headers={SECRET_HEADER: home.secret()},
         routes=enrolment.routes(),
     )
+
+    def ends() -> list[CertificateEnd]:
+        return certificate_ends(home.keys, store.enrolled_names())
+
+    threading.Thread(target=announce_daily, args=(ends, threading.Event()), daemon=True).start()
     if settings.metrics_port:
-        metrics_app = build_metrics_app(store, lambda: presence.nodes)
+        metrics_app = build_metrics_app(store, lambda: presence.nodes, ends)
         metrics = uvicorn.Server(
             uvicorn.Config(metrics_app, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
         )
@@ -78,15 +84,15 @@ def serve(home: Home) -> None:
 
 
 def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvicorn.Config:
-    """Return uvicorn's settings: TLS 1.2 or newer, and a client certificate of the federation's own authority.
+    """Return uvicorn's settings: TLS 1.2 or newer, and a client certificate of the federation's own authorities.
 
     A connection without a certificate is accepted, for enrolment; the application refuses it everything else.
 
     Raises:
         SettingsError: there are no certificates.
     """
-    certificate, key, authority = keys / f"{SERVER}.crt", keys / f"{SERVER}.key", keys / f"{AUTHORITY}.crt"
-    if not (certificate.exists() and key.exists() and authority.exists()):
+    certificate, key = keys / f"{SERVER}.crt", keys / f"{SERVER}.key"
+    if not (certificate.exists() and key.exists()):
         raise SettingsError(f"Expected certificates in {keys}, got none.", hint="Run: fedvault-server init")
     config = uvicorn.Config(
         application,  # type: ignore[arg-type]
@@ -95,7 +101,6 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
         http=ClientCertificateProtocol,
         ssl_certfile=certificate,
         ssl_keyfile=key,
-        ssl_ca_certs=str(authority),
         ssl_cert_reqs=ssl.CERT_OPTIONAL,
         log_config=None,
         access_log=False,
@@ -106,6 +111,7 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
     config.load()
     assert config.ssl is not None  # noqa: S101 - certificates were given
     config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
+    config.ssl.load_verify_locations(cadata=trusted_authorities(keys))
     return config
 
 

@@ -163,6 +163,22 @@ class Store:
                 session.add(row)
             row.token_sha256, row.token_expires, row.invited = token_sha256, expires.isoformat(), _now()
 
+    def invite_back(self, name: str, token_sha256: str, expires: datetime) -> None:
+        """Let an enrolled node ask for a new certificate with this token and its own key.
+
+        Raises:
+            SettingsError: no node of this name is enrolled, or it was revoked.
+        """
+        with self._session() as session:
+            row = session.get(NodeRow, name)
+            if row is None or not row.enrolled or row.revoked:
+                known = ", ".join(self.enrolled_names()) or "none"
+                raise SettingsError(
+                    f"Expected a node that is enrolled ({known}), got {name!r}.",
+                    hint="Invite a new one without --renew. One that was revoked comes back under another name.",
+                )
+            row.token_sha256, row.token_expires = token_sha256, expires.isoformat()
+
     def enrol(self, token_sha256: str, public_key: str, node_id: int, now: datetime) -> Node:
         """Use an invite; of two keys at the same time one wins, and the same key may use it again while it is valid.
 
@@ -193,6 +209,12 @@ class Store:
         """Return every node that was ever invited."""
         with self._session() as session:
             return [_node(row) for row in session.scalars(select(NodeRow).order_by(NodeRow.name))]
+
+    def enrolled_names(self) -> list[str]:
+        """Return the names of the nodes that are enrolled and not revoked."""
+        query = select(NodeRow.name).where(NodeRow.enrolled.is_not(None), NodeRow.revoked.is_(None))
+        with self._session() as session:
+            return list(session.scalars(query.order_by(NodeRow.name)))
 
     def node_by_key(self, public_key: str) -> Node | None:
         """Return the node with this key, also a revoked one."""

@@ -26,6 +26,12 @@ class Invite(Section):
     """Secret that allows one enrolment."""
     expires: datetime
     """Time after which the token is refused."""
+    renews: bool = False
+    """For a node that has joined, and whose certificate ended: it keeps its key."""
+
+    def as_json(self) -> str:
+        """Return the invite as a file holds it; a usual one can be read by every earlier version."""
+        return self.model_dump_json(indent=1, exclude=None if self.renews else {"renews"}) + "\n"
 
 
 def read_invite(path: Path) -> Invite:

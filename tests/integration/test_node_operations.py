@@ -91,7 +91,7 @@ def test_doctor_says_what_to_do_about_each_trouble(
         assert "firewall and proxy" in failing(config)["server"]
         (link / "authority.crt").write_bytes(authority)
         (link / "node.crt").write_bytes(expired_certificate(federation, ward))
-        assert "Ask for a new invite" in failing(config)["certificate"]
+        assert "invite NAME --renew" in failing(config)["certificate"]
         (link / "node.crt").write_bytes(certificate)
         config.write_text(good + '[server]\nproxy = "http://127.0.0.1:9"\n')
         assert "Check name, port, firewall and proxy" in failing(config)["server"]

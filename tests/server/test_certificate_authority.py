@@ -9,7 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from server.certificate_authority import CLOCK_SKEW, RENEW_BEFORE, SERVER_LIFETIME, Issued, create, issue_server
+from server.certificate_authority import (
+    CLOCK_SKEW,
+    RENEW_BEFORE,
+    SERVER_LIFETIME,
+    Issued,
+    authorities,
+    create,
+    finish_roll_over,
+    issue_server,
+    roll_over,
+)
 from shared.errors import SettingsError
 
 NOW = datetime.now(UTC)
@@ -102,3 +112,26 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
     (tmp_path / "authority.key").write_text("damaged")
     with pytest.raises(SettingsError, match="private key"):
         issue_server(tmp_path, ["fed.example.org"], now=NOW - timedelta(days=3500))
+
+
+def test_an_authority_is_rolled_over_again_and_again_and_cut_off_at_any_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create(tmp_path, "federation", now=NOW - timedelta(days=3500))
+    with pytest.raises(SettingsError, match="being rolled over, this one is not"):
+        finish_roll_over(tmp_path, ["a"])
+    (tmp_path / "authority-2.key").write_text("left by a crash between a key and its certificate")
+    assert [issued.key.name for issued in authorities(tmp_path)] == ["authority.key"]
+    roll_over(tmp_path, now=NOW - timedelta(days=100))
+    with pytest.raises(SettingsError, match="that is not being rolled over"):
+        roll_over(tmp_path)
+    shown = issue_server(tmp_path, ["a"])  # still of the old one, and not beyond its end
+    assert shown.expires <= authorities(tmp_path)[0].expires and handshake(shown, tmp_path / "authority.crt", "a")
+    with monkeypatch.context() as cut, pytest.raises(KeyboardInterrupt):
+        cut.setattr(Path, "unlink", lambda _path, **_: (_ for _ in ()).throw(KeyboardInterrupt))
+        finish_roll_over(tmp_path, ["a"])
+    assert len(authorities(tmp_path)) == 2, "both are trusted, whichever the server shows"
+    finished = finish_roll_over(tmp_path, ["a"])
+    assert handshake(finished, tmp_path / "authority-2.crt", "a") == "TLSv1.3"
+    assert "unable to get" in handshake(finished, tmp_path / "authority.crt", "a")
+    assert roll_over(tmp_path).certificate.name == "authority-3.crt" and (tmp_path / "authority.crt").exists()

@@ -38,15 +38,23 @@ def enrolling(folder: Path) -> Iterator[tuple[Home, Store]]:
     create(home.keys, "test federation")
     issue_server(home.keys, [HOST])
     home.config.write_text(f'hosts = ["{HOST}"]\nport = {port}\n')
-    with Store(home.database()) as store:
-        routes: Any = Enrolment(store, home, cast(Control, Flower())).routes()
-        gateway = uvicorn.Server(tls_config(Starlette(routes=routes), home.keys, host=HOST, port=port))
-        serving = threading.Thread(target=gateway.run)
-        serving.start()
-        while not gateway.started:
-            time.sleep(0.01)
-        try:
-            yield home, store
-        finally:
-            gateway.should_exit = True
-            serving.join()
+    with Store(home.database()) as store, serving(home, store):
+        yield home, store
+
+
+@contextmanager
+def serving(home: Home, store: Store) -> Iterator[Enrolment]:
+    """Serve a federation that is there already."""
+    enrolment = Enrolment(store, home, cast(Control, Flower()))
+    routes: Any = enrolment.routes()
+    config = tls_config(Starlette(routes=routes), home.keys, host=HOST, port=home.settings().port)
+    gateway = uvicorn.Server(config)
+    thread = threading.Thread(target=gateway.run)
+    thread.start()
+    while not gateway.started:
+        time.sleep(0.01)
+    try:
+        yield enrolment
+    finally:
+        gateway.should_exit = True
+        thread.join()

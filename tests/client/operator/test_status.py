@@ -31,6 +31,7 @@ METRICS = {"time": STARTED, "run": "r-1", "round": 1, "loss": 0.5, "accuracy": 0
 def facts(**changes: Any) -> dict[str, Any]:
     processes = {"vault": PROCESS, "link": PROCESS}
     usual = {"running": True, "state": "runs", "processes": processes, "link": CONNECTED, "local_metrics": []}
+    usual["certificate_ends"] = "2099-01-01T00:00:00+00:00"
     return usual | {"vault": {"busy": False, "ledger_rows": 1, "job": None}, "waiting": NOTHING} | changes
 
 

@@ -36,7 +36,15 @@ def enrol(store: Store, name: str, number: int) -> None:
 
 def facts(**changes: Any) -> dict[str, Any]:
     usual = {"state": "runs", "address": "fl:8443", "processes": {}, "silent": [], "flower_database_bytes": 2**21}
-    return usual | {"certificate_ends": "2031-01-02T00:00:00+00:00", "renew_due": False} | changes
+    return (
+        usual
+        | {"certificate_ends": "2031-01-02T00:00:00+00:00", "renew_due": False}
+        | {
+            "certificates": ["The server's certificate ends 2031-01-02."],
+            "without_new_authority": None,
+        }
+        | changes
+    )
 
 
 def test_a_run_says_what_it_waits_for(store: Store, make_study: Studies) -> None:
@@ -73,7 +81,9 @@ def test_a_run_that_is_under_way_says_its_round_with_a_bar(store: Store, make_st
         ({"state": "starting", "silent": ["superlink"]}, "The server is starting up: superlink does not answer yet."),
         ({"state": "stopped"}, "The server does not run. Start it: fedvault-server start"),
         ({"state": "troubled", "silent": ["superlink", "gateway"]}, "but superlink and gateway do not answer:"),
-        ({"renew_due": True}, "The server's certificate ends 2031-01-02. Renew it now: fedvault-server renew"),
+        ({"certificates": ["The server's certificate ends 2031-01-02."]}, "The server's certificate ends 2031-01-02."),
+        ({"without_new_authority": ["west"]}, "Nodes that have not heard of the new one: west."),
+        ({"without_new_authority": []}, "Every node knows the new authority: fedvault-server halt, then"),
         (
             {"processes": {"gateway": {"pid": None, "failures": 1, "last_exit": 1, "since": ""}}},
             "gateway ended by itself once (exit code 1) and is being started again: see fedvault-server logs.",
