@@ -95,7 +95,7 @@ def restore(home: Home, file: Path, *, database: str | None = None) -> str:
         unpacked = folder.parent / "unpacked"
         made = _unpack(file, unpacked)
         for path in (unpacked / HOME).iterdir():
-            path.rename(folder / path.name)
+            shutil.move(path, folder / path.name)
         restored = Home(folder)
         if database is not None:
             restored.config.write_text(_with_database(restored.config.read_text(), database))

@@ -25,7 +25,6 @@ from shared.files import sync_folder, write_atomically, write_key_pair
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = NODE_LIFETIME = timedelta(days=397)
-RENEW_BEFORE = timedelta(days=60)
 CLOCK_SKEW = timedelta(minutes=10)
 AUTHORITY, SERVER = "authority", "server"
 LATER_AUTHORITY = re.compile(rf"{AUTHORITY}(?:-(\d+))?")
@@ -42,10 +41,6 @@ class Issued:
     def expires(self) -> datetime:
         """Return the end of its validity."""
         return _read(self.certificate).not_valid_after_utc
-
-    def due(self, now: datetime) -> bool:
-        """Return whether it should be renewed."""
-        return now >= self.expires - RENEW_BEFORE
 
 
 def create(folder: Path, name: str, *, now: datetime | None = None) -> Issued:
@@ -72,10 +67,10 @@ def authorities(folder: Path) -> list[Issued]:
     """
     keys = sorted((key for key in folder.glob("*.key") if _generation(key)), key=_generation)
     # a crash while one was made may have left a key alone
-    found = [issued for key in keys if (issued := _paths(folder, key.stem)).certificate.exists()]
-    if not found:
+    complete = [issued for key in keys if (issued := _paths(folder, key.stem)).certificate.exists()]
+    if not complete:
         raise SettingsError(f"Expected an authority in {folder}, got none.", hint="Run: fedvault-server init")
-    return found
+    return complete
 
 
 def trusted_authorities(folder: Path) -> str:

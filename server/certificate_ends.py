@@ -10,7 +10,6 @@ from typing import Literal
 
 from server.certificate_authority import (
     NODE_LIFETIME,
-    RENEW_BEFORE,
     SERVER,
     Issued,
     authorities,
@@ -19,6 +18,7 @@ from server.certificate_authority import (
 )
 
 log = logging.getLogger(__name__)
+ANNOUNCED_BEFORE = timedelta(days=60)
 RENEW_SERVER, ROLL_OVER = "Renew it now: fedvault-server renew", "Roll it over now: fedvault-server renew --authority"
 
 
@@ -58,16 +58,16 @@ def certificate_ends(keys: Path, nodes: Collection[str]) -> list[CertificateEnd]
         SettingsError: a certificate cannot be read, or there is no authority.
     """
     server, newest = Issued(keys / f"{SERVER}.crt", keys / f"{SERVER}.key"), authorities(keys)[-1]
-    over = newest.expires - NODE_LIFETIME - RENEW_BEFORE
+    over = newest.expires - NODE_LIFETIME - ANNOUNCED_BEFORE
     ends = [
-        CertificateEnd("server", "", server.expires, server.expires - RENEW_BEFORE, RENEW_SERVER),
+        CertificateEnd("server", "", server.expires, server.expires - ANNOUNCED_BEFORE, RENEW_SERVER),
         CertificateEnd("authority", "", newest.expires, over, ROLL_OVER),
     ]
     for name in nodes:
         end = node_certificate_ends(keys, name)
         if end is not None:
             remedy = f"Is that node on? Once it has ended: fedvault-server invite {name} --renew"
-            ends.append(CertificateEnd("node", name, end, end - RENEW_BEFORE, remedy))
+            ends.append(CertificateEnd("node", name, end, end - ANNOUNCED_BEFORE, remedy))
     return ends
 
 
@@ -88,7 +88,7 @@ def announce_daily(
     stop: threading.Event,
     *,
     now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    every: timedelta = timedelta(days=1),
+    pause: timedelta = timedelta(days=1),
 ) -> None:
     """Log a line a day for every certificate that is about to end, until `stop`."""
     while True:
@@ -97,5 +97,5 @@ def announce_daily(
                 log.warning("%s", line)
         except Exception:  # a store or a file that is away for a while: nodes are served without this
             log.exception("When certificates end could not be read.")
-        if stop.wait(every.total_seconds()):
+        if stop.wait(pause.total_seconds()):
             return

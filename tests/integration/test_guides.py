@@ -99,11 +99,14 @@ def test_a_server_and_three_nodes_as_their_guides_say(server: Reader, tmp_path: 
     assert json.loads(server.types(".venv/bin/fedvault-server status", "--json"))["running"]
 
     mary = nodes[0]
+    server.types(".venv/bin/fedvault-server invite st-mary --renew")
+    (server.folder / "st-mary-again.json").rename(mary.folder / "st-mary.json")
+    mary.types(".venv/bin/fedvault-node join")
     spent = json.loads(mary.types(".venv/bin/fedvault-node ledger", "--json"))["datasets"]["ward"]["spent"]
     assert 0.9 < spent <= 1.0, "the whole study, and no more"
     for command in ("status", "receipt", "verify", "logs", "reject", "backup", "withdraw", "stop", "leave"):
         mary.types(f".venv/bin/fedvault-node {command}")
-    for command in ("renew", "revoke", "halt"):
+    for command in ("renew", "revoke", "backup", "halt", "restore", "renew --authority", "renew --finish"):
         server.types(f".venv/bin/fedvault-server {command}")
     assert (server.left, mary.left) == ([], []), "every command of both guides was typed"
 

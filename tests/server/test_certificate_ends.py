@@ -61,7 +61,7 @@ def test_the_log_has_a_line_a_day_whatever_happens(keys: Path, caplog: pytest.Lo
 
     day = [0]
     with caplog.at_level(logging.WARNING):
-        announce_daily(ends, stop, now=lambda: NOW + day[0] * DAY, every=timedelta(0))
+        announce_daily(ends, stop, now=lambda: NOW + day[0] * DAY, pause=timedelta(0))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 3 and "in 59 days" in said[0] and "could not be read" in said[1] and "in 57 days" in said[2]
 

@@ -110,6 +110,7 @@ class Place:
         link, issued = self.home / "link", datetime.now(UTC) - timedelta(days=days_ago)
         self.invite()
         request = _request(_made_key(link / "node.key"), "ward").encode()
+        (link / "authority.crt").write_bytes((self.folder / "authority" / "authority.crt").read_bytes())
         (link / "node.crt").write_bytes(issue_node(self.folder / "authority", "ward", request, now=issued))
         facts = {"name": "ward", "server": f"127.0.0.1:{free_port()}", "node_id": "1"}
         (link / "membership.json").write_text(json.dumps(facts))
@@ -213,6 +214,8 @@ simple("The invite lay too long", lambda p: p.invite(expires=datetime.now(UTC) -
 simple("The server is not reached", lambda p: p.invite())
 simple("Starting before joining", lambda p: p.types("start"))
 simple("Joining a second time", lambda p: p.member() and p.invite())
+simple("An invite for another node", lambda p: p.member() and p.invite(name="north", renews=True))
+simple("Invited back without the key", lambda p: p.invite(renews=True))
 
 
 @situation("The invite is another file, or was cut by a mail program")
@@ -243,6 +246,8 @@ def _(place: Place) -> str:
         return place.types("doctor")
 
 
+simple("The certificate has ended", lambda p: p.member(days_ago=500) and p.types("status"))
+simple("The certificate ends soon", lambda p: p.member(days_ago=350) and p.types("status"))
 simple("The node was off for more than a year", lambda p: p.member(days_ago=500) and p.types("doctor"))
 simple("The server is away, or a firewall is new", lambda p: p.member() and p.types("doctor"))
 

@@ -1,6 +1,7 @@
 """Every row of a server's troubleshooting page: the situation is brought about, and the sentence read."""
 
 import fcntl
+import io
 import json
 import logging
 import os
@@ -8,6 +9,7 @@ import shutil
 import socket
 import sqlite3
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from server.certificate_authority import create
+from server.certificate_authority import create, issue_server, keep_node_certificate
 from server.cli import main
 from server.cli.reasons import OF_REASON, OF_STATUS
 from server.flower.control import Control
@@ -173,6 +175,31 @@ def _(place: Place) -> str:
     return place.types("renew")
 
 
+@situation("The authority ends within a year and two months")
+def _(place: Place) -> str:
+    shutil.rmtree(place.home.keys)
+    create(place.home.keys, "test federation", now=datetime.now(UTC) - timedelta(days=3650 - 450))
+    return place.types("renew") + place.types("status")
+
+
+@situation("Rolling the authority over while the server runs")
+def _(place: Place) -> str:
+    with place.supervised():
+        return place.types("renew", "--authority")
+
+
+simple("Rolling over twice", lambda p: p.types("renew", "--authority") and p.types("renew", "--authority"))
+simple("Ending a roll-over that did not begin", lambda p: p.types("renew", "--finish"))
+
+
+@situation("Ending a roll-over too early")
+def _(place: Place) -> str:
+    place.enrols("north")
+    place.types("renew", "--authority")
+    place.patch.setattr(sys, "stdin", io.StringIO("n\n"))
+    return place.types("renew", "--finish")
+
+
 @situation("The server's certificate is gone")
 def _(place: Place) -> str:
     place.loses("keys/server.crt")
@@ -181,7 +208,7 @@ def _(place: Place) -> str:
 
 @situation("The server's certificate ends")
 def _(place: Place) -> str:
-    place.patch.setattr("server.certificate_authority.RENEW_BEFORE", timedelta(days=400))
+    place.patch.setattr("server.certificate_ends.ANNOUNCED_BEFORE", timedelta(days=400))
     return place.types("status")
 
 
@@ -228,6 +255,17 @@ def _(place: Place) -> str:
     with logged("server.gateway.process") as lines, Store(place.home.database()) as store:
         Presence().look(store, flower)
     return "\n".join(lines)
+
+
+@situation("A node's certificate is about to end")
+def _(place: Place) -> str:
+    place.enrols("north")
+    almost = issue_server(place.home.keys, ["north"], now=datetime.now(UTC) - timedelta(days=350))
+    keep_node_certificate(place.home.keys, "north", almost.certificate.read_bytes())
+    return place.types("status")
+
+
+simple("Inviting a node back that is not enrolled", lambda p: p.types("invite", "north", "--renew"))
 
 
 @situation("Revoking while Flower does not run")
@@ -348,3 +386,58 @@ def _(place: Place) -> str:
 @situation("Flower does not answer")
 def _(place: Place) -> str:
     return printed(Control(place.home).nodes)
+
+
+# backups
+BACKUP, NEW = ("backup", "fed.tgz"), ("--home", "new")
+simple("A backup over a backup", lambda p: p.types(*BACKUP) and p.types(*BACKUP))
+simple("A backup into the server's own folder", lambda p: p.types("backup", "federation/fed.tgz"))
+simple("The backup is not found", lambda p: p.types("restore", "absent.tgz", *NEW))
+simple("Restoring over a server", lambda p: p.types(*BACKUP) and p.types("restore", "fed.tgz"))
+
+
+def restored(place: Place) -> str:
+    return place.types("restore", "fed.tgz", *NEW)
+
+
+@situation("A backup that was cut, or another file")
+def _(place: Place) -> str:
+    place.types(*BACKUP)
+    whole = (place.folder / "fed.tgz").read_bytes()
+    (place.folder / "fed.tgz").write_bytes(whole[: len(whole) // 2])
+    return restored(place)
+
+
+@situation("A backup that was changed")
+def _(place: Place) -> str:
+    place.types(*BACKUP)
+    with tarfile.open(place.folder / "fed.tgz") as tar:
+        members = {member.name: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+    with tarfile.open(place.folder / "fed.tgz", "w:gz") as tar:
+        for name, content in (members | {"home/server.toml": b'hosts = ["elsewhere.example.org"]'}).items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return restored(place)
+
+
+@situation("A backup of a newer FedVault")
+def _(place: Place) -> str:
+    with place.patch.context() as newer:
+        newer.setattr("server.backup.VERSION", 2)
+        place.types(*BACKUP)
+    return restored(place)
+
+
+@situation("The database in the backup's settings is used")
+def _(place: Place) -> str:
+    place.settings(f'database = "sqlite:///{place.folder}/store.db"')
+    place.types(*BACKUP)
+    place.enrols("north")
+    return restored(place)
+
+
+@situation("The disk is full, or not this user's")
+def _(place: Place) -> str:
+    place.patch.setattr("server.backup._add", lambda *_: os.stat("absent"))
+    return place.types(*BACKUP)
