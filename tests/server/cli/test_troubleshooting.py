@@ -439,5 +439,5 @@ def _(place: Place) -> str:
 
 @situation("The disk is full, or not this user's")
 def _(place: Place) -> str:
-    place.patch.setattr("server.backup._add", lambda *_: os.stat("absent"))
+    place.patch.setattr("server.backup._add", lambda *_: Path("absent").stat())
     return place.types(*BACKUP)
