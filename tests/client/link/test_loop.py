@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -265,7 +266,7 @@ def test_a_renewal_that_fails_is_tried_again(trouble: Exception, monkeypatch: py
     script: list[Exception | None] = [trouble, None]
 
     class Member:
-        expires = "soon"
+        expires = datetime.now(UTC) + timedelta(days=9)
 
         def renew_if_due(self, *_: object) -> bool:
             asked = script.pop(0)
