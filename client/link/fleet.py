@@ -49,6 +49,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
+from client.link.long_poll import NoWaiting
+from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
+
 CONSTANT_RUNTIME_S = 0.0
 """What the server is told of the time training took: nothing."""
 TIMEOUT_S = 30.0
@@ -112,6 +115,12 @@ class Fleet:
             self._client._client = httpx.Client(verify=context or True, timeout=TIMEOUT_S, proxy=proxy)
         # a redirect could lead a signed request out of TLS
         self._client._client.follow_redirects = False
+        self._waiting = httpx.Client(
+            base_url=f"{'https' if context else 'http'}://{address}",
+            verify=context or True,
+            timeout=LONGEST_WAIT_S + TIMEOUT_S,
+            proxy=proxy,
+        )
         self.node_id = 0
 
     def activate(self, known_node_id: int) -> None:
@@ -150,6 +159,19 @@ class Fleet:
         ids = [tree.object_id for tree in iterate_object_tree(response.message_object_trees[0])]
         pull = make_pull_object_fn_protobuf(self._raising(self._client.PullObject), self._node, metadata.run_id)
         return Received(metadata.message_id, metadata.run_id, pull_objects(ids, pull_object_fn=pull))
+
+    def something_waits(self) -> bool:
+        """Wait at the gateway until something is stored for this node; False if nothing was for a while.
+
+        Raises:
+            NoWaiting: the server is older.
+            httpx.HTTPError: the network or the server went away.
+        """
+        response = self._waiting.get(WAIT_PATH)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            raise NoWaiting("it is older")
+        response.raise_for_status()
+        return response.status_code == httpx.codes.OK
 
     def confirm(self, received: Received) -> None:
         """Tell the server that a message is safe here."""
@@ -195,6 +217,7 @@ class Fleet:
             with suppress(httpx.HTTPError, RuntimeError):  # it will notice by itself
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
         self._client.close()
+        self._waiting.close()
 
     @property
     def _node(self) -> Node:

@@ -26,11 +26,15 @@ from flwr.app import Message
 from client.answer import Vault, answer
 from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused
 from client.link.inbox import Inbox
+from client.link.long_poll import LongPoll
 from shared.files import write_atomically
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 BUSY_POLL_S, IDLE_POLL_S, BUSY_FOR_S = 0.2, 2.0, 120.0
+"""How often the server is asked where it does not let nodes wait, for a while after a message and later."""
+WAITING_POLL_S = 30.0
+"""How often it is asked beside waiting: what woke the node may have been lost."""
 HEARTBEAT_EVERY_S = 12.0
 CLOCK_SKEW_S = 300.0
 """What the clocks of node and server may differ by: no task is taken for expired before it is."""
@@ -108,7 +112,9 @@ class Link:
             log.info("Connected to %s.", self._server)
             heartbeats = threading.Thread(target=_beat, args=(fleet, gone), daemon=True)
             heartbeats.start()
-            self._answer_messages(fleet, gone)
+            waiting = LongPoll(fleet.something_waits, gone)
+            waiting.start()
+            self._answer_messages(fleet, gone, waiting)
         finally:
             lost = gone.is_set()
             gone.set()
@@ -116,9 +122,12 @@ class Link:
         if lost and not self._stop.is_set():
             raise NotAccepted("the server does not know this node any more")
 
-    def _answer_messages(self, fleet: Fleet, gone: threading.Event) -> None:
+    def _answer_messages(self, fleet: Fleet, gone: threading.Event, waiting: LongPoll) -> None:
+        def ended() -> bool:
+            return self._stop.is_set() or gone.is_set()
+
         busy_until = time.monotonic() + BUSY_FOR_S
-        while not (self._stop.is_set() or gone.is_set()):
+        while not ended():
             try:
                 received = self._inbox.oldest() or self._next(fleet)
                 if received is not None:
@@ -130,7 +139,9 @@ class Link:
                 self._say(connected=False, trouble=f"the server is away ({error})", node_id=fleet.node_id)
                 self._back_off("the server is away")
                 continue
-            if received is None:
+            if received is None and waiting.works:
+                waiting.wait(WAITING_POLL_S, ended)
+            elif received is None:
                 self._wait(BUSY_POLL_S if time.monotonic() < busy_until else IDLE_POLL_S)
 
     def _recovered(self) -> None:

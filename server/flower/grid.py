@@ -40,6 +40,7 @@ from flwr.superlink.grid import HttpGrid
 from server.flower.control import Control, call_flower, interceptors
 from server.flower.superlink import HOST
 from server.settings import Home
+from server.wake_pipe import pipe_of, tell
 from shared.errors import RunError
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,13 @@ class GuardedGrid(HttpGrid):
         super().__init__(address, insecure=True, token=token)
         self._home = home
         self._arriving: dict[str, Arriving] = {}
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Store messages, and wake the nodes that wait for them at the gateway."""
+        stored = list(messages)
+        message_ids = super().push_messages(stored)
+        tell(pipe_of(self._home.running), [message.metadata.dst_node_id for message in stored])
+        return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies to these messages that have arrived in full, one at a time.

@@ -114,6 +114,12 @@ class Enrolment:
             return None
         return self._name_of(key)
 
+    def number_of(self, request: Request) -> int | None:
+        """Return Flower's number of the node whose certificate a request shows, if it is not revoked."""
+        key = client_key(request)
+        node = None if key is None else self._store.node_by_key(key)
+        return node.node_id if node is not None and node.revoked is None else None
+
     def _name_of(self, key: str) -> str | None:
         node = self._store.node_by_key(key)
         return node.name if node is not None and node.revoked is None else None

@@ -3,6 +3,7 @@
 import logging
 import ssl
 import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -13,11 +14,13 @@ from server.flower.control import Control
 from server.flower.superlink import HOST, SECRET_HEADER
 from server.gateway.client_certificate import ClientCertificateProtocol
 from server.gateway.enrolment import Enrolment
+from server.gateway.long_poll import LongPoll
 from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
 from server.gateway.registration import synchronise_nodes
 from server.run_store.store import Store
 from server.settings import Home
+from server.wake_pipe import open_pipe, pipe_of
 from shared.errors import RunError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -55,6 +58,7 @@ def serve(home: Home) -> None:
     settings, store, presence = home.settings(), Store(home.database()), Presence()
     control = Control(home)
     enrolment = Enrolment(store, home, control)
+    waiting = LongPoll(open_pipe(pipe_of(home.running)), enrolment.number_of, time.monotonic)
     limits = Limits(
         body_bytes=settings.largest_body_bytes,
         bytes_at_once=settings.largest_body_bytes,
@@ -66,7 +70,7 @@ def serve(home: Home) -> None:
         limits,
         admit=enrolment.admit,
         headers={SECRET_HEADER: home.secret()},
-        routes=enrolment.routes(),
+        routes=[*enrolment.routes(), waiting.route()],
     )
 
     def ends() -> list[CertificateEnd]:

@@ -27,6 +27,7 @@ from server.rounds.participants import OFFER_LIFE_S
 from shared.base_models.locate import find
 from shared.errors import RunError
 from shared.privacy.noise_schedule import declared_size
+from shared.protocol.long_poll import WAIT_PATH
 from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
 from shared.protocol.update_encoding import Wire, packed_bytes
 from shared.study.sections import Model
@@ -242,7 +243,8 @@ def test_the_whole_wire_of_a_whole_study(
     everything = b"".join(bytes(stream) for stream in wire.values()).lower()
     for secret in (*SECRETS, str(federation.folder)):
         assert secret.lower().encode() not in everything, secret
-    assert {request.path for request in sent} <= PATHS
+    assert {request.path for request in sent} <= {*PATHS, WAIT_PATH}
+    assert {request.body for request in sent if request.path == WAIT_PATH} == {b""}, "waiting says nothing"
     assert {name for request in sent for name in request.headers} <= HEADERS
     _check_messages([request.body for request in sent if request.path.endswith("push-messages")])
     objects = [request.body for request in sent if request.path.endswith("push-object")]

@@ -17,6 +17,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from client.link import process as link_process
 from client.link.fleet import NotAccepted, Received, Refused
 from client.link.inbox import Inbox
+from client.link.long_poll import NoWaiting
 from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, read_link
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
@@ -82,6 +83,9 @@ class Fleet:
             self.stop.set()
             return None
         return self.messages[0]
+
+    def something_waits(self) -> bool:
+        raise NoWaiting("test")
 
     def confirm(self, message: Received) -> None:
         self.messages.remove(message)

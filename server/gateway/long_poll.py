@@ -1,0 +1,85 @@
+"""Lets a node wait at the gateway until something was stored for it, so that it need not ask the SuperLink for that.
+
+What it waits for says nothing but "ask now": the message itself is fetched by the node's own signed request. A node
+waits once; whoever waits a second time ends the first wait.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from server.gateway.proxy import TokenBuckets
+from server.wake_pipe import told
+from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
+
+SOMETHING, NOTHING = 200, 204
+WAITS_PER_S, WAITS_AT_ONCE = 2.0, 50
+
+
+class LongPoll:
+    """The nodes that wait.
+
+    Args:
+        pipe: descriptor of what says for whom something was stored.
+        number_of: returns Flower's number of the node that a request comes from, or None.
+        longest_s: after so long a wait ends with nothing.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        pipe: int,
+        number_of: Callable[[Request], int | None],
+        clock: Callable[[], float],
+        *,
+        longest_s: float = LONGEST_WAIT_S,
+    ) -> None:
+        self._pipe, self._number_of, self._longest_s = pipe, number_of, longest_s
+        self._buckets = TokenBuckets(WAITS_PER_S, WAITS_AT_ONCE, clock)
+        self._waiting: dict[int, asyncio.Future[bool]] = {}
+        self._known, self._unheard, self._listens = set[int](), set[int](), False
+
+    def route(self) -> Route:
+        """Return the request that the gateway answers by itself."""
+        return Route(WAIT_PATH, self._answer, methods=["GET"])
+
+    def tell(self, nodes: Iterable[int]) -> None:
+        """End the waits of these nodes; for one that does not wait, its next wait ends at once."""
+        for node in nodes:
+            wait = self._waiting.pop(node, None)
+            if wait is None or wait.done():
+                self._unheard.add(node)
+            else:
+                wait.set_result(True)
+
+    async def _answer(self, request: Request) -> Response:
+        if not self._listens:
+            self._listens = True
+            asyncio.get_running_loop().add_reader(self._pipe, lambda: self.tell(told(self._pipe)))
+        node = self._number_of(request)
+        if node is None:
+            return PlainTextResponse("not a node of this federation\n", 401)
+        if not self._buckets.take(str(node)):
+            return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
+        return Response(status_code=SOMETHING if await self._something(node) else NOTHING)
+
+    async def _something(self, node: int) -> bool:
+        before = self._waiting.pop(node, None)
+        if before is not None and not before.done():
+            before.set_result(False)
+        if node in self._unheard or node not in self._known:
+            # what was stored for it before this gateway ran, nobody has told
+            self._known.add(node)
+            self._unheard.discard(node)
+            return True
+        wait = self._waiting[node] = asyncio.get_running_loop().create_future()
+        try:
+            return await asyncio.wait_for(wait, self._longest_s)
+        except TimeoutError:
+            return False
+        finally:
+            if self._waiting.get(node) is wait:
+                del self._waiting[node]

@@ -1,0 +1,80 @@
+"""A node waits at the gateway until something was stored for it."""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from server.gateway.long_poll import NOTHING, SOMETHING, WAITS_AT_ONCE, LongPoll
+from server.wake_pipe import open_pipe, pipe_of, tell
+from shared.protocol.long_poll import WAIT_PATH
+
+Ask = Callable[[int], Awaitable[int]]
+
+
+@pytest.fixture
+def pipe(tmp_path: Path) -> Iterator[int]:
+    descriptor = open_pipe(pipe_of(tmp_path))
+    yield descriptor
+    os.close(descriptor)
+
+
+def number_of(request: Request) -> int | None:
+    return int(request.headers["node"]) or None
+
+
+def run(waiting: LongPoll, script: Callable[[Ask], Awaitable[None]]) -> None:
+    async def play() -> None:
+        transport = httpx.ASGITransport(Starlette(routes=[waiting.route()]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+
+            async def ask(node: int) -> int:
+                return (await client.get(WAIT_PATH, headers={"node": str(node)})).status_code
+
+            await script(ask)
+
+    asyncio.run(play())
+
+
+def test_a_wait_ends_when_something_was_stored_for_that_node_and_for_no_other(pipe: int, tmp_path: Path) -> None:
+    async def script(ask: Ask) -> None:
+        assert [await ask(7), await ask(8)] == [SOMETHING, SOMETHING], "whatever was stored before this gateway ran"
+        seven, eight = asyncio.create_task(ask(7)), asyncio.create_task(ask(8))
+        await asyncio.sleep(0.05)
+        assert not seven.done()
+        tell(pipe_of(tmp_path), [7])
+        assert await seven == SOMETHING and not eight.done()
+        assert await eight == NOTHING
+
+    run(LongPoll(pipe, number_of, lambda: 0.0, longest_s=0.3), script)
+
+
+def test_what_was_stored_while_a_node_did_not_wait_ends_its_next_wait_at_once(pipe: int, tmp_path: Path) -> None:
+    async def script(ask: Ask) -> None:
+        await ask(7)
+        tell(pipe_of(tmp_path), [7, 7])
+        await asyncio.sleep(0.05)
+        assert [await ask(7), await ask(7)] == [SOMETHING, NOTHING]
+
+    run(LongPoll(pipe, number_of, lambda: 0.0, longest_s=0.1), script)
+
+
+def test_a_node_waits_once_and_only_so_often_and_a_stranger_never(pipe: int) -> None:
+    async def script(ask: Ask) -> None:
+        assert await ask(0) == 401
+        await ask(7)
+        first = asyncio.create_task(ask(7))
+        await asyncio.sleep(0.05)
+        second = asyncio.create_task(ask(7))
+        assert await first == NOTHING and not second.done()
+        second.cancel()
+        answers = [asyncio.create_task(ask(7)) for _ in range(WAITS_AT_ONCE)]
+        assert 429 in await asyncio.gather(*answers)
+        assert await ask(8) == SOMETHING, "another node does not pay for that"
+
+    run(LongPoll(pipe, number_of, lambda: 0.0, longest_s=0.1), script)
