@@ -43,7 +43,7 @@ def tell(path: Path, nodes: Iterable[int]) -> None:
         os.close(pipe)
 
 
-def told(pipe: int) -> list[int]:
+def written_to(pipe: int) -> list[int]:
     """Return the numbers that were written since the last time."""
     try:
         return [int(number) for number in os.read(pipe, READ_BYTES).split()]

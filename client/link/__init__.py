@@ -1,4 +1,4 @@
 """The half with the network.
 
-`loop`, `fleet`, `inbox`, `membership`, `vault_client`, `process`. Never imports `client.vault`.
+`loop`, `fleet`, `long_poll`, `inbox`, `membership`, `vault_client`, `process`. Never imports `client.vault`.
 """

@@ -2,5 +2,5 @@
 
 In reading order: `client_certificate` (who connects), `bodies` (what is read, and how fast), `turns` (who is served
 next), `proxy` (what is forwarded), `registration` (Flower's nodes follow ours), `enrolment` (how nodes come in),
-`metrics` (what Prometheus sees), `process` (serves them).
+`long_poll` (how they wait), `metrics` (what Prometheus sees), `process` (serves them).
 """

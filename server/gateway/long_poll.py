@@ -12,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from server.gateway.proxy import TokenBuckets
-from server.wake_pipe import told
+from server.wake_pipe import written_to
 from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
 
 SOMETHING, NOTHING = 200, 204
@@ -58,7 +58,7 @@ class LongPoll:
     async def _answer(self, request: Request) -> Response:
         if not self._listens:
             self._listens = True
-            asyncio.get_running_loop().add_reader(self._pipe, lambda: self.tell(told(self._pipe)))
+            asyncio.get_running_loop().add_reader(self._pipe, lambda: self.tell(written_to(self._pipe)))
         node = self._number_of(request)
         if node is None:
             return PlainTextResponse("not a node of this federation\n", 401)
