@@ -1,5 +1,6 @@
 """The Flower ServerApp: wiring only."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ def build_server_app(
     observer: Observer | None = None,
     participants: Callable[[Grid], Participants] | None = None,
     ledger_copies: LedgerCopies | None = None,
+    grace_s: float = math.inf,
     within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
@@ -43,12 +45,13 @@ def build_server_app(
         observer: receives progress.
         participants: decides who may be asked; default: everyone present.
         ledger_copies: keeps the ledger positions that nodes report; default: none.
+        grace_s: how long a round that has its quorum waits for the others; default: up to its deadline.
         within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
 
     Raises:
         SettingsError: the study names no aggregation method that is known here, or one for other adapters.
     """
-    app, aggregation, terms = ServerApp(), method_for(study).start, _terms(study, study_run)
+    app, aggregation, terms = ServerApp(), method_for(study).start, _terms(study, study_run, grace_s)
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -71,7 +74,7 @@ def build_server_app(
     return app
 
 
-def _terms(study: Study, study_run: str) -> RunTerms:
+def _terms(study: Study, study_run: str, grace_s: float) -> RunTerms:
     federation = study.federation
     return RunTerms(
         study.sha256,
@@ -81,4 +84,5 @@ def _terms(study: Study, study_run: str) -> RunTerms:
         federation.deadline_s,
         federation.wire,
         federation.cohort,
+        grace_s,
     )

@@ -123,6 +123,7 @@ def _drive(home: Home, store: Store, run: Run) -> None:
                 on_change=observer.present,
             ),
             ledger_copies=store,
+            grace_s=settings.grace_s,
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     state = finished[0]

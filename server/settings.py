@@ -36,6 +36,9 @@ class ServerSettings(Section):
     """Requests per second and node, in the long run."""
     flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Flower's own database keeps every update; above this size it is started afresh between runs."""
+    grace_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
+    """Seconds that a round which has its quorum waits for the other nodes, if the quorum itself took no longer: then it
+    is as long again. Never beyond the study's `deadline_s`. A node that comes later has spent its step in vain."""
     evaluation: str = ""
     """A table that the server's operator owns, to measure every round on; with the columns of the study's task.
     Relative to the server's folder; empty: rounds are not measured."""

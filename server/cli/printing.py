@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from server.cli.reasons import in_words, reasons_of
+from server.rounds.attendance import sits_out_until
 from server.rounds.round import MOST_ASKS
 from shared.command_line import print_table
 
@@ -90,6 +91,19 @@ def reason_lines(records: Sequence[dict[str, Any]], events: "Sequence[Event]", n
     waiting = [(nodes, status) for status, nodes in sorted(present.items()) if status not in ("approved", "trained")]
     answers = [(named(nodes, names), in_words(status)) for nodes, status in waiting if status != "no_answer_yet"]
     return lines + [f"to the offer: {who}: {words}" for who, words in answers]
+
+
+def silence_lines(records: Sequence[dict[str, Any]], names: Names) -> list[str]:
+    """Return one line for each node that kept missing rounds and sits out the next one.
+
+    Args:
+        records: of finished rounds, in order.
+        names: of nodes.
+    """
+    finished = records[-1]["round"] if records else 0
+    silent = [(node, until) for node, until in sits_out_until(records).items() if finished < until]
+    consequence = "it is asked only if there is no quorum without it."
+    return [f"{named([node], names)} kept missing rounds: up to round {until} {consequence}" for node, until in silent]
 
 
 def round_in_flight(events: "Sequence[Event]", finished: int) -> dict[str, Any] | None:

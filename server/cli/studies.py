@@ -17,6 +17,7 @@ from server.cli.printing import (
     reason_lines,
     round_in_flight,
     round_row,
+    silence_lines,
 )
 from server.cli.status_text import progress_line, waits_for
 from server.settings import Home
@@ -115,7 +116,8 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         return
     print_facts(shown.as_dict(), as_json)
     print_rows([round_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
-    for line in reason_lines([record for record, _evaluation in rounds], events, names):
+    records = [record for record, _evaluation in rounds]
+    for line in [*reason_lines(records, events, names), *silence_lines(records, names)]:
         typer.echo(line)
     if progress:
         typer.echo(progress)

@@ -64,6 +64,7 @@ class Asking:
         participants: may be asked.
         checkpoints: keep whom the round asked.
         ledger_copies: kept by node.
+        last_in_line: asked only if the round is short of others.
         observer: receives progress, if there is one.
     """
 
@@ -78,11 +79,12 @@ class Asking:
         participants: Participants,
         checkpoints: Checkpoints,
         ledger_copies: LedgerCopies,
+        last_in_line: Collection[int] = (),
         observer: Observer | None = None,
     ) -> None:
         self._round, self._task, self._collected, self._largest_norm = current, task, collected, largest_norm
         self._participants, self._checkpoints = participants, checkpoints
-        self._ledger_copies, self._observer = ledger_copies, observer
+        self._ledger_copies, self._last_in_line, self._observer = ledger_copies, last_in_line, observer
         self._questions = Questions(grid, self._message)
         # one encoding for all nodes of a version: the adapter is kept once
         self._content = cache(lambda version: encode_task(replace(task, version=version)))
@@ -113,7 +115,9 @@ class Asking:
         if now - self._looked_at >= LOOK_EVERY_S:
             members = self._participants.look()
             self._looked_at, self._away = now, members.away
-            self._present = in_order(members.present, study_run=task.study_run, number=task.round)
+            self._present = in_order(
+                members.present, study_run=task.study_run, number=task.round, last_in_line=self._last_in_line
+            )
         return self._round.decide(now, self._present, self._away)
 
     def _send(self, nodes: Sequence[int], *, again: Sequence[int]) -> None:
@@ -153,7 +157,7 @@ class Asking:
         outcome = "accepted"
         if isinstance(verdict, Accepted):
             self._collected.add(verdict.update)
-            current.accept(node)
+            current.accept(node, time.monotonic())
             self.bytes_up = max(self.bytes_up, packed_bytes(len(verdict.update), self._task.wire))
         elif isinstance(verdict, Declined):
             outcome = verdict.status.name.lower()

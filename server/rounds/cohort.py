@@ -10,17 +10,29 @@ import hashlib
 from collections.abc import Collection, Iterable, Sequence
 
 
-def in_order(nodes: Iterable[int], *, study_run: str, number: int) -> list[int]:
+def in_order(nodes: Iterable[int], *, study_run: str, number: int, last_in_line: Collection[int] = ()) -> list[int]:
     """Return nodes in the order of a round: a cohort is its beginning, and is filled up with whoever comes next."""
-    return sorted(nodes, key=lambda node: hashlib.sha256(f"{study_run}/{number}/{node}".encode()).digest())
+
+    def place(node: int) -> tuple[bool, bytes]:
+        return node in last_in_line, hashlib.sha256(f"{study_run}/{number}/{node}".encode()).digest()
+
+    return sorted(nodes, key=place)
 
 
 def draw_cohort(
-    members: Sequence[int], *, cohort: int | None, study_run: str, number: int, asked_before: Collection[int] = ()
+    members: Sequence[int],
+    *,
+    cohort: int | None,
+    study_run: str,
+    number: int,
+    asked_before: Collection[int] = (),
+    last_in_line: Collection[int] = (),
+    quorum: int = 1,
 ) -> list[int]:
     """Return the nodes that a round asks, sorted.
 
     Guarantee: whoever was asked before and is still present is asked again before anybody else is.
+    Guarantee: whoever is last in line is asked only if there is no quorum without it.
 
     Args:
         members: nodes that may be asked now.
@@ -28,9 +40,12 @@ def draw_cohort(
         study_run: names the run.
         number: of the round.
         asked_before: nodes that the same round asked before the server was cut off; they may have paid for it.
+        last_in_line: nodes that kept missing rounds.
+        quorum: fewest nodes that are asked, if there are so many.
     """
-    if cohort is None or cohort >= len(members):
-        return sorted(members)
     again = [node for node in members if node in asked_before]
-    others = in_order(set(members) - set(again), study_run=study_run, number=number)
-    return sorted([*again, *others[: max(0, cohort - len(again))]])
+    others = in_order(set(members) - set(again), study_run=study_run, number=number, last_in_line=last_in_line)
+    ready = sum(node not in last_in_line for node in others)
+    wanted = len(members) if cohort is None else cohort
+    fewest = max(quorum - len(again), 0)
+    return sorted([*again, *others[: max(min(wanted - len(again), ready), fewest)]])

@@ -1,7 +1,8 @@
 """Drives the rounds of one study run over a Flower Grid."""
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ from flwr.serverapp import Grid
 
 from server.aggregation.method import Aggregation
 from server.rounds.asking import Asking, LedgerCopies, NoLedgerCopies
+from server.rounds.attendance import last_in_line
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.cohort import draw_cohort
 from server.rounds.observer import Observer
@@ -33,6 +35,8 @@ class RunTerms:
     """Encoding of the updates."""
     cohort: int | None = None
     """How many nodes are asked in a round; None asks everyone present."""
+    grace_s: float = math.inf
+    """How long a round that has its quorum waits for the others; the server's own, not the study's."""
 
 
 class Coordinator:
@@ -83,8 +87,11 @@ class Coordinator:
         """Run every round that is not finished yet; returns the final state."""
         state = self._resumed()
         for number in range(state.round + 1, self.terms.rounds + 1):
-            adapter, record = self._round(number, self._within(number, state.adapter))
+            late = last_in_line(state.records, number)
+            adapter, record = self._round(number, self._within(number, state.adapter), late)
             state = self._close(state, number, adapter, record)
+            for node in last_in_line(state.records, number + 1) & set(record.missing):
+                self._participants.note_silence(node)
         return state
 
     def _resumed(self) -> State:
@@ -112,7 +119,7 @@ class Coordinator:
             self._observer.finished(record, evaluation)
         return closed
 
-    def _round(self, number: int, adapter: Vector) -> tuple[Vector, RoundRecord]:
+    def _round(self, number: int, adapter: Vector, late: Collection[int]) -> tuple[Vector, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
         members, before = self._participants.members(), self._checkpoints.asked(number)
         nodes = draw_cohort(
@@ -121,9 +128,12 @@ class Coordinator:
             study_run=self.terms.study_run,
             number=number,
             asked_before=frozenset(before.nodes),
+            last_in_line=late,
+            quorum=self.terms.quorum,
         )
         started = time.monotonic()
-        current, collected = Round(number, self.terms.quorum, self.terms.deadline_s), self._aggregation(len(adapter))
+        current = Round(number, self.terms.quorum, self.terms.deadline_s, self.terms.grace_s)
+        collected = self._aggregation(len(adapter))
         asking = Asking(
             self.grid,
             current,
@@ -133,6 +143,7 @@ class Coordinator:
             participants=self._participants,
             checkpoints=self._checkpoints,
             ledger_copies=self._ledger_copies,
+            last_in_line=late,
             observer=self._observer,
         )
         outcome = asking.run(nodes, asked_before=before.nodes, missed=before.missed)

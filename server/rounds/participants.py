@@ -56,6 +56,10 @@ class Participants(Protocol):
         """Take note of a node that answered a round without an update."""
         ...
 
+    def note_silence(self, node: int) -> None:
+        """Take note of a node that has missed another round after the one before."""
+        ...
+
     def version(self, node: int) -> int:
         """Return the version of the protocol to ask this node in."""
         ...
@@ -91,6 +95,9 @@ class AllPresent:
 
     def note_refusal(self, node: int, status: Status) -> None:
         """Change nothing: a refusal concerns one round."""
+
+    def note_silence(self, node: int) -> None:
+        """Change nothing: whether it is back shows when it is asked."""
 
     def version(self, node: int) -> int:
         """Return our own newest version: these nodes run the same code."""
@@ -222,6 +229,13 @@ class ApprovedOnly:
         """Offer the study again to a node that does not know the run any more."""
         if status in (Status.REFUSED_POLICY, Status.REFUSED_STUDY, Status.REFUSED_VERSION, Status.REFUSED_MODEL):
             self._answers.forget(node)
+
+    def note_silence(self, node: int) -> None:
+        """Offer the study once more to a node that kept missing rounds: an answer costs it nothing and says it is back.
+
+        Guarantee: whoever kept missing rounds is asked for no further one before it has answered an offer.
+        """
+        self._answers.forget(node)
 
     def version(self, node: int) -> int:
         """Return the newest version that the node speaks as well, by its answer to the offer."""

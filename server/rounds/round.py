@@ -9,8 +9,8 @@ Rules
    sends again at no cost.
 4. When those who may still answer in time could not make the quorum, the next members in the round's order are asked
    as well, as many as it lacks.
-5. With a quorum, the round is `aggregated` when nobody is waited for any more, or at the deadline. Who is silent then
-   is `missing`.
+5. With a quorum, the round is `aggregated` when nobody is waited for any more, when its grace is over, or at the
+   deadline. Who is silent then is `missing`: its reply is dropped, and what it has paid stays paid.
 6. Without one, the deadline begins a new ask: everybody without an answer is asked again, under a new deadline.
 7. The round is `lost` when those without an answer could not make the quorum, or after `MOST_ASKS` deadlines. The
    global adapter stays as it was, and the run goes on with the next number.
@@ -18,6 +18,7 @@ Rules
    since no other round could begin either.
 """
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -72,11 +73,24 @@ class Decision(NamedTuple):
 WAIT, AGGREGATE, LOSE = Decision("wait"), Decision("aggregate"), Decision("lose")
 
 
+def closing_time(began: float, reached: float, *, grace_s: float, deadline: float) -> float:
+    """Return when a round that has its quorum ends: after as long again as the quorum took, and its grace at the least.
+
+    Args:
+        began: when the ask under way began.
+        reached: when the quorum was.
+        grace_s: the shortest wait for the others.
+        deadline: the latest.
+    """
+    return min(deadline, reached + max(grace_s, reached - began))
+
+
 @dataclass
 class Round:
     """A round in progress; the caller brings events, the members and the time.
 
     Guarantee: while its quorum of members is present, a round lasts at most ten deadlines.
+    Guarantee: silence delays a round that has its quorum by its grace, or by as long again as the quorum took.
     Guarantee: a round is lost only if those without an answer could not make its quorum, or if it was asked ten times.
     Guarantee: an update counts once, and the same answers make the same adapter in whatever order they come.
     """
@@ -84,10 +98,12 @@ class Round:
     number: int
     quorum: int
     deadline_s: float
+    grace_s: float = math.inf
+    """How long whoever is silent is waited for once there is a quorum; by default up to the deadline."""
     asks: int = 0
     """How many deadlines have begun."""
     deadline: float = 0.0
-    """Of the ask under way, on the caller's clock."""
+    """Of the ask under way, on the caller's clock; nearer once there is a quorum."""
     times: dict[int, int] = field(default_factory=dict)
     """How often each node was asked."""
     gone: dict[int, float] = field(default_factory=dict)
@@ -138,9 +154,12 @@ class Round:
         self.gone.pop(node, None)
         return True
 
-    def accept(self, node: int) -> None:
+    def accept(self, node: int, now: float) -> None:
         """Take note that a node's update was accepted."""
         self.accepted.append(node)
+        if len(self.accepted) == self.quorum:
+            began = self.deadline - self.deadline_s
+            self.deadline = closing_time(began, now, grace_s=self.grace_s, deadline=self.deadline)
 
     def reject(self, node: int, reason: str) -> None:
         """Take note that a node's update was rejected, and why."""

@@ -331,6 +331,17 @@ def _(place: Place) -> str:
     return place.types("export", place.finished(), "adapter")
 
 
+@situation("A node is silent, or much slower than the others")
+def _(place: Place) -> str:
+    run = place.runs()
+    place.enrols("north")
+    usual = {"outcome": "aggregated", "asked": [11, 12], "accepted": [12], "refused": [], "rejected": [], "seconds": {}}
+    with Store(place.home.database()) as store:
+        for number in (1, 2):
+            store.record_round(run, usual | {"round": number, "missing": [11]}, None)
+    return place.types("show", run)
+
+
 @situation("A round is asked again")
 def _(place: Place) -> str:
     run = place.runs()

@@ -135,6 +135,24 @@ def test_who_is_silent_at_the_deadline_is_missing(pool: ThreadPoolExecutor, tmp_
     assert state.records[0]["missing"] == [2] and state.records[0]["outcome"] == "aggregated"
 
 
+def test_one_silent_node_costs_two_rounds_their_grace_and_the_next_nothing(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    started = time.monotonic()
+    nodes = [honest, slow, honest]
+    state = coordinator(grid_of(pool, nodes), tmp_path, rounds=3, quorum=2, deadline_s=600.0, grace_s=0.2).run()
+    assert time.monotonic() - started < 1.2 and {record["outcome"] for record in state.records} == {"aggregated"}
+    assert [record["asked"] for record in state.records] == [[1, 2, 3], [1, 2, 3], [1, 3]], "it pays for two rounds"
+    assert [record["missing"] for record in state.records] == [[2], [2], []]
+    np.testing.assert_allclose(state.adapter, np.full(LENGTH, 3 * 2 + (1 + 2 + 3) / 3), rtol=1e-6)
+
+
+def test_a_silent_node_is_asked_where_the_quorum_cannot_do_without_it(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    nodes = [honest, silent_at_first(2), refusing_from(3)]
+    state = coordinator(grid_of(pool, nodes), tmp_path, rounds=3, quorum=2, deadline_s=600.0, grace_s=0.1).run()
+    assert state.records[2]["accepted"] == [1, 2] and state.records[2]["outcome"] == "aggregated"
+
+
 def test_below_the_quorum_the_adapter_stays_as_it_was(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
     state = coordinator(grid_of(pool, [honest, with_nan, refusing]), tmp_path).run()
     assert [r["outcome"] for r in state.records] == ["lost"] * 3
@@ -151,6 +169,11 @@ def silent_at_first(times: int) -> Node:
         return honest(message, task, number)
 
     return node
+
+
+def refusing_from(first: int) -> Node:
+    """Answers honestly before a round, and refuses from it on."""
+    return lambda message, task, number: (honest if task.round < first else refusing)(message, task, number)
 
 
 def test_who_is_silent_is_asked_again_for_the_same_round(pool: ThreadPoolExecutor, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ class Grid:
     def __init__(self, **answers: Status) -> None:
         self.answers = {int(name[1:]): answer for name, answer in answers.items()}
         self.asked: list[int] = []
+        self.deaf = set[int]()
         self._replies: dict[str, Message] = {}
 
     def get_node_ids(self) -> list[int]:
@@ -44,7 +45,10 @@ class Grid:
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        return [self._replies.pop(name) for name in message_ids if name in self._replies]
+        return [self._replies.pop(name) for name in message_ids if name in self._replies and not self._is_deaf(name)]
+
+    def _is_deaf(self, name: str) -> bool:
+        return self.asked[int(name.removeprefix("m-"))] in self.deaf
 
 
 @given(st.dictionaries(st.integers(1, 6), st.sampled_from(ANSWERS)), st.sets(st.integers(1, 6)))
@@ -101,6 +105,18 @@ def test_a_node_that_does_not_know_the_run_any_more_is_offered_it_again() -> Non
     approved.note_refusal(1, Status.REFUSED_POLICY)
     grid.answers[1] = Status.AWAITING_APPROVAL
     assert approved.members() == [2]
+
+
+@pytest.mark.guarantee("whoever kept missing rounds is asked for no further one before it has answered an offer.")
+def test_a_node_that_kept_missing_rounds_is_back_when_it_answers_an_offer() -> None:
+    grid: Any = Grid(n1=Status.APPROVED, n2=Status.APPROVED)
+    approved = ApprovedOnly(grid, OFFER, quorum=1, patience_s=0.0)
+    assert approved.members() == [1, 2]
+    grid.deaf = {2}
+    approved.note_silence(2)
+    assert approved.members() == [1] == approved.look().present and grid.asked.count(2) == 2
+    grid.deaf = set()
+    assert approved.look().present == [1, 2]
 
 
 def test_who_has_approved_is_known_while_it_is_away_and_nobody_waits_to_look() -> None:

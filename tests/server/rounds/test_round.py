@@ -1,6 +1,7 @@
 """A round is asked again while it could make its quorum, whoever is silent, away or refuses, and never for ever."""
 
 import heapq
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.rounds.round import COMES_BACK_S, MOST_ASKS, Decision, Round
+from server.rounds.round import COMES_BACK_S, MOST_ASKS, Decision, Round, closing_time
 
 DEADLINE_S = 100.0
 CODES = ("failed", "lost", "refused_budget")
@@ -29,8 +30,8 @@ class Node:
 class Played:
     """A round, played to its end on a clock of its own; nodes stand in the order of the round."""
 
-    def __init__(self, nodes: Mapping[int, Node], quorum: int, cohort: int | None) -> None:
-        self.nodes, self.round, self.now, self.outcome = nodes, Round(1, quorum, DEADLINE_S), 0.0, ""
+    def __init__(self, nodes: Mapping[int, Node], quorum: int, cohort: int | None, grace_s: float) -> None:
+        self.nodes, self.round, self.now, self.outcome = nodes, Round(1, quorum, DEADLINE_S, grace_s), 0.0, ""
         self.events: list[tuple[float, int, str]] = []
         self.away_until, self.questions = dict.fromkeys(nodes, 0.0), dict.fromkeys(nodes, 0)
         self.answered, first = set[int](), list(nodes)[:cohort]
@@ -61,7 +62,7 @@ class Played:
             elif number not in self.answered and self.round.admits(number):
                 self.answered.add(number)
                 if answer == "update":
-                    self.round.accept(number)
+                    self.round.accept(number, self.now)
                 else:
                     self.round.refuse(number, answer)
 
@@ -77,8 +78,8 @@ class Played:
             self.ask(decision.nodes)
 
 
-def play(nodes: Mapping[int, Node], *, quorum: int, cohort: int | None = None) -> Played:
-    return Played(nodes, quorum, cohort)
+def play(nodes: Mapping[int, Node], *, quorum: int, cohort: int | None = None, grace_s: float = math.inf) -> Played:
+    return Played(nodes, quorum, cohort, grace_s)
 
 
 DELAYS = st.floats(0.5, DEADLINE_S - 5.0)
@@ -194,3 +195,36 @@ def test_a_round_that_was_cut_off_waits_for_whom_it_had_asked_and_goes_on_counti
     assert (current.asks, sorted(current.times)) == (4, [1, 2])
     assert current.decide(0.5, [1], [3]) == Decision("wait")
     assert current.decide(2.0, [1, 2, 3]) == Decision("ask", [2]), "who may have paid comes before anybody else"
+
+
+@pytest.mark.guarantee(
+    "silence delays a round that has its quorum by its grace, or by as long again as the quorum took."
+)
+@given(st.lists(st.floats(1.0, DEADLINE_S - 5.0), min_size=2, max_size=6), st.floats(0.0, 50.0))
+def test_a_round_closes_at_its_quorum_and_a_grace(delays: list[float], grace_s: float) -> None:
+    quorum = len(delays) - 1
+    silent = Node(faults=[("silent", 0.0)])
+    answering = {number: Node(delay=delay) for number, delay in enumerate(delays[1:], start=1)}
+    played = play({**answering, len(delays): silent}, quorum=quorum, grace_s=grace_s)
+    reached = math.ceil(max(delays[1:]))
+    assert played.outcome == "aggregate" and played.round.asks == 1
+    assert played.now - 1 == pytest.approx(min(DEADLINE_S, reached + max(grace_s, reached)), abs=1.0)
+
+
+def test_one_silent_node_costs_seconds_and_not_the_deadline() -> None:
+    silent = Node(faults=[("silent", 0.0)])
+    played = play({1: Node(delay=1.0), 2: Node(delay=1.0), 3: silent}, quorum=2, grace_s=5.0)
+    assert played.now <= 1.0 + 5.0 + 1.0 < DEADLINE_S and sorted(played.round.accepted) == [1, 2]
+
+
+@given(DELAYS, st.floats(0.0, 200.0))
+def test_who_answers_within_the_quorums_own_time_again_is_never_left_out(delay: float, grace_s: float) -> None:
+    played = play({1: Node(delay=delay), 2: Node(delay=min(2 * delay, DEADLINE_S - 5.0))}, quorum=1, grace_s=grace_s)
+    assert sorted(played.round.accepted) == [1, 2], "a machine at half the others' speed takes part"
+
+
+def test_the_deadline_stays_the_ceiling() -> None:
+    assert closing_time(0.0, 10.0, grace_s=30.0, deadline=100.0) == 40.0
+    assert closing_time(0.0, 40.0, grace_s=30.0, deadline=100.0) == 80.0
+    assert closing_time(0.0, 60.0, grace_s=30.0, deadline=100.0) == 100.0
+    assert closing_time(0.0, 10.0, grace_s=math.inf, deadline=100.0) == 100.0, "a simulation waits for everybody"
