@@ -34,6 +34,13 @@ class ServerSettings(Section):
     """Largest request a node may send."""
     requests_per_s: float = Field(default=50.0, gt=0, allow_inf_nan=False)
     """Requests per second and node, in the long run."""
+    connections_without_certificate: int = Field(default=512, ge=1)
+    """Connections that have not shown a node's certificate, at a time; for a new one the oldest ends."""
+    connections_per_address: int = Field(default=128, ge=1)
+    """Those of one address. Behind a front, all nodes have its address: then as many as of all together."""
+    connections_per_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
+    """Connections a second that one address may open without a node's certificate, in the long run; ten times as many
+    at once. Behind a front, all nodes have its address: then high, and the front limits what an address may open."""
     flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
     """Flower's own database keeps every update; above this size it is started afresh between runs."""
     grace_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)

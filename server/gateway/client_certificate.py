@@ -1,45 +1,47 @@
 """Gives the application the certificate that a TLS client showed: ASGI's TLS extension, which uvicorn does not fill."""
 
-import asyncio
-import ssl
+from functools import lru_cache
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from starlette.requests import Request
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.certificate_authority import public_pem
 
+REMEMBERED = 1024
+
 
 class WithClientCertificate:
-    """Passes the client's certificate (DER) to an application, or that there was none."""
+    """Passes the client's certificate (DER) to an application, or that there was none.
+
+    Without one a connection serves one request: whatever else it asks takes another.
+    """
 
     def __init__(self, app: ASGIApp, certificate: bytes | None) -> None:
         self._app, self._certificate = app, certificate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Add the certificate to the request and pass it on."""
+
+        async def send_and_close(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"connection", b"close")]
+            await send(message)
+
         chain = [self._certificate] if self._certificate else []
         scope.setdefault("extensions", {})["tls"] = {"client_cert_chain": chain}
-        await self._app(scope, receive, send)
-
-
-class ClientCertificateProtocol(H11Protocol):
-    """Extends uvicorn's HTTP protocol by the certificate of each connection."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Read the client's certificate once per connection."""
-        super().connection_made(transport)
-        tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
-        self.app = WithClientCertificate(self.app, certificate)
+        await self._app(scope, receive, send if chain else send_and_close)
 
 
 def client_key(request: Request) -> str | None:
     """Return the public key (PEM) of the client's certificate, which TLS has checked; None without one."""
     chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
-    if not chain:
-        return None
-    key = x509.load_der_x509_certificate(chain[0]).public_key()
+    return key_of(chain[0]) if chain else None
+
+
+@lru_cache(maxsize=REMEMBERED)
+def key_of(certificate: bytes) -> str | None:
+    """Return the public key (PEM) of a certificate (DER); None if it is of another kind than ours."""
+    key = x509.load_der_x509_certificate(certificate).public_key()
     return public_pem(key) if isinstance(key, ec.EllipticCurvePublicKey) else None

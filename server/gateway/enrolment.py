@@ -6,13 +6,14 @@ import hashlib
 import json
 import logging
 import secrets
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from server.certificate_authority import (
@@ -23,9 +24,11 @@ from server.certificate_authority import (
     trusted_authorities,
 )
 from server.flower.control import Control
+from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
 from server.gateway.client_certificate import client_key
-from server.gateway.proxy import TokenBuckets
+from server.gateway.refusals import Refusals, origin
 from server.gateway.registration import ensure_registered
+from server.gateway.turns import Busy, TokenBuckets
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
 from server.settings import Home
@@ -37,6 +40,12 @@ log = logging.getLogger(__name__)
 INVITE_LIFETIME = timedelta(days=7)
 TOKEN_BYTES = 32
 LARGEST_REQUEST_BYTES = 16 * 1024
+PACE = Pace(grace_s=10.0, bytes_per_s=float("inf"))
+TOO_MANY, SERVER_ERROR, RETRY = 429, 500, {"Retry-After": "5"}
+FAILURES = (
+    *(FedVaultError, ValueError, KeyError, TypeError, RecursionError),
+    *(TooLarge, TooSlow, Busy, ClientDisconnect),
+)
 TRIES_PER_S, TRIES_AT_ONCE = 0.2, 10
 NODE_KEY_HEADER = "flwr-public-key"
 
@@ -88,13 +97,25 @@ class Enrolment:
         home: the authority.
         control: registers keys with Flower.
         now: the time.
+        refusals: counts what is refused.
+        clock: seconds that no setting of the time changes.
+        pace: the slowest that a request may come.
     """
 
     def __init__(
-        self, store: Store, home: Home, control: Control, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        store: Store,
+        home: Home,
+        control: Control,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        refusals: Refusals | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        pace: Pace = PACE,
     ) -> None:
         self._store, self._home, self._control, self._now = store, home, control, now
-        self._tries = TokenBuckets(TRIES_PER_S, TRIES_AT_ONCE, lambda: now().timestamp())
+        self._refusals, self._pace = refusals or Refusals(), pace
+        self._tries = TokenBuckets(TRIES_PER_S, TRIES_AT_ONCE, clock)
 
     def routes(self) -> Sequence[BaseRoute]:
         """Return the requests that the gateway answers by itself."""
@@ -126,23 +147,39 @@ class Enrolment:
 
     def _answering(self, decide: Callable[[Request, bytes], dict[str, object]]) -> Callable[[Request], object]:
         async def answer(request: Request) -> Response:
-            address = request.client.host if request.client else "unknown"
-            if not self._tries.take(address):
-                return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "5"})
-            if int(request.headers.get("content-length") or LARGEST_REQUEST_BYTES + 1) > LARGEST_REQUEST_BYTES:
-                return PlainTextResponse("body too large\n", 413)
-            body = await request.body()
+            address = origin(request.client.host if request.client else "unknown")
             try:
-                return JSONResponse(await run_in_threadpool(decide, request, body))
-            except PolicyRefusal as error:
-                log.warning("%s: enrolment refused.", address)
-                return JSONResponse({"error": str(error)}, 403)
-            except (FedVaultError, ValueError, KeyError, TypeError) as error:
-                log.warning("%s: enrolment failed: %s", address, error)
-                away = isinstance(error, RunError)
-                return JSONResponse({"error": "not ready" if away else "not a valid request"}, 503 if away else 400)
+                return JSONResponse(await self._decided(request, address, decide))
+            except FAILURES as error:
+                status, text = _as_answer(error)
+                self._refusals.count(address, f"{status} enrolment: {error if status >= SERVER_ERROR else text}")
+                return JSONResponse({"error": text}, status, headers=RETRY if status == TOO_MANY else None)
 
         return answer
+
+    async def _decided(
+        self, request: Request, address: str, decide: Callable[[Request, bytes], dict[str, object]]
+    ) -> dict[str, object]:
+        if declared_bytes(request, 0) > LARGEST_REQUEST_BYTES:
+            raise TooLarge
+        body = await read_whole(request, LARGEST_REQUEST_BYTES, self._pace)
+        if not self._tries.take(await run_in_threadpool(self._whose_try, request, body, address)):
+            raise Busy
+        return await run_in_threadpool(decide, request, body)
+
+    def _whose_try(self, request: Request, body: bytes, address: str) -> str:
+        """Return what a try counts against: a node's key, or a valid invite, or else the address.
+
+        Guarantee: whoever guesses invites keeps nobody behind the same address from joining.
+        """
+        key = client_key(request)
+        if key is not None:
+            return key
+        try:
+            token = _hash(str(json.loads(body)["token"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return address
+        return token if self._store.knows_invite(token) else address
 
     def _enrol(self, request: Request, body: bytes) -> dict[str, object]:
         del request
@@ -169,6 +206,21 @@ class Enrolment:
         certificate = issue_node(keys, name, csr, now=self._now())
         keep_node_certificate(keys, name, certificate)
         return {"certificate": certificate.decode(), "authority": trusted_authorities(keys)}
+
+
+def _as_answer(error: Exception) -> tuple[int, str]:
+    match error:
+        case PolicyRefusal():
+            return 403, str(error)
+        case TooLarge():
+            return 413, "body too large"
+        case TooSlow() | ClientDisconnect():
+            return 408, "too slow"
+        case Busy():
+            return TOO_MANY, "too many requests"
+        case RunError():
+            return 503, "not ready"
+    return 400, "not a valid request"
 
 
 def revoke(store: Store, control: Control | None, name: str) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from server.gateway.proxy import TokenBuckets
+from server.gateway.turns import TokenBuckets
 from server.wake_pipe import written_to
 from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
 

@@ -1,6 +1,7 @@
 """The gateway process: TLS outside, Flower's SuperLink inside, enrolment beside it, metrics on loopback."""
 
 import logging
+import resource
 import ssl
 import threading
 import time
@@ -12,14 +13,16 @@ from server.certificate_authority import SERVER, trusted_authorities
 from server.certificate_ends import CertificateEnd, announce_daily, certificate_ends
 from server.flower.control import Control
 from server.flower.superlink import HOST, SECRET_HEADER
-from server.gateway.client_certificate import ClientCertificateProtocol
+from server.gateway.connections import Entrance
+from server.gateway.door import ConnectionLimits
 from server.gateway.enrolment import Enrolment
 from server.gateway.long_poll import LongPoll
 from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
+from server.gateway.refusals import Refusals
 from server.gateway.registration import synchronise_nodes
 from server.run_store.store import Store
-from server.settings import Home
+from server.settings import Home, ServerSettings
 from server.wake_pipe import open_pipe, pipe_of
 from shared.errors import RunError, SettingsError
 
@@ -27,6 +30,11 @@ log = logging.getLogger(__name__)
 SYNCHRONISE_EVERY_S = 2.0
 STOP_WITHIN_S = 3
 BURST_S = 4
+CONNECTIONS_BURST_S = 10
+MOST_DESCRIPTORS = 2**16
+OTHER_DESCRIPTORS = 384
+"""For the SuperLink, the run store, files, and connections that the kernel hands over before they are counted."""
+BACKLOG = 256
 
 
 class Presence:
@@ -57,7 +65,8 @@ def serve(home: Home) -> None:
     """
     settings, store, presence = home.settings(), Store(home.database()), Presence()
     control = Control(home)
-    enrolment = Enrolment(store, home, control)
+    refusals = Refusals()
+    enrolment = Enrolment(store, home, control, refusals=refusals)
     waiting = LongPoll(open_pipe(pipe_of(home.running)), enrolment.number_of, time.monotonic)
     limits = Limits(
         body_bytes=settings.largest_body_bytes,
@@ -71,6 +80,7 @@ def serve(home: Home) -> None:
         admit=enrolment.admit,
         headers={SECRET_HEADER: home.secret()},
         routes=[*enrolment.routes(), waiting.route()],
+        refusals=refusals,
     )
 
     def ends() -> list[CertificateEnd]:
@@ -84,11 +94,72 @@ def serve(home: Home) -> None:
         )
         threading.Thread(target=metrics.run, daemon=True).start()
     threading.Thread(target=_keep_synchronised, args=(store, home, presence), daemon=True).start()
-    uvicorn.Server(tls_config(application, home.keys, host=settings.listen, port=settings.port)).run()
+    config = tls_config(
+        application,
+        home.keys,
+        host=settings.listen,
+        port=settings.port,
+        limits=connection_limits(settings, raise_descriptor_limit()),
+        refusals=refusals,
+    )
+    uvicorn.Server(config).run()
 
 
-def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvicorn.Config:
-    """Return uvicorn's settings: TLS 1.2 or newer, and a client certificate of the federation's own authorities.
+def raise_descriptor_limit() -> int:
+    """Let this process open as many files and sockets as it may, and return how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return MOST_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
+
+
+def connection_limits(settings: ServerSettings, descriptors: int) -> ConnectionLimits:
+    """Return the limits of connections; strangers have half of what the descriptors allow at the most."""
+    in_all = max(descriptors - OTHER_DESCRIPTORS, descriptors // 2)
+    return ConnectionLimits(
+        in_all=in_all,
+        strangers=min(settings.connections_without_certificate, in_all // 2),
+        per_address=settings.connections_per_address,
+        per_s=settings.connections_per_s,
+        burst=max(1, int(settings.connections_per_s * CONNECTIONS_BURST_S)),
+    )
+
+
+def tls_config(
+    application: object,
+    keys: Path,
+    *,
+    host: str,
+    port: int,
+    limits: ConnectionLimits | None = None,
+    refusals: Refusals | None = None,
+) -> uvicorn.Config:
+    """Return uvicorn's settings, with connections that are bounded, and TLS by the federation's certificates.
+
+    Raises:
+        SettingsError: there are no certificates.
+    """
+    entrance = Entrance(tls_context(keys), limits or ConnectionLimits(), refusals or Refusals())
+    return uvicorn.Config(
+        application,  # type: ignore[arg-type]
+        host=host,
+        port=port,
+        http=entrance.protocol,  # type: ignore[arg-type]
+        # uvloop reads on while a connection's protocol is changed to TLS, and loses what it read
+        loop="asyncio",
+        backlog=BACKLOG,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="none",
+        timeout_graceful_shutdown=STOP_WITHIN_S,
+    )
+
+
+def tls_context(keys: Path) -> ssl.SSLContext:
+    """Return the server's TLS: 1.2 or newer, and a client certificate of the federation's own authorities.
 
     A connection without a certificate is accepted, for enrolment; the application refuses it everything else.
 
@@ -98,25 +169,12 @@ def tls_config(application: object, keys: Path, *, host: str, port: int) -> uvic
     certificate, key = keys / f"{SERVER}.crt", keys / f"{SERVER}.key"
     if not (certificate.exists() and key.exists()):
         raise SettingsError(f"Expected certificates in {keys}, got none.", hint="Run: fedvault-server init")
-    config = uvicorn.Config(
-        application,  # type: ignore[arg-type]
-        host=host,
-        port=port,
-        http=ClientCertificateProtocol,
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
-        ssl_cert_reqs=ssl.CERT_OPTIONAL,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        ws="none",
-        timeout_graceful_shutdown=STOP_WITHIN_S,
-    )
-    config.load()
-    assert config.ssl is not None  # noqa: S101 - certificates were given
-    config.ssl.minimum_version = ssl.TLSVersion.TLSv1_2
-    config.ssl.load_verify_locations(cadata=trusted_authorities(keys))
-    return config
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    context.load_verify_locations(cadata=trusted_authorities(keys))
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
 
 
 def _keep_synchronised(store: Store, home: Home, presence: Presence) -> None:

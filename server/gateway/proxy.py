@@ -9,6 +9,7 @@ reach lets any of them start code on it. So the SuperLink listens on loopback, a
 Guarantee: no path outside the Fleet API reaches the SuperLink, however it is written.
 """
 
+import asyncio
 import logging
 import re
 import sys
@@ -17,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from http.client import responses
 
 import httpx
 from starlette.applications import Starlette
@@ -25,7 +27,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
-from server.gateway.turns import Busy, Turns
+from server.gateway.refusals import EVERY_S, Refusals, origin
+from server.gateway.turns import REMEMBERED_CLIENTS, Busy, TokenBuckets, Turns
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +39,6 @@ NOT_FORWARDED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
     b"host content-length cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
-REMEMBERED_CLIENTS = 10_000
 SILENT_FOR_S = 600.0
 HTTP_OK = 200
 PART_BYTES = 64 * 2**10
@@ -82,6 +84,7 @@ def build_gateway(
     admit: Admit,
     headers: Mapping[str, str] | None = None,
     routes: Sequence[BaseRoute] = (),
+    refusals: Refusals | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Starlette:
@@ -93,11 +96,12 @@ def build_gateway(
         admit: decides who a request comes from.
         headers: added to what is forwarded: the SuperLink's secret.
         routes: what the gateway answers by itself, before everything else.
+        refusals: counts what is refused.
         transport: how to reach the SuperLink, for tests.
         clock: seconds.
     """
-    gate = _Gate(limits, headers or {}, clock)
-    visitors = Visitors(clock)
+    refusals = refusals or Refusals()
+    gate, visitors = _Gate(limits, headers or {}, clock, refusals), Visitors(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -107,18 +111,33 @@ def build_gateway(
             base_url=upstream, timeout=limits.timeout_s, transport=transport, limits=most
         ) as client:
             app.state.client = client
+            reporting = asyncio.create_task(_report(refusals))
             yield
+            reporting.cancel()
+            refusals.report()
 
     async def forward(request: Request) -> Response:
         node = admit(request)
         response = await gate.answer(request, node)
-        _log(request, node, response.status_code)
+        note(request, node, response.status_code)
         if response.status_code == HTTP_OK and visitors.connects(str(node), _address(request)):
             log.info("%s connects from %s.", node, _address(request))
         return response
 
+    async def not_found(request: Request, _error: Exception) -> Response:
+        # another method than a path knows: what is not there and what is not allowed look the same
+        note(request, None, NOT_FOUND.status_code)
+        return NOT_FOUND
+
+    def note(request: Request, node: str | None, status: int) -> None:
+        # polls are most of all requests and say nothing; refusals are what an operator looks for
+        if status == HTTP_OK:
+            log.debug("%s %s %s %d", _address(request), node, request.method, status)
+        else:
+            refusals.count(node or origin(_address(request)), f"{status} {responses.get(status, '')}")
+
     everything_else = Route("/{path:path}", forward, methods=list(METHODS))
-    return Starlette(routes=[*routes, everything_else], lifespan=lifespan, exception_handlers={405: _not_found})
+    return Starlette(routes=[*routes, everything_else], lifespan=lifespan, exception_handlers={405: not_found})
 
 
 class _Gate:
@@ -127,8 +146,10 @@ class _Gate:
     Guarantee: a request takes a place before the SuperLink once its body is here whole, until the answer is here whole.
     """
 
-    def __init__(self, limits: Limits, headers: Mapping[str, str], clock: Callable[[], float]) -> None:
-        self._limits, self._headers = limits, headers
+    def __init__(
+        self, limits: Limits, headers: Mapping[str, str], clock: Callable[[], float], refusals: Refusals
+    ) -> None:
+        self._limits, self._headers, self._refusals = limits, headers, refusals
         self._requests = TokenBuckets(limits.requests_per_s, limits.burst, clock)
         self._volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
         self._own = Turns(at_once=sys.maxsize, each=limits.each, waiting=limits.waiting)
@@ -175,13 +196,19 @@ class _Gate:
             finally:
                 await upstream.aclose()
         except httpx.HTTPError as error:
-            log.warning("The SuperLink did not answer: %s", type(error).__name__)
+            self._refusals.count("The SuperLink did not answer", type(error).__name__)
             return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
         reply_headers = {
             name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED
         }
         reply_headers["content-length"] = str(len(reply))
         return StreamingResponse(_parts(reply), upstream.status_code, headers=reply_headers)
+
+
+async def _report(refusals: Refusals) -> None:
+    while True:
+        await asyncio.sleep(EVERY_S)
+        refusals.report()
 
 
 async def _parts(reply: bytes) -> AsyncIterator[bytes]:
@@ -204,36 +231,5 @@ class Visitors:
         return before is None or now - before > SILENT_FOR_S
 
 
-class TokenBuckets:
-    """One bucket of tokens per client; forgets the clients that were silent longest."""
-
-    def __init__(self, per_second: float, burst: int, clock: Callable[[], float]) -> None:
-        self._per_second, self._burst, self._clock = per_second, burst, clock
-        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, client: str, tokens_wanted: int = 1) -> bool:
-        """Take tokens and return True; if there are not enough, take none and return False."""
-        now = self._clock()
-        tokens, since = self._clients.pop(client, (float(self._burst), now))
-        tokens = min(self._burst, tokens + (now - since) * self._per_second)
-        enough = tokens >= tokens_wanted
-        self._clients[client] = (tokens - tokens_wanted if enough else tokens, now)
-        if len(self._clients) > REMEMBERED_CLIENTS:
-            self._clients.popitem(last=False)
-        return enough
-
-
 def _address(request: Request) -> str:
     return request.client.host if request.client else "unknown"
-
-
-def _log(request: Request, node: str | None, status: int) -> None:
-    # polls are most of all requests and say nothing; refusals are what an operator looks for
-    level = logging.DEBUG if status == HTTP_OK else logging.WARNING
-    log.log(level, "%s %s %s %d", _address(request), node or "-", request.method, status)
-
-
-async def _not_found(request: Request, _error: Exception) -> Response:
-    # another method than a path knows: what is not there and what is not allowed look the same
-    _log(request, None, NOT_FOUND.status_code)
-    return NOT_FOUND

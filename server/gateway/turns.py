@@ -1,12 +1,14 @@
-"""Shares a few places among nodes: each has at most so many, and those that wait take turns.
+"""Shares what there is among clients: places, of which each has a few and for which they take turns; tokens, by time.
 
 Guarantee: a node's requests wait for its own, never for the requests that another node has piled up.
 """
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections import Counter, OrderedDict, deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+
+REMEMBERED_CLIENTS = 10_000
 
 
 class Busy(Exception):  # noqa: N818 - an answer, not a failure
@@ -86,3 +88,28 @@ class Turns:
                 self._queues[node] = self._queues.pop(node)
             if not queue:
                 del self._queues[node]
+
+
+class TokenBuckets:
+    """One bucket of tokens per client; forgets the clients that were silent longest."""
+
+    def __init__(self, per_second: float, burst: int, clock: Callable[[], float]) -> None:
+        self._per_second, self._burst, self._clock = per_second, burst, clock
+        self._clients: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, client: str, tokens_wanted: int = 1) -> bool:
+        """Take tokens and return True; if there are not enough, take none and return False."""
+        now = self._clock()
+        tokens, since = self._clients.pop(client, (float(self._burst), now))
+        tokens = min(self._burst, tokens + (now - since) * self._per_second)
+        enough = tokens >= tokens_wanted
+        self._clients[client] = (tokens - tokens_wanted if enough else tokens, now)
+        if len(self._clients) > REMEMBERED_CLIENTS:
+            self._clients.popitem(last=False)
+        return enough
+
+    def give_back(self, client: str) -> None:
+        """Return one token that a client turned out not to need."""
+        if client in self._clients:
+            tokens, since = self._clients[client]
+            self._clients[client] = (min(self._burst, tokens + 1), since)

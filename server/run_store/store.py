@@ -205,6 +205,11 @@ class Store:
         except IntegrityError:
             raise PolicyRefusal(NO_INVITE) from None  # the key was enrolled by another invite
 
+    def knows_invite(self, token_sha256: str) -> bool:
+        """Return whether there is an invite with this token, used or not."""
+        with self._session() as session:
+            return session.scalar(select(NodeRow.name).where(NodeRow.token_sha256 == token_sha256)) is not None
+
     def nodes(self) -> list[Node]:
         """Return every node that was ever invited."""
         with self._session() as session:

@@ -24,7 +24,9 @@ from server.certificate_authority import create, issue_server, keep_node_certifi
 from server.cli import main
 from server.cli.reasons import OF_REASON, OF_STATUS
 from server.flower.control import Control
+from server.gateway.door import ConnectionLimits, Door
 from server.gateway.process import Presence, tls_config
+from server.gateway.refusals import Refusals
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
 from server.settings import Home
@@ -397,6 +399,25 @@ def _(place: Place) -> str:
 @situation("Flower does not answer")
 def _(place: Place) -> str:
     return printed(Control(place.home).nodes)
+
+
+@situation("Strangers try the port")
+def _(_: Place) -> str:
+    refusals = Refusals()
+    for _again in range(3):
+        refusals.count("203.0.113.9", "404 Not Found")
+    return refusals.summed_up()
+
+
+@situation("One address opens connections too quickly")
+def _(_: Place) -> str:
+    door = Door(ConnectionLimits(burst=1), lambda: 0.0)
+    door.arrives("first", "203.0.113.9")
+    out = door.arrives("second", "203.0.113.9")
+    assert out is not None
+    with logged("server.gateway.refusals") as lines:
+        Refusals().count("203.0.113.9", out[1])
+    return "\n".join(lines)
 
 
 # backups

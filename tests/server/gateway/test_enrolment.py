@@ -18,6 +18,7 @@ from client.link.fleet import NotAccepted
 from client.link.membership import join, left_over, membership
 from client.settings import Server
 from server.certificate_authority import create
+from server.gateway.bodies import Pace
 from server.gateway.enrolment import Enrolment, invite, revoke, write_invite
 from server.run_store.store import Store
 from server.run_store.values import Node
@@ -132,6 +133,39 @@ def test_what_is_no_certificate_of_our_key_is_not_kept(
     with pytest.raises(PeerError, match="Expected a certificate"):
         join(invite(store, home, "ward"), tmp_path / "link", Server(), tmp_path)
     assert not (tmp_path / "link" / "node.crt").exists()
+
+
+@pytest.mark.guarantee("whoever guesses invites keeps nobody behind the same address from joining.")
+def test_guesses_are_slowed_down_whatever_the_clock_on_the_wall_says_and_an_invite_still_works(
+    home: Home, store: Store, tmp_path: Path
+) -> None:
+    wall = [datetime.now(UTC)]
+    enrolment = Enrolment(store, home, Flower(), now=lambda: wall[0], clock=lambda: 0.0)  # type: ignore[arg-type]
+    made, guess = invite(store, home, "ward"), request_of(tmp_path, "thief")
+    assert [enrol(enrolment, f"guess-{n}", guess).status_code for n in range(11)] == [403] * 10 + [429]
+    wall[0] += timedelta(hours=1)
+    assert enrol(enrolment, "guess", guess).status_code == 429
+    assert enrol(enrolment, made.token, request_of(tmp_path)).status_code == 200
+
+
+def test_a_request_for_enrolment_that_does_not_come_is_given_up(home: Home, store: Store) -> None:
+    enrolment = Enrolment(store, home, Flower(), pace=Pace(grace_s=0.1))  # type: ignore[arg-type]
+
+    async def run() -> list[int]:
+        statuses: list[int] = []
+
+        async def receive() -> dict[str, Any]:
+            await asyncio.sleep(60)
+            return {"type": "http.disconnect"}
+
+        async def send(event: Any) -> None:
+            statuses.extend([event["status"]] if event["type"] == "http.response.start" else [])
+
+        scope = {"type": "http", "method": "POST", "path": ENROL_PATH, "headers": [(b"content-length", b"10")]}
+        await Starlette(routes=list(enrolment.routes()))(scope, receive, send)
+        return statuses
+
+    assert asyncio.run(asyncio.wait_for(run(), 5.0)) == [408]
 
 
 @pytest.mark.guarantee("an invite lets one node in, once, until it expires; only a hash of its token is kept.")

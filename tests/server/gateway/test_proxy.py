@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.gateway.proxy import SILENT_FOR_S, Limits, TokenBuckets, Visitors, build_gateway
+from server.gateway.proxy import SILENT_FOR_S, Limits, Visitors, build_gateway
+from server.gateway.turns import TokenBuckets
 
 FORBIDDEN = [
     "/",
@@ -142,6 +143,18 @@ def test_who_connects_is_logged_once_and_again_after_a_silence(caplog: pytest.Lo
     assert not visitors.connects("ward-7", "a")
     now[0] += SILENT_FOR_S + 1
     assert visitors.connects("ward-7", "a") and not visitors.connects("ward-7", "a")
+
+
+def test_a_thousand_refused_requests_are_a_few_lines_of_log(caplog: pytest.LogCaptureFixture) -> None:
+    refused = [{"method": ("GET", "BREW")[n % 2], "url": f"/{n}{'a' * 100}"} for n in range(1000)]
+    responses = through(Superlink(), *refused)
+    assert {response.status_code for response in responses} == {404}
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("server.gateway")]
+    assert told == [
+        "ward-7: 404 Not Found",
+        "127.0.0.1: 404 Not Found",
+        "998 more refused within 60 s: ward-7: 404 Not Found (499); 127.0.0.1: 404 Not Found (499)",
+    ]
 
 
 @pytest.mark.parametrize("declared", [True, False])
