@@ -7,7 +7,7 @@ from server.flower.superlink import remove_database
 from server.run_store.store import Store
 from server.settings import Home
 from shared.environment import QUIET
-from shared.supervisor import Child, Supervisor
+from shared.processes.supervisor import Child, Supervisor
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.errors import SettingsError
-from shared.files import write_private_once
+from shared.files import require_access, write_private_once
 from shared.section import Section
 from shared.settings_page import settings_page
 from shared.study.parsing import parse, read_toml
@@ -94,16 +94,27 @@ class Home:
         """Return the file of the run store, unless server.toml names a database."""
         return self.folder / "fedvault.db"
 
-    def settings(self) -> ServerSettings:
-        """Read server.toml.
+    def require(self) -> None:
+        """Return if a server's folder is here, and this user's.
 
         Raises:
-            SettingsError: it is not there or not valid.
+            AccessError: it is another user's.
+            SettingsError: it is not there.
         """
+        require_access(self.folder)
         if not self.config.exists():
             raise SettingsError(
                 f"Expected {self.config}, got nothing.", hint="Run: fedvault-server init --host your.host.name"
             )
+
+    def settings(self) -> ServerSettings:
+        """Read server.toml.
+
+        Raises:
+            AccessError: it is another user's.
+            SettingsError: it is not there or not valid.
+        """
+        self.require()
         return parse(ServerSettings, read_toml(self.config), where=str(self.config))
 
     def database(self) -> str:

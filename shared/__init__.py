@@ -4,5 +4,5 @@ Reading order: `errors`, `checks`, `study` (the declaration that both sides hash
 `base_models` and `adapted_model` (the model that is trained), `records` and `tasks` (from an operator's rows to losses
 and metrics), `privacy` (what it all costs). Below them: `section` (how TOML becomes an object), `settings_page` (the
 pages of its keys), `files`, `search`, `spelling`, `printable`, `environment`, `logs`, `command_line`, `terminal` and
-`supervisor` (how processes start, end and write).
+`processes` (how processes start, end and write).
 """

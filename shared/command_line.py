@@ -1,14 +1,17 @@
 """Run commands and print tables. An expected failure prints two lines and sets an exit code; it shows no traceback."""
 
+import errno
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 
-from shared.errors import FedVaultError
+from shared.errors import AccessError, FedVaultError, RunError
 from shared.printable import printable
 
 VERBOSE = "FEDVAULT_VERBOSE"
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""What the system says of a disk that takes nothing more."""
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -17,7 +20,7 @@ def run_command(command: Callable[[], object]) -> None:
     With `--verbose`, which sets the variable VERBOSE, the traceback is shown as well.
     """
     try:
-        command()
+        _named(command)
     except FedVaultError as error:
         if os.environ.get(VERBOSE):
             logging.exception("The failure in full:")
@@ -25,6 +28,21 @@ def run_command(command: Callable[[], object]) -> None:
         if error.hint:
             print(f"hint:  {printable(error.hint)}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+
+
+def _named(command: Callable[[], object]) -> None:
+    """Run a command; what an operator can mend of the system's refusals becomes an error with a name."""
+    try:
+        command()
+    except PermissionError as error:
+        raise AccessError.of(error) from error
+    except OSError as error:
+        if error.errno not in OF_THE_DISK:
+            raise
+        raise RunError(
+            f"Expected to write {error.filename or 'a file'}, got: {error.strerror}.",
+            hint="Free some space. What is finished is kept.",
+        ) from error
 
 
 def print_table(rows: Sequence[Mapping[str, object]]) -> None:

@@ -10,7 +10,8 @@
     ├── BudgetError       6  the privacy budget does not allow it
     ├── ExactnessError    7  exact per-example gradients cannot be shown for this model and adapter
     ├── RunError          8  a run cannot continue; its folder is intact
-    └── LedgerError       9  the node's ledger cannot be trusted; nothing is trained until a person has looked
+    ├── LedgerError       9  the node's ledger cannot be trusted; nothing is trained until a person has looked
+    └── AccessError      11  the operator: a file, a folder or a process is another user's
 
 The number is the process exit code.
 """
@@ -85,6 +86,20 @@ class LedgerError(FedVaultError):
     """The ledger is damaged, rolled back, held elsewhere or cannot be written."""
 
     exit_code = 9
+
+
+class AccessError(FedVaultError):
+    """A file, a folder or a process is another user's: nobody can tell from here what it is or does."""
+
+    exit_code = 11
+
+    @classmethod
+    def of(cls, error: OSError) -> "AccessError":
+        """Return what the system's refusal means for an operator."""
+        return cls(
+            f"Expected {error.filename or 'a file'} to be open to this user, it is not.",
+            hint="Type this as the user whose it is: ls -ld names them.",
+        )
 
 
 def _rebuild(kind: type[FedVaultError], message: str, hint: str) -> FedVaultError:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
+from shared.errors import AccessError
+
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 PUBLIC_FILE = 0o644  # less what the umask takes away
 NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
@@ -86,6 +88,21 @@ def private_file(path: Path) -> Iterator[Path]:
     finally:
         unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def require_access(folder: Path, *, to_write: bool = True) -> None:
+    """Return if a folder is this user's to use, or is not there.
+
+    Raises:
+        AccessError: it is there, and another user's.
+    """
+    wanted = os.R_OK | os.W_OK | os.X_OK if to_write else os.X_OK
+    try:
+        if not folder.exists() or os.access(folder, wanted):
+            return
+    except PermissionError as error:
+        raise AccessError.of(error) from None
+    raise AccessError.of(PermissionError(errno.EACCES, "", str(folder)))
 
 
 def sync_folder(folder: Path) -> None:

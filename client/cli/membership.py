@@ -25,12 +25,12 @@ def join(
 ) -> None:
     """Join a federation: make this node's key, have it signed. The key never leaves this machine."""
     from client.link import membership
-    from client.settings import folders, load_node
+    from client.settings import load_node
     from shared.protocol.invite import read_invite
     from shared.terminal import saying
 
     settings = load_node(config)
-    folder, base = folders(config, settings).link, config.resolve().parent
+    folder, base = node_folders(config).link, config.resolve().parent
     with saying("Asking the server to sign this node's key"):
         member = membership.join(read_invite(invite), folder, settings.server, base)
     typer.echo(f"Joined {member.server} as {member.name}. The invite is used up: delete it. Next: fedvault-node doctor")
@@ -40,7 +40,7 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     """Leave the federation: its key and certificate are deleted, open runs are closed. Ledger and data stay."""
     from client.deployment import deployment
     from client.link import membership
-    from shared import supervisor
+    from shared.processes import running
     from shared.terminal import saying
 
     places = node_folders(config)
@@ -52,7 +52,7 @@ def leave(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = Fals
     if not yes:
         typer.confirm(f"Coming back to {member.server} takes a new invite. Leave?", abort=True)
     with saying("Waiting for vault and link to end") as activity:
-        supervisor.stop(places.running)
+        running.stop(places.running)
         activity.now("Closing the open runs")
         if deployment().has_vault:
             _close_open_runs(config)

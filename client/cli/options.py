@@ -29,10 +29,12 @@ def open_node(config: Path) -> "NodeFiles":
     """Open the node whose settings lie in `config`.
 
     Raises:
+        AccessError: its folders are another user's.
         SettingsError: they are not there or not valid.
     """
     from client.vault.review import node_files
 
+    node_folders(config)
     return node_files.open_node(config)
 
 
@@ -40,11 +42,18 @@ def node_folders(config: Path) -> "Folders":
     """Return the folders of the node whose settings lie in `config`, for a half that may have no records.
 
     Raises:
-        SettingsError: they are not there or not valid.
+        AccessError: they are another user's.
+        SettingsError: the settings are not there or not valid.
     """
+    from client.deployment import deployment
     from client.settings import folders, load_node
+    from shared.files import require_access
 
-    return folders(config, load_node(config))
+    places, here = folders(config, load_node(config)), deployment()
+    require_access(places.home, to_write=here.has_vault)
+    if here.has_link:
+        require_access(places.link)
+    return places
 
 
 def declared_study(node: "NodeFiles", study: str) -> "tuple[Study, str | None]":

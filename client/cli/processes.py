@@ -10,7 +10,7 @@ import typer
 from client.cli.options import NODE_TOML, AsJson, Config, Watch, node_folders
 from shared.environment import QUIET
 from shared.errors import SettingsError
-from shared.supervisor import EXIT_STARTING
+from shared.processes.running import EXIT_BY_STATE
 from shared.terminal import saying
 
 
@@ -20,31 +20,32 @@ def start(
 ) -> None:
     """Start vault and link; they are started again whenever they die. Ctrl-C stops them cleanly."""
     from client.link.membership import membership
-    from shared import supervisor
     from shared.logs import configure
+    from shared.processes.running import detach as run_in_background
+    from shared.processes.running import require_none
+    from shared.processes.supervisor import Child, Supervisor
 
     places = node_folders(config)
     membership(places.link)
+    require_none(places.running)
     me = (sys.executable, "-m", "client")
     if detach:
         command = [*me, "start", "--config", str(config.resolve())]
         with saying("Starting in the background"):
-            pid = supervisor.detach(command, places.logs / "supervisor.log", places.running)
+            pid = run_in_background(command, places.logs / "supervisor.log", places.running)
         typer.echo(f"Running in the background as process {pid}. fedvault-node status, logs and stop are for it.")
         return
     configure("supervisor")
-    children = [
-        supervisor.Child(name, (*me, name, "--config", str(config.resolve())), QUIET) for name in ("vault", "link")
-    ]
-    supervisor.Supervisor(places.running, places.logs, lambda: children).run()
+    children = [Child(name, (*me, name, "--config", str(config.resolve())), QUIET) for name in ("vault", "link")]
+    Supervisor(places.running, places.logs, lambda: children).run()
 
 
 def stop(config: Config = NODE_TOML) -> None:
     """Stop vault and link. A round in training is lost and stays paid for."""
-    from shared import supervisor
+    from shared.processes import running
 
     with saying("Waiting for vault and link to end"):
-        stopped = supervisor.stop(node_folders(config).running)
+        stopped = running.stop(node_folders(config).running)
     typer.echo("Stopped." if stopped else "It was not running.")
 
 
@@ -52,7 +53,9 @@ def status(
     watch: Watch = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="Exit with 1 unless everything runs and is connected, with 10 while it starts."),
+        typer.Option(
+            "--check", help="Exit with 1 if it does not run, with 8 if it does not answer, with 10 while it starts."
+        ),
     ] = False,
     config: Config = NODE_TOML,
     as_json: AsJson = False,
@@ -73,7 +76,7 @@ def status(
     ends = facts["certificate_ends"]
     ended = ends is not None and datetime.now(UTC) >= datetime.fromisoformat(ends)
     if check and (facts["state"] != "runs" or ended):
-        raise typer.Exit(EXIT_STARTING if facts["state"] == "starting" else 1)
+        raise typer.Exit(EXIT_BY_STATE[facts["state"]] or 1)
 
 
 def logs(
@@ -81,16 +84,16 @@ def logs(
     config: Config = NODE_TOML,
 ) -> None:
     """The last lines of the node's logs."""
-    from shared.supervisor import tail
+    from shared.processes.log_files import tail
 
-    tail(node_folders(config).logs, follow=follow)
+    tail(node_folders(config).logs, follow=follow, start="fedvault-node start --detach")
 
 
 def vault(config: Config = NODE_TOML) -> None:
     """The process with the data; started by `start`, or alone in a container without a network."""
     from client.vault.service.process import serve
     from shared.logs import configure
-    from shared.supervisor import leave_with_parent
+    from shared.processes.supervisor import leave_with_parent
 
     configure("vault")
     leave_with_parent()
@@ -101,7 +104,7 @@ def link(config: Config = NODE_TOML) -> None:
     """The process with the network; started by `start`, or alone in a container without data."""
     from client.link.process import serve
     from shared.logs import configure
-    from shared.supervisor import leave_with_parent
+    from shared.processes.supervisor import leave_with_parent
 
     configure("link")
     leave_with_parent()

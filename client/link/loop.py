@@ -4,6 +4,7 @@
 |---|---|
 | the server or the network is away | waits, longer each time and never the same, and keeps trying |
 | the server does not accept the node | says so in its log and state, and keeps asking |
+| this machine's disk is full | the same; nothing it holds is lost, and it does not leave |
 | the link is killed | the message it had not answered is on disk; it continues with that one |
 | the vault dies in training | waits for it; the vault says what it lost |
 | a message is nonsense, or nobody waits for its answer any more | drops it, and continues with the next |
@@ -28,6 +29,7 @@ from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused
 from client.link.inbox import Inbox
 from client.link.long_poll import LongPoll
 from shared.files import write_atomically
+from shared.processes.faults import Faults
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -88,17 +90,15 @@ class Link:
         self._node_id = node_id
         self._stop, self._wait = stop, wait or stop.wait
         self._inbox = Inbox(folder / "inbox")
-        self._failures = 0
+        self._failures, self._faults = 0, Faults()
 
     def run(self) -> None:
         """Stay connected, answer messages, until `stop`."""
         while not self._stop.is_set():
             try:
                 self._session()
-            except (*CUT, NotAccepted, Refused) as error:
-                trouble = (
-                    "the server is away" if isinstance(error, CUT) else "the server does not accept this node's key"
-                )
+            except (*CUT, NotAccepted, Refused, OSError) as error:
+                trouble = _trouble(error)
                 self._say(connected=False, trouble=f"{trouble} ({error})")
                 self._back_off(trouble)
         self._say(connected=False, trouble="stopped")
@@ -134,10 +134,10 @@ class Link:
                     self._answer(fleet, received)
                     busy_until = time.monotonic() + BUSY_FOR_S
                 self._recovered()
-            except CUT as error:
-                # the server may be back before it forgets this node: the connection is kept, not made anew
-                self._say(connected=False, trouble=f"the server is away ({error})", node_id=fleet.node_id)
-                self._back_off("the server is away")
+            except (*CUT, OSError) as error:
+                # it may be over before the server forgets this node: the connection is kept, not made anew
+                self._say(connected=False, trouble=f"{_trouble(error)} ({error})", node_id=fleet.node_id)
+                self._back_off(_trouble(error))
                 continue
             if received is None and waiting.works:
                 waiting.wait(WAITING_POLL_S, ended)
@@ -178,7 +178,7 @@ class Link:
                 fleet.reply(received, answer(message, self._vault))
         except Refused as error:
             log.warning("An answer is not wanted any more: %s.", error)
-        except (*CUT, NotAccepted):
+        except (*CUT, NotAccepted, OSError):
             raise
         except Exception:
             # it would fail again with every start, and what waits behind it would never be answered
@@ -200,7 +200,14 @@ class Link:
         known = self._known() if node_id is None else node_id
         now = datetime.now(UTC).isoformat(timespec="seconds")
         state = LinkState(connected, now, known, self._server, trouble)
-        write_atomically(self._folder / "state.json", json.dumps(asdict(state), indent=1).encode())
+        with self._faults.tolerated("Writing down the link's state", "`status` shows the one before."):
+            write_atomically(self._folder / "state.json", json.dumps(asdict(state), indent=1).encode())
+
+
+def _trouble(error: Exception) -> str:
+    if isinstance(error, CUT):
+        return "the server is away"
+    return "this machine fails" if isinstance(error, OSError) else "the server does not accept this node's key"
 
 
 def _expired(message: Message) -> bool:
@@ -215,5 +222,5 @@ def _beat(fleet: Fleet, gone: threading.Event) -> None:
         try:
             if not fleet.heartbeat():
                 gone.set()
-        except (*CUT, Refused):
+        except (*CUT, Refused, OSError):
             continue  # the main loop notices by itself

@@ -1,6 +1,7 @@
 """A node's status for its operator: gathered from files and from the vault's socket, never sent."""
 
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from client.vault.ledger.ledger import Ledger
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.review.offers import Offers
 from shared.errors import FedVaultError
-from shared.supervisor import is_starting, read_state
+from shared.processes.running import is_starting, read_state
 
 LATEST_METRICS = 5
 LEDGER_PATIENCE_S = 5.0
@@ -86,6 +87,8 @@ def _connected(link: Any) -> bool:
 
 
 def _vault(places: Folders) -> dict[str, Any] | str | None:
+    if places.socket.exists() and not os.access(places.socket, os.R_OK | os.W_OK):
+        return "another user's, and not to be asked by this one"
     client = VaultClient(places.socket)
     try:
         reply = client.status()

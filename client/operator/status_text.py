@@ -6,7 +6,7 @@ from typing import Any
 
 from client.link.membership import RENEW_BEFORE, certificate_in_words
 from shared.printable import one_line
-from shared.supervisor import troubles_of
+from shared.processes.running import troubles_of
 from shared.terminal import bar
 
 Facts = Mapping[str, Any]

@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import socket
 import sys
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from server.cli.options import HOME, AsJson, HomeOption, open_store, present_nod
 from server.settings import Home
 from shared.terminal import saying
 
-EVERYWHERE, LOOPBACK, ANSWERS_WITHIN_S = "0.0.0.0", "127.0.0.1", 2.0  # noqa: S104 - what a setting may say
+PORT_KEYS = {"superlink": "superlink_port", "gateway": "port"}
 PROCESSES = {"superlink": "server.flower.superlink", "gateway": "server.gateway.process", "run": "server.run_process"}
 
 
@@ -49,7 +48,7 @@ def renew(
     from server import certificate_authority
     from server.certificate_ends import without_newest_authority
     from shared.errors import SettingsError
-    from shared.supervisor import read_state
+    from shared.processes.running import read_state
 
     folder, hosts = Home(home.resolve()), Home(home).settings().hosts
     if not (authority or finish):
@@ -80,12 +79,16 @@ def start(
     home: HomeOption = HOME,
 ) -> None:
     """Start everything: gateway, Flower's SuperLink behind it, and the run that is wanted. Ctrl-C stops it cleanly."""
+    from server.ports import require_free_ports
     from server.processes import supervise
     from shared.logs import configure
-    from shared.supervisor import detach as run_in_background
+    from shared.processes.running import detach as run_in_background
+    from shared.processes.running import require_none
 
     folder = Home(home.resolve())
     folder.settings()
+    require_none(folder.running)
+    require_free_ports(folder)
     if detach:
         command = [sys.executable, "-m", "server", "start", "--home", str(folder.folder)]
         with saying("Starting in the background"):
@@ -98,17 +101,22 @@ def start(
 
 def halt(home: HomeOption = HOME) -> None:
     """Stop the server; runs continue when it is started again."""
-    from shared.supervisor import stop
+    from shared.processes.running import stop
 
+    folder = Home(home.resolve())
+    folder.require()
     with saying("Waiting for the server's processes to end"):
-        stopped = stop(Home(home.resolve()).running)
+        stopped = stop(folder.running)
     typer.echo("Stopped." if stopped else "It was not running.")
 
 
 def status(
     watch: Annotated[bool, typer.Option("--watch", help="Draw it again every two seconds, until Ctrl-C.")] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Exit with 1 unless everything runs and answers, with 10 while it starts.")
+        bool,
+        typer.Option(
+            "--check", help="Exit with 1 if it does not run, with 8 if it does not answer, with 10 while it starts."
+        ),
     ] = False,
     home: HomeOption = HOME,
     as_json: AsJson = False,
@@ -116,7 +124,7 @@ def status(
     """Show what runs, how far the run is or what it waits for, who is present, and when certificates end."""
     from server.cli.status_text import in_sentences
     from shared.errors import SettingsError
-    from shared.supervisor import EXIT_STARTING
+    from shared.processes.running import EXIT_BY_STATE
     from shared.terminal import watched
 
     folder = Home(home.resolve())
@@ -133,13 +141,13 @@ def status(
     facts = _facts(folder)
     typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(sentences(facts)))
     if check and (facts["state"] != "runs" or facts["certificate_ended"]):
-        raise typer.Exit(EXIT_STARTING if facts["state"] == "starting" else 1)
+        raise typer.Exit(EXIT_BY_STATE[facts["state"]] or 1)
 
 
 def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
     """Run one of the server's own processes; `start` starts them."""
     from shared.logs import configure
-    from shared.supervisor import leave_with_parent
+    from shared.processes.supervisor import leave_with_parent
 
     module = importlib.import_module(PROCESSES[name])
     configure(name)  # after the import: Flower brings a log handler of its own
@@ -152,25 +160,24 @@ def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
 
 def _facts(home: Home) -> dict[str, Any]:
     from server.certificate_ends import certificate_ends, due_lines, without_newest_authority
+    from server.health import Answer, answers
     from server.processes import flower_bytes
-    from shared.supervisor import read_state
+    from shared.processes.running import read_state
 
-    settings, state = home.settings(), read_state(home.running)
+    settings, state, answering = home.settings(), read_state(home.running), answers(home)
     now = datetime.now(UTC)
     with open_store(home) as store:
         wanted, names = store.next_wanted(), store.enrolled_names()
     server, *others = certificate_ends(home.keys, names)
     processes = state["processes"] if state else {}
-    answers = {
-        "superlink": _listens(LOOPBACK, settings.superlink_port),
-        "gateway": _listens(settings.listen, settings.port),
-    }
+    ours = {name: answer is Answer.OURS for name, answer in answering.items()}
     return {
         "running": state is not None,
-        "state": "stopped" if state is None else _state(processes, answers),
+        "state": "stopped" if state is None else _state(processes, ours),
         "processes": processes,
-        "silent": [name for name, listens in answers.items() if not listens],
-        "ready": all(answers.values()),
+        "silent": [name for name, answers_us in ours.items() if not answers_us],
+        "taken": [PORT_KEYS[name] for name, answer in answering.items() if answer is Answer.ANOTHER],
+        "ready": all(ours.values()),
         "address": f"{settings.hosts[0]}:{settings.port}",
         "run": wanted.id if wanted else None,
         "flower_database_bytes": flower_bytes(home),
@@ -182,24 +189,16 @@ def _facts(home: Home) -> dict[str, Any]:
     }
 
 
-def _state(processes: dict[str, Any], answers: dict[str, bool]) -> str:
+def _state(processes: dict[str, Any], ours: dict[str, bool]) -> str:
     """Return `runs` if everything does and answers, `starting` if what does not is young, else `troubled`."""
-    from shared.supervisor import is_starting
+    from shared.processes.running import is_starting
 
     now = datetime.now(UTC)
-    waiting = {name: processes.get(name) for name in answers if not (answers[name] and name in processes)}
+    waiting = {name: processes.get(name) for name in ours if not (ours[name] and name in processes)}
     waiting |= {name: process for name, process in processes.items() if process["pid"] is None}
     if not waiting:
         return "runs"
     return "starting" if all(is_starting(process, now) for process in waiting.values()) else "troubled"
-
-
-def _listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((LOOPBACK if host == EVERYWHERE else host, port), timeout=ANSWERS_WITHIN_S).close()
-    except OSError:
-        return False
-    return True
 
 
 def _settings(hosts: list[str], port: int) -> str:

@@ -20,7 +20,13 @@ HOME = Path("federation")
 
 
 def open_store(home: Home) -> "Store":
-    """Open the run store of a server's folder."""
+    """Open the run store of a server's folder.
+
+    Raises:
+        AccessError: the folder is another user's.
+        SettingsError: it is not there.
+        RunError: the database does not answer.
+    """
     from server.run_store.store import Store
 
     return Store(home.database())

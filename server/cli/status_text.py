@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server.cli.printing import Names, in_flight_line, named, node_names, round_in_flight
-from shared.supervisor import troubles_of
+from shared.processes.running import troubles_of
 from shared.terminal import bar
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[i
     """
     return [
         *_state_lines(facts),
+        *_taken_lines(facts),
         *troubles_of(facts["processes"], "fedvault-server logs"),
         *_run_lines(store),
         _nodes_line(store, present),
@@ -82,6 +83,13 @@ def _roll_over_lines(late: Collection[str] | None) -> list[str]:
     if not late:
         return ["Every node knows the new authority: fedvault-server halt, then fedvault-server renew --finish"]
     return [f"The authority is being rolled over. Nodes that have not heard of the new one: {', '.join(late)}."]
+
+
+def _taken_lines(facts: Mapping[str, Any]) -> list[str]:
+    return [
+        f"Another program listens on the port that {key} names: stop it, or change {key} in server.toml."
+        for key in facts.get("taken", ())
+    ]
 
 
 def _run_lines(store: "Store") -> list[str]:

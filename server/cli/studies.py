@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from shared.study.declaration import Study
     from shared.study.sections import Model
 
-FOLLOW_S = 0.3
+FOLLOW_S = 1.0
 OVER = frozenset({"finished", "stopped", "failed"})
 COLUMNS = ("id", "study", "state", "round", "rounds", "created", "reason")
 
@@ -144,11 +144,12 @@ def logs(
     as_json: AsJson = False,
 ) -> None:
     """Print what happened, line by line."""
-    from shared.supervisor import tail
+    from shared.processes.log_files import tail
 
     folder = Home(home.resolve())
     if run is None:
-        tail(folder.logs, follow=follow, as_json=as_json)
+        folder.require()
+        tail(folder.logs, follow=follow, as_json=as_json, start="fedvault-server start --detach")
         return
     with open_store(folder) as store:
         name = store.run(run).id
@@ -233,7 +234,7 @@ def _unstated(study: "Study") -> str:
 
 def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:
     """Return what a run that was just queued waits for, in sentences."""
-    from shared.supervisor import read_state
+    from shared.processes.running import read_state
 
     running = read_state(home.running) is not None
     lines = [] if running else ["The server does not run, so no node sees the study yet: fedvault-server start"]

@@ -20,7 +20,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 from server.flower.superlink import HOST, SECRET_HEADER
 from server.settings import Home
 from shared.errors import RunError
-from shared.supervisor import STARTS_WITHIN_S
+from shared.processes.running import STARTS_WITHIN_S
 
 # Flower wants a bundle of code for every run. Ours holds none and names none: nothing that we start ever loads it.
 BUNDLE = """\

@@ -8,6 +8,7 @@ gateway adds it to what it forwards.
 import hmac
 import logging
 import os
+from functools import partial
 from importlib.metadata import version
 
 import uvicorn
@@ -20,6 +21,7 @@ from packaging.version import Version
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from server.identity import IDENTITY_PATH, proof
 from server.settings import Home
 from shared.environment import QUIET
 from shared.files import write_atomically
@@ -33,13 +35,18 @@ class Guarded:
     """Lets only requests with a secret through to an application.
 
     Guarantee: nothing of the SuperLink answers a request without the secret, also not on loopback.
+
+    What answers without it is this class: it shows a health check that it is of this server's folder.
     """
 
     def __init__(self, app: ASGIApp, secret: str) -> None:
-        self._app, self._secret = app, secret.encode()
+        self._app, self._secret, self._proof = app, secret.encode(), partial(proof, secret)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 404."""
+        if scope["type"] == "http" and scope["path"] == IDENTITY_PATH:
+            await PlainTextResponse(self._proof(scope["query_string"].decode("latin-1")))(scope, receive, send)
+            return
         if scope["type"] == "http":
             secrets = [value for name, value in scope["headers"] if name == SECRET_HEADER.encode()]
             if len(secrets) != 1 or not hmac.compare_digest(secrets[0], self._secret):

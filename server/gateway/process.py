@@ -25,6 +25,7 @@ from server.run_store.store import Store
 from server.settings import Home, ServerSettings
 from server.wake_pipe import open_pipe, pipe_of
 from shared.errors import RunError, SettingsError
+from shared.processes.faults import Faults
 
 log = logging.getLogger(__name__)
 SYNCHRONISE_EVERY_S = 2.0
@@ -179,6 +180,7 @@ def tls_context(keys: Path) -> ssl.SSLContext:
 
 def _keep_synchronised(store: Store, home: Home, presence: Presence) -> None:
     # a client of its own: httpx clients are not for two threads at once
-    control, pause = Control(home), threading.Event()
+    control, pause, faults = Control(home), threading.Event(), Faults()
     while not pause.wait(SYNCHRONISE_EVERY_S):
-        presence.look(store, control)
+        with faults.tolerated("Making Flower follow the run store", "It is tried again."):
+            presence.look(store, control)

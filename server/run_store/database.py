@@ -82,7 +82,8 @@ def _create_file(path: Path) -> None:
 
 
 def _connect(url: str) -> Engine:
-    engine = create_engine(url)
+    # a connection that broke while nobody used it, as when PostgreSQL was restarted, is replaced and not reported
+    engine = create_engine(url, pool_pre_ping=True)
     if engine.dialect.name == "sqlite":
 
         @event.listens_for(engine, "connect")

@@ -26,8 +26,8 @@ from shared.command_line import run_command
 from shared.errors import RunError, SettingsError
 from shared.files import write_atomically
 from shared.privacy.noise_schedule import declared_size
+from shared.processes.running import read_state, stop
 from shared.study.declaration import Study, load_study
-from shared.supervisor import read_state, stop
 from shared.terminal import Activity, saying
 from simulations.e2e.federation import Federation, Impatience, listens, wait_until
 from simulations.e2e.walkthrough_text import guide, removing

@@ -1,7 +1,7 @@
 """The page of exit codes lists what the code raises."""
 
 from shared.errors import FedVaultError
-from shared.supervisor import EXIT_STARTING
+from shared.processes.running import EXIT_STARTING
 from tests.support.documents import text_of
 
 

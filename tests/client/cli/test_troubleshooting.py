@@ -24,8 +24,8 @@ from client.vault.review.node_files import open_node
 from client.vault.training.round_trainer import device_for
 from server.certificate_authority import create, issue_node
 from server.gateway.enrolment import invite
-from shared import supervisor
 from shared.errors import FedVaultError
+from shared.processes import running
 from shared.protocol.invite import Invite
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import load_study
@@ -478,7 +478,7 @@ def _(place: Place) -> str:
 
 @situation("It ends at once")
 def _(place: Place) -> str:
-    return printed(lambda: supervisor.detach(["false"], place.folder / "supervisor.log", place.home / "run"))
+    return printed(lambda: running.detach(["false"], place.folder / "supervisor.log", place.home / "run"))
 
 
 @situation("A process dies again and again")
