@@ -97,12 +97,41 @@ def test_the_example_settings_are_valid() -> None:
     assert SERVICES["north-link"]["user"].endswith(":10010")
 
 
-def test_the_systemd_unit_gives_nothing_away() -> None:
+UNITS = ["fedvault-node", "fedvault-server"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_what_a_container_prints_does_not_fill_the_disk(name: str) -> None:
+    logging = SERVICES[name]["logging"]
+    assert logging["driver"] == "json-file" and logging["options"] == {"max-size": "10m", "max-file": "4"}
+
+
+@pytest.mark.parametrize("name", VAULTS)
+def test_a_vaults_health_is_asked_of_the_vault_and_not_of_a_file(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"][:4] == ["CMD", "fedvault-node", "status", "--check"]
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_a_systemd_unit_gives_nothing_away(name: str) -> None:
     unit = configparser.ConfigParser(strict=False, delimiters="=")
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read(DOCKER / "fedvault-node.service")
+    unit.read(DOCKER / f"{name}.service")
     service = unit["Service"]
-    assert service["User"] != "root" and service["CapabilityBoundingSet"] == ""
+    assert service["User"] == name and service["CapabilityBoundingSet"] == ""
     assert all(service[key] == "true" for key in ("NoNewPrivileges", "PrivateTmp", "ProtectHome"))
     assert service["ProtectSystem"] == "strict" and service["Restart"] == "always"
-    assert service["ExecStart"].split()[1] == "start"
+    assert service["ExecStart"].startswith(f"/opt/fedvault/bin/{name} start --")
+    assert service["ExecStart"].split()[-1].startswith(f"/var/lib/{service['StateDirectory']}/")
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_accepts_the_unit(name: str, tmp_path: Path, not_here: Callable[[str], NoReturn]) -> None:
+    tool = shutil.which("systemd-analyze")
+    if tool is None:
+        not_here("systemd-analyze is not installed; it runs where Debian's systemd is (apt-get install)")
+    unit = (DOCKER / f"{name}.service").read_text()
+    copy = tmp_path / f"{name}.service"
+    copy.write_text(unit.replace(f"ExecStart=/opt/fedvault/bin/{name}", "ExecStart=/bin/true"))
+    done = subprocess.run([tool, "verify", "--man=no", copy], capture_output=True, text=True, check=False)
+    complaints = [line for line in done.stderr.splitlines() if str(copy) in line or copy.name in line]
+    assert complaints == [], done.stderr

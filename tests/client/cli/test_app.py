@@ -4,9 +4,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from tests.support.other_user import closed_to_this_user
 from tests.support.paths import ROOT
 
 Command = Callable[..., tuple[int, str, str]]
@@ -72,3 +74,40 @@ def test_status_is_sentences_and_is_watched_or_read_by_a_program(node: Command, 
     assert json.loads(node("status", "--json")[1])["state"] == "stopped"
     code, _, err = node("status", "--watch", "--json")
     assert code == 2 and "--watch or --json" in err
+
+
+ANOTHER_USERS = [
+    ("status",),
+    ("status", "--check"),
+    ("stop",),
+    ("logs",),
+    ("ledger",),
+    ("studies",),
+    ("show", "r-1"),
+    ("approve", "r-1"),
+    ("models",),
+    ("register", "ward"),
+    ("withdraw", "ward", "--yes"),
+    ("backup", "backup.tgz"),
+    ("leave", "--yes"),
+    ("start",),
+]
+
+
+@pytest.mark.parametrize("command", ANOTHER_USERS, ids=" ".join)
+def test_another_users_node_is_neither_stopped_nor_taken_for_one_that_does_not_run(
+    node: Command, study: Callable[..., str], tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    study()
+    assert node("init")[0] == 0
+    node(*command)  # what it needs of its libraries is loaded while they can be read
+    with closed_to_this_user(tmp_path / "node"):
+        code, out, err = node(*command)
+    assert (code, out) == (11, "") and err.startswith("error: Expected ") and "to be open to this user" in err
+    assert "Type this as the user" in err and "Traceback" not in err
+
+
+def test_a_node_without_logs_says_so(node: Command, study: Callable[..., str]) -> None:
+    study()
+    code, out, err = node("logs")
+    assert (code, out) == (1, "") and "Expected logs in" in err and "fedvault-node start" in err

@@ -32,6 +32,7 @@ from shared.study.declaration import load_study
 from simulations.e2e.federation import free_port
 from tests.support.enrolling_gateway import enrolling
 from tests.support.ledgers import register as enter
+from tests.support.other_user import closed_to_this_user
 from tests.support.troubleshooting import Row, Situations, rows_of
 
 ROWS = rows_of("client/TROUBLESHOOTING.md")
@@ -474,6 +475,17 @@ def _(place: Place) -> str:
     place.member()
     with place.supervised():
         return place.types("start")
+
+
+@situation("Another user's node")
+def _(place: Place) -> str:
+    place.types("init")
+    place.types("status")
+    with closed_to_this_user(place.home):
+        return place.types("status")
+
+
+simple("Looking at logs before the first start", lambda p: p.types("logs"))
 
 
 @situation("It ends at once")

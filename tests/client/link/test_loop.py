@@ -1,12 +1,15 @@
 """The link, against a fleet that fails in every way: it comes back, loses nothing and says nothing it should not."""
 
+import errno
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from pkgutil import resolve_name
 
 import httpx
 import numpy as np
@@ -203,6 +206,47 @@ def test_a_message_that_cannot_be_read_is_dropped(tmp_path: Path, stop: threadin
     assert len(fleet.replies) == 1
     (tmp_path / "inbox" / "torn.message").write_bytes(b"half a zip")
     assert Inbox(tmp_path / "inbox").oldest() is None and not list((tmp_path / "inbox").iterdir())
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_is_waited_out_on_the_same_connection_and_no_message_is_lost(
+    tmp_path: Path, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left, waits = [FULL] * 6, list[float]()
+
+    def full_for_a_while(whole: Callable[..., object]) -> Callable[..., object]:
+        def write(*arguments: object) -> object:
+            if left:
+                raise left.pop()
+            return whole(*arguments)
+
+        return write
+
+    for name in ("client.link.inbox.private_file", "client.link.loop.write_atomically"):
+        monkeypatch.setattr(name, full_for_a_while(resolve_name(name)))
+    fleet = Fleet([received(encode_task(TASK))], {}, stop)
+    run(tmp_path, fleet, RecordingVault(), waits)
+    assert left == [] and len(fleet.replies) == 1 and fleet.calls.count("activate") == 1 and len(waits) >= 2
+    assert read_link(tmp_path).trouble == "stopped"
+
+
+def test_a_message_that_the_machine_cannot_read_now_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inbox, message = Inbox(tmp_path), received(encode_task(TASK))
+    inbox.keep(message)
+    with monkeypatch.context() as patch:
+        patch.setattr("client.link.inbox.zipfile.ZipFile", raising(OSError(errno.EMFILE, "Too many open files")))
+        with pytest.raises(OSError, match="Too many open files"):
+            inbox.oldest()
+    assert inbox.oldest() == message
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def call(*_: object) -> None:
+        raise error
+
+    return call
 
 
 def spoiled(key: str, value: int | str) -> RecordDict:

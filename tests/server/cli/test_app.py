@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from server.cli.app import COMMANDS, cli
+from server.cli.app import COMMANDS, cli, main
+from shared.errors import SettingsError
+from tests.support.other_user import closed_to_this_user
 
 HEAVY = ("torch", "transformers", "peft", "opacus", "flwr", "sqlalchemy", "uvicorn", "pandas", "server.flower")
 HELP = f"""
@@ -33,3 +36,41 @@ def test_both_entry_points_list_the_commands(entry: list[str]) -> None:
 def test_an_unknown_command_and_a_missing_option_exit_with_2() -> None:
     assert CliRunner().invoke(cli, ["nonsense"]).exit_code == 2
     assert CliRunner().invoke(cli, ["init"]).exit_code == 2
+
+
+COMMANDS_OF_AN_OPERATOR = [
+    ["status"],
+    ["status", "--check"],
+    ["halt"],
+    ["logs"],
+    ["logs", "r-1"],
+    ["nodes"],
+    ["runs"],
+    ["stop", "r-1"],
+    ["revoke", "north"],
+    ["start", "--detach"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_AN_OPERATOR, ids=" ".join)
+def test_another_users_server_is_neither_stopped_nor_taken_for_one_that_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: list[str]
+) -> None:
+    home = ["--home", str(tmp_path / "federation")]
+    assert CliRunner().invoke(cli, ["init", "--host", "localhost", *home]).exit_code == 0
+    if command[0] != "start":
+        CliRunner().invoke(cli, [*command, *home])  # what it needs of its libraries is loaded while they can be read
+    monkeypatch.setattr(sys, "argv", ["fedvault-server", *command, *home])
+    with closed_to_this_user(tmp_path / "federation"), pytest.raises(SystemExit) as ended:
+        main()
+    written = capsys.readouterr()
+    assert ended.value.code == 11 and written.out == "" and "Type this as the user" in written.err
+    assert "Traceback" not in written.err
+
+
+@pytest.mark.parametrize("command", [["halt"], ["logs"], ["status"]], ids=" ".join)
+def test_a_server_that_is_not_there_is_another_answer_than_one_that_does_not_run(
+    tmp_path: Path, command: list[str]
+) -> None:
+    done = CliRunner().invoke(cli, [*command, "--home", str(tmp_path / "elsewhere")])
+    assert isinstance(done.exception, SettingsError) and "fedvault-server init" in done.exception.hint

@@ -10,6 +10,7 @@ import socket
 import sqlite3
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from server.certificate_authority import create, issue_server, keep_node_certificate
 from server.cli import main
@@ -34,6 +34,7 @@ from shared.errors import FedVaultError
 from shared.study.declaration import load_study
 from simulations.e2e.federation import free_port
 from tests.support.flower_control import Flower
+from tests.support.other_user import closed_to_this_user
 from tests.support.troubleshooting import Row, Situations, rows_of
 
 ROWS = rows_of("server/TROUBLESHOOTING.md")
@@ -374,14 +375,30 @@ def _(place: Place) -> str:
 
 @situation("The port is in use")
 def _(place: Place) -> str:
-    with socket.socket() as other, logged("uvicorn.error") as lines:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        config = tls_config(None, place.home.keys, host="127.0.0.1", port=other.getsockname()[1])
-        config.lifespan = "off"
-        with pytest.raises(SystemExit):
-            uvicorn.Server(config).run()
-    return "\n".join(lines)
+    with socket.create_server(("127.0.0.1", place.home.settings().port)):
+        return place.types("start")
+
+
+@situation("The port was taken after the start")
+def _(place: Place) -> str:
+    def is_not_http(other: socket.socket) -> None:
+        peer, _ = other.accept()
+        peer.sendall(b"220 mail.example.org\r\n")
+        peer.close()
+
+    with socket.create_server(("127.0.0.1", place.home.settings().superlink_port)) as other, place.supervised():
+        threading.Thread(target=is_not_http, args=(other,)).start()
+        return place.types("status")
+
+
+@situation("Another user's server")
+def _(place: Place) -> str:
+    place.types("status")
+    with closed_to_this_user(place.home.folder):
+        return place.types("status")
+
+
+simple("Looking at logs before the first start", lambda p: p.types("logs"))
 
 
 @situation("A process does not answer")
