@@ -2,8 +2,10 @@
 
 import logging
 import sys
+import time
 
 from server.flower.superlink import remove_database
+from server.run_queue import RunQueue
 from server.run_store.store import Store
 from server.settings import Home
 from shared.environment import QUIET
@@ -28,12 +30,12 @@ class SupervisedProcesses:
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
         self._limit = home.settings().flower_database_limit_bytes
-        self._rotating = False
+        self._rotating, self._queue = False, RunQueue()
 
     def wanted(self) -> list[Child]:
         """Return SuperLink, gateway, and at most one run; runs that nobody wants any more are marked as stopped."""
         self._store.stop_unwanted()
-        run_wanted = self._store.next_wanted()
+        run_wanted = self._queue.next(self._store.open_runs(), time.monotonic())
         if run_wanted is not None:
             # queued while the SuperLink was being stopped: it starts again, and its files stay
             self._rotating = False
@@ -41,7 +43,7 @@ class SupervisedProcesses:
             return [self._child("gateway")]
         children = [self._child("superlink"), self._child("gateway")]
         if run_wanted is not None:
-            children.append(self._child("run", "--run", run_wanted.id, name=f"run-{run_wanted.id}"))
+            children.append(self._child("run", "--run", run_wanted, name=f"run-{run_wanted}"))
         return children
 
     def _should_rotate(self) -> bool:

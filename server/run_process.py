@@ -20,17 +20,17 @@ from server.export.model_card import write_card
 from server.flower.control import Control
 from server.flower.grid import drive_run
 from server.gateway.registration import synchronise_nodes
-from server.rounds.checkpoints import State
+from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.evaluation import evaluator
-from server.rounds.participants import ApprovedOnly
+from server.rounds.participants import ApprovedOnly, why_it_waits
 from server.rounds.round import RoundRecord
 from server.rounds.update_bounds import keep_within, norm_bound
+from server.run_ends import INTERRUPTED, STARTED, has_failed, in_words, mends_by_itself, needs_a_person
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
-from shared.errors import DataError, FedVaultError, SettingsError
 from shared.logs import without_stopping
 from shared.protocol.messages import StudyOffer
 
@@ -43,6 +43,7 @@ class StoreObserver:
 
     def __init__(self, store: Store, run: str) -> None:
         self._store, self._run = store, run
+        self._waits_for: tuple[dict[str, list[int]], list[int]] | None = None
 
     def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
         """Write whom a round asks; once more if it is asked again, or its process died."""
@@ -69,31 +70,65 @@ class StoreObserver:
         """Write which nodes are present, by their answer to the offer."""
         self._store.record_event("present", by_status, run=self._run)
 
+    def waits(self, by_status: dict[str, list[int]], away: list[int], *, quorum: int) -> None:
+        """Write what keeps the run from its next round; another run may be driven meanwhile."""
+        if (by_status, away) == self._waits_for:
+            return
+        self._waits_for = (by_status, list(away))
+        enrolled = sum(node.status == "enrolled" for node in self._store.nodes())
+        self._store.set_state(
+            self._run, "waiting", reason=why_it_waits(by_status, away=len(away), quorum=quorum, enrolled=enrolled)
+        )
+
+    def goes_on(self) -> None:
+        """Write that the run waits no longer."""
+        if self._waits_for is not None:
+            self._waits_for = None
+            self._store.set_state(self._run, "running")
+
 
 def drive(home: Home, name: str) -> None:
     """Drive a run to its end.
 
     Raises:
-        FedVaultError: it cannot continue now; the run's state says whether trying again can help.
+        Exception: it cannot continue now; the run's state says whether it is tried again.
     """
     os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
     with Store(home.database()) as store:
         run = store.run(name)
+        store.record_event(STARTED, {}, run=run.id)
+        if reason := has_failed(store.events(run.id)):
+            _fail(store, run, reason)
+            return
         store.set_state(run.id, "running")
         try:
             _drive(home, store, run)
-        except (SettingsError, DataError) as error:
-            # trying again would not help: a person has to act
-            store.set_state(run.id, "failed", reason=str(error))
-            store.record_event("failed", {"reason": str(error)}, run=run.id)
+        except Exception as error:
+            _note_end(store, run, error)
             raise
-        except FedVaultError as error:
-            store.record_event("interrupted", {"reason": str(error)}, run=run.id)
-            raise
+
+
+def _note_end(store: Store, run: Run, error: Exception) -> None:
+    """Write what ended the process, and that the run has failed if no retry can mend it."""
+    if needs_a_person(error):
+        _fail(store, run, in_words(error))
+        return
+    body = {"reason": in_words(error), "mends_by_itself": mends_by_itself(error)}
+    store.record_event(INTERRUPTED, body, run=run.id)
+    if reason := has_failed(store.events(run.id)):
+        _fail(store, run, reason)
+
+
+def _fail(store: Store, run: Run, reason: str) -> None:
+    store.set_state(run.id, "failed", reason=reason)
+    store.record_event("failed", {"reason": reason}, run=run.id)
 
 
 def _drive(home: Home, store: Store, run: Run) -> None:
     study, folder, observer = run.study, home.runs / run.id, StoreObserver(store, run.id)
+    latest = Checkpoints(folder / "checkpoints").latest(study_sha256=study.sha256, study_run=run.id)
+    if latest is not None:
+        _complete_history(store, run, latest)
     initial, layout, settings = initial_adapter(study), layout_of(study), home.settings()
     control = Control(home)
     control.wait_until_it_answers()
@@ -121,6 +156,8 @@ def _drive(home: Home, store: Store, run: Run) -> None:
                 quorum=study.federation.quorum,
                 patience_s=study.federation.deadline_s,
                 on_change=observer.present,
+                on_wait=partial(observer.waits, quorum=study.federation.quorum),
+                on_enough=observer.goes_on,
             ),
             ledger_copies=store,
             grace_s=settings.grace_s,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server.cli.printing import Names, in_flight_line, named, node_names, round_in_flight
+from shared.errors import DataError
 from shared.processes.running import troubles_of
 from shared.terminal import bar
 
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from server.run_store.values import Event, Run
 
 MEGABYTE = 2**20
+OVER = frozenset({"finished", "stopped", "failed"})
+"""States of runs that come to nothing more by themselves."""
 
 
 def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[int] | None) -> list[str]:
@@ -37,9 +40,18 @@ def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[i
 def waits_for(run: "Run", store: "Store") -> str:
     """Return one sentence on what a run that has not begun waits for: another run, or approvals and nodes."""
     ahead = store.next_wanted()
-    if ahead is not None and ahead.id != run.id:
+    if run.state != "waiting" and ahead is not None and ahead.id != run.id:
         return f"{run.id} waits for {ahead.id}: one run is driven at a time."
-    answers, quorum = _latest_answers(store.events(run.id)), run.study.federation.quorum
+    try:
+        answers, quorum = _latest_answers(store.events(run.id)), run.study.federation.quorum
+    except DataError as error:
+        return f"{run.id} cannot begin. {error}"
+    if run.reason.startswith("cannot"):
+        return (
+            f"{run.id} {run.reason}. Queue a study that they accept, or invite more nodes: fedvault-server invite NAME"
+        )
+    if run.reason.startswith("waiting for nodes"):
+        return f"{run.id} is {run.reason}."
     names = node_names(store)
     approved = answers.get("approved", [])
     approvals = len(approved) if isinstance(approved, list) else int(approved)
@@ -61,6 +73,8 @@ def progress_line(run: "Run", store: "Store") -> str:
     in_flight = round_in_flight(events, run.round) if run.state == "running" else None
     if in_flight is None and run.round == 0:
         return waits_for(run, store)
+    if run.state == "waiting":
+        return f"{run.id}: {run.round} of {run.rounds} rounds {bar(run.round, run.rounds)}: {run.reason}"
     number = min(run.round + 1, run.rounds)
     line = f"{run.id}: round {number} of {run.rounds} {bar(run.round, run.rounds)}"
     return line if in_flight is None else f"{line}: {in_flight_line(in_flight, names).partition(': ')[2]}"
@@ -96,8 +110,8 @@ def _run_lines(store: "Store") -> list[str]:
     wanted = store.next_wanted()
     if wanted is None:
         return ["No run is wanted. Queue one: fedvault-server run study.toml"]
-    behind = [run for run in store.runs() if run.wanted and run.state == "queued" and run.id != wanted.id]
-    lines = [f"{wanted.id} is a run of the study {wanted.study.study.name!r}.", progress_line(wanted, store)]
+    behind = [run for run in store.runs() if run.wanted and run.state not in OVER and run.id != wanted.id]
+    lines = [f"{wanted.id} is a run of the study {wanted.study_name!r}.", progress_line(wanted, store)]
     if behind:
         lines.append(f"{len(behind)} more {'run waits' if len(behind) == 1 else 'runs wait'} behind it.")
     return lines

@@ -19,7 +19,7 @@ from server.cli.printing import (
     round_row,
     silence_lines,
 )
-from server.cli.status_text import progress_line, waits_for
+from server.cli.status_text import OVER, progress_line, waits_for
 from server.settings import Home
 from shared.terminal import Activity, saying
 
@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from shared.study.sections import Model
 
 FOLLOW_S = 1.0
-OVER = frozenset({"finished", "stopped", "failed"})
-COLUMNS = ("id", "study", "state", "round", "rounds", "created", "reason")
+COLUMNS = ("id", "study", "state", "round", "rounds", "created")
 
 
 def plan(
@@ -98,8 +97,13 @@ def run(
 def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """List every run, newest first."""
     with open_store(Home(home)) as store:
-        rows = [run.as_dict() for run in store.runs()]
-    print_rows(rows if as_json else [{name: row[name] for name in COLUMNS} for row in rows], as_json)
+        listed, first = store.runs(), store.next_wanted()
+    rows = [run.as_dict() for run in listed]
+    if not as_json:
+        ahead = None if first is None else first.id
+        states = [{"state": run.standing(ahead)} for run in listed]
+        rows = [{name: row[name] for name in COLUMNS} | state for row, state in zip(rows, states, strict=True)]
+    print_rows(rows, as_json)
 
 
 def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
@@ -108,7 +112,9 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         shown = store.run(run)
         rounds, names, events = store.rounds(shown.id), node_names(store), store.events(shown.id)
         in_flight = round_in_flight(events, shown.round) if shown.state == "running" else None
-        progress = progress_line(shown, store) if shown.state in ("queued", "running") else ""
+        progress = progress_line(shown, store) if shown.state not in OVER else ""
+        if shown.state == "failed":
+            progress = f"{shown.id} {shown.standing(None)}"
     if as_json:
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
         more = {"history": history, "in_flight": in_flight, "nodes": names}

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from server.earlier_names import read_record
-from shared.errors import RunError
+from shared.errors import DataError, SettingsError
 from shared.files import write_atomically
 from shared.protocol.messages import Vector, digest
 
@@ -83,7 +83,8 @@ class Checkpoints:
         """Return the newest complete state; None in an empty folder.
 
         Raises:
-            RunError: the folder belongs to another study or run, or nothing in it is complete.
+            SettingsError: the folder belongs to another study or run.
+            DataError: nothing in it is complete.
         """
         numbers = sorted(self._rounds(), reverse=True)
         for number in numbers:
@@ -91,13 +92,16 @@ class Checkpoints:
             if state is None:
                 continue
             if (state.study_sha256, state.study_run) != (study_sha256, study_run):
-                raise RunError(
+                raise SettingsError(
                     f"Expected study {study_sha256[:12]} in {self.folder}, got one of {state.study_sha256[:12]}.",
                     hint="The study was changed. Choose another folder, or restore the study as it was.",
                 )
             return state
         if numbers:
-            raise RunError(f"Expected a complete checkpoint in {self.folder}, got only damaged ones.")
+            raise DataError(
+                f"Expected a complete checkpoint in {self.folder}, got only damaged ones.",
+                hint="Restore the folder from a backup, or queue the study again.",
+            )
         return None
 
     def _rounds(self) -> Iterator[int]:

@@ -7,7 +7,7 @@ Whoever approves later joins the next round; whoever comes back is asked again.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -35,6 +35,25 @@ class Members(NamedTuple):
     """Members that are not present."""
     undecided: list[int]
     """Nodes present whose operators may still approve."""
+
+
+def why_it_waits(by_status: Mapping[str, Sequence[int]], *, away: int, quorum: int, enrolled: int) -> str:
+    """Return in words what keeps a run from its next round.
+
+    Args:
+        by_status: the nodes present, by their answer to the offer.
+        away: how many have approved and are not present.
+        quorum: how many the run needs.
+        enrolled: how many nodes there are.
+    """
+    approved = len(by_status.get(Status.APPROVED.name.lower(), []))
+    refused = {status: len(nodes) for status, nodes in sorted(by_status.items()) if status.startswith(("ref", "rej"))}
+    if enrolled >= quorum > enrolled - sum(refused.values()):
+        answers = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in refused.items())
+        return f"cannot reach its quorum: {answers}"
+    if approved + away >= quorum:
+        return f"waiting for nodes: {approved} of {quorum} are present"
+    return f"waiting for approvals: {approved + away} of {quorum}"
 
 
 class Participants(Protocol):
@@ -183,6 +202,8 @@ class ApprovedOnly:
         quorum: fewest members.
         patience_s: how long to wait for the undecided once there are enough.
         on_change: receives the nodes present, by their answer, whenever that changes.
+        on_wait: receives them, and who has approved and is away, while there are fewer members than the quorum.
+        on_enough: is called when there are enough.
     """
 
     def __init__(
@@ -193,12 +214,16 @@ class ApprovedOnly:
         quorum: int,
         patience_s: float,
         on_change: Callable[[dict[str, list[int]]], None] = lambda _by_status: None,
+        on_wait: Callable[[dict[str, list[int]], list[int]], None] = lambda _by_status, _away: None,
+        on_enough: Callable[[], None] = lambda: None,
     ) -> None:
         self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
         self._spoken = offer.versions
         self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
         self._answers, self._open, self._versions = Answers(), dict[str, int](), dict[int, int]()
-        self._started, self._reported = False, dict[str, list[int]]()
+        self._on_wait, self._on_enough = on_wait, on_enough
+        self._started = False
+        self._reported: dict[str, list[int]] | None = None
 
     def members(self) -> list[int]:
         """Return those that have approved; waits for ever, since people decide in their own time."""
@@ -207,6 +232,7 @@ class ApprovedOnly:
             members, now = self.look(), time.monotonic()
             if len(members.present) < self._quorum:
                 enough_since = None
+                self._on_wait(self._reported or {}, members.away)
             elif self._started or not members.undecided:
                 break
             else:
@@ -215,6 +241,7 @@ class ApprovedOnly:
                     break
             time.sleep(POLL_S)
         self._started = True
+        self._on_enough()
         return members.present
 
     def look(self) -> Members:

@@ -4,7 +4,6 @@ Several processes use it at once: the command line, the supervisor, the gateway,
 here what people want; the supervisor makes it so.
 """
 
-import json
 import logging
 import secrets
 from collections.abc import Iterator
@@ -19,12 +18,14 @@ from sqlalchemy.orm import Session
 from server.earlier_names import read_event_kind, read_record
 from server.run_store.database import open_database
 from server.run_store.tables import EventRow, NodeRow, NumberRow, RoundRow, RunRow
-from server.run_store.values import NO_NUMBER, Event, Node, Run, RunState
+from server.run_store.values import NO_NUMBER, OPEN_STATES, Event, Node, Run, RunState
 from shared.errors import PolicyRefusal, SettingsError
 from shared.protocol.messages import NO_POSITION, LedgerPosition
-from shared.study.declaration import Study, recorded
+from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
+RESUMED = "resumed"
+"""Kind of the event that a person queued a run again."""
 NO_INVITE = "Expected a valid invite, got one that is unknown, used or expired."
 
 
@@ -103,25 +104,33 @@ class Store:
             row.wanted, row.updated = wanted, _now()
             if wanted and row.state in ("stopped", "failed"):
                 row.state, row.reason = "queued", ""
-            if not wanted and row.state == "queued":
-                row.state = "stopped"
+                session.add(EventRow(run=run, time=_now(), kind=RESUMED, body={}))
+            if not wanted and row.state in ("queued", "waiting"):
+                row.state, row.reason = "stopped", ""
 
     def next_wanted(self) -> Run | None:
-        """Return the run that should be driven now: one at a time, the oldest first."""
-        open_states = ("running", "queued")
-        query = select(RunRow).where(RunRow.wanted, RunRow.state.in_(open_states)).order_by(RunRow.created, RunRow.id)
+        """Return the run that comes first: the one under way, else the oldest."""
+        query = select(RunRow).where(RunRow.wanted, RunRow.state.in_(OPEN_STATES)).order_by(RunRow.created, RunRow.id)
         with self._session() as session:
             rows = list(session.scalars(query))
             rows.sort(key=lambda row: row.state != "running")
             return _run(rows[0], _finished_rounds(session, rows[0].id)) if rows else None
 
+    def open_runs(self) -> list[tuple[str, RunState]]:
+        """Return name and state of every run that is wanted and has not come to an end, the oldest first."""
+        query = select(RunRow.id, RunRow.state).where(RunRow.wanted, RunRow.state.in_(OPEN_STATES))
+        with self._session() as session:
+            rows: Any = session.execute(query.order_by(RunRow.created, RunRow.id)).all()
+            return [(run, state) for run, state in rows]
+
     def stop_unwanted(self) -> list[str]:
-        """Mark running runs that nobody wants any more as stopped; returns their names."""
-        query = select(RunRow).where(RunRow.state == "running", RunRow.wanted.is_(False))
+        """Mark runs that nobody wants any more, and whose process was there, as stopped; returns their names."""
+        there = RunRow.state.in_(("running", "waiting"))
+        query = select(RunRow).where(there, RunRow.wanted.is_(False))
         with self._session() as session:
             rows = list(session.scalars(query))
             for row in rows:
-                row.state, row.updated = "stopped", _now()
+                row.state, row.reason, row.updated = "stopped", "", _now()
                 session.add(EventRow(run=row.id, time=_now(), kind="stopped", body={}))
             return [row.id for row in rows]
 
@@ -284,9 +293,20 @@ def _invited(session: Session, token_sha256: str, now: datetime) -> NodeRow:
 
 
 def _run(row: RunRow, finished: int) -> Run:
-    study = recorded(json.loads(row.study), where=f"run {row.id}")
     state: Any = row.state
-    return Run(row.id, study, row.wanted, state, row.reason, row.created, row.updated, finished, row.rounds)
+    return Run(
+        id=row.id,
+        study_name=row.study_name,
+        study_sha256=row.study_sha256,
+        study_text=row.study,
+        wanted=row.wanted,
+        state=state,
+        reason=row.reason,
+        created=row.created,
+        updated=row.updated,
+        round=finished,
+        rounds=row.rounds,
+    )
 
 
 def _event(row: EventRow) -> Event:

@@ -55,6 +55,6 @@ def removing(folder: Path, nodes: int) -> str:
 
 
 def _state(shown: Mapping[str, Any], yours: str) -> str:
-    if shown["state"] == "queued" or (shown["state"] == "running" and not shown["round"]):
+    if shown["state"] in ("queued", "waiting") or (shown["state"] == "running" and not shown["round"]):
         return f"It waits for '{yours}': for you."
     return f"It is {shown['state']}, after {shown['round']} of {shown['rounds']} rounds."

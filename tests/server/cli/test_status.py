@@ -74,6 +74,35 @@ def test_a_run_that_is_under_way_says_its_round_with_a_bar(store: Store, make_st
     assert line == f"{run.id}: round 2 of 4 [#####...............]: ask 1 of at most 10, waits for north"
 
 
+def test_every_standing_of_a_run_is_said(store: Store, make_study: Studies) -> None:
+    runs = [store.create_run(make_study()).id for _ in range(4)]
+    store.set_state(runs[0], "failed", reason="why")
+    store.set_state(runs[1], "running")
+    store.set_state(runs[2], "waiting", reason="cannot reach its quorum: 3 refused budget")
+    assert [store.run(run).standing(runs[1]) for run in runs] == [
+        "failed: why",
+        "running",
+        "cannot reach its quorum: 3 refused budget",
+        f"behind {runs[1]}",
+    ]
+    assert store.run(runs[3]).standing(runs[3]) == "queued" and store.run(runs[3]).standing(None) == "queued"
+    assert waits_for(store.run(runs[2]), store).startswith(
+        f"{runs[2]} cannot reach its quorum: 3 refused budget. Queue"
+    )
+    store.want(runs[3], wanted=False)
+    assert store.run(runs[3]).standing(runs[1]) == "stopped"
+
+
+def test_a_run_whose_nodes_went_away_says_how_far_it_is_and_what_it_waits_for(
+    store: Store, make_study: Studies
+) -> None:
+    run = store.create_run(make_study(federation={"quorum": 2, "rounds": 4}))
+    store.record_round(run.id, ROUND, None)
+    store.set_state(run.id, "waiting", reason="waiting for nodes: 1 of 2 are present")
+    line = progress_line(store.run(run.id), store)
+    assert line == f"{run.id}: 1 of 4 rounds [#####...............]: waiting for nodes: 1 of 2 are present"
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

@@ -27,6 +27,10 @@ from server.flower.control import Control
 from server.gateway.door import ConnectionLimits, Door
 from server.gateway.process import Presence, tls_config
 from server.gateway.refusals import Refusals
+from server.rounds.checkpoints import Checkpoints
+from server.rounds.participants import why_it_waits
+from server.run_ends import TRIES
+from server.run_process import _note_end
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
 from server.settings import Home
@@ -343,6 +347,44 @@ def _(place: Place) -> str:
         for number in (1, 2):
             store.record_round(run, usual | {"round": number, "missing": [11]}, None)
     return place.types("show", run)
+
+
+def waiting(place: Place, reason: str) -> str:
+    run = place.runs()
+    with Store(place.home.database()) as store:
+        store.set_state(run, "waiting", reason=reason)
+    return place.types("status")
+
+
+REFUSED = why_it_waits({"refused_budget": [11]}, away=0, quorum=2, enrolled=2)
+simple("Too many nodes said no", lambda p: waiting(p, REFUSED))
+AWAY = why_it_waits({"approved": [11]}, away=1, quorum=2, enrolled=2)
+simple("Enough have approved, and are not there", lambda p: waiting(p, AWAY))
+
+
+@situation("The same fault again and again")
+def _(place: Place) -> str:
+    run = place.runs()
+    with Store(place.home.database()) as store:
+        for _ in range(TRIES):
+            _note_end(store, store.run(run), ValueError("a bug"))
+    return place.types("show", run)
+
+
+@situation("What is stored of a study is damaged")
+def _(place: Place) -> str:
+    run = place.runs()
+    with closing(sqlite3.connect(place.home.folder / "fedvault.db")) as database:
+        database.execute("UPDATE runs SET study = 'x'")
+        database.commit()
+    with Store(place.home.database()) as store:
+        return printed(lambda: store.run(run).study) + place.types("status")
+
+
+@situation("What is stored of its rounds is damaged")
+def _(place: Place) -> str:
+    (place.folder / "round-00001.json").write_text("{")
+    return printed(lambda: Checkpoints(place.folder).latest(study_sha256="", study_run=""))
 
 
 @situation("A round is asked again")

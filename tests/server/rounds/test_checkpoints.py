@@ -9,7 +9,7 @@ import pytest
 
 import shared.files
 from server.rounds.checkpoints import KEPT_ROUNDS, Checkpoints, State
-from shared.errors import RunError
+from shared.errors import DataError, SettingsError
 
 
 def state(number: int) -> State:
@@ -81,8 +81,8 @@ def test_a_damaged_pair_is_skipped(tmp_path: Path, suffix: str, damage: str) -> 
 
 def test_another_study_or_nothing_whole_is_said(tmp_path: Path) -> None:
     Checkpoints(tmp_path).save(state(1))
-    with pytest.raises(RunError, match="study"):
+    with pytest.raises(SettingsError, match="study"):
         Checkpoints(tmp_path).latest(study_sha256="other", study_run="run")
     (tmp_path / "round-00001.safetensors").unlink()
-    with pytest.raises(RunError, match="damaged"):
+    with pytest.raises(DataError, match="damaged"):
         latest(tmp_path)

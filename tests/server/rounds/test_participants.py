@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.rounds import participants
-from server.rounds.participants import ASK_AGAIN_S, AllPresent, Answers, ApprovedOnly
+from server.rounds.participants import ASK_AGAIN_S, AllPresent, Answers, ApprovedOnly, why_it_waits
 from shared.errors import RunError
 from shared.protocol.flower_records import decode_offer, encode_offer_reply
 from shared.protocol.messages import OfferReply, Status, StudyOffer
 
 ANSWERS = [Status.APPROVED, Status.AWAITING_APPROVAL, Status.REJECTED, Status.REFUSED_POLICY, Status.REFUSED_BUDGET]
 OFFER = StudyOffer("r-1", "{}")
+REFUSED = "cannot reach its quorum: 1 refused policy, 1 rejected"
 
 
 class Grid:
@@ -132,3 +133,42 @@ def test_too_few_nodes_end_with_a_clear_message() -> None:
     grid: Any = Grid(n1=Status.APPROVED)
     with pytest.raises(RunError, match="Expected at least 2 nodes, got 1"):
         AllPresent(grid, quorum=2, patience_s=0.0).members()
+
+
+@pytest.mark.parametrize(
+    ("by_status", "away", "enrolled", "words"),
+    [
+        ({}, 0, 0, "waiting for approvals: 0 of 3"),
+        ({"approved": [1, 2], "awaiting_approval": [3]}, 0, 3, "waiting for approvals: 2 of 3"),
+        ({"approved": [1]}, 1, 3, "waiting for approvals: 2 of 3"),
+        ({"approved": [1]}, 2, 3, "waiting for nodes: 1 of 3 are present"),
+        ({"refused_budget": [1, 2, 3]}, 0, 3, "cannot reach its quorum: 3 refused budget"),
+        ({"approved": [1, 2], "rejected": [3], "refused_policy": [4]}, 0, 4, REFUSED),
+        ({"refused_budget": [1, 2, 3]}, 0, 6, "waiting for approvals: 0 of 3"),
+        ({"refused_budget": [1]}, 0, 2, "waiting for approvals: 0 of 3"),
+    ],
+)
+def test_what_a_run_waits_for_is_said_in_words(
+    by_status: dict[str, list[int]], away: int, enrolled: int, words: str
+) -> None:
+    assert why_it_waits(by_status, away=away, quorum=3, enrolled=enrolled) == words
+
+
+def test_a_run_says_that_it_waits_and_that_it_has_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    grid: Any = Grid(n1=Status.APPROVED, n2=Status.REFUSED_BUDGET)
+    waits, enough = list[tuple[dict[str, list[int]], list[int]]](), list[int]()
+
+    def pause(_seconds: float) -> None:
+        grid.answers[3] = Status.APPROVED
+
+    monkeypatch.setattr(participants.time, "sleep", pause)
+    approved = ApprovedOnly(
+        grid,
+        OFFER,
+        quorum=2,
+        patience_s=0.0,
+        on_wait=lambda by_status, away: waits.append((by_status, away)),
+        on_enough=lambda: enough.append(len(waits)),
+    )
+    assert approved.members() == [1, 3] and enough == [1]
+    assert waits == [({"approved": [1], "refused_budget": [2]}, [])]

@@ -55,6 +55,19 @@ def test_one_run_at_a_time_the_oldest_first_and_a_running_one_before_all(store: 
     assert store.run(second.id).reason == "why" and store.next_wanted() is None
 
 
+def test_a_run_that_waits_is_still_open_and_may_be_stopped(store: Store, make_study: Studies) -> None:
+    first, second = store.create_run(make_study()).id, store.create_run(make_study()).id
+    store.set_state(first, "waiting", reason="waiting for approvals: 0 of 2")
+    assert dict(store.open_runs()) == {first: "waiting", second: "queued"}
+    store.want(first, wanted=False)
+    assert (store.run(first).state, store.run(first).reason) == ("stopped", "")
+    assert store.open_runs() == [(second, "queued")]
+    store.set_state(first, "waiting")  # its process had not heard of it
+    assert store.stop_unwanted() == [first]
+    store.want(first, wanted=True)
+    assert [event.kind for event in store.events(first)] == ["stopped", "resumed"]
+
+
 def test_runs_are_named_by_an_unambiguous_beginning(store: Store, make_study: Studies) -> None:
     run = store.create_run(make_study())
     store.create_run(make_study())
