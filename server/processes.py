@@ -5,8 +5,8 @@ import sys
 import time
 
 from server.flower.superlink import remove_database
-from server.run_queue import RunQueue
 from server.run_store.store import Store
+from server.runs.queue import RunQueue
 from server.settings import Home
 from shared.environment import QUIET
 from shared.processes.supervisor import Child, Supervisor

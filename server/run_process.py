@@ -25,9 +25,9 @@ from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly, why_it_waits
 from server.rounds.round import RoundRecord
 from server.rounds.update_bounds import keep_within, norm_bound
-from server.run_ends import INTERRUPTED, STARTED, has_failed, in_words, mends_by_itself, needs_a_person
 from server.run_store.store import Store
 from server.run_store.values import Run
+from server.runs.ends import INTERRUPTED, STARTED, has_failed, in_words, mends_by_itself, needs_a_person
 from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET

@@ -18,9 +18,9 @@ from server import run_process
 from server.processes import SupervisedProcesses
 from server.rounds import participants
 from server.rounds.checkpoints import Checkpoints, State
-from server.run_ends import TRIES
 from server.run_process import StoreObserver, drive
 from server.run_store.store import Store
+from server.runs.ends import TRIES
 from server.settings import Home
 from shared.errors import DataError
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply

@@ -29,10 +29,10 @@ from server.gateway.process import Presence, tls_config
 from server.gateway.refusals import Refusals
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.participants import why_it_waits
-from server.run_ends import TRIES
 from server.run_process import _note_end
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
+from server.runs.ends import TRIES
 from server.settings import Home
 from shared.errors import FedVaultError
 from shared.study.declaration import load_study

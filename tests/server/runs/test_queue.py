@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.run_queue import LONGEST_TURN_S, TURN_S, RunQueue
+from server.runs.queue import LONGEST_TURN_S, TURN_S, RunQueue
 from server.run_store.values import RunState
 
 STATES: list[RunState] = ["queued", "running", "waiting"]
