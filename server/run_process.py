@@ -33,6 +33,7 @@ from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.logs import without_stopping
 from shared.protocol.messages import StudyOffer
+from shared.protocol.update_encoding import packed_bytes
 
 log = logging.getLogger(__name__)
 ASKED = "asked"
@@ -139,7 +140,8 @@ def _drive(home: Home, store: Store, run: Run) -> None:
         table, cache = home.folder / settings.evaluation, home.folder / "cache"
         evaluate = evaluator(study, table, settings.evaluation_columns, cache=cache)
     finished: list[State] = []
-    with drive_run(home) as grid:
+    update_bytes = packed_bytes(len(initial), study.federation.wire)
+    with drive_run(home, update_bytes=update_bytes) as grid:
         app = build_server_app(
             study,
             run.id,

@@ -26,6 +26,7 @@ OF_STATUS = {
 OF_REASON = {
     "node-error": "its Flower client failed before FedVault was asked",
     "malformed": "its reply cannot be read",
+    "oversized": "its reply has more or larger parts than a reply of the study can have",
     "wrong-study": "its reply is about another study, run or round",
     "stale": "its update starts from another adapter than the one it was sent",
     "shape": "its update has another length or encoding than the study's",

@@ -23,12 +23,17 @@ class Reason(StrEnum):
 
     NODE_ERROR = "node-error"
     MALFORMED = "malformed"
+    OVERSIZED = "oversized"
     WRONG_STUDY = "wrong-study"
     STALE = "stale"
     SHAPE = "shape"
     NOT_FINITE = "not-finite"
     NO_MOVEMENT = "no-movement"
     NORM = "norm"
+
+
+NEVER_READ = frozenset({Reason.MALFORMED, Reason.OVERSIZED})
+"""Reasons for which a reply is not read at all: they come as an error in its place."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,9 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
         largest_norm: bound on the update's l2 norm, from `norm_bound`.
     """
     if not message.has_content():
-        return Unanswered() if message.error.code in NO_ANSWER else Rejected(Reason.NODE_ERROR)
+        if message.error.code in NO_ANSWER:
+            return Unanswered()
+        return Rejected(Reason(message.error.reason) if message.error.reason in NEVER_READ else Reason.NODE_ERROR)
     try:
         reply = decode_reply(message.content, task.wire)
     except VersionError:
