@@ -30,7 +30,7 @@ from server.gateway.refusals import Refusals, origin
 from server.gateway.registration import ensure_registered
 from server.gateway.turns import Busy, TokenBuckets
 from server.run_store.store import Store
-from server.run_store.values import NO_NUMBER
+from server.run_store.values import NO_NUMBER, Node
 from server.settings import Home
 from shared.errors import FedVaultError, PolicyRefusal, RunError
 from shared.files import write_private
@@ -124,7 +124,7 @@ class Enrolment:
             Route(RENEW_PATH, self._answering(self._renew), methods=["POST"]),
         ]
 
-    def admit(self, request: Request) -> str | None:
+    def admit(self, request: Request) -> Node | None:
         """Return the node whose certificate a request shows, if it is not revoked and the header has the same key."""
         key = client_key(request)
         try:
@@ -133,17 +133,17 @@ class Enrolment:
             return None
         if key is None or shown.strip() != key.strip():
             return None
-        return self._name_of(key)
+        return self._node_of(key)
 
     def number_of(self, request: Request) -> int | None:
         """Return Flower's number of the node whose certificate a request shows, if it is not revoked."""
         key = client_key(request)
-        node = None if key is None else self._store.node_by_key(key)
-        return node.node_id if node is not None and node.revoked is None else None
+        node = None if key is None else self._node_of(key)
+        return None if node is None else node.node_id
 
-    def _name_of(self, key: str) -> str | None:
+    def _node_of(self, key: str) -> Node | None:
         node = self._store.node_by_key(key)
-        return node.name if node is not None and node.revoked is None else None
+        return node if node is not None and node.revoked is None else None
 
     def _answering(self, decide: Callable[[Request, bytes], dict[str, object]]) -> Callable[[Request], object]:
         async def answer(request: Request) -> Response:
@@ -194,11 +194,11 @@ class Enrolment:
 
     def _renew(self, request: Request, body: bytes) -> dict[str, object]:
         csr, key = str(json.loads(body)["csr"]).encode(), client_key(request)
-        name = None if key is None else self._name_of(key)
-        if name is None or public_pem(requested_key(csr)) != key:
+        node = None if key is None else self._node_of(key)
+        if node is None or public_pem(requested_key(csr)) != key:
             raise PolicyRefusal("Expected a node that is enrolled and not revoked.")
-        log.info("%s renewed its certificate.", name)
-        return {"name": name, **self._certified(name, csr)}
+        log.info("%s renewed its certificate.", node.name)
+        return {"name": node.name, **self._certified(node.name, csr)}
 
     def _certified(self, name: str, csr: bytes) -> dict[str, object]:
         """Return a node's new certificate, and the authorities that it is to trust from now on."""

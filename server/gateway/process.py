@@ -5,6 +5,7 @@ import resource
 import ssl
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -12,10 +13,13 @@ import uvicorn
 from server.certificate_authority import SERVER, trusted_authorities
 from server.certificate_ends import CertificateEnd, announce_daily, certificate_ends
 from server.flower.control import Control
+from server.flower.reply_size import largest_object_bytes
 from server.flower.superlink import HOST, SECRET_HEADER
 from server.gateway.connections import Entrance
 from server.gateway.door import ConnectionLimits
 from server.gateway.enrolment import Enrolment
+from server.gateway.fleet_calls import FleetCalls
+from server.gateway.handed_out import HandedOut
 from server.gateway.long_poll import LongPoll
 from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
@@ -79,6 +83,7 @@ def serve(home: Home) -> None:
         f"http://{HOST}:{settings.superlink_port}",
         limits,
         admit=enrolment.admit,
+        calls=FleetCalls(HandedOut(home.flower / "handed-out"), partial(largest_object_bytes, home)),
         headers={SECRET_HEADER: home.secret()},
         routes=[*enrolment.routes(), waiting.route()],
         refusals=refusals,

@@ -1,4 +1,4 @@
-"""The only way to the SuperLink: a reverse proxy that forwards `/v1/fleet/*` and answers 404 to everything else.
+"""The only way to the SuperLink: a reverse proxy that forwards the calls of a node's link, and answers 404 to all else.
 
 The client certificate decides who may pass: the request must come over a connection whose certificate is the
 node's own, and the node must not have been revoked. Enrolment is the one thing that is done without a certificate.
@@ -11,7 +11,6 @@ Guarantee: no path outside the Fleet API reaches the SuperLink, however it is wr
 
 import asyncio
 import logging
-import re
 import sys
 import time
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.client import responses
+from typing import Protocol
 
 import httpx
 from starlette.applications import Starlette
@@ -27,18 +27,18 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
+from server.gateway.fleet_calls import Call, CallRefused
 from server.gateway.refusals import EVERY_S, Refusals, origin
 from server.gateway.turns import REMEMBERED_CLIENTS, Busy, TokenBuckets, Turns
+from server.run_store.values import Node
 
 log = logging.getLogger(__name__)
 
-# the raw path, before any decoding: nothing that a server behind could read as another path
-FLEET_PATH = re.compile(rb"/v1/fleet/[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*")
-METHODS = ("GET", "POST", "PUT")
 NOT_FORWARDED = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade "
-    b"host content-length cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
+    b"host content-length accept-encoding cookie forwarded x-forwarded-for x-forwarded-host x-forwarded-proto".split()
 )
+METHODS = ("GET", "POST", "PUT")
 SILENT_FOR_S = 600.0
 HTTP_OK = 200
 PART_BYTES = 64 * 2**10
@@ -73,8 +73,32 @@ class Limits:
 
 
 NOT_FOUND = PlainTextResponse("not found\n", 404)
-Admit = Callable[[Request], str | None]
-"""Returns the name of the node that a request comes from, or None."""
+Admit = Callable[[Request], Node | None]
+"""Returns the node that a request comes from, or None."""
+
+
+class Calls(Protocol):
+    """Knows which requests may go on, and in which form: `FleetCalls`."""
+
+    def knows(self, path: str) -> bool:
+        """Return whether this is the path, as it came, of a call that is forwarded."""
+        ...
+
+    def largest_body(self, path: str) -> int:
+        """Return the most bytes that this call needs."""
+        ...
+
+    def read(self, node: Node, path: str, body: bytes) -> Call:
+        """Return the call to forward in place of this one.
+
+        Raises:
+            CallRefused: it is not forwarded.
+        """
+        ...
+
+    def note_answer(self, node: Node, call: Call, answer: bytes) -> None:
+        """Take note of the SuperLink's answer before the node gets it."""
+        ...
 
 
 def build_gateway(
@@ -82,6 +106,7 @@ def build_gateway(
     limits: Limits,
     *,
     admit: Admit,
+    calls: Calls,
     headers: Mapping[str, str] | None = None,
     routes: Sequence[BaseRoute] = (),
     refusals: Refusals | None = None,
@@ -94,6 +119,7 @@ def build_gateway(
         upstream: base URL of the SuperLink on loopback.
         limits: per client.
         admit: decides who a request comes from.
+        calls: decides what is forwarded.
         headers: added to what is forwarded: the SuperLink's secret.
         routes: what the gateway answers by itself, before everything else.
         refusals: counts what is refused.
@@ -101,7 +127,7 @@ def build_gateway(
         clock: seconds.
     """
     refusals = refusals or Refusals()
-    gate, visitors = _Gate(limits, headers or {}, clock, refusals), Visitors(clock)
+    gate, visitors = _Gate(limits, calls, headers or {}, clock, refusals), Visitors(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -118,23 +144,20 @@ def build_gateway(
 
     async def forward(request: Request) -> Response:
         node = admit(request)
-        response = await gate.answer(request, node)
-        note(request, node, response.status_code)
-        if response.status_code == HTTP_OK and visitors.connects(str(node), _address(request)):
-            log.info("%s connects from %s.", node, _address(request))
+        name, why = None if node is None else node.name, ""
+        try:
+            response = await gate.answer(request, node)
+        except CallRefused as error:
+            response, why = PlainTextResponse("refused\n", error.status), str(error)
+        _note(refusals, request, name, response.status_code, why)
+        if response.status_code == HTTP_OK and visitors.connects(str(name), _address(request)):
+            log.info("%s connects from %s.", name, _address(request))
         return response
 
     async def not_found(request: Request, _error: Exception) -> Response:
         # another method than a path knows: what is not there and what is not allowed look the same
-        note(request, None, NOT_FOUND.status_code)
+        _note(refusals, request, None, NOT_FOUND.status_code)
         return NOT_FOUND
-
-    def note(request: Request, node: str | None, status: int) -> None:
-        # polls are most of all requests and say nothing; refusals are what an operator looks for
-        if status == HTTP_OK:
-            log.debug("%s %s %s %d", _address(request), node, request.method, status)
-        else:
-            refusals.count(node or origin(_address(request)), f"{status} {responses.get(status, '')}")
 
     everything_else = Route("/{path:path}", forward, methods=list(METHODS))
     return Starlette(routes=[*routes, everything_else], lifespan=lifespan, exception_handlers={405: not_found})
@@ -147,32 +170,39 @@ class _Gate:
     """
 
     def __init__(
-        self, limits: Limits, headers: Mapping[str, str], clock: Callable[[], float], refusals: Refusals
+        self,
+        limits: Limits,
+        calls: Calls,
+        headers: Mapping[str, str],
+        clock: Callable[[], float],
+        refusals: Refusals,
     ) -> None:
-        self._limits, self._headers, self._refusals = limits, headers, refusals
+        self._limits, self._calls, self._headers, self._refusals = limits, calls, headers, refusals
         self._requests = TokenBuckets(limits.requests_per_s, limits.burst, clock)
         self._volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
         self._own = Turns(at_once=sys.maxsize, each=limits.each, waiting=limits.waiting)
         self._upstream = Turns(at_once=limits.at_once, each=limits.each, waiting=limits.waiting)
 
-    async def answer(self, request: Request, node: str | None) -> Response:
-        path, limits = bytes(request.scope.get("raw_path") or b""), self._limits
-        if not FLEET_PATH.fullmatch(path) or request.url.query:
+    async def answer(self, request: Request, node: Node | None) -> Response:
+        # the raw path, before any decoding: nothing that a server behind could read as another path
+        path = bytes(request.scope.get("raw_path") or b"").decode("latin-1")
+        if not self._calls.knows(path) or request.method != "POST" or request.url.query:
             return NOT_FOUND
         if node is None:
             return PlainTextResponse("not a node of this federation\n", 401)
-        if not self._requests.take(node):
+        if not self._requests.take(node.name):
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
-        size = declared_bytes(request, limits.body_bytes)
-        if size > limits.body_bytes:
+        limit = min(self._limits.body_bytes, self._calls.largest_body(path))
+        size = declared_bytes(request, limit)
+        if size > limit:
             return PlainTextResponse("body too large\n", 413)
-        if not self._volumes.take(node, size):
+        if not self._volumes.take(node.name, size):
             return PlainTextResponse("too many bytes\n", 429, headers={"Retry-After": "5"})
         try:
-            async with self._own.place(node):
-                body = await read_whole(request, limits.body_bytes, limits.pace)
-                async with self._upstream.place(node):
-                    return await self._forwarded(request, path.decode("ascii"), body)
+            async with self._own.place(node.name):
+                call = self._calls.read(node, path, await read_whole(request, limit, self._limits.pace))
+                async with self._upstream.place(node.name):
+                    return await self._forwarded(request, node, call)
         except TooLarge:
             return PlainTextResponse("body too large\n", 413, headers=CLOSE)
         except TooSlow:
@@ -182,13 +212,14 @@ class _Gate:
         except ClientDisconnect:
             return PlainTextResponse("gone\n", 400)
 
-    async def _forwarded(self, request: Request, path: str, body: bytes) -> Response:
+    async def _forwarded(self, request: Request, node: Node, call: Call) -> Response:
         client: httpx.AsyncClient = request.app.state.client
         replaced = NOT_FORWARDED | {name.lower().encode() for name in self._headers}
         headers = [(name, value) for name, value in request.headers.raw if name.lower() not in replaced]
         headers += [(name.encode(), value.encode()) for name, value in self._headers.items()]
+        headers.append((b"accept-encoding", b"identity"))
         try:
-            outgoing = client.build_request(request.method, path, headers=headers, content=body)
+            outgoing = client.build_request(request.method, call.path, headers=headers, content=call.body)
             upstream = await client.send(outgoing, stream=True)
             try:
                 # whole, as it came: a node that reads slowly holds nothing upstream
@@ -198,11 +229,21 @@ class _Gate:
         except httpx.HTTPError as error:
             self._refusals.count("The SuperLink did not answer", type(error).__name__)
             return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
+        if upstream.status_code == HTTP_OK and call.answer_is_read:
+            self._calls.note_answer(node, call, reply)
         reply_headers = {
             name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED
         }
         reply_headers["content-length"] = str(len(reply))
         return StreamingResponse(_parts(reply), upstream.status_code, headers=reply_headers)
+
+
+def _note(refusals: Refusals, request: Request, node: str | None, status: int, why: str = "") -> None:
+    # polls are most of all requests and say nothing; refusals are what an operator looks for
+    if status == HTTP_OK:
+        log.debug("%s %s %s %d", _address(request), node, request.method, status)
+    else:
+        refusals.count(node or origin(_address(request)), f"{status} {why or responses.get(status, '')}")
 
 
 async def _report(refusals: Refusals) -> None:

@@ -17,10 +17,10 @@ from shared.errors import FedVaultError
 from simulations.e2e.budgets import budget_is_spent, limit_is_lowered
 from simulations.e2e.certificates import expired_node_certificate, expired_server_certificate, uninvited
 from simulations.e2e.federation import COMMAND_POLL_S, Impatience, wait_until
-from simulations.e2e.rogue import KINDS
+from simulations.e2e.rogue import KINDS, NOT_TAKEN
 from simulations.e2e.scene import Record, Scene
 
-EXPECTED = {"nan": "not-finite", "shape": "shape", "norm": "norm", "stale": "stale", "replay": "stale", "huge": "shape"}
+EXPECTED = {"nan": "not-finite", "shape": "shape", "norm": "norm", "stale": "stale", "replay": "stale"}
 
 
 def killed_in_training(scene: Scene) -> str:
@@ -124,12 +124,12 @@ def misbehaving(scene: Scene, kind: str) -> str:
             # what it then sends again was good once; and a late answer of another kind is not taken for it
             scene.after(scene.accepted(scene.rogue), f"{scene.rogue} sends something good first")
         record = scene.after(
-            # 300 MB do not pass the gateway, so that node has not answered at all
             lambda record: (
-                {"node": number, "reason": EXPECTED[kind]} in record["rejected"]
-                or (kind == "huge" and _late(record, number))
+                _late(record, number)
+                if kind in NOT_TAKEN
+                else {"node": number, "reason": EXPECTED[kind]} in record["rejected"]
             ),
-            f"{scene.rogue} is rejected for {EXPECTED[kind]}",
+            f"{scene.rogue} is rejected for {EXPECTED.get(kind, 'nothing, for its bytes were not taken')}",
         )
     if number in record["accepted"] or record["outcome"] != "aggregated":
         raise Impatience(f"round {record}")

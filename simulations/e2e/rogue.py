@@ -8,7 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
 
+from client.link import fleet as fleet_module
+from client.link.fleet import Fleet, Received
 from client.link.loop import Link
 from client.link.membership import membership
 from client.settings import folders, load_node
@@ -21,7 +26,10 @@ HUGE_FLOATS = 75_000_000
 TIMES_TOO_LONG = 100
 GOOD_ANSWERS = 3
 """Before a node that replays begins to send the last of them again and again."""
-KINDS = ("nan", "shape", "norm", "stale", "replay", "huge")
+MANY_OBJECTS = 2500
+KINDS = ("nan", "shape", "norm", "stale", "replay", "huge", "many", "impostor")
+NOT_TAKEN = ("huge", "many", "impostor")
+"""What the gateway does not let through: that node has not answered at all."""
 
 
 class Rogue:
@@ -69,6 +77,26 @@ class Rogue:
         return np.random.default_rng().random(HUGE_FLOATS, np.float32) if self._kind == "huge" else honest
 
 
+def connected(fleet: Fleet, kind: str) -> Fleet:
+    """Return a connection that sends more objects than a reply has, or says that it is another node."""
+    reply = fleet.reply
+
+    def send_many(received: Received, content: RecordDict) -> None:
+        more = {f"r{number}": ConfigRecord({"x": number}) for number in range(MANY_OBJECTS)}
+        reply(received, RecordDict({**content, **more}))
+
+    def send_as_another(message: Message) -> ProtoMessage:
+        proto = message_to_proto(message)
+        proto.metadata.src_node_id ^= 1
+        return proto
+
+    if kind == "many":
+        vars(fleet)["reply"] = send_many
+    if kind == "impostor":
+        vars(fleet_module)["message_to_proto"] = send_as_another
+    return fleet
+
+
 def honest_norm(study: Study, number: int, size: int, dimension: int) -> float:
     """Return the length of an honest update, nearly all noise (one step: rate sigma C sqrt(d) / q n)."""
     training, schedule = study.training, plan(study.privacy, steps=study.total_steps)
@@ -84,7 +112,7 @@ def main(config: Path, kind: str, study: Path) -> None:
     (size,) = (policy.declared_size for policy in settings.datasets.values())
     member, base = membership(folders(config, settings).link), config.resolve().parent
     Link(
-        lambda: member.connect(settings.server, base),
+        lambda: connected(member.connect(settings.server, base), kind),
         Rogue(kind, recorded(json.loads(study.read_text()), where=str(study)), size),
         folders(config, settings).link,
         server=member.server,

@@ -7,12 +7,18 @@ from pathlib import Path
 
 import httpx
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.serde import message_to_proto
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.task_identity import TaskIdentity
 
 from client.link.fleet import Fleet, Received, Refused, tls_context
 from client.link.membership import Membership, membership
 from server.certificate_authority import create, issue_server, public_pem
+from server.flower.grid import drive_run
 from server.flower.superlink import SECRET_HEADER
 from server.gateway.process import tls_context as server_context
 from server.settings import Home
@@ -74,16 +80,63 @@ def test_control_and_runtime_are_closed_at_the_gate_to_a_member_too(federation: 
         assert [client.get(path, headers=key_header(member)).status_code for path in CONTROL] == [404] * 5
 
 
-def test_the_fleet_api_answers_members_as_it_does_inside(
-    federation: Federation, member: Membership, inside: httpx.Client
+@pytest.fixture
+def fleet(federation: Federation, member: Membership) -> Iterator[Fleet]:
+    """The member's connection."""
+    identity = TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id
+    connection = Fleet("{}:{}".format(*federation.address), member.key(), context_of(member))
+    connection.activate(0)
+    yield connection
+    connection.close(deactivate=True)
+    TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = identity
+
+
+def test_the_fleet_api_says_the_same_to_a_member_as_inside(
+    federation: Federation, member: Membership, fleet: Fleet, inside: httpx.Client
 ) -> None:
-    secret = {SECRET_HEADER: Home(federation.home).secret()}
+    secret, body = {SECRET_HEADER: Home(federation.home).secret()}, Node(node_id=fleet.node_id)
+    request = PullMessagesRequest(node=body).SerializeToString()
+    headers = key_header(member) | {"content-type": "application/protobuf", "flwr-signature": "", "flwr-timestamp": ""}
     with outside(federation, context_of(member)) as client:
-        for path in FLEET:
-            through = client.post(path, content=b"x", headers=key_header(member))
-            direct = inside.post(path, content=b"x", headers=key_header(member) | secret)
-            assert through.status_code == direct.status_code not in (401, 404)
-            assert through.content == direct.content
+        through = client.post(FLEET[1], content=request, headers=headers)
+    direct = inside.post(FLEET[1], content=request, headers=headers | secret)
+    assert through.status_code == direct.status_code == 401 and through.content == direct.content, "no signature"
+    assert fleet.receive() is None and fleet.heartbeat()
+
+
+def test_what_no_link_calls_does_not_reach_the_superlink(federation: Federation, member: Membership) -> None:
+    with outside(federation, context_of(member)) as client:
+        for path in ("/v1/fleet/register-node", "/v1/fleet/unregister-node", "/v1/fleet/get-fab"):
+            assert client.post(path, headers=key_header(member)).status_code == 404
+        assert client.post(FLEET[1], content=b"\xff" * 9, headers=key_header(member)).status_code == 400
+
+
+def test_an_answer_passes_only_as_one_of_its_own_node_and_of_its_studys_size(
+    federation: Federation, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with drive_run(Home(federation.home), update_bytes=20_000) as grid:
+        tasks = [Message(RecordDict({"t": ConfigRecord({"n": n})}), fleet.node_id, "train", ttl=60) for n in range(4)]
+        asked = dict.fromkeys(grid.push_messages(tasks))
+        received = [fleet.receive() for _ in tasks]
+        asked |= {one.message_id: one for one in received if one is not None}
+        many, large, foreign, good = (one for one in asked.values() if one is not None)
+        with pytest.raises(Refused, match="413"):
+            fleet.reply(many, RecordDict({f"r{n}": ConfigRecord({"n": n}) for n in range(100)}))
+        with pytest.raises(Refused, match="413"):
+            fleet.reply(large, RecordDict({"r": ConfigRecord({"update": bytes(24_500)})}))
+        with monkeypatch.context() as patch, pytest.raises(Refused, match="403"):
+            patch.setattr("client.link.fleet.message_to_proto", from_another_node)
+            fleet.reply(foreign, RecordDict({"r": ConfigRecord({"update": bytes(100)})}))
+        fleet.confirm(good)
+        fleet.reply(good, RecordDict({"r": ConfigRecord({"update": bytes(19_000)})}))
+        (reply,) = grid.pull_messages(asked)
+        assert (reply.metadata.src_node_id, reply.metadata.reply_to_message_id) == (fleet.node_id, good.message_id)
+
+
+def from_another_node(message: Message) -> ProtoMessage:
+    proto = message_to_proto(message)
+    proto.metadata.src_node_id += 1
+    return proto
 
 
 def test_a_reply_to_a_run_that_the_server_does_not_know_any_more_is_refused_for_good(

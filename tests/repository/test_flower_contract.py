@@ -13,10 +13,13 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from server.gateway.fleet_calls import FleetCalls
+from server.gateway.handed_out import HandedOut
 from server.rounds.update_filter import NO_ANSWER
 from tests.support.paths import ROOT
 
@@ -73,10 +76,13 @@ NAMED = {
     "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",
     "flwr.supercore.task_identity": "TaskIdentity",
     "flwr.proto.control_pb2": "ListNodesRequest RegisterNodeRequest StartRunRequest UnregisterNodeRequest",
-    "flwr.proto.fleet_pb2": "ActivateNodeRequest DeactivateNodeRequest PullMessagesRequest PushMessagesRequest",
+    "flwr.proto.fleet_pb2": "ActivateNodeRequest DeactivateNodeRequest PullMessagesRequest PullMessagesResponse "
+    "PushMessagesRequest PushMessagesResponse",
     "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
-    "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest",
+    "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest Message Metadata ObjectTree PullObjectRequest "
+    "PushObjectRequest",
     "flwr.proto.node_pb2": "Node",
+    "flwr.proto.recorddict_pb2": "RecordDict",
     "flwr.proto.run_pb2": "GetRunRequest",
     "flwr.proto.runtime_pb2": "AcquireTaskRequest PullAppMessagesRequest PullTaskInputRequest PushTaskOutputRequest "
     "SendTaskHeartbeatRequest",
@@ -93,15 +99,29 @@ METHODS = {
 }
 FIELDS = {
     "flwr.proto.fleet_pb2.ActivateNodeRequest": "public_key heartbeat_interval",
+    "flwr.proto.fleet_pb2.DeactivateNodeRequest": "node_id",
+    "flwr.proto.fleet_pb2.PullMessagesRequest": "node message_ids",
+    "flwr.proto.fleet_pb2.PullMessagesResponse": "messages_list message_object_trees",
     "flwr.proto.fleet_pb2.PushMessagesRequest": "node messages_list message_object_trees clientapp_runtime_list",
+    "flwr.proto.fleet_pb2.PushMessagesResponse": "objects_to_push session_id",
     "flwr.proto.heartbeat_pb2.SendNodeHeartbeatRequest": "node heartbeat_interval",
     "flwr.proto.message_pb2.ConfirmMessageReceivedRequest": "node run_id message_object_id",
+    "flwr.proto.message_pb2.Message": "metadata content error",
+    "flwr.proto.message_pb2.Metadata": "run_id message_id src_node_id dst_node_id reply_to_message_id group_id ttl "
+    "message_type created_at",
+    "flwr.proto.message_pb2.ObjectTree": "object_id children",
+    "flwr.proto.message_pb2.PullObjectRequest": "node run_id object_id",
+    "flwr.proto.message_pb2.PushObjectRequest": "node run_id object_id object_content session_id",
+    "flwr.proto.recorddict_pb2.RecordDict": "items",
     "flwr.proto.run_pb2.GetRunRequest": "node run_id",
     "flwr.proto.runtime_pb2.AcquireTaskRequest": "supported_task_types",
     "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
     "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
 }
-MOVED = "Flower moved {0}: look at what replaced it, change client/link/fleet.py or server/flower, then this table."
+MOVED = (
+    "Flower moved {0}: look at what replaced it, change client/link/fleet.py, server/gateway/fleet_calls.py or "
+    "server/flower, then this table."
+)
 
 
 def looked_up(name: str) -> Any:
@@ -142,11 +162,49 @@ def test_flowers_word_that_no_answer_will_come_is_what_the_update_filter_takes_f
     assert {names[code] for code in NO_ANSWER} == no_answer, MOVED.format("ErrorCode")
 
 
-def test_the_grid_keeps_its_client_and_retries_where_we_reach_for_them() -> None:
+def test_the_grid_keeps_its_client_and_repeater_where_we_reach_for_them() -> None:
     grid = looked_up("flwr.superlink.grid.HttpGrid")("127.0.0.1:1", insecure=True, token="t")  # noqa: S106 - none
     missing = [name for name in ("_addr", "_token", "_retry_invoker") if not hasattr(grid, name)]
     assert missing == [], MOVED.format(f"{missing} of HttpGrid")
-    assert {"max_time", "max_tries"} <= set(vars(grid._retry_invoker)), MOVED.format("RetryInvoker")
+    parameters = inspect.signature(grid._retry_invoker.invoke).parameters
+    assert next(iter(parameters)) == "target", MOVED.format("RetryInvoker")
+
+
+def test_a_repeater_of_ours_is_called_with_one_request_and_sees_what_httpx_raises() -> None:
+    seen: list[BaseException] = []
+
+    class Repeater:
+        def invoke(self, call: Any) -> Any:
+            try:
+                return call()
+            except httpx.HTTPStatusError as error:
+                seen.append(error)
+                raise
+
+    client = looked_up("flwr.supercore.runtime.RuntimeHttpClient")("http://127.0.0.1:1", retry_invoker=Repeater())
+    client._client._transport = httpx.MockTransport(lambda _request: httpx.Response(500))
+    with pytest.raises(httpx.HTTPStatusError):
+        client.GetNodes(looked_up("flwr.proto.runtime_pb2.GetNodesRequest")())
+    assert len(seen) == 1, MOVED.format("the use of RuntimeHttpClient's retry_invoker")
+    client.close()
+
+
+def test_a_link_makes_no_call_that_the_gateway_does_not_know() -> None:
+    calls, paths = FleetCalls(HandedOut(), lambda: 0), list[str]()
+    client = looked_up("flwr.supernode.fleet_http_client.FleetHttpClient")("http://127.0.0.1:1")
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.path)
+        return httpx.Response(200)
+
+    client._client.close()
+    client._client = httpx.Client(transport=httpx.MockTransport(answer))
+    for name in METHODS["flwr.supernode.fleet_http_client.FleetHttpClient"].split():
+        if name != "close":
+            (parameter,) = inspect.signature(getattr(client, name)).parameters.values()
+            getattr(client, name)(parameter.annotation())
+    assert len(paths) == 9 and all(map(calls.knows, paths)), MOVED.format(f"{paths}")
+    client.close()
 
 
 def test_a_redirect_is_not_followed_where_we_say_so() -> None:

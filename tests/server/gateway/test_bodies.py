@@ -16,6 +16,7 @@ from starlette.routing import Route
 from server.gateway.bodies import Pace, TooSlow, read_whole
 from server.gateway.proxy import Limits, build_gateway
 from simulations.e2e.federation import free_port
+from tests.support.fleet_in_memory import AnyCalls, node_named
 from tests.support.served import HOST, plain, served
 
 MORE_THAN_A_POOL = 110
@@ -34,7 +35,12 @@ def gateway(limits: Limits) -> Iterator[int]:
     """Serve a gateway before a stand-in for the SuperLink; a header says which node asks."""
     behind, port = free_port(), free_port()
     superlink = Starlette(routes=[Route("/{path:path}", answer, methods=["GET", "POST"])])
-    front = build_gateway(f"http://{HOST}:{behind}", limits, admit=lambda request: request.headers.get("flower-node"))
+    front = build_gateway(
+        f"http://{HOST}:{behind}",
+        limits,
+        admit=lambda request: node_named(request.headers["flower-node"]),
+        calls=AnyCalls(),
+    )
     with served(plain(superlink, behind)), served(plain(front, port)):
         yield port
 

@@ -267,10 +267,11 @@ def test_a_revoked_node_is_refused_also_while_flower_is_away(home: Home, store: 
     enrolment = Enrolment(store, home, flower)  # type: ignore[arg-type]
     enrol(enrolment, made.token, request_of(tmp_path))
     key = flower.keys[1]
-    assert enrolment._name_of(key) == "ward"
+    node = enrolment._node_of(key)
+    assert node is not None and node.name == "ward"
     flower.away = True
     revoke(store, flower, "ward")  # type: ignore[arg-type]
-    assert enrolment._name_of(key) is None
+    assert enrolment._node_of(key) is None
 
 
 def test_an_invite_is_a_private_file_and_is_read_back(home: Home, store: Store, tmp_path: Path) -> None:

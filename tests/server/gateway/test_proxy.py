@@ -7,13 +7,18 @@ from typing import Any
 
 import httpx
 import pytest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.node_pb2 import Node
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from server.gateway.proxy import SILENT_FOR_S, Limits, Visitors, build_gateway
+from server.gateway.fleet_calls import FleetCalls
+from server.gateway.handed_out import HandedOut
+from server.gateway.proxy import SILENT_FOR_S, Calls, Limits, Visitors, build_gateway
 from server.gateway.turns import TokenBuckets
+from tests.support.fleet_in_memory import AnyCalls, node_named
 
 FORBIDDEN = [
     "/",
@@ -38,7 +43,18 @@ FORBIDDEN = [
     "/v1/fleet/pull%00",
     "/v1/fleet/pull%0d%0aHost:x",
     "/v1/fleetcontrol/pull",
+    "/v1/fleet/register-node",
+    "/v1/fleet/unregister-node",
+    "/v1/fleet/get-fab",
+    "/v1/fleet/pull-messages/",
 ]
+
+
+NODE = node_named("ward-7")
+
+
+def link_calls() -> FleetCalls:
+    return FleetCalls(HandedOut(), lambda: 1000)
 
 
 class Superlink:
@@ -53,14 +69,17 @@ class Superlink:
         return JSONResponse({"ok": True}, headers={"x-flower": "yes", "keep-alive": "5"})
 
 
-def through(superlink: Superlink, *requests: dict[str, Any], limits: Limits | None = None) -> list[httpx.Response]:
+def through(
+    superlink: Superlink, *requests: dict[str, Any], limits: Limits | None = None, calls: Calls | None = None
+) -> list[httpx.Response]:
     """Send raw requests through a gateway, as a client that is not polite would."""
 
     async def run() -> list[httpx.Response]:
         gateway = build_gateway(
             "http://superlink",
             limits or Limits(),
-            admit=lambda _request: "ward-7",
+            admit=lambda _request: NODE,
+            calls=calls or AnyCalls(),
             transport=httpx.ASGITransport(superlink.app),
             clock=lambda: 0.0,
         )
@@ -107,8 +126,19 @@ async def _sent(client: httpx.AsyncClient, gateway: Starlette, request: dict[str
 @pytest.mark.parametrize("path", FORBIDDEN)
 def test_everything_but_the_fleet_api_is_not_found(path: str) -> None:
     superlink = Superlink()
-    (response,) = through(superlink, {"raw_path": path})
+    (response,) = through(superlink, {"raw_path": path}, calls=link_calls())
     assert response.status_code == 404 and superlink.seen == []
+
+
+def test_what_is_refused_reaches_nobody_and_the_log_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    superlink, url = Superlink(), "/v1/fleet/send-node-heartbeat"
+    for number in (7, 8):
+        body = SendNodeHeartbeatRequest(node=Node(node_id=number), heartbeat_interval=1e9).SerializeToString()
+        (response,) = through(superlink, {"method": "POST", "url": url, "content": body}, calls=link_calls())
+        assert response.status_code == (200 if number == 7 else 401)
+    ((path, body, _headers),) = superlink.seen
+    assert path == url and SendNodeHeartbeatRequest.FromString(body).heartbeat_interval == 30.0, "written anew"
+    assert caplog.messages[-1] == "ward-7: 401 another node's number"
 
 
 def test_fleet_requests_pass_with_their_body_and_headers_but_no_hops() -> None:
@@ -198,7 +228,7 @@ def test_tokens_come_back_with_time_and_clients_do_not_share_them() -> None:
 
 def test_a_silent_superlink_is_a_503() -> None:
     async def run() -> int:
-        gateway = build_gateway("http://127.0.0.1:9", Limits(), admit=lambda _request: "ward-7")
+        gateway = build_gateway("http://127.0.0.1:9", Limits(), admit=lambda _request: NODE, calls=AnyCalls())
         async with (
             gateway.router.lifespan_context(gateway),
             httpx.AsyncClient(transport=httpx.ASGITransport(gateway), base_url="https://gate") as client,
