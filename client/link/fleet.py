@@ -7,6 +7,8 @@ tells the server how long training took. Every internal name of Flower that is u
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,8 @@ from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
 
 CONSTANT_RUNTIME_S = 0.0
 """What the server is told of the time training took: nothing."""
+LATEST_AHEAD_S, LATEST_BEHIND_S = 4.5, 300.0
+"""Flower accepts what was signed within five seconds of its future and five minutes of its past, less its date's rounding."""
 TIMEOUT_S = 30.0
 CUT = (httpx.TransportError, ObjectPullError, ObjectPushError)
 """The network or the server went away; asking again later is right."""
@@ -62,6 +66,10 @@ TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 class NotAccepted(Exception):  # noqa: N818 - an answer of the server, not a failure of ours
     """The server does not know this node, or not any more, or not again yet."""
+
+
+class WrongClock(NotAccepted):
+    """The server refuses this machine's signatures because of their time: its clock and the server's differ."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +254,26 @@ def call_flower(call: Any, request: Any) -> Any:
             cut = ServerFault if status == httpx.codes.INTERNAL_SERVER_ERROR else httpx.RemoteProtocolError
             raise cut(f"the server answered {status}") from None
         if status in {401, 412}:
+            here, there = datetime.now(UTC), clock_of(error.response)
+            if there is not None and not -LATEST_BEHIND_S < (here - there).total_seconds() < LATEST_AHEAD_S:
+                raise WrongClock(f"this machine's clock is {clocks_in_words(here, there)}") from None
             raise NotAccepted(f"the server answered {status}") from None
         raise Refused(f"the server answered {status}") from None
+
+
+def clock_of(response: httpx.Response) -> datetime | None:
+    """Return the server's time, to the second, as its answer says it."""
+    for written in response.headers.get_list("date"):
+        with suppress(ValueError):
+            return parsedate_to_datetime(written)
+    return None
+
+
+def clocks_in_words(here: datetime, there: datetime) -> str:
+    """Return how far two clocks differ, and both times."""
+    skew = (here - there).total_seconds()
+    seconds, side = abs(skew), "ahead of" if skew > 0 else "behind"
+    return f"{seconds:.0f} s {side} the server's: {here:%Y-%m-%d %H:%M:%S} here, {there:%Y-%m-%d %H:%M:%S} there (UTC)"
 
 
 def through(proxy: str | None, extra_ca: Path | None) -> httpx.Proxy | None:

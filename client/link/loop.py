@@ -3,7 +3,7 @@
 | what happens | what the link does |
 |---|---|
 | the server or the network is away | waits, longer each time and never the same, and keeps trying |
-| the server does not accept the node | says so in its log and state, and keeps asking |
+| the server does not accept the node | says so in its log and state, and keeps asking; that a clock is wrong too |
 | this machine's disk is full | the same; nothing it holds is lost, and it does not leave |
 | the link is killed | the message it had not answered is on disk; it continues with that one |
 | the vault dies in training | waits for it; the vault says what it lost |
@@ -25,7 +25,7 @@ from pathlib import Path
 from flwr.app import Message
 
 from client.answer import Vault, answer
-from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused
+from client.link.fleet import CUT, Fleet, NotAccepted, Received, Refused, WrongClock
 from client.link.inbox import Inbox
 from client.link.long_poll import LongPoll
 from shared.files import write_atomically
@@ -99,7 +99,7 @@ class Link:
                 self._session()
             except (*CUT, NotAccepted, Refused, OSError) as error:
                 trouble = _trouble(error)
-                self._say(connected=False, trouble=f"{trouble} ({error})")
+                self._say(connected=False, trouble=trouble)
                 self._back_off(trouble)
         self._say(connected=False, trouble="stopped")
 
@@ -205,9 +205,12 @@ class Link:
 
 
 def _trouble(error: Exception) -> str:
+    if isinstance(error, WrongClock):
+        return f"{error}; let it take its time by NTP"
     if isinstance(error, CUT):
-        return "the server is away"
-    return "this machine fails" if isinstance(error, OSError) else "the server does not accept this node's key"
+        return f"the server is away ({error})"
+    what = "this machine fails" if isinstance(error, OSError) else "the server does not accept this node's key"
+    return f"{what} ({error})"
 
 
 def _expired(message: Message) -> bool:

@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import grpc
 import httpx
 
-from client.link.fleet import CUT, NotAccepted, Refused, through, tls_context
+from client.link.fleet import (
+    CUT,
+    NotAccepted,
+    Refused,
+    WrongClock,
+    clock_of,
+    clocks_in_words,
+    through,
+    tls_context,
+)
 from client.link.loop import read_link
 from client.link.membership import INVITED_BACK, Membership, membership
 from client.link.vault_client import VaultClient
@@ -75,10 +83,10 @@ def vault_answers(socket: Path) -> str:
 
 
 def _clock(answer: httpx.Response) -> Finding:
-    there = parsedate_to_datetime(answer.headers["date"])
-    skew = abs((datetime.now(UTC) - there).total_seconds())
-    # the header counts whole seconds
-    saw = f"{skew:.0f} s from the server's"
+    here, there = datetime.now(UTC), clock_of(answer)
+    if there is None:
+        return Finding("clock", True, "the server does not say its time")
+    skew, saw = abs((here - there).total_seconds()), clocks_in_words(here, there)
     return Finding("clock", True, saw) if skew <= LARGEST_SKEW_S else not_ok("clock", saw, "Set it by NTP.")
 
 
@@ -86,6 +94,8 @@ def _key(member: Membership, server: Server, base: Path) -> Finding:
     fleet, state = member.connect(server, base), read_link(member.folder)
     try:
         fleet.activate(state.node_id or member.node_id)
+    except WrongClock as error:
+        return not_ok("key", str(error), "Set the clock by NTP.")
     except NotAccepted as error:
         todo = "Ask the server's operator whether this node was revoked. Right after a crash: wait a minute."
         return not_ok("key", str(error), todo)

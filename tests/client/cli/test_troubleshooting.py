@@ -15,6 +15,8 @@ import httpx
 import pytest
 import torch
 
+from client.link.fleet import NotAccepted, call_flower
+from client.link.loop import _trouble
 from client.link.membership import _made_key, _request
 from client.operator.server_checks import _clock
 from client.vault.ledger.ledger import Ledger
@@ -31,6 +33,7 @@ from shared.protocol.messages import StudyOffer
 from shared.study.declaration import load_study
 from simulations.e2e.federation import free_port
 from tests.support.enrolling_gateway import enrolling
+from tests.support.flower_answers import refusing
 from tests.support.ledgers import register as enter
 from tests.support.other_user import closed_to_this_user
 from tests.support.troubleshooting import Row, Situations, rows_of
@@ -256,6 +259,13 @@ simple("The server is away, or a firewall is new", lambda p: p.member() and p.ty
 @situation("The clock is wrong")
 def _(_place: Place) -> str:
     return _clock(httpx.Response(200, headers={"date": "Tue, 01 Jan 2030 00:00:00 GMT"})).in_words
+
+
+@situation("The clock is wrong while the node runs")
+def _(_place: Place) -> str:
+    with pytest.raises(NotAccepted) as raised:
+        call_flower(refusing(timedelta(seconds=-9)), None)
+    return _trouble(raised.value)
 
 
 @situation("The connection is cut")
