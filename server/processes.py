@@ -30,7 +30,7 @@ class SupervisedProcesses:
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
         self._limit = home.settings().flower_database_limit_bytes
-        self._rotating, self._queue = False, RunQueue()
+        self._rotating, self._grown, self._warned, self._queue = False, True, False, RunQueue()
 
     def wanted(self) -> list[Child]:
         """Return SuperLink, gateway, and at most one run; runs that nobody wants any more are marked as stopped."""
@@ -38,7 +38,7 @@ class SupervisedProcesses:
         run_wanted = self._queue.next(self._store.open_runs(), time.monotonic())
         if run_wanted is not None:
             # queued while the SuperLink was being stopped: it starts again, and its files stay
-            self._rotating = False
+            self._rotating, self._grown = False, True
         elif self._should_rotate():
             return [self._child("gateway")]
         children = [self._child("superlink"), self._child("gateway")]
@@ -50,14 +50,25 @@ class SupervisedProcesses:
         """Decide whether Flower's database is to be started afresh: it grows with every update and never shrinks.
 
         The first call takes the SuperLink out of what is wanted, so that it is stopped; the next one deletes its files.
+        Without a run in between it is not started afresh again: an empty one may be above the limit, too.
         """
         if self._rotating:
             remove_database(self._home)
             log.info("Flower's database was started afresh.")
-            self._rotating = False
+            self._rotating = self._grown = False
         elif flower_bytes(self._home) > self._limit:
-            self._rotating = True
+            self._rotating = self._grown
+            self._warn()
         return self._rotating
+
+    def _warn(self) -> None:
+        if not (self._grown or self._warned):
+            self._warned = True
+            log.warning(
+                "flower_database_limit_bytes=%d is less than Flower's database holds when it is empty: it is started "
+                "afresh after every run. Raise it in server.toml; 2 GiB is usual.",
+                self._limit,
+            )
 
     def _child(self, process: str, *options: str, name: str = "") -> Child:
         command = (sys.executable, "-m", "server", "process", process, *options, "--home", str(self._home.folder))

@@ -53,3 +53,28 @@ def test_a_run_that_is_queued_while_the_superlink_stops_keeps_flowers_database(
     store.want(run.id, wanted=False)
     assert [child.name for child in processes.wanted()] == ["gateway"], "stopped again first, the run had started it"
     assert flower_bytes(home) == 2**21
+
+
+def test_a_limit_below_an_empty_database_is_said_and_does_not_stop_the_superlink_for_ever(
+    tmp_path: Path, store: Store, make_study: Callable[..., Study], caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Home(tmp_path)
+    home.config.write_text('hosts = ["127.0.0.1"]\nflower_database_limit_bytes = 1048576\n')
+    home.flower.mkdir()
+    processes = SupervisedProcesses(home, store)
+
+    def ticks() -> int:
+        """Let the supervisor look ten times; an empty database is there whenever the SuperLink runs."""
+        superlinks = 0
+        for _ in range(10):
+            if "superlink" in [child.name for child in processes.wanted()]:
+                (home.flower / "state.db").write_bytes(bytes(2**21))
+                superlinks += 1
+        return superlinks
+
+    assert ticks() == 9 and ticks() == 10, "started afresh once"
+    assert ["flower_database_limit_bytes=1048576 is less" in record.message for record in caplog.records] == [True]
+    store.want(store.create_run(make_study()).id, wanted=True)
+    processes.wanted()
+    store.want(store.runs()[0].id, wanted=False)
+    assert ticks() == 9, "and once after each run"

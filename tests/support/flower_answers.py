@@ -8,7 +8,7 @@ import httpx
 
 
 def refusing(skew: timedelta, status: int = 401) -> Callable[[object], object]:
-    """A call that a server refuses whose clock is so far ahead of this one; Flower says the date, and so does a gateway."""
+    """A call that a server refuses whose clock is so far ahead of this one; Flower and the gateway say the date."""
 
     def call(_request: object) -> object:
         date = format_datetime(datetime.now(UTC) + skew, usegmt=True)
