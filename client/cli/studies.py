@@ -48,6 +48,8 @@ def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
             }
             for offered in node.offers.all()
         ]
+    for damage in node.offers.damaged():
+        typer.echo(f"{damage} {damage.hint}", err=True)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
     else:

@@ -57,7 +57,7 @@ from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
 CONSTANT_RUNTIME_S = 0.0
 """What the server is told of the time training took: nothing."""
 LATEST_AHEAD_S, LATEST_BEHIND_S = 4.5, 300.0
-"""Flower accepts what was signed in five seconds of its future and five minutes of its past; dates are whole seconds."""
+"""Flower accepts what was signed up to five seconds ahead or five minutes ago; a date is in whole seconds."""
 TIMEOUT_S = 30.0
 CUT = (httpx.TransportError, ObjectPullError, ObjectPushError)
 """The network or the server went away; asking again later is right."""

@@ -259,7 +259,7 @@ def _posted(
         )
     try:
         answer = response.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise PeerError("Expected the server to answer in JSON, got something else.")

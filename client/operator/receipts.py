@@ -195,7 +195,7 @@ def _read(written: str) -> tuple[Receipt, Release]:
         plain = json.loads(written)
         receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
         return receipt, from_dict(receipt.release)
-    except (ValueError, TypeError, KeyError, AttributeError, SettingsError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SettingsError):
         raise PeerError("Expected a receipt, got something else.") from None
 
 

@@ -26,7 +26,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"Expected a TOML file, got {path}, which is not there.", hint="Check the path.") from None
     except IsADirectoryError:
         raise SettingsError(f"Expected a TOML file, got {path}, which is a folder.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"{path} is not valid TOML: {error}.") from None
 
 

@@ -6,10 +6,11 @@ import math
 import os
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.errors import PeerError, PolicyRefusal, SettingsError
+from shared.errors import DataError, PeerError, PolicyRefusal, SettingsError
 from shared.files import write_atomically
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Study, recorded
@@ -47,6 +48,7 @@ class Offers:
 
         Raises:
             PeerError: it is no study, too large, another study under a known run's name, or one offer too many.
+            DataError: its file is damaged.
         """
         path = self._of(offer.study_run)
         if path.exists():
@@ -67,9 +69,25 @@ class Offers:
         return offered
 
     def all(self) -> list[Offered]:
-        """Return every offer, by run."""
-        offers = [self._read(path) for path in self._folder.glob("*.json")] if self._folder.exists() else []
+        """Return every offer that can be read, by run."""
+        offers = list[Offered]()
+        for path in self._files():
+            with suppress(DataError):
+                offers.append(self._read(path))
         return sorted(offers, key=lambda offered: offered.run)
+
+    def damaged(self) -> list[DataError]:
+        """Return what is wrong with each offer that cannot be read."""
+        errors = list[DataError]()
+        for path in self._files():
+            try:
+                self._read(path)
+            except DataError as error:
+                errors.append(error)
+        return errors
+
+    def _files(self) -> list[Path]:
+        return sorted(self._folder.glob("*.json"))
 
     def find(self, run: str) -> Offered:
         """Return one offer, by its run's name, its study's name or hash, or an unambiguous beginning of run or hash.
@@ -136,9 +154,15 @@ class Offers:
         write_atomically(self._of(offered.run), json.dumps(plain, indent=1).encode())
 
     def _read(self, path: Path) -> Offered:
-        plain = json.loads(path.read_text())
-        offer = StudyOffer(plain["study_run"], plain["study_json"])
-        return Offered(offer.study_run, _study(offer), bool(plain["rejected"]))
+        try:
+            plain = json.loads(path.read_text())
+            offer = StudyOffer(str(plain["study_run"]), plain["study_json"])
+            return Offered(offer.study_run, _study(offer), bool(plain["rejected"]))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, PeerError):
+            raise DataError(
+                f"Expected a study on offer in {path}, got a file that cannot be read.",
+                hint="Delete it: the server shows the study again. What you said to it stands in the ledger.",
+            ) from None
 
     def _of(self, run: str) -> Path:
         return self._folder / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.json"

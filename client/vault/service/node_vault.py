@@ -35,7 +35,7 @@ from client.vault.service.stance import stance
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.model import build
-from shared.errors import FedVaultError, LedgerError, PeerError, SettingsError
+from shared.errors import DataError, FedVaultError, LedgerError, PeerError, SettingsError
 from shared.protocol.messages import (
     LedgerPosition,
     OfferReply,
@@ -107,6 +107,9 @@ class NodeVault:
         except (LedgerError, OSError) as error:
             log.error("An offer was refused: %s", error)
             status = Status.REFUSED_LEDGER
+        except DataError as error:
+            log.error("An offer was refused: %s %s", error, error.hint)
+            status = Status.REFUSED_POLICY
         except Exception:
             # nothing here was trained, but a message could still say something about the data
             log.exception("An offer was refused; the server is told a code only.")

@@ -349,6 +349,18 @@ def _(place: Place) -> str:
 simple("A dataset with a slip in its name", lambda p: p.types("show", p.write_study(), "--dataset", "wart"))
 simple("Several datasets, and none was named", lambda p: p.types("show", p.write_study()))
 simple("A run that is not on offer", lambda p: p.types("approve", "r-2030", "--dataset", "ward", "--yes"))
+
+
+@situation("A study on offer whose file is damaged")
+def _(place: Place) -> str:
+    place.offered("r-1")
+    place.offered("r-2")
+    next((place.home / "offers").glob("*.json")).write_text("{")
+    printed = place.types("studies")
+    assert len(json.loads(place.types("studies", "--json").partition("]")[0] + "]")) == 1, "the other is listed"
+    return printed
+
+
 simple("Approving a file", lambda p: p.types("approve", p.write_study(), "--dataset", "ward", "--yes"))
 simple("A study for fewer sites than you allow", lambda p: p.approves(quorum=2))
 simple("A study that does not say who asks", lambda p: p.adds('study_must_state = ["purpose"]') + p.approves())

@@ -60,7 +60,7 @@ def test_a_receipt_may_be_signed_where_no_ledger_is(ledger: Ledger) -> None:
     ledger.close()
     signed = sign(read_statement(written), ec.generate_private_key(ec.SECP384R1()), "").as_json()
     assert verify(signed).rounds_paid == (1, 3)
-    for wrong in (signed, written.replace('"epsilon": 0', '"epsilon": 1'), "{}", "no json"):
+    for wrong in (signed, written.replace('"epsilon": 0', '"epsilon": 1'), "{}", "no json", "[" * 100_000):
         with pytest.raises(PeerError):
             read_statement(wrong)
     with pytest.raises(PeerError):

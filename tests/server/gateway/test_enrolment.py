@@ -217,6 +217,8 @@ def test_of_two_that_use_an_invite_at_the_same_time_one_gets_in(home: Home, stor
         (b"[]", 400),
         (b"{}", 400),
         (b'{"token": "x", "csr": "y"}', 400),
+        (b"[" * 8_000, 400),
+        (b'{"token": ' + b"[" * 8_000 + b"]" * 8_000, 400),
         (b"x" * 20_000, 413),
     ],
 )

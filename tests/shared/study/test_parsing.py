@@ -1,11 +1,12 @@
 """A mistyped key is answered with the key that was meant, wherever it stands."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from shared.errors import SettingsError
-from shared.study.parsing import parse
+from shared.study.parsing import parse, read_toml
 from simulations.experiment.scenario import Scenario
 
 DECLARED: dict[str, Any] = {
@@ -36,3 +37,9 @@ def test_the_nearest_key_is_offered(place: str) -> None:
     section[key] = 1
     with pytest.raises(SettingsError, match=f"{key}: no such key. Perhaps '{MEANT[place]}' is meant."):
         parse(Scenario, declared, where="s.toml")
+
+
+def test_a_file_of_brackets_within_brackets_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "study.toml").write_text("a = " + "[" * 5000 + "]" * 5000)
+    with pytest.raises(SettingsError, match="is not valid TOML"):
+        read_toml(tmp_path / "study.toml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client.vault.review.offers import LARGEST_STUDY_BYTES, MOST_OFFERS, STALE_S, Offers
-from shared.errors import PeerError, PolicyRefusal, SettingsError
+from shared.errors import DataError, PeerError, PolicyRefusal, SettingsError
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Study
 from tests.support.nodes import offer
@@ -95,3 +95,22 @@ def test_a_hash_finds_no_study_that_only_looks_like_it(tmp_path: Path, make_stud
     for told in (begins, begins.upper(), meant.sha256):
         assert offers.find(told).run == "r-2"
     assert offers.find(f"{begins}-1").study == posing, "its own whole name still finds it"
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b'{"study_run": "r"}', b"\xff", b"[" * 100_000, b'{"rejected": 1}']
+)
+def test_one_damaged_offer_is_named_and_hides_no_other(tmp_path: Path, make_study: Studies, content: bytes) -> None:
+    offers, study = Offers(tmp_path / "offers"), make_study()
+    for run in ("one", "two"):
+        offers.receive(offer(study, run))
+    file = offers._of("two")
+    file.write_bytes(content)
+    assert [offered.run for offered in offers.all()] == ["one"] and offers.find("one").run == "one"
+    (damage,) = offers.damaged()
+    assert str(file) in str(damage) and "Delete it" in damage.hint
+    with pytest.raises(DataError):
+        offers.receive(offer(study, "two"))
+    file.unlink()
+    offers.receive(offer(study, "two"))
+    assert len(offers.all()) == 2 and offers.damaged() == []
