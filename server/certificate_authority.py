@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from shared.errors import SettingsError
-from shared.files import sync_folder, write_atomically, write_key_pair
+from shared.files import private_folder, sync_folder, write_atomically, write_key_pair
 
 AUTHORITY_LIFETIME = timedelta(days=3650)
 SERVER_LIFETIME = NODE_LIFETIME = timedelta(days=397)
@@ -54,7 +54,7 @@ def create(folder: Path, name: str, *, now: datetime | None = None) -> Issued:
     issued = _paths(folder, AUTHORITY)
     if issued.key.exists() or issued.certificate.exists():
         raise SettingsError(f"Expected a folder without an authority, {folder} holds one.", hint="Keep it, or move it.")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     _make_authority(issued, _name(name), now or datetime.now(UTC))
     return issued
 
@@ -181,7 +181,7 @@ def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None 
 def keep_node_certificate(folder: Path, name: str, certificate: bytes) -> None:
     """Keep the newest certificate of a node, to tell when it ends and whether the node knows a new authority."""
     place = _of_node(folder, name)
-    place.parent.mkdir(exist_ok=True, mode=0o700)
+    private_folder(place.parent)
     write_atomically(place, certificate)
 
 

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
@@ -15,9 +16,10 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 
-from shared.errors import AccessError
+from shared.errors import AccessError, SettingsError
 
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
+OTHERS = 0o007
 PUBLIC_FILE = 0o644  # less what the umask takes away
 NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 """How file systems say that they know no hard links, as some network volumes do."""
@@ -64,6 +66,26 @@ def write_private_once(path: Path, content: bytes) -> bool:
         unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
     return True
+
+
+def private_folder(path: Path) -> None:
+    """Make a folder that this user alone may enter; one that is there already becomes so.
+
+    Raises:
+        SettingsError: it is another user's, and open to everybody.
+    """
+    path.mkdir(parents=True, exist_ok=True, mode=PRIVATE_FOLDER)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if not mode & ~PRIVATE_FOLDER:
+        return
+    try:
+        path.chmod(mode & PRIVATE_FOLDER)
+    except PermissionError:
+        if mode & OTHERS:
+            raise SettingsError(
+                f"Expected a folder that no other user may enter, {path} is another user's and open to everybody.",
+                hint=f"Have its owner type: chmod 700 {path}. Or choose another folder.",
+            ) from None
 
 
 def append_private(path: Path, line: str) -> None:

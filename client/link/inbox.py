@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 from client.link.fleet import Received
-from shared.files import private_file
+from shared.files import private_file, private_folder
 
 
 class Inbox:
@@ -20,7 +20,7 @@ class Inbox:
 
     def keep(self, received: Received) -> None:
         """Make a message durable."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder)
         path = self._path(received)
         with private_file(path) as unfinished, zipfile.ZipFile(unfinished, "w") as archive:
             archive.comment = str(received.run_id).encode()

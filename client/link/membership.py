@@ -20,7 +20,7 @@ from cryptography.x509.oid import NameOID
 from client.link.fleet import Fleet, through, tls_context
 from client.settings import Server
 from shared.errors import PeerError, RunError, SettingsError
-from shared.files import write_atomically, write_private_once
+from shared.files import private_folder, write_atomically, write_private_once
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
 
 RENEW_AFTER, RENEW_BEFORE = timedelta(days=30), timedelta(days=60)
@@ -142,10 +142,16 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
         _check_invited_back(member)
     if invite.expires <= datetime.now(UTC):
         raise SettingsError(f"Expected a valid invite, this one expired {invite.expires:%Y-%m-%d %H:%M} UTC.")
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(folder)
     key = _made_key(member.key_path)
     # no certificate is shown: one that has ended would be refused
-    context = tls_context(invite.authority, None, member.key_path, extra_ca=server.authority(base))
+    try:
+        context = tls_context(invite.authority, None, member.key_path, extra_ca=server.authority(base))
+    except (ssl.SSLError, ValueError):
+        raise SettingsError(
+            "Expected the federation's certificate in the invite, got something else.",
+            hint="Ask the server's operator for a new one.",
+        ) from None
     body = {"token": invite.token, "csr": _request(key, invite.name)}
     answer = _posted(invite.server, ENROL_PATH, body, context, _proxy(server, base))
     certificate, facts = _certificate(answer, key), {"name": invite.name, "server": invite.server}

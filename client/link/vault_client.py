@@ -1,7 +1,9 @@
 """The link's view of the vault: ask over the socket, wait through restarts, never import torch."""
 
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -19,6 +21,8 @@ OPTIONS = (
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 OFFER_TIMEOUT_S = 90.0
+SILENT_FOR_S = 6 * 3600.0
+"""A vault that finishes no step for so long is given up: ten deadlines of half an hour, after which a round is lost."""
 WAIT_FOR = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
@@ -28,9 +32,11 @@ class VaultClient:
     Args:
         socket: where the vault listens.
         patience_s: how long to wait for a vault that is down or busy before giving up.
+        silent_for_s: how long a round may go on without a finished step.
     """
 
-    def __init__(self, socket: Path, *, patience_s: float = 600.0) -> None:
+    def __init__(self, socket: Path, *, patience_s: float = 600.0, silent_for_s: float = SILENT_FOR_S) -> None:
+        self._silent_for_s = silent_for_s
         self._channel = grpc.insecure_channel(f"unix:{socket.resolve()}", options=OPTIONS)
         self._stub, self._patience_s = vault_pb2_grpc.VaultStub(self._channel), patience_s
 
@@ -43,7 +49,8 @@ class VaultClient:
         """Ask for a round. A vault that dies on the way is asked again when it is back; it will say what it lost.
 
         Raises:
-            RunError: it did not come back in time, or failed in a way that asking again does not mend.
+            RunError: it did not come back in time, finished no step for too long, or failed in a way that asking again
+                does not mend.
         """
         request = vault_pb2.TrainRequest(
             study_sha256=task.study_sha256,
@@ -61,6 +68,11 @@ class VaultClient:
                 return self._train(request, on_step)
             except grpc.RpcError as error:
                 code = error.code() if isinstance(error, grpc.Call) else None
+                if code is grpc.StatusCode.CANCELLED:
+                    raise RunError(
+                        f"Expected a step of round {task.round} within {self._silent_for_s:g} s, got none.",
+                        hint="Restart it: fedvault-node stop, then start. The round stays paid for.",
+                    ) from None
                 if code not in WAIT_FOR or time.monotonic() + pause > give_up:
                     raise RunError(
                         f"Expected the vault to answer round {task.round}, got {code.name if code else 'nothing'}.",
@@ -111,8 +123,35 @@ class VaultClient:
         self._channel.close()
 
     def _train(self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None]) -> TrainReply:
-        for event in self._stub.Train(request):
-            if event.WhichOneof("event") == "reply":
-                return read_reply(event.reply)
-            on_step(event.steps_done)
+        call = self._stub.Train(request)
+        with _given_up_after(self._silent_for_s, call) as heard:
+            for event in call:
+                heard()
+                if event.WhichOneof("event") == "reply":
+                    return read_reply(event.reply)
+                on_step(event.steps_done)
         raise RunError(f"Expected a reply to round {request.round}, the vault hung up.")
+
+
+@contextmanager
+def _given_up_after(silent_for_s: float, call: grpc.Call) -> Iterator[Callable[[], None]]:
+    """Cancel a call once nothing was heard of it for so long; yields what to call whenever something is."""
+    over, heard = threading.Event(), [time.monotonic()]
+
+    def left_s() -> float:
+        return heard[0] + silent_for_s - time.monotonic()
+
+    def watch() -> None:
+        while not over.wait(max(0.0, left_s())):
+            if left_s() <= 0:
+                call.cancel()
+                return
+
+    def note() -> None:
+        heard[0] = time.monotonic()
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield note
+    finally:
+        over.set()

@@ -24,11 +24,12 @@ def init(
     """Make the folder, the federation's certificate authority and the server's certificate."""
     from server.certificate_authority import create, issue_server
     from shared.errors import SettingsError
+    from shared.files import private_folder
 
     folder = Home(home)
     if folder.config.exists():
         raise SettingsError(f"Expected a new folder, {home} holds a federation.", hint="Choose another --home.")
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home)
     create(folder.keys, "FedVault federation")
     certificate = issue_server(folder.keys, host)
     folder.config.write_text(_settings(host, port))
@@ -81,6 +82,7 @@ def start(
     """Start everything: gateway, Flower's SuperLink behind it, and the run that is wanted. Ctrl-C stops it cleanly."""
     from server.ports import require_free_ports
     from server.processes import supervise
+    from shared.files import private_folder
     from shared.logs import configure
     from shared.processes.running import detach as run_in_background
     from shared.processes.running import require_none
@@ -89,6 +91,7 @@ def start(
     folder.settings()
     require_none(folder.running)
     require_free_ports(folder)
+    private_folder(folder.folder)
     if detach:
         command = [sys.executable, "-m", "server", "start", "--home", str(folder.folder)]
         with saying("Starting in the background"):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, open_store, present_nodes
+from server.cli.options import HOME, AsJson, HomeOption, Yes, confirm_loss, open_store, present_nodes
 from server.cli.printing import print_rows
 from server.settings import Home
 
@@ -59,13 +59,18 @@ def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     print_rows(rows, as_json)
 
 
-def revoke(name: Annotated[str, typer.Argument(help="A node.")], home: HomeOption = HOME) -> None:
+def revoke(name: Annotated[str, typer.Argument(help="A node.")], yes: Yes = False, home: HomeOption = HOME) -> None:
     """Shut a node out, from its next request on."""
+    from server.cli.status_text import paid_round
     from server.flower.control import Control
     from server.gateway.enrolment import revoke as shut_out
 
     folder = Home(home)
     with open_store(folder) as store:
+        run = store.next_wanted()
+        sentence, nodes = ("", []) if run is None else paid_round(run, store)
+        if name in {store.names().get(node) for node in nodes}:
+            confirm_loss(f"{sentence} What {name} makes of it would not be used.", f"Shut {name} out?", yes=yes)
         control = Control(folder)
         shut_out(store, control, name)
         control.close()

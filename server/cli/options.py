@@ -16,7 +16,15 @@ HomeOption = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 HOME = Path("federation")
+
+
+def confirm_loss(loss: str, question: str, *, yes: bool) -> None:
+    """Say on stderr what would be lost, and go on only if a person says yes, unless `yes` said so beforehand."""
+    typer.echo(loss, err=True)
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
 
 
 def open_store(home: Home) -> "Store":

@@ -80,6 +80,20 @@ def progress_line(run: "Run", store: "Store") -> str:
     return line if in_flight is None else f"{line}: {in_flight_line(in_flight, names).partition(': ')[2]}"
 
 
+def paid_round(run: "Run", store: "Store") -> tuple[str, list[int]]:
+    """Return a sentence on the round that nodes are paying for now, and their numbers; nothing if there is none."""
+    events = store.events(run.id) if run.state == "running" else []
+    asks = [event.body for event in events if event.kind == "asked" and event.body["round"] == run.round + 1]
+    nodes = sorted({node for ask in asks for node in ask["nodes"]})
+    if not nodes:
+        return "", []
+    names = named(nodes, node_names(store))
+    return (
+        f"Round {run.round + 1} of {run.id} is under way. Asked were {names}, and a round is paid for when it begins.",
+        nodes,
+    )
+
+
 def _state_lines(facts: Mapping[str, Any]) -> list[str]:
     silent = " and ".join(facts["silent"])
     verb = "do" if len(facts["silent"]) > 1 else "does"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, RunName, open_store
+from server.cli.options import HOME, AsJson, HomeOption, RunName, Yes, confirm_loss, open_store
 from server.cli.printing import (
     node_names,
     print_event,
@@ -19,7 +19,7 @@ from server.cli.printing import (
     round_row,
     silence_lines,
 )
-from server.cli.status_text import OVER, progress_line, waits_for
+from server.cli.status_text import OVER, paid_round, progress_line, waits_for
 from server.settings import Home
 from shared.terminal import Activity, saying
 
@@ -129,8 +129,14 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         typer.echo(progress)
 
 
-def stop(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
-    """Stop a run after whatever it is doing; nothing that is finished is lost."""
+def stop(run: RunName, yes: Yes = False, home: HomeOption = HOME, as_json: AsJson = False) -> None:
+    """Stop a run at once; every finished round is kept, and the one under way is asked again by `resume`."""
+    with open_store(Home(home)) as store:
+        sentence, _nodes = paid_round(store.run(run), store)
+    if sentence:
+        confirm_loss(
+            f"{sentence} Its updates stay there, and are used only if the run is resumed.", "Stop it?", yes=yes
+        )
     name = _set_wanted(home, run, wanted=False, as_json=as_json)
     if not as_json:
         typer.echo(f"{name} stops. Continue it with: fedvault-server resume {name}")

@@ -24,7 +24,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from server.identity import IDENTITY_PATH, proof
 from server.settings import Home
 from shared.environment import QUIET
-from shared.files import write_atomically
+from shared.files import private_folder, write_atomically
 
 log = logging.getLogger(__name__)
 SECRET_HEADER = "x-fedvault-secret"  # noqa: S105 - its name
@@ -78,7 +78,7 @@ def remove_newer_database(home: Home) -> None:
 
 def build_superlink(home: Home) -> ASGIApp:
     """Return Flower's application with node keys required, process isolation, and the guard around it."""
-    home.flower.mkdir(parents=True, exist_ok=True, mode=0o700)
+    private_folder(home.flower)
     remove_newer_database(home)
     port = home.settings().superlink_port
     config = SuperLinkLifespanConfig(

@@ -1,7 +1,9 @@
 """Prometheus metrics, read from the run store at every scrape: nothing about data, nothing that a restart loses."""
 
-from collections import Counter
+import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -18,6 +20,45 @@ from server.run_store.store import Store
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
+@dataclass
+class Totals:
+    """Sums over all finished rounds."""
+
+    asks: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    bytes_moved: Counter[str] = field(default_factory=lambda: Counter(down=0, up=0))
+    seconds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Add one round."""
+        self.asks += record.get("asks", 1)
+        self.outcomes[record["outcome"]] += 1
+        self.verdicts.update(_verdicts(record))
+        self.bytes_moved["down"] += record["bytes_down_per_node"] * _questions(record)
+        self.bytes_moved["up"] += record["bytes_up_per_node"] * len(record["accepted"])
+        self.seconds.update(record["seconds"])
+
+
+class RoundTotals:
+    """Sums up the store's rounds and reads each of them once, however often it is asked."""
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._lock = store, threading.Lock()
+        self._totals, self._summed = Totals(), defaultdict[str, set[int]](set)
+
+    def updated(self) -> Totals:
+        """Return the sums, with the rounds that are new."""
+        with self._lock:
+            for run, count in self._store.count_rounds().items():
+                summed = self._summed[run]
+                # by number: a round that only a checkpoint knew is recorded after later ones
+                for number in self._store.round_numbers(run) - summed if count != len(summed) else ():
+                    self._totals.add(self._store.round_record(run, number))
+                    summed.add(number)
+            return self._totals
+
+
 class StoreCollector(Collector):
     """Turns the store's contents into metrics.
 
@@ -31,38 +72,29 @@ class StoreCollector(Collector):
         self, store: Store, present: Callable[[], set[int] | None], ends: Callable[[], Sequence[CertificateEnd]]
     ) -> None:
         self._store, self._present, self._ends = store, present, ends
+        self._totals = RoundTotals(store)
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
-        runs, nodes = self._store.runs(), self._store.nodes()
-        records = [record for run in runs for record, _evaluation in self._store.rounds(run.id)]
-        yield _gauge("fedvault_runs", "Runs by state", "state", Counter(run.state for run in runs))
+        nodes, totals = self._store.nodes(), self._totals.updated()
+        yield _gauge("fedvault_runs", "Runs by state", "state", self._store.count_runs())
         yield _gauge("fedvault_nodes", "Nodes by status", "status", Counter(node.status for node in nodes))
         present = self._present()
         if present is not None:
             by_name = {node.name: float(node.node_id in present) for node in nodes if node.status == "enrolled"}
             yield _gauge("fedvault_node_present", "Whether a node is connected", "node", by_name)
-        asks = sum(record.get("asks", 1) for record in records)
-        yield CounterMetricFamily("fedvault_asks", "Deadlines that rounds took, one each at the least", value=asks)
-        yield _counter("fedvault_rounds", "Rounds by outcome", "outcome", Counter(r["outcome"] for r in records))
-        yield self._replies(records)
-        down = sum(record["bytes_down_per_node"] * _questions(record) for record in records)
-        up = sum(record["bytes_up_per_node"] * len(record["accepted"]) for record in records)
-        yield _counter("fedvault_bytes", "Adapter bytes by direction", "direction", {"down": down, "up": up})
-        seconds: Counter[str] = Counter()
-        for record in records:
-            seconds.update(record["seconds"])
-        yield _counter("fedvault_round_seconds", "Seconds by phase of a round", "phase", seconds)
+        yield CounterMetricFamily("fedvault_asks", "Deadlines that rounds took, one each at the least", totals.asks)
+        yield _counter("fedvault_rounds", "Rounds by outcome", "outcome", totals.outcomes)
+        replies = CounterMetricFamily("fedvault_replies", "Nodes' answers to rounds", labels=["verdict", "reason"])
+        for labels, count in totals.verdicts.items():
+            replies.add_metric(labels, count)
+        yield replies
+        yield _counter("fedvault_bytes", "Adapter bytes by direction", "direction", totals.bytes_moved)
+        yield _counter("fedvault_round_seconds", "Seconds by phase of a round", "phase", totals.seconds)
         yield _ends(self._ends())
 
-    def _replies(self, records: list[dict[str, Any]]) -> Metric:
-        replies = CounterMetricFamily("fedvault_replies", "Nodes' answers to rounds", labels=["verdict", "reason"])
-        for labels, count in Counter(verdict for record in records for verdict in _verdicts(record)).items():
-            replies.add_metric(labels, count)
-        return replies
 
-
-def _questions(record: dict[str, Any]) -> int:
+def _questions(record: Mapping[str, Any]) -> int:
     """Return how many tasks a round has sent; an older record tells only whom it asked."""
     return record.get("questions") or len(record["asked"])
 
@@ -82,7 +114,7 @@ def build_metrics_app(
     return Starlette(routes=[Route("/metrics", scrape)])
 
 
-def _verdicts(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _verdicts(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for verdict in ("accepted", "missing"):
         yield from ((verdict, "") for _ in record[verdict])
     for verdict, key in (("refused", "status"), ("rejected", "reason")):

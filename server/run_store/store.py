@@ -146,6 +146,28 @@ class Store:
             rows = session.scalars(select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.number))
             return [(read_record(row.record), row.evaluation) for row in rows]
 
+    def count_rounds(self) -> dict[str, int]:
+        """Return how many finished rounds each run has."""
+        query = select(RoundRow.run, func.count().label("rounds")).group_by(RoundRow.run)
+        with self._session() as session:
+            return {row.run: row.rounds for row in session.execute(query)}
+
+    def round_numbers(self, run: str) -> set[int]:
+        """Return the numbers of a run's finished rounds."""
+        with self._session() as session:
+            return set(session.scalars(select(RoundRow.number).where(RoundRow.run == run)))
+
+    def round_record(self, run: str, number: int) -> dict[str, Any]:
+        """Return the record of one finished round."""
+        with self._session() as session:
+            return read_record(session.get_one(RoundRow, (run, number)).record)
+
+    def count_runs(self) -> dict[str, int]:
+        """Return how many runs are in each state."""
+        query = select(RunRow.state, func.count().label("runs")).group_by(RunRow.state)
+        with self._session() as session:
+            return {row.state: row.runs for row in session.execute(query)}
+
     def record_event(self, kind: str, body: dict[str, Any], *, run: str) -> None:
         """Keep an event of a run."""
         with self._session() as session:

@@ -31,7 +31,7 @@ def budget_is_spent(scene: Scene) -> str:
     The others train the second one; for the long one everything is earmarked, and it goes on with all of them.
     """
     federation, name = scene.federation, scene.tight
-    federation.server("stop", scene.run)
+    federation.server("stop", scene.run, "--yes")
     try:
         first = _short_study(scene, scene.honest)
         after = state(scene, name).spent

@@ -91,7 +91,7 @@ def everybody_frozen(scene: Scene) -> str:
     try:
         wait_until(lambda: federation.in_flight(run).get("ask", 0) > 1, "the round is asked again")
         number = federation.in_flight(run)["round"]
-        federation.server("stop", run)
+        federation.server("stop", run, "--yes")
         wait_until(lambda: federation.run(run)["state"] == "stopped", "the run stops in the middle")
         federation.server("resume", run)
     finally:
@@ -141,7 +141,7 @@ def revoked(scene: Scene) -> str:
     """Revoke a node: it is refused at once, the others continue."""
     federation, name = scene.federation, scene.honest[-1]
     number = scene.node_id(name)
-    federation.server("revoke", name)
+    federation.server("revoke", name, "--yes")
     record = scene.after(lambda record: number not in record["asked"], f"{name} is not asked any more")
     wait_until(lambda: "does not accept" in federation.node(name, "status"), f"{name} hears it", poll_s=COMMAND_POLL_S)
     return f"not asked since round {record['round']}"

@@ -65,7 +65,7 @@ def scene(federation: Federation, tiny_bert: Path, tmp_path_factory: pytest.Temp
         wait_until(found.records, "the first round")
         yield found
     finally:
-        federation.server("stop", run)
+        federation.server("stop", run, "--yes")
         for name in HONEST:
             federation.node(name, "stop", check=False)
 

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import SettingsError
 from shared.files import (
     append_private,
     complete_folder,
     private_file,
+    private_folder,
     write_atomically,
     write_key_pair,
     write_private,
@@ -123,3 +125,30 @@ def test_a_private_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "study.json").write_text("half")
         raise KeyboardInterrupt
     assert (target / "study.json").read_text() == "{}" and [path.name for path in target.parent.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o750, 0o700, 0o500])
+def test_a_folder_that_is_there_becomes_this_users_alone(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(mode)
+    private_folder(tmp_path / "there")
+    private_folder(tmp_path / "new" / "below")
+    assert (tmp_path / "there").stat().st_mode & 0o777 == mode & 0o700
+    assert (tmp_path / "new" / "below").stat().st_mode & 0o777 == 0o700
+
+
+def test_another_users_folder_is_refused_where_it_is_open_to_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_ours(_path: Path, _mode: int) -> None:
+        raise PermissionError
+
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there").chmod(0o755)
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group").chmod(0o770)
+    monkeypatch.setattr(Path, "chmod", not_ours)
+    with pytest.raises(SettingsError, match="no other user may enter") as refused:
+        private_folder(tmp_path / "there")
+    assert "chmod 700" in refused.value.hint
+    private_folder(tmp_path / "group")

@@ -54,6 +54,7 @@ from client.vault.ledger.storage import (
     unbroken,
 )
 from shared.errors import LedgerError, SettingsError
+from shared.files import private_folder
 from shared.privacy.releases import Release, times, to_dict
 from shared.protocol.messages import NO_MAC, LedgerPosition
 
@@ -90,7 +91,7 @@ class Ledger:
         self.path, self._second_copy, self._consistent, self._now = path, second_copy, True, now
         self._outbox = Outbox(path.with_name("outbox"))
         self._last: datetime | None = None
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(path.parent)
         second_copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = ledger_lock(path, patience_s=patience_s)
         try:

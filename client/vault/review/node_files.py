@@ -18,6 +18,7 @@ from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.records.dataset import Dataset, declared_dataset
 from client.vault.review.offers import Offers
 from shared.errors import SettingsError
+from shared.files import private_folder
 from shared.study.declaration import Study
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class NodeFiles:
 
     def cache_folder(self) -> Path:
         """Return the folder of cached activations, which are private data; it is made if it is not there."""
-        self.folders.cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self.folders.cache)
         return self.folders.cache
 
     def forget_activations(self) -> None:

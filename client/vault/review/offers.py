@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shared.errors import DataError, PeerError, PolicyRefusal, SettingsError
-from shared.files import write_atomically
+from shared.files import private_folder, write_atomically
 from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Study, recorded
 
@@ -148,7 +148,7 @@ class Offers:
         oldest.unlink()
 
     def _write(self, offered: Offered) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(self._folder)
         study_json = offered.study.canonical_json()
         plain = {"study_run": offered.run, "study_json": study_json, "rejected": offered.rejected}
         write_atomically(self._of(offered.run), json.dumps(plain, indent=1).encode())

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from client.cli.app import cli
 from client.link import membership
+from client.vault.review.node_files import open_node
+from shared.errors import SettingsError
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -40,3 +44,21 @@ def test_rejecting_a_run_leaves_no_activations(node: Command, study: Callable[..
     (cache / "abc-def.f32").write_bytes(b"activations")
     assert node("reject", "first")[0] == 0
     assert [path.name for path in cache.iterdir()] == ["verdicts"], "what the probe found out about no record stays"
+
+
+def test_a_nodes_folders_that_were_there_already_become_its_users_alone(tmp_path: Path) -> None:
+    home = tmp_path / "node"
+    for folder in (home, home / "cache", home / "link"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    assert CliRunner().invoke(cli, ["init", "--config", str(tmp_path / "node.toml")]).exit_code == 0
+    open_node(tmp_path / "node.toml").cache_folder()
+    invite = {"name": "a", "server": "127.0.0.1:1", "authority": "", "token": "t", "expires": "2099-01-01T00:00:00Z"}
+    (tmp_path / "invite.json").write_text(json.dumps(invite))
+    joined = CliRunner().invoke(cli, ["join", str(tmp_path / "invite.json"), "--config", str(tmp_path / "node.toml")])
+    assert isinstance(joined.exception, SettingsError) and "certificate in the invite" in str(joined.exception)
+    assert {path.name: path.stat().st_mode & 0o077 for path in (home, home / "cache", home / "link")} == {
+        "node": 0,
+        "cache": 0,
+        "link": 0,
+    }

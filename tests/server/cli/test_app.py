@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from server.cli.app import COMMANDS, cli, main
+from server.settings import Home
 from shared.errors import SettingsError
 from tests.support.other_user import closed_to_this_user
 
@@ -74,3 +75,13 @@ def test_a_server_that_is_not_there_is_another_answer_than_one_that_does_not_run
 ) -> None:
     done = CliRunner().invoke(cli, [*command, "--home", str(tmp_path / "elsewhere")])
     assert isinstance(done.exception, SettingsError) and "fedvault-server init" in done.exception.hint
+
+
+def test_a_servers_folder_that_was_there_already_becomes_its_users_alone(tmp_path: Path) -> None:
+    home = tmp_path / "federation"
+    for folder in (home, home / "keys"):
+        folder.mkdir()
+        folder.chmod(0o755)
+    assert CliRunner().invoke(cli, ["init", "--host", "a", "--home", str(home)]).exit_code == 0
+    Home(home).secret()
+    assert [path.stat().st_mode & 0o077 for path in (home, home / "keys")] == [0, 0]

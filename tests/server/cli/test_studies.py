@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,31 @@ def command(monkeypatch: Any, capsys: Any, *arguments: str, code: int = 0) -> st
         main()
     assert int(ended.value.code or 0) == code
     return str(capsys.readouterr().out)
+
+
+def test_a_round_that_is_paid_for_is_not_ended_without_a_word(tmp_path: Path, make_study: Callable[..., Study]) -> None:
+    (tmp_path / "server.toml").write_text('hosts = ["127.0.0.1"]\n')
+    now, home = datetime.now(UTC), ["--home", str(tmp_path)]
+    with Store(Home(tmp_path).database()) as store:
+        run = store.create_run(make_study()).id
+        for number, name in enumerate(("north", "west", "spare"), start=11):
+            store.invite(name, name, now + timedelta(days=1))
+            store.enrol(name, name, number, now)
+
+        def types(*arguments: str, answer: str | None = None) -> Any:
+            return CliRunner().invoke(cli, [*arguments, *home], input=answer)
+
+        assert types("stop", run).exit_code == 0, "nothing is under way"
+        assert types("resume", run).exit_code == 0
+        store.set_state(run, "running")
+        store.record_event("asked", {"round": 1, "nodes": [11, 12], "again": [], "ask": 1}, run=run)
+        for command in (["stop", run], ["revoke", "west"]):
+            for answer in (None, "n\n"):
+                said = types(*command, answer=answer)
+                assert said.exit_code == 1 and "Round 1 of" in said.stderr and "north, west" in said.stderr
+        assert store.run(run).wanted and [node.status for node in store.nodes()] == ["enrolled"] * 3
+        assert types("revoke", "spare").exit_code == 0, "it was not asked"
+        assert types("revoke", "north", answer="y\n").exit_code == 0
+        assert types("revoke", "west", "--yes").exit_code == 0
+        stopped = types("stop", run, "--yes", "--json")
+        assert json.loads(stopped.stdout)["wanted"] is False and "only if the run is resumed" in stopped.stderr

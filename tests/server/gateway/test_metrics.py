@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.gateway.metrics import build_metrics_app
+from server.gateway.metrics import RoundTotals, build_metrics_app
 from server.run_store.store import Store
 from shared.study.declaration import Study
 from tests.support.rounds import RECORDS
@@ -61,3 +61,21 @@ def test_metrics_say_who_is_present(store: Store) -> None:
     shown = [line for line in lines if line.startswith("fedvault_node_present")]
     assert shown == ['fedvault_node_present{node="north"} 1.0', 'fedvault_node_present{node="south"} 0.0']
     assert not any("present" in line for line in asyncio.run(scraped(store, "/metrics", None))), "not known, not zero"
+
+
+def test_a_scrape_reads_only_rounds_that_none_has_read_before(
+    store: Store, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, read = store.create_run(make_study()).id, list[int]()
+    honest = store.round_record
+    monkeypatch.setattr(store, "round_record", lambda run, number: (read.append(number), honest(run, number))[1])
+    monkeypatch.setattr(store, "rounds", lambda _run: pytest.fail("every round was read"))
+    monkeypatch.setattr(store, "runs", lambda: pytest.fail("every study was read"))
+    totals = RoundTotals(store)
+    for number in (1, 2, 4):
+        store.record_round(run, replace(RECORDS[0], round=number).as_dict(), None)
+    assert totals.updated().outcomes == {"aggregated": 3} and sorted(read) == [1, 2, 4]
+    assert totals.updated().asks == 3 and len(read) == 3
+    store.record_round(run, replace(RECORDS[0], round=3).as_dict(), None)  # only its checkpoint knew of it before
+    assert totals.updated().outcomes == {"aggregated": 4} and read[3:] == [3]
+    asyncio.run(scraped(store, "/metrics"))
