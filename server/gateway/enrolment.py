@@ -149,22 +149,11 @@ class Enrolment:
         async def answer(request: Request) -> Response:
             address = origin(request.client.host if request.client else "unknown")
             try:
-<<<<<<< HEAD
                 return JSONResponse(await self._decided(request, address, decide))
             except FAILURES as error:
                 status, text = _as_answer(error)
                 self._refusals.count(address, f"{status} enrolment: {error if status >= SERVER_ERROR else text}")
                 return JSONResponse({"error": text}, status, headers=RETRY if status == TOO_MANY else None)
-=======
-                return JSONResponse(await run_in_threadpool(decide, request, body))
-            except PolicyRefusal as error:
-                log.warning("%s: enrolment refused.", address)
-                return JSONResponse({"error": str(error)}, 403)
-            except (FedVaultError, ValueError, KeyError, TypeError, RecursionError) as error:
-                log.warning("%s: enrolment failed: %s", address, error)
-                away = isinstance(error, RunError)
-                return JSONResponse({"error": "not ready" if away else "not a valid request"}, 503 if away else 400)
->>>>>>> 5608b5e (One damaged offer hides no other, and brackets within brackets are refused everywhere)
 
         return answer
 
