@@ -11,11 +11,14 @@ from client.cli.options import NODE_TOML, Config, node_folders, open_node
 def init(config: Config = NODE_TOML) -> None:
     """Write a node.toml to fill in, and open an empty ledger beside it. Changes nothing that is there."""
     from client.settings import TEMPLATE
+    from shared.files import private_folder
 
     if not config.exists():
         config.parent.mkdir(parents=True, exist_ok=True)
         config.write_text(TEMPLATE)
-    with open_node(config).open_ledger() as ledger:
+    node = open_node(config)
+    private_folder(node.folders.home)
+    with node.open_ledger() as ledger:
         typer.echo(f"{config}: fill in your datasets. The ledger has {ledger.height} rows.")
 
 

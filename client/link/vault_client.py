@@ -124,9 +124,9 @@ class VaultClient:
 
     def _train(self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None]) -> TrainReply:
         call = self._stub.Train(request)
-        with _given_up_after(self._silent_for_s, call) as heard:
+        with _given_up_after(self._silent_for_s, call) as note:
             for event in call:
-                heard()
+                note()
                 if event.WhichOneof("event") == "reply":
                     return read_reply(event.reply)
                 on_step(event.steps_done)
@@ -136,10 +136,10 @@ class VaultClient:
 @contextmanager
 def _given_up_after(silent_for_s: float, call: grpc.Call) -> Iterator[Callable[[], None]]:
     """Cancel a call once nothing was heard of it for so long; yields what to call whenever something is."""
-    over, heard = threading.Event(), [time.monotonic()]
+    over, latest = threading.Event(), [time.monotonic()]
 
     def left_s() -> float:
-        return heard[0] + silent_for_s - time.monotonic()
+        return latest[0] + silent_for_s - time.monotonic()
 
     def watch() -> None:
         while not over.wait(max(0.0, left_s())):
@@ -148,7 +148,7 @@ def _given_up_after(silent_for_s: float, call: grpc.Call) -> Iterator[Callable[[
                 return
 
     def note() -> None:
-        heard[0] = time.monotonic()
+        latest[0] = time.monotonic()
 
     threading.Thread(target=watch, daemon=True).start()
     try:

@@ -32,10 +32,13 @@ def back_up(node: NodeFiles, archive: Path) -> None:
     ):
         # copied under the ledger's lock, archived without it: a round need not wait for the snapshots. What is
         # released meanwhile is not in the copied ledger: restored, that one is behind its second copy, and noticed
-        with node.open_ledger():
+        with node.open_ledger() as ledger:
+            released = ledger.released_files_to_back_up()
             copies = {path: _consistent(path, Path(scratch)) for path in _files_to_keep(node) if path.suffix == ".db"}
         tar.add(node.config, "node.toml")
         for path in _files_to_keep(node):
+            if path.parent == node.folders.ledger.with_name("outbox") and path not in released:
+                continue  # nobody asks for it after a crash
             with contextlib.suppress(FileNotFoundError):  # withdrawn meanwhile
                 tar.add(copies.get(path, path), Path("home") / path.relative_to(home))
 

@@ -1,7 +1,7 @@
 """The node's ledger: what its records spend is written down, durably, before it is spent.
 
 SQLite, append-only, every row chained to the one before by SHA-256. The cost of a round is reserved and on disk before
-its first noisy step; what was released is on disk before the commit row, and is sent again for ever. A reservation
+its first noisy step; what was released is on disk before the commit row, and is sent again (`outbox`). A reservation
 without released bytes stays charged and is never tried again.
 
 | what happens | what the ledger does |
@@ -54,7 +54,6 @@ from client.vault.ledger.storage import (
     unbroken,
 )
 from shared.errors import LedgerError, SettingsError
-from shared.files import private_folder
 from shared.privacy.releases import Release, times, to_dict
 from shared.protocol.messages import NO_MAC, LedgerPosition
 
@@ -91,7 +90,7 @@ class Ledger:
         self.path, self._second_copy, self._consistent, self._now = path, second_copy, True, now
         self._outbox = Outbox(path.with_name("outbox"))
         self._last: datetime | None = None
-        private_folder(path.parent)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         second_copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._lock = ledger_lock(path, patience_s=patience_s)
         try:
@@ -238,6 +237,7 @@ class Ledger:
         """Make released bytes durable, then say so in the ledger; only then may they leave."""
         self._outbox.keep(run, number, released)
         self._enter_commit(run, number, released)
+        self.prune_outbox()
 
     def answer(self, run: str, number: int) -> bytes | None:
         """Return what was released for this round, if anything was.
@@ -258,6 +258,19 @@ class Ledger:
         elif hashlib.sha256(released).hexdigest() != digest:
             raise LedgerError(f"Expected the released bytes of round {number} of {run!r}, got others.")
         return released
+
+    def prune_outbox(self) -> None:
+        """Delete released bytes that nobody asks for any more."""
+        attempts = {name: run.attempts for name, run in self.state.runs.items()}
+        self._outbox.prune(attempts, self._going_on(), self._now().timestamp())
+
+    def released_files_to_back_up(self) -> set[Path]:
+        """Return the files of released bytes that a crash may have asked again."""
+        going_on = self._going_on()
+        return self._outbox.newest({name: run.attempts for name, run in self.state.runs.items() if name in going_on})
+
+    def _going_on(self) -> set[str]:
+        return {name for name, run in self.state.runs.items() if run.earmarked and not self.state.is_over(name)}
 
     def close_run(self, run: str) -> None:
         """Give back what a run earmarked and did not use."""

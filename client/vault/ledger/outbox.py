@@ -1,13 +1,30 @@
-"""Released bytes, one file for each round: durable before the ledger says so, and sent again for ever."""
+"""Released bytes, one file for each round: durable before the ledger says so, sent again for as long as they may be asked.
+
+| whose bytes | how long they are kept |
+|---|---|
+| of the newest rounds of a run that may go on | for as long as it may |
+| of the newest rounds of a run that is over | three months: its server may be away |
+| of all other rounds | a week: a server that was restored from a backup asks for them again |
+"""
 
 import hashlib
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from shared.files import sync_folder, write_private
 
+NEWEST_ROUNDS = 3
+"""As many as a server keeps checkpoints of: after a crash it asks for one of these."""
+DAY_S = 24 * 3600.0
+KEPT_S, NEWEST_KEPT_S = 7 * DAY_S, 90 * DAY_S
+
 
 class Outbox:
-    """The folder beside a ledger that holds what its rounds released."""
+    """The folder beside a ledger that holds what its rounds released.
+
+    Guarantee: what a crash of node or server may have asked again is never deleted.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -20,9 +37,36 @@ class Outbox:
         write_private(self._file_of(run, number), released)
 
     def find(self, run: str, number: int) -> bytes | None:
-        """Return what a round released; None if nothing was kept."""
+        """Return what a round released; None if nothing was kept, or not any more."""
         file = self._file_of(run, number)
         return file.read_bytes() if file.exists() else None
+
+    def newest(self, attempts: Mapping[str, Iterable[int]]) -> set[Path]:
+        """Return the files of each run's newest rounds."""
+        return {
+            self._file_of(run, number)
+            for run, numbers in attempts.items()
+            for number in sorted(numbers)[-NEWEST_ROUNDS:]
+        }
+
+    def prune(self, attempts: Mapping[str, Iterable[int]], going_on: Collection[str], now: float) -> None:
+        """Delete what nobody asks for any more; a file that cannot be deleted is tried again later.
+
+        Args:
+            attempts: the rounds of each run that were begun.
+            going_on: runs that may have further rounds.
+            now: seconds since 1970, as the files have them.
+        """
+        ages = {file: now - file.stat().st_mtime for file in self._folder.glob("*")} if self._folder.exists() else {}
+        old = [file for file, age_s in ages.items() if age_s > KEPT_S]
+        if not old:
+            return
+        kept = self.newest({run: numbers for run, numbers in attempts.items() if run in going_on})
+        kept_longer = self.newest(attempts)
+        for file in old:
+            if file not in kept and (file not in kept_longer or ages[file] > NEWEST_KEPT_S):
+                with suppress(OSError):
+                    file.unlink()
 
     def _file_of(self, run: str, number: int) -> Path:
         # a run's name comes from the server and may not become a path

@@ -3,7 +3,7 @@
 | the question | the answer |
 |---|---|
 | a run that nobody approved, or approved for another study or dataset | `refused_policy` |
-| a round that was answered before | the very same bytes, at no cost |
+| a round that was answered before | the very same bytes, at no cost; `lost`, where they are not kept any more |
 | a round that was reserved, and whose bytes a crash took | `lost`, for ever |
 | anything the study or model forbids | its public code, before anything is reserved |
 | a round that the records' account has no room for any more | `refused_budget` |
@@ -43,7 +43,7 @@ class ChargedRound:
     Guarantee: nothing that depends on the records leaves before its cost is on disk.
     Guarantee: no record is opened for a round, and none is looked at, before the round's cost is on disk.
     Guarantee: after the reservation every trouble is answered with one code.
-    Guarantee: a question that is asked again gets the same bytes, and costs nothing.
+    Guarantee: a question that is asked again costs nothing, and gets the same bytes for as long as they are kept.
     Guarantee: the trainer trains by the very release that the reservation charged, or not at all.
     Guarantee: after one failed or two lost rounds the records' account trains nothing until its operator has looked.
 

@@ -11,6 +11,7 @@ from client.vault.review.node_files import open_node
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
 from shared.errors import FedVaultError
+from shared.files import private_folder
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def serve(config: Path) -> None:
     """
     node, stop = open_node(config), threading.Event()
     places = node.folders
+    private_folder(places.home)
     places.running.mkdir(parents=True, exist_ok=True, mode=0o700)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -128,3 +128,16 @@ def test_a_backup_of_everything_together_goes_on_where_it_was(node: Node, tmp_pa
     assert node.train(1) is Status.TRAINED and node.train(2) is Status.TRAINED
     with pytest.raises(SettingsError, match="Expected a new file"):
         back_up(open_node(node.config), archive)
+
+
+def test_a_backup_holds_what_a_crash_needs_of_the_released_updates_and_no_more(node: Node, tmp_path: Path) -> None:
+    with open_node(node.config).open_ledger() as ledger:
+        for number in (1, 2):
+            ledger.reserve("r-1", number)
+            ledger.commit("r-1", number, b"released")
+    outbox = node.config.parent / "node" / "outbox"
+    (outbox / "of a run that is over").write_bytes(b"released")
+    back_up(open_node(node.config), tmp_path / "backup.tar.gz")
+    with tarfile.open(tmp_path / "backup.tar.gz") as tar:
+        kept = [name for name in tar.getnames() if name.startswith("home/outbox/")]
+    assert len(kept) == 2 and "home/outbox/of a run that is over" not in kept

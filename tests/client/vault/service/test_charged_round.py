@@ -86,7 +86,9 @@ def test_the_reservation_is_on_disk_before_the_first_step_and_the_bytes_before_t
     assert ledger.state.spent("data") > 0
 
 
-@pytest.mark.guarantee("a question that is asked again gets the same bytes, and costs nothing.")
+@pytest.mark.guarantee(
+    "a question that is asked again costs nothing, and gets the same bytes for as long as they are kept."
+)
 @EVERY_WIRE
 def test_the_same_question_gets_the_same_bytes(
     charged: ChargedRound, vault: RoundTrainer, ledger: Ledger, monkeypatch: pytest.MonkeyPatch

@@ -301,7 +301,9 @@ events = st.tuples(
 
 
 @pytest.mark.guarantee("every round of a run is trained at most once; a crash in between leaves it charged and lost.")
-@pytest.mark.guarantee("a question that is asked again gets the same bytes, and costs nothing.")
+@pytest.mark.guarantee(
+    "a question that is asked again costs nothing, and gets the same bytes for as long as they are kept."
+)
 @pytest.mark.guarantee(
     "after one failed or two lost rounds the records' account trains nothing until its operator has looked."
 )
