@@ -7,7 +7,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shared.errors import SettingsError
-from shared.files import require_access, write_private_once
+from shared.files import private_folder, require_access, write_private_once
 from shared.section import Section
 from shared.settings_page import settings_page
 from shared.study.parsing import parse, read_toml
@@ -132,7 +132,7 @@ class Home:
 
 def _secret(path: Path) -> str:
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        private_folder(path.parent)
         write_private_once(path, secrets.token_hex(SECRET_BYTES).encode())  # whoever is first wins: both read the same
     return path.read_text()
 

@@ -1,4 +1,4 @@
-"""Released bytes, one file for each round: durable before the ledger says so, sent again for as long as they may be asked.
+"""Released bytes, one file for each round: durable before the ledger says so, and sent again to whoever may ask.
 
 | whose bytes | how long they are kept |
 |---|---|
