@@ -70,7 +70,7 @@ class VaultClient:
                 code = error.code() if isinstance(error, grpc.Call) else None
                 if code is grpc.StatusCode.CANCELLED:
                     raise RunError(
-                        f"Expected a step of round {task.round} within {self._silent_for_s:g} s, got none.",
+                        f"Expected a step of round {task.round} within {self._silent_for_s:.6g} s, got none.",
                         hint="Restart it: fedvault-node stop, then start. The round stays paid for.",
                     ) from None
                 if code not in WAIT_FOR or time.monotonic() + pause > give_up:

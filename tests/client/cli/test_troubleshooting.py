@@ -36,6 +36,7 @@ from tests.support.enrolling_gateway import enrolling
 from tests.support.flower_answers import refusing
 from tests.support.ledgers import register as enter
 from tests.support.other_user import closed_to_this_user
+from tests.support.stuck_vault import TASK, stuck_vault
 from tests.support.troubleshooting import Row, Situations, rows_of
 
 ROWS = rows_of("client/TROUBLESHOOTING.md")
@@ -214,6 +215,7 @@ def _(place: Place) -> str:
 
 # joining, and reaching the server
 simple("The invite is not found", lambda p: p.types("join", "st-mary.json"))
+simple("The invite's certificate is damaged", lambda p: p.invite(authority="-----BEGIN"))
 simple("The invite lay too long", lambda p: p.invite(expires=datetime.now(UTC) - timedelta(days=1)))
 simple("The server is not reached", lambda p: p.invite())
 simple("Starting before joining", lambda p: p.types("start"))
@@ -519,6 +521,12 @@ def _(place: Place) -> str:
 def _(place: Place) -> str:
     with place.supervised(pid=None, failures=3, last_exit=9):
         return place.types("status")
+
+
+@situation("The vault is stuck")
+def _(place: Place) -> str:
+    with stuck_vault(place.folder, silent_for_s=0.3) as (_stuck, vault):
+        return printed(lambda: vault.train(TASK))
 
 
 @situation("The vault is away")

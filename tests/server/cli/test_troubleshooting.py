@@ -27,6 +27,7 @@ from server.flower.control import Control
 from server.gateway.door import ConnectionLimits, Door
 from server.gateway.process import Presence, tls_config
 from server.gateway.refusals import Refusals
+from server.processes import SupervisedProcesses
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.participants import why_it_waits
 from server.run_process import _note_end
@@ -168,6 +169,32 @@ def simple(symptom: str, action: Callable[[Place], str]) -> None:
 simple("Any command, in the wrong folder", lambda p: p.types("runs", "--home", "elsewhere"))
 simple("Any command, after an edit", lambda p: p.settings("listen = 0.0.0.0"))
 simple("A key with a slip in it", lambda p: p.settings("superlink_prot = 8001"))
+
+
+@situation("Flower's database is started afresh after each run")
+def _(place: Place) -> str:
+    place.settings("flower_database_limit_bytes = 1048576")
+    place.home.flower.mkdir()
+    with Store(place.home.database()) as store, logged("server.processes") as lines:
+        processes = SupervisedProcesses(place.home, store)
+        for _ in range(4):
+            (place.home.flower / "state.db").write_bytes(bytes(2**21))
+            processes.wanted()
+    return "\n".join(lines)
+
+
+@situation("A folder of another user")
+def _(place: Place) -> str:
+    def not_ours(_path: Path, _mode: int) -> None:
+        raise PermissionError
+
+    shutil.rmtree(place.home.folder)
+    place.home.folder.mkdir()
+    place.home.folder.chmod(0o755)
+    place.patch.setattr(Path, "chmod", not_ours)
+    return place.types("init", "--host", "fl.example.org")
+
+
 simple("A port that is none", lambda p: p.writes("server.toml", 'hosts = ["a"]\nport = 84430\n') + p.types("runs"))
 simple("A federation is there already", lambda p: p.types("init", "--host", "fl.example.org"))
 simple("Keys are there, and no `server.toml`", lambda p: p.loses("server.toml") + p.types("init", "--host", "a"))
@@ -273,6 +300,26 @@ def _(place: Place) -> str:
 
 
 simple("Inviting a node back that is not enrolled", lambda p: p.types("invite", "north", "--renew"))
+
+
+def under_way(place: Place) -> str:
+    """Let a run have a round that north was asked for, and a person who says no."""
+    run = place.runs()
+    place.enrols("north")
+    with Store(place.home.database()) as store:
+        store.set_state(run, "running")
+        store.record_event("asked", {"round": 1, "nodes": [11], "again": [], "ask": 1}, run=run)
+    place.patch.setattr(sys, "stdin", io.StringIO("n\n"))
+    return run
+
+
+@situation("Revoking a node that was asked")
+def _(place: Place) -> str:
+    under_way(place)
+    return place.types("revoke", "north")
+
+
+simple("Stopping while a round is under way", lambda p: p.types("stop", under_way(p)))
 
 
 @situation("Revoking while Flower does not run")
