@@ -61,10 +61,10 @@ class Outbox:
         old = [file for file, age_s in ages.items() if age_s > KEPT_S]
         if not old:
             return
-        kept = self.newest({run: numbers for run, numbers in attempts.items() if run in going_on})
-        kept_longer = self.newest(attempts)
+        in_use = self.newest({run: numbers for run, numbers in attempts.items() if run in going_on})
+        newest = self.newest(attempts)
         for file in old:
-            if file not in kept and (file not in kept_longer or ages[file] > NEWEST_KEPT_S):
+            if file not in in_use and (file not in newest or ages[file] > NEWEST_KEPT_S):
                 with suppress(OSError):
                     file.unlink()
 

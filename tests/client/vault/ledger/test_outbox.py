@@ -17,6 +17,7 @@ ROUNDS = range(1, 8)
 
 def rounds_left(folder: Path, *, age_s: float, going_on: set[str]) -> list[int]:
     """Release seven rounds, let so much time pass, prune, and return the rounds that are still there."""
+    folder.mkdir(exist_ok=True)
     outbox = Outbox(folder / "outbox")
     for number in ROUNDS:
         outbox.keep("run", number, b"released")
@@ -49,8 +50,9 @@ def test_an_outbox_that_is_not_there_or_cannot_be_changed_stops_no_round(
 ) -> None:
     Outbox(tmp_path / "outbox").prune({}, set(), NOW)
 
-    def read_only(_path: Path) -> None:
-        raise PermissionError
+    def read_only(_path: Path, *, missing_ok: bool = False) -> None:
+        if not missing_ok:
+            raise PermissionError
 
     monkeypatch.setattr(Path, "unlink", read_only)
     assert rounds_left(tmp_path, age_s=NEWEST_KEPT_S + DAY_S, going_on=set()) == list(ROUNDS)
