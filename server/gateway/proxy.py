@@ -66,8 +66,9 @@ class Limits:
     """The slowest that a body may come."""
     each: int = 4
     """Requests of one node that are read, forwarded or answered at a time; Flower's client makes two."""
-    at_once: int = 32
-    """Requests that are before the SuperLink at a time."""
+    at_once: int = 4
+    """Requests that are before the SuperLink at a time. It computes one at a time: more would only contend for its
+    database, until SQLite gives up on some."""
     waiting: int = 32
     """Requests of one node that may wait for those before them."""
 
