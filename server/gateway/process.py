@@ -99,7 +99,10 @@ def serve(home: Home) -> None:
             uvicorn.Config(metrics_app, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
         )
         threading.Thread(target=metrics.run, daemon=True).start()
-    threading.Thread(target=_keep_synchronised, args=(store, home, presence), daemon=True).start()
+    # a client of its own: httpx clients are not for two threads at once
+    threading.Thread(
+        target=_keep_synchronised, args=(store, Control(home), presence, threading.Event()), daemon=True
+    ).start()
     config = tls_config(
         application,
         home.keys,
@@ -183,9 +186,8 @@ def tls_context(keys: Path) -> ssl.SSLContext:
     return context
 
 
-def _keep_synchronised(store: Store, home: Home, presence: Presence) -> None:
-    # a client of its own: httpx clients are not for two threads at once
-    control, pause, faults = Control(home), threading.Event(), Faults()
-    while not pause.wait(SYNCHRONISE_EVERY_S):
+def _keep_synchronised(store: Store, control: Control, presence: Presence, stop: threading.Event) -> None:
+    faults = Faults()
+    while not stop.wait(SYNCHRONISE_EVERY_S):
         with faults.tolerated("Making Flower follow the run store", "It is tried again."):
             presence.look(store, control)

@@ -80,7 +80,7 @@ class Supervisor:
         self._faults, self._asking_faults = Faults(), Faults()
         self._stop, self._carried_out = threading.Event(), threading.Event()
         self._answer: Sequence[Child] | None = None
-        self._look_at_logs = 0.0
+        self._look_at_logs, self._unwritten = 0.0, False
 
     def run(self) -> None:
         """Supervise until SIGTERM or SIGINT.
@@ -141,9 +141,11 @@ class Supervisor:
                 watched.child = child
                 self._start(watched, now)
                 changed = True
-        if changed:
+        self._unwritten |= changed
+        if self._unwritten:
             with self._faults.tolerated("Writing down the supervisor's state", "`status` shows the one before."):
                 self._write_state()
+                self._unwritten = False
         if now >= self._look_at_logs:
             self._look_at_logs = now + LOGS_EVERY_S
             with self._faults.tolerated("Putting full logs aside", "They grow."):

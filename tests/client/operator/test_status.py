@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from client.operator.status import _totals, node_status, waiting
+from client.operator.status import _totals, _vault, node_status, waiting
 from client.operator.status_text import in_sentences
 from client.settings import folders, load_node
 from client.vault.review.node_files import open_node
@@ -108,6 +108,17 @@ def test_a_child_that_is_young_is_starting_up_and_an_old_one_in_trouble(
         places.link.mkdir(parents=True)
         (places.link / "state.json").write_text(json.dumps(left))
     assert node_status(places)["state"] == state
+
+
+def test_a_socket_that_this_user_may_not_use_is_another_answer_than_no_vault(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = folders(node.config, load_node(node.config))
+    assert _vault(places) is None
+    places.running.mkdir(parents=True)
+    places.socket.write_text("")
+    monkeypatch.setattr("os.access", lambda path, _mode: path != places.socket)
+    assert "another user's" in str(_vault(places))
 
 
 def test_a_job_is_shown_beside_how_many_rounds_and_steps_its_study_has(node: Node) -> None:

@@ -116,6 +116,15 @@ def test_a_store_that_cannot_be_reached_is_one_clear_error(tmp_path: Path) -> No
         Store(f"sqlite:///{tmp_path / 'broken.db'}")
 
 
+def test_a_connection_that_broke_while_nobody_used_it_is_replaced(store: Store) -> None:
+    kept = store._engine.raw_connection()
+    broken = kept.driver_connection
+    kept.close()  # back into the pool
+    assert broken is not None
+    broken.close()  # as PostgreSQL does to all of them when it is restarted
+    assert store.runs() == []
+
+
 def test_the_file_is_this_users_alone(tmp_path: Path) -> None:
     with Store(f"sqlite:///{tmp_path / 'fedvault.db'}") as store:
         store.record_event("x", {}, run="r-1")

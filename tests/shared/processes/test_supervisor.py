@@ -178,6 +178,11 @@ def test_a_disk_that_takes_neither_log_nor_state_keeps_no_child_from_running(tmp
     look(supervisor)
     process = supervisor._watched["sleeper"].process
     assert process is not None and alive(process.pid)
+    (tmp_path / "run").unlink()
+    (tmp_path / "run").mkdir()
+    look(supervisor)
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert state["processes"]["sleeper"]["pid"] == process.pid, "written as soon as it can be"
     ends(supervisor)
 
 
