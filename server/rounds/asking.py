@@ -118,6 +118,7 @@ class Asking:
             self._present = in_order(
                 members.present, study_run=task.study_run, number=task.round, last_in_line=self._last_in_line
             )
+        self._participants.note_stall(stalled=self._round.is_stalled(now, self._present))
         return self._round.decide(now, self._present, self._away)
 
     def _send(self, nodes: Sequence[int], *, again: Sequence[int]) -> None:

@@ -79,6 +79,10 @@ class Participants(Protocol):
         """Take note of a node that has missed another round after the one before."""
         ...
 
+    def note_stall(self, *, stalled: bool) -> None:
+        """Take note of whether the round under way waits for members to come back, past its deadline."""
+        ...
+
     def version(self, node: int) -> int:
         """Return the version of the protocol to ask this node in."""
         ...
@@ -117,6 +121,9 @@ class AllPresent:
 
     def note_silence(self, node: int) -> None:
         """Change nothing: whether it is back shows when it is asked."""
+
+    def note_stall(self, *, stalled: bool) -> None:
+        """Change nothing: there is no other run."""
 
     def version(self, node: int) -> int:
         """Return our own newest version: these nodes run the same code."""
@@ -263,6 +270,13 @@ class ApprovedOnly:
         Guarantee: whoever kept missing rounds is asked for no further one before it has answered an offer.
         """
         self._answers.forget(node)
+
+    def note_stall(self, *, stalled: bool) -> None:
+        """Say that the run waits within a round, or no longer: what nodes have paid for they send again."""
+        if stalled:
+            self._on_wait(self._reported or {}, self._answers.away(set(self._grid.get_node_ids())))
+        else:
+            self._on_enough()
 
     def version(self, node: int) -> int:
         """Return the newest version that the node speaks as well, by its answer to the offer."""

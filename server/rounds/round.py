@@ -180,6 +180,10 @@ class Round:
         enough = len(self.accepted) + waited_for >= self.quorum
         return enough and waited_for > 0 and not self.gone and now < self.deadline
 
+    def is_stalled(self, now: float, present: Sequence[int]) -> bool:
+        """Return true past a deadline that does not count, since too few members are there for any round (rule 8)."""
+        return now >= self.deadline and len(self.accepted) < self.quorum and len(present) < self.quorum
+
     def decide(self, now: float, present: Sequence[int], away: Collection[int] = ()) -> Decision:
         """Return what the round does next.
 

@@ -17,7 +17,7 @@ from server.run_store.store import RESUMED
 from server.run_store.values import Event
 from shared.errors import DataError, FedVaultError, RunError, SettingsError
 
-TRIES = 8
+TRIES, LONGEST_REASON = 8, 300
 STARTED, INTERRUPTED = "started", "interrupted"
 PROGRESS = frozenset({"round", "finished", RESUMED})
 KILLED = "its process was killed before it began, as by a lack of memory"
@@ -40,7 +40,7 @@ def in_words(error: BaseException) -> str:
     """Return what ended a process, in one line."""
     if isinstance(error, FedVaultError):
         return str(error)
-    return " ".join(f"{type(error).__name__}: {error}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
 
 
 def ends_in_a_row(events: Sequence[Event]) -> tuple[int, str]:

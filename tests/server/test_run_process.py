@@ -67,7 +67,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     with ThreadPoolExecutor(2) as pool:
 
         @contextmanager
-        def driven(_home: Home) -> Iterator[Driven]:
+        def driven(_home: Home, **_limits: int) -> Iterator[Driven]:
             yield Driven(in_process(pool, handle), [1, 1])
 
         for name, stand_in in {

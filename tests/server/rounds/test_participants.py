@@ -172,3 +172,22 @@ def test_a_run_says_that_it_waits_and_that_it_has_enough(monkeypatch: pytest.Mon
     )
     assert approved.members() == [1, 3] and enough == [1]
     assert waits == [({"approved": [1], "refused_budget": [2]}, [])]
+
+
+def test_a_round_whose_nodes_are_all_away_says_that_the_run_waits() -> None:
+    grid: Any = Grid(n1=Status.APPROVED, n2=Status.APPROVED)
+    said = list[Any]()
+    approved = ApprovedOnly(
+        grid,
+        OFFER,
+        quorum=2,
+        patience_s=0.0,
+        on_wait=lambda *what: said.append(what),
+        on_enough=lambda: said.append("enough"),
+    )
+    approved.members()
+    del grid.answers[2]
+    approved.look()
+    approved.note_stall(stalled=True)
+    approved.note_stall(stalled=False)
+    assert said == ["enough", ({"approved": [1]}, [2]), "enough"]

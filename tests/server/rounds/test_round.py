@@ -228,3 +228,13 @@ def test_the_deadline_stays_the_ceiling() -> None:
     assert closing_time(0.0, 40.0, grace_s=30.0, deadline=100.0) == 80.0
     assert closing_time(0.0, 60.0, grace_s=30.0, deadline=100.0) == 100.0
     assert closing_time(0.0, 10.0, grace_s=math.inf, deadline=100.0) == 100.0, "a simulation waits for everybody"
+
+
+def test_a_round_is_stalled_past_its_deadline_while_no_round_could_begin() -> None:
+    current = Round(1, 2, DEADLINE_S)
+    current.begin([1, 2], 0.0)
+    assert not current.is_stalled(DEADLINE_S - 1, [1]) and current.is_stalled(DEADLINE_S, [1])
+    assert not current.is_stalled(DEADLINE_S, [1, 2]), "then it is asked again"
+    for node in (1, 2):
+        current.accept(node, 1.0)
+    assert not current.is_stalled(DEADLINE_S, [])
