@@ -101,8 +101,8 @@ def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     rows = [run.as_dict() for run in listed]
     if not as_json:
         ahead = None if first is None else first.id
-        said = [{"state": run.standing(ahead), "created": run.created[:16]} for run in listed]
-        rows = [{name: row[name] for name in COLUMNS} | words for row, words in zip(rows, said, strict=True)]
+        standings = [{"state": run.standing(ahead), "created": run.created[:16]} for run in listed]
+        rows = [{name: row[name] for name in COLUMNS} | words for row, words in zip(rows, standings, strict=True)]
     print_rows(rows, as_json)
 
 
