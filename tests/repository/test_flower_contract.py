@@ -69,6 +69,7 @@ CALLED: dict[str, str] = {
 }
 """Functions and classes with the names of their parameters."""
 NAMED = {
+    "flwr.app.message": "message",
     "flwr.common.constant": "ErrorCode HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SubStatus "
     "TRANSPORT_TYPE_GRPC_RERE",
     "flwr.supercore.constant": "TaskType",
