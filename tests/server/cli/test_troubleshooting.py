@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.node_pb2 import Node as FlowerNode
 
 from server.certificate_authority import create, issue_server, keep_node_certificate
 from server.cli import main
 from server.cli.reasons import OF_REASON, OF_STATUS
 from server.flower.control import Control
 from server.gateway.door import ConnectionLimits, Door
+from server.gateway.fleet_calls import CallRefused, FleetCalls
+from server.gateway.handed_out import HandedOut
 from server.gateway.process import Presence, tls_config
 from server.gateway.refusals import Refusals
 from server.processes import SupervisedProcesses
@@ -38,6 +42,7 @@ from server.settings import Home
 from shared.errors import FedVaultError
 from shared.study.declaration import load_study
 from simulations.e2e.federation import free_port
+from tests.support.fleet_in_memory import node_named
 from tests.support.flower_control import Flower
 from tests.support.other_user import closed_to_this_user
 from tests.support.troubleshooting import Row, Situations, rows_of
@@ -513,6 +518,17 @@ def _(_: Place) -> str:
     for _again in range(3):
         refusals.count("203.0.113.9", "404 Not Found")
     return refusals.summed_up()
+
+
+@situation("A node says what is not its own")
+def _(_: Place) -> str:
+    request = ConfirmMessageReceivedRequest(node=FlowerNode(node_id=7), run_id=1, message_object_id="0" * 64)
+    calls, path = FleetCalls(HandedOut(), lambda: 0), "/v1/fleet/confirm-message-received"
+    with pytest.raises(CallRefused) as refused:
+        calls.read(node_named("river"), path, request.SerializeToString())
+    with logged("server.gateway.refusals") as lines:
+        Refusals().count("river", f"{refused.value.status} {refused.value}")
+    return "\n".join(lines)
 
 
 @situation("One address opens connections too quickly")
