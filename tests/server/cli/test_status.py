@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import server.cli.federation
+from server.certificate_authority import SERVER_LIFETIME, issue_server
 from server.cli.app import cli
 from server.cli.federation import _state
 from server.cli.status_text import in_sentences, progress_line, waits_for
@@ -167,3 +169,16 @@ def test_a_run_waits_for_flower_to_start_and_not_for_ever(monkeypatch: pytest.Mo
     control.wait_until_it_answers(every_s=0.0)
     with pytest.raises(RunError, match="never"):
         control.wait_until_it_answers(patience_s=0.0)
+
+
+@pytest.mark.parametrize(("days_left", "code"), [(59, 0), (-1, 1)])
+def test_a_certificate_that_ends_is_no_trouble_for_a_health_check_until_it_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days_left: int, code: int
+) -> None:
+    home = tmp_path / "federation"
+    CliRunner().invoke(cli, ["init", "--host", "localhost", "--port", "1", "--home", str(home)])
+    issue_server(home / "keys", ["localhost"], now=datetime.now(UTC) - SERVER_LIFETIME + timedelta(days=days_left))
+    gathered = server.cli.federation._facts
+    monkeypatch.setattr(server.cli.federation, "_facts", lambda home: gathered(home) | {"state": "runs"})
+    said = CliRunner().invoke(cli, ["status", "--check", "--home", str(home)])
+    assert said.exit_code == code and "Renew it now: fedvault-server renew" in said.stdout
