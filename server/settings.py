@@ -36,7 +36,7 @@ class ServerSettings(Section):
     """Requests per second and node, in the long run."""
     connections_without_certificate: int = Field(default=512, ge=1)
     """Connections that have not shown a node's certificate, at a time; for a new one the oldest ends."""
-    connections_per_address: int = Field(default=128, ge=1)
+    connections_per_address: int = Field(default=256, ge=1)
     """Those of one address. Behind a front, all nodes have its address: then as many as of all together."""
     connections_per_s: float = Field(default=20.0, gt=0, allow_inf_nan=False)
     """Connections a second that one address may open without a node's certificate, in the long run; ten times as many

@@ -23,7 +23,7 @@ class ConnectionLimits:
     """Connections at a time; what is left of the process's descriptors is for everything else."""
     strangers: int = 512
     """Connections without a certificate, at a time."""
-    per_address: int = 128
+    per_address: int = 256
     """Those of one address."""
     per_node: int = 16
     """Connections under one certificate's key; Flower's client uses two."""

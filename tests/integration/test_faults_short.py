@@ -8,7 +8,7 @@ import pytest
 from shared.base_models.locate import find
 from shared.study.declaration import load_study
 from shared.study.sections import Model
-from simulations.e2e import budgets, certificates, faults
+from simulations.e2e import budgets, certificates, crowd, faults
 from simulations.e2e.budgets import limit_for_one
 from simulations.e2e.federation import Federation, wait_until
 from simulations.e2e.rogue import NOT_TAKEN
@@ -100,6 +100,12 @@ def test_a_node_whose_bytes_the_gateway_does_not_take_has_not_answered(scene: Sc
 
 def test_whoever_was_not_invited_is_not_let_in(scene: Scene) -> None:
     assert "no invite, no entry" in certificates.uninvited(scene)
+
+
+def test_strangers_and_a_member_that_take_what_they_can_stop_nobody(scene: Scene) -> None:
+    assert "of 400 did not last" in crowd.idle_strangers(scene)
+    assert "answers, round" in crowd.knocking_strangers(scene)
+    assert "empty promises" in crowd.promised_bodies(scene)
 
 
 @pytest.mark.slow  # the gateway's refusal and doctor's words are tested by themselves; this is the way back
