@@ -1,4 +1,4 @@
-"""Faults of too much: strangers who hold connections or knock all the time, and a member who promises and does not send."""
+"""Faults of too much: strangers who hold connections or ask all the time, and a member whose bodies do not come."""
 
 import contextlib
 import socket
@@ -27,7 +27,8 @@ def idle_strangers(scene: Scene) -> str:
     with contextlib.ExitStack() as held:
         opened = [_stranger(scene, held) for _ in range(IDLE)]
         record = scene.all_accepted()
-    return f"{_closed(opened)} of {IDLE} did not last, round {record['round']} goes on{_small_log(scene, written)}"
+        closed = _closed(opened)
+    return f"{closed} of {IDLE} did not last, round {record['round']} goes on{_small_log(scene, written)}"
 
 
 def knocking_strangers(scene: Scene) -> str:
@@ -44,7 +45,7 @@ def knocking_strangers(scene: Scene) -> str:
     return f"{refused} answers, round {scene.all_accepted()['round']} goes on{_small_log(scene, written)}"
 
 
-def promised_bodies(scene: Scene) -> str:
+def missing_bodies(scene: Scene) -> str:
     """Let a member promise bodies that do not come: the other nodes wait for none of them."""
     folder = scene.federation.config(scene.rogue).parent / "node" / "link"
     member = membership(folder)

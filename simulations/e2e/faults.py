@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from shared.errors import FedVaultError
 from simulations.e2e.budgets import budget_is_spent, limit_is_lowered
 from simulations.e2e.certificates import expired_node_certificate, expired_server_certificate, uninvited
-from simulations.e2e.crowd import idle_strangers, knocking_strangers, promised_bodies
+from simulations.e2e.crowd import idle_strangers, knocking_strangers, missing_bodies
 from simulations.e2e.federation import COMMAND_POLL_S, Impatience, wait_until
 from simulations.e2e.rogue import KINDS, NOT_TAKEN
 from simulations.e2e.scene import Record, Scene
@@ -173,7 +173,7 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
     "an uninvited node": uninvited,
     "strangers who hold connections": idle_strangers,
     "strangers who ask all the time": knocking_strangers,
-    "a member whose bodies do not come": promised_bodies,
+    "a member whose bodies do not come": missing_bodies,
     "the server's expired certificate": expired_server_certificate,
     "a node's expired certificate": expired_node_certificate,
     "a budget that is spent in the middle": budget_is_spent,

@@ -105,7 +105,7 @@ def test_whoever_was_not_invited_is_not_let_in(scene: Scene) -> None:
 def test_strangers_and_a_member_that_take_what_they_can_stop_nobody(scene: Scene) -> None:
     assert "of 400 did not last" in crowd.idle_strangers(scene)
     assert "answers, round" in crowd.knocking_strangers(scene)
-    assert "empty promises" in crowd.promised_bodies(scene)
+    assert "empty promises" in crowd.missing_bodies(scene)
 
 
 @pytest.mark.slow  # the gateway's refusal and doctor's words are tested by themselves; this is the way back

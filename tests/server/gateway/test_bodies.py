@@ -65,7 +65,7 @@ def asked(port: int, node: str) -> httpx.Response:
     return httpx.post(url, content=b"abc", headers={"flower-node": node}, timeout=WITHIN_S)
 
 
-def test_promised_bodies_that_do_not_come_keep_no_other_node_waiting() -> None:
+def test_bodies_that_do_not_come_keep_no_other_node_waiting() -> None:
     with gateway(Limits()) as port, sent(port, *[request_of("ward", length=10)] * MORE_THAN_A_POOL):
         assert asked(port, "lab").text == "3 bytes"
 

@@ -181,9 +181,11 @@ def test_an_answer_that_nobody_reads_ends_with_its_deadline(keys: Keys) -> None:
     with gateway(keys, write_s=SHORT_S) as port, Peers(port) as peers:
         connection = peers.tls(keys.node, GET.replace(b"/", b"/long", 1))
         time.sleep(4 * SHORT_S)
-        with pytest.raises(OSError):
-            while connection.recv(2**16):
-                pass
+        received = 0
+        with contextlib.suppress(OSError):
+            while part := connection.recv(2**16):
+                received += len(part)
+        assert 0 < received < LARGE
 
 
 def test_a_stranger_has_one_request_a_connection_and_few_connections_a_second(keys: Keys) -> None:

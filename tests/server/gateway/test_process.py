@@ -1,6 +1,8 @@
-"""What the gateway does beside serving goes on whatever happens to the run store."""
+"""What the gateway's process does beside serving, and what it takes for itself."""
 
+import resource
 import threading
+from collections.abc import Iterator
 from typing import cast
 
 import pytest
@@ -8,8 +10,10 @@ from sqlalchemy.exc import OperationalError
 
 from server.flower.control import Control
 from server.gateway import process
-from server.gateway.process import Presence, _keep_synchronised
+from server.gateway.process import MOST_DESCRIPTORS, Presence, _keep_synchronised, raise_descriptor_limit
 from server.run_store.store import Store
+
+FILES = resource.RLIMIT_NOFILE
 
 
 def test_a_run_store_that_is_away_for_a_while_does_not_end_the_look_at_flowers_nodes(
@@ -30,3 +34,18 @@ def test_a_run_store_that_is_away_for_a_while_does_not_end_the_look_at_flowers_n
         _keep_synchronised(cast(Store, None), cast(Control, None), Away(), stop)
     told = [record.getMessage() for record in caplog.records]
     assert len(looks) == 4 and len(told) == 2 and "It is tried again." in told[0] and "succeeds again" in told[1]
+
+
+@pytest.fixture
+def few_files() -> Iterator[int]:
+    """Let this process open few files; return how many it may allow itself."""
+    soft, hard = resource.getrlimit(FILES)
+    resource.setrlimit(FILES, (512, hard))
+    yield hard
+    resource.setrlimit(FILES, (soft, hard))
+
+
+def test_the_gateway_may_open_as_many_files_as_its_user_may(few_files: int) -> None:
+    wanted = MOST_DESCRIPTORS if few_files == resource.RLIM_INFINITY else min(few_files, MOST_DESCRIPTORS)
+    assert raise_descriptor_limit() == wanted == resource.getrlimit(FILES)[0]
+    assert raise_descriptor_limit() == wanted, "once more changes nothing"
