@@ -27,7 +27,8 @@ TIMES_TOO_LONG = 100
 GOOD_ANSWERS = 3
 """Before a node that replays begins to send the last of them again and again."""
 MANY_OBJECTS = 2500
-KINDS = ("nan", "shape", "norm", "stale", "replay", "huge", "many", "impostor")
+KINDS = ("nan", "huge", "shape", "many", "norm", "impostor", "stale", "replay")
+"""In an order in which no two in a row leave a round without an answer: such a node would sit out the next rounds."""
 NOT_TAKEN = ("huge", "many", "impostor")
 """What the gateway does not let through: that node has not answered at all."""
 
