@@ -59,6 +59,8 @@ CONSTANT_RUNTIME_S = 0.0
 LATEST_AHEAD_S, LATEST_BEHIND_S = 4.5, 300.0
 """Flower accepts what was signed up to five seconds ahead or five minutes ago; a date is in whole seconds."""
 TIMEOUT_S = 30.0
+KEPT_OPEN_S = 60.0
+"""How long a connection that is not used stays open; servers keep it a little longer."""
 CUT = (httpx.TransportError, ObjectPullError, ObjectPushError)
 """The network or the server went away; asking again later is right."""
 TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -117,12 +119,12 @@ class Fleet:
             verify=context or True,
             timeout=TIMEOUT_S,
         )
-        if proxy is not None:
-            # Flower's client has no setting for it
-            self._client._client.close()
-            self._client._client = httpx.Client(verify=context or True, timeout=TIMEOUT_S, proxy=proxy)
-        # a redirect could lead a signed request out of TLS
-        self._client._client.follow_redirects = False
+        # Flower's client has no setting for a proxy, and hangs up after five seconds; it follows no redirect here: that
+        # could lead a signed request out of TLS
+        self._client._client.close()
+        self._client._client = httpx.Client(
+            verify=context or True, timeout=TIMEOUT_S, proxy=proxy, limits=httpx.Limits(keepalive_expiry=KEPT_OPEN_S)
+        )
         self._waiting = httpx.Client(
             base_url=f"{'https' if context else 'http'}://{address}",
             verify=context or True,

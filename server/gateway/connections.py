@@ -130,6 +130,7 @@ class BoundedHttp(H11Protocol):
         self._deadline: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
         self._awaited = ""
+        self._is_node = self._between_requests = False
 
     def end(self, why: str) -> None:
         """Close the connection at once, and count it."""
@@ -146,6 +147,7 @@ class BoundedHttp(H11Protocol):
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
         certificate = tls.getpeercert(binary_form=True) if tls is not None else None
         self.app = WithClientCertificate(self.app, certificate)
+        self._is_node = certificate is not None
         if certificate is not None:
             self._entrance.close(self._entrance.door.shows(self, key_of(certificate) or certificate.hex()))
         self._watch()
@@ -161,11 +163,13 @@ class BoundedHttp(H11Protocol):
     def data_received(self, data: bytes) -> None:
         """Read on, and see what is awaited next."""
         super().data_received(data)
+        self._between_requests = False
         self._watch()
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or for the rest of a body that nobody reads."""
         super().on_response_complete()
+        self._between_requests = self._is_node
         self._watch()
 
     def pause_writing(self) -> None:
@@ -191,7 +195,10 @@ class BoundedHttp(H11Protocol):
     def _watch(self) -> None:
         """Set the deadline of what is awaited now: a header, or the rest of a body after its answer."""
         state, awaited, limits = self.conn.their_state, "", self._entrance.limits
-        if state is h11.IDLE:
+        seconds = limits.header_s
+        if state is h11.IDLE and self._between_requests:
+            awaited, seconds = f"no request within {limits.idle_s:g} s", limits.idle_s
+        elif state is h11.IDLE:
             awaited = f"no whole request header within {limits.header_s:g} s"
         elif state is h11.SEND_BODY and self.cycle is not None and self.cycle.response_complete:
             awaited = f"a refused body took more than {limits.header_s:g} s"
@@ -201,4 +208,4 @@ class BoundedHttp(H11Protocol):
             self._deadline.cancel()
         self._awaited, self._deadline = awaited, None
         if awaited:
-            self._deadline = self.loop.call_later(limits.header_s, self.end, awaited)
+            self._deadline = self.loop.call_later(seconds, self.end, awaited)

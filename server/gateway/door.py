@@ -35,6 +35,8 @@ class ConnectionLimits:
     """From the acceptance to the end of the TLS handshake."""
     header_s: float = 10.0
     """From there, or from the last answer, to a complete header; and for the rest of a body that nobody wants."""
+    idle_s: float = 75.0
+    """From an answer to a node to the first byte of its next request; a new connection costs more than an open one."""
     write_s: float = 30.0
     """The longest that a client may read nothing of an answer."""
     goodbye_s: float = 5.0

@@ -1,6 +1,7 @@
 """The gateway process: TLS outside, Flower's SuperLink inside, enrolment beside it, metrics on loopback."""
 
 import logging
+import math
 import resource
 import ssl
 import threading
@@ -163,6 +164,7 @@ def tls_config(
         access_log=False,
         server_header=False,
         ws="none",
+        timeout_keep_alive=math.ceil(limits.idle_s),
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
 

@@ -151,10 +151,21 @@ def test_a_connection_that_does_not_speak_tls_ends_at_its_deadline(keys: Keys) -
 @pytest.mark.parametrize("request_so_far", [b"", GET[:10], GET])
 @pytest.mark.parametrize("who", ["node", "stranger"])
 def test_a_header_that_does_not_come_whole_ends_the_connection(keys: Keys, request_so_far: bytes, who: str) -> None:
-    with gateway(keys, header_s=SHORT_S) as port, Peers(port) as peers:
+    with gateway(keys, header_s=SHORT_S, idle_s=SHORT_S) as port, Peers(port) as peers:
         connection = peers.tls(getattr(keys, who), request_so_far)
         begin = time.monotonic()
         assert closes(connection) and time.monotonic() - begin < WITHIN_S / 2
+
+
+def test_a_node_may_rest_between_requests_and_a_stranger_may_not(keys: Keys) -> None:
+    with gateway(keys, header_s=SHORT_S, idle_s=4 * SHORT_S) as port, Peers(port) as peers:
+        node, stranger = peers.tls(keys.node), peers.tls(keys.stranger)
+        assert answers(node) and answers(stranger)
+        assert closes(stranger)
+        time.sleep(1.5 * SHORT_S)
+        assert is_open(node)
+        node.settimeout(WITHIN_S)
+        assert answers(node) and closes(node), "not for ever"
 
 
 def test_a_header_that_drips_ends_at_its_deadline_too(keys: Keys) -> None:
