@@ -151,7 +151,8 @@ def tls_config(
     Raises:
         SettingsError: there are no certificates.
     """
-    entrance = Entrance(tls_context(keys), limits or ConnectionLimits(), refusals or Refusals())
+    bounds = limits or ConnectionLimits()
+    entrance = Entrance(tls_context(keys), bounds, refusals or Refusals())
     return uvicorn.Config(
         application,  # type: ignore[arg-type]
         host=host,
@@ -164,7 +165,7 @@ def tls_config(
         access_log=False,
         server_header=False,
         ws="none",
-        timeout_keep_alive=math.ceil(limits.idle_s),
+        timeout_keep_alive=math.ceil(bounds.idle_s),
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
 
