@@ -7,10 +7,10 @@ import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from server.runs.ends import INTERRUPTED, KILLED, STARTED, TRIES, ends_in_a_row, has_failed, mends_by_itself
-from server.runs.ends import needs_a_person as gives_up
 from server.run_store.store import RESUMED
 from server.run_store.values import Event
+from server.runs.ends import INTERRUPTED, KILLED, STARTED, TRIES, ends_in_a_row, has_failed, mends_by_itself
+from server.runs.ends import needs_a_person as gives_up
 from shared.errors import DataError, RunError, SettingsError
 
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.runs.queue import LONGEST_TURN_S, TURN_S, RunQueue
 from server.run_store.values import RunState
+from server.runs.queue import LONGEST_TURN_S, TURN_S, RunQueue
 
 STATES: list[RunState] = ["queued", "running", "waiting"]
 
