@@ -155,8 +155,10 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
     body = {"token": invite.token, "csr": _request(key, invite.name)}
     answer = _posted(invite.server, ENROL_PATH, body, context, _proxy(server, base))
     certificate, facts = _certificate(answer, key), {"name": invite.name, "server": invite.server}
+    # an invite of before a roll-over names the old authority alone; the server takes who joins for one that knows both
+    authorities = _authorities(answer) or invite.authority.encode()
     facts["node_id"] = _number(answer)
-    write_atomically(member.authority_path, invite.authority.encode())
+    write_atomically(member.authority_path, authorities)
     write_atomically(member.certificate_path, certificate)
     write_atomically(folder / "membership.json", json.dumps(facts, indent=1).encode())
     return membership(folder)

@@ -86,6 +86,17 @@ def test_an_authority_is_rolled_over_without_inviting_anybody_again(home: Home, 
         receipts.signer(receipt, new)
 
 
+def test_an_invite_of_before_a_roll_over_leaves_nobody_behind(home: Home, store: Store, tmp_path: Path) -> None:
+    before = invite(store, home, "north")
+    roll_over(home.keys)
+    with serving(home, store):
+        north = join(before, tmp_path / "north", Server(), tmp_path)
+        assert without_newest_authority(home.keys, store.enrolled_names()) == []
+    finish_roll_over(home.keys, [HOST])
+    with serving(home, store):
+        assert answers(north)
+
+
 def a_receipt() -> receipts.Receipt:
     issued = datetime.now(UTC).isoformat(timespec="seconds")
     return receipts.Receipt(2, "r-1", "a" * 64, (), {}, 0.0, 1e-5, 1, "b" * 64, issued, "")
