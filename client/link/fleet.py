@@ -4,6 +4,7 @@ Flower's own node loop is not used: it fetches and runs what the server sends, e
 tells the server how long training took. Every internal name of Flower that is used here is held by one contract test.
 """
 
+import hmac
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from flwr.app import Message, RecordDict
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
@@ -52,6 +54,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.link.long_poll import NoWaiting
+from shared.protocol.flower_records import SALT_BYTES, add_salt
 from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
 
 CONSTANT_RUNTIME_S = 0.0
@@ -110,6 +113,7 @@ class Fleet:
         proxy: httpx.Proxy | None = None,
     ) -> None:
         self._public = public_key_to_bytes(key.public_key())
+        self._secret = key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
         self._client = FleetHttpClient(
             f"{'https' if context else 'http'}://{address}",
             interceptors=[
@@ -194,11 +198,13 @@ class Fleet:
         """Answer a message.
 
         Guarantee: a reply says nothing of how long it took: it bears its task's own moment, and one constant run time.
+        Guarantee: no other member knows the hash of anything in a reply before it is sent; sent again, it is the same.
 
         Raises:
             Refused: nobody waits for it: its run is over, or the server's database, started afresh, has no such run.
         """
         task = received.message()
+        add_salt(content, self._salt(received.message_id))
         reply = Message(content, reply_to=task)
         reply.metadata.created_at, reply.metadata.ttl = task.metadata.created_at, task.metadata.ttl
         reply.metadata.__dict__["_message_id"] = reply.object_id
@@ -228,6 +234,9 @@ class Fleet:
                 self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
         self._client.close()
         self._waiting.close()
+
+    def _salt(self, message_id: str) -> str:
+        return hmac.digest(self._secret, f"fedvault-salt {message_id}".encode(), "sha256")[:SALT_BYTES].hex()
 
     @property
     def _node(self) -> Node:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import islice
+from secrets import token_hex
 from typing import Any, cast
 
 import httpx
@@ -52,6 +53,7 @@ from server.rounds.update_filter import Reason
 from server.settings import Home
 from server.wake_pipe import pipe_of, tell
 from shared.errors import RunError
+from shared.protocol.flower_records import SALT_BYTES, add_salt
 
 log = logging.getLogger(__name__)
 HEARTBEAT_EVERY_S = 10.0
@@ -107,10 +109,15 @@ class GuardedGrid(HttpGrid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Store messages, and wake the nodes that wait for them at the gateway.
 
+        Guarantee: no member knows the hash of anything in a question before it is asked.
+
         Returns:
             Their ids, with None for each that Flower does not take.
         """
         stored = list(messages)
+        for message in stored:
+            # a member knows a run's first adapter; what nodes share is one record, and keeps its first salt
+            add_salt(message.content, token_hex(SALT_BYTES))
         with flower_failures("take messages"):
             message_ids = list(super().push_messages(stored))
         tell(pipe_of(self._home.running), [message.metadata.dst_node_id for message in stored])

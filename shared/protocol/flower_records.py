@@ -4,6 +4,9 @@ Flower stores and asks for every record, array and chunk by itself, and each cos
 bytes inside the record that describes it. What differs from node to node, the server's copy of its ledger position,
 stays in a record of its own, so that the server keeps the adapter once. A sender may put anything into a record:
 what cannot be read is refused.
+
+Flower keeps what two senders call by the same hash once, and refuses the second one if they differ on what is in it. So
+every record bears a salt: nobody can say what is in another's record before it is sent.
 """
 
 import hashlib
@@ -29,6 +32,7 @@ from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
 from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_ADAPTER, SAYS_MAC, SAYS_WIRE, SPOKEN, Versions
 
 LARGEST_ROUND = 2**31 - 1
+SALT, SALT_BYTES = "salt", 16
 HEIGHT_FORM, HASH_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Values = Mapping[str, object]
 """Contents of one of Flower's records. A sender may put anything into it."""
@@ -38,6 +42,18 @@ Values = Mapping[str, object]
 def _sha256(packed: bytes) -> str:
     """Hash an adapter's bytes, and remember the last result: simulated nodes in one process receive the same bytes."""
     return hashlib.sha256(packed).hexdigest()
+
+
+def add_salt(records: RecordDict, salt: str) -> None:
+    """Make the hashes of records such that nobody knows them beforehand; a record that has a salt keeps it.
+
+    Args:
+        records: about to be sent.
+        salt: of `SALT_BYTES` in hexadecimal, which no other member can guess.
+    """
+    for record in records.values():
+        if isinstance(record, ConfigRecord):
+            record.setdefault(SALT, salt)
 
 
 def encode_task(task: TrainTask) -> RecordDict:

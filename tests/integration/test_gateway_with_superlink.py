@@ -1,16 +1,19 @@
 """The gateway with real TLS and client certificates, in front of Flower's real SuperLink behind its secret."""
 
 import base64
+import hashlib
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
@@ -22,6 +25,8 @@ from server.flower.grid import drive_run
 from server.flower.superlink import SECRET_HEADER
 from server.gateway.process import tls_context as server_context
 from server.settings import Home
+from shared.protocol.flower_records import decode_offer_reply, decode_task, encode_offer_reply, encode_task
+from shared.protocol.messages import OfferReply, Status, TrainTask
 from simulations.e2e.certificates import expired_certificate
 from simulations.e2e.federation import Federation
 
@@ -131,6 +136,53 @@ def test_an_answer_passes_only_as_one_of_its_own_node_and_of_its_studys_size(
         fleet.reply(good, RecordDict({"r": ConfigRecord({"update": bytes(19_000)})}))
         (reply,) = grid.pull_messages(asked)
         assert (reply.metadata.src_node_id, reply.metadata.reply_to_message_id) == (fleet.node_id, good.message_id)
+
+
+@pytest.mark.guarantee(
+    "no other member knows the hash of anything in a reply before it is sent; sent again, it is the same."
+)
+@pytest.mark.guarantee("no member knows the hash of anything in a question before it is asked.")
+def test_nobody_can_say_beforehand_what_is_in_anothers_message(federation: Federation, fleet: Fleet) -> None:
+    # Flower keeps each object once, and refuses a second sender who differs on what is in it
+    answer, task = encode_offer_reply(OfferReply("r-1", Status.APPROVED)), encode_task(first_task())
+    guessed = [part for records in (answer, task) for part in (records, *records.values())]
+    parts = [
+        ObjectTree(object_id=it.object_id, children=[ObjectTree(object_id=other_id(it.object_id))]) for it in guessed
+    ]
+    with drive_run(Home(federation.home), update_bytes=20_000) as grid:
+        asked = list(grid.push_messages([Message(RecordDict(), fleet.node_id, "query", ttl=60) for _ in range(3)]))
+        first, second, third = (fleet.receive() for _ in asked)
+        assert first is not None and second is not None and third is not None
+        announce(fleet, first, parts[:2])
+        announce(fleet, second, parts[2:])
+        fleet.reply(third, answer)
+        (reply,) = grid.pull_messages(asked)
+        assert decode_offer_reply(reply.content).status is Status.APPROVED
+        assert answer["stance"]["salt"] == fleet._salt(third.message_id) != fleet._salt(second.message_id)
+        grid.push_messages([Message(task, fleet.node_id, "train", ttl=60)])
+        received = fleet.receive()
+        assert received is not None and decode_task(received.message().content).round == 1
+
+
+def first_task() -> TrainTask:
+    return TrainTask("a" * 64, "r-1", 1, np.zeros(3, np.float32))
+
+
+def announce(fleet: Fleet, question: Received, parts: list[ObjectTree]) -> None:
+    reply = Message(RecordDict(), reply_to=question.message())
+    root = reply.metadata.__dict__["_message_id"] = other_id(question.message_id)
+    proto = message_to_proto(reply)
+    proto.content.Clear()
+    request = PushMessagesRequest(
+        node=Node(node_id=fleet.node_id),
+        messages_list=[proto],
+        message_object_trees=[ObjectTree(object_id=root, children=parts)],
+    )
+    assert fleet._client.PushMessages(request).session_id
+
+
+def other_id(of: str) -> str:
+    return hashlib.sha256(of.encode()).hexdigest()
 
 
 def from_another_node(message: Message) -> ProtoMessage:

@@ -290,6 +290,7 @@ def _check_objects(bodies: list[bytes], *, update_bytes: int) -> None:
         "head",
         "mac",
         "update",
+        "salt",  # made of the node's key and the question's id
     }
     # an update, and the zeros of a failure, are as long as each other
     assert updates == {update_bytes}
