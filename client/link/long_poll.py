@@ -9,6 +9,8 @@ import httpx
 
 log = logging.getLogger(__name__)
 PAUSE_S, LOOK_S = 2.0, 0.25
+QUICK_S, MOST_QUICK = 0.1, 20
+"""After so many answers in a row that came so quickly, the server is asked seldom: it lets nobody wait."""
 HTTP_OK = 200
 
 
@@ -43,7 +45,9 @@ class LongPoll:
         self._something.clear()
 
     def _keep_asking(self) -> None:
+        quick = 0
         while not self._over.is_set():
+            asked = time.monotonic()
             try:
                 if self._ask():
                     self._something.set()
@@ -54,4 +58,7 @@ class LongPoll:
                 return
             except (httpx.HTTPError, OSError, RuntimeError):  # RuntimeError: the connection was closed meanwhile
                 self.works = False
+                self._over.wait(PAUSE_S)
+            quick = quick + 1 if time.monotonic() - asked < QUICK_S else 0
+            if quick > MOST_QUICK:
                 self._over.wait(PAUSE_S)

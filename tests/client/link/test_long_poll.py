@@ -56,6 +56,22 @@ def test_a_wait_ends_with_the_link_and_with_its_time(over: threading.Event) -> N
     assert 0.2 <= time.monotonic() - began < 5
 
 
+@pytest.mark.parametrize("something", [True, False])
+def test_a_server_that_answers_at_once_for_ever_keeps_no_processor_busy(
+    over: threading.Event, *, something: bool
+) -> None:
+    asked = list[None]()
+
+    def ask() -> bool:
+        asked.append(None)
+        return something
+
+    waiting = begun(ask, over)
+    until(lambda: len(asked) > long_poll.MOST_QUICK)
+    over.wait(0.3)
+    assert len(asked) <= long_poll.MOST_QUICK + 2 and waiting.works
+
+
 def test_a_server_that_goes_away_is_asked_as_before_until_it_is_back(
     over: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
