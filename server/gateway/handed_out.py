@@ -9,6 +9,7 @@ import logging
 from base64 import b64decode, b64encode
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,7 @@ class HandedOut:
                 del self._objects[object_id]
 
     def _read(self, path: Path) -> None:
+        damaged = False
         for line in path.read_text(errors="replace").splitlines():
             self._lines += 1
             try:
@@ -106,6 +108,11 @@ class HandedOut:
             except Exception:
                 # a line that a crash cut off, or that another version wrote
                 log.warning("%s has a line that cannot be read; it is left out.", path)
+                damaged = True
+        if damaged:
+            # a line that was cut off has no end: the next one would be added to it, and lost as well
+            with suppress(OSError):
+                self._write_anew(path)
 
     def _write_anew(self, path: Path) -> None:
         lines = [

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import ObjectTree
+from flwr.proto.message_pb2 import Metadata, ObjectTree
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
@@ -284,4 +284,6 @@ def test_a_gateway_that_was_killed_remembers_whom_it_handed_what(tmp_path: Path)
         call = one(life, name)
         assert again.read(node, call.path, call.asked.SerializeToString()).body == call.body
     assert HandedOut(path).question(9, question.metadata.message_id) is None
+    HandedOut(path).keep(7, Metadata(run_id=51, message_id="next"), ["object"])
+    assert HandedOut(path).has_object(7, 51, "object"), "what came after a line that was cut off is kept whole"
     assert path.stat().st_mode & 0o077 == 0
