@@ -147,6 +147,19 @@ def test_a_usual_invite_reads_as_it_always_did(home: Home, store: Store) -> None
     assert "renews" not in json.loads(invite(store, home, "ward").as_json())
 
 
+def test_why_an_authority_signs_no_more_is_in_the_log_and_no_fault_of_the_node(
+    home: Home,
+    store: Store,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("server.certificate_authority.NODE_LIFETIME", timedelta(days=4000))
+    with serving(home, store), pytest.raises(PeerError, match="got 503"):
+        joined(home, store, tmp_path, "ward")
+    assert "an authority beyond the certificate's end" in caplog.text and "renew --authority" in caplog.text
+
+
 @pytest.mark.parametrize("authority", ["x", "-----BEGIN CERTIFICATE-----", "THE NODE'S OWN", "NINE"])
 def test_what_is_no_authority_is_not_learned(
     home: Home, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, authority: str
