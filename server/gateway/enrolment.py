@@ -32,7 +32,7 @@ from server.gateway.turns import Busy, TokenBuckets
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER, Node
 from server.settings import Home
-from shared.errors import FedVaultError, PolicyRefusal, RunError
+from shared.errors import FedVaultError, PolicyRefusal, RunError, SettingsError
 from shared.files import write_private
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
 
@@ -203,7 +203,12 @@ class Enrolment:
     def _certified(self, name: str, csr: bytes) -> dict[str, object]:
         """Return a node's new certificate, and the authorities that it is to trust from now on."""
         keys = self._home.keys
-        certificate = issue_node(keys, name, csr, now=self._now())
+        try:
+            certificate = issue_node(keys, name, csr, now=self._now())
+        except SettingsError as error:
+            # the request was looked at before: what is left is an authority that is gone or about to end
+            log.error("%s gets no certificate: %s %s", name, error, error.hint)
+            raise RunError("no certificate") from None
         keep_node_certificate(keys, name, certificate)
         return {"certificate": certificate.decode(), "authority": trusted_authorities(keys)}
 
