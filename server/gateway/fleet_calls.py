@@ -100,6 +100,11 @@ class Call:
         """Return whether the SuperLink's answer must be noted before the node gets it."""
         return isinstance(self.request, (PullMessagesRequest, PushMessagesRequest))
 
+    @property
+    def pulls(self) -> str:
+        """Return the id of the object that is asked for; empty for any other call."""
+        return self.request.object_id if isinstance(self.request, PullObjectRequest) else ""
+
 
 class FleetCalls:
     """Reads requests, and remembers what their answers allow the node next.

@@ -28,6 +28,7 @@ from starlette.routing import BaseRoute, Route
 
 from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
 from server.gateway.fleet_calls import Call, CallRefused
+from server.gateway.handed_out import PulledObjects
 from server.gateway.refusals import EVERY_S, Refusals, origin
 from server.gateway.turns import REMEMBERED_CLIENTS, Busy, TokenBuckets, Turns
 from server.run_store.values import Node
@@ -182,6 +183,7 @@ class _Gate:
         self._requests = TokenBuckets(limits.requests_per_s, limits.burst, clock)
         self._volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
         self._own = Turns(at_once=sys.maxsize, each=limits.each, waiting=limits.waiting)
+        self._pulled = PulledObjects()
         self._upstream = Turns(at_once=limits.at_once, each=limits.each, waiting=limits.waiting)
 
     async def answer(self, request: Request, node: Node | None) -> Response:
@@ -202,8 +204,7 @@ class _Gate:
         try:
             async with self._own.place(node.name):
                 call = self._calls.read(node, path, await read_whole(request, limit, self._limits.pace))
-                async with self._upstream.place(node.name):
-                    return await self._forwarded(request, node, call)
+                return await self._answered(request, node, call)
         except TooLarge:
             return PlainTextResponse("body too large\n", 413, headers=CLOSE)
         except TooSlow:
@@ -212,6 +213,13 @@ class _Gate:
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
         except ClientDisconnect:
             return PlainTextResponse("gone\n", 400)
+
+    async def _answered(self, request: Request, node: Node, call: Call) -> Response:
+        pulled = self._pulled.find(call.pulls) if call.pulls else None
+        if pulled is not None:
+            return StreamingResponse(_parts(pulled.body), HTTP_OK, headers=pulled.headers)
+        async with self._upstream.place(node.name):
+            return await self._forwarded(request, node, call)
 
     async def _forwarded(self, request: Request, node: Node, call: Call) -> Response:
         client: httpx.AsyncClient = request.app.state.client
@@ -236,6 +244,8 @@ class _Gate:
             name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED
         }
         reply_headers["content-length"] = str(len(reply))
+        if upstream.status_code == HTTP_OK and call.pulls:
+            self._pulled.keep(call.pulls, reply_headers, reply)
         return StreamingResponse(_parts(reply), upstream.status_code, headers=reply_headers)
 
 

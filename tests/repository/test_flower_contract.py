@@ -81,7 +81,7 @@ NAMED = {
     "PushMessagesRequest PushMessagesResponse",
     "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
     "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest Message Metadata ObjectTree PullObjectRequest "
-    "PushObjectRequest",
+    "PullObjectResponse PushObjectRequest",
     "flwr.proto.node_pb2": "Node",
     "flwr.proto.recorddict_pb2": "RecordDict",
     "flwr.proto.run_pb2": "GetRunRequest",
@@ -112,6 +112,7 @@ FIELDS = {
     "message_type created_at",
     "flwr.proto.message_pb2.ObjectTree": "object_id children",
     "flwr.proto.message_pb2.PullObjectRequest": "node run_id object_id",
+    "flwr.proto.message_pb2.PullObjectResponse": "object_found object_available object_content",
     "flwr.proto.message_pb2.PushObjectRequest": "node run_id object_id object_content session_id",
     "flwr.proto.recorddict_pb2.RecordDict": "items",
     "flwr.proto.run_pb2.GetRunRequest": "node run_id",
