@@ -57,7 +57,9 @@ class Outbox:
             going_on: runs that may have further rounds.
             now: seconds since 1970, as the files have them.
         """
-        ages = {file: now - file.stat().st_mtime for file in self._folder.glob("*")} if self._folder.exists() else {}
+        ages = dict[Path, float]()
+        with suppress(OSError):  # an update is committed already, and what cannot be looked at now is pruned later
+            ages = {file: now - file.stat().st_mtime for file in self._folder.glob("*")}
         old = [file for file, age_s in ages.items() if age_s > KEPT_S]
         if not old:
             return

@@ -1,5 +1,6 @@
 """Released bytes are kept for as long as somebody may ask for them, and no longer."""
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -74,3 +75,11 @@ def test_a_ledgers_open_run_keeps_its_newest_rounds_and_a_closed_one_forgets_in_
         ledger.prune_outbox()
         assert list((tmp_path / "outbox").iterdir()) == [] and ledger.released_files_to_back_up() == set()
         assert time.time() > NOW - 10 * 365 * DAY_S
+
+
+def test_a_folder_that_cannot_be_looked_at_is_pruned_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_arguments: object) -> None:
+        raise OSError(errno.EIO, "the disk does not answer")
+
+    monkeypatch.setattr(Path, "glob", broken)
+    Outbox(tmp_path).prune({"run": [1]}, {"run"}, NOW)
