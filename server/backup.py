@@ -32,6 +32,7 @@ VERSION = 1
 HOME, STORE, MANIFEST = "home", "run-store.db", "manifest.json"
 LEFT_OUT = frozenset({"cache", "flower", "logs", "run"})
 UNFINISHED = re.compile(r"\..*\.new|.*\.lock|.*-wal|.*-shm")
+UNFINISHED_HOME = ".restored"
 OPEN_AT_ONCE = 64
 DAMAGE = (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
 
@@ -91,7 +92,8 @@ def restore(home: Home, file: Path, *, database: str | None = None) -> str:
         raise SettingsError(f"Expected a backup, got {file}, which is not there.")
     if target.exists() and any(target.iterdir()):
         raise SettingsError(f"Expected an empty folder, {target} holds something.", hint="Choose another --home.")
-    with _disk_errors(target), complete_folder(target, private=True) as folder:
+    place = target / UNFINISHED_HOME if _stays(target) else target
+    with _disk_errors(target), complete_folder(place, private=True) as folder:
         unpacked = folder.parent / "unpacked"
         made = _unpack(file, unpacked)
         for path in (unpacked / HOME).iterdir():
@@ -100,7 +102,22 @@ def restore(home: Home, file: Path, *, database: str | None = None) -> str:
         if database is not None:
             restored.config.write_text(_with_database(restored.config.read_text(), database))
         _restore_store(unpacked / STORE, restored, target)
+    if place != target:
+        with _disk_errors(target):
+            _move_up(place, target)
     return made
+
+
+def _stays(folder: Path) -> bool:
+    """Return whether a folder cannot be replaced by another: a container's volume, say."""
+    return folder.exists() and (folder.is_mount() or not os.access(folder.parent, os.W_OK))
+
+
+def _move_up(place: Path, target: Path) -> None:
+    """Move a whole home to where it belongs; until its settings are there, which come last, it is no server's."""
+    for path in sorted(place.iterdir(), key=lambda path: path == Home(place).config):
+        path.rename(target / path.name)
+    place.rmdir()
 
 
 def _restore_store(copy: Path, restored: Home, target: Path) -> None:

@@ -96,6 +96,29 @@ def test_what_is_restored_runs(home: Home, tmp_path: Path) -> None:
     issue_server(restored.keys, restored.settings().hosts)  # the authority is there, with its key
 
 
+def test_a_containers_volume_is_filled_where_it_is(home: Home, tmp_path: Path, monkeypatch: Any) -> None:
+    back_up(home, tmp_path / "backup.tgz")
+    volume = tmp_path / "volume"
+    volume.mkdir(mode=0o700)
+    before, moved = volume.stat().st_ino, list[str]()
+    rename = Path.rename
+
+    def recording(path: Path, target: Path) -> Path:
+        if target.parent == volume:
+            moved.append(target.name)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == volume)
+    monkeypatch.setattr(Path, "rename", recording)
+    restore(Home(volume), tmp_path / "backup.tgz")
+    restore(Home(tmp_path / "folder"), tmp_path / "backup.tgz")
+    assert volume.stat().st_ino == before and moved[-1] == "server.toml"
+    names = [
+        sorted(str(path.relative_to(folder)) for path in folder.rglob("*")) for folder in (volume, tmp_path / "folder")
+    ]
+    assert names[0] == names[1]
+
+
 def test_a_folder_that_holds_something_is_left_alone(home: Home, tmp_path: Path) -> None:
     back_up(home, tmp_path / "kept.tgz")
     before = contents(home.folder)
