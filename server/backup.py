@@ -25,7 +25,7 @@ from server.run_store.copies import load_copy, save_copy
 from server.run_store.database import SQLITE, open_database
 from server.settings import Home
 from shared.errors import RunError, SettingsError
-from shared.files import complete_folder, private_file
+from shared.files import complete_folder, move_into, private_file
 
 VERSION = 1
 """Of this format."""
@@ -104,20 +104,13 @@ def restore(home: Home, file: Path, *, database: str | None = None) -> str:
         _restore_store(unpacked / STORE, restored, target)
     if place != target:
         with _disk_errors(target):
-            _move_up(place, target)
+            move_into(target, place, last=home.config.name)
     return made
 
 
 def _stays(folder: Path) -> bool:
     """Return whether a folder cannot be replaced by another: a container's volume, say."""
     return folder.exists() and (folder.is_mount() or not os.access(folder.parent, os.W_OK))
-
-
-def _move_up(place: Path, target: Path) -> None:
-    """Move a whole home to where it belongs; until its settings are there, which come last, it is no server's."""
-    for path in sorted(place.iterdir(), key=lambda path: path == Home(place).config):
-        path.rename(target / path.name)
-    place.rmdir()
 
 
 def _restore_store(copy: Path, restored: Home, target: Path) -> None:

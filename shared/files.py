@@ -164,6 +164,20 @@ def complete_folder(target: Path, *, private: bool = False) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def move_into(target: Path, folder: Path, *, last: str) -> None:
+    """Move all that is in a complete folder into another on the same disk, and remove it.
+
+    Args:
+        target: stays what it is, as a container's volume must.
+        folder: in it.
+        last: name of what comes last: until it is there, the target counts as empty to whoever looks for it.
+    """
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == last):
+        path.rename(target / path.name)
+    sync_folder(target)
+    folder.rmdir()
+
+
 def _write(path: Path, content: bytes, *, mode: int) -> None:
     unfinished = _unfinished(path, content, mode)
     unfinished.replace(path)
