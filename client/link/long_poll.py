@@ -11,7 +11,6 @@ log = logging.getLogger(__name__)
 PAUSE_S, LOOK_S = 2.0, 0.25
 QUICK_S, MOST_QUICK = 0.1, 20
 """After so many answers in a row that came so quickly, the server is asked seldom: it lets nobody wait."""
-HTTP_OK = 200
 
 
 class NoWaiting(Exception):  # noqa: N818 - an answer of the server, not a failure of ours

@@ -1,4 +1,4 @@
-"""What runs in a folder, seen from outside by a command: there, not there, or another user's; and stopping it."""
+"""Tells a command what runs in a folder: there, not there, or another user's; and stops it."""
 
 import fcntl
 import json

@@ -1,4 +1,4 @@
-"""Where a node waits at the gateway until the server has something for it, and for how long at most."""
+"""Names the request with which a node waits at the gateway for work, and the longest that one lasts."""
 
 WAIT_PATH = "/v1/wait"
 LONGEST_WAIT_S = 25.0

@@ -1,4 +1,4 @@
-"""Where a study's base model is: a folder that a file names is relative to that file."""
+"""Finds a study's base model: a folder that a file names is relative to that file."""
 
 import os
 import re

@@ -24,7 +24,7 @@ DESCRIPTORS_OF_A_NODE, OTHER_DESCRIPTORS = 3, 200
 
 @dataclass(frozen=True)
 class Soaked:
-    """What a storm left."""
+    """Kills of a storm, and the rounds and updates that it left."""
 
     kills: int
     rounds: int

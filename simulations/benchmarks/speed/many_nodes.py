@@ -44,7 +44,7 @@ smallest_declared_size = 200
 
 @dataclass(frozen=True)
 class Cost:
-    """What so many nodes cost the server."""
+    """Costs of a number of nodes to the server."""
 
     nodes: int
     round_s: float
