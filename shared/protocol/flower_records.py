@@ -10,6 +10,7 @@ every record bears a salt: nobody can say what is in another's record before it 
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -23,15 +24,26 @@ from shared.protocol.messages import (
     PROTOCOL_VERSION,
     LedgerPosition,
     OfferReply,
+    Peer,
     Status,
     StudyOffer,
     TrainReply,
     TrainTask,
 )
 from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
-from shared.protocol.versions import BEFORE_NEGOTIATION, ENVELOPE, SAYS_ADAPTER, SAYS_MAC, SAYS_WIRE, SPOKEN, Versions
+from shared.protocol.versions import (
+    BEFORE_NEGOTIATION,
+    ENVELOPE,
+    SAYS_ADAPTER,
+    SAYS_MAC,
+    SAYS_SECURE_SUM,
+    SAYS_WIRE,
+    SPOKEN,
+    Versions,
+)
 
 LARGEST_ROUND = 2**31 - 1
+LARGEST_ENTRY_BYTES = 4 * 2**10
 SALT, SALT_BYTES = "salt", 16
 HEIGHT_FORM, HASH_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Values = Mapping[str, object]
@@ -60,8 +72,10 @@ def encode_task(task: TrainTask) -> RecordDict:
     """Turn a task into Flower records.
 
     Raises:
-        VersionError: its version of the protocol cannot name the encoding that it asks for.
+        VersionError: its version of the protocol cannot name the encoding that it asks for, or knows no secure sum.
     """
+    if task.roster and task.version < SAYS_SECURE_SUM:
+        raise VersionError(f"Expected protocol version {SAYS_SECURE_SUM} for a secure sum, got {task.version}.")
     if task.wire != "float32" and task.version < SAYS_WIRE:
         raise VersionError(f"Expected protocol version {SAYS_WIRE} for {task.wire} updates, got {task.version}.")
     config: dict[str, Any] = {
@@ -73,12 +87,16 @@ def encode_task(task: TrainTask) -> RecordDict:
         "adapter": pack(task.adapter),
         **({"wire": task.wire} if task.version >= SAYS_WIRE else {}),
     }
-    return RecordDict({"task": ConfigRecord(config), "echo": _server_copy(task.server_copy, task.version)})
+    records = RecordDict({"task": ConfigRecord(config), "echo": _server_copy(task.server_copy, task.version)})
+    if task.roster:  # a record of its own: it is the same in every round, so the server keeps it once
+        roster: dict[str, Any] = {"protocol-version": task.version, "roster": task.roster}
+        records["roster"] = ConfigRecord(roster)
+    return records
 
 
 def with_server_copy(records: RecordDict, server_copy: LedgerPosition) -> RecordDict:
     """Address an encoded task to a node with this ledger position; the adapter is shared, not copied."""
-    return RecordDict({**records, "echo": _server_copy(server_copy, _version(_config(records, "task")))})
+    return RecordDict({**records, "echo": _server_copy(server_copy, _version(config_of(records, "task")))})
 
 
 def encode_offer(offer: StudyOffer) -> RecordDict:
@@ -88,6 +106,8 @@ def encode_offer(offer: StudyOffer) -> RecordDict:
         "study-run": offer.study_run,
         "study-json": offer.study_json,
     }
+    if offer.peers:
+        config["peers"] = json.dumps([[peer.name, peer.key_sha256] for peer in offer.peers])
     return RecordDict({"offer": ConfigRecord(config)})
 
 
@@ -98,8 +118,10 @@ def decode_offer(records: RecordDict) -> StudyOffer:
         VersionError: it is not in the envelope that every version shares.
         PeerError: a record is missing or mistyped.
     """
-    config = _config(records, "offer", ENVELOPE)
-    return StudyOffer(_text(config, "study-run"), _text(config, "study-json"), _versions(config))
+    config = config_of(records, "offer", ENVELOPE)
+    return StudyOffer(
+        text_under(config, "study-run"), text_under(config, "study-json"), _versions(config), _peers(config)
+    )
 
 
 def encode_offer_reply(reply: OfferReply) -> RecordDict:
@@ -109,6 +131,8 @@ def encode_offer_reply(reply: OfferReply) -> RecordDict:
         "study-run": reply.study_run,
         "status": int(reply.status),
     }
+    if reply.entry:
+        config["entry"] = reply.entry
     return RecordDict({"stance": ConfigRecord(config)})
 
 
@@ -121,8 +145,11 @@ def decode_offer_reply(records: RecordDict) -> OfferReply:
     """
     if "stance" not in records and "reply" in records and decode_reply(records).status is Status.REFUSED_VERSION:
         raise VersionError("Expected a stance, got a refusal of the protocol's version.")
-    config = _config(records, "stance", ENVELOPE)
-    return OfferReply(_text(config, "study-run"), _status(config), _versions(config))
+    config = config_of(records, "stance", ENVELOPE)
+    entry = bytes_under(config, "entry") if "entry" in config else b""
+    if len(entry) > LARGEST_ENTRY_BYTES:
+        raise PeerError(f"Expected an entry of at most {LARGEST_ENTRY_BYTES} bytes, got {len(entry)}.")
+    return OfferReply(text_under(config, "study-run"), status_of(config), _versions(config), entry)
 
 
 def decode_task(records: RecordDict) -> TrainTask:
@@ -132,15 +159,21 @@ def decode_task(records: RecordDict) -> TrainTask:
         VersionError: it is in a version that this side does not speak.
         PeerError: a record is missing or mistyped, the round is impossible, or the adapter does not match its digest.
     """
-    config = _config(records, "task")
-    packed = _bytes(config, "adapter")
+    config = config_of(records, "task")
+    packed = bytes_under(config, "adapter")
     adapter = unpack(packed, "float32")[0].copy()
-    study_sha256, study_run, version = _text(config, "study-sha256"), _text(config, "study-run"), _version(config)
-    server_copy = _read_position(_config(records, "echo"), version)
-    task = TrainTask(study_sha256, study_run, _round(config), adapter, server_copy, version, _wire(config, version))
+    study_sha256, study_run, version = (
+        text_under(config, "study-sha256"),
+        text_under(config, "study-run"),
+        _version(config),
+    )
+    server_copy = _read_position(config_of(records, "echo"), version)
+    roster = bytes_under(config_of(records, "roster"), "roster") if "roster" in records else b""
+    wire = _wire(config, version)
+    task = TrainTask(study_sha256, study_run, round_of(config), adapter, server_copy, version, wire, roster)
     if task.round == 0:
         raise PeerError("Expected rounds to count from 1, got round=0.")
-    if _sha256(packed) != _text(config, "adapter-sha256"):
+    if _sha256(packed) != text_under(config, "adapter-sha256"):
         raise PeerError("Expected an adapter that matches its digest, got other bytes.")
     task.__dict__["adapter_sha256"] = _sha256(packed)  # these bytes are the adapter's, so nobody computes it again
     return task
@@ -157,34 +190,42 @@ def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> Recor
         "base-sha256": reply.base_sha256,
         "status": int(reply.status if known else Status.REFUSED_STUDY),
         **_position(reply.ledger, version),
-        "update": pack(reply.update, reply.encoding),
+        "update": reply.masked or pack(reply.update, reply.encoding),
     }
     return RecordDict({"reply": ConfigRecord(config)})
 
 
-def decode_reply(records: RecordDict, wire: Wire = "float32") -> TrainReply:
+def decode_reply(records: RecordDict, wire: Wire = "float32", *, masked: bool = False) -> TrainReply:
     """Read a reply whose update has the encoding that its task asked for.
+
+    Args:
+        records: as they came.
+        wire: of the task.
+        masked: its task had a roster: what stands in place of the update is for the secure sum's session.
 
     Raises:
         VersionError: it is in a version that this side does not speak.
         EncodingError: the update is not in this encoding.
         PeerError: a record is missing or mistyped.
     """
-    config = _config(records, "reply")
-    update, encoding = unpack(_bytes(config, "update"), wire)
+    config = config_of(records, "reply")
+    packed = bytes_under(config, "update")
+    update, encoding = unpack(b"" if masked else packed, wire)
     return TrainReply(
-        _text(config, "study-sha256"),
-        _text(config, "study-run"),
-        _round(config),
-        _text(config, "base-sha256"),
-        _status(config),
+        text_under(config, "study-sha256"),
+        text_under(config, "study-run"),
+        round_of(config),
+        text_under(config, "base-sha256"),
+        status_of(config),
         update,
         _read_position(config, _version(config)),
         encoding,
+        packed if masked else b"",
     )
 
 
-def _bytes(config: Values, key: str) -> bytes:
+def bytes_under(config: Values, key: str) -> bytes:
+    """Return the bytes under a key, or refuse the record."""
     packed = config.get(key)
     if not isinstance(packed, bytes):
         raise PeerError(f"Expected bytes under {key!r}, got {type(packed).__name__}.")
@@ -194,11 +235,25 @@ def _bytes(config: Values, key: str) -> bytes:
 def _wire(config: Values, version: int) -> Wire:
     if version < SAYS_WIRE:
         return "float32"
-    wire = _text(config, "wire")
+    wire = text_under(config, "wire")
     for known in WIRES:
         if wire == known:
             return known
     raise PeerError(f"Expected an encoding among {', '.join(WIRES)}, got {wire!r}.")
+
+
+def _peers(config: Values) -> tuple[Peer, ...]:
+    if "peers" not in config:
+        return ()
+    try:
+        pairs = json.loads(text_under(config, "peers"))
+        peers = tuple(Peer(name, key) for name, key in pairs)
+        readable = all(isinstance(peer.name, str) and HASH_FORM.fullmatch(peer.key_sha256) for peer in peers)
+    except (ValueError, TypeError, RecursionError):
+        readable = False
+    if not readable:
+        raise PeerError("Expected peers, each with a name and a key's fingerprint, got something else.")
+    return peers
 
 
 def _envelope(versions: Versions) -> dict[str, Any]:
@@ -227,14 +282,15 @@ def _position(position: LedgerPosition, version: int) -> dict[str, Any]:
 
 
 def _read_position(config: Values, version: int) -> LedgerPosition:
-    height, head = _text(config, "height"), _text(config, "head")
-    mac = _text(config, "mac") if version >= SAYS_MAC else NO_MAC
+    height, head = text_under(config, "height"), text_under(config, "head")
+    mac = text_under(config, "mac") if version >= SAYS_MAC else NO_MAC
     if not (HEIGHT_FORM.fullmatch(height) and HASH_FORM.fullmatch(head) and HASH_FORM.fullmatch(mac)):
         raise PeerError("Expected the height, head hash and MAC of a ledger, got something else.")
     return LedgerPosition(int(height), head, mac)
 
 
-def _status(config: Values) -> Status:
+def status_of(config: Values) -> Status:
+    """Return the status that a record bears, or refuse it."""
     status = _number(config, "status")
     try:
         return Status(status)
@@ -242,7 +298,8 @@ def _status(config: Values) -> Status:
         raise PeerError(f"Expected a known status, got status={status}.") from None
 
 
-def _config(records: RecordDict, name: str, versions: Versions = SPOKEN) -> Values:
+def config_of(records: RecordDict, name: str, versions: Versions = SPOKEN) -> Values:
+    """Return the values of a record by its name, or refuse it: absent, no record of values, or of another version."""
     record = records.get(name)
     if not isinstance(record, ConfigRecord):
         raise PeerError(f"Expected a config record {name!r}, got none.")
@@ -259,7 +316,8 @@ def _version(config: Values) -> int:
     return _number(config, "protocol-version")
 
 
-def _text(config: Values, key: str) -> str:
+def text_under(config: Values, key: str) -> str:
+    """Return the text under a key, or refuse the record."""
     value = config.get(key)
     if not isinstance(value, str):
         raise PeerError(f"Expected text under {key!r}, got {type(value).__name__}.")
@@ -268,7 +326,8 @@ def _text(config: Values, key: str) -> str:
     return value
 
 
-def _round(config: Values) -> int:
+def round_of(config: Values) -> int:
+    """Return the round that a record bears, or refuse it."""
     number = _number(config, "round")
     if not 0 <= number <= LARGEST_ROUND:
         raise PeerError(f"Expected a round up to {LARGEST_ROUND}, got round={number}.")

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,9 @@ from shared.protocol.versions import SPOKEN, Versions
 PROTOCOL_VERSION = SPOKEN.newest
 NO_MAC = "0" * 64
 Vector = NDArray[np.float32]
+Leg = Literal["survivors", "opening"]
+"""A question of a secure sum: who is in it, signed; or what opens their sum and nothing else."""
+LEGS: tuple[Leg, ...] = get_args(Leg)
 
 
 class Status(IntEnum):
@@ -42,6 +46,12 @@ class Status(IntEnum):
     REFUSED_MODEL = 15
     REFUSED_ADAPTER = 16
     """The task's adapter lies beyond what honest rounds reach; since protocol version 6."""
+    REFUSED_ROSTER = 17
+    """A secure sum among nodes that this one's policy does not take, or another roster than before; since version 8."""
+    REFUSED_SURVIVORS = 18
+    """A set of survivors that this node may not sign, or not open; since version 8."""
+    OUT_OF_SECURE_SUM = 19
+    """The node has no keys of this run any more: it was restored from a backup; since version 8."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,15 @@ NO_POSITION = LedgerPosition()
 
 
 @dataclass(frozen=True)
+class Peer:
+    """A node of the federation, as the server names it to the others."""
+
+    name: str
+    key_sha256: str
+    """Fingerprint of its certificate's public key, in hexadecimal."""
+
+
+@dataclass(frozen=True)
 class StudyOffer:
     """A study that the server shows to a node, so that its operator can decide."""
 
@@ -67,6 +86,8 @@ class StudyOffer:
     study_json: str
     versions: Versions = SPOKEN
     """Versions of the protocol that the server speaks."""
+    peers: tuple[Peer, ...] = ()
+    """Who may take part in its secure sum; empty for a study without one."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +98,8 @@ class OfferReply:
     status: Status
     versions: Versions = SPOKEN
     """Versions of the protocol that the node speaks."""
+    entry: bytes = b""
+    """This node's signed line in the roster of the run's secure sum; empty for a study without one."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +116,8 @@ class TrainTask:
     """Version of the protocol, one that the node speaks; the reply uses the same."""
     wire: Wire = "float32"
     """Encoding of the reply's update, which the study declares."""
+    roster: bytes = b""
+    """Who takes part in the run's secure sum, with their signed keys; empty for a study without one."""
 
     @cached_property
     def adapter_sha256(self) -> str:
@@ -114,6 +139,31 @@ class TrainReply:
     """The node's ledger position when it paid for this round."""
     encoding: Encoding = FLOAT32
     """Encoding that the update's values were rounded to."""
+    masked: bytes = b""
+    """What the node adds to a secure sum, in place of an update; zeros as long where there is none."""
+
+
+@dataclass(frozen=True)
+class LegTask:
+    """A question of a secure sum after the nodes' parts have come: sign the survivors, or open their sum."""
+
+    leg: Leg
+    study_sha256: str
+    study_run: str
+    round: int
+    content: bytes
+    """Of the secure sum's session; the protocol carries it as it is."""
+
+
+@dataclass(frozen=True)
+class LegReply:
+    """A node's answer to a question of a secure sum: `trained` with its content, or a public code without any."""
+
+    leg: Leg
+    study_run: str
+    round: int
+    status: Status
+    content: bytes = b""
 
 
 def without_update(task: TrainTask, status: Status) -> TrainReply:

@@ -7,6 +7,7 @@
 | 5 | a task names the encoding of the update in its reply |
 | 6 | a study may name any aggregation; `refused_adapter`; the position of a ledger bears its node's MAC |
 | 7 | a study may state purpose, requester, contact, legal basis and retention |
+| 8 | secure sums: offers name the peers, answers bear a roster's entry, tasks a roster; two more questions a round |
 
 The server offers a study in an envelope whose layout stays version 3's for ever. Both sides name the versions that they
 speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study that uses what
@@ -29,7 +30,7 @@ class Versions(NamedTuple):
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
-SPOKEN = Versions(3, 7)
+SPOKEN = Versions(3, 8)
 BEFORE_NEGOTIATION = Versions(3, 3)
 """Versions of a side that names none."""
 ENVELOPE = Versions(3, 3)
@@ -44,3 +45,5 @@ SAYS_MAC = 6
 """First version in which the position of a node's ledger bears the node's MAC."""
 SAYS_PURPOSE = 7
 """First version whose nodes know a study's purpose, requester, contact, legal basis and retention."""
+SAYS_SECURE_SUM = 8
+"""First version whose nodes take part in secure sums."""

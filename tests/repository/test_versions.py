@@ -80,14 +80,14 @@ class Node:
             patched.setattr(
                 AgreeableTrainer, "offer", lambda _self, offer: OfferReply(offer.study_run, Status.APPROVED, ours)
             )
-            patched.setattr(shared.protocol.flower_records._config, "__defaults__", (ours,))
+            patched.setattr(shared.protocol.flower_records.config_of, "__defaults__", (ours,))
             return answer(message, AgreeableTrainer())
 
 
 def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPatch, folder: Any) -> list[str]:
     """One round over this node; what became of it."""
     monkeypatch.setattr(server.rounds.participants, "SPOKEN", server_speaks)
-    monkeypatch.setattr(shared.protocol.flower_records._config, "__defaults__", (server_speaks,))
+    monkeypatch.setattr(shared.protocol.flower_records.config_of, "__defaults__", (server_speaks,))
     offer = StudyOffer("r-1", "{}", server_speaks)
     coordinator = Coordinator(
         node,
