@@ -27,11 +27,12 @@ from server.rounds.round import RoundRecord
 from server.rounds.update_bounds import keep_within, norm_bound
 from server.run_store.store import Store
 from server.run_store.values import Run
-from server.runs.ends import INTERRUPTED, STARTED, has_failed, in_words, mends_by_itself, needs_a_person
+from server.runs.ends import INTERRUPTED, STARTED, as_event, has_failed, in_words, needs_a_person, steps_aside
 from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.logs import without_stopping
+from shared.processes.supervisor import last_exit
 from shared.protocol.messages import StudyOffer
 from shared.protocol.update_encoding import packed_bytes
 
@@ -40,10 +41,16 @@ ASKED = "asked"
 
 
 class StoreObserver:
-    """Writes the events of a run into the run store, for whoever watches."""
+    """Writes the events of a run into the run store, for whoever watches.
 
-    def __init__(self, store: Store, run: str) -> None:
-        self._store, self._run = store, run
+    Args:
+        store: open.
+        run: its name.
+        waits: its state is `waiting` already.
+    """
+
+    def __init__(self, store: Store, run: str, *, waits: bool = False) -> None:
+        self._store, self._run, self._waits = store, run, waits
         self._waits_for: tuple[dict[str, list[int]], list[int]] | None = None
 
     def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
@@ -75,7 +82,7 @@ class StoreObserver:
         """Write what keeps the run from its next round; another run may be driven meanwhile."""
         if (by_status, away) == self._waits_for:
             return
-        self._waits_for = (by_status, list(away))
+        self._waits, self._waits_for = True, (by_status, list(away))
         enrolled = sum(node.status == "enrolled" for node in self._store.nodes())
         self._store.set_state(
             self._run, "waiting", reason=why_it_waits(by_status, away=len(away), quorum=quorum, enrolled=enrolled)
@@ -83,8 +90,8 @@ class StoreObserver:
 
     def goes_on(self) -> None:
         """Write that the run waits no longer."""
-        if self._waits_for is not None:
-            self._waits_for = None
+        if self._waits:
+            self._waits, self._waits_for = False, None
             self._store.set_state(self._run, "running")
 
 
@@ -97,13 +104,15 @@ def drive(home: Home, name: str) -> None:
     os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
     with Store(home.database()) as store:
         run = store.run(name)
-        store.record_event(STARTED, {}, run=run.id)
-        if reason := has_failed(store.events(run.id)):
+        store.record_event(STARTED, {"after_exit": last_exit()}, run=run.id)
+        events = store.events(run.id)
+        if reason := has_failed(events):
             _fail(store, run, reason)
             return
-        store.set_state(run.id, "running")
+        aside = steps_aside(events)
+        store.set_state(run.id, "waiting" if aside else "running", reason=aside)
         try:
-            _drive(home, store, run)
+            _drive(home, store, run, StoreObserver(store, run.id, waits=bool(aside)))
         except Exception as error:
             _note_end(store, run, error)
             raise
@@ -114,8 +123,7 @@ def _note_end(store: Store, run: Run, error: Exception) -> None:
     if needs_a_person(error):
         _fail(store, run, in_words(error))
         return
-    body = {"reason": in_words(error), "mends_by_itself": mends_by_itself(error)}
-    store.record_event(INTERRUPTED, body, run=run.id)
+    store.record_event(INTERRUPTED, as_event(error), run=run.id)
     if reason := has_failed(store.events(run.id)):
         _fail(store, run, reason)
 
@@ -125,8 +133,8 @@ def _fail(store: Store, run: Run, reason: str) -> None:
     store.record_event("failed", {"reason": reason}, run=run.id)
 
 
-def _drive(home: Home, store: Store, run: Run) -> None:
-    study, folder, observer = run.study, home.runs / run.id, StoreObserver(store, run.id)
+def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
+    study, folder = run.study, home.runs / run.id
     latest = Checkpoints(folder / "checkpoints").latest(study_sha256=study.sha256, study_run=run.id)
     if latest is not None:
         _complete_history(store, run, latest)

@@ -50,6 +50,8 @@ def waits_for(run: "Run", store: "Store") -> str:
         return (
             f"{run.id} {run.reason}. Queue a study that they accept, or invite more nodes: fedvault-server invite NAME"
         )
+    if run.state == "waiting" and not run.reason.startswith("waiting for"):
+        return f"{run.id} steps aside for other runs while it is tried again: {run.reason}."
     if run.reason.startswith("waiting for nodes"):
         return f"{run.id} is {run.reason}."
     names = node_names(store)

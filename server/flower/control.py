@@ -17,6 +17,7 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
+from server.flower.patience import FAULT, FlowerAwayError, FlowerFaultError, FlowerRefusedError
 from server.flower.superlink import HOST, SECRET_HEADER
 from server.settings import Home
 from shared.errors import RunError
@@ -133,15 +134,18 @@ def call_flower(call: Any, request: Any) -> Any:
     """Call Flower and return its response.
 
     Raises:
-        RunError: Flower does not answer, or does not accept the request.
+        FlowerAwayError: Flower does not answer.
+        FlowerFaultError: it fails at the request.
+        FlowerRefusedError: it does not accept the request.
     """
     try:
         return call(request)
     except httpx.HTTPStatusError as error:
-        text = error.response.text[:300]
-        raise RunError(f"Expected Flower to accept {call.__name__}, got {error.response.status_code}: {text}") from None
+        text, status = error.response.text[:300], error.response.status_code
+        kind = FlowerRefusedError if status < FAULT else FlowerFaultError if status == FAULT else FlowerAwayError
+        raise kind(f"Expected Flower to accept {call.__name__}, got {status}: {text}") from None
     except httpx.HTTPError as error:
-        raise RunError(
+        raise FlowerAwayError(
             f"Expected Flower's SuperLink to answer {call.__name__}, got {type(error).__name__}.",
             hint="Is the server running? fedvault-server start",
         ) from None

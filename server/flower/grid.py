@@ -40,7 +40,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from server.flower.control import Control, call_flower, interceptors
-from server.flower.patience import FlowerAwayError, Patience, flower_failures
+from server.flower.patience import FlowerAwayError, FlowerRefusedError, Patience, flower_failures
 from server.flower.reply_size import (
     BESIDE_UPDATE_BYTES,
     MOST_OBJECTS,
@@ -182,7 +182,7 @@ class GuardedGrid(HttpGrid):
         except ReplyTooLarge:
             message = _unusable(reply.metadata, Reason.OVERSIZED)
         # it frees room, and no more
-        with self._retry_invoker.none(), suppress(FlowerAwayError), flower_failures("drop a reply"):
+        with self._retry_invoker.none(), suppress(RunError), flower_failures("drop a reply"):
             request = ConfirmMessageReceivedRequest(
                 node=self.node, run_id=self.run.run_id, message_object_id=reply.metadata.message_id
             )
@@ -294,7 +294,7 @@ def _claim(home: Home, address: str, run_id: int) -> str:
         while True:
             response = call_flower(client.AcquireTask, AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
             if not response.token:
-                raise RunError("Expected Flower to hand out the run that was started, got nothing.")
+                raise FlowerRefusedError("Expected Flower to hand out the run that was started, got nothing.")
             if response.task.run_id == run_id:
                 return cast(str, response.token)
     finally:

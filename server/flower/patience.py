@@ -14,11 +14,19 @@ from shared.errors import FedVaultError, RunError
 
 Result = TypeVar("Result")
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
-SERVER_ERRORS = 500
+FAULT = 500
 
 
 class FlowerAwayError(RunError):
-    """Flower's server is away, or fails at what it was asked; it may be back."""
+    """Flower's server is away; it may be back."""
+
+
+class FlowerFaultError(FlowerAwayError):
+    """Flower's server is there, and fails at what it was asked for as long as it was asked."""
+
+
+class FlowerRefusedError(RunError):
+    """Flower's server refuses a call, or answers with what is no answer: another try helps seldom."""
 
 
 class Patience:
@@ -44,21 +52,23 @@ class Patience:
 
         Raises:
             FlowerAwayError: it was away for too long.
-            RunError: it does not accept the call.
+            FlowerFaultError: it has failed at the call for too long.
+            FlowerRefusedError: it does not accept the call.
         """
         give_up, pause = self._clock() + self.longest_s, FIRST_PAUSE_S
         while True:
             try:
                 return call()
             except httpx.HTTPStatusError as error:
-                trouble = str(error.response.status_code)
-                if error.response.status_code < SERVER_ERRORS:
-                    raise RunError(f"Expected Flower to accept a call of this run, got {trouble}.") from None
+                trouble, status = str(error.response.status_code), error.response.status_code
+                if status < FAULT:
+                    raise FlowerRefusedError(f"Expected Flower to accept a call of this run, got {trouble}.") from None
             except httpx.TransportError as error:
-                trouble = type(error).__name__
+                trouble, status = type(error).__name__, 0
             left = give_up - self._clock()
             if left <= 0:
-                raise FlowerAwayError(f"Expected Flower's SuperLink to answer, got {trouble}.") from None
+                away = FlowerFaultError if status == FAULT else FlowerAwayError
+                raise away(f"Expected Flower's SuperLink to answer, got {trouble}.") from None
             self._wait(min(pause, left))
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
@@ -79,11 +89,11 @@ def flower_failures(what: str) -> Iterator[None]:
     Guarantee: an error of Flower's never ends the process of a run with a traceback.
 
     Raises:
-        RunError: Flower failed.
+        FlowerRefusedError: Flower failed, for another reason than that it is away.
     """
     try:
         yield
     except FedVaultError:
         raise
     except Exception as error:
-        raise RunError(f"Expected Flower to {what}, got {type(error).__name__}: {error}") from error
+        raise FlowerRefusedError(f"Expected Flower to {what}, got {type(error).__name__}: {error}") from error

@@ -6,7 +6,6 @@ The gateway knows no models, so it cannot work out how long a study's updates ar
 from contextlib import suppress
 
 from server.settings import Home
-from shared.errors import RunError
 from shared.files import write_atomically
 
 MOST_OBJECTS = 8
@@ -21,14 +20,9 @@ def publish_update_bytes(home: Home, update_bytes: int) -> None:
     """Let nodes send objects that hold an update of so many bytes, and none larger.
 
     Raises:
-        RunError: it cannot be written.
+        OSError: it cannot be written.
     """
-    try:
-        write_atomically(home.flower / "update-bytes", str(update_bytes).encode())
-    except OSError as error:
-        raise RunError(
-            f"Expected to write into {home.flower}, got {error.strerror}.", hint="Is the disk full?"
-        ) from None
+    write_atomically(home.flower / "update-bytes", str(update_bytes).encode())
 
 
 def withdraw_update_bytes(home: Home) -> None:

@@ -36,7 +36,7 @@ ASK_EVERY_S = 1.0
 LOGS_EVERY_S = 1.0
 ANOTHER_FOR_S = 1.0
 """Whoever asks whether a supervisor runs holds its lock for a moment."""
-PARENT = "FEDVAULT_PARENT"
+PARENT, LAST_EXIT = "FEDVAULT_PARENT", "FEDVAULT_LAST_EXIT"
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,13 @@ class Supervisor:
     def _start(self, watched: Watched, now: float) -> None:
         watched.started, watched.since = now, datetime.now(UTC).isoformat(timespec="seconds")
         with self._faults.tolerated(f"Starting {watched.child.name}", "It is tried again."):
-            watched.process = self._started(watched.child)
+            watched.process = self._started(watched.child, watched.last_exit)
         if watched.process is None:
             self._died(watched, now, None)
 
-    def _started(self, child: Child) -> "subprocess.Popen[bytes]":
-        environment = {**os.environ, **child.environment, PARENT: str(os.getpid())}
+    def _started(self, child: Child, last_exit: int | None) -> "subprocess.Popen[bytes]":
+        of_ours = {PARENT: str(os.getpid()), LAST_EXIT: "" if last_exit is None else str(last_exit)}
+        environment = {**os.environ, **child.environment, **of_ours}
         with self._log_of(child) as log:
             # a group of its own: Ctrl-C reaches the supervisor alone, which then stops its children in order
             return subprocess.Popen(  # noqa: S603 - our own commands
@@ -222,6 +223,15 @@ def _lock(lock: TextIO, folder: Path) -> None:
             time.sleep(TICK_S)
         else:
             return
+
+
+def last_exit() -> int | None:
+    """Return the exit code of the process in whose place this one was started, negative for a signal; None if unknown.
+
+    A child calls this.
+    """
+    code = os.environ.get(LAST_EXIT, "")
+    return int(code) if code.removeprefix("-").isdecimal() else None
 
 
 def leave_with_parent() -> None:

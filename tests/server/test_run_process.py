@@ -15,12 +15,13 @@ from flwr.app import Message
 from sqlalchemy import create_engine, text
 
 from server import run_process
+from server.flower.patience import FlowerRefusedError
 from server.processes import SupervisedProcesses
 from server.rounds import participants
 from server.rounds.checkpoints import Checkpoints, State
 from server.run_process import StoreObserver, drive
 from server.run_store.store import Store
-from server.runs.ends import TRIES
+from server.runs.ends import KILLED, TRIES
 from server.settings import Home
 from shared.errors import DataError
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
@@ -180,6 +181,46 @@ def test_a_process_that_ends_the_same_way_again_and_again_is_not_tried_for_ever(
             drive(home, run)
         assert tries <= TRIES
     assert state_of(home, run)[1] == f"its process ended {TRIES} times in a row in the same way: ValueError: a bug"
+
+
+def test_a_run_that_flower_refuses_gives_its_turn_to_the_next(
+    home: Home, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused, other = (queue(home, make_study(federation={"rounds": 1, "quorum": 2})) for _ in range(2))
+
+    @contextmanager
+    def refuses(_home: Home, **_limits: int) -> Iterator[Driven]:
+        raise FlowerRefusedError("Expected Flower to accept StartRun, got 400")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_process, "drive_run", refuses)
+        for _ in range(TRIES):
+            assert state_of(home, refused)[0] in ("queued", "running")
+            with pytest.raises(FlowerRefusedError):
+                drive(home, refused)
+    assert state_of(home, refused)[0] == "failed" and "StartRun" in state_of(home, refused)[1]
+    with Store(home.database()) as store:
+        assert SupervisedProcesses(home, store).wanted()[-1].name == f"run-{other}"
+
+
+def test_a_process_that_is_killed_before_it_begins_lets_others_go_first_and_never_fails(
+    home: Home, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, states = queue(home, make_study(federation={"rounds": 1, "quorum": 2})), []
+
+    def out_of_memory(_study: Study) -> None:
+        states.append(state_of(home, run))
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_process, "initial_adapter", out_of_memory)
+        for _ in range(2 * TRIES):
+            with suppress(Killed):
+                drive(home, run)
+    assert states == [("running", "")] * TRIES + [("waiting", KILLED)] * TRIES
+    drive(home, run)
+    assert state_of(home, run) == ("finished", ""), "as soon as there is memory"
 
 
 def test_a_run_says_what_it_waits_for_and_is_under_way_again_when_it_has_it(

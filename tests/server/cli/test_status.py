@@ -91,6 +91,10 @@ def test_every_standing_of_a_run_is_said(store: Store, make_study: Studies) -> N
     assert waits_for(store.run(runs[2]), store).startswith(
         f"{runs[2]} cannot reach its quorum: 3 refused budget. Queue"
     )
+    store.set_state(runs[2], "waiting", reason="its process was killed")
+    assert waits_for(store.run(runs[2]), store) == (
+        f"{runs[2]} steps aside for other runs while it is tried again: its process was killed."
+    )
     store.want(runs[3], wanted=False)
     assert store.run(runs[3]).standing(runs[1]) == "stopped"
 

@@ -26,6 +26,7 @@ from server.certificate_authority import create, issue_server, keep_node_certifi
 from server.cli import main
 from server.cli.reasons import OF_REASON, OF_STATUS
 from server.flower.control import Control
+from server.flower.patience import FlowerRefusedError
 from server.gateway.door import ConnectionLimits, Door
 from server.gateway.fleet_calls import CallRefused, FleetCalls
 from server.gateway.handed_out import HandedOut
@@ -37,7 +38,7 @@ from server.rounds.participants import why_it_waits
 from server.run_process import _note_end
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
-from server.runs.ends import TRIES
+from server.runs.ends import KILLED, TRIES
 from server.settings import Home
 from shared.errors import FedVaultError
 from shared.study.declaration import load_study
@@ -421,6 +422,22 @@ def _(place: Place) -> str:
         for _ in range(TRIES):
             _note_end(store, store.run(run), ValueError("a bug"))
     return place.types("show", run)
+
+
+@situation("A run that Flower refuses")
+def _(place: Place) -> str:
+    run = place.runs()
+    with Store(place.home.database()) as store:
+        for number in range(TRIES):
+            _note_end(
+                store, store.run(run), FlowerRefusedError(f"Expected Flower to accept StartRun, got 400: {number}")
+            )
+    return place.types("show", run)
+
+
+@situation("A run's process is killed again and again")
+def _(place: Place) -> str:
+    return waiting(place, KILLED)
 
 
 @situation("What is stored of a study is damaged")

@@ -1,15 +1,29 @@
 """What no retry mends is failed, what passes is tried again."""
 
 import errno
+import signal
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
+from server.flower.control import call_flower
+from server.flower.patience import FlowerAwayError, FlowerFaultError, FlowerRefusedError, Patience, flower_failures
 from server.run_store.store import RESUMED
 from server.run_store.values import Event
-from server.runs.ends import INTERRUPTED, KILLED, STARTED, TRIES, ends_in_a_row, has_failed, mends_by_itself
+from server.runs.ends import (
+    INTERRUPTED,
+    KILLED,
+    STARTED,
+    TRIES,
+    as_event,
+    ends_in_a_row,
+    has_failed,
+    mends_by_itself,
+    steps_aside,
+)
 from server.runs.ends import needs_a_person as gives_up
 from shared.errors import DataError, RunError, SettingsError
 
@@ -48,11 +62,58 @@ def test_what_passes_never_ends_a_run() -> None:
     assert ends_in_a_row(events(*CRASH * 3, *away * 50, *CRASH))[0] == 4, "nor does it hide what does not pass"
 
 
-def test_a_storm_of_kills_is_no_failure_and_a_process_that_never_begins_is() -> None:
-    assert has_failed(events(*(STARTED, "present", "asked") * 40)) == ""
-    assert has_failed(events(*(STARTED, "present") * 40, *[STARTED] * TRIES)) == ""
-    assert KILLED in has_failed(events(*[STARTED] * (TRIES + 1)))
-    assert has_failed(events(*[STARTED] * TRIES, "present", STARTED)) == ""
+@pytest.mark.parametrize("exit_code", [None, -signal.SIGKILL, -signal.SIGTERM])
+def test_kills_from_outside_are_no_failure_and_who_never_begins_steps_aside(exit_code: int | None) -> None:
+    killed = (STARTED, {"after_exit": exit_code})
+    for history in ((killed, "present", "asked") * 40, (killed,) * 100, ((STARTED, {}),) * 100):
+        assert has_failed(events(*history)) == ""
+    assert steps_aside(events(*(killed, "present") * 40, *[killed] * TRIES)) == ""
+    assert steps_aside(events("present", *[killed] * (TRIES + 1))) == KILLED
+    assert steps_aside(events(*[killed] * TRIES, "present", killed)) == ""
+
+
+@pytest.mark.parametrize("exit_code", [0, 1, 137, -signal.SIGSEGV, -signal.SIGABRT])
+def test_a_process_that_crashes_by_itself_fails_its_run_however_far_it_came(exit_code: int) -> None:
+    crashed = (STARTED, {"after_exit": exit_code}), "present", "asked", "answered"
+    assert has_failed(events(*crashed * TRIES)) == ""
+    assert f"exit code {exit_code} and no error" in has_failed(events(*crashed * (TRIES + 1)))
+    assert has_failed(events(*crashed * TRIES, "round", *crashed)) == "", "it has finished a round"
+    reported = (*crashed, ends("Flower is away", mends=True))
+    assert has_failed(events(*reported * 100)) == "", "what ended it is known"
+
+
+def answers(status: int) -> Callable[..., Any]:
+    def call(*_: object) -> None:
+        httpx.Response(status, request=httpx.Request("POST", "http://flower")).raise_for_status()
+
+    return call
+
+
+def raises(action: Callable[[], object]) -> BaseException:
+    with pytest.raises(Exception) as raised:
+        action()
+    return raised.value
+
+
+def nonsense() -> None:
+    with flower_failures("answer"):
+        raise KeyError("node-1", id(object()))
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 412, 413, 500, 502, 503])
+def test_a_call_that_flower_refuses_or_fails_at_is_tried_a_few_times_and_one_that_is_away_for_ever(status: int) -> None:
+    patience = Patience(0.0)
+    for error in (raises(lambda: patience.invoke(answers(status))), raises(lambda: call_flower(answers(status), 0))):
+        ended = (STARTED, "present", "asked", (INTERRUPTED, as_event(error)))
+        assert has_failed(events(*ended * (TRIES - 1))) == ""
+        assert (has_failed(events(*ended * TRIES)) != "") == (status < 502), "whoever is behind it has its turn"
+        assert str(status) in str(error)
+
+
+def test_a_refusal_in_other_words_each_time_is_a_refusal_all_the_same() -> None:
+    history = [(INTERRUPTED, as_event(raises(nonsense))) for _ in range(TRIES)]
+    history[3:3] = [(INTERRUPTED, as_event(raises(lambda: Patience(0.0).invoke(answers(403)))))]
+    assert "Expected Flower to answer, got KeyError" in has_failed(events(*history))
 
 
 @pytest.mark.parametrize(
@@ -60,7 +121,11 @@ def test_a_storm_of_kills_is_no_failure_and_a_process_that_never_begins_is() -> 
     [
         (SettingsError("x"), True, False),
         (DataError("x"), True, False),
-        (RunError("Flower is away"), False, True),
+        (FlowerAwayError("Flower is away"), False, True),
+        (FlowerFaultError("Flower answers 500"), False, False),
+        (FlowerRefusedError("Flower answers 403"), False, False),
+        (RunError("x"), False, False),
+        (IntegrityError("x", {}, Exception()), False, False),
         (httpx.ConnectError("x"), False, True),
         (OperationalError("x", {}, Exception()), False, True),
         (OSError(errno.ENOSPC, "No space left on device"), False, True),

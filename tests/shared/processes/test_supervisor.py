@@ -70,6 +70,22 @@ def supervised(tmp_path: Path) -> Iterator[int]:
                 os.kill(left, signal.SIGKILL)
 
 
+@pytest.mark.parametrize(("ends", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9)])
+def test_a_child_is_told_how_the_one_before_it_ended(tmp_path: Path, ends: str, code: int) -> None:
+    script = f"import os, sys, shared.processes.supervisor as s; print(s.last_exit(), flush=True); {ends}"
+    child = Child("child", (sys.executable, "-c", script))
+    supervisor = Supervisor(tmp_path / "run", tmp_path, lambda: [child])
+    (tmp_path / "run").mkdir()
+
+    def lines() -> list[str]:
+        look(supervisor)
+        log = tmp_path / "child.log"
+        return log.read_text().split() if log.exists() else []
+
+    wait_until(lambda: len(lines()) >= 2)
+    assert lines()[:2] == ["None", str(code)]
+
+
 def test_a_child_that_dies_is_started_again_and_stop_ends_everything(tmp_path: Path, supervised: int) -> None:
     first = child_pid(tmp_path)
     os.kill(first, signal.SIGKILL)
