@@ -15,10 +15,10 @@ MESSAGE_SIZES = (
 
 
 def write_reply(reply: TrainReply) -> bytes:
-    """A reply as bytes: a line of JSON, then the update as it travels."""
-    plain = {name: value for name, value in asdict(reply).items() if name not in ("update", "encoding")}
-    plain |= {"wire": reply.encoding.wire}
-    return json.dumps(plain, sort_keys=True).encode() + b"\n" + pack(reply.update, reply.encoding)
+    """A reply as bytes: a line of JSON, then the update as it travels, or what stands in its place in a secure sum."""
+    plain = {name: value for name, value in asdict(reply).items() if name not in ("update", "encoding", "masked")}
+    plain |= {"wire": reply.encoding.wire} | ({"masked": True} if reply.masked else {})
+    return json.dumps(plain, sort_keys=True).encode() + b"\n" + (reply.masked or pack(reply.update, reply.encoding))
 
 
 def read_reply(written: bytes) -> TrainReply:
@@ -32,7 +32,8 @@ def read_reply(written: bytes) -> TrainReply:
         plain = json.loads(head)
         plain |= {"status": Status(plain["status"]), "ledger": LedgerPosition(**plain["ledger"])}
         # an outbox may hold replies from before there was a choice
-        values, encoding = unpack(update, plain.pop("wire", "float32"))
-        return TrainReply(**plain, update=values, encoding=encoding)
+        masked = update if plain.pop("masked", False) else b""
+        values, encoding = unpack(b"" if masked else update, plain.pop("wire", "float32"))
+        return TrainReply(**plain, update=values, encoding=encoding, masked=masked)
     except (ValueError, KeyError, TypeError):
         raise PeerError("Expected a written reply, got other bytes.") from None

@@ -68,6 +68,7 @@ class Ledger:
     Guarantee: what a dataset has spent is on disk before the first noisy step that spends it.
     Guarantee: every round of a run is trained at most once; a crash in between leaves it charged and lost.
     Guarantee: a changed, missing or rolled-back row is found before anything is trained.
+    Guarantee: a run's secure sum has one roster, and a sum one set of survivors, for ever.
 
     Args:
         path: the database; a new one is made if neither it nor its second copy exists.

@@ -1,10 +1,11 @@
-"""Datasets in the ledger's rows, as values, and the rows that enter a dataset and its records."""
+"""Datasets and runs in the ledger's rows, as values, and the rows that enter a dataset and its records."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from shared.errors import SettingsError
+from shared.privacy.releases import Release
 from shared.study.sections import RECORD
 
 
@@ -69,6 +70,38 @@ class Decision:
         """The answer with its day, who gave it, and their note."""
         by = f" by {self.by}" if self.by else ""
         return f"{self.answer} {self.time[:10]}{by}" + (f" ({self.note})" if self.note else "")
+
+
+@dataclass
+class ApprovedRun:
+    """One approved study run: per round one release, at most `rounds` of them."""
+
+    dataset: str
+    study_sha256: str
+    rounds: int
+    per_round: Release
+    attempts: dict[int, str | None] = field(default_factory=dict)
+    """Digest of what was released by round; None while or if it never was."""
+    failed: set[int] = field(default_factory=set)
+    """Rounds that were answered `failed`."""
+    looked_at: set[int] = field(default_factory=set)
+    """Failed and lost rounds that a person has looked at since."""
+    closed: bool = False
+    roster: str | None = None
+    """Digest of the roster of its secure sum; None before this node took one."""
+    survivors: dict[tuple[int, str], str] = field(default_factory=dict)
+    """Digest of the survivors that this node signed, by round and purpose."""
+
+    @property
+    def unseen(self) -> tuple[set[int], set[int]]:
+        """Failed rounds and lost ones that no person has looked at. A round in progress looks like a lost one."""
+        failed = self.failed - self.looked_at
+        return failed, {n for n, released in self.attempts.items() if released is None} - self.looked_at - failed
+
+    @property
+    def earmarked(self) -> int:
+        """Rounds that may still be reserved."""
+        return 0 if self.closed else self.rounds - len(self.attempts)
 
 
 def decided(by: str = "", note: str = "") -> dict[str, str]:

@@ -20,6 +20,8 @@ Rules
    none, what their first approval would have named is what the next one names.
 12. Every decision about a run is a row of its own, and the latest counts. A no changes no account: what it gives back,
    the row that closes the run gives back. A run that was approved and closed is not approved again.
+13. A run's secure sum has one roster, the first that this node took while the run was open.
+14. A sum of a round has one set of survivors, and only once what this node gave to it is durable.
 """
 
 import json
@@ -30,7 +32,15 @@ from functools import reduce
 from typing import Any, Literal
 
 from client.vault.ledger.budget import Budget
-from client.vault.ledger.rows import IDENTITY_VERSION, UNDECLARED, DatasetTerms, Decision, IndexDigest, Limit
+from client.vault.ledger.rows import (
+    IDENTITY_VERSION,
+    UNDECLARED,
+    ApprovedRun,
+    DatasetTerms,
+    Decision,
+    IndexDigest,
+    Limit,
+)
 from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
 from shared.errors import FedVaultError, LedgerError, PolicyRefusal
@@ -40,34 +50,6 @@ from shared.privacy.releases import Release, from_dict, times
 Row = Mapping[str, Any]
 MOST_LOST = 2
 """Lost rounds that stop an account until a person looked; one by itself may be a restart."""
-
-
-@dataclass
-class ApprovedRun:
-    """One approved study run: per round one release, at most `rounds` of them."""
-
-    dataset: str
-    study_sha256: str
-    rounds: int
-    per_round: Release
-    attempts: dict[int, str | None] = field(default_factory=dict)
-    """Digest of what was released by round; None while or if it never was."""
-    failed: set[int] = field(default_factory=set)
-    """Rounds that were answered `failed`."""
-    looked_at: set[int] = field(default_factory=set)
-    """Failed and lost rounds that a person has looked at since."""
-    closed: bool = False
-
-    @property
-    def unseen(self) -> tuple[set[int], set[int]]:
-        """Failed rounds and lost ones that no person has looked at. A round in progress looks like a lost one."""
-        failed = self.failed - self.looked_at
-        return failed, {n for n, released in self.attempts.items() if released is None} - self.looked_at - failed
-
-    @property
-    def earmarked(self) -> int:
-        """Rounds that may still be reserved."""
-        return 0 if self.closed else self.rounds - len(self.attempts)
 
 
 @dataclass
@@ -106,6 +88,8 @@ class LedgerState:
             "reserve": self._reserve,
             "fail": self._fail,
             "commit": self._commit,
+            "roster": self._roster,
+            "survivors": self._survivors,
             "resume": self._resume,
             "close": self._close,
             "withdraw": self._withdraw,
@@ -341,6 +325,18 @@ class LedgerState:
         if number not in run.attempts or run.attempts[number] is not None:
             raise PolicyRefusal(f"Expected an open reservation for round {number} of {row['run']!r}, got none.")
         run.attempts[number] = row["released_sha256"]
+
+    def _roster(self, row: Row) -> None:
+        run = self.run(row["run"])
+        if run.roster is not None or self.is_over(row["run"]):
+            raise PolicyRefusal(f"Expected an open run without a roster, got {row['run']!r}.")
+        run.roster = row["roster_sha256"]
+
+    def _survivors(self, row: Row) -> None:
+        run, of_sum = self.run(row["run"]), (row["round"], row["purpose"])
+        if of_sum in run.survivors or run.roster is None or run.attempts.get(row["round"]) is None:
+            raise PolicyRefusal(f"Expected a sum of {row['run']!r} without survivors yet, got round {row['round']}.")
+        run.survivors[of_sum] = row["sha256"]
 
     def _close(self, row: Row) -> None:
         run = self.run(row["run"])

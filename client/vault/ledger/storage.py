@@ -30,11 +30,12 @@ CREATE TRIGGER rows_stay BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'the le
 CREATE TRIGGER rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 {ROWS_IN_ORDER}
 """
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 SALT_BYTES = 16  # the server is told hashes of rows, and must not find out by trying what they hold
-MIGRATIONS = {1: ROWS_IN_ORDER, 2: ""}
+MIGRATIONS = {1: ROWS_IN_ORDER, 2: "", 3: ""}
 """Statements that lead from a version to the next. 1: `INSERT OR REPLACE` went past the other two triggers. 2: rows may
-be of the kind `reject`, which an older version would take for damage; it refuses the version instead."""
+be of the kind `reject`, which an older version would take for damage; it refuses the version instead. 3: rows may be of
+the kinds `roster` and `survivors`."""
 
 
 @dataclass(frozen=True)

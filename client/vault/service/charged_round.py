@@ -23,8 +23,8 @@ from dataclasses import replace
 from typing import cast
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import UNDECLARED, Limit
-from client.vault.ledger.state import ApprovedRun, LedgerState
+from client.vault.ledger.rows import UNDECLARED, ApprovedRun, Limit
+from client.vault.ledger.state import LedgerState
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError

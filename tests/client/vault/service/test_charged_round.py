@@ -23,7 +23,7 @@ from shared.adapted_model.model import build
 from shared.errors import BudgetError, ExactnessError, PolicyRefusal
 from shared.privacy.noise_schedule import NoiseSchedule, plan
 from shared.protocol.flower_records import encode_reply
-from shared.protocol.messages import Status, TrainTask
+from shared.protocol.messages import Status, TrainReply, TrainTask
 from shared.protocol.update_encoding import WIRES
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
@@ -377,3 +377,9 @@ def test_a_reply_that_was_kept_before_there_was_a_choice_is_float32(vault: Round
     kept = write_reply(vault.train(task(vault)))
     older = kept.replace(b', "wire": "float32"', b"")
     assert older != kept and write_reply(read_reply(older)) == kept
+
+
+def test_what_is_added_to_a_secure_sum_is_kept_as_it_is() -> None:
+    masked = TrainReply("s", "r", 1, "b", Status.TRAINED, np.zeros(0, np.float32), masked=b"\x00\n{\xff" * 9)
+    assert read_reply(write_reply(masked)).masked == masked.masked
+    assert write_reply(read_reply(write_reply(masked))) == write_reply(masked)
