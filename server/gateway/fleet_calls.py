@@ -10,10 +10,11 @@ SuperLink is written anew from that. So a field that is not named here never rea
 | pull-object | an object of a question that the node was handed, and its run |
 | confirm-message-received | a question that the node was handed, and its run |
 | get-run | a run of which the node was handed a question |
-| push-messages | one answer to such a question, with few objects, under ids that are nobody else's |
+| push-messages | one answer to such a question, always the same, of few objects, under ids that are nobody else's |
 | push-object | an object that the SuperLink still wants for such an answer: its own content, and not too large |
 
 Guarantee: what reaches the SuperLink names the certificate's node, and messages, runs and objects of its own alone.
+Guarantee: a question has one answer: announced once more it is the same, so announcements fill no database.
 """
 
 import hashlib
@@ -46,7 +47,7 @@ from flwr.proto.recorddict_pb2 import RecordDict
 from flwr.proto.run_pb2 import GetRunRequest
 
 from server.flower.reply_size import MOST_OBJECTS
-from server.gateway.handed_out import HandedMessage, HandedOut
+from server.gateway.handed_out import PER_NODE, HandedMessage, HandedOut
 from server.run_store.values import Node
 
 FLEET_API = "/v1/fleet/"
@@ -118,6 +119,8 @@ class FleetCalls:
         self._handed_out, self._largest_object = handed_out, largest_object
         self._answers: defaultdict[int, OrderedDict[str, Answer]] = defaultdict(OrderedDict)
         self._roots: OrderedDict[str, int] = OrderedDict()
+        self._given: defaultdict[int, dict[str, bytes]] = defaultdict(dict)
+        """Of each node, the hash of its answer to each question."""
         self._calls: dict[str, tuple[Any, Callable[[Node, Any], Any]]] = {
             "activate-node": (ActivateNodeRequest, _activate),
             "deactivate-node": (DeactivateNodeRequest, _deactivate),
@@ -205,11 +208,13 @@ class FleetCalls:
             raise CallRefused(NOT_READABLE, "an object id that is no hash, or comes twice")
         if any(map(self._handed_out.is_of_a_question, ids)):
             raise CallRefused(NOT_ITS_OWN, "an object of a question as its own")
+        announced = _anew(tree)
         self._claim(node, tree.object_id)
+        self._give(node, metadata.reply_to_message_id, announced)
         return PushMessagesRequest(
             node=itself,
             messages_list=[Message(metadata=metadata, content=RecordDict())],
-            message_object_trees=[_anew(tree)],
+            message_object_trees=[announced],
             clientapp_runtime_list=[NO_RUN_TIME_S],
         )
 
@@ -237,6 +242,15 @@ class FleetCalls:
         self._roots.move_to_end(root)
         if len(self._roots) > ROOTS_KEPT:
             self._roots.popitem(last=False)
+
+    def _give(self, node: Node, question: str, answer: ObjectTree) -> None:
+        """Take note of a node's answer to a question; another one would be stored beside it, and so on."""
+        given, digest = self._given[node.node_id], hashlib.sha256(answer.SerializeToString(deterministic=True)).digest()
+        if given.setdefault(question, digest) != digest:
+            raise CallRefused(NOT_ITS_OWN, "another answer to a question that it has answered")
+        if len(given) > PER_NODE:
+            known = {name: given[name] for name in given if self._handed_out.question(node.node_id, name) is not None}
+            self._given[node.node_id] = known
 
     def _push_object(self, node: Node, asked: PushObjectRequest) -> PushObjectRequest:
         itself = _itself(node, asked.node.node_id)

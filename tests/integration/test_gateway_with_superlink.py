@@ -2,8 +2,10 @@
 
 import base64
 import hashlib
+import sqlite3
 import ssl
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -162,6 +164,34 @@ def test_nobody_can_say_beforehand_what_is_in_anothers_message(federation: Feder
         grid.push_messages([Message(task, fleet.node_id, "train", ttl=60)])
         received = fleet.receive()
         assert received is not None and decode_task(received.message().content).round == 1
+
+
+@pytest.mark.guarantee(
+    "a question has one answer: announced once more it is the same, so announcements fill no database."
+)
+def test_announcing_answers_again_and_again_stores_one(federation: Federation, fleet: Fleet) -> None:
+    with drive_run(Home(federation.home), update_bytes=20_000) as grid:
+        (asked,) = grid.push_messages([Message(RecordDict(), fleet.node_id, "query", ttl=60)])
+        question = fleet.receive()
+        assert question is not None
+        fleet.reply(question, encode_offer_reply(OfferReply("r-1", Status.APPROVED)))
+        before = rows_of_flower(federation)
+        for number in range(5):
+            with pytest.raises(httpx.HTTPStatusError, match="403"):
+                announce(fleet, question, [ObjectTree(object_id=other_id(f"{number}"))])
+            fleet.reply(question, encode_offer_reply(OfferReply("r-1", Status.APPROVED)))
+        more = {
+            table: rows - before[table] for table, rows in rows_of_flower(federation).items() if rows > before[table]
+        }
+        # Flower keeps what it wants of the announcement that came last
+        assert more in ({}, {"object_push_sessions": 1, "object_push_session_roots": 1})
+        assert len(list(grid.pull_messages([asked]))) == 1
+
+
+def rows_of_flower(federation: Federation) -> dict[str, int]:
+    with closing(sqlite3.connect(Home(federation.home).flower / "state.db")) as database:
+        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {name: database.execute(f'SELECT count(*) FROM "{name}"').fetchone()[0] for name in tables}  # noqa: S608
 
 
 def first_task() -> TrainTask:

@@ -13,8 +13,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from server.flower.reply_size import MOST_OBJECTS
 from server.gateway.fleet_calls import FLEET_API, CallRefused, FleetCalls
-from server.gateway.handed_out import HandedOut, PulledObjects
-from tests.support.fleet_in_memory import Forwarded, Superlink, make_node, whole_life
+from server.gateway.handed_out import PER_NODE, HandedOut, PulledObjects
+from tests.support.fleet_in_memory import Forwarded, Superlink, make_node, node_named, whole_life
 
 LARGEST_OBJECT = 2000
 PARTS = "message_object_trees.children"
@@ -230,12 +230,52 @@ def test_an_answer_of_too_many_objects_is_not_forwarded(scene: Scene) -> None:
         request = copied(push.asked)
         records = request.message_object_trees[0].children[0]
         records.children.extend(ObjectTree(object_id=hashlib.sha256(b"%d" % n).hexdigest()) for n in range(count))
-        assert refused(scene.calls, push, request) == (None if count + 3 <= MOST_OBJECTS else 413)
+        unanswered = FleetCalls(scene.calls._handed_out, lambda: LARGEST_OBJECT)
+        assert refused(unanswered, push, request) == (None if count + 3 <= MOST_OBJECTS else 413)
     request = copied(push.asked)
     tree = request.message_object_trees[0]
     for number in range(60):
         tree = tree.children.add(object_id=hashlib.sha256(b"%d" % number).hexdigest())
     assert refused(scene.calls, push, request) == 413
+
+
+@pytest.mark.guarantee(
+    "a question has one answer: announced once more it is the same, so announcements fill no database."
+)
+def test_a_second_answer_to_a_question_is_refused_and_the_same_one_is_welcome(scene: Scene) -> None:
+    push = one(scene.mine, "push-messages")
+    other_root, other_part = copied(push.asked), copied(push.asked)
+    name = hashlib.sha256(b"another").hexdigest()
+    other_root.messages_list[0].metadata.message_id = other_root.message_object_trees[0].object_id = name
+    other_part.message_object_trees[0].children[0].children.add(object_id=name)
+    for _ in range(3):
+        assert refused(scene.calls, push, push.asked) is None, "as a link does after a cut"
+        assert refused(scene.calls, push, other_root) == refused(scene.calls, push, other_part) == 403
+
+
+def test_what_was_answered_is_known_as_long_as_the_question_and_no_longer() -> None:
+    handed = HandedOut()
+    calls = FleetCalls(handed, lambda: LARGEST_OBJECT)
+    answers = {}
+    for number in range(3 * PER_NODE):
+        question = Metadata(run_id=50, message_id=f"question-{number}", src_node_id=1, dst_node_id=7)
+        handed.keep(7, question, ["object"])
+        answers[number] = answer_to(question, b"first")
+        assert refused(calls, answers[number], answers[number].asked) is None
+    assert len(calls._given[7]) <= 2 * PER_NODE
+    latest = Metadata(run_id=50, message_id=f"question-{number}", src_node_id=1)
+    assert refused(calls, answers[number], answer_to(latest, b"second").asked) == 403
+    assert refused(calls, answers[number], answers[number].asked) is None
+
+
+def answer_to(question: Metadata, content: bytes) -> Forwarded:
+    name = hashlib.sha256(content + question.message_id.encode()).hexdigest()
+    request = PushMessagesRequest(message_object_trees=[ObjectTree(object_id=name)])
+    request.node.node_id = 7
+    metadata = request.messages_list.add().metadata
+    metadata.run_id, metadata.message_id, metadata.src_node_id = question.run_id, name, 7
+    metadata.dst_node_id, metadata.reply_to_message_id = 1, question.message_id
+    return Forwarded(node_named("ward-7", 7), f"{FLEET_API}push-messages", request, b"")
 
 
 def test_an_object_larger_than_the_studys_is_not_forwarded(scene: Scene) -> None:
