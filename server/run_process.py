@@ -33,7 +33,7 @@ from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.logs import without_stopping
 from shared.processes.supervisor import last_exit
-from shared.protocol.messages import StudyOffer
+from shared.protocol.messages import NO_POSITION, LedgerPosition, StudyOffer
 from shared.protocol.update_encoding import packed_bytes
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,9 @@ ASKED = "asked"
 
 
 class StoreObserver:
-    """Writes the events of a run into the run store, for whoever watches.
+    """Writes the events of a run into the run store, for whoever watches, and keeps the nodes' ledger positions there.
+
+    Guarantee: a reply costs one transaction, a round two more, however long the run is.
 
     Args:
         store: open.
@@ -52,6 +54,7 @@ class StoreObserver:
     def __init__(self, store: Store, run: str, *, waits: bool = False) -> None:
         self._store, self._run, self._waits = store, run, waits
         self._waits_for: tuple[dict[str, list[int]], list[int]] | None = None
+        self._positions, self._came_with_answer = dict[int, LedgerPosition](), NO_POSITION
 
     def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
         """Write whom a round asks; once more if it is asked again, or its process died."""
@@ -63,16 +66,28 @@ class StoreObserver:
         self._store.record_event("gone", {"round": number, "node": node}, run=self._run)
 
     def answered(self, number: int, answered: int, asked: int, *, node: int, verdict: str) -> None:
-        """Write a node's answer."""
+        """Write a node's answer, with the ledger position that came with it."""
         body = {"round": number, "answered": answered, "asked": asked, "node": node, "verdict": verdict}
-        self._store.record_event("answered", body, run=self._run)
+        position, self._came_with_answer = self._came_with_answer, NO_POSITION
+        self._store.record_answer(body, run=self._run, node=node, position=position)
+
+    def ledger_position(self, node: int) -> LedgerPosition:
+        """Return the position to send with a node's next task; nobody but this process changes it."""
+        if node not in self._positions:
+            self._positions[node] = self._store.ledger_position(node)
+        return self._positions[node]
+
+    def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
+        """Take note of the position that came with a node's answer, which is written next."""
+        self._came_with_answer = position
+        if position.height > self.ledger_position(node).height:
+            self._positions[node] = position
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
         """Write a finished round."""
         if record is None:
             return
         self._store.record_round(self._run, record.as_dict(), evaluation)
-        self._store.record_event("round", record.as_dict() | {"evaluation": evaluation}, run=self._run)
 
     def present(self, by_status: dict[str, list[int]]) -> None:
         """Write which nodes are present, by their answer to the offer."""
@@ -169,7 +184,7 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
                 on_wait=partial(observer.waits, quorum=study.federation.quorum),
                 on_enough=observer.goes_on,
             ),
-            ledger_copies=store,
+            ledger_copies=observer,
             grace_s=settings.grace_s,
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
@@ -185,8 +200,10 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
 
 def _complete_history(store: Store, run: Run, state: State) -> None:
     """Record rounds that only the checkpoint knows, after a crash between checkpoint and store."""
+    known = store.round_numbers(run.id)
     for record in state.records:
-        store.record_round(run.id, record, state.evaluations.get(str(record["round"])))
+        if record["round"] not in known:
+            store.record_round(run.id, record, state.evaluations.get(str(record["round"])))
 
 
 def _asked_by_round(store: Store, run: Run) -> list[tuple[int, list[int]]]:

@@ -2,6 +2,10 @@
 
 The vector is written first, then a JSON file that names its digest; each under a temporary name, flushed to disk and
 renamed. A torn or damaged pair is skipped in favour of the round before.
+
+A JSON file holds its own round's record. The first in a folder, and each that an earlier version wrote, holds all up to
+its round; so the history is read back to the nearest of these, and no round costs more than the one before. The files
+stay, as they are the history; of the vectors only the latest do.
 """
 
 import json
@@ -56,12 +60,17 @@ class Checkpoints:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomically(self._vector(state.round), save({"adapter": state.adapter}))
-        plain = {name: value for name, value in vars(state).items() if name != "adapter"}  # asdict copies adapters
-        plain["adapter_sha256"] = digest(state.adapter)
+        plain = {"study_sha256": state.study_sha256, "study_run": state.study_run, "round": state.round}
+        plain |= {"adapter_sha256": digest(state.adapter), **self._history_of(state)}
         write_atomically(self._json(state.round), json.dumps(plain, allow_nan=False).encode())
-        for number in sorted(self._rounds())[:-KEPT_ROUNDS]:
-            self._json(number).unlink(missing_ok=True)
-            self._vector(number).unlink(missing_ok=True)
+        self._vector(state.round - KEPT_ROUNDS).unlink(missing_ok=True)
+
+    def _history_of(self, state: State) -> dict[str, Any]:
+        """Return what a state's file holds of the rounds so far: its own, where the files before it hold the others."""
+        if not self._json(state.round - 1).exists():
+            return {"records": state.records, "evaluations": state.evaluations}
+        latest = state.records[-1] if state.records and state.records[-1]["round"] == state.round else None
+        return {"record": latest, "evaluation": state.evaluations.get(str(state.round))}
 
     def keep_asked(self, number: int, nodes: Iterable[int], *, missed: int = 0) -> None:
         """Make durable whom a round is about to ask, and how many deadlines it missed; older rounds are forgotten."""
@@ -113,12 +122,32 @@ class Checkpoints:
         try:
             plain = json.loads(self._json(number).read_text())
             adapter = load(self._vector(number).read_bytes())["adapter"].astype(np.float32)
-            if digest(adapter) != plain.pop("adapter_sha256"):
+            if digest(adapter) != plain["adapter_sha256"]:
                 return None
-            plain["records"] = [read_record(record) for record in plain["records"]]
-            return State(adapter=adapter, **plain)
+            records, evaluations = self._history(plain)
+            return State(plain["study_sha256"], plain["study_run"], number, adapter, records, evaluations)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
+
+    def _history(self, latest: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Return the records and evaluations up to the round of a file.
+
+        Raises:
+            KeyError: a file on the way is another run's, or not of its round.
+            OSError: one is not there.
+            ValueError: one is damaged.
+        """
+        own, plain = list[dict[str, Any]](), latest
+        while "records" not in plain:
+            own.append(plain)
+            before, number = plain, plain["round"] - 1
+            plain = json.loads(self._json(number).read_text())
+            if (plain["study_run"], plain["round"]) != (before["study_run"], number):
+                raise KeyError(number)
+        own.reverse()
+        records = [*plain["records"], *(file["record"] for file in own if file["record"] is not None)]
+        evaluations = {str(file["round"]): file["evaluation"] for file in own if file["evaluation"] is not None}
+        return [read_record(record) for record in records], plain["evaluations"] | evaluations
 
     def _json(self, number: int) -> Path:
         return self.folder / f"round-{number:05d}.json"

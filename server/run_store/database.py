@@ -16,7 +16,7 @@ from shared.errors import RunError
 from shared.files import write_private_once
 from shared.protocol.messages import NO_MAC
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 ANY_DATABASE = ""
 MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
     0: ((ANY_DATABASE, "ALTER TABLE runs ADD COLUMN reason TEXT NOT NULL DEFAULT ''"),),
@@ -33,6 +33,7 @@ MIGRATIONS: dict[int, tuple[tuple[str, str], ...]] = {
         ),
     ),
     2: ((ANY_DATABASE, f"ALTER TABLE nodes ADD COLUMN ledger_mac VARCHAR NOT NULL DEFAULT '{NO_MAC}'"),),
+    3: ((ANY_DATABASE, "CREATE INDEX IF NOT EXISTS ix_nodes_node_id ON nodes (node_id)"),),
 }
 """Statements that lead from a version to the next, each with the kind of database that needs it."""
 LOCKS = {"sqlite": "BEGIN IMMEDIATE", "postgresql": f"SELECT pg_advisory_xact_lock({int.from_bytes(b'FedVault')})"}

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Update, func, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -135,10 +135,11 @@ class Store:
             return [row.id for row in rows]
 
     def record_round(self, run: str, record: dict[str, Any], evaluation: dict[str, Any] | None) -> None:
-        """Keep a finished round; a second record of the same round changes nothing."""
+        """Keep a finished round and the event that it is; a second record of the same round changes nothing."""
         with self._session() as session:
             if session.get(RoundRow, (run, record["round"])) is None:
                 session.add(RoundRow(run=run, number=record["round"], record=record, evaluation=evaluation))
+                session.add(EventRow(run=run, time=_now(), kind="round", body=record | {"evaluation": evaluation}))
 
     def rounds(self, run: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
         """Return record and evaluation of every finished round."""
@@ -172,6 +173,19 @@ class Store:
         """Keep an event of a run."""
         with self._session() as session:
             session.add(EventRow(run=run, time=_now(), kind=kind, body=body))
+
+    def record_answer(self, body: dict[str, Any], *, run: str, node: int, position: LedgerPosition) -> None:
+        """Keep the event that a node has answered, and the ledger position that came with it, as one transaction.
+
+        A position that cannot be kept costs no round; one that is older than the one that is kept changes nothing.
+        """
+        try:
+            with self._session() as session:
+                session.add(EventRow(run=run, time=_now(), kind="answered", body=body))
+                session.execute(_newer_position(node, position))
+        except SQLAlchemyError as error:
+            log.warning("The ledger position of node %d was not kept: %s", node, type(error).__name__)
+            self.record_event("answered", body, run=run)
 
     def events(self, run: str, *, after: int = 0) -> list[Event]:
         """Return a run's events in order, those after a known one."""
@@ -288,23 +302,18 @@ class Store:
             row = session.scalar(select(NodeRow).where(NodeRow.node_id == str(node)))
             return NO_POSITION if row is None else LedgerPosition(row.ledger_height, row.ledger_head, row.ledger_mac)
 
-    def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
-        """Keep the position that a node reports, never an older one; one that cannot be kept costs no round."""
-        statement = (
-            update(NodeRow)
-            .where(NodeRow.node_id == str(node), NodeRow.ledger_height < position.height)
-            .values(ledger_height=position.height, ledger_head=position.head, ledger_mac=position.mac)
-        )
-        try:
-            with self._session() as session:
-                session.execute(statement)
-        except SQLAlchemyError as error:
-            log.warning("The ledger position of node %d was not kept: %s", node, type(error).__name__)
-
     @contextmanager
     def _session(self) -> Iterator[Session]:
         with Session(self._engine) as session, session.begin():
             yield session
+
+
+def _newer_position(node: int, position: LedgerPosition) -> Update:
+    return (
+        update(NodeRow)
+        .where(NodeRow.node_id == str(node), NodeRow.ledger_height < position.height)
+        .values(ledger_height=position.height, ledger_head=position.head, ledger_mac=position.mac)
+    )
 
 
 def _invited(session: Session, token_sha256: str, now: datetime) -> NodeRow:

@@ -52,7 +52,7 @@ class NodeRow(Base):
     __tablename__ = "nodes"
     name: Mapped[str] = mapped_column(primary_key=True)
     public_key: Mapped[str | None] = mapped_column(Text, unique=True)
-    node_id: Mapped[str | None]
+    node_id: Mapped[str | None] = mapped_column(index=True)
     """Flower's number; unsigned 64 bit, which no database has."""
     invited: Mapped[str]
     enrolled: Mapped[str | None]

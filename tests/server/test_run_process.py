@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -12,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Message
-from sqlalchemy import create_engine, text
+from sqlalchemy import Engine, create_engine, event, text
 
 from server import run_process
 from server.flower.patience import FlowerRefusedError
 from server.processes import SupervisedProcesses
-from server.rounds import participants
+from server.rounds import checkpoints, participants
 from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.round import RoundRecord
 from server.run_process import StoreObserver, drive
 from server.run_store.store import Store
 from server.runs.ends import KILLED, TRIES
@@ -33,7 +35,7 @@ from tests.support.killed_between import Killed, killed_after
 
 LENGTH = 3
 WRITES = [
-    (Store, ("record_round", "record_event", "set_state")),
+    (Store, ("record_round", "record_event", "record_answer", "set_state")),
     (Checkpoints, ("save", "keep_asked")),
     (run_process, ("export", "write_card")),
 ]
@@ -125,6 +127,45 @@ def test_rounds_that_only_the_checkpoint_knows_are_shown_when_the_run_goes_on(
         drive(home, run)
     with Store(home.database()) as store:
         assert [record["round"] for record, _ in store.rounds(run)] == [1]
+
+
+@pytest.mark.guarantee("a reply costs one transaction, a round two more, however long the run is.")
+def test_the_two_hundredth_round_writes_no_more_than_the_tenth(
+    home: Home, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, written = queue(home, make_study(federation={"rounds": 200, "quorum": 2})), Counter[str]()
+    after = dict[int, Counter[str]]()
+
+    def count(path: Path, content: bytes) -> None:
+        written["bytes"] += len(content)
+        path.write_bytes(content)  # 600 times to the disk would last
+
+    class Counting(StoreObserver):
+        def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
+            super().finished(record, evaluation)
+            after[0 if record is None else record.round] = written.copy()
+
+    def statement(_connection: Any, _cursor: Any, text: str, parameters: Any, *_: Any) -> None:
+        written["statements"] += 1
+        written["bytes"] += 0 if text.startswith("SELECT") else len(repr(parameters))
+
+    monkeypatch.setattr(checkpoints, "write_atomically", count)
+    monkeypatch.setattr(run_process, "StoreObserver", Counting)
+    listeners: dict[str, Callable[..., None]] = {
+        "before_cursor_execute": statement,
+        "commit": lambda _connection: written.update(commits=1),
+        "connect": lambda connection, _record: connection.execute("PRAGMA synchronous = OFF"),
+    }
+    for name, listener in listeners.items():
+        event.listen(Engine, name, listener)
+    try:
+        drive(home, run)
+    finally:
+        for name, listener in listeners.items():
+            event.remove(Engine, name, listener)
+    tenth, last = (after[number] - after[number - 1] for number in (10, 200))
+    assert last["statements"] == tenth["statements"] and last["commits"] == tenth["commits"] == len((1, 2)) + 2
+    assert last["bytes"] < 1.1 * tenth["bytes"], "digits and seconds may be longer"
 
 
 def damage_checkpoints(home: Home, run: str) -> None:

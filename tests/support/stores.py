@@ -17,10 +17,9 @@ def filled(store: Store, make_study: Callable[..., Study]) -> str:
     run = store.create_run(make_study()).id
     for number, record in enumerate(RECORDS, start=1):
         store.record_round(run, record.as_dict(), {"accuracy": 0.1 + number / 7})
-        store.record_event("round", record.as_dict(), run=run)
     store.invite("nörd", "hash", datetime.now(UTC) + timedelta(days=1))
     store.enrol("hash", "key", NODE, datetime.now(UTC))
-    store.save_ledger_position(NODE, LedgerPosition(10**12, "a" * 64, "b" * 64))
+    store.record_answer({}, run="r-1", node=NODE, position=LedgerPosition(10**12, "a" * 64, "b" * 64))
     return run
 
 

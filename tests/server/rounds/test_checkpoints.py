@@ -13,7 +13,8 @@ from shared.errors import DataError, SettingsError
 
 
 def state(number: int) -> State:
-    return State("study", "run", number, np.full(4, number, np.float32), [{"round": number}], {str(number): {}})
+    records, evaluations = [{"round": one} for one in range(1, number + 1)], {str(one): {} for one in range(number + 1)}
+    return State("study", "run", number, np.full(4, number, np.float32), records, evaluations)
 
 
 def latest(folder: Path) -> State | None:
@@ -25,9 +26,50 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     for number in range(6):
         Checkpoints(tmp_path).save(state(number))
     loaded = latest(tmp_path)
-    assert loaded is not None and loaded.round == 5 and loaded.records == [{"round": 5}]
-    assert loaded.adapter.tolist() == [5, 5, 5, 5]
-    assert len(list(tmp_path.iterdir())) == 2 * KEPT_ROUNDS
+    assert loaded is not None and loaded.round == 5 and loaded.records == [{"round": one} for one in range(1, 6)]
+    assert loaded.adapter.tolist() == [5, 5, 5, 5] and loaded.evaluations == state(5).evaluations
+    assert len(list(tmp_path.glob("*.safetensors"))) == KEPT_ROUNDS and len(list(tmp_path.iterdir())) == 6 + KEPT_ROUNDS
+
+
+def test_a_round_writes_its_own_record_alone(tmp_path: Path) -> None:
+    for number in range(200):
+        Checkpoints(tmp_path).save(state(number))
+    sizes = [(tmp_path / f"round-{number:05d}.json").stat().st_size for number in range(200)]
+    assert max(sizes) < 1.2 * min(sizes[1:])
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.records == state(199).records and loaded.evaluations == state(199).evaluations
+
+
+def test_a_run_that_an_older_version_began_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as older:
+        whole = "_history_of", lambda _self, it: {"records": it.records, "evaluations": it.evaluations}
+        older.setattr(Checkpoints, *whole)
+        for number in range(4):
+            Checkpoints(tmp_path).save(state(number))
+    for number in (0, 1):
+        (tmp_path / f"round-{number:05d}.json").unlink()
+    for number in range(4, 9):
+        found = latest(tmp_path)
+        assert found is not None and found.round == number - 1 and found.records == state(number - 1).records
+        Checkpoints(tmp_path).save(state(number))
+    found = latest(tmp_path)
+    assert found is not None and found.records == state(8).records and found.evaluations == state(8).evaluations
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "another run's", "another round's"])
+def test_a_history_with_a_hole_is_no_history(tmp_path: Path, damage: str) -> None:
+    for number in range(6):
+        Checkpoints(tmp_path).save(state(number))
+    path = tmp_path / "round-00001.json"
+    plain = json.loads(path.read_text())
+    {
+        "missing": path.unlink,
+        "cut": lambda: path.write_text(path.read_text()[:-9]),
+        "another run's": lambda: path.write_text(json.dumps(plain | {"study_run": "other"})),
+        "another round's": lambda: path.write_text(json.dumps(plain | {"round": 2})),
+    }[damage]()
+    with pytest.raises(DataError, match="damaged"):
+        latest(tmp_path)
 
 
 def test_a_checkpoint_of_an_older_version_is_read_by_todays_names(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, inspect, text
 
 from server.run_store.database import SCHEMA_VERSION, open_database
 from server.run_store.store import Store
@@ -78,14 +78,14 @@ def test_a_store_of_the_second_version_is_migrated(url: str, store: Store) -> No
     engine.dispose()
     with Store(url) as migrated:
         assert migrated.names() == {7: "ward"}
-        migrated.save_ledger_position(7, LedgerPosition(10**12 - 1, "a" * 64))
+        migrated.record_answer({}, run="r-1", node=7, position=LedgerPosition(10**12 - 1, "a" * 64))
         assert migrated.ledger_position(7).height == 10**12 - 1
 
 
 def test_a_store_of_the_third_version_is_migrated_and_its_positions_bear_no_mac(url: str, store: Store) -> None:
     store.invite("ward", "hash", SOON)
     store.enrol("hash", "key", 7, datetime.now(UTC))
-    store.save_ledger_position(7, LedgerPosition(5, "a" * 64, "b" * 64))
+    store.record_answer({}, run="r-1", node=7, position=LedgerPosition(5, "a" * 64, "b" * 64))
     store.close()
     engine = create_engine(url)
     with engine.begin() as connection:
@@ -94,8 +94,19 @@ def test_a_store_of_the_third_version_is_migrated_and_its_positions_bear_no_mac(
     engine.dispose()
     with Store(url) as migrated:
         assert migrated.ledger_position(7) == LedgerPosition(5, "a" * 64)
-        migrated.save_ledger_position(7, LedgerPosition(6, "a" * 64, "b" * 64))
+        migrated.record_answer({}, run="r-1", node=7, position=LedgerPosition(6, "a" * 64, "b" * 64))
         assert migrated.ledger_position(7).mac == "b" * 64, "the server keeps what it is told"
+
+
+def test_a_store_of_the_fourth_version_finds_a_node_by_its_number_without_reading_all(url: str, store: Store) -> None:
+    store.close()
+    engine = create_engine(url)
+    with engine.begin() as connection:
+        connection.execute(text("DROP INDEX ix_nodes_node_id"))
+        connection.execute(text("UPDATE meta SET value = '3'"))
+    Store(url).close()
+    assert ["node_id"] in [index["column_names"] for index in inspect(engine).get_indexes("nodes")]
+    engine.dispose()
 
 
 def test_a_store_of_a_newer_version_is_left_alone(url: str, store: Store) -> None:

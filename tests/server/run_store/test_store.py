@@ -33,7 +33,8 @@ def test_what_is_written_is_there_for_the_next_process(url: str, store: Store, m
         assert (read.id, read.round, read.rounds, read.state) == (run.id, 2, 3, "queued")
         assert read.study == make_study()
         assert again.rounds(run.id) == [(record(1), {"accuracy": 0.5}), (record(2), None)], "the first record counts"
-        (event,) = again.events(run.id)
+        *finished, event = again.events(run.id)
+        assert [(it.kind, it.body["evaluation"]) for it in finished] == [("round", {"accuracy": 0.5}), ("round", None)]
         assert (event.kind, event.body) == ("present", {"approved": 2}) and again.events(run.id, after=event.id) == []
 
 
@@ -82,8 +83,8 @@ def test_a_ledger_position_never_goes_back(store: Store) -> None:
     big = 2**64 - 1
     store.enrol("hash", "key", big, datetime.now(UTC))
     assert store.ledger_position(big) == NO_POSITION == store.ledger_position(7)
-    store.save_ledger_position(big, LedgerPosition(5, "a" * 64))
-    store.save_ledger_position(big, LedgerPosition(4, "b" * 64))
+    store.record_answer({}, run="r-1", node=big, position=LedgerPosition(5, "a" * 64))
+    store.record_answer({}, run="r-1", node=big, position=LedgerPosition(4, "b" * 64))
     assert store.ledger_position(big) == LedgerPosition(5, "a" * 64)
     store.renumber("ward", 9)
     assert store.ledger_position(9) == LedgerPosition(5, "a" * 64), (
@@ -96,12 +97,12 @@ def test_a_ledgers_height_may_have_twelve_digits_and_a_position_that_cannot_be_k
 ) -> None:
     store.invite("ward", "hash", SOON)
     store.enrol("hash", "key", 7, datetime.now(UTC))
-    store.save_ledger_position(7, LedgerPosition(10**12 - 1, "a" * 64))
+    store.record_answer({}, run="r-1", node=7, position=LedgerPosition(10**12 - 1, "a" * 64))
     assert store.ledger_position(7) == LedgerPosition(10**12 - 1, "a" * 64)
     engine = create_engine(url)
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE nodes RENAME TO away"))
-    store.save_ledger_position(7, LedgerPosition(10**12 - 1, "b" * 64))
+    store.record_answer({}, run="r-1", node=7, position=LedgerPosition(10**12 - 1, "b" * 64))
     with engine.begin() as connection:
         connection.execute(text("ALTER TABLE away RENAME TO nodes"))
     engine.dispose()
@@ -170,7 +171,6 @@ def test_rounds_and_events_of_an_older_version_are_read_by_todays_names(
     rejected = [{"node": 3, "reason": "norm"}]
     older = record(1, quarantined=rejected)
     store.record_round(run, older, None)
-    store.record_event("round", older | {"evaluation": None}, run=run)
     store.record_event("stances", {"approved": [1, 2]}, run=run)
     with Store(url) as again:
         assert again.rounds(run) == [(record(1, rejected=rejected), None)]
