@@ -1,8 +1,9 @@
 """The agreements between nodes and server; nothing here imports either side.
 
 Reading order: `errors`, `checks`, `study` (the declaration that both sides hash), `protocol` (the messages),
-`base_models` and `adapted_model` (the model that is trained), `records` and `tasks` (from an operator's rows to losses
-and metrics), `privacy` (what it all costs). Below them: `section` (how TOML becomes an object), `settings_page` (the
-pages of its keys), `files`, `search`, `spelling`, `printable`, `environment`, `logs`, `command_line`, `terminal` and
-`processes` (how processes start, end and write).
+`secure_sum` (adding what the server cannot read), `base_models` and `adapted_model` (the model that is trained),
+`records` and `tasks` (from an operator's rows to losses and metrics), `privacy` (what it all costs), `evidence` (about
+a run). Below them: `section` (how TOML becomes an object), `settings_page` (the pages of its keys), `files`,
+`search`, `spelling`, `printable`, `environment`, `logs`, `command_line`, `terminal` and `processes` (how processes
+start, end and write).
 """
