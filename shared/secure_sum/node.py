@@ -9,6 +9,7 @@ Rules, each for one run, round and purpose, whatever the server sends:
 4. An opening only for the set that it signed, and that t nodes signed: `open_sum`. The reply has shares of survivors'
    own masks and pair keys with the missing, never both for one node. It is no row: asked again, the reply is the same.
 A vector exists only with its noise in it: a node that refuses or fails sends no vector, and never one of zeros.
+Ask one thing at a time: between reading a row and writing it down, nothing else may answer for that round.
 Nothing here checks a secret value, so nothing here fails because of one.
 
 Guarantee: every opened sum holds the vectors of at least t - c honest nodes, whatever a server shows them.
@@ -19,6 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Self
+
+import numpy as np
 
 from shared.secure_sum.boxes import BOX_BYTES, Address, seal, unseal
 from shared.secure_sum.context import DIGEST_BYTES, Purpose, RoundContext, purpose_of
@@ -157,8 +160,8 @@ def mask_vector(member: Member, context: RoundContext, values: Vector, recorded:
     _check_own(member, context)
     if recorded is not None:
         raise SecureSumError(Refusal.SECOND_VECTOR)
-    if values.ndim != 1 or len(values) > MOST_VALUES:
-        raise malformed(f"a vector of at most {MOST_VALUES} values")
+    if values.dtype != np.int64 or values.ndim != 1 or len(values) > MOST_VALUES:
+        raise malformed(f"a vector of at most {MOST_VALUES} integers of 64 bits")
     own, me, secrets = fresh(), member.name, member.secrets
     commitment = committed(own, context, me)
     shares = split(own, member.threshold, len(member.roster.names))
@@ -185,7 +188,7 @@ def resend(context: RoundContext, recorded: MaskedRow) -> bytes:
 
 
 def sign_survivors(
-    member: Member, context: RoundContext, encoded: bytes, masked: MaskedRow, signed: SurvivorsRow | None
+    member: Member, context: RoundContext, encoded: bytes, masked: MaskedRow | None, signed: SurvivorsRow | None
 ) -> tuple[SurvivorsRow, bytes]:
     """Sign the set of a question; write the row down before the reply leaves.
 
@@ -196,7 +199,7 @@ def sign_survivors(
         member: of this node.
         context: of this round.
         encoded: the server's `SurvivorsQuestion`.
-        masked: this node's vector of this run, round and purpose.
+        masked: the row of this node's vector, if there is one.
         signed: the row of this run, round and purpose, if there is one.
 
     Returns:
@@ -206,7 +209,7 @@ def sign_survivors(
         SecureSumError: with the rule that the question breaks as its code.
     """
     question = SurvivorsQuestion.from_bytes(encoded)
-    _check_question(member, context, masked, question.context)
+    masked = _checked(member, context, masked, question.context)
     survivors, me = question.survivors, member.name
     survivors.check(member.roster)
     if me not in survivors.names:
@@ -220,7 +223,7 @@ def sign_survivors(
 
 
 def open_sum(
-    member: Member, context: RoundContext, encoded: bytes, masked: MaskedRow, signed: SurvivorsRow | None
+    member: Member, context: RoundContext, encoded: bytes, masked: MaskedRow | None, signed: SurvivorsRow | None
 ) -> bytes:
     """Give this node's part of the opening of the set that it signed.
 
@@ -232,7 +235,7 @@ def open_sum(
         member: of this node.
         context: of this round.
         encoded: the server's `OpeningQuestion`.
-        masked: this node's vector of this run, round and purpose.
+        masked: the row of this node's vector, if there is one.
         signed: the set that it signed, as `sign_survivors` returned it.
 
     Returns:
@@ -242,7 +245,7 @@ def open_sum(
         SecureSumError: with the rule that the question breaks as its code.
     """
     question = OpeningQuestion.from_bytes(encoded)
-    _check_question(member, context, masked, question.context)
+    masked = _checked(member, context, masked, question.context)
     if signed is None:
         raise SecureSumError(Refusal.NOT_SIGNED)
     row = SurvivorsRow(context.run, context.round, context.purpose, question.survivors.sha256(context))
@@ -285,11 +288,15 @@ def _check_row(context: RoundContext, masked: MaskedRow) -> None:
         raise SecureSumError(Refusal.SECOND_VECTOR)
 
 
-def _check_question(member: Member, context: RoundContext, masked: MaskedRow, asked: bytes) -> None:
+def _checked(member: Member, context: RoundContext, masked: MaskedRow | None, asked: bytes) -> MaskedRow:
+    """Return this node's row, if a question is about it."""
     _check_own(member, context)
+    if masked is None:
+        raise SecureSumError(Refusal.NO_VECTOR)
     _check_row(context, masked)
     if asked != context.digest:
         raise SecureSumError(Refusal.OTHER_CONTEXT)
+    return masked
 
 
 def _check_signatures(member: Member, context: RoundContext, question: OpeningQuestion) -> None:

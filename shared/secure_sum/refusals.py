@@ -13,7 +13,6 @@ class Refusal(StrEnum):
     NUMBERS = "numbers"
     SMALL_COHORT = "small_cohort"
     TOO_MANY_COLLUDERS = "too_many_colluders"
-    LOW_THRESHOLD = "low_threshold"
     ROSTER_OTHER_RUN = "roster_other_run"
     ROSTER_OTHER_NUMBERS = "roster_other_numbers"
     ROSTER_WITHOUT_ME = "roster_without_me"
@@ -25,6 +24,7 @@ class Refusal(StrEnum):
     SECOND_ROSTER = "second_roster"
     OTHER_CONTEXT = "other_context"
     SECOND_VECTOR = "second_vector"
+    NO_VECTOR = "no_vector"
     SURVIVORS_WITHOUT_ME = "survivors_without_me"
     SURVIVORS_CHANGED_ME = "survivors_changed_me"
     SURVIVORS_STRANGER = "survivors_stranger"
@@ -46,8 +46,7 @@ SENTENCES = {
     Refusal.VERSION: "Expected a message of this version of the secure sum, got one of another.",
     Refusal.NUMBERS: "Expected nodes, threshold and colluders that fit together, got others.",
     Refusal.SMALL_COHORT: "Expected at least as many nodes as this node's policy asks for, got fewer.",
-    Refusal.TOO_MANY_COLLUDERS: "Expected noise that holds against all whom this node does not trust, got less.",
-    Refusal.LOW_THRESHOLD: "Expected a threshold that rules out two sets of survivors, got a lower one.",
+    Refusal.TOO_MANY_COLLUDERS: "Expected as many colluders as this node has to fear, or more, got fewer.",
     Refusal.ROSTER_OTHER_RUN: "Expected a roster of this run and study, got one of another.",
     Refusal.ROSTER_OTHER_NUMBERS: "Expected the numbers that follow from the study, got a roster with others.",
     Refusal.ROSTER_WITHOUT_ME: "Expected a roster that names this node, got one without it.",
@@ -59,6 +58,7 @@ SENTENCES = {
     Refusal.SECOND_ROSTER: "Expected the roster that this node took first, got another.",
     Refusal.OTHER_CONTEXT: "Expected a message of this run, round, adapter, roster and purpose, got another.",
     Refusal.SECOND_VECTOR: "Expected one vector a round and purpose, got a second.",
+    Refusal.NO_VECTOR: "Expected a question about a vector that this node sent, got one about none.",
     Refusal.SURVIVORS_WITHOUT_ME: "Expected survivors with this node among them, got others.",
     Refusal.SURVIVORS_CHANGED_ME: "Expected survivors with what this node sent, got something else under its name.",
     Refusal.SURVIVORS_STRANGER: "Expected survivors from the roster, got a stranger.",

@@ -179,10 +179,7 @@ class Session:
         """
         self._expect(State.OPEN)
         chosen = self.arrived if names is None else tuple(names)
-        if set(chosen) - {*self.arrived}:
-            raise SecureSumError(Refusal.STRANGER)
-        digests = {name: hashlib.sha256(self._records[self._key("masked", name)]).digest() for name in chosen}
-        self._fix(Survivors.of(digests))
+        self._fix(self._arrived_of(chosen))
         return Record("survivors", self._records["survivors"])
 
     def survivors_question(self) -> bytes:
@@ -286,12 +283,19 @@ class Session:
 
     def _fix(self, survivors: Survivors) -> None:
         survivors.check(self.roster)
-        if set(survivors.names) - self._dealt.keys():
+        if survivors != self._arrived_of(survivors.names):
             raise SecureSumError(Refusal.STRANGER)
         for name in set(self.arrived) - {*survivors.names}:
             del self._dealt[name], self._records[self._key("masked", name)]
         self._records["survivors"] = SurvivorsQuestion(self.context.digest, survivors).to_bytes()
         self.survivors, self.state = survivors, State.FIXED
+
+    def _arrived_of(self, names: Iterable[str]) -> Survivors:
+        """Return the set of some nodes whose vectors are here."""
+        messages = {name: self._records.get(self._key("masked", name)) for name in names}
+        if None in messages.values():
+            raise SecureSumError(Refusal.STRANGER)
+        return Survivors.of({name: hashlib.sha256(message or b"").digest() for name, message in messages.items()})
 
     def _own_masks(self) -> dict[str, bytes]:
         """Reconstruct survivors' own masks; one whose shares miss its commitment is a fault, and left out."""

@@ -98,10 +98,9 @@ class OwnPolicy:
         feared = self.feared(fingerprints)
         if thresholds.nodes < max(FEWEST_NODES, self.smallest_cohort):
             raise SecureSumError(Refusal.SMALL_COHORT, f"n={thresholds.nodes}")
-        if thresholds.honest > thresholds.threshold - feared:
+        # with h = t - c and 2 t > n + c, both rules on c_own are this one
+        if feared > thresholds.colluders:
             raise SecureSumError(Refusal.TOO_MANY_COLLUDERS, f"c={thresholds.colluders}")
-        if 2 * thresholds.threshold <= thresholds.nodes + feared:
-            raise SecureSumError(Refusal.LOW_THRESHOLD, f"n={thresholds.nodes}, t={thresholds.threshold}")
 
     @property
     def _colluders(self) -> int:

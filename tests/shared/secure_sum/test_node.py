@@ -10,7 +10,7 @@ import pytest
 
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.messages import Held, MaskedVector, OpeningQuestion, OpeningReply, SurvivorsQuestion
-from shared.secure_sum.node import MaskedRow, mask_vector, resend
+from shared.secure_sum.node import MaskedRow, mask_vector, open_sum, resend, sign_survivors
 from shared.secure_sum.refusals import Refusal
 from shared.secure_sum.survivors import Survivors
 from shared.secure_sum.thresholds import Thresholds
@@ -87,7 +87,8 @@ def test_a_row_shows_neither_its_share_nor_its_message_and_holds_no_own_mask(mon
 
 def test_a_vector_of_a_wrong_shape_is_refused() -> None:
     run = Sum(FOUR)
-    refused(Refusal.MALFORMED, lambda: run.nodes[run.names[0]].vector(run.context(), np.zeros((2, 2), np.int64)))
+    for values in (np.zeros((2, 2), np.int64), np.zeros(5, np.float64), np.zeros(5, np.uint64)):
+        refused(Refusal.MALFORMED, lambda: run.nodes[run.names[0]].vector(run.context(), values))  # noqa: B023
 
 
 def test_equal_vectors_look_different_each_time() -> None:
@@ -138,6 +139,14 @@ def test_a_second_set_is_refused_and_the_first_gets_the_same_signature() -> None
     )
     changed = everyone(run, node_003=bytes(32))
     refused(Refusal.SECOND_SURVIVORS, lambda: node.sign(run.context(), question(run, changed)))
+
+
+def test_a_node_that_sent_no_vector_signs_and_opens_nothing() -> None:
+    run = fixed()
+    member, context = run.nodes[run.names[3]].member, run.context()
+    survivors, opening = run.session.survivors_question(), run.session.opening_question(run.names[0])
+    refused(Refusal.NO_VECTOR, lambda: sign_survivors(member, context, survivors, None, None))
+    refused(Refusal.NO_VECTOR, lambda: open_sum(member, context, opening, None, None))
 
 
 def test_rows_of_another_round_or_purpose_are_not_taken_for_this_one() -> None:

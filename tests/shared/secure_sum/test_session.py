@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from shared.secure_sum.refusals import Refusal
 from shared.secure_sum.session import Session, State
 from shared.secure_sum.thresholds import Thresholds
-from tests.support.secure_sums import Sum, refused
+from tests.support.secure_sums import LENGTH, Sum, refused
 
 FOUR, FIVE, SIX = Thresholds.by_default(4), Thresholds.by_default(5), Thresholds(6, 4, 1)
 
@@ -38,32 +38,36 @@ def test_no_set_below_the_threshold_is_fixed(thresholds: Thresholds) -> None:
             assert run.session.state is State.OPEN
 
 
-@pytest.mark.parametrize("thresholds", [FOUR, SIX], ids=str)
-def test_without_missing_nodes_any_t_that_answer_open_the_sum_and_fewer_do_not(thresholds: Thresholds) -> None:
-    for answering in subsets(Sum(thresholds).names):
+@pytest.mark.parametrize("thresholds", [FOUR, FIVE, SIX], ids=str)
+def test_any_t_that_answer_open_the_sum_and_all_of_them_if_a_node_is_missing(thresholds: Thresholds) -> None:
+    for survivors in subsets(Sum(thresholds).names, thresholds.threshold):
         run = Sum(thresholds)
-        run.send()
+        run.send(survivors)
         run.session.fix()
         run.sign()
-        run.answer(answering)
-        assert run.session.can_open is (len(answering) >= thresholds.threshold)
-        if run.session.can_open:
-            run.session.open()
-            assert np.array_equal(run.session.total, run.expected(run.names))
-        else:
-            refused(Refusal.STATE, run.session.open)
+        before = dict(run.session.records)
+        run.answer()
+        answers = {name: f"opening-{run.roster.positions[name]}" for name in survivors}
+        fewest = thresholds.threshold if survivors == run.names else len(survivors)
+        for answering in subsets(survivors):
+            records = {**before, **{answers[name]: run.session.records[answers[name]] for name in answering}}
+            session = Session.resume(run.roster, run.session.context, run.length, records)
+            assert session.can_open is (len(answering) >= fewest)
+            if session.can_open:
+                session.open()
+                assert np.array_equal(session.total, run.expected(survivors))
+            else:
+                refused(Refusal.STATE, session.open)
 
 
-def test_with_a_missing_node_all_survivors_must_answer() -> None:
-    run = Sum(SIX)
-    run.send(run.names[:5])
-    run.session.fix()
-    run.sign()
-    run.answer(run.names[:4])
-    assert not run.session.can_open
-    run.answer(run.names[4:5])
-    run.session.open()
-    assert np.array_equal(run.session.total, run.expected(run.names[:5]))
+def test_the_set_is_signed_once_any_t_have_signed() -> None:
+    for signing in subsets(Sum(FIVE).names):
+        run = Sum(FIVE)
+        run.send()
+        run.session.fix()
+        run.sign(signing)
+        assert run.session.is_signed is (len(signing) >= FIVE.threshold)
+        assert run.session.unsigned == tuple(name for name in run.names if name not in signing)
 
 
 def test_fewer_than_t_signatures_ask_for_no_opening() -> None:
@@ -168,7 +172,13 @@ def test_records_of_another_session_are_refused() -> None:
     )
 
 
-LENGTH = 5
+def test_records_of_other_vectors_under_the_same_survivors_are_refused() -> None:
+    run, other = Sum(FOUR), Sum(FOUR)
+    run.send()
+    run.session.fix()
+    other.send()
+    records = {**run.session.records, "masked-1": other.session.records["masked-1"]}
+    refused(Refusal.STRANGER, lambda: Session.resume(run.roster, run.session.context, LENGTH, records))
 
 
 def test_a_node_that_answers_twice_is_refused_unless_it_repeats_itself() -> None:
