@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.aggregation.method import method_for
+from server.aggregation.method import Aggregation, method_for
 from server.rounds.asking import LedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, Evaluate, RunTerms
@@ -31,6 +31,7 @@ def build_server_app(
     ledger_copies: LedgerCopies | None = None,
     grace_s: float = math.inf,
     within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
+    opened_sum: Callable[[int, int], Aggregation] | None = None,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
 
@@ -47,11 +48,12 @@ def build_server_app(
         ledger_copies: keeps the ledger positions that nodes report; default: none.
         grace_s: how long a round that has its quorum waits for the others; default: up to its deadline.
         within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
+        opened_sum: takes summands of a secure sum without masks, given a round's number and their length: simulations.
 
     Raises:
         SettingsError: the study names no aggregation method that is known here, or one for other adapters.
     """
-    app, aggregation, terms = ServerApp(), method_for(study).start, _terms(study, study_run, grace_s)
+    app, start, terms = ServerApp(), method_for(study).start, _terms(study, study_run, grace_s)
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -61,7 +63,7 @@ def build_server_app(
             terms,
             initial=initial,
             largest_norm=largest_norm,
-            aggregation=aggregation,
+            aggregation=opened_sum or (lambda _number, length: start(length)),
             checkpoints=Checkpoints(folder),
             evaluate=evaluate,
             observer=observer,
@@ -82,7 +84,7 @@ def _terms(study: Study, study_run: str, grace_s: float) -> RunTerms:
         federation.rounds,
         federation.quorum,
         federation.deadline_s,
-        federation.wire,
+        study.sent_as,
         federation.cohort,
         grace_s,
     )

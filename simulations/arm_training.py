@@ -5,12 +5,15 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from server.aggregation.method import Aggregation
+from server.aggregation.opened_sum import OpenedSum, step_numbers
 from server.app import build_server_app
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.update_bounds import keep_within, norm_bound
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
 from shared.protocol.messages import Vector
+from shared.study.secure_sum import sum_sizes
 from simulations.engines import worker
 from simulations.engines.local import Engine
 from simulations.experiment.arms import Arm, arm_folder
@@ -72,6 +75,7 @@ class ArmTraining:
             within=within,
             evaluate=self._evaluation(arm),
             observer=self._progress,
+            opened_sum=_opened_sum(arm),
         )
         latest = Checkpoints(folder).latest(study_sha256=arm.study.sha256, study_run=arm.name)
         self._progress.arm(arm.title, arm.study.federation.rounds, latest.round if latest else 0)
@@ -125,6 +129,17 @@ def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
             groups.append(tuple(group))
             group, held_out = [], 0
     return [*groups, tuple(group)] if group else groups
+
+
+def _opened_sum(arm: Arm) -> Callable[[int, int], Aggregation] | None:
+    """Return what takes an arm's summands; None for an arm without a secure sum."""
+    federation = arm.study.federation
+    if federation.secure_sum is None:
+        return None
+    if federation.secure_sum == "masked":
+        return lambda _number, length: OpenedSum(length, None)
+    sizes, layout = sum_sizes(len(arm.site_indices), federation), layout_of(arm.study)
+    return lambda number, length: OpenedSum(length, step_numbers(arm.study, layout, number, sizes))
 
 
 def _bounds(arm: Arm, initial: Vector) -> tuple[Callable[[int], float], Callable[[int, Vector], Vector]]:

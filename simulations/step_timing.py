@@ -14,7 +14,7 @@ from client.vault.training.round_trainer import device_for
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import activations_for
 from shared.adapted_model.model import AdaptedModel, build
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.records.ragged import Records, with_units
 from shared.study.declaration import Study
 from shared.study.sections import RECORD
@@ -76,7 +76,7 @@ def _trainer(study: Study, model: AdaptedModel, records: Records, cache: Path | 
     return PrivateTrainer(
         model,
         activations_for(model, records, device, study.performance, cache),
-        plan(study.privacy, steps=study.total_steps),
+        schedule_of(study),
         divisor_size=math.ceil(MANY / study.privacy.sampling_rate),
         learning_rates=rates,
         micro_batch_tokens=study.performance.micro_batch_tokens,

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.errors import PeerError
+from shared.protocol.fixed_point import FRACTION_BITS, mean_of
 
-FRACTION_BITS = 32
 LARGEST_SUM = 2.0 ** (62 - FRACTION_BITS)
 BLOCK = 2**15  # floats that are converted at once: they stay in the processor's cache
 
@@ -48,4 +48,4 @@ class FixedPointSum:
 
     def mean(self) -> NDArray[np.float64]:
         """Return the mean of the vectors added so far."""
-        return np.ldexp(self._total.astype(np.float64), -FRACTION_BITS) / max(1, self.count)
+        return mean_of(self._total, self.count)

@@ -28,6 +28,8 @@ class Method(NamedTuple):
     """Starts one round's collection for vectors of a length."""
     adapters: tuple[str, ...]
     """The values of adapter.method that it is meant for."""
+    linear: bool = True
+    """Whether its result follows from the sum of the updates alone, as a secure sum gives it."""
 
 
 METHODS = {
@@ -55,5 +57,11 @@ def method_for(study: Study) -> Method:
         raise SettingsError(
             f"Expected federation.aggregation = {suitable} for adapter.method = {adapter!r}, got {name!r}.",
             hint=f"{name!r} goes with {', '.join(method.adapters)}.",
+        )
+    if study.federation.secure_sum is not None and not method.linear:
+        linear = ", ".join(other for other, known in METHODS.items() if known.linear)
+        raise SettingsError(
+            f"Expected a federation.aggregation of sums alone beside federation.secure_sum, got {name!r}.",
+            hint=f"Linear are: {linear}.",
         )
     return method

@@ -11,7 +11,7 @@ from server.rounds.checkpoints import State
 from shared.files import write_atomically
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.in_words import in_words
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.messages import Status
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
@@ -139,7 +139,7 @@ def base_name(study: Study) -> str:
 
 
 def _privacy(study: Study, paid: Mapping[str, set[int]]) -> str:
-    schedule, lines = plan(study.privacy, steps=study.total_steps), []
+    schedule, lines = schedule_of(study), []
     for number, name in enumerate(sorted(paid), start=1):
         rounds = len(paid[name])
         spent = epsilon_rdp([schedule.release(rounds * study.training.local_steps)], study.privacy.delta)

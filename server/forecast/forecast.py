@@ -11,7 +11,7 @@ from shared.checks import at_least
 from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_prv
 from shared.privacy.cost_by_round import epsilon_by_round, rounds_afforded
-from shared.privacy.noise_schedule import NoiseSchedule, declared_size, plan
+from shared.privacy.noise_schedule import NoiseSchedule, declared_size, schedule_of
 from shared.privacy.signal_to_noise import (
     AdapterStart,
     Batch,
@@ -49,7 +49,7 @@ def forecast_study(
     at_least(0, spent_steps=spent_steps)
     method_for(study)
     joining = _joining(study, sizes)
-    schedule, parts = plan(study.privacy, steps=study.total_steps), parts_of(study, layout.tensors)
+    schedule, parts = schedule_of(study), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
     asked = min(study.federation.cohort or len(joining), len(joining))
     mean = mean_batch([batch_of(study, size) for size in joining.values()], asked=asked)

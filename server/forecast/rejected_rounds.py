@@ -3,7 +3,7 @@
 from server.rounds.update_bounds import LARGEST_NORM, norm_bound
 from shared.adapted_model.adapters import Layout
 from shared.errors import SettingsError
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.signal_to_noise import shortest_noise
 from shared.privacy.study_steps import batch_of, parts_in, round_steps
 from shared.search import smallest
@@ -18,7 +18,7 @@ def rejected_rounds(study: Study, layout: Layout, *, declared: int) -> list[int]
     The noise of such a round is longer than any update that the server accepts: the round is trained, paid for in
     privacy, and thrown away. "Sure" is but for a probability of e^-18, and for a signal that cancels the noise.
     """
-    schedule, batch = plan(study.privacy, steps=study.total_steps), batch_of(study, declared)
+    schedule, batch = schedule_of(study), batch_of(study, declared)
 
     def shortest(number: int) -> float:
         return shortest_noise(parts_in(study, layout.tensors, number), round_steps(study, schedule, batch, number))

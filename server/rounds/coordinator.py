@@ -52,7 +52,7 @@ class Coordinator:
         terms: of the study run.
         initial: the adapter before round 1.
         largest_norm: bound on an honest update's norm, by round number.
-        aggregation: starts one round's collection for vectors of a length.
+        aggregation: starts a round's collection, given its number and the length of the vectors.
         checkpoints: where state is kept, and resumed from.
         evaluate: on data the server's operator owns, if any.
         observer: receives progress.
@@ -68,7 +68,7 @@ class Coordinator:
         *,
         initial: Vector,
         largest_norm: Callable[[int], float],
-        aggregation: Callable[[int], Aggregation],
+        aggregation: Callable[[int, int], Aggregation],
         checkpoints: Checkpoints,
         evaluate: Evaluate | None = None,
         observer: Observer | None = None,
@@ -133,7 +133,7 @@ class Coordinator:
         )
         started = time.monotonic()
         current = Round(number, self.terms.quorum, self.terms.deadline_s, self.terms.grace_s)
-        collected = self._aggregation(len(adapter))
+        collected = self._aggregation(number, len(adapter))
         asking = Asking(
             self.grid,
             current,

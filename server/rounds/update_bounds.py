@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from shared.adapted_model.adapters import Layout
 from shared.privacy.adapter_bound import AdapterBound
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import parts_in
 from shared.privacy.update_bounds import largest_signal, noise_deviation, widest_site
 from shared.protocol.messages import Vector
@@ -25,7 +25,7 @@ def norm_bound(study: Study, round_number: int, layout: Layout) -> float:
     The longest updates come from the smallest site where sites divide by their own size: its noise is the loudest, and
     its batch the most uneven. Where they divide by a typical size they come from a site that weighs the most.
     """
-    federation, schedule = study.federation, plan(study.privacy, steps=study.total_steps)
+    federation, schedule = study.federation, schedule_of(study)
     trained = parts_in(study, layout.tensors, round_number)
     units, divisor = widest_site(federation)
     return ROUNDING_ROOM[federation.wire] * largest_plausible_norm(

@@ -13,17 +13,25 @@ too, as long as their sum at one fixed order stays within that order's budget. F
 hold: whoever sees a release picks the next one for the order that it favours. Two releases that come to 1.8 times the
 delta stand in tests/shared/privacy/test_filter.py. Regehr et al. 2026 (arXiv:2602.15815) say which mechanisms could do
 without.
+
+A history with a shared release (`SharedGaussian`) is judged at whole orders throughout. There the moments of a sum over
+the grid are the continuous Gaussian's exactly, for Poisson samples too and in both directions (`shared.privacy.grid`).
+The sum of h discrete Gaussians is none itself: it costs at most tau x d more (Kairouz et al. 2021, arXiv:2102.06387,
+Prop. 14), and with Poisson samples half as much again. An account that was judged at another order before has the chord
+of what the two whole orders around it give: the logarithm of a moment is convex in its order.
 """
 
+import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.checks import probability
-from shared.privacy.releases import Release, merged
+from shared.checks import positive, probability
+from shared.privacy.grid import MOST_NUMBERS
+from shared.privacy.releases import Release, SharedGaussian, has_shared, if_colluding, merged
 
 ORDERS = (
     *(1 + tenth / 10 for tenth in range(1, 100)),
@@ -31,6 +39,12 @@ ORDERS = (
     *(float(order) for order in (64, 72, 80, 96, 112, 128, 160, 192, 256, 320, 384, 448, 512)),
 )
 """Renyi orders: dense near 1, where large budgets are decided, and up to 512, where small ones are decided."""
+WHOLE_ORDERS = (*(float(order) for order in range(2, 64)), *(order for order in ORDERS if order >= 64))
+"""Those of a history with a shared release."""
+
+
+SUBSAMPLED_TAU = 1.5
+"""Factor on tau for sums over Poisson samples."""
 
 
 def epsilon_rdp(history: Iterable[Release], delta: float, *, order: float | None = None) -> float:
@@ -41,14 +55,48 @@ def epsilon_rdp(history: Iterable[Release], delta: float, *, order: float | None
     Args:
         history: releases; without `order` they have to be fixed in advance.
         delta: of the budget.
-        order: the one order to convert from; None: the best of `ORDERS`.
+        order: the one order to convert from; None: the best of `ORDERS`, or of `WHOLE_ORDERS` with a shared release.
     """
     probability(delta=delta)
-    counts = merged(history)
-    if not counts:
+    releases = [release for release in history if release.count]
+    if not releases:
         return 0.0
-    orders = ORDERS if order is None else (order,)
-    return max(0.0, float(np.min(_converted(_curve(counts, orders), orders, delta))))
+    orders = orders_for(releases) if order is None else (order,)
+    return max(0.0, float(np.min(_converted(_curve(releases, orders), orders, delta))))
+
+
+def epsilon_if_colluding(
+    history: Iterable[Release], delta: float, *, colluders: int | None = None, order: float | None = None
+) -> float:
+    """Return what a history costs if more nodes collude than its shared releases are made for.
+
+    Guarantee: against so many colluders in each shared release, never less than the true epsilon.
+
+    Args:
+        history: as for `epsilon_rdp`.
+        delta: of the budget.
+        colluders: nodes that pool what they know with the server; None: all others.
+        order: as for `epsilon_rdp`.
+    """
+    return epsilon_rdp(if_colluding(history, colluders), delta, order=order)
+
+
+def orders_for(history: Iterable[Release]) -> tuple[float, ...]:
+    """Return the Renyi orders at which a history may be judged."""
+    return WHOLE_ORDERS if has_shared(history) else ORDERS
+
+
+def order_of_limit(epsilon: float, delta: float) -> float:
+    """Return a whole Renyi order that suits a budget whatever is released: the best one for full batches.
+
+    With rho for half the squared ratio of signal to noise they cost rho x alpha + ln(1 / delta) / (alpha - 1), which is
+    least at alpha = 1 + sqrt(ln(1 / delta) / rho), and is then rho + 2 sqrt(rho ln(1 / delta)).
+    """
+    positive(epsilon=epsilon)
+    probability(delta=delta)
+    log = math.log(1 / delta)
+    rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
+    return float(min(512, max(2, round(1 + math.sqrt(log / rho)))))
 
 
 def best_order(release: Release, *, epsilon: float, delta: float) -> float:
@@ -57,11 +105,12 @@ def best_order(release: Release, *, epsilon: float, delta: float) -> float:
     Whatever fits into the budget at the best order fits at this one, so it costs the first study on an account nothing.
     Later studies lose little: 0.0002 at epsilon 1, 0.005 at 3 and 0.07 at 8 in the mean over unlike pairs of studies.
     """
-    curve = _curve(merged([release]), ORDERS)
+    orders = orders_for([release])
+    curve = _curve([release], orders)
     # how often it would fit: the part of the budget that an order leaves after conversion, by what the release takes
-    often = (epsilon - _converted(np.zeros_like(curve), ORDERS, delta)) / np.maximum(curve, np.finfo(float).tiny)
-    fits = _converted(curve, ORDERS, delta) <= epsilon
-    return ORDERS[int(np.argmax(np.where(fits, often, -np.inf) if fits.any() else often))]
+    often = (epsilon - _converted(np.zeros_like(curve), orders, delta)) / np.maximum(curve, np.finfo(float).tiny)
+    fits = _converted(curve, orders, delta) <= epsilon
+    return orders[int(np.argmax(np.where(fits, often, -np.inf) if fits.any() else often))]
 
 
 def epsilon_prv(history: Iterable[Release], delta: float) -> float | None:
@@ -93,12 +142,43 @@ def _converted(curve: NDArray[np.float64], orders: tuple[float, ...], delta: flo
     return epsilon
 
 
-def _curve(counts: Mapping[tuple[float, float], int], orders: tuple[float, ...]) -> NDArray[np.float64]:
+def _curve(history: Sequence[Release], orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Return the Renyi divergence of a composition at each order (orders,)."""
     total = np.zeros(len(orders))
+    counts = merged(release for release in history if not isinstance(release, SharedGaussian))
     for (noise_multiplier, sampling_rate), count in counts.items():
         total += count * np.asarray(_one_step(noise_multiplier, sampling_rate, orders))
+    shared = [release for release in history if isinstance(release, SharedGaussian)]
+    for (noise_multiplier, sampling_rate), count in merged(shared).items():
+        total += count * np.asarray(_one_shared_step(noise_multiplier, sampling_rate, orders))
+    for release in shared:
+        total += release.count * SUBSAMPLED_TAU * tau(release) * MOST_NUMBERS
     return np.where(np.isnan(total), np.inf, total)  # no figure is no bound
+
+
+def tau(release: SharedGaussian) -> float:
+    """Return what a sum of discrete Gaussians costs for each of its numbers beyond one discrete Gaussian.
+
+    10 x sum over k < h of exp(-2 pi² s² k / (k + 1)), with s the scale of one share in steps of the grid: nothing that
+    float64 can tell from zero at the scales that are used.
+    """
+    if not release.settled:
+        return 0.0
+    exponents = (2 * math.pi**2 * release.own_scale**2 * k / (k + 1) for k in range(1, release.honest))
+    return 10 * sum(math.exp(-exponent) for exponent in exponents)
+
+
+def _one_shared_step(noise_multiplier: float, sampling_rate: float, orders: tuple[float, ...]) -> tuple[float, ...]:
+    """Return one step's divergence from whole orders alone: between two of them, their chord."""
+    below = tuple(float(math.floor(order)) for order in orders)
+    whole = tuple(sorted({*below, *(order + 1 for order in below)} - {1.0}))
+    by_order = dict(zip(whole, _one_step(noise_multiplier, sampling_rate, whole), strict=True)) | {1.0: 0.0}
+    divergences = []
+    for order, lower in zip(orders, below, strict=True):
+        share = order - lower
+        moment = (1 - share) * (lower - 1) * by_order[lower] + share * lower * by_order[lower + 1]
+        divergences.append(moment / (order - 1))
+    return tuple(divergences)
 
 
 @lru_cache(maxsize=512)

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import numpy as np
 
 from shared.adapted_model.adapters import Layout
-from shared.privacy.noise_schedule import NoiseSchedule, plan
+from shared.privacy.noise_schedule import NoiseSchedule, schedule_of
 from shared.privacy.signal_to_noise import Part
 from shared.privacy.study_steps import part_name, parts_in
 from shared.privacy.update_bounds import widest_site
@@ -158,7 +158,7 @@ def worst_adapter(study: Study, layout: Layout, start: Vector, *, seed: int = 0)
 
 def _moved(study: Study, layout: Layout) -> Iterator[dict[str, Reach]]:
     """Yield how far exact sums of no round, of one, of two and so on move each part that they move."""
-    schedule, sums = plan(study.privacy, steps=study.total_steps), dict[Part, tuple[float, float]]()
+    schedule, sums = schedule_of(study), dict[Part, tuple[float, float]]()
     yield {}
     for number in range(1, 1 + study.federation.rounds):
         factors = round_factors(study, number)

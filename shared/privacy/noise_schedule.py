@@ -10,7 +10,8 @@ from typing import Literal
 from shared.checks import at_least
 from shared.privacy.calibration import noise_multiplier
 from shared.privacy.grid import sensitivity
-from shared.privacy.releases import SubsampledDiscreteGaussian
+from shared.privacy.releases import SharedGaussian, SubsampledDiscreteGaussian
+from shared.study.declaration import Study
 from shared.study.sections import Privacy
 
 
@@ -29,13 +30,25 @@ class NoiseSchedule:
     epsilon: float
     delta: float
     unit: str
+    shared: bool = False
+    """Whether the noise is that of many nodes together, each of which adds a share."""
 
     def release(self, steps: int) -> SubsampledDiscreteGaussian:
-        """Describe the release of a node after `steps` steps."""
-        return SubsampledDiscreteGaussian(self.noise_multiplier, self.sampling_rate, steps, sensitivity(self.clip_norm))
+        """Describe the release of a node after `steps` steps; a shared one is still without its roster."""
+        kind = SharedGaussian if self.shared else SubsampledDiscreteGaussian
+        return kind(self.noise_multiplier, self.sampling_rate, steps, sensitivity(self.clip_norm))
 
 
-def plan(privacy: Privacy, *, steps: int) -> NoiseSchedule:
+def schedule_of(study: Study) -> NoiseSchedule:
+    """Set the noise for a whole study in advance, as `plan` does.
+
+    Raises:
+        BudgetError: no practical noise is enough.
+    """
+    return plan(study.privacy, steps=study.total_steps, shared=study.federation.secure_sum == "shared")
+
+
+def plan(privacy: Privacy, *, steps: int, shared: bool = False) -> NoiseSchedule:
     """Set the noise for a whole study in advance.
 
     Guarantee: noise multiplier, sampling rate, steps and clipping follow from the study alone, never from data, site
@@ -44,12 +57,17 @@ def plan(privacy: Privacy, *, steps: int) -> NoiseSchedule:
     Args:
         privacy: the study's promise.
         steps: rounds x local steps.
+        shared: whether nodes share the noise.
 
     Raises:
         BudgetError: no practical noise is enough.
     """
     sigma = noise_multiplier(
-        epsilon=privacy.epsilon, delta=privacy.delta, sampling_rate=privacy.sampling_rate, steps=steps
+        epsilon=privacy.epsilon,
+        delta=privacy.delta,
+        sampling_rate=privacy.sampling_rate,
+        steps=steps,
+        shared=shared,
     )
     return NoiseSchedule(
         noise_multiplier=sigma,
@@ -61,6 +79,7 @@ def plan(privacy: Privacy, *, steps: int) -> NoiseSchedule:
         epsilon=privacy.epsilon,
         delta=privacy.delta,
         unit=privacy.unit,
+        shared=shared,
     )
 
 

@@ -1,5 +1,6 @@
 """Describe releases, the noisy values that leave a node, by public numbers alone."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -7,7 +8,7 @@ from typing import Any, ClassVar
 
 from shared.checks import at_least, positive, probability
 from shared.errors import SettingsError
-from shared.privacy.grid import GRID
+from shared.privacy.grid import GRID, ROUNDING
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,69 @@ class SubsampledDiscreteGaussian(SubsampledGaussian):
 
 
 @dataclass(frozen=True)
+class SharedGaussian(SubsampledDiscreteGaussian):
+    """`count` sums over many nodes that nobody can open in part, each node with a share of the noise.
+
+    The noise multiplier is that of the noise of `honest` nodes together. Which node adds how much is a matter of the
+    run's roster: before there is one, nothing is released, and the three numbers are 0.
+
+    Args:
+        nodes: n, nodes in the roster.
+        threshold: t, fewest nodes whose sum is ever opened.
+        colluders: c, for how many nodes beside the server the noise multiplier holds.
+    """
+
+    mechanism: ClassVar[str] = "poisson-subsampled-shared-gaussian"
+    nodes: int = 0
+    threshold: int = 0
+    colluders: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        sizes = (self.nodes, self.threshold, self.colluders)
+        if sizes != (0, 0, 0) and not 1 <= self.colluders < self.threshold <= self.nodes:
+            raise SettingsError(
+                f"Expected 1 <= colluders < threshold <= nodes, got {self.colluders}, {self.threshold}, {self.nodes}."
+            )
+
+    @property
+    def settled(self) -> bool:
+        """True once a roster says who shares the noise."""
+        return self.nodes > 0
+
+    @property
+    def honest(self) -> int:
+        """h = t - c, the fewest honest nodes in an opened sum."""
+        if not self.settled:
+            raise SettingsError("Expected the number of nodes that share the noise, got a release without a roster.")
+        return self.threshold - self.colluders
+
+    @property
+    def own_multiplier(self) -> float:
+        """Noise multiplier of one node's own share, sigma / sqrt(h)."""
+        return self.noise_multiplier / math.sqrt(self.honest)
+
+    @property
+    def own_scale(self) -> float:
+        """Scale of one node's discrete Gaussian, in steps of the grid."""
+        return self.own_multiplier * (1 + ROUNDING) / self.grid
+
+    def with_nodes(self, nodes: int, threshold: int, colluders: int) -> "SharedGaussian":
+        """Return the release of a run whose roster is known."""
+        return replace(self, nodes=nodes, threshold=threshold, colluders=colluders)
+
+    def against(self, colluders: int) -> "SharedGaussian":
+        """Return what everyone else sees if so many nodes collude: the noise of those who do not.
+
+        Guarantee: more colluders never see more noise, and a node's own share is the least that they see.
+        """
+        at_least(0, colluders=colluders)
+        shares = min(self.honest, max(1, self.threshold - colluders))
+        seen = self.noise_multiplier * math.sqrt(shares / self.honest)
+        return replace(self, noise_multiplier=seen).with_nodes(shares + 1, shares + 1, 1)
+
+
+@dataclass(frozen=True)
 class Gaussian:
     """`count` noisy sums over all records."""
 
@@ -78,7 +142,9 @@ def from_dict(plain: dict[str, Any]) -> Release:
     Raises:
         SettingsError: unknown mechanism, missing or impossible values.
     """
-    kinds = {kind.mechanism: kind for kind in (SubsampledGaussian, SubsampledDiscreteGaussian, Gaussian)}
+    kinds = {
+        kind.mechanism: kind for kind in (SubsampledGaussian, SubsampledDiscreteGaussian, SharedGaussian, Gaussian)
+    }
     values = dict(plain)
     kind = kinds.get(values.pop("mechanism", ""))
     if kind is None:
@@ -92,6 +158,30 @@ def from_dict(plain: dict[str, Any]) -> Release:
 def times(release: Release, count: int) -> Release:
     """Repeat a release `count` times."""
     return replace(release, count=release.count * count)
+
+
+def if_colluding(history: Iterable[Release], colluders: int | None = None) -> list[Release]:
+    """Return what a history is against so many colluders in each of its shared releases; None: against all others.
+
+    Releases that are not shared stay as they are. Shared ones without a roster have released nothing.
+    """
+    seen = list[Release]()
+    for release in history:
+        if not isinstance(release, SharedGaussian):
+            seen.append(release)
+        elif release.settled:
+            seen.append(release.against(release.nodes - 1 if colluders is None else colluders))
+    return seen
+
+
+def own_multiplier(release: SubsampledGaussian) -> float:
+    """Return the noise multiplier of what one node adds by itself: its share, where nodes share the noise."""
+    return release.own_multiplier if isinstance(release, SharedGaussian) else release.noise_multiplier
+
+
+def has_shared(history: Iterable[Release]) -> bool:
+    """Return true if some release shares its noise with other nodes'."""
+    return any(isinstance(release, SharedGaussian) for release in history)
 
 
 def merged(history: Iterable[Release]) -> dict[tuple[float, float], int]:

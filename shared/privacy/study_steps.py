@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from shared.adapted_model.measured import head_rate, is_measured
 from shared.errors import BudgetError
-from shared.privacy.noise_schedule import NoiseSchedule, plan
+from shared.privacy.noise_schedule import NoiseSchedule, schedule_of
 from shared.privacy.signal_to_noise import Batch, Part, Steps, ratio
 from shared.study.declaration import Study
 from shared.study.schedule import learning_rate_factors, round_factors
@@ -73,7 +73,7 @@ def ratio_with(study: Study, part: Part, mean: Batch, *, epsilon: float, samplin
     changed = study.model_copy(update={"privacy": privacy, "federation": federation})
     factor = sampling_rate / study.privacy.sampling_rate
     try:
-        schedule = plan(privacy, steps=changed.total_steps)
+        schedule = schedule_of(changed)
     except BudgetError:
         return 0.0
     return ratio([part], all_steps(changed, schedule, Batch(factor * mean.units, factor * mean.divisor)))

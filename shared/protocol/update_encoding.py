@@ -5,6 +5,7 @@
 | `float32` | 4 n | any float32 |
 | `bfloat16` | 2 n | the upper half of a float32: 8 significant bits |
 | `int8` | n + 40 | one of the 255 values of the head's grid or the adapter's; the grids come first |
+| `int64` | 8 n | a whole number: a summand of a secure sum, never an update by itself |
 
 Packing loses nothing: the vault has rounded the update to values of the encoding before.
 """
@@ -12,7 +13,7 @@ Packing loses nothing: the vault has rounded the update to values of the encodin
 import math
 import struct
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Self, TypeVar, get_args
+from typing import Literal, NamedTuple, Self, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,9 @@ from numpy.typing import NDArray
 from shared.errors import EncodingError
 from shared.search import halved
 
-Wire = Literal["float32", "bfloat16", "int8"]
+DeclaredWire = Literal["float32", "bfloat16", "int8"]
+"""Those that a study may choose."""
+Wire = Literal["float32", "bfloat16", "int8", "int64"]
 WIRES: tuple[Wire, ...] = get_args(Wire)
 LEVELS = 127
 EVEN = 1e-6
@@ -28,11 +31,12 @@ EVEN = 1e-6
 SHARPEST_BEND = 0.25
 GROUPS = 2
 HEADER = struct.Struct("<Idd")
-VALUE_BYTES: dict[Wire, int] = {"float32": 4, "bfloat16": 2, "int8": 1}
-ROUNDING_ROOM: dict[Wire, float] = {"float32": 1.0, "bfloat16": 1 + 2.0**-7, "int8": 1.5}
+VALUE_BYTES: dict[Wire, int] = {"float32": 4, "bfloat16": 2, "int8": 1, "int64": 8}
+ROUNDING_ROOM: dict[DeclaredWire, float] = {"float32": 1.0, "bfloat16": 1 + 2.0**-7, "int8": 1.5}
 """Factor by which rounding may lengthen an honest update. With int8 a value moves by less than the first step,
 an eighth of the noise's deviation, plus exp(`SHARPEST_BEND`) - 1 = 0.28 of itself."""
 Vector = NDArray[np.float32]
+"""Of an update; the summands of secure sums are int64, and are cast where they travel as one."""
 Value = TypeVar("Value", np.float32, np.int8)
 
 
@@ -100,6 +104,8 @@ def packed_bytes(length: int, wire: Wire) -> int:
 
 def pack(update: Vector, encoding: Encoding = FLOAT32) -> bytes:
     """Pack an update whose values are values of the encoding."""
+    if encoding.wire == "int64":
+        return np.ascontiguousarray(update, dtype="<i8").tobytes()
     values = np.ascontiguousarray(update, dtype="<f4")
     if encoding.wire == "float32":
         return values.tobytes()
@@ -121,6 +127,8 @@ def unpack(packed: bytes, wire: Wire) -> tuple[Vector, Encoding]:
         return _unpack_bytes(packed)
     if len(packed) % VALUE_BYTES[wire]:
         raise EncodingError(f"Expected {wire} values, got {len(packed)} bytes.")
+    if wire == "int64":
+        return cast(Vector, np.frombuffer(packed, "<i8").astype(np.int64, copy=False)), Encoding(wire)
     if wire == "float32":
         return np.frombuffer(packed, "<f4").astype(np.float32, copy=False), FLOAT32
     return (np.frombuffer(packed, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32), Encoding(wire)

@@ -12,7 +12,8 @@ from typing import Any, Self
 
 from pydantic import model_validator
 
-from shared.protocol.versions import FREE_AGGREGATION, SAYS_PURPOSE, SAYS_WIRE, SPOKEN, Versions
+from shared.protocol.update_encoding import Wire
+from shared.protocol.versions import FREE_AGGREGATION, SAYS_PURPOSE, SAYS_SECURE_SUM, SAYS_WIRE, SPOKEN, Versions
 from shared.section import Section
 from shared.study.model_folder import name_model_beside
 from shared.study.parsing import parse, read_toml
@@ -30,6 +31,7 @@ from shared.study.sections import (
     Training,
     is_hub_id,
 )
+from shared.study.secure_sum import check_secure_sum
 from shared.study.tasks import Task
 
 LINEAR_HEAD_KINDS = ("sequence-classification", "image-classification", "audio-classification")
@@ -41,13 +43,20 @@ ADDED_LATER: dict[str, Any] = {
     "federation.wire": "float32",
     "federation.cohort": None,
     "federation.typical_size": None,
+    "federation.secure_sum": None,
+    "federation.threshold": None,
+    "federation.colluders": None,
     "model.fingerprint_version": 1,
 }
 """Paths of keys and of whole sections that older studies lack, each with the value that these studies had in effect,
 whatever the default is today: as JSON has it, and None for a section that was not there. What has that value is left
 out of the identity: so older studies keep their hash, and older nodes can read a study that asks nothing new of them. A
 section stands before keys that it got later still."""
-KNOWN_SINCE: dict[str, int] = {"federation.wire": SAYS_WIRE} | {f"study.{name}": SAYS_PURPOSE for name in STATED}
+KNOWN_SINCE: dict[str, int] = {
+    "federation.wire": SAYS_WIRE,
+    "federation.secure_sum": SAYS_SECURE_SUM,
+    **{f"study.{name}": SAYS_PURPOSE for name in STATED},
+}
 """First version of the protocol whose nodes know a key or section of `ADDED_LATER`. Studies that use it are offered in
 no older one, so an older node refuses the version by name. What is not listed here was added without a new version."""
 EARLIER_PERFORMANCE = {
@@ -90,12 +99,18 @@ class Study(Section):
             raise ValueError("training.whitening needs federation.rounds of at least 2: the first one only measures")
         if self.privacy.unit == RECORD and self.privacy.records_per_unit != RECORDS_PER_UNIT:
             raise ValueError("privacy.records_per_unit only goes with a privacy.unit other than 'record'")
+        check_secure_sum(self.federation, self.adapter, self.training)
         return self
 
     @property
     def total_steps(self) -> int:
         """Noisy steps of a node that joins every round: the worst case, which is the one accounted."""
         return self.federation.rounds * self.training.local_steps
+
+    @property
+    def sent_as(self) -> Wire:
+        """Encoding of what a node sends in a round: whole numbers if they are summed behind masks."""
+        return self.federation.wire if self.federation.secure_sum is None else "int64"
 
     @property
     def measuring_rounds(self) -> int:

@@ -8,7 +8,7 @@ import json
 from typing import NamedTuple
 
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import plan, schedule_of
 from shared.privacy.releases import SubsampledGaussian
 from shared.study.declaration import Study
 from shared.study.tasks import SequenceClassification
@@ -140,4 +140,4 @@ def _short_release(main: Study) -> SubsampledGaussian:
 
 
 def _release(study: Study) -> SubsampledGaussian:
-    return plan(study.privacy, steps=study.total_steps).release(study.total_steps)
+    return schedule_of(study).release(study.total_steps)

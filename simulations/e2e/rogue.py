@@ -17,7 +17,7 @@ from client.link.fleet import Fleet, Received
 from client.link.loop import Link
 from client.link.membership import membership
 from client.settings import folders, load_node
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
 from shared.study.declaration import Study, recorded
 from shared.study.schedule import round_factors
@@ -100,7 +100,7 @@ def connected(fleet: Fleet, kind: str) -> Fleet:
 
 def honest_norm(study: Study, number: int, size: int, dimension: int) -> float:
     """Return the length of an honest update, nearly all noise (one step: rate sigma C sqrt(d) / q n)."""
-    training, schedule = study.training, plan(study.privacy, steps=study.total_steps)
+    training, schedule = study.training, schedule_of(study)
     factors = round_factors(study, number)
     rate = max(training.learning_rate, training.adapter_learning_rate)
     step = schedule.noise_multiplier * schedule.clip_norm * math.sqrt(dimension) / (schedule.sampling_rate * size)

@@ -23,11 +23,13 @@ from shared.adapted_model.frozen_activations import FrozenActivations, activatio
 from shared.adapted_model.model import AdaptedModel, build
 from shared.protocol.messages import TrainTask, Vector
 from shared.records.ragged import Records, joined, load
+from shared.study.secure_sum import sum_sizes
 from shared.tasks.kind import Evidence
 from simulations.engines.partition_query import with_partition_query
 from simulations.experiment.arms import Arm, read_arm
 from simulations.experiment.sites import Prepared, Site, reopen
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
+from simulations.sites.summing import SummingSite
 from simulations.sites.textbook import TextbookSite
 from simulations.sites.without_privacy import SiteWithoutPrivacy
 
@@ -131,7 +133,8 @@ def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
             arm.study, model, activations, declared_size=size, randomness=seeded, unclipped=unclipped
         )
     vault = TextbookSite if arm.recipe == "textbook" else RoundTrainer
-    return vault(
+    summing = arm.study.federation.secure_sum is not None
+    site = (SummingSite if summing else vault)(
         arm.study,
         model,
         records,
@@ -140,6 +143,9 @@ def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
         cache=_folder() / "cache",
         verdicts=_folder() / "cache" / "verdicts",
     )
+    if isinstance(site, SummingSite):
+        site.share_noise_with(sum_sizes(len(arm.site_indices), arm.study.federation))
+    return site
 
 
 def _held_out(site_indices: tuple[int, ...]) -> list[Records]:

@@ -18,6 +18,8 @@ UNROUNDED = {"wire": "float32"}
 """For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
 OWN_SIZE = {"typical_size": None}
 """For arms of one site, and for Adam, which takes no notice of a divisor."""
+NO_SUM = {"secure_sum": None, "threshold": None, "colluders": None}
+"""For arms of one site, and of sites that each add the whole noise."""
 SINGLE_SITE_STREAM, POOLED_STREAM = "site-alone", "central"
 """Names that never change: batches and noise of these arms follow from them."""
 UNCLIPPED_RATE = 4.0
@@ -62,7 +64,7 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     if "head-federated" in wanted and head_only:
         title, stream = "head alone", "federated"
         arms.append(Arm("head-federated", title, head_only, all_sites, True, seed, stream=stream, noise_length=entries))
-    single = changed(study, federation={"quorum": 1, **OWN_SIZE})
+    single = changed(study, federation={"quorum": 1, **OWN_SIZE, **NO_SUM})
     if "single-site" in wanted:
         largest, training = _largest(sites), study.training
         rates = {
@@ -74,6 +76,10 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
     arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries))
+    if "local-noise" in wanted and study.federation.secure_sum == "shared":
+        title, own_noise = "each with the whole noise", changed(study, federation=NO_SUM)
+        stream = "federated"
+        arms.append(Arm("local-noise", title, own_noise, all_sites, True, seed, stream=stream, noise_length=entries))
     if "pooled" in wanted:
         title = "all records in one place"
         arms.append(Arm("pooled", title, single, all_sites, True, seed, pooled=True, stream=POOLED_STREAM))
@@ -100,7 +106,7 @@ def _reference(
         recipe = "unclipped"
         rates["learning_rate"] = head_rate or simulation.reference_learning_rate or UNCLIPPED_RATE
         rates["adapter_learning_rate"] = simulation.reference_adapter_learning_rate or UNCLIPPED_RATE
-    reference = changed(study, training=rates, federation=UNROUNDED)
+    reference = changed(study, training=rates, federation={**UNROUNDED, **NO_SUM})
     return Arm(name, title, reference, site_indices, False, simulation.seed, recipe=recipe, stream=stream)
 
 
@@ -117,7 +123,12 @@ def _textbook(scenario: Scenario) -> Study:
             "adapter_learning_rate": simulation.textbook_adapter_learning_rate,
             "whitening": False,
         },
-        federation={"aggregation": "fedit" if lora else scenario.federation.aggregation, **UNROUNDED, **OWN_SIZE},
+        federation={
+            "aggregation": "fedit" if lora else scenario.federation.aggregation,
+            **UNROUNDED,
+            **OWN_SIZE,
+            **NO_SUM,
+        },
     )
 
 

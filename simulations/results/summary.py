@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from server.rounds.checkpoints import State
 from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
 from shared.privacy.accounting import epsilon_prv, epsilon_rdp
-from shared.privacy.noise_schedule import NoiseSchedule, plan
+from shared.privacy.noise_schedule import NoiseSchedule, schedule_of
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
@@ -77,7 +77,7 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
     last = state.evaluations[str(state.round)]
     sites = [site for site in prepared.sites if site.index in arm.site_indices]
     released = arm.study.total_steps
-    spent = epsilon_rdp([plan(arm.study.privacy, steps=released).release(released)], arm.study.privacy.delta)
+    spent = epsilon_rdp([schedule_of(arm.study).release(released)], arm.study.privacy.delta)
     return ArmResult(
         title=arm.title,
         private=arm.protected,
@@ -147,7 +147,7 @@ def _privacy(study: Study, sites: dict[int, Site], records: Sequence[dict[str, A
         refused = {entry["node"] for entry in record["refused"] if entry["status"] not in spent_too}
         joined.update(set(record["asked"]) - refused)
     # thousands of sites share a few numbers of rounds, and a figure takes part of a second
-    schedule, delta = plan(study.privacy, steps=study.total_steps), study.privacy.delta
+    schedule, delta = schedule_of(study), study.privacy.delta
     costs = dict[int, tuple[float, float | None]]()
     for rounds in {joined[number] for number in sites}:
         history = [schedule.release(rounds * study.training.local_steps)] if rounds else []

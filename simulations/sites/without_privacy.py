@@ -17,7 +17,7 @@ from client.vault.training.randomness import Randomness, StepRandomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.model import AdaptedModel
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.study.declaration import Study
 from shared.study.schedule import round_factors
@@ -73,7 +73,7 @@ class SiteWithoutPrivacy:
         self._trainer = PrivateTrainer(
             model,
             activations,
-            plan(study.privacy, steps=study.total_steps),
+            schedule_of(study),
             divisor_size=study.federation.divisor_size(declared_size),
             learning_rates=rates,
             micro_batch_tokens=study.performance.micro_batch_tokens,

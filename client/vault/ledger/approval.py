@@ -6,7 +6,7 @@ from client.vault.ledger.ledger import NOBODYS, Ledger
 from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import Release, times
 from shared.study.declaration import Study
 
@@ -53,6 +53,6 @@ def check_approval(state: LedgerState, study: Study, *, dataset: str, declared: 
     budget = state.budget(dataset, declared=declared)
     if study.privacy.delta > budget.limit.delta:
         raise PolicyRefusal(f"Expected privacy.delta of at most {budget.limit.delta:g}, got {study.privacy.delta:g}.")
-    per_round = plan(study.privacy, steps=study.total_steps).release(study.training.local_steps)
+    per_round = schedule_of(study).release(study.training.local_steps)
     budget.check_fits(times(per_round, study.federation.rounds), asked_for="a study")
     return per_round

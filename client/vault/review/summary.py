@@ -9,7 +9,7 @@ from client.vault.records.dataset import Dataset
 from shared.printable import one_line, printable
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.in_words import best_guess, in_words
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import batch_of
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import Study
@@ -122,7 +122,7 @@ def summarise(
         objections: of the policy.
         facts: about the records.
     """
-    schedule, budget = plan(study.privacy, steps=study.total_steps), dataset.budget(state)
+    schedule, budget = schedule_of(study), dataset.budget(state)
     total_release = schedule.release(study.total_steps)
     return StudySummary(
         study=study.study.name,

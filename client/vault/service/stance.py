@@ -12,7 +12,7 @@ from client.vault.review.node_files import NodeFiles
 from client.vault.review.offers import Offered
 from client.vault.review.review import StudyReview
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.messages import Status, StudyOffer
 from shared.study.declaration import Study
 
@@ -38,7 +38,7 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         unchanged = [dataset for dataset in allowed if not dataset.changes(ledger.state)]
         if not unchanged:
             return reason
-        total_release = plan(study.privacy, steps=study.total_steps).release(study.total_steps)
+        total_release = schedule_of(study).release(study.total_steps)
         possible = [dataset for dataset in unchanged if dataset.budget(ledger.state).fits(total_release)]
         return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
 

@@ -15,7 +15,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
@@ -46,6 +48,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         clip_norm: C, in gradient units.
         divisor: L = sampling rate x declared size; public, never the true batch size.
         clipping: `flat` min(1, C/|g|), or `automatic` C/(|g| + 0.01 C) (Bu et al. 2023, arXiv:2206.07136, AUTO-S).
+        weight: public factor on every clipped gradient, before it is rounded; at most 1.
         descent: what is done with the noisy mean, such as torch.optim.SGD; it sees nothing else.
     """
 
@@ -57,6 +60,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         clip_norm: float,
         divisor: float,
         clipping: Literal["automatic", "flat"],
+        weight: float = 1.0,
         descent: Callable[[list[dict[str, Any]]], torch.optim.Optimizer] = torch.optim.SGD,
     ) -> None:
         super().__init__(
@@ -67,7 +71,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
             loss_reduction="sum",
         )
         self.divisor, self.noise_scale = divisor, NOISE_STEPS * noise_multiplier
-        self.clipping = clipping
+        if not 0 < weight <= 1:
+            raise ExactnessError(f"Expected a weight of at most 1, for the noise is made for clip_norm, got {weight}.")
+        self.clipping, self.weight = clipping, weight
         self.seen, self.scaled_down = 0, torch.zeros((), dtype=torch.int64)  # private: for the node's operator alone
         self._randomness: StepRandomness | None = None
         # of all parameters, in their order and in steps of the grid; stands for Opacus' many
@@ -97,8 +103,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         self.seen += len(shortened)
         self.scaled_down = self.scaled_down + shortened.sum()  # a number only at the round's end: no wait for a GPU
         gamma = GRID * float(self.max_grad_norm)
-        steps = [on_grid(rows, each / gamma) for rows, each in zip(wide, factors, strict=True)]
-        fits = torch.stack([_fits(rows, norm / gamma) for rows, norm in zip(steps, clip_norms, strict=True)])
+        scale = self.weight / gamma
+        steps = [on_grid(rows, each * scale) for rows, each in zip(wide, factors, strict=True)]
+        fits = torch.stack([_fits(rows, norm * scale) for rows, norm in zip(steps, clip_norms, strict=True)])
         # a sum of whole numbers: the same whatever the order
         summed = torch.cat([fits.all(dim=0).double() @ rows for rows in steps])
         self.summed = summed if self.summed is None else self.summed + summed
@@ -122,6 +129,28 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         self.original_optimizer.step()
         self.zero_grad()
 
+    def noisy_sum(self, randomness: StepRandomness) -> NDArray[np.int64]:
+        """Finish one logical batch, and return the sum with its noise in steps of the grid, modulo 2^64.
+
+        Guarantee: between the noise and what is returned no number is looked at, changed or checked.
+        """
+        count = self._count()
+        summed = np.zeros(count, np.int64) if self.summed is None else self.summed.to(torch.int64).cpu().numpy()
+        self.zero_grad()
+        noisy: NDArray[np.int64] = summed + randomness.discrete_gaussian(count, self.noise_scale)
+        return noisy
+
+    def _count(self) -> int:
+        """Return how many numbers are trained.
+
+        Raises:
+            ExactnessError: more than the grid is made for.
+        """
+        count: int = sum(parameter.numel() for parameter in self.params)
+        if count > MOST_NUMBERS:
+            raise ExactnessError(f"Expected at most {MOST_NUMBERS} numbers to be trained, got {count}.")
+        return count
+
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget everything of the logical batch."""
         self.summed = None
@@ -131,10 +160,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc] # Opacus ships no typ
         """Leave (sum + noise) / divisor in `grad`, rounded to the parameter's type after the division."""
         if self._randomness is None:
             raise ExactnessError("Expected noisy_step(randomness) to end a batch, got a bare step.")
-        count, device = sum(parameter.numel() for parameter in self.params), self.params[0].device
-        if count > MOST_NUMBERS:
-            raise ExactnessError(f"Expected at most {MOST_NUMBERS} numbers to be trained, got {count}.")
-        drawn = self._randomness.discrete_gaussian(count, self.noise_scale)
+        drawn = self._randomness.discrete_gaussian(self._count(), self.noise_scale)
+        device = self.params[0].device
         noise = torch.from_numpy(drawn).to(device).double()
         total = noise if self.summed is None else self.summed + noise
         mean = total * (GRID * float(self.max_grad_norm) / self.divisor)

@@ -17,18 +17,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from client.vault.training.gradient_probe import LENGTHS, Verdict, ensure_exact
 from client.vault.training.randomness import Randomness
 from client.vault.training.rounding import encoding_for, rounded
+from client.vault.training.summand import shared_summand, site_weight
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError, FedVaultError
 from shared.privacy.adapter_bound import AdapterBound, worst_adapter
 from shared.privacy.grid import MOST_NUMBERS
-from shared.privacy.noise_schedule import plan
-from shared.privacy.releases import SubsampledGaussian
+from shared.privacy.noise_schedule import schedule_of
+from shared.privacy.releases import SharedGaussian, SubsampledGaussian
+from shared.protocol.fixed_point import as_integers
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
 from shared.records.ragged import Records, with_units
@@ -86,7 +89,7 @@ class RoundTrainer:
         self.study, self.model, self.declared_size = study, model, declared_size
         self.dimension, self._study_sha256 = model.layout.length, study.sha256
         self._bound = AdapterBound(study, model.layout, model.start)
-        self._schedule = plan(study.privacy, steps=study.total_steps)
+        self._schedule = schedule_of(study)
         self.release = self._schedule.release(study.training.local_steps)
         """One round's, as the study plans it."""
         self._randomness, self._on_step = randomness, on_step
@@ -112,6 +115,8 @@ class RoundTrainer:
             release: as it was charged.
         """
         try:
+            if self.study.federation.secure_sum is not None:
+                raise ExactnessError("Expected a secure sum's round to be asked for its summand, got a bare question.")
             return self._trained(self.trainer(), task, release)
         except Exception:
             # the cause may be data: one code stands for all of them
@@ -119,11 +124,35 @@ class RoundTrainer:
             self._trainer, self.broken = None, True  # whatever state the failure left goes with it
             return self.reply(task, Status.FAILED)
 
+    def summand(self, task: TrainTask, release: SubsampledGaussian) -> NDArray[np.int64] | None:
+        """Return what this node adds to a round's secure sum, for a task that was not refused, or None if that failed.
+
+        Guarantee: a round that failed has no summand at all, so no sum counts on noise that is not in it.
+
+        Args:
+            task: of the server.
+            release: as it was charged; with its roster's numbers, if the noise is shared.
+        """
+        started, randomness = time.monotonic(), self._randomness(task.round)
+        try:
+            if isinstance(release, SharedGaussian):
+                trainer, weight = self.trainer(), site_weight(self.study.federation, self.declared_size)
+                summand = shared_summand(trainer, task.adapter, randomness=randomness, release=release, weight=weight)
+            else:
+                trainer, update = self.trainer(), self._update(task, release, randomness)
+                summand = as_integers(update)
+        except Exception:
+            log.exception("Round %d failed; the server is told only that it failed.", task.round)
+            self._trainer, self.broken = None, True
+            return None
+        self._note(task, trainer, started)
+        return summand
+
     def refusal(self, task: TrainTask) -> Status | None:
         """Return a public reason not to train, found before anything is spent; None if there is none."""
         if task.study_sha256 != self._study_sha256 or not 1 <= task.round <= self.study.federation.rounds:
             return Status.REFUSED_STUDY
-        if task.wire != self.study.federation.wire:
+        if self.study.federation.secure_sum is None and task.wire != self.study.federation.wire:
             return Status.REFUSED_STUDY
         if task.adapter.shape != (self.dimension,) or not np.isfinite(task.adapter).all():
             return Status.REFUSED_STUDY
@@ -183,7 +212,12 @@ class RoundTrainer:
 
     def _trained(self, trainer: PrivateTrainer, task: TrainTask, release: SubsampledGaussian) -> TrainReply:
         started, randomness = time.monotonic(), self._randomness(task.round)
-        update = trainer.train_round(
+        update = self._update(task, release, randomness)
+        self._note(task, trainer, started)
+        return self._encoded(task, update, randomness)
+
+    def _update(self, task: TrainTask, release: SubsampledGaussian, randomness: Randomness) -> Vector:
+        return self.trainer().train_round(
             task.adapter,
             factors=round_factors(self.study, task.round),
             randomness=randomness,
@@ -191,8 +225,9 @@ class RoundTrainer:
             on_step=self._on_step,
             measures=self.study.measures(task.round),
         )
+
+    def _note(self, task: TrainTask, trainer: PrivateTrainer, started: float) -> None:
         self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction, len(trainer.raised))
-        return self._encoded(task, update, randomness)
 
     def _encoded(self, task: TrainTask, update: Vector, randomness: Randomness) -> TrainReply:
         """Round the noised update to what the study's encoding has."""
@@ -205,7 +240,7 @@ class RoundTrainer:
 
     def reply(self, task: TrainTask, status: Status) -> TrainReply:
         """Return a code, in an answer of this study's one length."""
-        encoding = Encoding.of_zeros(self.study.federation.wire, self.dimension)
+        encoding = Encoding.of_zeros(self.study.sent_as, self.dimension)
         return TrainReply(
             task.study_sha256,
             task.study_run,

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from shared.adapted_model.adapters import Layout
 from shared.adapted_model.measured import head_rate
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.update_bounds import largest_signal, noise_deviation
 from shared.protocol.update_encoding import Encoding, Grid, Vector, parts
 from shared.study.declaration import Study
@@ -39,7 +39,7 @@ def encoding_for(study: Study, layout: Layout, *, declared_size: int, round_numb
     """
     if study.federation.wire != "int8":
         return Encoding(study.federation.wire)
-    training, schedule = study.training, plan(study.privacy, steps=study.total_steps)
+    training, schedule = study.training, schedule_of(study)
     head = Layout(tuple((name, shape) for name, shape in layout.tensors if name.startswith("head."))).length
     factors = round_factors(study, round_number)
     batch = schedule.sampling_rate * declared_size

@@ -32,7 +32,7 @@ from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError, may_be_a_records_own
 from shared.privacy.noise_schedule import NoiseSchedule
-from shared.privacy.releases import SubsampledGaussian
+from shared.privacy.releases import SharedGaussian, SubsampledGaussian, own_multiplier
 from shared.records.batches import LENGTH_STEP, grouped
 from shared.study.sections import RECORD
 from shared.tasks.fit import lengths_of
@@ -146,7 +146,8 @@ class PrivateTrainer:
         """
         charged = self.plan.release(len(factors)) if release is None else release
         wanted = (self.plan.noise_multiplier, self.plan.sampling_rate, len(factors))
-        if (charged.noise_multiplier, charged.sampling_rate, charged.count) != wanted:
+        planned = (charged.noise_multiplier, charged.sampling_rate, charged.count) == wanted
+        if not planned or isinstance(charged, SharedGaussian):  # whose one step is `summand.shared_summand`
             raise ExactnessError(f"Expected a release as the study plans it, {charged} was charged.")
         self.model.eval()
         self.model.load(received)
@@ -196,11 +197,12 @@ class PrivateTrainer:
                 group["share"] = share
         return groups
 
-    def optimizer(self, release: SubsampledGaussian) -> PrivateOptimizer:
-        """Return a fresh optimizer over what is trained now, with a release's noise."""
+    def optimizer(self, release: SubsampledGaussian, *, weight: float = 1.0) -> PrivateOptimizer:
+        """Return a fresh optimizer over what is trained now, with the noise that a release has this node add."""
         return PrivateOptimizer(
             self.groups(),
-            noise_multiplier=release.noise_multiplier,
+            noise_multiplier=own_multiplier(release),
+            weight=weight,
             clip_norm=self.plan.clip_norm,
             divisor=self.divisor,
             clipping=self.plan.clipping,

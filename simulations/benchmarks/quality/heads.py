@@ -21,7 +21,7 @@ from shared.adapted_model.frozen_activations import FrozenActivations, open_acti
 from shared.adapted_model.model import build, layout_of
 from shared.base_models.locate import find
 from shared.errors import SettingsError
-from shared.privacy.noise_schedule import NoiseSchedule, declared_size, plan
+from shared.privacy.noise_schedule import NoiseSchedule, declared_size, schedule_of
 from shared.protocol.messages import Vector
 from shared.records.ragged import Records
 from shared.study.declaration import Study
@@ -149,7 +149,7 @@ class Federation:
 
     def _accuracy(self, study: Study, sites: Sequence[FrozenActivations], rate: float, seed: int) -> float:
         rounds, local_steps = study.federation.rounds, study.training.local_steps
-        schedule = plan(study.privacy, steps=study.total_steps)
+        schedule = schedule_of(study)
         trainers = [self._trainer(study, schedule, site, rate) for site in sites]
         adapter: Vector = np.zeros(self._model.layout.length, np.float32)
         for number in range(1, rounds + 1):

@@ -25,7 +25,7 @@ from client.vault.training.randomness import OsRandomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 from simulations.benchmarks.memory.peak import peak_bytes
@@ -108,7 +108,7 @@ def _private(work: Work) -> Step:
     trainer = PrivateTrainer(
         model,
         open_activations(model, records, device, folder=None, limit_bytes=0),
-        plan(study.privacy, steps=study.total_steps),
+        schedule_of(study),
         divisor_size=10 * work.records,
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
@@ -141,7 +141,7 @@ def _plain(work: Work) -> Step:
 
 def _opacus(work: Work) -> Step:
     bare, ids, study = _peft_model(work), _ids(work), study_of(work)
-    schedule = plan(study.privacy, steps=study.total_steps)
+    schedule = schedule_of(study)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # secure mode is off
         model, optimizer, _ = PrivacyEngine().make_private(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import AdaptedModel, build
-from shared.privacy.noise_schedule import declared_size, plan
+from shared.privacy.noise_schedule import declared_size, schedule_of
 from shared.records.ragged import Records, load
 from shared.study.declaration import Study
 from simulations.benchmarks.speed.drawn import Drawn
@@ -26,7 +26,7 @@ def open_trainer(study: Study, model: AdaptedModel, records: Records, cache: Pat
     return PrivateTrainer(
         model,
         activations,
-        plan(study.privacy, steps=study.total_steps),
+        schedule_of(study),
         divisor_size=declared_size(len(records)),
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,

@@ -15,7 +15,7 @@ from client.vault.training.round_trainer import device_for
 from client.vault.training.trainer import PrivateTrainer
 from shared.adapted_model.model import build
 from shared.base_models.locate import find
-from shared.privacy.noise_schedule import plan
+from shared.privacy.noise_schedule import schedule_of
 from shared.records.ragged import Records
 from shared.study.declaration import Study
 from shared.study.tasks import SequenceClassification
@@ -91,7 +91,7 @@ class PrivateRounds:
 
 
 def _recipe(study: Study, records: Records) -> OpacusRecipe:
-    task, schedule = study.task, plan(study.privacy, steps=study.total_steps)
+    task, schedule = study.task, schedule_of(study)
     if not isinstance(task, SequenceClassification):
         raise RuntimeError(f"Expected a study of sequence classification, got {task.kind!r}.")
     base, adapter = find(study.model).directory, study.adapter
@@ -106,7 +106,7 @@ def _recipe(study: Study, records: Records) -> OpacusRecipe:
 
 
 def _refuse_another_mechanism(recipe: OpacusRecipe, study: Study) -> None:
-    schedule = plan(study.privacy, steps=study.total_steps)
+    schedule = schedule_of(study)
     expected = (schedule.noise_multiplier, schedule.sampling_rate, study.training.local_steps)
     if recipe.spent != expected:
         raise RuntimeError(f"Expected sigma, q and steps {expected}, got {recipe.spent}.")

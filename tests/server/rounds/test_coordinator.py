@@ -83,7 +83,7 @@ def coordinator(grid: Any, folder: Path, *, within: Any = lambda _number, sent: 
         RunTerms("study", "run", **terms),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
-        aggregation=UniformMean,
+        aggregation=lambda _number, length: UniformMean(length),
         checkpoints=Checkpoints(folder),
         evaluate=lambda number, adapter: {"sum": float(adapter.sum()), "round": number},
         within=within,

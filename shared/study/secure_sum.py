@@ -1,0 +1,97 @@
+"""Decide which studies go with a secure sum, and how many nodes open one: t, c and h by the number of nodes n."""
+
+import math
+from dataclasses import dataclass
+
+from shared.errors import SettingsError
+from shared.study.sections import Adapter, Federation, Training
+
+FEWEST_NODES = 3
+FEW_NODES = 5
+"""Up to so many, all but one must be there."""
+SHARE_OF_NODES = 0.8
+NODES_PER_COLLUDER = 10
+
+
+@dataclass(frozen=True)
+class SumSizes:
+    """Public numbers of a run's secure sum."""
+
+    nodes: int
+    """n, nodes in the roster."""
+    threshold: int
+    """t, the fewest nodes whose sum is opened."""
+    colluders: int
+    """c, how many nodes may pool what they know with the server."""
+
+    @property
+    def honest(self) -> int:
+        """h = t - c, the fewest honest nodes in an opened sum; each adds an h-th of the noise's variance."""
+        return self.threshold - self.colluders
+
+
+def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
+    """Return the numbers of a run with so many nodes: the study's own, or those of the rule.
+
+    Guarantee: two sums of one round cannot both be opened by nodes that collude: 2 t > n + c.
+
+    Raises:
+        SettingsError: with so many nodes they would not hold.
+    """
+    if nodes < FEWEST_NODES:
+        raise SettingsError(
+            f"Expected at least {FEWEST_NODES} nodes for a secure sum, got {nodes}.",
+            hint="With fewer, each one knows the other's update: leave federation.secure_sum out.",
+        )
+    colluders = federation.colluders or (1 if nodes <= NODES_PER_COLLUDER else nodes // NODES_PER_COLLUDER)
+    most = nodes - 1 if nodes <= FEW_NODES else math.ceil(SHARE_OF_NODES * nodes)
+    threshold = federation.threshold or max(most, (nodes + colluders) // 2 + 1)
+    if not colluders < threshold <= nodes or 2 * threshold <= nodes + colluders:
+        raise SettingsError(
+            f"Expected a threshold above {(nodes + colluders) / 2:g}, which is half of {nodes} nodes and {colluders} "
+            f"colluders together, and of at most {nodes}, got {threshold}.",
+            hint="Change federation.threshold or federation.colluders, or wait for more nodes.",
+        )
+    return SumSizes(nodes, threshold, colluders)
+
+
+def check_secure_sum(federation: Federation, adapter: Adapter, training: Training) -> None:
+    """Refuse a study whose sum cannot be made behind masks, or whose noise cannot be shared.
+
+    Raises:
+        ValueError: naming the first rule that it breaks.
+    """
+    mode = federation.secure_sum
+    if mode is None:
+        for name in ("threshold", "colluders"):
+            if getattr(federation, name) is not None:
+                raise ValueError(f"federation.{name} only goes with federation.secure_sum")
+        return
+    if federation.cohort is not None:
+        raise ValueError("federation.secure_sum goes with no federation.cohort: every node of the run is asked")
+    if federation.wire != "float32":
+        raise ValueError(f"federation.secure_sum sends whole numbers: leave out federation.wire = {federation.wire!r}")
+    if not adapter.linear:
+        raise ValueError(
+            f"federation.secure_sum adds up what is sent, and the sum of adapters of adapter.method = "
+            f"{adapter.method!r} is no adapter: use ffa-lora, ia3 or head-only"
+        )
+    if federation.threshold is not None and federation.threshold <= (federation.colluders or 1):
+        raise ValueError("federation.threshold must be above federation.colluders, which is 1 by default")
+    if mode == "shared":
+        _check_shared(federation, training)
+
+
+def _check_shared(federation: Federation, training: Training) -> None:
+    if training.local_steps != 1:
+        raise ValueError(
+            "federation.secure_sum = 'shared' needs training.local_steps = 1: a node's later steps would read its "
+            f"records through its own small share of the noise; set federation.rounds = "
+            f"{federation.rounds * training.local_steps} for as many steps"
+        )
+    if federation.typical_size is None:
+        raise ValueError(
+            "federation.secure_sum = 'shared' needs federation.typical_size: the sum is divided by one public size"
+        )
+    if training.whitening:
+        raise ValueError("federation.secure_sum = 'shared' does not go with training.whitening yet")
