@@ -4,6 +4,7 @@ The stricter of study and policy wins. Everything here is public: the server may
 reserved. No setting lets a study without privacy in, because a study cannot be declared without it.
 """
 
+import math
 import re
 from collections.abc import Collection
 from datetime import datetime, time
@@ -46,6 +47,10 @@ class DatasetPolicy(Section):
     """The most this dataset may ever spend, over all studies."""
     epsilon_per_study: float | None = Field(default=None, gt=0, le=100, allow_inf_nan=False)
     """The most one study run may spend of it; default: all of it."""
+    epsilon_if_all_collude: float | Literal["no-limit"] | None = Field(default=None)
+    """The most this dataset may ever spend if all other nodes collude with the server, in studies that share their
+    noise (`federation.secure_sum = "shared"`): a number, or `"no-limit"`. Default: such studies are refused, and this
+    node always adds the whole noise itself."""
     delta: float = Field(gt=0, lt=0.1)
     """Belongs to the dataset: well below 1 / (number of units)."""
     declared_size: int = Field(ge=1)
@@ -74,6 +79,19 @@ class DatasetPolicy(Section):
     approval: Literal["ask", "within-policy"] = "ask"
     """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself, on
     records that were registered before (`fedvault-node register`); rows that came to the source since are left out."""
+
+    @field_validator("epsilon_if_all_collude")
+    @classmethod
+    def _positive_if_all_collude(cls, limit: float | Literal["no-limit"] | None) -> float | Literal["no-limit"] | None:
+        if isinstance(limit, float) and not 0 < limit < math.inf:
+            raise ValueError('epsilon_if_all_collude is a number above 0, or "no-limit"')
+        return limit
+
+    @property
+    def limit_if_all_collude(self) -> float | None:
+        """The same as a number: infinite without a limit, None if no noise is shared at all."""
+        limit = self.epsilon_if_all_collude
+        return math.inf if limit == "no-limit" else limit
 
     @field_validator("hours")
     @classmethod
@@ -162,6 +180,8 @@ def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> l
         reasons.append(f"epsilon {epsilon:g} is above all that may ever be spent, {policy.epsilon:g}")
     if policy.epsilon_per_study is not None and epsilon > policy.epsilon_per_study:
         reasons.append(f"epsilon {epsilon:g} is above what one study may spend, {policy.epsilon_per_study:g}")
+    if study.federation.secure_sum == "shared" and policy.epsilon_if_all_collude is None:
+        reasons.append("its nodes share one noise, and epsilon_if_all_collude does not say what all others may see")
     return reasons
 
 

@@ -87,16 +87,15 @@ def orders_for(history: Iterable[Release]) -> tuple[float, ...]:
 
 
 def order_of_limit(epsilon: float, delta: float) -> float:
-    """Return a whole Renyi order that suits a budget whatever is released: the best one for full batches.
+    """Return a whole Renyi order that suits a budget whatever is released: the one that pays for most of its sums.
 
-    With rho for half the squared ratio of signal to noise they cost rho x alpha + ln(1 / delta) / (alpha - 1), which is
-    least at alpha = 1 + sqrt(ln(1 / delta) / rho), and is then rho + 2 sqrt(rho ln(1 / delta)).
+    Full batches of Gaussian noise cost rho x order each, with rho half their squared ratio of signal to noise.
     """
     positive(epsilon=epsilon)
     probability(delta=delta)
-    log = math.log(1 / delta)
-    rho = (math.sqrt(log + epsilon) - math.sqrt(log)) ** 2
-    return float(min(512, max(2, round(1 + math.sqrt(log / rho)))))
+    orders = np.asarray(WHOLE_ORDERS)
+    rho = (epsilon - _converted(np.zeros(len(orders)), WHOLE_ORDERS, delta)) / orders
+    return WHOLE_ORDERS[int(np.argmax(rho))]
 
 
 def best_order(release: Release, *, epsilon: float, delta: float) -> float:
@@ -171,8 +170,8 @@ def tau(release: SharedGaussian) -> float:
 def _one_shared_step(noise_multiplier: float, sampling_rate: float, orders: tuple[float, ...]) -> tuple[float, ...]:
     """Return one step's divergence from whole orders alone: between two of them, their chord."""
     below = tuple(float(math.floor(order)) for order in orders)
-    whole = tuple(sorted({*below, *(order + 1 for order in below)} - {1.0}))
-    by_order = dict(zip(whole, _one_step(noise_multiplier, sampling_rate, whole), strict=True)) | {1.0: 0.0}
+    around = tuple(sorted({*below, *(order + 1 for order in below)} - {1.0}))
+    by_order = dict(zip(around, _one_step(noise_multiplier, sampling_rate, around), strict=True)) | {1.0: 0.0}
     divergences = []
     for order, lower in zip(orders, below, strict=True):
         share = order - lower

@@ -1,4 +1,4 @@
-"""An operator's approval of a study run, as a row of the ledger."""
+"""An operator's approval of a study run, and the roster of its secure sum, as rows of the ledger."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
 from shared.privacy.noise_schedule import schedule_of
-from shared.privacy.releases import Release, times
+from shared.privacy.releases import Release, SharedGaussian, times
 from shared.study.declaration import Study
 
 
@@ -56,3 +56,37 @@ def check_approval(state: LedgerState, study: Study, *, dataset: str, declared: 
     per_round = schedule_of(study).release(study.training.local_steps)
     budget.check_fits(times(per_round, study.federation.rounds), asked_for="a study")
     return per_round
+
+
+def take_roster(
+    ledger: Ledger,
+    run: str,
+    sha256: str,
+    *,
+    nodes: int,
+    threshold: int,
+    colluders: int,
+    declared: Limit | None = None,
+) -> None:
+    """Enter the one roster of a run's secure sum, if the account has room for what all other nodes could see.
+
+    Args:
+        ledger: held.
+        run: approved, and without a roster.
+        sha256: of the roster.
+        nodes: n.
+        threshold: t.
+        colluders: c.
+        declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+
+    Raises:
+        BudgetError: if all other nodes colluded, the run would cost more than the account may spend then.
+        PolicyRefusal: the run is not approved, is over, or has a roster.
+    """
+    approved = ledger.state.run(run)
+    if isinstance(approved.per_round, SharedGaussian) and not approved.per_round.settled:
+        whole_run = times(approved.per_round.with_nodes(nodes, threshold, colluders), approved.rounds)
+        budget = ledger.state.budget(approved.dataset, declared=declared)
+        budget.check_collusion(whole_run, asked_for="a roster")
+    sizes = {"nodes": nodes, "threshold": threshold, "colluders": colluders}
+    ledger.enter({"kind": "roster", "run": run, "roster_sha256": sha256, **sizes})

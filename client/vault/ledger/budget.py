@@ -3,14 +3,18 @@
 Studies are chosen after seeing what earlier ones released. So an account is judged at orders that were fixed before its
 first release, by its first approval; the best of many orders would be no filter (see `shared.privacy.accounting`).
 Accounts that become one by records that they share keep both orders, and everything has to fit at each.
+
+An account with a study that shares its noise has two limits: one for as many colluders as the study allows for, and one
+for the case that all other nodes collude. The second one is judged at a whole order that follows from it alone.
 """
 
+import math
 from dataclasses import dataclass
 
 from client.vault.ledger.rows import Limit
 from shared.errors import BudgetError
-from shared.privacy.accounting import best_order, epsilon_rdp
-from shared.privacy.releases import Release, times
+from shared.privacy.accounting import best_order, epsilon_if_colluding, epsilon_rdp, order_of_limit
+from shared.privacy.releases import Release, SharedGaussian, has_shared, times
 from shared.search import largest
 
 MOST_AFFORDED = 2**53
@@ -36,6 +40,8 @@ class Budget:
 
     orders: tuple[float, ...] = ()
     """Renyi orders that it is judged at; none before the first approval, or for runs approved before there were any."""
+    orders_if_all_collude: tuple[float, ...] = ()
+    """Those of the second limit; none before the first study that shares its noise."""
 
     def epsilon(self, *more: Release) -> float:
         """Return what the history with some more releases costs at the limit's delta, as if it was fixed in advance."""
@@ -48,9 +54,33 @@ class Budget:
         history = [*self.history, *more]
         return max(epsilon_rdp(history, self.limit.delta, order=order) for order in self.orders)
 
+    def epsilon_if_all_collude(self, *more: Release) -> float:
+        """Return what the history with some more releases costs if all other nodes collude, as if fixed in advance."""
+        return epsilon_if_colluding([*self.history, *more], self.limit.delta)
+
     def fits(self, *more: Release) -> bool:
-        """Return true if the history with some more releases stays within the limit."""
-        return self.epsilon_at_orders(*more) <= self.limit.epsilon
+        """Return true if the history with some more releases stays within both limits."""
+        return self.epsilon_at_orders(*more) <= self.limit.epsilon and self.fits_if_all_collude(*more)
+
+    def fits_if_all_collude(self, *more: Release) -> bool:
+        """Return true if the second limit holds, or nothing shares its noise. Without a roster there is no figure."""
+        history, limit = [*self.history, *more], self.limit.if_all_collude
+        if not has_shared(history):
+            return True
+        if limit is None or math.isinf(limit):
+            return limit is not None
+        orders = self.orders_if_all_collude or (order_of_limit(limit, self.limit.delta),)
+        return max(epsilon_if_colluding(history, self.limit.delta, order=order) for order in orders) <= limit
+
+    def collusion_terms(self, per_round: Release) -> dict[str, float | None]:
+        """Return what the approval of a run with shared noise says of the second limit; None in place of no limit."""
+        limit = self.limit.if_all_collude
+        if not isinstance(per_round, SharedGaussian):
+            return {}
+        if limit is None or math.isinf(limit):
+            return {"epsilon_if_all_collude": None, "order_if_all_collude": None}
+        order = order_of_limit(limit, self.limit.delta)
+        return {"epsilon_if_all_collude": limit, "order_if_all_collude": order}
 
     def orders_with(self, release: Release) -> tuple[float, ...]:
         """Return the orders that the account is judged at from now on, if this release is its next."""
@@ -68,6 +98,7 @@ class Budget:
         """
         if self.fits(*more):
             return
+        self.check_collusion(*more, asked_for=asked_for)
         account = f" (one account with {', '.join(self.sharing)})" if self.sharing else ""
         cost, at_order = self.epsilon(*more), ""
         if cost <= self.limit.epsilon:
@@ -81,6 +112,26 @@ class Budget:
             f"it brings what is spent or earmarked to {cost:.3f}{at_order}.",
             hint=f"{self.epsilon():.3f} is spent or earmarked already. "
             "Runs that are not needed can be ended: fedvault-node reject.",
+        )
+
+    def check_collusion(self, *more: Release, asked_for: str) -> None:
+        """Compare the history with some more releases with the limit for the case that all other nodes collude.
+
+        Raises:
+            BudgetError: together they are above it, or there is none.
+        """
+        if self.fits_if_all_collude(*more):
+            return
+        limit, cost = self.limit.if_all_collude, self.epsilon_if_all_collude(*more)
+        if limit is None:
+            raise BudgetError(
+                f"Expected {asked_for} that leaves all noise to this node, {self.dataset!r} shares none with others.",
+                hint='Say what may be spent if all others collude: epsilon_if_all_collude, a number or "no-limit".',
+            )
+        raise BudgetError(
+            f"Expected {asked_for} that fits into epsilon_if_all_collude={limit:g} of {self.dataset!r}, it brings what "
+            f"is spent or earmarked to {cost:.3f} if all other nodes collude.",
+            hint="More colluders that a study allows for, or fewer nodes, leave more noise to each node.",
         )
 
     def affordable_rounds(self, per_round: Release) -> int:

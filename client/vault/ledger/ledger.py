@@ -187,7 +187,7 @@ class Ledger:
         budget, whole_run = self.state.budget(dataset, declared=declared), times(per_round, rounds)
         budget.check_fits(whole_run, asked_for="a run")
         row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
-        row |= {"orders": list(budget.orders_with(whole_run))}
+        row |= {"orders": list(budget.orders_with(whole_run)), **budget.collusion_terms(per_round)}
         self.enter({"kind": "approve", **row, "per_round": to_dict(per_round), **words})
 
     def reject(self, run: str, words: Mapping[str, str] = NOBODYS) -> None:

@@ -15,12 +15,15 @@ class Limit:
 
     epsilon: float
     delta: float
+    if_all_collude: float | None = None
+    """The most epsilon if all other nodes of studies that share noise collude; infinite: any. None: not a single one of
+    these studies is taken."""
 
     def stricter(self, other: "Limit") -> "Limit":
-        """Return the smaller of each figure."""
-        epsilon, delta = min(self.epsilon, other.epsilon), min(self.delta, other.delta)
-        same = (limit for limit in (self, other) if (limit.epsilon, limit.delta) == (epsilon, delta))
-        return next(same, None) or Limit(epsilon, delta)
+        """Return the smaller of each figure; what one of them does not say, the other does."""
+        figures = [figure for figure in (self.if_all_collude, other.if_all_collude) if figure is not None]
+        both = Limit(min(self.epsilon, other.epsilon), min(self.delta, other.delta), min(figures, default=None))
+        return next((limit for limit in (self, other) if limit == both), both)
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,7 @@ def decided(by: str = "", note: str = "") -> dict[str, str]:
 def registration_row(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:
     """Return the first row of a dataset, without what `records_row` adds."""
     public = {name: fact for name, fact in asdict(terms).items() if (name, fact) != ("split_by", None)}
-    return {"kind": "register", "dataset": dataset, **asdict(limit), **public}
+    return {"kind": "register", "dataset": dataset, "epsilon": limit.epsilon, "delta": limit.delta, **public}
 
 
 def records_row(

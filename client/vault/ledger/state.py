@@ -20,8 +20,11 @@ Rules
    none, what their first approval would have named is what the next one names.
 12. Every decision about a run is a row of its own, and the latest counts. A no changes no account: what it gives back,
    the row that closes the run gives back. A run that was approved and closed is not approved again.
-13. A run's secure sum has one roster, the first that this node took while the run was open.
+13. A run's secure sum has one roster, the first that this node took while the run was open. It says among how many
+   nodes noise is shared; before it, no round of shared noise is reserved.
 14. A sum of a round has one set of survivors, and only once what this node gave to it is durable.
+15. An approval of shared noise names what its account may spend if all other nodes collude, and the Renyi order that
+   this is judged at. The strictest that was ever named counts, at the first order.
 """
 
 import json
@@ -45,7 +48,7 @@ from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
 from shared.errors import FedVaultError, LedgerError, PolicyRefusal
 from shared.privacy.accounting import best_order
-from shared.privacy.releases import Release, from_dict, times
+from shared.privacy.releases import Release, SharedGaussian, from_dict, times
 
 Row = Mapping[str, Any]
 MOST_LOST = 2
@@ -70,6 +73,8 @@ class LedgerState:
     """Renyi orders that a dataset's account is judged at, as its approvals named them."""
     decisions: dict[str, list[Decision]] = field(default_factory=dict)
     """What the operator said to each run, in order."""
+    collusion_orders: dict[str, float] = field(default_factory=dict)
+    """Renyi order of a dataset's limit for the case that all other nodes collude."""
     unnamed: dict[str, Release] = field(default_factory=dict)
     """The first approval of a dataset whose account no row had named an order for."""
 
@@ -129,6 +134,7 @@ class LedgerState:
             reduce(Limit.stricter, limits if declared is None else [*limits, declared]),
             tuple(times(run.per_round, count) for run, count in counts if count),
             self._orders(account, new_approval=earmarked),
+            tuple(sorted({self.collusion_orders[name] for name in account & set(self.collusion_orders)})),
         )
 
     def spent(self, dataset: str) -> float:
@@ -272,6 +278,7 @@ class LedgerState:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
         approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
         self._name_orders(approved, row.get("orders"))
+        self._name_collusion(approved, row)
         self.runs[run] = approved
         self._decide("yes", row)
 
@@ -298,9 +305,23 @@ class LedgerState:
             self.unnamed.pop(name, None)
         self.orders[dataset] = tuple(orders)
 
+    def _name_collusion(self, approved: ApprovedRun, row: Row) -> None:
+        """Take over what a run with shared noise may cost if all other nodes collude: the strictest ever said."""
+        if not isinstance(approved.per_round, SharedGaussian):
+            return
+        limit, order = row["epsilon_if_all_collude"], row["order_if_all_collude"]
+        if limit is not None:
+            positive(epsilon_if_all_collude=limit)
+            self.collusion_orders.setdefault(approved.dataset, order)
+        known = self.limits[approved.dataset]
+        named = Limit(known.epsilon, known.delta, math.inf if limit is None else limit)
+        self.limits[approved.dataset] = known.stricter(named)
+
     def _reserve(self, row: Row) -> None:
         run, number = self.run(row["run"]), row["round"]
         self.check_usable(run.dataset)
+        if isinstance(run.per_round, SharedGaussian) and not run.per_round.settled:
+            raise PolicyRefusal(f"Expected a roster before the first round of {row['run']!r}, which shares its noise.")
         if run.closed or not 1 <= number <= run.rounds:
             raise PolicyRefusal(f"Expected a round of an open run, got round {number} of {row['run']!r}.")
         if number in run.attempts:
@@ -330,6 +351,8 @@ class LedgerState:
         run = self.run(row["run"])
         if run.roster is not None or self.is_over(row["run"]):
             raise PolicyRefusal(f"Expected an open run without a roster, got {row['run']!r}.")
+        if isinstance(run.per_round, SharedGaussian):  # nothing was released before it was known who shares the noise
+            run.per_round = run.per_round.with_nodes(row["nodes"], row["threshold"], row["colluders"])
         run.roster = row["roster_sha256"]
 
     def _survivors(self, row: Row) -> None:

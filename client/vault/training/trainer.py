@@ -146,8 +146,8 @@ class PrivateTrainer:
         """
         charged = self.plan.release(len(factors)) if release is None else release
         wanted = (self.plan.noise_multiplier, self.plan.sampling_rate, len(factors))
-        planned = (charged.noise_multiplier, charged.sampling_rate, charged.count) == wanted
-        if not planned or isinstance(charged, SharedGaussian):  # whose one step is `summand.shared_summand`
+        as_scheduled = (charged.noise_multiplier, charged.sampling_rate, charged.count) == wanted
+        if not as_scheduled or isinstance(charged, SharedGaussian):  # whose one step is `summand.shared_summand`
             raise ExactnessError(f"Expected a release as the study plans it, {charged} was charged.")
         self.model.eval()
         self.model.load(received)
