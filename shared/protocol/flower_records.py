@@ -30,7 +30,7 @@ from shared.protocol.messages import (
     TrainReply,
     TrainTask,
 )
-from shared.protocol.update_encoding import WIRES, Wire, pack, unpack
+from shared.protocol.update_encoding import SENT, Wire, pack, unpack
 from shared.protocol.versions import (
     BEFORE_NEGOTIATION,
     ENVELOPE,
@@ -236,10 +236,10 @@ def _wire(config: Values, version: int) -> Wire:
     if version < SAYS_WIRE:
         return "float32"
     wire = text_under(config, "wire")
-    for known in WIRES:
+    for known in SENT:
         if wire == known:
             return known
-    raise PeerError(f"Expected an encoding among {', '.join(WIRES)}, got {wire!r}.")
+    raise PeerError(f"Expected an encoding among {', '.join(SENT)}, got {wire!r}.")
 
 
 def _peers(config: Values) -> tuple[Peer, ...]:

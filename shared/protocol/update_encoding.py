@@ -24,7 +24,9 @@ from shared.search import halved
 DeclaredWire = Literal["float32", "bfloat16", "int8"]
 """Those that a study may choose."""
 Wire = Literal["float32", "bfloat16", "int8", "int64"]
-WIRES: tuple[Wire, ...] = get_args(Wire)
+WIRES: tuple[DeclaredWire, ...] = get_args(DeclaredWire)
+SENT: tuple[Wire, ...] = get_args(Wire)
+"""Those in which something is sent: what a study may choose, and the summands of secure sums."""
 LEVELS = 127
 EVEN = 1e-6
 """A bend so small that the spacing is the same everywhere."""

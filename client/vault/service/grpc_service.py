@@ -17,7 +17,7 @@ from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
 from shared.protocol.messages import NO_MAC, NO_POSITION, LedgerPosition, Status, StudyOffer, TrainReply, TrainTask
-from shared.protocol.update_encoding import WIRES
+from shared.protocol.update_encoding import SENT
 
 log = logging.getLogger(__name__)
 GRACE_S = 5.0
@@ -130,7 +130,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
             position = LedgerPosition(request.ledger_height, request.ledger_head, request.ledger_mac or NO_MAC)
             server_copy = position if position.height else NO_POSITION
-            wire = next(known for known in WIRES if known == (request.wire or "float32"))
+            wire = next(known for known in SENT if known == (request.wire or "float32"))
             task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, server_copy, wire=wire)
             self._job = (request.study_run, request.round)
             reply = self._vault.train(task)

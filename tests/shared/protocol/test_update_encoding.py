@@ -13,6 +13,7 @@ from shared.protocol.update_encoding import (
     FLOAT32,
     HEADER,
     LEVELS,
+    SENT,
     WIRES,
     Encoding,
     Grid,
@@ -97,6 +98,17 @@ def test_what_pack_never_gives_is_refused(case: str) -> None:
     wire, packed = BAD[case]
     with pytest.raises(EncodingError, match="Expected"):
         unpack(packed, wire)
+
+
+def test_summands_of_a_secure_sum_travel_as_they_are() -> None:
+    summand = np.array([0, -1, 2**63 - 1, -(2**63), 2**40 + 1])
+    packed = pack(summand, Encoding("int64"))
+    assert len(packed) == packed_bytes(5, "int64") == 40 and set(SENT) - set(WIRES) == {"int64"}
+    found, encoding = unpack(packed, "int64")
+    assert found.dtype == np.int64 and found.tolist() == summand.tolist() and encoding == Encoding("int64")
+    assert pack(np.zeros(5, np.float32), Encoding.of_zeros("int64", 5)) == bytes(40)
+    with pytest.raises(EncodingError, match="int64"):
+        unpack(packed[:-1], "int64")
 
 
 @given(packed=st.binary(max_size=80), wire=st.sampled_from(WIRES))
