@@ -21,13 +21,12 @@ from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.adapted_model.model import build
 from shared.errors import BudgetError, ExactnessError, PolicyRefusal
-from shared.privacy.noise_schedule import NoiseSchedule, plan
+from shared.privacy.noise_schedule import NoiseSchedule, schedule_of
 from shared.protocol.flower_records import encode_reply
 from shared.protocol.messages import Status, TrainReply, TrainTask
 from shared.protocol.update_encoding import WIRES
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
-from shared.study.sections import Privacy
 from tests.support.ledgers import register, rows_of, tie
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
@@ -213,14 +212,14 @@ def test_another_noise_than_was_charged_is_refused_and_costs_nothing(
     make_records: Records,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    real, spent, asked = plan, ledger.state.spent("data"), task(vault)
+    real, spent, asked = schedule_of, ledger.state.spent("data"), task(vault)
 
-    def quieter(privacy: Privacy, *, steps: int) -> NoiseSchedule:
-        planned = real(privacy, steps=steps)
+    def quieter(study: Study) -> NoiseSchedule:
+        planned = real(study)
         return replace(planned, noise_multiplier=0.8 * planned.noise_multiplier)
 
     # another release of FedVault that calibrates otherwise: the ledger has the noise of the approval
-    monkeypatch.setattr(client.vault.training.round_trainer, "plan", quieter)
+    monkeypatch.setattr(client.vault.training.round_trainer, "schedule_of", quieter)
     other = RoundTrainer(
         vault.study, vault.model, make_records(60), declared_size=60, randomness=lambda _round: OsRandomness()
     )
