@@ -61,7 +61,7 @@ def verify(
 ) -> None:
     """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
     from client.operator import receipts
-    from shared.privacy.in_words import in_words
+    from shared.privacy.in_words import if_all_collude, in_words
 
     verified = receipts.verify(text_of(file))
     signer = receipts.signer(verified, None if authority is None else text_of(authority).encode())
@@ -74,5 +74,11 @@ def verify(
         f"issued {verified.issued}."
     )
     typer.echo(in_words(verified.epsilon, "unit of privacy"))
+    if verified.epsilon_if_all_collude is not None:
+        typer.echo(
+            f"It added a part of the noise: that holds while at most {verified.release['colluders']} of the "
+            f"{verified.release['nodes']} nodes collude; if all others do, "
+            f"{if_all_collude(verified.epsilon_if_all_collude)}."
+        )
     typer.echo(f"Signed with the key {signer.fingerprint}.")
     typer.echo(f"It is {signer.name}'s." if signer.name else "Whose key that is, only --authority can tell.")

@@ -1,6 +1,7 @@
 """The ledger for its operator: accounts in figures, a damaged one row by row, and the decision to continue."""
 
 import json
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from client.vault.ledger.damage import LedgerDamage, examine
 from client.vault.ledger.lock import ledger_lock
 from client.vault.ledger.positions import WITHOUT_PROOF
 from client.vault.ledger.recovery import accept
-from client.vault.ledger.rows import UNDECLARED
+from client.vault.ledger.rows import UNDECLARED, ApprovedRun
 from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import SEE_A_PERSON
 from client.vault.review.node_files import LEDGER_PATIENCE_S, NodeFiles
 from shared.errors import LedgerError, SettingsError
 from shared.files import write_private
-from shared.privacy.releases import times
+from shared.privacy.collusion import collusion, curve
+from shared.privacy.releases import SharedGaussian, has_shared, times
 
 DECIDE = (
     "See what can be read: fedvault-node ledger --export FILE. Restore what is missing from a backup, or go on without "
@@ -114,6 +116,29 @@ def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "renyi_orders": list(budget.orders),
         "shares_records_with": list(budget.sharing),
         "withdrawn": withdrawn,
+        **_if_all_collude(budget),
+    }
+
+
+def _if_all_collude(budget: Budget) -> dict[str, Any]:
+    """Return the second budget of an account that shares noise with other nodes; nothing for any other."""
+    if not has_shared(budget.history):
+        return {}
+    limit = budget.limit.if_all_collude
+    return {
+        "epsilon_if_all_collude": budget.epsilon_if_all_collude(),
+        "limit_if_all_collude": None if limit is None or math.isinf(limit) else limit,
+    }
+
+
+def _noise_shared(run: ApprovedRun, delta: float) -> dict[str, Any]:
+    """Return what a run with shared noise promises over all its rounds, by the number of nodes that collude."""
+    if not isinstance(run.per_round, SharedGaussian) or not run.per_round.settled:
+        return {}
+    whole_run = times(run.per_round, run.rounds)
+    return {
+        "shares_noise": collusion(whole_run, delta).in_words,
+        "epsilon_by_colluders": [list(point) for point in curve(whole_run, delta)],
     }
 
 
@@ -132,4 +157,5 @@ def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "more_rounds_fit": more,
         "epsilon_with_them": budget.epsilon_at_orders(*([times(run.per_round, more)] if more else [])),
         "epsilon_with_one_more": budget.epsilon_at_orders(times(run.per_round, one_more)),
+        **_noise_shared(run, budget.limit.delta),
     }

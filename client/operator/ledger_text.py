@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from client.vault.ledger.budget import MOST_AFFORDED
 from client.vault.ledger.rows import Decision
 from shared.command_line import print_table
-from shared.privacy.in_words import in_words
+from shared.privacy.in_words import if_all_collude, in_words
 
 DIGITS = Decimal("0.001")
 WHY = (
@@ -61,6 +61,8 @@ def show(report: Mapping[str, Any]) -> None:
         if run["decisions"]:
             print(f"{name}: {'; '.join(Decision(**one).in_words for one in run['decisions'])}.")  # noqa: T201
         print(why(name, run, report["datasets"][run["dataset"]]))  # noqa: T201
+        if "shares_noise" in run:
+            print(f"{name}: {shared_noise(run)}")  # noqa: T201
     if report["runs"]:
         print(WHY)  # noqa: T201
 
@@ -79,6 +81,12 @@ def why(name: str, run: Mapping[str, Any], account: Mapping[str, Any]) -> str:
     return f"{name}: {rounds}: epsilon is then {run['epsilon_with_them']:.3f} of {limit}; with one more, {with_one}."
 
 
+def shared_noise(run: Mapping[str, Any]) -> str:
+    """Return what a run with shared noise promises, and how that falls with the number of nodes that collude."""
+    points = (f"{number}: {epsilon:.3g}" for number, epsilon in run["epsilon_by_colluders"])
+    return f"{run['shares_noise']} Epsilon by the number of nodes that collude: {', '.join(points)}."
+
+
 def _account_row(name: str, account: Mapping[str, Any]) -> dict[str, str]:
     figures = sum_of(account)
     return {
@@ -95,6 +103,12 @@ def _account_row(name: str, account: Mapping[str, Any]) -> dict[str, str]:
 def _account_lines(name: str, account: Mapping[str, Any]) -> list[str]:
     figures, unit = sum_of(account), account["unit"]
     lines = [f"{name}, spent so far: {in_words(account['spent'], unit)}"]
+    if "epsilon_if_all_collude" in account:
+        limit = account["limit_if_all_collude"]
+        lines.append(
+            f"{name}, spent or earmarked if all other nodes of studies that share their noise collude: "
+            f"{if_all_collude(account['epsilon_if_all_collude'])} of {'no limit' if limit is None else f'{limit:g}'}."
+        )
     if account["withdrawn"]:
         return [*lines, f"{name} is withdrawn: nothing of what is left will ever be spent."]
     if figures.left < 0:

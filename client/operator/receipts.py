@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from client.vault.ledger.ledger import Ledger
 from shared.errors import PeerError, SettingsError
-from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.releases import Release, SubsampledGaussian, from_dict, times, to_dict
+from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
+from shared.privacy.releases import Release, SharedGaussian, SubsampledGaussian, from_dict, times, to_dict
 
 TOLERANCE = 1e-9
-FIRST_VERSION, VERSION = 1, 2
-"""2: the node's certificate is in the receipt."""
+FIRST_VERSION, VERSION, SHARED_NOISE = 1, 2, 3
+"""2: the node's certificate is in the receipt. 3, of shared noise alone: epsilon if all others collude."""
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,23 @@ class Receipt:
     signature: str = ""
     certificate: str = ""
     """Of that key, by the federation's authority: says whose it is."""
+    epsilon_if_all_collude: float | None = None
+    """If all other nodes of a run with shared noise pool what they know; None where all noise was this node's own."""
 
     def signed_bytes(self) -> bytes:
         """Return the bytes that the signature covers."""
-        plain = {name: value for name, value in asdict(self).items() if name != "signature"}
+        plain = {name: value for name, value in self._plain().items() if name != "signature"}
         if self.fedvault_receipt == FIRST_VERSION:
             del plain["certificate"]
         return json.dumps(plain, sort_keys=True, separators=(",", ":")).encode()
 
     def as_json(self) -> str:
         """Return the receipt as a file holds it."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps(self._plain(), indent=1) + "\n"
+
+    def _plain(self) -> dict[str, Any]:
+        shared = self.fedvault_receipt >= SHARED_NOISE
+        return {name: value for name, value in asdict(self).items() if shared or name != "epsilon_if_all_collude"}
 
 
 def statement(ledger: Ledger, run: str) -> Receipt:
@@ -72,8 +78,9 @@ def statement(ledger: Ledger, run: str) -> Receipt:
         raise SettingsError(f"Expected a run of subsampled Gaussian steps, got {type(per_round).__name__}.")
     rounds, limit = tuple(sorted(approved.attempts)), ledger.state.budget(approved.dataset).limit
     total_release = times(per_round, len(rounds))
+    shared = isinstance(total_release, SharedGaussian)
     return Receipt(
-        fedvault_receipt=VERSION,
+        fedvault_receipt=SHARED_NOISE if shared else VERSION,
         run=run,
         study_sha256=approved.study_sha256,
         rounds_paid=rounds,
@@ -84,6 +91,7 @@ def statement(ledger: Ledger, run: str) -> Receipt:
         ledger_head=ledger.head,
         issued=datetime.now(UTC).isoformat(timespec="seconds"),
         public_key="",
+        epsilon_if_all_collude=_if_all_collude(total_release, limit.delta) if shared else None,
     )
 
 
@@ -194,9 +202,15 @@ def _read(written: str) -> tuple[Receipt, Release]:
     try:
         plain = json.loads(written)
         receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
+        if type(receipt.fedvault_receipt) is not int or not isinstance(receipt.epsilon_if_all_collude, float | None):
+            raise TypeError
         return receipt, from_dict(receipt.release)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SettingsError):
         raise PeerError("Expected a receipt, got something else.") from None
+
+
+def _if_all_collude(release: Release, delta: float) -> float:
+    return epsilon_if_colluding([release], delta) if release.count else 0.0
 
 
 def _check_arithmetic(receipt: Receipt, release: Release) -> None:
@@ -205,3 +219,8 @@ def _check_arithmetic(receipt: Receipt, release: Release) -> None:
         raise PeerError(
             f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
         )
+    shared = isinstance(release, SharedGaussian)
+    if shared != (receipt.fedvault_receipt >= SHARED_NOISE) or shared != (receipt.epsilon_if_all_collude is not None):
+        raise PeerError("Expected what all other nodes could see beside shared noise, and beside no other.")
+    if shared and abs(_if_all_collude(release, receipt.delta) - (receipt.epsilon_if_all_collude or 0.0)) > TOLERANCE:
+        raise PeerError("Expected epsilon_if_all_collude from the stated noise, the receipt says another.")

@@ -8,12 +8,16 @@ from typing import Any
 
 from server.export.loading_code import code
 from server.rounds.checkpoints import State
+from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.collusion import collusion
 from shared.privacy.in_words import in_words
 from shared.privacy.noise_schedule import schedule_of
+from shared.privacy.releases import SharedGaussian
 from shared.protocol.messages import Status
 from shared.study.declaration import Study
+from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
 
 PAID_FOR = frozenset({Status.FAILED.name.lower(), Status.LOST.name.lower()})
@@ -66,13 +70,15 @@ def card(run: str, study: Study, state: State, *, names: Mapping[int, str], aske
     """
     trained = {names.get(node, str(node)) for record in state.records for node in record["accepted"]}
     measured = state.evaluations.get(str(state.round)) or {}
+    # a secure sum asks its whole roster in every round
+    nodes = max((len(record["asked"]) for record in state.records), default=0)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items() if isinstance(value, float))
     return page(
         study,
         fingerprint=str(study.model.fingerprint),
         trained_by=f"{len(trained)} organisations in {len(state.records)} rounds as run `{run}` of",
         sections=[
-            _privacy(study, rounds_paid(state.records, names=names, asked=asked)),
+            _privacy(study, rounds_paid(state.records, names=names, asked=asked), nodes=nodes),
             "## Measured\n\n" + (figures or "The server's operator measured nothing."),
         ],
         merging=f"After `fedvault-server export {run} model --merge`, `model` is a complete one:",
@@ -138,7 +144,7 @@ def base_name(study: Study) -> str:
     return Path(source).name if Path(source).expanduser().is_absolute() else source
 
 
-def _privacy(study: Study, paid: Mapping[str, set[int]]) -> str:
+def _privacy(study: Study, paid: Mapping[str, set[int]], *, nodes: int) -> str:
     schedule, lines = schedule_of(study), []
     for number, name in enumerate(sorted(paid), start=1):
         rounds = len(paid[name])
@@ -153,7 +159,7 @@ times the clipping norm on Poisson samples at rate {schedule.sampling_rate:g}, {
 declared budget is epsilon {study.privacy.epsilon:g} at delta {study.privacy.delta:g}.
 
 {in_words(study.privacy.epsilon, study.privacy.unit)}
-
+{_shared_noise(study, nodes)}
 Each node's (epsilon, delta), at
 most, from every round that it was asked for and did not refuse before it would have cost anything:
 
@@ -163,6 +169,22 @@ most, from every round that it was asked for and did not refuse before it would 
 
 Whether a round that never arrived was paid for, only the node knows: its own signed receipt says what it spent. What
 this does not cover: one person with records at two organisations spends at both."""
+
+
+def _shared_noise(study: Study, nodes: int) -> str:
+    """Return a paragraph on noise that nodes share, and on what is left without it; empty for any other study."""
+    release = schedule_of(study).release(study.total_steps)
+    if not isinstance(release, SharedGaussian):
+        return ""
+    try:
+        sizes = sum_sizes(nodes, study.federation)
+    except SettingsError:
+        return ""
+    promise = collusion(release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders), study.privacy.delta)
+    return f"""
+The organisations shared one noise, behind a secure sum: each added a part of it, which hides little by itself.
+{promise.in_words} A person with records at two organisations spends more than twice as much.
+"""
 
 
 def _question(study: Study) -> str:

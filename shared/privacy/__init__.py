@@ -4,5 +4,6 @@ Reading order: `grid` (where gradients are rounded and noise is drawn), `release
 (its cost), `calibration` (the noise that a budget needs), `noise_schedule` (the noise of one study, a function of the
 study alone), `cost_by_round` (the cost of its rounds), `signal_to_noise` (the chance to learn anything through the
 noise), `study_steps` (a study's steps as that needs them), `update_bounds` (the length of an honest update),
-`adapter_bound` (where honest rounds can have led an adapter), `in_words` (an epsilon in plain words).
+`adapter_bound` (where honest rounds can have led an adapter), `collusion` (what shared noise
+promises, by who colludes), `in_words` (an epsilon in plain words).
 """

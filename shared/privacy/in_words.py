@@ -5,6 +5,9 @@ import math
 TOO_LARGE = 30.0
 """Beyond this, factor and guess say nothing any more."""
 
+NO_PROTECTION = 10.0
+"""Beyond this, an epsilon is said to be practically no protection."""
+
 
 def factor(epsilon: float) -> str:
     """Return e^epsilon with two digits: how many times as likely an output can become because one unit took part."""
@@ -21,6 +24,13 @@ def best_guess(epsilon: float) -> str:
     """
     percent = 100 / (1 + math.exp(-epsilon))
     return f"{percent:.0f} %" if percent < 99 else f"{math.floor(percent * 10) / 10:.1f} %"
+
+
+def if_all_collude(epsilon: float) -> str:
+    """Return what is left of a promise if all other nodes of a study with shared noise collude, in a few words."""
+    if epsilon > NO_PROTECTION:
+        return f"practically no protection: epsilon {math.ceil(epsilon):,}"
+    return f"epsilon {math.ceil(100 * epsilon) / 100:.2f}"
 
 
 def in_words(epsilon: float, unit: str = "record") -> str:

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from shared.checks import at_least, positive, probability
 from shared.errors import SettingsError
@@ -129,6 +129,7 @@ class Gaussian:
 
 
 Release = SubsampledGaussian | Gaussian
+Repeated = TypeVar("Repeated", SubsampledGaussian, SharedGaussian, Gaussian, Release)
 
 
 def to_dict(release: Release) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def from_dict(plain: dict[str, Any]) -> Release:
         raise SettingsError(f"Expected the fields of {kind.__name__}, got {sorted(values)}.") from None
 
 
-def times(release: Release, count: int) -> Release:
+def times(release: Repeated, count: int) -> Repeated:
     """Repeat a release `count` times."""
     return replace(release, count=release.count * count)
 

@@ -12,7 +12,7 @@ from shared.privacy.in_words import in_words
 from simulations.experiment.scenario import Scenario
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result
-from simulations.results.wording import covered, held_out, notes, records_of
+from simulations.results.wording import covered, held_out, notes, records_of, spent_in_words
 
 SHOWN_SITES = 20
 NOT_PRIVATE = (
@@ -100,7 +100,7 @@ def _measured(result: Result) -> str:
 
 
 def _arm(arm: ArmResult) -> Sequence[str]:
-    spent = "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}"
+    spent = "none" if not arm.private else spent_in_words(arm)
     worst = arm.quality.worst_site
     return arm.title, spent, shown(arm.quality.value), f"{worst.site} {shown(worst.value)}"
 

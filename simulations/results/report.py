@@ -21,6 +21,7 @@ from simulations.results.wording import (
     held_out,
     in_points,
     notes,
+    spent_in_words,
     unit_of,
 )
 
@@ -133,7 +134,7 @@ def _arm_cells(arm: ArmResult, sites: list[str], minus: list[str]) -> list[str]:
         "-" if arm.sampling_rate is None else f"{arm.sampling_rate:g}",
         str(arm.steps or "-"),
         f"{arm.seconds:.0f}",
-        "no protection" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
+        "no protection" if not arm.private else spent_in_words(arm),
         shown(arm.quality.value),
         *minus,
         *(shown(arm.quality.per_site[site]) for site in sites),

@@ -71,6 +71,8 @@ class ArmResult(Section):
     counts training labels without noise, does not."""
     epsilon: float | None
     """Total cost to one unit (a record, by default); null where none is spent or nothing is protected."""
+    epsilon_if_all_collude: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The same if all other sites pooled what they know, where sites share one noise; otherwise left out."""
     rows: int
     """Training records."""
     units: int | None = None

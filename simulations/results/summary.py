@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from server.rounds.checkpoints import State
 from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
-from shared.privacy.accounting import epsilon_prv, epsilon_rdp
+from shared.privacy.accounting import epsilon_if_colluding, epsilon_prv, epsilon_rdp
 from shared.privacy.noise_schedule import NoiseSchedule, schedule_of
+from shared.privacy.releases import SharedGaussian
 from shared.study.declaration import Study
+from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
 from simulations.experiment.arms import Arm
@@ -77,11 +79,18 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
     last = state.evaluations[str(state.round)]
     sites = [site for site in prepared.sites if site.index in arm.site_indices]
     released = arm.study.total_steps
-    spent = epsilon_rdp([schedule_of(arm.study).release(released)], arm.study.privacy.delta)
+    release, delta = schedule_of(arm.study).release(released), arm.study.privacy.delta
+    alone = None
+    if isinstance(release, SharedGaussian):
+        sizes = sum_sizes(len(sites), arm.study.federation)
+        release = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
+        alone = epsilon_if_colluding([release], delta)
+    spent = epsilon_rdp([release], delta)
     return ArmResult(
         title=arm.title,
         private=arm.protected,
         epsilon=spent if arm.protected else None,
+        epsilon_if_all_collude=alone,
         rows=sum(site.train for site in sites),
         units=sum(site.unit_count for site in sites),
         sampling_rate=arm.study.privacy.sampling_rate,

@@ -16,6 +16,7 @@ from simulations.results.wording import (
     held_out,
     notes,
     records_of,
+    spent_in_words,
     unit_of,
 )
 
@@ -126,7 +127,7 @@ def _arm_cells(arm: ArmResult) -> list[str]:
         str(arm.rows) if arm.rows else "-",
         str(arm.steps) if arm.steps else "-",
         f"{arm.seconds:.0f}",
-        "none" if not arm.private else "-" if arm.epsilon is None else f"{arm.epsilon:.2f}",
+        "none" if not arm.private else spent_in_words(arm),
         shown(quality.value),
         f"{escape(quality.worst_site.site)} {shown(quality.worst_site.value)}",
     ]

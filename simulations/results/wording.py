@@ -1,12 +1,21 @@
 """Word a result's comparisons, the same in tables and report: differences, held-out counts, units."""
 
+from shared.privacy.in_words import if_all_collude
 from shared.study.sections import RECORD
 from simulations.results.metric_names import is_share, points, shown, signed
-from simulations.results.result import Difference, Result
+from simulations.results.result import ArmResult, Difference, Result
 
 VALIDATION = (
     "Validation records are a share of the training records, for choosing settings; held-out ones were not used."
 )
+
+
+def spent_in_words(arm: ArmResult) -> str:
+    """Return a protected arm's epsilon, with what is left of it if sites share one noise and all others collude."""
+    if arm.epsilon is None:
+        return "-"
+    alone = arm.epsilon_if_all_collude
+    return f"{arm.epsilon:.2f}" + (f" (if all others collude, {if_all_collude(alone)})" if alone is not None else "")
 
 
 def covered(result: Result) -> str:

@@ -8,6 +8,7 @@ from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from shared.printable import one_line, printable
 from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.collusion import possible
 from shared.privacy.in_words import best_guess, in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import batch_of
@@ -56,6 +57,8 @@ class StudySummary:
     """The most the account may ever spend."""
     fits: bool
     """True if the budget allows it, at the Renyi order that the account is judged at."""
+    shares_noise: tuple[str, ...]
+    """What is promised by who colludes, a sentence for each number of nodes; empty if all noise is this node's own."""
     epsilon_per_study: float | None
     """The most one study may spend; None: as much as is left."""
     delta: float
@@ -93,12 +96,19 @@ class StudySummary:
             f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "
             f"all studies to come.{most}{weighs}\n"
+            f"{self._shared_noise}"
             f"For this study by itself: {in_words(self.epsilon_alone, self.unit)} "
             f"With all that came before it, the guess is right {best_guess(self.epsilon_after)} of the time at best.\n"
             f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
             f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
             f"{facts.holdout} held out, {facts.dropped} left out.{copies}{problems}"
         )
+
+    @property
+    def _shared_noise(self) -> str:
+        if not self.shares_noise:
+            return ""
+        return "\n".join(("The nodes share one noise, and this node adds a part of it.", *self.shares_noise, ""))
 
 
 def summarise(
@@ -146,6 +156,7 @@ def summarise(
         epsilon_after=budget.epsilon(total_release),
         epsilon_limit=budget.limit.epsilon,
         fits=budget.fits(total_release),
+        shares_noise=tuple(promise.in_words for promise in possible(study, delta=budget.limit.delta)),
         epsilon_per_study=dataset.policy.epsilon_per_study,
         delta=budget.limit.delta,
         unit=dataset.policy.unit,

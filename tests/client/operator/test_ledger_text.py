@@ -55,3 +55,15 @@ def test_the_sum_is_printed_as_one(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_one_line_says_why(run: dict[str, Any], account_changes: dict[str, Any], line: str) -> None:
     assert line in why("r-1", RUN | run, account(**account_changes))
+
+
+def test_both_budgets_stand_beside_each_other_where_noise_is_shared(capsys: pytest.CaptureFixture[str]) -> None:
+    shared = RUN | MORE | {"shares_noise": "With 4 nodes, …", "epsilon_by_colluders": [[1, 3.0], [2, 4.11], [3, 5.65]]}
+    second = {"epsilon_if_all_collude": 438.4, "limit_if_all_collude": None}
+    show({"datasets": {"ward": account(**second)}, "runs": {"r-1": shared}})
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "all other nodes of studies that share their noise collude: practically no protection: epsilon 439 of"
+        in printed
+    )
+    assert "r-1: With 4 nodes, … Epsilon by the number of nodes that collude: 1: 3, 2: 4.11, 3: 5.65." in printed

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,11 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from client.link.membership import _made_key, _request
 from client.operator.receipts import Receipt, Signer, read_statement, sign, signer, statement, verify
+from client.vault.ledger.approval import take_roster
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.rows import Limit
 from server.certificate_authority import create, issue_node
 from shared.errors import PeerError, SettingsError
-from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.releases import SubsampledGaussian
+from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
+from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.study.declaration import Study
 from tests.support.ledgers import register
 
@@ -155,3 +158,36 @@ def test_a_receipt_of_version_1_is_still_checked(ledger: Ledger) -> None:
 def test_what_is_no_receipt_is_said_so(nonsense: str) -> None:
     with pytest.raises(PeerError, match="Expected a receipt"):
         verify(nonsense)
+
+
+def test_a_receipt_of_shared_noise_says_what_all_other_nodes_could_see(tmp_path: Path) -> None:
+    release = SharedGaussian(1.5, 0.05, 1)
+    with Ledger(tmp_path / "shared.db", second_copy=tmp_path / "second" / "head.json") as opened:
+        register(opened, "secret-ward", epsilon=3.0, delta=1e-5)
+        any_cost = Limit(3.0, 1e-5, math.inf)
+        opened.approve("secret-ward", "r-1", study_sha256="s" * 64, rounds=5, per_round=release, declared=any_cost)
+        assert statement(opened, "r-1").epsilon_if_all_collude == 0.0, "nothing is released before there is a roster"
+        take_roster(opened, "r-1", "a" * 64, nodes=10, threshold=8, colluders=1)
+        opened.reserve("r-1", 1)
+        receipt = issue(opened, "r-1", ec.generate_private_key(ec.SECP256R1()), "")
+    paid = release.with_nodes(10, 8, 1)
+    assert receipt.fedvault_receipt == 3 and receipt.release["nodes"] == 10
+    assert receipt.epsilon_if_all_collude == epsilon_if_colluding([paid], 1e-5) > receipt.epsilon
+    assert verify(receipt.as_json()) == receipt
+    for wrong in (None, receipt.epsilon, "x"):
+        with pytest.raises(PeerError):
+            verify(
+                sign(
+                    replace(receipt, epsilon_if_all_collude=wrong), ec.generate_private_key(ec.SECP256R1()), ""
+                ).as_json()
+            )  # type: ignore[arg-type]
+
+
+def test_a_receipt_without_shared_noise_has_the_fields_that_it_always_had(ledger: Ledger) -> None:
+    with ledger:
+        receipt = issue(ledger, "r-1", ec.generate_private_key(ec.SECP256R1()), "")
+    assert receipt.fedvault_receipt == 2 and "collude" not in receipt.as_json()
+    for version in (3, "2", None):
+        changed = replace(receipt, fedvault_receipt=version)  # type: ignore[arg-type]
+        with pytest.raises(PeerError):
+            verify(json.dumps(vars(changed)))

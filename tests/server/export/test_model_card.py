@@ -85,3 +85,22 @@ def test_a_card_names_a_base_model_by_its_folder_alone(make_study: Callable[...,
 def test_what_is_unfit_to_be_handed_out_is_seen(tmp_path: Path, text: str, fit: bool) -> None:
     (tmp_path / "README.md").write_text(text)
     assert (unfit(tmp_path) == []) is fit
+
+
+def test_a_card_of_shared_noise_says_what_is_left_if_all_others_collude(make_study: Callable[..., Study]) -> None:
+    nodes = list(range(1, 37))
+    last = RoundRecord(1, "aggregated", nodes, nodes, [], [], [], 8, 8, {})
+    federation = {"rounds": 48, "secure_sum": "shared", "typical_size": 50, "threshold": 30, "colluders": 2}
+    shared, local = (
+        make_study(federation=declared, training={"local_steps": 1})
+        for declared in (federation, {"rounds": 48, "typical_size": 50})
+    )
+
+    def written(study: Study) -> str:
+        state = State(study.sha256, "r-1", 1, np.zeros(1, np.float32), [last.as_dict()], {})
+        return " ".join(card("r-1", study, state, names={}).split())
+
+    assert "while at most 2 other nodes and the server pool what they know" in written(shared)
+    assert "if all others do, practically no protection: epsilon 43" in written(shared)
+    assert "two organisations spends more than twice as much" in written(shared)
+    assert "collude" not in written(local) and "pool what they know" not in written(local)

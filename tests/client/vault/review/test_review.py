@@ -132,3 +132,20 @@ def test_a_dataset_without_a_column_to_split_by_is_entered_as_before(node: Node)
     with open_node(node.config).open_ledger() as ledger:
         (row,) = rows_of(ledger)
     assert "split_by" not in row and row["holdout"] == 0.1
+
+
+def test_shared_noise_is_refused_without_a_second_limit_and_shown_with_what_all_others_could_see(node: Node) -> None:
+    federation = {"rounds": 6, "quorum": 3, "secure_sum": "shared", "typical_size": 50}
+    study = node.study(federation=federation, training={"local_steps": 1}, privacy={"epsilon": 1.0})
+    refused = review_study(node.config, study).summary
+    assert any("epsilon_if_all_collude does not say" in reason for reason in refused.objections)
+    assert NodeVault(node.config).offer(offer(study)).status is Status.REFUSED_POLICY
+    node.write(epsilon_if_all_collude="no-limit")
+    summary = review_study(node.config, study).summary
+    assert not summary.objections and len(summary.shares_noise) == 5
+    assert "The nodes share one noise, and this node adds a part of it." in summary.in_words
+    assert "With 10 nodes, of which 8 have to be in every sum, epsilon" in summary.in_words
+    node.approve(study)
+    with open_node(node.config).open_ledger() as ledger:
+        assert ledger.state.limits["ward"].if_all_collude == float("inf")
+    assert node.rows()[-1] == "approve"
