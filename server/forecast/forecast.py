@@ -1,5 +1,6 @@
 """Forecasts what a study will cost and whether it will learn, before anybody spends budget on it."""
 
+import math
 from collections.abc import Sequence
 
 from server.aggregation.method import method_for
@@ -27,6 +28,7 @@ from shared.privacy.signal_to_noise import (
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import LINEAR_HEAD_KINDS, Study
+from shared.study.secure_sum import sum_sizes
 from shared.study.tasks import FEATURE_NORM
 
 
@@ -52,7 +54,7 @@ def forecast_study(
     schedule, parts = schedule_of(study), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
     asked = min(study.federation.cohort or len(joining), len(joining))
-    mean = mean_batch([batch_of(study, size) for size in joining.values()], asked=asked)
+    mean = _mean(study, [*joining.values()], asked)
     steps = all_steps(study, schedule, mean)
     by_part = [PartForecast(p.name, p.dimension, p.learning_rate, ratio([p], steps)) for p in parts]
     plain_head = _head_start(study, parts, steps)
@@ -89,6 +91,17 @@ def forecast_study(
     )
 
 
+def _mean(study: Study, sizes: Sequence[int], asked: int) -> Batch:
+    """Return the batch of one node whose update would have the signal and the noise of the mean over these nodes."""
+    batches = [batch_of(study, size) for size in sizes]
+    if study.federation.secure_sum == "shared":
+        # each adds the h-th part of the noise's variance, unscaled, to a sum that is divided by one public size
+        quiet = math.sqrt(sum_sizes(len(sizes), study.federation).honest)
+        divisor = quiet * study.privacy.sampling_rate * (study.federation.typical_size or 1)
+        batches = [Batch(batch.weight * divisor, divisor) for batch in batches]
+    return mean_batch(batches, asked=asked)
+
+
 def _joining(study: Study, sizes: dict[str, int]) -> dict[str, int]:
     """Return the declared sizes of the nodes that are large enough."""
     smallest = study.federation.smallest_declared_size
@@ -117,7 +130,7 @@ def _adapter_start(parts: Sequence[Part], by_part: Sequence[PartForecast], head:
 def _typical_size(study: Study, sizes: Sequence[int], mean: Batch, asked: int) -> TypicalSize:
     typical = declared_size(round(sum(sizes) / len(sizes)))
     changed = study.model_copy(update={"federation": study.federation.model_copy(update={"typical_size": typical})})
-    with_it = mean_batch([batch_of(changed, size) for size in sizes], asked=asked)
+    with_it = _mean(changed, sizes, asked)
     return TypicalSize(typical, gain=with_it.units / mean.units)
 
 

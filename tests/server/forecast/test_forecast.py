@@ -11,9 +11,8 @@ from server.forecast.values import StudyForecast
 from shared.adapted_model.adapters import Layout
 from shared.errors import BudgetError, SettingsError
 from shared.privacy.accounting import epsilon_rdp
-from shared.privacy.noise_schedule import NoiseSchedule, plan
+from shared.privacy.noise_schedule import NoiseSchedule, plan, schedule_of
 from shared.study.declaration import Study, load_study_of
-from shared.study.sections import Privacy
 
 LAYOUT = Layout((("base.a.lora_B", (32, 8)), ("base.b.lora_B", (32, 8)), ("head.weight", (2, 32)), ("head.bias", (2,))))
 SIZES = {"north": 300, "south": 5012, "tiny": 4}
@@ -90,12 +89,12 @@ def test_a_plan_says_what_twice_the_rounds_would_gain(
 def test_a_plan_is_made_also_where_twice_the_rounds_would_need_too_much_noise(
     make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def limited(privacy: Privacy, *, steps: int) -> NoiseSchedule:
-        if steps > 9:
+    def limited(study: Study) -> NoiseSchedule:
+        if study.total_steps > 9:
             raise BudgetError("Expected a larger epsilon.")
-        return plan(privacy, steps=steps)
+        return schedule_of(study)
 
-    monkeypatch.setattr("shared.privacy.study_steps.plan", limited)
+    monkeypatch.setattr("shared.privacy.study_steps.schedule_of", limited)
     forecast = forecast_study(make_study(), LAYOUT, SIZES)
     assert forecast.gain_of_twice_the_rounds is None and "no practical noise" in facts(forecast)["twice the rounds"]
 
@@ -158,3 +157,19 @@ def toml(study: Study, path: Path, more: str = "") -> Path:
         f"[federation]\nrounds = 3\nsmallest_declared_size = 10\n[training]\nlocal_steps = 3\n{more}"
     )
     return path
+
+
+def test_shared_noise_is_forecast_as_the_nodes_share_it(make_study: Callable[..., Study]) -> None:
+    """Thirty nodes as quiet as one place with all their records, but for sqrt(n / h)."""
+    sizes = {f"site-{number}": 230 for number in range(30)}
+    local = {"rounds": 48, "typical_size": 230}
+
+    def ratio(federation: dict[str, object], nodes: dict[str, int]) -> float:
+        return forecast_study(make_study(federation=federation, training={"local_steps": 1}), LAYOUT, nodes).ratio
+
+    shared, alone = ratio(local | {"secure_sum": "shared"}, sizes), ratio(local, sizes)
+    pooled = ratio({"rounds": 48}, {"one place": 6900})
+    assert shared / alone == pytest.approx(21**0.5, rel=0.01), "h = 24 - 3"
+    assert pooled / shared == pytest.approx((30 / 21) ** 0.5, rel=0.01)
+    with pytest.raises(SettingsError, match="at least 3 nodes"):
+        ratio(local | {"secure_sum": "shared"}, {"one": 230, "two": 230})
