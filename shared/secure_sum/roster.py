@@ -160,8 +160,8 @@ def check_roster(
 
 def _check_distinct(entries: tuple[Entry, ...]) -> None:
     names = [entry.name.encode() for entry in entries]
-    if names != sorted(names):
-        raise malformed("entries by name")
+    if names != sorted(names) or not all(entry.name.isprintable() for entry in entries):
+        raise malformed("entries by name, which can be printed")
     for kind in (
         names,
         [entry.certificate_key for entry in entries],

@@ -10,7 +10,7 @@ from shared.secure_sum.messages import Dealt, MaskedVector, OpeningReply, Surviv
 from shared.secure_sum.node import share_digest
 from shared.secure_sum.refusals import Refusal
 from shared.secure_sum.session import Fault, Session, State
-from shared.secure_sum.shares import SHARE_BYTES
+from shared.secure_sum.shares import PRIME, SHARE_BYTES
 from shared.secure_sum.thresholds import Thresholds
 from tests.support.secure_sums import Sum, refused
 
@@ -84,18 +84,27 @@ def dealt_by(run: Sum, dealer: str) -> MaskedVector:
     return MaskedVector.from_bytes(run.nodes[dealer].vector(run.session.context, run.values[dealer]))
 
 
+def dealing(run: Sum, dealer: str, holder: str, share: bytes) -> MaskedVector:
+    """What a dealer sends that deals one holder a share of its choice, announced as it is."""
+    honest, context, place = dealt_by(run, dealer), run.session.context, run.roster.positions[holder] - 1
+    address = Address(context, dealer, holder, honest.commitment)
+    box = seal(share, run.nodes[dealer].member.secrets[holder], address)
+    dealt = list(honest.dealt)
+    dealt[place] = Dealt(share_digest(share, context, dealer, holder), box)
+    return replace(honest, dealt=tuple(dealt))
+
+
 @pytest.mark.guarantee("shares that hash but do not give the committed mask name their dealer.")
-def test_shares_that_miss_the_commitment_name_their_dealer_and_lose_the_round() -> None:
+@pytest.mark.parametrize(
+    "share",
+    [bytes(SHARE_BYTES), PRIME.to_bytes(SHARE_BYTES, "big"), b"\xff" * SHARE_BYTES],
+    ids=("zero", "p", "all bits"),
+)
+def test_shares_that_miss_the_commitment_name_their_dealer_and_lose_the_round(share: bytes) -> None:
     run = Sum(FIVE)
     dealer, holder = run.names[0], run.names[1]
     run.send(run.names[1:])
-    # the dealer announces and deals a share that is on another polynomial
-    honest = dealt_by(run, dealer)
-    false = bytes(SHARE_BYTES)
-    member = run.nodes[dealer].member
-    box = seal(false, member.secrets[holder], Address(run.session.context, dealer, holder, honest.commitment))
-    dealt = (honest.dealt[0], Dealt(share_digest(false, run.session.context, dealer, holder), box), *honest.dealt[2:])
-    send_changed(run, dealer, replace(honest, dealt=dealt))
+    send_changed(run, dealer, dealing(run, dealer, holder, share))
     fixed(run)
     run.answer()
     record = run.session.open()

@@ -96,6 +96,10 @@ REFUSED: dict[str, tuple[Refusal, Callable[[], Roster]]] = {
     "one missing": (Refusal.ROSTER_OTHER_NUMBERS, lambda: roster(node_003=None)),
     "one more": (Refusal.ROSTER_OTHER_NUMBERS, lambda: roster(node_004=signed("node-004", RunKeys.generate()))),
     "not by name": (Refusal.MALFORMED, lambda: replace(roster(), entries=roster().entries[::-1])),
+    "a name that moves a terminal's cursor": (
+        Refusal.MALFORMED,
+        lambda: roster(node_003=signed("node-003\x1b[1A", KEYS[LAST], certificate=LAST)),
+    ),
     "another run": (Refusal.ROSTER_OTHER_RUN, lambda: replace(roster(), run="run-2")),
     "another study": (Refusal.ROSTER_OTHER_RUN, lambda: replace(roster(), study_sha256="6" * 64)),
     "another mode": (Refusal.ROSTER_OTHER_NUMBERS, lambda: replace(roster(), numbers=NUMBERS._replace(mode="masked"))),
