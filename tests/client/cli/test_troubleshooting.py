@@ -366,6 +366,10 @@ def _(place: Place) -> str:
 simple("Approving a file", lambda p: p.types("approve", p.write_study(), "--dataset", "ward", "--yes"))
 simple("A study for fewer sites than you allow", lambda p: p.approves(quorum=2))
 simple("A study that does not say who asks", lambda p: p.adds('study_must_state = ["purpose"]') + p.approves())
+simple(
+    "A study that shares its noise",
+    lambda p: p.approves(sizes='secure_sum = "shared"\ntypical_size = 60', whitening="false\nlocal_steps = 1"),
+)
 simple("A study of another task kind", lambda p: p.adds('tasks = ["causal-lm"]') + p.approves())
 simple("A study that reads a column too many", lambda p: p.adds('readable_columns = ["label"]') + p.approves())
 simple("A study for larger sites", lambda p: p.approves(sizes="smallest_declared_size = 1000"))
