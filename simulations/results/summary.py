@@ -80,17 +80,17 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
     sites = [site for site in prepared.sites if site.index in arm.site_indices]
     released = arm.study.total_steps
     release, delta = schedule_of(arm.study).release(released), arm.study.privacy.delta
-    alone = None
+    if_all_collude = None
     if isinstance(release, SharedGaussian):
         sizes = sum_sizes(len(sites), arm.study.federation)
         release = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
-        alone = epsilon_if_colluding([release], delta)
+        if_all_collude = epsilon_if_colluding([release], delta)
     spent = epsilon_rdp([release], delta)
     return ArmResult(
         title=arm.title,
         private=arm.protected,
         epsilon=spent if arm.protected else None,
-        epsilon_if_all_collude=alone,
+        epsilon_if_all_collude=if_all_collude,
         rows=sum(site.train for site in sites),
         units=sum(site.unit_count for site in sites),
         sampling_rate=arm.study.privacy.sampling_rate,

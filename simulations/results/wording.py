@@ -14,8 +14,9 @@ def spent_in_words(arm: ArmResult) -> str:
     """Return a protected arm's epsilon, with what is left of it if sites share one noise and all others collude."""
     if arm.epsilon is None:
         return "-"
-    alone = arm.epsilon_if_all_collude
-    return f"{arm.epsilon:.2f}" + (f" (if all others collude, {if_all_collude(alone)})" if alone is not None else "")
+    if arm.epsilon_if_all_collude is None:
+        return f"{arm.epsilon:.2f}"
+    return f"{arm.epsilon:.2f} (if all others collude, {if_all_collude(arm.epsilon_if_all_collude)})"
 
 
 def covered(result: Result) -> str:
