@@ -4,6 +4,9 @@ import math
 from dataclasses import dataclass
 
 from shared.errors import SettingsError
+from shared.secure_sum.encoding import MOST_NODES
+from shared.secure_sum.refusals import SecureSumError
+from shared.secure_sum.thresholds import FEWEST_HONEST, Thresholds
 from shared.study.sections import Adapter, Federation, Training
 
 FEWEST_NODES = 3
@@ -46,12 +49,19 @@ def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
     colluders = federation.colluders or (1 if nodes <= NODES_PER_COLLUDER else nodes // NODES_PER_COLLUDER)
     most = nodes - 1 if nodes <= FEW_NODES else math.ceil(SHARE_OF_NODES * nodes)
     threshold = federation.threshold or max(most, (nodes + colluders) // 2 + 1)
-    if not colluders < threshold <= nodes or 2 * threshold <= nodes + colluders:
+    if nodes > MOST_NODES:
         raise SettingsError(
-            f"Expected a threshold above {(nodes + colluders) / 2:g}, which is half of {nodes} nodes and {colluders} "
-            f"colluders together, and of at most {nodes}, got {threshold}.",
-            hint="Change federation.threshold or federation.colluders, or wait for more nodes.",
+            f"Expected at most {MOST_NODES} nodes for a secure sum, got {nodes}.", hint="Make two federations of them."
         )
+    try:
+        Thresholds(nodes, threshold, colluders)
+    except SecureSumError:
+        fewest = max((nodes + colluders) // 2 + 1, colluders + FEWEST_HONEST)
+        raise SettingsError(
+            f"Expected a threshold of at least {fewest}, more than half of {nodes} nodes and {colluders} colluders "
+            f"together and {FEWEST_HONEST} above the colluders, and of at most {nodes}, got {threshold}.",
+            hint="Change federation.threshold or federation.colluders, or wait for more nodes.",
+        ) from None
     return SumSizes(nodes, threshold, colluders)
 
 
@@ -76,8 +86,11 @@ def check_secure_sum(federation: Federation, adapter: Adapter, training: Trainin
             f"federation.secure_sum adds up what is sent, and the sum of adapters of adapter.method = "
             f"{adapter.method!r} is no adapter: use ffa-lora, ia3 or head-only"
         )
-    if federation.threshold is not None and federation.threshold <= (federation.colluders or 1):
-        raise ValueError("federation.threshold must be above federation.colluders, which is 1 by default")
+    if federation.threshold is not None and federation.threshold < (federation.colluders or 1) + FEWEST_HONEST:
+        raise ValueError(
+            f"federation.threshold must be above federation.colluders, which is 1 by default, by {FEWEST_HONEST}: the "
+            "sum of one honest node hides nothing"
+        )
     if mode == "shared":
         _check_shared(federation, training)
 

@@ -8,6 +8,7 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.protocol.versions import SAYS_SECURE_SUM, SPOKEN
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study, recorded
 from shared.study.sections import Federation
 from shared.study.secure_sum import sum_sizes
@@ -46,6 +47,10 @@ RULES: dict[str, tuple[dict[str, Any], str]] = {
     "dora": ({"federation": SHARED, "training": ONE_STEP, "adapter": {"method": "dora"}}, "adapter.method = 'dora'"),
     "threshold alone": ({"federation": {"threshold": 3}}, "threshold only goes with federation.secure_sum"),
     "colluders alone": ({"federation": {"colluders": 1}}, "colluders only goes with federation.secure_sum"),
+    "threshold of one honest node": (
+        {"federation": {"secure_sum": "masked", "threshold": 4, "colluders": 3}},
+        "the sum of one honest node hides nothing",
+    ),
     "threshold of colluders": (
         {"federation": {"secure_sum": "masked", "threshold": 3, "colluders": 3}},
         "above federation.colluders",
@@ -81,7 +86,16 @@ def test_the_rule_on_the_number_of_nodes() -> None:
     assert (own.threshold, own.colluders, own.honest) == (25, 4, 21)
 
 
-@pytest.mark.parametrize(("nodes", "threshold"), [(2, None), (10, 5), (6, 8)])
-def test_numbers_that_do_not_hold_are_refused(nodes: int, threshold: int | None) -> None:
+@pytest.mark.parametrize(
+    ("nodes", "threshold", "colluders"),
+    [(2, None, None), (10, 5, None), (6, 8, None), (4, 4, 3), (101, None, None)],
+)
+def test_numbers_that_do_not_hold_are_refused(nodes: int, threshold: int | None, colluders: int | None) -> None:
     with pytest.raises(SettingsError):
-        sum_sizes(nodes, Federation(secure_sum="masked", threshold=threshold))
+        sum_sizes(nodes, Federation(secure_sum="masked", threshold=threshold, colluders=colluders))
+
+
+def test_the_rule_is_the_one_that_nodes_take_rosters_by() -> None:
+    for nodes in range(3, 101):
+        sizes, thresholds = sum_sizes(nodes, Federation()), Thresholds.by_default(nodes)
+        assert (sizes.threshold, sizes.colluders) == (thresholds.threshold, thresholds.colluders)
