@@ -12,6 +12,7 @@ from server.aggregation.mean import UniformMean
 from server.aggregation.opened_sum import OpenedSum, Suspicion, next_adapter, step_from_sum, step_numbers, suspicion
 from shared.adapted_model.model import layout_of
 from shared.errors import PeerError
+from shared.privacy.adapter_bound import AdapterBound
 from shared.privacy.grid import GRID, NOISE_STEPS
 from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.fixed_point import as_integers
@@ -98,3 +99,15 @@ def test_a_sum_of_the_longest_gradients_is_not_suspected(make_study: Studies) ->
     total = drawn(study, layout.length, 10, 0)
     total[0] += int(10 * numbers.largest_signal)
     assert suspicion(total, 10, numbers) is None
+
+
+def test_noise_that_nodes_share_never_leads_an_adapter_beyond_what_nodes_accept(make_study: Studies) -> None:
+    """Also where only h nodes are left, and all of their noise is as far out as it ever is."""
+    study = make_study(**SHARED)
+    layout = layout_of(study)
+    start = np.zeros(layout.length, np.float32)
+    bound, adapter = AdapterBound(study, layout, start), start
+    for number in range(1, 4):
+        total = np.rint(1.5 * drawn(study, layout.length, 10, number)).astype(np.int64)
+        adapter = next_adapter(adapter, total, 8, step_numbers(study, layout, number, SIZES))
+        assert bound.admits(number + 1, adapter) and adapter.any()
