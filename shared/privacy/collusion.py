@@ -7,8 +7,9 @@ from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
 from shared.privacy.in_words import if_all_collude
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
+from shared.secure_sum.thresholds import FEWEST_NODES
 from shared.study.declaration import Study
-from shared.study.secure_sum import FEWEST_NODES, SumSizes, sum_sizes
+from shared.study.secure_sum import SumSizes, sum_sizes
 
 USUAL_NODES = (4, 10, 30, 100)
 """Numbers of nodes for which figures are shown before it is known how many take part."""

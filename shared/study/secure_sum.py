@@ -1,36 +1,13 @@
 """Decide which studies go with a secure sum, and how many nodes open one: t, c and h by the number of nodes n."""
 
-import math
-from dataclasses import dataclass
-
 from shared.errors import SettingsError
 from shared.secure_sum.encoding import MOST_NODES
 from shared.secure_sum.refusals import SecureSumError
-from shared.secure_sum.thresholds import FEWEST_HONEST, Thresholds
+from shared.secure_sum.thresholds import FEWEST_HONEST, FEWEST_NODES, Thresholds
 from shared.study.sections import Adapter, Federation, Training
 
-FEWEST_NODES = 3
-FEW_NODES = 5
-"""Up to so many, all but one must be there."""
-SHARE_OF_NODES = 0.8
-NODES_PER_COLLUDER = 10
-
-
-@dataclass(frozen=True)
-class SumSizes:
-    """Public numbers of a run's secure sum."""
-
-    nodes: int
-    """n, nodes in the roster."""
-    threshold: int
-    """t, the fewest nodes whose sum is opened."""
-    colluders: int
-    """c, how many nodes may pool what they know with the server."""
-
-    @property
-    def honest(self) -> int:
-        """h = t - c, the fewest honest nodes in an opened sum; each adds an h-th of the noise's variance."""
-        return self.threshold - self.colluders
+SumSizes = Thresholds
+"""The public numbers of a run's secure sum, by the name that studies have for them."""
 
 
 def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
@@ -46,15 +23,15 @@ def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
             f"Expected at least {FEWEST_NODES} nodes for a secure sum, got {nodes}.",
             hint="With fewer, each one knows the other's update: leave federation.secure_sum out.",
         )
-    colluders = federation.colluders or (1 if nodes <= NODES_PER_COLLUDER else nodes // NODES_PER_COLLUDER)
-    most = nodes - 1 if nodes <= FEW_NODES else math.ceil(SHARE_OF_NODES * nodes)
-    threshold = federation.threshold or max(most, (nodes + colluders) // 2 + 1)
     if nodes > MOST_NODES:
         raise SettingsError(
             f"Expected at most {MOST_NODES} nodes for a secure sum, got {nodes}.", hint="Make two federations of them."
         )
+    usual = Thresholds.by_default(nodes)
+    colluders = federation.colluders or usual.colluders
+    threshold = federation.threshold or max(usual.threshold, (nodes + colluders) // 2 + 1)
     try:
-        Thresholds(nodes, threshold, colluders)
+        return Thresholds(nodes, threshold, colluders)
     except SecureSumError:
         fewest = max((nodes + colluders) // 2 + 1, colluders + FEWEST_HONEST)
         raise SettingsError(
@@ -62,7 +39,6 @@ def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
             f"together and {FEWEST_HONEST} above the colluders, and of at most {nodes}, got {threshold}.",
             hint="Change federation.threshold or federation.colluders, or wait for more nodes.",
         ) from None
-    return SumSizes(nodes, threshold, colluders)
 
 
 def check_secure_sum(federation: Federation, adapter: Adapter, training: Training) -> None:
