@@ -13,6 +13,7 @@ from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, Evaluate, RunTerms
 from server.rounds.observer import Observer
 from server.rounds.participants import Participants
+from server.rounds.replies import SecureSum
 from shared.protocol.messages import Vector
 from shared.study.declaration import Study
 
@@ -32,6 +33,7 @@ def build_server_app(
     grace_s: float = math.inf,
     within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
     opened_sum: Callable[[int, int], Aggregation] | None = None,
+    secure_sum: Callable[[Grid], SecureSum] | None = None,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
 
@@ -49,6 +51,7 @@ def build_server_app(
         grace_s: how long a round that has its quorum waits for the others; default: up to its deadline.
         within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
         opened_sum: takes summands of a secure sum without masks, given a round's number and their length: simulations.
+        secure_sum: of a run whose updates are masked.
 
     Raises:
         SettingsError: the study names no aggregation method that is known here, or one for other adapters.
@@ -70,6 +73,7 @@ def build_server_app(
             participants=participants(grid) if participants else None,
             ledger_copies=ledger_copies,
             within=within,
+            secure_sum=secure_sum(grid) if secure_sum else None,
         )
         on_done(coordinator.run())
 

@@ -28,6 +28,8 @@ from server.rounds.update_bounds import keep_within, norm_bound
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.runs.ends import INTERRUPTED, STARTED, as_event, has_failed, in_words, needs_a_person, steps_aside
+from server.secure_sum.deployment import SecureRun, most_masked_bytes
+from server.secure_sum.history import sum_history
 from server.settings import Home
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
@@ -55,6 +57,7 @@ class StoreObserver:
         self._store, self._run, self._waits = store, run, waits
         self._waits_for: tuple[dict[str, list[int]], list[int]] | None = None
         self._positions, self._came_with_answer = dict[int, LedgerPosition](), NO_POSITION
+        self._waits_in_round = ""
 
     def asks(self, number: int, nodes: Sequence[int], *, again: Sequence[int] = (), ask: int = 1) -> None:
         """Write whom a round asks; once more if it is asked again, or its process died."""
@@ -102,6 +105,19 @@ class StoreObserver:
         self._store.set_state(
             self._run, "waiting", reason=why_it_waits(by_status, away=len(away), quorum=quorum, enrolled=enrolled)
         )
+
+    def note(self, kind: str, body: dict[str, Any]) -> None:
+        """Write an event of the run's secure sum."""
+        self._store.record_event(kind, body, run=self._run)
+
+    def waits_for_nodes(self, reason: str) -> None:
+        """Write what a round with a secure sum waits for, or that it goes on if there is nothing."""
+        if not reason:
+            self.goes_on()
+        elif reason != self._waits_in_round:
+            self._waits = True
+            self._store.set_state(self._run, "waiting", reason=reason)
+        self._waits_in_round = reason
 
     def goes_on(self) -> None:
         """Write that the run waits no longer."""
@@ -163,7 +179,10 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
         table, cache = home.folder / settings.evaluation, home.folder / "cache"
         evaluate = evaluator(study, table, settings.evaluation_columns, cache=cache)
     finished: list[State] = []
-    update_bytes = packed_bytes(len(initial), study.federation.wire)
+    secure, largest_norm = None, lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout))
+    if study.federation.secure_sum is not None:
+        secure = SecureRun(folder, store, run.id, study, note=observer.note, waits=observer.waits_for_nodes)
+    update_bytes = most_masked_bytes(len(initial)) if secure else packed_bytes(len(initial), study.federation.wire)
     with drive_run(home, update_bytes=update_bytes) as grid:
         app = build_server_app(
             study,
@@ -171,28 +190,32 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
             folder / "checkpoints",
             initial=initial,
             on_done=finished.append,
-            largest_norm=lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout)),
+            largest_norm=largest_norm,
             within=keep_within(study, layout, initial),
             evaluate=evaluate,
             observer=observer,
-            participants=lambda grid: ApprovedOnly(
+            participants=lambda grid: (secure.participants if secure else ApprovedOnly)(
                 grid,
                 StudyOffer(run.id, study.canonical_json(), study.versions),
                 quorum=study.federation.quorum,
                 patience_s=study.federation.deadline_s,
                 on_change=observer.present,
-                on_wait=partial(observer.waits, quorum=study.federation.quorum),
+                on_wait=lambda by_status, away: observer.waits(
+                    by_status, away, quorum=secure.roster.quorum if secure else study.federation.quorum
+                ),
                 on_enough=observer.goes_on,
             ),
             ledger_copies=observer,
             grace_s=settings.grace_s,
+            secure_sum=(lambda grid: secure.rounds(grid, layout, largest_norm)) if secure else None,
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     state = finished[0]
     _complete_history(store, run, state)
     export(study, state.adapter, folder / "adapter")
     with without_stopping("The model card"):
-        write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=_asked_by_round(store, run))
+        asked, sums = _asked_by_round(store, run), sum_history(store.events(run.id))
+        write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=asked, secure_sum=sums)
     store.set_state(run.id, "finished")
     store.record_event("finished", {"rounds": state.round}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)

@@ -46,6 +46,12 @@ def print_event(event: "Event", names: Names, as_json: bool) -> None:
         "gone": lambda body: f"round {body['round']}: {named([body['node']], names)} has lost its connection",
         "answered": lambda body: _answered_line(body, names),
         "round": lambda body: _round_line(body, names),
+        "roster": lambda body: f"roster of the secure sum: {', '.join(body['nodes'])}",
+        "fixed": lambda body: f"round {body['round']}: survivors {', '.join(body['survivors'])}",
+        "signed": lambda body: f"round {body['round']}: survivors signed by {', '.join(body['by'])}",
+        "opened": lambda body: f"round {body['round']}: the sum of {body['nodes']} nodes is open",
+        "lost": lambda body: f"round {body['round']}: the sum is lost: {body['reason']}",
+        "blamed": lambda body: f"round {body['round']}: {body['name']} broke a rule of the secure sum: {body['code']}",
     }
     kind, body = event.kind, event.body
     line = lines[kind](body) if kind in lines else f"{kind} {body.get('reason', '')}".strip()

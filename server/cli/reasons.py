@@ -22,6 +22,9 @@ OF_STATUS = {
     "rejected": "its operator said no",
     "refused_model": "the base model is not there, is damaged or another one, or does not fit the study",
     "refused_adapter": "the adapter it was sent lies beyond what honest rounds lead to",
+    "refused_roster": "its policy does not take these nodes together in a secure sum, or its own entry is not valid",
+    "refused_survivors": "it signed another set of survivors for this round",
+    "out_of_secure_sum": "its keys of this run are gone, by a restored backup for instance: it is out of the run",
 }
 OF_REASON = {
     "node-error": "its Flower client failed before FedVault was asked",

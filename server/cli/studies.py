@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -86,8 +86,13 @@ def run(
     if declared.study.unstated:
         typer.echo(f"warning: {_unstated(declared)}", err=True)
     with open_store(Home(home)) as store:
+        numbers = _sum_numbers(declared, store)
         queued = store.create_run(declared)
-        print_facts(queued.as_dict(), as_json)
+        print_facts(queued.as_dict() | (numbers if as_json else {}), as_json)
+        if numbers and not as_json:
+            from server.secure_sum.history import announced
+
+            typer.echo(announced(**numbers["secure_sum"]))
         if not as_json:
             typer.echo("\n".join(_what_comes_next(Home(home), queued, store)))
         if follow:
@@ -108,9 +113,12 @@ def runs(home: HomeOption = HOME, as_json: AsJson = False) -> None:
 
 def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """Show a run and its rounds: whose update was accepted or rejected (why), who refused (why), who was missing."""
+    from server.secure_sum.history import history_lines, sum_history
+
     with open_store(Home(home)) as store:
         shown = store.run(run)
         rounds, names, events = store.rounds(shown.id), node_names(store), store.events(shown.id)
+        secure_sum = sum_history(events)
         in_flight = round_in_flight(events, shown.round) if shown.state == "running" else None
         progress = progress_line(shown, store) if shown.state not in OVER else ""
         if shown.state == "failed":
@@ -118,12 +126,14 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     if as_json:
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
         more = {"history": history, "in_flight": in_flight, "nodes": names}
+        more |= {"secure_sum": secure_sum} if secure_sum else {}
         typer.echo(json.dumps(shown.as_dict() | more, indent=1))
         return
     print_facts(shown.as_dict(), as_json)
     print_rows([round_row(record, evaluation, names) for record, evaluation in rounds], as_json=False)
     records = [record for record, _evaluation in rounds]
-    for line in [*reason_lines(records, events, names), *silence_lines(records, names)]:
+    sums = history_lines(secure_sum) if secure_sum else []
+    for line in [*sums, *reason_lines(records, events, names), *silence_lines(records, names)]:
         typer.echo(line)
     if progress:
         typer.echo(progress)
@@ -242,6 +252,15 @@ def _unstated(study: "Study") -> str:
         f"the study does not state its {in_words(study.study.unstated)}. People who decide about it will ask, and "
         "nodes may refuse it. Add these under [study]; it is then another study."
     )
+
+
+def _sum_numbers(study: "Study", store: "Store") -> dict[str, Any]:
+    """Return the public numbers of a study's secure sum as of now; nothing for a study without one."""
+    if study.federation.secure_sum is None:
+        return {}
+    from server.secure_sum.numbers import expected_numbers
+
+    return {"secure_sum": expected_numbers(study, len(store.enrolled_names()))}
 
 
 def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:

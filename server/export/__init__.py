@@ -1,4 +1,5 @@
 """Hands out a finished adapter.
 
-In reading order: `adapter` (writes and loads it), `model_card` (the card beside it), `loading_code` (the card's code).
+In reading order: `adapter` (writes and loads it), `model_card` (the card beside it), `loading_code` (the
+card's code), `trust` (whom the promise rests on).
 """

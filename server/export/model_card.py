@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from server.export.loading_code import code
+from server.export.trust import trust_setting
 from server.rounds.checkpoints import State
 from shared.errors import SettingsError
 from shared.files import write_atomically
@@ -27,10 +28,18 @@ Asked = Sequence[tuple[int, Sequence[int]]]
 
 
 def write_card(
-    folder: Path, run: str, study: Study, state: State, *, names: Mapping[int, str], asked: Asked = ()
+    folder: Path,
+    run: str,
+    study: Study,
+    state: State,
+    *,
+    names: Mapping[int, str],
+    asked: Asked = (),
+    secure_sum: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the card as README.md, which model hubs show."""
-    write_atomically(folder / "README.md", card(run, study, state, names=names, asked=asked).encode())
+    text = card(run, study, state, names=names, asked=asked, secure_sum=secure_sum)
+    write_atomically(folder / "README.md", text.encode())
 
 
 def rounds_paid(
@@ -62,7 +71,15 @@ def rounds_paid(
     return {name: rounds for name, rounds in paid.items() if rounds}
 
 
-def card(run: str, study: Study, state: State, *, names: Mapping[int, str], asked: Asked = ()) -> str:
+def card(
+    run: str,
+    study: Study,
+    state: State,
+    *,
+    names: Mapping[int, str],
+    asked: Asked = (),
+    secure_sum: Mapping[str, Any] | None = None,
+) -> str:
     """Return the card as Markdown; organisations are numbered, not named.
 
     A node's spending is the most that the server can tell: a round that was lost on the way is paid for nevertheless.
@@ -79,6 +96,7 @@ def card(run: str, study: Study, state: State, *, names: Mapping[int, str], aske
         trained_by=f"{len(trained)} organisations in {len(state.records)} rounds as run `{run}` of",
         sections=[
             _privacy(study, rounds_paid(state.records, names=names, asked=asked), nodes=nodes),
+            *([f"## Trust\n\n{trust_setting(secure_sum)}"] if secure_sum else []),
             "## Measured\n\n" + (figures or "The server's operator measured nothing."),
         ],
         merging=f"After `fedvault-server export {run} model --merge`, `model` is a complete one:",

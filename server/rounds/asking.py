@@ -9,17 +9,16 @@ from typing import Protocol
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.aggregation.method import Aggregation
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.cohort import in_order
 from server.rounds.observer import Observer
 from server.rounds.participants import Participants
 from server.rounds.questions import Questions
+from server.rounds.replies import Replies
 from server.rounds.round import Decision, Outcome, Round
-from server.rounds.update_filter import Accepted, Declined, Unanswered, inspect
+from server.rounds.update_filter import Accepted, Declined, Unanswered
 from shared.protocol.flower_records import encode_task, with_server_copy
 from shared.protocol.messages import NO_POSITION, LedgerPosition, TrainTask
-from shared.protocol.update_encoding import packed_bytes
 
 FIRST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
 LOOK_EVERY_S = 1.0
@@ -59,8 +58,7 @@ class Asking:
         grid: Flower's.
         current: the round, before its first question.
         task: the same for every node and every time it is asked, but for the ledger position.
-        collected: takes the accepted updates.
-        largest_norm: bound on an honest update's norm.
+        replies: judges them, and collects what they bring.
         participants: may be asked.
         checkpoints: keep whom the round asked.
         ledger_copies: kept by node.
@@ -74,15 +72,14 @@ class Asking:
         current: Round,
         task: TrainTask,
         *,
-        collected: Aggregation,
-        largest_norm: float,
+        replies: Replies,
         participants: Participants,
         checkpoints: Checkpoints,
         ledger_copies: LedgerCopies,
         last_in_line: Collection[int] = (),
         observer: Observer | None = None,
     ) -> None:
-        self._round, self._task, self._collected, self._largest_norm = current, task, collected, largest_norm
+        self._round, self._task, self._replies = current, task, replies
         self._participants, self._checkpoints = participants, checkpoints
         self._ledger_copies, self._last_in_line, self._observer = ledger_copies, last_in_line, observer
         self._questions = Questions(grid, self._message)
@@ -147,7 +144,7 @@ class Asking:
         return arrived
 
     def _take(self, node: int, reply: Message) -> None:
-        current, verdict = self._round, inspect(reply, self._task, largest_norm=self._largest_norm)
+        current, verdict = self._round, self._replies.inspect(node, reply)
         if isinstance(verdict, Unanswered):
             if not self._questions.under_way(node):
                 self._note_gone(node)
@@ -157,9 +154,8 @@ class Asking:
         self._questions.close(node)
         outcome = "accepted"
         if isinstance(verdict, Accepted):
-            self._collected.add(verdict.update)
+            self.bytes_up = max(self.bytes_up, self._replies.add(node, verdict))
             current.accept(node, time.monotonic())
-            self.bytes_up = max(self.bytes_up, packed_bytes(len(verdict.update), self._task.wire))
         elif isinstance(verdict, Declined):
             outcome = verdict.status.name.lower()
             current.refuse(node, outcome)

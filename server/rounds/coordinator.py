@@ -15,6 +15,7 @@ from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.cohort import draw_cohort
 from server.rounds.observer import Observer
 from server.rounds.participants import AllPresent, Participants
+from server.rounds.replies import PlainReplies, SecureSum
 from server.rounds.round import Round, RoundRecord
 from shared.protocol.messages import TrainTask, Vector
 from shared.protocol.update_encoding import Wire, packed_bytes
@@ -59,6 +60,7 @@ class Coordinator:
         participants: decides who may be asked; default: everyone present.
         ledger_copies: keeps the ledger positions that nodes report; default: none.
         within: cuts an adapter, before a round sends it, back to where nodes accept it; default: leaves it.
+        secure_sum: of the run, if its updates are masked; it takes the place of the aggregation.
     """
 
     def __init__(
@@ -75,13 +77,14 @@ class Coordinator:
         participants: Participants | None = None,
         ledger_copies: LedgerCopies | None = None,
         within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
+        secure_sum: SecureSum | None = None,
     ) -> None:
         self.grid, self.terms = grid, terms
         self._participants = participants or AllPresent(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
         self._ledger_copies = ledger_copies or NoLedgerCopies()
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
-        self._within = within
+        self._within, self._secure_sum = within, secure_sum
 
     def run(self) -> State:
         """Run every round that is not finished yet; returns the final state."""
@@ -121,7 +124,12 @@ class Coordinator:
 
     def _round(self, number: int, adapter: Vector, late: Collection[int]) -> tuple[Vector, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
+        secure, quorum = self._secure_sum, self.terms.quorum
+        if secure is not None and (finished := secure.resumed(task)) is not None:
+            return finished
         members, before = self._participants.members(), self._checkpoints.asked(number)
+        if secure is not None:
+            task, quorum = secure.task(task), secure.quorum
         nodes = draw_cohort(
             members,
             cohort=self.terms.cohort,
@@ -129,17 +137,17 @@ class Coordinator:
             number=number,
             asked_before=frozenset(before.nodes),
             last_in_line=late,
-            quorum=self.terms.quorum,
+            quorum=quorum,
         )
         started = time.monotonic()
-        current = Round(number, self.terms.quorum, self.terms.deadline_s, self.terms.grace_s)
+        current = Round(number, quorum, self.terms.deadline_s, self.terms.grace_s)
         collected = self._aggregation(number, len(adapter))
+        replies = secure.replies(task) if secure else PlainReplies(task, collected, self._largest_norm(number))
         asking = Asking(
             self.grid,
             current,
             task,
-            collected=collected,
-            largest_norm=self._largest_norm(number),
+            replies=replies,
             participants=self._participants,
             checkpoints=self._checkpoints,
             ledger_copies=self._ledger_copies,
@@ -148,7 +156,10 @@ class Coordinator:
         )
         outcome = asking.run(nodes, asked_before=before.nodes, missed=before.missed)
         trained = time.monotonic()
-        result = collected.result(adapter) if outcome == "aggregated" else adapter
+        result = collected.result(adapter) if outcome == "aggregated" and secure is None else adapter
         seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
         bytes_down = packed_bytes(len(adapter), "float32")
-        return result, current.record(outcome, bytes_up=asking.bytes_up, bytes_down=bytes_down, seconds=seconds)
+        record = current.record(outcome, bytes_up=asking.bytes_up, bytes_down=bytes_down, seconds=seconds)
+        if secure is not None and outcome == "aggregated":
+            return secure.close(task, replies, record)
+        return result, record

@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 
 from shared.errors import PeerError, RunError, VersionError
 from shared.protocol.flower_records import decode_offer_reply, encode_offer
-from shared.protocol.messages import Status, StudyOffer
+from shared.protocol.messages import OfferReply, Status, StudyOffer
 from shared.protocol.versions import SPOKEN
 
 log = logging.getLogger(__name__)
@@ -211,6 +211,7 @@ class ApprovedOnly:
         on_change: receives the nodes present, by their answer, whenever that changes.
         on_wait: receives them, and who has approved and is away, while there are fewer members than the quorum.
         on_enough: is called when there are enough.
+        status_of: reads what a node's answer comes to; default: what it says.
     """
 
     def __init__(
@@ -223,12 +224,13 @@ class ApprovedOnly:
         on_change: Callable[[dict[str, list[int]]], None] = lambda _by_status: None,
         on_wait: Callable[[dict[str, list[int]], list[int]], None] = lambda _by_status, _away: None,
         on_enough: Callable[[], None] = lambda: None,
+        status_of: Callable[[int, OfferReply], Status] = lambda _node, answer: answer.status,
     ) -> None:
         self._grid, self._content, self._run = grid, encode_offer(offer), offer.study_run
         self._spoken = offer.versions
-        self._quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
+        self.quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
         self._answers, self._open, self._versions = Answers(), dict[str, int](), dict[int, int]()
-        self._on_wait, self._on_enough = on_wait, on_enough
+        self._on_wait, self._on_enough, self._status_of = on_wait, on_enough, status_of
         self._started = False
         self._reported: dict[str, list[int]] | None = None
 
@@ -237,7 +239,7 @@ class ApprovedOnly:
         enough_since: float | None = None
         while True:
             members, now = self.look(), time.monotonic()
-            if len(members.present) < self._quorum:
+            if len(members.present) < self.quorum:
                 enough_since = None
                 self._on_wait(self._reported or {}, members.away)
             elif self._started or not members.undecided:
@@ -317,7 +319,7 @@ class ApprovedOnly:
             log.warning(message, node, *answer.versions, *self._spoken)
             return Status.REFUSED_VERSION
         self._versions[node] = common
-        return answer.status if answer.study_run == self._run else None
+        return self._status_of(node, answer) if answer.study_run == self._run else None
 
     def _report(self, by_status: dict[str, list[int]]) -> None:
         if by_status != self._reported:

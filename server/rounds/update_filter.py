@@ -76,12 +76,26 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
         task: what the node was asked.
         largest_norm: bound on the update's l2 norm, from `norm_bound`.
     """
+    reply = trained_reply(message, task)
+    if not isinstance(reply, TrainReply):
+        return reply
+    reason = _implausible(reply.update, task, largest_norm)
+    return Rejected(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
+
+
+def trained_reply(message: Message, task: TrainTask) -> TrainReply | Declined | Rejected | Unanswered:
+    """Return a reply that belongs to its task and says that the node has trained, or what else it is.
+
+    Args:
+        message: as it came from Flower; may hold an error, or anything.
+        task: what the node was asked; one with a roster is replied to with a masked vector.
+    """
     if not message.has_content():
         if message.error.code in NO_ANSWER:
             return Unanswered()
         return Rejected(Reason(message.error.reason) if message.error.reason in NEVER_READ else Reason.NODE_ERROR)
     try:
-        reply = decode_reply(message.content, task.wire)
+        reply = decode_reply(message.content, task.wire, masked=bool(task.roster))
     except VersionError:
         return Declined(Status.REFUSED_VERSION)
     except EncodingError:
@@ -96,8 +110,7 @@ def inspect(message: Message, task: TrainTask, *, largest_norm: float) -> Accept
         return Rejected(reason)
     if reply.status is not Status.TRAINED:
         return Declined(reply.status, reply.ledger)
-    reason = _implausible(reply.update, task, largest_norm)
-    return Rejected(reason, reply.ledger) if reason is not None else Accepted(reply.update, reply.ledger)
+    return reply
 
 
 def _mismatch(reply: TrainReply, task: TrainTask) -> Reason | None:

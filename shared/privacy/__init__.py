@@ -5,5 +5,5 @@ Reading order: `grid` (where gradients are rounded and noise is drawn), `release
 study alone), `cost_by_round` (the cost of its rounds), `signal_to_noise` (the chance to learn anything through the
 noise), `study_steps` (a study's steps as that needs them), `update_bounds` (the length of an honest update),
 `adapter_bound` (where honest rounds can have led an adapter), `collusion` (what shared noise
-promises, by who colludes), `in_words` (an epsilon in plain words).
+promises, by who colludes), `sum_numbers` (of a run's secure sum), `in_words` (an epsilon in plain words).
 """

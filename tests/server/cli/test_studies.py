@@ -100,6 +100,27 @@ def test_run_ends_with_what_it_waits_for(
     assert watch.endswith("fedvault-server status --watch")
 
 
+def test_run_says_how_many_nodes_a_secure_sum_is_of_and_refuses_numbers_that_go_with_none(
+    tmp_path: Path,
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    home, file = ["--home", str(tmp_path / "server")], toml(make_study(), tmp_path / "study.toml")
+    plain = file.read_text()
+    file.write_text(plain.replace("[federation]", '[federation]\nsecure_sum = "masked"\nquorum = 4'))
+    command(monkeypatch, capsys, "init", "--host", "localhost", *home)
+    printed = command(monkeypatch, capsys, "run", str(file), *home)
+    assert "With 4 nodes: 3 of them open a sum, and it shows no update while at most 1 of them pools what" in printed
+    assert "4 nodes or more, is in the run" in printed
+    queued = json.loads(command(monkeypatch, capsys, "run", str(file), "--json", *home))
+    numbers = {"mode": "masked", "fewest_nodes": 4, "nodes": 4, "threshold": 3, "colluders": 1}
+    assert queued["secure_sum"] == numbers and queued["state"] == "queued"
+    file.write_text(plain.replace("[federation]", '[federation]\nsecure_sum = "masked"\nquorum = 4\nthreshold = 2'))
+    command(monkeypatch, capsys, "run", str(file), *home, code=2)
+    assert len(json.loads(command(monkeypatch, capsys, "runs", "--json", *home))) == 2
+
+
 @pytest.mark.parametrize("arguments", [["plan", "--sizes", "300,5000"], ["run"], ["run", "--force"]])
 def test_a_study_that_its_base_model_cannot_carry_out_is_neither_planned_nor_queued(
     tmp_path: Path,

@@ -1,0 +1,77 @@
+"""Makes what a server's run needs for its secure sum, from the run store and the run's folder."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.serverapp import Grid
+
+from server.run_store.store import Store
+from server.secure_sum.files import SumFiles
+from server.secure_sum.history import roster_event
+from server.secure_sum.members import Federation, RosterMembers
+from server.secure_sum.numbers import fewest_nodes, most_nodes
+from server.secure_sum.roster import RunRoster
+from server.secure_sum.rounds import Note, SecureRounds, Surroundings
+from server.secure_sum.step import step_of
+from shared.adapted_model.adapters import Layout
+from shared.privacy.sum_numbers import sum_numbers
+from shared.protocol.messages import StudyOffer
+from shared.secure_sum.encoding import MOST_NAME_BYTES, MOST_NODES
+from shared.secure_sum.messages import masked_bytes
+from shared.study.declaration import Study
+from shared.study.secure_sum import SumSizes, sum_sizes
+
+FOLDER = "secure-sum"
+
+
+def most_masked_bytes(values: int) -> int:
+    """Return the most bytes that a masked vector of so many values comes in."""
+    return masked_bytes("x" * MOST_NAME_BYTES, MOST_NODES, values)
+
+
+class SecureRun:
+    """A run with a secure sum.
+
+    Args:
+        folder: of the run.
+        store: the run store.
+        run: its name.
+        study: as declared.
+        note: keeps an event of the run.
+        waits: is told what the run waits for, and nothing once it goes on.
+    """
+
+    def __init__(
+        self, folder: Path, store: Store, run: str, study: Study, *, note: Note, waits: Callable[[str], None]
+    ) -> None:
+        self._study, self._note = study, note
+        self._files, self._federation = SumFiles(folder / FOLDER), Federation(store)
+        self._around = Surroundings(self._federation.name, note, waits)
+        self.roster = RunRoster(
+            run,
+            study.sha256,
+            numbers=lambda nodes: sum_numbers(study, nodes),
+            most=lambda able: most_nodes(study, able),
+            begins_with=fewest_nodes(study),
+            quorum=study.federation.quorum,
+            file=self._files.roster,
+        )
+
+    def participants(self, grid: Grid, offer: StudyOffer, *, quorum: int, **options: Any) -> RosterMembers:
+        """Return who may take part; the options are those of `ApprovedOnly`."""
+        del quorum  # the roster's
+        return RosterMembers(grid, offer, self.roster, self._federation, on_roster=self._note_roster, **options)
+
+    def rounds(self, grid: Grid, layout: Layout, largest_norm: Callable[[int], float]) -> SecureRounds:
+        """Return what drives its rounds over a grid."""
+        step = step_of(self._study, layout, self._sizes, largest_norm)
+        return SecureRounds(grid, self.roster, self._files, step, self._around)
+
+    def _sizes(self) -> SumSizes:
+        nodes = MOST_NODES if self.roster.fixed is None else len(self.roster.fixed.names)
+        return sum_sizes(nodes, self._study.federation)
+
+    def _note_roster(self) -> None:
+        if self.roster.fixed is not None:
+            self._note(*roster_event(self.roster.fixed))

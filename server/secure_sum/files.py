@@ -1,0 +1,73 @@
+"""What a run's secure sum keeps on disk: its roster, and for each round the survivors with what opens their sum.
+
+The survivors are on the disk before the first node is asked to sign them. So a server that was killed goes on with the
+same set: nodes sign no other one. A file that cannot be read counts as none: the nodes send the same bytes again.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from server.rounds.checkpoints import KEPT_ROUNDS
+from shared.files import write_atomically
+
+HEAD_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A round whose survivors are fixed."""
+
+    round: int
+    adapter_sha256: str
+    roster_sha256: str
+    since: float
+    """When they were fixed, in seconds since 1970: the clock must outlive the process."""
+    record: dict[str, Any]
+    """Of the round, as it stood then."""
+
+
+class SumFiles:
+    """The files of one run's secure sum in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def roster(self) -> Path:
+        """Where the roster of the run is kept."""
+        return self.folder / "roster"
+
+    def keep(self, fixed: Fixed, records: Mapping[str, bytes]) -> None:
+        """Make a round's survivors durable, with the records of its session; those of old rounds are forgotten."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sizes = [[key, len(content)] for key, content in records.items()]
+        head = json.dumps(asdict(fixed) | {"records": sizes}, allow_nan=False).encode()
+        body = b"".join([len(head).to_bytes(HEAD_BYTES, "big"), head, *records.values()])
+        write_atomically(self._path(fixed.round), hashlib.sha256(body).digest() + body)
+        for path in self.folder.glob("round-*"):
+            number = path.name.removeprefix("round-")
+            if number.isdigit() and int(number) <= fixed.round - KEPT_ROUNDS:
+                path.unlink(missing_ok=True)
+
+    def fixed(self, number: int) -> tuple[Fixed, dict[str, bytes]] | None:
+        """Return a round whose survivors were fixed, with the records of its session; None if there is none."""
+        try:
+            stored = self._path(number).read_bytes()
+            digest, body = stored[:32], stored[32:]
+            if hashlib.sha256(body).digest() != digest:
+                return None
+            end = HEAD_BYTES + int.from_bytes(body[:HEAD_BYTES], "big")
+            plain = json.loads(body[HEAD_BYTES:end])
+            records = dict[str, bytes]()
+            for key, size in plain.pop("records"):
+                records[key], end = body[end : end + size], end + size
+            return Fixed(**plain), records
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"round-{number:05d}"
