@@ -15,12 +15,13 @@ from server.secure_sum.roster import RunRoster
 from server.secure_sum.rounds import Note, SecureRounds, Surroundings
 from server.secure_sum.step import step_of
 from shared.adapted_model.adapters import Layout
+from shared.errors import RunError
 from shared.privacy.sum_numbers import sum_numbers
 from shared.protocol.messages import StudyOffer
 from shared.secure_sum.encoding import MOST_NAME_BYTES, MOST_NODES
 from shared.secure_sum.messages import masked_bytes
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
-from shared.study.secure_sum import SumSizes, sum_sizes
 
 FOLDER = "secure-sum"
 
@@ -65,12 +66,13 @@ class SecureRun:
 
     def rounds(self, grid: Grid, layout: Layout, largest_norm: Callable[[int], float]) -> SecureRounds:
         """Return what drives its rounds over a grid."""
-        step = step_of(self._study, layout, self._sizes, largest_norm)
+        step = step_of(self._study, layout, self._thresholds, largest_norm)
         return SecureRounds(grid, self.roster, self._files, step, self._around)
 
-    def _sizes(self) -> SumSizes:
-        nodes = MOST_NODES if self.roster.fixed is None else len(self.roster.fixed.names)
-        return sum_sizes(nodes, self._study.federation)
+    def _thresholds(self) -> Thresholds:
+        if self.roster.fixed is None:
+            raise RunError("Expected the roster of the run's secure sum to be fixed before its first step.")
+        return self.roster.fixed.numbers.thresholds
 
     def _note_roster(self) -> None:
         if self.roster.fixed is not None:

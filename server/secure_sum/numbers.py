@@ -2,8 +2,9 @@
 
 from shared.errors import SettingsError
 from shared.secure_sum.encoding import MOST_NODES
+from shared.secure_sum.thresholds import FEWEST_NODES
 from shared.study.declaration import Study
-from shared.study.secure_sum import FEWEST_NODES, sum_sizes
+from shared.study.secure_sum import sum_sizes
 
 
 def allows(study: Study, nodes: int) -> bool:
