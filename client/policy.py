@@ -166,7 +166,7 @@ def objections(
         reasons.append(
             f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
         )
-    size_bytes = packed_bytes(dimension, study.federation.wire)
+    size_bytes = packed_bytes(dimension, study.sent_as)
     if size_bytes > policy.largest_update_bytes:
         reasons.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
     return reasons

@@ -11,8 +11,10 @@ from shared.adapted_model.adapters import Layout
 from shared.checks import at_least
 from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_prv
+from shared.privacy.collusion import collusion
 from shared.privacy.cost_by_round import epsilon_by_round, rounds_afforded
 from shared.privacy.noise_schedule import NoiseSchedule, declared_size, schedule_of
+from shared.privacy.releases import SharedGaussian
 from shared.privacy.signal_to_noise import (
     AdapterStart,
     Batch,
@@ -59,7 +61,7 @@ def forecast_study(
     by_part = [PartForecast(p.name, p.dimension, p.learning_rate, ratio([p], steps)) for p in parts]
     plain_head = _head_start(study, parts, steps)
     rounds, local_steps = study.federation.rounds, study.training.local_steps
-    up, down = packed_bytes(layout.length, study.federation.wire), packed_bytes(layout.length, "float32")
+    up, down = packed_bytes(layout.length, study.sent_as), packed_bytes(layout.length, "float32")
     return StudyForecast(
         study_sha256=study.sha256,
         noise_multiplier=schedule.noise_multiplier,
@@ -87,6 +89,7 @@ def forecast_study(
         left_out=[name for name in sizes if name not in joining],
         quorum=study.federation.quorum,
         asked_per_round=asked,
+        shared_noise=_shared_noise(study, len(joining)),
         prospect=prospect(by_part[0].study_ratio, of_head=by_part[0].name == "head"),
     )
 
@@ -100,6 +103,15 @@ def _mean(study: Study, sizes: Sequence[int], asked: int) -> Batch:
         divisor = quiet * study.privacy.sampling_rate * (study.federation.typical_size or 1)
         batches = [Batch(batch.weight * divisor, divisor) for batch in batches]
     return mean_batch(batches, asked=asked)
+
+
+def _shared_noise(study: Study, nodes: int) -> str:
+    release = schedule_of(study).release(study.total_steps)
+    if not isinstance(release, SharedGaussian):
+        return ""
+    sizes = sum_sizes(nodes, study.federation)
+    promise = collusion(release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders), study.privacy.delta)
+    return promise.in_words
 
 
 def _joining(study: Study, sizes: dict[str, int]) -> dict[str, int]:

@@ -65,8 +65,8 @@ def _outlook(forecast: StudyForecast) -> str:
 
 
 def warnings(forecast: StudyForecast) -> list[str]:
-    """Return what else would be spent for nothing."""
-    lines = []
+    """Return what else would be spent for nothing, and what shared noise does not promise."""
+    lines = [f"The nodes share one noise. {forecast.shared_noise}"] if forecast.shared_noise else []
     for part in forecast.parts:
         if forecast.prospect in (Prospect.LITTLE, Prospect.ENOUGH) and part.study_ratio < LEARNS_NOTHING:
             lines.append(

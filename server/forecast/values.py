@@ -101,6 +101,8 @@ class StudyForecast:
     quorum: int
     asked_per_round: int
     """All nodes that can join, or federation.cohort of them; cost is that of a node which is asked in every round."""
+    shared_noise: str
+    """What the nodes' one noise promises, by who colludes, in words; empty if each node adds all noise."""
     prospect: Prospect
 
     @property

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.forecast.forecast import forecast_study, read_sizes
-from server.forecast.text import facts
+from server.forecast.text import facts, warnings
 from server.forecast.values import StudyForecast
 from shared.adapted_model.adapters import Layout
 from shared.errors import BudgetError, SettingsError
@@ -173,3 +173,9 @@ def test_shared_noise_is_forecast_as_the_nodes_share_it(make_study: Callable[...
     assert pooled / shared == pytest.approx((30 / 21) ** 0.5, rel=0.01)
     with pytest.raises(SettingsError, match="at least 3 nodes"):
         ratio(local | {"secure_sum": "shared"}, {"one": 230, "two": 230})
+    study = make_study(federation=local | {"secure_sum": "shared"}, training={"local_steps": 1})
+    forecast = forecast_study(study, LAYOUT, sizes)
+    assert "if all others do, practically no protection" in warnings(forecast)[0]
+    assert forecast.bytes_up_per_round == 2 * forecast.bytes_down_per_round and not any(
+        node.rounds_rejected for node in forecast.nodes
+    )
