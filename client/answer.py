@@ -5,6 +5,7 @@
 | that cannot be read | a code: `refused_version`, or `refused_study` |
 | a task | what the trainer answers, in the task's own version of the protocol |
 | an offer | how the node stands to the study |
+| a further question of a secure sum | what the vault answers |
 | anything while the vault is away | `failed` |
 """
 
@@ -17,7 +18,18 @@ from flwr.app import Message, RecordDict
 
 from shared.errors import PeerError, RunError, VersionError
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, without_update
+from shared.protocol.messages import (
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    without_content,
+    without_update,
+)
+from shared.protocol.sum_records import decode_leg, encode_leg_reply, is_leg
 from shared.protocol.versions import SPOKEN
 
 log = logging.getLogger(__name__)
@@ -36,7 +48,7 @@ class Trainer(Protocol):
 
 
 class Vault(Trainer, Protocol):
-    """A trainer that is shown studies before they begin."""
+    """A trainer that is shown studies before they begin, and takes part in secure sums."""
 
     def offer(self, offer: StudyOffer) -> OfferReply:
         """Keep a study, and say how this node stands to it.
@@ -46,12 +58,22 @@ class Vault(Trainer, Protocol):
         """
         ...
 
+    def leg(self, task: LegTask) -> LegReply:
+        """Answer a question of a secure sum, or refuse it by a code.
+
+        Raises:
+            RunError: the vault is away.
+        """
+        ...
+
 
 def answer(message: Message, vault: Vault) -> RecordDict:
-    """Answer a task or an offer.
+    """Answer a task, an offer, or a further question of a secure sum.
 
     Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
     """
+    if message.metadata.message_type == "query" and is_leg(message.content):
+        return encode_leg_reply(_leg(message.content, vault))
     if message.metadata.message_type == "query":
         return encode_offer_reply(_stance(message.content, vault))
     return answer_task(message.content, lambda _task: vault)
@@ -84,6 +106,18 @@ def _stance(content: RecordDict, vault: Vault) -> OfferReply:
     except (RunError, PeerError, ValueError) as error:
         log.error("An offer could not be shown to the vault: %s", error)
         return OfferReply(offer.study_run, Status.FAILED)
+
+
+def _leg(content: RecordDict, vault: Vault) -> LegReply:
+    try:
+        task = decode_leg(content)
+    except (PeerError, ValueError) as error:
+        return LegReply("survivors", "", 0, _unreadable(error))
+    try:
+        return vault.leg(task)
+    except (RunError, PeerError) as error:
+        log.error("A question of the secure sum of round %d could not be asked: %s", task.round, error)
+        return without_content(task, Status.FAILED)
 
 
 def _unreadable(error: Exception) -> Status:

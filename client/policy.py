@@ -70,6 +70,9 @@ class DatasetPolicy(Section):
     """What a study must state under [study]: some of `purpose`, `requester`, `contact`, `legal_basis`, `retention`."""
     smallest_cohort: int = Field(default=3, ge=1)
     """Studies whose quorum is smaller are refused: with few sites, each one's update shows more."""
+    colluders: int = Field(default=1, ge=1)
+    """How many owners of pinned peers may collude with the server in a secure sum; every peer that is not pinned under
+    [peers] counts beside them. A run that does not hold against so many is refused."""
     largest_update_bytes: int = Field(default=16 * 2**20, ge=1)
     """Studies that would send more per round are refused."""
     days: tuple[Day, ...] = DAYS

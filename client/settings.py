@@ -67,6 +67,23 @@ class Server(Section):
         return base / self.extra_ca if self.extra_ca else None
 
 
+class PinnedPeer(Section):
+    """[peers]: another node of the federation, by the key of its certificate. What is not here counts as a colluder."""
+
+    key: str
+    """Fingerprint of its certificate's public key, 64 hexadecimal digits, as its operator reads it out to you.
+    `NAME = "fingerprint"` alone is enough."""
+    owner: str = ""
+    """Whose node it is. Nodes with one owner count as colluding together; without an owner each stands for itself."""
+
+    @field_validator("key")
+    @classmethod
+    def _fingerprint(cls, key: str) -> str:
+        if not FINGERPRINT.fullmatch(key):
+            raise ValueError("a peer's key is a fingerprint, 64 hexadecimal digits")
+        return key
+
+
 class NodeSettings(Section):
     """The whole file."""
 
@@ -78,8 +95,31 @@ class NodeSettings(Section):
     """This machine's own speed settings."""
     models: dict[str, str] = Field(default_factory=dict)
     """Names for base models that datasets allow, each pinned to its fingerprint: 64 hexadecimal digits."""
+    peers: dict[str, PinnedPeer] = Field(default_factory=dict)
+    """Nodes whose keys this node's operator has compared with their operators, by their names."""
     datasets: dict[str, DatasetPolicy] = Field(default_factory=dict)
     """What may be done with each dataset, by its name."""
+
+    @property
+    def pins(self) -> dict[str, str]:
+        """Owners of peers by their keys' fingerprints; empty for a peer that stands for itself."""
+        return {peer.key: peer.owner for peer in self.peers.values()}
+
+    @field_validator("peers", mode="before")
+    @classmethod
+    def _peers_by_key_alone(cls, declared: Any) -> Any:
+        if not isinstance(declared, dict):
+            return declared
+        return {name: {"key": peer} if isinstance(peer, str) else peer for name, peer in declared.items()}
+
+    @field_validator("peers")
+    @classmethod
+    def _one_name_a_key(cls, peers: dict[str, PinnedPeer]) -> dict[str, PinnedPeer]:
+        names = dict[str, str]()
+        for name, peer in peers.items():
+            if (other := names.setdefault(peer.key, name)) != name:
+                raise ValueError(f"{other} and {name} have one key: a key is of one peer")
+        return peers
 
     @model_validator(mode="before")
     @classmethod
@@ -146,6 +186,8 @@ class Folders:
     """Socket, process ids."""
     socket: Path
     """The vault's."""
+    secure_sum: Path
+    """Keys, rosters and shares of secure sums: secret, and in no backup."""
     link: Path
     """The node's key, its certificate, and what the invite said."""
     logs: Path
@@ -179,6 +221,7 @@ def folders(config: Path, settings: NodeSettings) -> Folders:
         metrics=home / "metrics.jsonl",
         running=home / "run",
         socket=home / "run" / "vault.sock",
+        secure_sum=home / "secure_sum",
         link=home / "link",
         logs=home / "logs",
     )
@@ -195,6 +238,7 @@ def markdown() -> str:
         ("`[node]`", Node),
         ("`[server]`", Server),
         ("`[datasets.NAME]`", DatasetPolicy),
+        ("`[peers.NAME]`", PinnedPeer),
         ("`[performance]`", Performance),
     ]
     return settings_page("node.toml: every key", "client.settings", opening, parts)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.link.loop import Link
 from client.link.membership import Membership, certificate_in_words, membership
+from client.link.roster_signer import RosterSigner
 from client.link.vault_client import VaultClient
 from client.settings import NodeSettings, folders, load_node
 from shared.errors import FedVaultError
@@ -28,7 +29,7 @@ def serve(config: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     threading.Thread(target=_keep_renewed, args=(member, settings, base, stop), daemon=True).start()
-    vault = VaultClient(places.socket)
+    vault = VaultClient(places.socket, signer=RosterSigner(member.name, member.key()))
     link = Link(
         lambda: member.connect(settings.server, base),
         vault,

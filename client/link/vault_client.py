@@ -8,10 +8,12 @@ from pathlib import Path
 
 import grpc
 
+from client.link.roster_signer import RosterSigner
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, read_reply
 from shared.errors import RunError
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import LegReply, LegTask, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.secure_sum.keys import PublicKeys
 
 OPTIONS = (
     *MESSAGE_SIZES,
@@ -20,7 +22,7 @@ OPTIONS = (
 )
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
-OFFER_TIMEOUT_S = 90.0
+OFFER_TIMEOUT_S = LEG_TIMEOUT_S = 90.0
 SILENT_FOR_S = 6 * 3600.0
 """A vault that finishes no step for so long is given up: ten deadlines of half an hour, after which a round is lost."""
 WAIT_FOR = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
@@ -33,10 +35,18 @@ class VaultClient:
         socket: where the vault listens.
         patience_s: how long to wait for a vault that is down or busy before giving up.
         silent_for_s: how long a round may go on without a finished step.
+        signer: signs this node's line in rosters; None where there is no certificate's key.
     """
 
-    def __init__(self, socket: Path, *, patience_s: float = 600.0, silent_for_s: float = SILENT_FOR_S) -> None:
-        self._silent_for_s = silent_for_s
+    def __init__(
+        self,
+        socket: Path,
+        *,
+        patience_s: float = 600.0,
+        silent_for_s: float = SILENT_FOR_S,
+        signer: RosterSigner | None = None,
+    ) -> None:
+        self._silent_for_s, self._signer = silent_for_s, signer
         self._channel = grpc.insecure_channel(f"unix:{socket.resolve()}", options=OPTIONS)
         self._stub, self._patience_s = vault_pb2_grpc.VaultStub(self._channel), patience_s
 
@@ -61,6 +71,7 @@ class VaultClient:
             ledger_head=task.server_copy.head,
             ledger_mac=task.server_copy.mac,
             wire=task.wire,
+            roster=task.roster,
         )
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:
@@ -87,12 +98,41 @@ class VaultClient:
         Raises:
             RunError: the vault did not answer.
         """
-        request = vault_pb2.OfferRequest(study_run=offer.study_run, study_json=offer.study_json)
+        signer = self._signer
+        request = vault_pb2.OfferRequest(
+            study_run=offer.study_run,
+            study_json=offer.study_json,
+            peers=[vault_pb2.Peer(name=peer.name, key_sha256=peer.key_sha256) for peer in offer.peers],
+            node_name="" if signer is None else signer.name,
+            certificate_key=b"" if signer is None else signer.certificate_key,
+        )
         try:
             reply = self._stub.Offer(request, timeout=OFFER_TIMEOUT_S)
         except grpc.RpcError:
             raise RunError("Expected the vault to answer an offer, got nothing.", hint="Is it running?") from None
-        return OfferReply(offer.study_run, Status(reply.status))
+        keys, entry = PublicKeys(reply.exchange_key, reply.signing_key), b""
+        if signer is not None and keys.exchange:
+            entry = signer.entry(offer, keys)
+        return OfferReply(offer.study_run, Status(reply.status), entry=entry)
+
+    def leg(self, task: LegTask) -> LegReply:
+        """Ask a question of a secure sum; a vault that starts up is waited for, one that trains answers beside it.
+
+        Raises:
+            RunError: the vault did not answer.
+        """
+        request = vault_pb2.LegRequest(
+            leg=task.leg,
+            study_sha256=task.study_sha256,
+            study_run=task.study_run,
+            round=task.round,
+            content=task.content,
+        )
+        try:
+            reply = self._stub.Leg(request, timeout=LEG_TIMEOUT_S, wait_for_ready=True)
+        except grpc.RpcError:
+            raise RunError("Expected the vault to answer a secure sum, got nothing.", hint="Is it running?") from None
+        return LegReply(task.leg, task.study_run, task.round, Status(reply.status), reply.content)
 
     def status(self, *, starts_within_s: float = 0.0) -> vault_pb2.StatusReply:
         """Ask whether a job runs, and where the ledger stands; a vault that is starting up is waited for."""

@@ -1,4 +1,7 @@
-"""Backing up what a node cannot make again: ledger, record index, keys, snapshots, released updates, settings."""
+"""Backing up what a node cannot make again: ledger, record index, keys, snapshots, released updates, settings.
+
+Keys of secure sums stay out: who has them twice could be made to answer twice.
+"""
 
 import contextlib
 import hashlib
@@ -11,12 +14,13 @@ from client.vault.review.node_files import NodeFiles
 from shared.errors import SettingsError
 from shared.files import private_file
 
-LEFT_OUT = frozenset({"cache", "logs", "run"})
+LEFT_OUT = frozenset({"cache", "logs", "run", "secure_sum"})
 
 
 def back_up(node: NodeFiles, archive: Path) -> None:
     """Write a .tar.gz readable by this user alone.
 
+    Guarantee: a backup holds no key of a secure sum, so a restored node takes no further part in it.
     Guarantee: a backup holds no second copy of the ledger's height, so restoring an old one is noticed, not believed.
 
     Raises:

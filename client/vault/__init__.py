@@ -1,5 +1,6 @@
 """The only part that can read records.
 
 Reading order: `ledger` (what they have spent), `records` (what is kept of them), `training` (one private round),
-`review` (what an operator decides), `service` (what the process answers).
+`secure_sum` (its part in sums of many nodes), `review` (what an operator decides), `service` (what the process
+answers).
 """

@@ -3,9 +3,7 @@
 from shared.errors import SettingsError
 from shared.privacy.grid import GRID
 from shared.privacy.noise_schedule import schedule_of
-from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.roster import Numbers
-from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
 
@@ -20,15 +18,6 @@ def sum_numbers(study: Study, nodes: int) -> Numbers:
     mode = study.federation.secure_sum
     if mode is None:
         raise SettingsError("Expected a study with federation.secure_sum, got one without.")
-    sizes = sum_sizes(nodes, study.federation)
-    try:
-        thresholds = Thresholds(sizes.nodes, sizes.threshold, sizes.colluders)
-    except SecureSumError as error:
-        raise SettingsError(
-            f"Expected a secure sum that {nodes} nodes can make, got federation.threshold={sizes.threshold} and "
-            f"federation.colluders={sizes.colluders}.",
-            hint="Change them, or wait for more nodes.",
-        ) from error
     release = schedule_of(study).release(study.training.local_steps)
     noise = {"grid": GRID, "noise_multiplier": release.noise_multiplier, "sensitivity": release.sensitivity}
-    return Numbers(mode, thresholds, tuple(sorted(noise.items())))
+    return Numbers(mode, sum_sizes(nodes, study.federation), tuple(sorted(noise.items())))

@@ -174,6 +174,11 @@ def without_update(task: TrainTask, status: Status) -> TrainReply:
     )
 
 
+def without_content(task: LegTask, status: Status) -> LegReply:
+    """Answer a question of a secure sum with a code alone."""
+    return LegReply(task.leg, task.study_run, task.round, status)
+
+
 def digest(vector: Vector) -> str:
     """Return the hex SHA-256 of a packed adapter's little-endian float32 bytes."""
     return hashlib.sha256(np.ascontiguousarray(vector, dtype="<f4").data).hexdigest()

@@ -22,7 +22,17 @@ from server.certificate_authority import AUTHORITY, issue_node, public_pem, requ
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
 from server.settings import Home
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
+from shared.protocol.messages import (
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    Vector,
+    without_content,
+)
 
 NOISE = 1e-4
 ROOM = "connections_per_address = 4096\nconnections_per_s = 1000.0\n"
@@ -41,6 +51,10 @@ class LightVault:
     def offer(self, offer: StudyOffer) -> OfferReply:
         """Agree."""
         return OfferReply(offer.study_run, Status.APPROVED)
+
+    def leg(self, task: LegTask) -> LegReply:
+        """Take part in no secure sum."""
+        return without_content(task, Status.REFUSED_STUDY)
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer at once."""

@@ -18,7 +18,17 @@ from client.link.loop import Link
 from client.link.membership import membership
 from client.settings import folders, load_node
 from shared.privacy.noise_schedule import schedule_of
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask, Vector
+from shared.protocol.messages import (
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    Vector,
+    without_content,
+)
 from shared.study.declaration import Study, recorded
 from shared.study.schedule import round_factors
 
@@ -50,6 +60,10 @@ class Rogue:
     def offer(self, offer: StudyOffer) -> OfferReply:
         """Say yes."""
         return OfferReply(offer.study_run, Status.APPROVED)
+
+    def leg(self, task: LegTask) -> LegReply:
+        """Take part in no secure sum."""
+        return without_content(task, Status.REFUSED_STUDY)
 
     def train(self, task: TrainTask) -> TrainReply:
         """Return something that must be rejected."""

@@ -7,7 +7,17 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from client.answer import answer
 from shared.errors import RunError
 from shared.protocol.flower_records import decode_offer_reply, decode_reply, encode_offer, encode_task
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import (
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    without_content,
+)
+from shared.protocol.sum_records import decode_leg_reply, encode_leg
 
 ADAPTER = np.arange(50, dtype=np.float32)
 TASK = TrainTask("s" * 64, "r-1", 3, ADAPTER)
@@ -27,6 +37,10 @@ class AwayVault:
         self.asked += 1
         raise RunError("patient Anna, row 17 of /data/ward.csv, loss 3.2")
 
+    def leg(self, task: LegTask) -> LegReply:
+        self.asked += 1
+        raise RunError("patient Anna, row 17 of /data/ward.csv, loss 3.2")
+
 
 def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
     vault = AwayVault()
@@ -35,6 +49,33 @@ def test_whatever_happens_at_the_vault_one_code_leaves() -> None:
     assert reply.status is Status.FAILED and not reply.update.any() and len(reply.update) == len(ADAPTER)
     offered = Message(encode_offer(StudyOffer("r-1", "{}")), 7, "query")
     assert decode_offer_reply(answer(offered, vault)) == OfferReply("r-1", Status.FAILED)
+
+
+LEG = LegTask("opening", "s" * 64, "r-1", 3, b"\x00boxes")
+
+
+class SigningVault(AwayVault):
+    """Answers a question of a secure sum."""
+
+    def leg(self, task: LegTask) -> LegReply:
+        return LegReply(task.leg, task.study_run, task.round, Status.TRAINED, task.content[::-1])
+
+
+def test_a_question_of_a_secure_sum_reaches_the_vault_and_its_answer_the_server() -> None:
+    reply = decode_leg_reply(answer(Message(encode_leg(LEG), 7, "query"), SigningVault()))
+    assert reply == LegReply("opening", "r-1", 3, Status.TRAINED, LEG.content[::-1])
+
+
+def test_a_question_of_a_secure_sum_gets_a_code_where_the_vault_is_away_or_it_cannot_be_read() -> None:
+    vault = AwayVault()
+    assert decode_leg_reply(answer(Message(encode_leg(LEG), 7, "query"), vault)) == without_content(LEG, Status.FAILED)
+    unreadable = {
+        Status.REFUSED_STUDY: ConfigRecord({"protocol-version": 8, "leg": "unmask"}),
+        Status.REFUSED_VERSION: ConfigRecord({"protocol-version": 99}),
+    }
+    for code, record in unreadable.items():
+        reply = decode_leg_reply(answer(Message(RecordDict({"leg": record}), 7, "query"), vault))
+        assert (reply.status, reply.study_run, reply.content) == (code, "", b"") and vault.asked == 1
 
 
 NEWER = ConfigRecord({"protocol-version": 99})

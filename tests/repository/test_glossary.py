@@ -107,7 +107,7 @@ NAMES = {
 ROOMS = {
     "wire": Replaced("update_encoding"),
     "planning": Replaced("noise_schedule"),
-    "peer": Replaced("client_certificate"),
+    "peer": Replaced("client_certificate", {"shared/protocol/messages.py": "another node, to those of a secure sum"}),
     "side": Replaced("deployment"),
     "standing": Replaced("status"),
     "accounts": Replaced("ledger_report"),

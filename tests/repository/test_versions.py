@@ -21,7 +21,16 @@ from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.participants import ApprovedOnly
 from shared.errors import PeerError, VersionError
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply, encode_task
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import (
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    without_content,
+)
 from shared.protocol.versions import SPOKEN, Versions
 
 ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
@@ -44,6 +53,9 @@ class AgreeableTrainer:
 
     def offer(self, offer: StudyOffer) -> OfferReply:
         return OfferReply(offer.study_run, Status.APPROVED)
+
+    def leg(self, task: LegTask) -> LegReply:
+        return without_content(task, Status.REFUSED_STUDY)
 
 
 class Node:

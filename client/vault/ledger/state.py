@@ -356,10 +356,11 @@ class LedgerState:
         run.roster = row["roster_sha256"]
 
     def _survivors(self, row: Row) -> None:
-        run, of_sum = self.run(row["run"]), (row["round"], row["purpose"])
-        if of_sum in run.survivors or run.roster is None or run.attempts.get(row["round"]) is None:
-            raise PolicyRefusal(f"Expected a sum of {row['run']!r} without survivors yet, got round {row['round']}.")
-        run.survivors[of_sum] = row["sha256"]
+        run, number = self.run(row["run"]), row["round"]
+        given = run.roster is not None and run.attempts.get(number) is not None and number not in run.failed
+        if not given or (number, row["purpose"]) in run.survivors:
+            raise PolicyRefusal(f"Expected a sum of {row['run']!r} without survivors yet, got round {number}.")
+        run.survivors[number, row["purpose"]] = row["sha256"]
 
     def _close(self, row: Row) -> None:
         run = self.run(row["run"])

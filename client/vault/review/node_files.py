@@ -17,6 +17,7 @@ from client.vault.ledger.state import LedgerState
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.records.dataset import Dataset, declared_dataset
 from client.vault.review.offers import Offers
+from client.vault.secure_sum.sum_files import SumFiles
 from shared.errors import SettingsError
 from shared.files import private_folder
 from shared.study.declaration import Study
@@ -41,6 +42,11 @@ class NodeFiles:
     """Snapshots of what was approved."""
     open_ledger: Callable[[], Ledger]
     """Opens the ledger, verified; to be closed, since one process at a time may hold it."""
+
+    @property
+    def sums(self) -> SumFiles:
+        """Keys, rosters and shares of this node's secure sums."""
+        return SumFiles(self.folders.secure_sum)
 
     @property
     def offers(self) -> Offers:

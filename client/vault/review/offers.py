@@ -7,16 +7,19 @@ import os
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from shared.errors import DataError, PeerError, PolicyRefusal, SettingsError
 from shared.files import private_folder, write_atomically
-from shared.protocol.messages import StudyOffer
+from shared.protocol.messages import Peer, StudyOffer
 from shared.study.declaration import Study, recorded
 
 LARGEST_STUDY_BYTES = 256 * 1024
 MOST_OFFERS = 200
+MOST_PEERS = 1000
+"""Named to a node; at most a hundred of them are in the roster."""
 HASH = re.compile(r"[0-9a-fA-F]{8,64}")
 """A study's hash or its beginning, as somebody was told it beforehand; no run is called so."""
 CLOCK_SKEW_S = 600.0
@@ -31,6 +34,8 @@ class Offered:
     run: str
     study: Study
     rejected: bool
+    peers: tuple[Peer, ...] = ()
+    """Who may take part in its secure sum, as the server last named them."""
 
 
 class Offers:
@@ -44,7 +49,7 @@ class Offers:
         self._folder = folder
 
     def receive(self, offer: StudyOffer) -> Offered:
-        """Keep an offer; the same run again changes nothing but when it was last shown.
+        """Keep an offer; the same run again changes nothing but when it was last shown, and who are its peers.
 
         Raises:
             PeerError: it is no study, too large, another study under a known run's name, or one offer too many.
@@ -55,6 +60,9 @@ class Offers:
             known = self._read(path)
             if known.study.canonical_json() != _study(offer).canonical_json():
                 raise PeerError(f"Expected the study that {offer.study_run!r} was offered with, got another one.")
+            if offer.peers != known.peers:
+                known = replace(known, peers=_shown(offer.peers))
+                self._write(known)
             os.utime(path)
             return known
         named = 1 <= len(offer.study_run) <= 100 and offer.study_run.isprintable()
@@ -64,7 +72,7 @@ class Offers:
                 "Expected a study of a usual size and a run whose name is printable and no hash, got another."
             )
         self._make_room()
-        offered = Offered(offer.study_run, _study(offer), rejected=False)
+        offered = Offered(offer.study_run, _study(offer), rejected=False, peers=_shown(offer.peers))
         self._write(offered)
         return offered
 
@@ -118,7 +126,7 @@ class Offers:
             SettingsError: no such offer.
         """
         offered = self.find(run)
-        rejected = Offered(offered.run, offered.study, rejected=True)
+        rejected = replace(offered, rejected=True)
         self._write(rejected)
         return rejected
 
@@ -126,7 +134,7 @@ class Offers:
         """Take back that an offer was turned down; one that is not on file changes nothing."""
         path = self._of(run)
         if path.exists() and (offered := self._read(path)).rejected:
-            self._write(Offered(offered.run, offered.study, rejected=False))
+            self._write(replace(offered, rejected=False))
 
     def check_open(self, run: str) -> None:
         """Refuse a run that was turned down.
@@ -150,14 +158,17 @@ class Offers:
     def _write(self, offered: Offered) -> None:
         private_folder(self._folder)
         study_json = offered.study.canonical_json()
-        plain = {"study_run": offered.run, "study_json": study_json, "rejected": offered.rejected}
+        plain: dict[str, Any] = {"study_run": offered.run, "study_json": study_json, "rejected": offered.rejected}
+        if offered.peers:
+            plain["peers"] = [[peer.name, peer.key_sha256] for peer in offered.peers]
         write_atomically(self._of(offered.run), json.dumps(plain, indent=1).encode())
 
     def _read(self, path: Path) -> Offered:
         try:
             plain = json.loads(path.read_text())
             offer = StudyOffer(str(plain["study_run"]), plain["study_json"])
-            return Offered(offer.study_run, _study(offer), bool(plain["rejected"]))
+            peers = tuple(Peer(str(name), str(key_sha256)) for name, key_sha256 in plain.get("peers", ()))
+            return Offered(offer.study_run, _study(offer), bool(plain["rejected"]), peers)
         except (OSError, ValueError, KeyError, TypeError, RecursionError, PeerError):
             raise DataError(
                 f"Expected a study on offer in {path}, got a file that cannot be read.",
@@ -166,6 +177,17 @@ class Offers:
 
     def _of(self, run: str) -> Path:
         return self._folder / f"{hashlib.sha256(run.encode()).hexdigest()[:32]}.json"
+
+
+def _shown(peers: tuple[Peer, ...]) -> tuple[Peer, ...]:
+    """Return the peers that an operator can be shown.
+
+    Raises:
+        PeerError: they are too many, or bear names that cannot be printed.
+    """
+    if len(peers) > MOST_PEERS or not all(0 < len(peer.name) <= 255 and peer.name.isprintable() for peer in peers):
+        raise PeerError(f"Expected at most {MOST_PEERS} peers with names that can be printed, got others.")
+    return peers
 
 
 def _age_s(path: Path) -> float:

@@ -204,6 +204,7 @@ class StudyReview:
         name = run if run in approved else node.offers.find(run).run
         if name in approved and not approved[name].closed:
             ledger.close_run(name)
+            node.sums.forget(name)
             node.approved.forget(name)
         if any(offered.run == name for offered in node.offers.all()):
             node.offers.reject(name)

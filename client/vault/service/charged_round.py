@@ -10,6 +10,7 @@
 | a ledger that cannot be trusted or written | `refused_ledger` |
 | records with one failed or two lost rounds that their operator has not looked at | `refused_policy` |
 | noise, a declared size or a unit other than the ledger has | `refused_study` |
+| a secure sum whose roster this node does not take, or whose keys it has not any more | a public code |
 | all else | reserved, trained, made durable, sent |
 | whatever goes wrong after the reservation, its run being ended too | `failed`, and the round stays paid for |
 
@@ -25,6 +26,7 @@ from typing import cast
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.rows import UNDECLARED, ApprovedRun, Limit
 from client.vault.ledger.state import LedgerState
+from client.vault.secure_sum.masked_trainer import MaskedTrainer
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_reply, write_reply
 from shared.errors import BudgetError, LedgerError, PolicyRefusal, SettingsError
@@ -53,19 +55,22 @@ class ChargedRound:
         dataset: the records' name in the ledger.
         declared: their limit in node.toml today, which may be stricter than the ledger's.
         refusal: a public reason of the node's policy not to train now; None if there is none.
+        admit: the last word before the reservation, about a task's roster; may enter a row of its own.
     """
 
     def __init__(
         self,
-        trainer: RoundTrainer,
+        trainer: RoundTrainer | MaskedTrainer,
         open_ledger: Callable[[], AbstractContextManager[Ledger]],
         *,
         dataset: str,
         declared: Limit | None = None,
         refusal: Callable[[LedgerState], Status | None] = lambda _state: None,
+        admit: Callable[[Ledger, TrainTask], Status | None] = lambda _ledger, _task: None,
     ) -> None:
         self._trainer, self._open_ledger = trainer, open_ledger
         self._dataset, self._declared, self._refusal = dataset, declared, refusal
+        self._admit = admit
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer one task; never raises for what it or the data holds."""
@@ -118,6 +123,7 @@ class ChargedRound:
             if (difference := self._difference(ledger.state, run)) is not None:
                 log.error("Round %d refused: %s.", task.round, difference)
                 refusal = refusal or Status.REFUSED_STUDY
+            refusal = refusal or self._admit(ledger, task)
         if refusal is not None:
             if refusal not in (Status.LOST, Status.REFUSED_POLICY):
                 # no room is for good, closed hours and the like may pass

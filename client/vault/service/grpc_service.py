@@ -16,7 +16,18 @@ from client.vault.service.node_vault import NodeVault
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, write_reply
 from shared.errors import RunError
-from shared.protocol.messages import NO_MAC, NO_POSITION, LedgerPosition, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import (
+    LEGS,
+    NO_MAC,
+    NO_POSITION,
+    LedgerPosition,
+    LegTask,
+    Peer,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+)
 from shared.protocol.update_encoding import SENT
 
 log = logging.getLogger(__name__)
@@ -109,8 +120,24 @@ class VaultService(vault_pb2_grpc.VaultServicer):
     ) -> vault_pb2.OfferReply:
         """Keep a study for a person to decide on."""
         del context
-        reply = self._vault.offer(StudyOffer(request.study_run, request.study_json))
-        return vault_pb2.OfferReply(status=int(reply.status))
+        run, peers = request.study_run, tuple(Peer(peer.name, peer.key_sha256) for peer in request.peers)
+        reply = self._vault.offer(StudyOffer(run, request.study_json, peers=peers))
+        answer = vault_pb2.OfferReply(status=int(reply.status))
+        if reply.status is Status.APPROVED and request.node_name:
+            identity = self._vault.identity(run, name=request.node_name, certificate_key=request.certificate_key)
+            if identity is not None:
+                answer.exchange_key, answer.signing_key = identity.entry.keys
+        return answer
+
+    def Leg(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.LegRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.LegReply:
+        """Answer a question of a secure sum; a job in progress goes on."""
+        del context
+        leg = next(known for known in LEGS if known == request.leg)
+        task = LegTask(leg, request.study_sha256, request.study_run, request.round, request.content)
+        reply = self._vault.leg(task)
+        return vault_pb2.LegReply(status=int(reply.status), content=reply.content)
 
     def Forget(  # noqa: N802 - gRPC's name
         self, request: vault_pb2.ForgetRequest, context: grpc.ServicerContext
@@ -131,7 +158,8 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             position = LedgerPosition(request.ledger_height, request.ledger_head, request.ledger_mac or NO_MAC)
             server_copy = position if position.height else NO_POSITION
             wire = next(known for known in SENT if known == (request.wire or "float32"))
-            task = TrainTask(request.study_sha256, request.study_run, request.round, adapter, server_copy, wire=wire)
+            study_sha256, run, number, roster = request.study_sha256, request.study_run, request.round, request.roster
+            task = TrainTask(study_sha256, run, number, adapter, server_copy, wire=wire, roster=roster)
             self._job = (request.study_run, request.round)
             reply = self._vault.train(task)
             self._asked.clear()

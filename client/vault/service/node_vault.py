@@ -24,11 +24,16 @@ from typing import TypeVar
 import torch
 
 from client.policy import objections, open_at
+from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.forgetting import forget_copies, forget_left_over
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.review import StudyReview
+from client.vault.secure_sum.admission import Admission
+from client.vault.secure_sum.legs import answer_leg
+from client.vault.secure_sum.masked_trainer import MaskedTrainer
+from client.vault.secure_sum.sum_files import Identity
 from client.vault.service.charged_round import ChargedRound
 from client.vault.service.local_metrics import write_local_metrics
 from client.vault.service.stance import stance
@@ -38,13 +43,18 @@ from shared.adapted_model.model import build
 from shared.errors import DataError, FedVaultError, LedgerError, PeerError, SettingsError
 from shared.protocol.messages import (
     LedgerPosition,
+    LegReply,
+    LegTask,
     OfferReply,
     Status,
     StudyOffer,
     TrainReply,
     TrainTask,
+    without_content,
     without_update,
 )
+from shared.secure_sum.thresholds import OwnPolicy
+from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -120,6 +130,48 @@ class NodeVault:
             finally:
                 self._in_use.release()
         return OfferReply(offer.study_run, status)
+
+    def leg(self, task: LegTask) -> LegReply:
+        """Answer a question of a secure sum; never raises for what it holds. No record is looked at."""
+        try:
+            node = open_node(self._config)
+            with node.open_ledger() as ledger:
+                return answer_leg(ledger, node.sums, task)
+        except (LedgerError, OSError) as error:
+            log.error("A question of the secure sum of round %d was refused: %s", task.round, error)
+            return without_content(task, Status.REFUSED_LEDGER)
+        except Exception:
+            log.exception("A question of the secure sum of round %d was refused.", task.round)
+            return without_content(task, Status.REFUSED_POLICY)
+
+    def identity(self, run: str, *, name: str, certificate_key: bytes) -> Identity | None:
+        """Return this node in the secure sum of a run that stands approved, with keys that are made the first time.
+
+        Args:
+            run: as the server calls it.
+            name: of this node in the federation.
+            certificate_key: public key of its certificate, as DER.
+
+        Returns:
+            None if the run has no secure sum or is not approved, or if this node cannot take part in it any more.
+        """
+        try:
+            node = open_node(self._config)
+            with node.open_ledger() as ledger:
+                approved = ledger.state.runs.get(run)
+                if approved is None or ledger.state.is_over(run):
+                    return None
+                if node.approved.study(run).federation.secure_sum is None:
+                    return None
+                # what was taken part in with keys that are gone is not done again with others
+                identity = node.sums.identity(run) if approved.roster else node.sums.make(run, name, certificate_key)
+        except (FedVaultError, OSError) as error:
+            log.error("The keys of %s could not be made: %s", run, error)
+            return None
+        if identity is None or (identity.entry.name, identity.entry.certificate_key) != (name, certificate_key):
+            log.error("%s has no keys here of this node's name and certificate: it takes no part in its sum.", run)
+            return None
+        return identity
 
     def forget_ended(self, interrupt: Callable[[], None] = lambda: None, *, announced: bool = True) -> None:
         """Forget what the ledger has ended, in memory and in files; when this returns, it is gone.
@@ -214,12 +266,14 @@ class NodeVault:
         if loaded is None:
             return without_update(task, Status.REFUSED_POLICY)
         dataset = node.datasets.get(loaded.dataset)
+        trainer, study = loaded.trainer, loaded.trainer.study
         charged = ChargedRound(
-            loaded.trainer,
+            trainer if study.federation.secure_sum is None else MaskedTrainer(trainer, node.sums),
             node.open_ledger,
             dataset=loaded.dataset,
             declared=None if dataset is None else dataset.limit,
-            refusal=partial(self._refusal, loaded.trainer, dataset),
+            refusal=partial(self._refusal, trainer, dataset),
+            admit=_admission(node, study, dataset),
         )
         reply = charged.train(task)
         if loaded.trainer.broken:
@@ -265,3 +319,12 @@ class NodeVault:
         if objections(dataset.policy, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
+
+
+def _admission(node: NodeFiles, study: Study, dataset: Dataset | None) -> Callable[[Ledger, TrainTask], Status | None]:
+    """Return what admits a task's roster; a study without a secure sum has none, and takes part with none."""
+    if study.federation.secure_sum is None or dataset is None:
+        return lambda _ledger, task: Status.REFUSED_STUDY if task.roster else None
+    policy = dataset.policy
+    own = OwnPolicy(node.settings.pins, policy.colluders, policy.smallest_cohort)
+    return Admission(node.sums, study, own, dataset.limit)

@@ -34,7 +34,10 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         if said_no(offered, ledger.state) or (run is not None and run.closed):
             return Status.REJECTED
         if run is not None:
-            return Status.APPROVED if run.study_sha256 == study.sha256 else Status.REFUSED_STUDY
+            if run.study_sha256 != study.sha256:
+                return Status.REFUSED_STUDY
+            lost = run.roster is not None and node.sums.identity(offered.run) is None
+            return Status.OUT_OF_SECURE_SUM if lost else Status.APPROVED
         unchanged = [dataset for dataset in allowed if not dataset.changes(ledger.state)]
         if not unchanged:
             return reason

@@ -1,11 +1,13 @@
+from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class TrainRequest(_message.Message):
-    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head", "wire", "ledger_mac")
+    __slots__ = ("study_sha256", "study_run", "round", "adapter", "ledger_height", "ledger_head", "wire", "ledger_mac", "roster")
     STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
     STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
@@ -14,6 +16,7 @@ class TrainRequest(_message.Message):
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
     WIRE_FIELD_NUMBER: _ClassVar[int]
     LEDGER_MAC_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
     study_sha256: str
     study_run: str
     round: int
@@ -22,7 +25,8 @@ class TrainRequest(_message.Message):
     ledger_head: str
     wire: str
     ledger_mac: str
-    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., wire: _Optional[str] = ..., ledger_mac: _Optional[str] = ...) -> None: ...
+    roster: bytes
+    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., wire: _Optional[str] = ..., ledger_mac: _Optional[str] = ..., roster: _Optional[bytes] = ...) -> None: ...
 
 class TrainEvent(_message.Message):
     __slots__ = ("steps_done", "reply")
@@ -33,18 +37,58 @@ class TrainEvent(_message.Message):
     def __init__(self, steps_done: _Optional[int] = ..., reply: _Optional[bytes] = ...) -> None: ...
 
 class OfferRequest(_message.Message):
-    __slots__ = ("study_run", "study_json")
+    __slots__ = ("study_run", "study_json", "peers", "node_name", "certificate_key")
     STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
     STUDY_JSON_FIELD_NUMBER: _ClassVar[int]
+    PEERS_FIELD_NUMBER: _ClassVar[int]
+    NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_KEY_FIELD_NUMBER: _ClassVar[int]
     study_run: str
     study_json: str
-    def __init__(self, study_run: _Optional[str] = ..., study_json: _Optional[str] = ...) -> None: ...
+    peers: _containers.RepeatedCompositeFieldContainer[Peer]
+    node_name: str
+    certificate_key: bytes
+    def __init__(self, study_run: _Optional[str] = ..., study_json: _Optional[str] = ..., peers: _Optional[_Iterable[_Union[Peer, _Mapping]]] = ..., node_name: _Optional[str] = ..., certificate_key: _Optional[bytes] = ...) -> None: ...
+
+class Peer(_message.Message):
+    __slots__ = ("name", "key_sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KEY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    key_sha256: str
+    def __init__(self, name: _Optional[str] = ..., key_sha256: _Optional[str] = ...) -> None: ...
 
 class OfferReply(_message.Message):
-    __slots__ = ("status",)
+    __slots__ = ("status", "exchange_key", "signing_key")
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGE_KEY_FIELD_NUMBER: _ClassVar[int]
+    SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
     status: int
-    def __init__(self, status: _Optional[int] = ...) -> None: ...
+    exchange_key: bytes
+    signing_key: bytes
+    def __init__(self, status: _Optional[int] = ..., exchange_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
+
+class LegRequest(_message.Message):
+    __slots__ = ("leg", "study_sha256", "study_run", "round", "content")
+    LEG_FIELD_NUMBER: _ClassVar[int]
+    STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    leg: str
+    study_sha256: str
+    study_run: str
+    round: int
+    content: bytes
+    def __init__(self, leg: _Optional[str] = ..., study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+
+class LegReply(_message.Message):
+    __slots__ = ("status", "content")
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    status: int
+    content: bytes
+    def __init__(self, status: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class ForgetRequest(_message.Message):
     __slots__ = ()

@@ -44,6 +44,11 @@ class VaultStub:
                 request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.OfferRequest.SerializeToString,
                 response_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.OfferReply.FromString,
                 _registered_method=True)
+        self.Leg = channel.unary_unary(
+                '/fedvault.vault.v1.Vault/Leg',
+                request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegRequest.SerializeToString,
+                response_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegReply.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/fedvault.vault.v1.Vault/Status',
                 request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.StatusRequest.SerializeToString,
@@ -68,6 +73,13 @@ class VaultServicer:
 
     def Offer(self, request, context):
         """Keep a study for a person to decide on, and say how the node stands to it: a code of shared/protocol/messages.py.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Leg(self, request, context):
+        """A question of a secure sum after a round's reply: sign its survivors, or open their sum.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +110,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.Offer,
                     request_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.OfferRequest.FromString,
                     response_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.OfferReply.SerializeToString,
+            ),
+            'Leg': grpc.unary_unary_rpc_method_handler(
+                    servicer.Leg,
+                    request_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegRequest.FromString,
+                    response_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegReply.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -164,6 +181,33 @@ class Vault:
             '/fedvault.vault.v1.Vault/Offer',
             client_dot_vault__api_dot___generated_dot_vault__pb2.OfferRequest.SerializeToString,
             client_dot_vault__api_dot___generated_dot_vault__pb2.OfferReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Leg(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedvault.vault.v1.Vault/Leg',
+            client_dot_vault__api_dot___generated_dot_vault__pb2.LegRequest.SerializeToString,
+            client_dot_vault__api_dot___generated_dot_vault__pb2.LegReply.FromString,
             options,
             channel_credentials,
             insecure,

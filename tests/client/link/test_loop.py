@@ -25,7 +25,7 @@ from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, r
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
 from shared.protocol.flower_records import decode_offer_reply, decode_reply, encode_offer, encode_task
-from shared.protocol.messages import OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import LegReply, LegTask, OfferReply, Status, StudyOffer, TrainReply, TrainTask
 
 ADAPTER = np.arange(50, dtype=np.float32)
 TASK = TrainTask("s" * 64, "r-1", 3, ADAPTER)
@@ -46,6 +46,10 @@ class RecordingVault:
     def offer(self, offer: StudyOffer) -> OfferReply:
         self.asked.append(offer.study_run)
         return OfferReply(offer.study_run, Status.APPROVED)
+
+    def leg(self, task: LegTask) -> LegReply:
+        self.asked.append(task.study_run)
+        return LegReply(task.leg, task.study_run, task.round, Status.TRAINED, task.content[::-1])
 
 
 def received(content: RecordDict, kind: str = "train") -> Received:

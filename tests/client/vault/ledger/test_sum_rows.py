@@ -11,7 +11,8 @@ from shared.errors import PolicyRefusal
 from shared.privacy.releases import SubsampledGaussian
 from tests.support.ledgers import register
 
-ROSTER = {"kind": "roster", "run": "r-1", "roster_sha256": "a" * 64}
+SIZES = {"nodes": 4, "threshold": 3, "colluders": 1}
+ROSTER = {"kind": "roster", "run": "r-1", "roster_sha256": "a" * 64, **SIZES}
 SURVIVORS = {"kind": "survivors", "run": "r-1", "round": 1, "purpose": "training", "sha256": "b" * 64}
 
 
@@ -69,6 +70,15 @@ def test_survivors_are_of_a_round_whose_bytes_were_released(ledger: Ledger) -> N
         ledger.reserve("r-1", number)
         with pytest.raises(PolicyRefusal, match="without survivors yet"):
             ledger.enter(SURVIVORS | {"round": number})
+
+
+def test_a_round_that_failed_has_no_survivors(ledger: Ledger) -> None:
+    ledger.enter(ROSTER)
+    ledger.reserve("r-1", 1)
+    ledger.fail("r-1", 1)
+    ledger.commit("r-1", 1, b"zeros")
+    with pytest.raises(PolicyRefusal, match="without survivors yet"):
+        ledger.enter(SURVIVORS)
 
 
 def test_rows_of_a_secure_sum_cost_nothing(ledger: Ledger) -> None:

@@ -8,22 +8,18 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import client.vault.ledger.budget
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.state import MOST_LOST
 from client.vault.service.charged_round import ChargedRound
@@ -32,106 +28,14 @@ from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainReply, TrainTask
 from tests.support.ledgers import register
+from tests.support.power import KINDS, Cut, Kind, Power
 
 DELTA, STEPS, ROUNDS = 1e-5, 6, 4
 STUDY, ADAPTER = "s" * 64, np.zeros(3, np.float32)
-Kind = Literal["lost", "survived", "full"]
-KINDS: tuple[Kind, ...] = ("lost", "survived", "full")
 LONGEST = 24
 """Durable steps of a first round, told below."""
 LONGEST_AFTER_A_CRASH = LONGEST + 6
 """The same, where the second copy of height and head is behind and is written when the ledger opens."""
-
-
-class Cut(BaseException):
-    """The power goes: nothing runs after this."""
-
-
-@dataclass
-class Power:
-    """Counts durable steps, and lets one of them fail.
-
-    A step is a commit of SQLite, an fsync of a file or of a folder, or a rename; each has a before and an after.
-    """
-
-    at: int | None = None
-    kind: Kind = "survived"
-    count: int = 0
-    undo: Callable[[], None] = field(default=lambda: None)
-    """What the disk forgets if the power goes now."""
-    trips: Callable[[], None] | None = None
-
-    def step(self, error: type[Exception] = OSError) -> None:
-        self.count += 1
-        if self.at is None or self.count != self.at:
-            return
-        if self.trips is not None:
-            self.trips()
-        if self.kind == "full":
-            raise error("disk full")
-        if self.kind == "lost":
-            self.undo()
-        raise Cut
-
-    def settled(self) -> None:
-        self.undo = lambda: None
-
-
-@pytest.fixture
-def power(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Power], None]]:
-    """Puts a power supply in front of the disk."""
-    now, flushed = Power(), set[int]()
-    replace, fsync, connect = Path.replace, os.fsync, sqlite3.connect
-
-    class Connection(sqlite3.Connection):
-        def execute(self, statement: str, *values: Any) -> sqlite3.Cursor:
-            durable = statement.startswith("INSERT")
-            if durable:
-                now.step(sqlite3.OperationalError)
-            done = super().execute(statement, *values)
-            if durable:
-                now.step(sqlite3.OperationalError)
-            return done
-
-    def renamed(self: Path, target: Path) -> Path:
-        old, content = target.read_bytes() if target.exists() else None, self.stat().st_ino
-        assert content in flushed, "renamed before its content was durable"
-        flushed.discard(content)
-        now.step()
-        done = replace(self, target)
-
-        def back() -> None:
-            target.unlink() if old is None else target.write_bytes(old)
-
-        now.undo = back  # until the folder is synced, the disk may have the old entry
-        now.step()
-        return done
-
-    def synced(opened: int) -> None:
-        torn = Path(f"/proc/self/fd/{opened}").resolve()
-        if torn.is_file():
-            now.undo = lambda: os.truncate(torn, torn.stat().st_size // 2)
-        now.step()
-        fsync(opened)
-        flushed.add(os.fstat(opened).st_ino)
-        now.settled()
-        now.step()
-
-    def supply(power: Power) -> None:
-        nonlocal now
-        now = power
-
-    monkeypatch.setattr(Path, "replace", renamed)
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Connection, **k))
-    # a pure function, asked the same few things thousands of times
-    cached = cache(lambda releases, delta, order: epsilon_rdp(list(releases), delta, order=order))
-    monkeypatch.setattr(
-        client.vault.ledger.budget,
-        "epsilon_rdp",
-        lambda releases, delta, order=None: cached(tuple(releases), delta, order),
-    )
-    yield supply
 
 
 class World:
@@ -218,16 +122,6 @@ def approved(tmp_path_factory: pytest.TempPathFactory) -> Path:
         per_round = SubsampledGaussian(1.5, 0.1, STEPS)
         ledger.approve("data", "run", study_sha256=STUDY, rounds=ROUNDS, per_round=per_round)
     return folder
-
-
-@pytest.fixture
-def memory(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory, if this machine has such: a crash at each step is played thousands of times."""
-    shared = Path("/dev/shm")  # noqa: S108 - a private folder below it
-    folder = shared / f"fedvault-{os.getpid()}-{time.monotonic_ns()}" if os.access(shared, os.W_OK) else tmp_path / "m"
-    folder.mkdir(mode=0o700)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def fresh(memory: Path, approved: Path) -> World:

@@ -27,7 +27,17 @@ from client.vault_api.messages import write_reply
 from shared.adapted_model.model import build, layout_of
 from shared.errors import RunError
 from shared.protocol.flower_records import encode_reply
-from shared.protocol.messages import NO_MAC, LedgerPosition, OfferReply, Status, StudyOffer, TrainTask
+from shared.protocol.messages import (
+    NO_MAC,
+    LedgerPosition,
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainTask,
+    without_content,
+)
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
 from tests.support.ledgers import register, rows_of
@@ -43,6 +53,9 @@ class OneRun:
 
     def offer(self, offer: StudyOffer) -> OfferReply:
         return OfferReply(offer.study_run, Status.AWAITING_APPROVAL)
+
+    def leg(self, task: LegTask) -> LegReply:
+        return without_content(task, Status.REFUSED_STUDY)
 
     def measure(self, task: TrainTask, make_way: Callable[[], None]) -> None:
         pass
