@@ -144,6 +144,13 @@ def test_another_encoding_of_a_key_is_a_copy(copied: str) -> None:
     refused(Refusal.ROSTER_KEY, lambda: taken(roster(node_001=with_key(PEER, bytes(exchange)))))
 
 
+def test_an_entry_of_mine_with_other_keys_than_the_vault_has_is_refused() -> None:
+    honest, keys = roster(), RunKeys.generate()
+    fields = {"run": RUN, "study_sha256": STUDY, "vouched": lambda entry: True}
+    pins = OwnPolicy({entry.fingerprint: "" for entry in honest.entries})
+    refused(Refusal.ROSTER_CHANGED_ME, lambda: take_roster(honest, ENTRIES[ME], keys, NUMBERS, pins, None, **fields))
+
+
 def test_a_stranger_is_the_callers_to_tell() -> None:
     refused(Refusal.ROSTER_STRANGER, lambda: taken(roster(), vouched=lambda entry: entry.name != LAST))
 
