@@ -14,7 +14,7 @@ from server.rounds.update_filter import Accepted, Reason, Rejected, trained_repl
 from shared.protocol.messages import TrainReply, TrainTask, Vector
 from shared.secure_sum.messages import MaskedVector
 from shared.secure_sum.refusals import SecureSumError
-from shared.secure_sum.session import Session
+from shared.secure_sum.running_sum import RunningSum
 
 NO_UPDATE: Vector = np.zeros(0, np.float32)
 
@@ -35,7 +35,7 @@ class MaskedReplies:
         name_of: returns a node's name by Flower's number.
     """
 
-    def __init__(self, task: TrainTask, session: Session, name_of: Callable[[int], str]) -> None:
+    def __init__(self, task: TrainTask, session: RunningSum, name_of: Callable[[int], str]) -> None:
         self.session = session
         self._task, self._name_of = task, name_of
 

@@ -30,7 +30,8 @@ from shared.protocol.sum_records import decode_leg_reply, encode_leg
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.roster import Roster
-from shared.secure_sum.session import Session, State
+from shared.secure_sum.running_sum import RunningSum
+from shared.secure_sum.session import State
 
 log = logging.getLogger(__name__)
 FIXED_FOR_S = 24 * 3600.0
@@ -101,7 +102,7 @@ class SecureRounds:
         if (fixed.adapter_sha256, fixed.roster_sha256) != (task.adapter_sha256, self._roster.fixed.sha256):
             return None
         try:
-            session = Session.resume(*self._identity(task), records)
+            session = RunningSum.resume(*self._identity(task), records)
         except SecureSumError as error:
             log.warning("What round %d had kept cannot be used: %s", task.round, error)
             return None
@@ -122,7 +123,7 @@ class SecureRounds:
         self._files.keep(fixed, session.records)
         return self._finish(task, session, fixed)
 
-    def _finish(self, task: TrainTask, session: Session, fixed: Fixed) -> tuple[Vector, RoundRecord]:
+    def _finish(self, task: TrainTask, session: RunningSum, fixed: Fixed) -> tuple[Vector, RoundRecord]:
         started, record = time.monotonic(), RoundRecord(**fixed.record)
         names = [] if session.survivors is None else list(session.survivors.names)
         self._around.note("fixed", {"round": task.round, "survivors": names, "missing": list(session.missing)})
@@ -152,7 +153,7 @@ class SecureRounds:
         self._around.note("lost", {"round": task.round, "reason": reason, "blamed": blamed or []})
         return task.adapter, replace(record, outcome="lost")
 
-    def _enough_are_present(self, session: Session, since: float) -> bool:
+    def _enough_are_present(self, session: RunningSum, since: float) -> bool:
         """Wait until as many of the senders as the threshold are present; false if that takes too long."""
         while len(set(self._present()) & set(session.arrived)) < session.threshold:
             self._around.waits("waiting for the nodes that have sent their part to come back")
@@ -239,8 +240,8 @@ class SecureRounds:
         group = f"{task.study_run}/{task.round}/{leg}"
         return Message(question, node, "query", group_id=group, ttl=QUESTION_LIFE_S)
 
-    def _session(self, task: TrainTask) -> Session:
-        return Session(*self._identity(task))
+    def _session(self, task: TrainTask) -> RunningSum:
+        return RunningSum(*self._identity(task))
 
     def _identity(self, task: TrainTask) -> tuple[Roster, RoundContext, int]:
         if self._roster.fixed is None:

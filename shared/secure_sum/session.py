@@ -28,7 +28,7 @@ import numpy as np
 
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.encoding import Kind, Reader, head, joined, malformed
-from shared.secure_sum.masks import VALUE_BYTES, Vector, add_pair_masks, committed, own_seed, stream
+from shared.secure_sum.masks import VALUE_BYTES, Masked, Vector, add_pair_masks, committed, own_seed, stream
 from shared.secure_sum.messages import (
     MOST_MASKED,
     Dealt,
@@ -257,9 +257,8 @@ class Session:
         masks = self._own_masks()
         if len(masks) < len(self._fixed.names):
             return self.give_up()
-        total = np.zeros(self.length, np.uint64)
+        total = self._masked_total()
         for name, own in masks.items():
-            total += MaskedVector.from_bytes(self._records[self._key("masked", name)]).values
             total -= stream(own_seed(own, self.context, name), self.length)
             if self.missing:
                 add_pair_masks(total, name, dict(zip(self.missing, self._openings[name].seeds, strict=True)), times=-1)
@@ -296,6 +295,13 @@ class Session:
         if None in messages.values():
             raise SecureSumError(Refusal.STRANGER)
         return Survivors.of({name: hashlib.sha256(message or b"").digest() for name, message in messages.items()})
+
+    def _masked_total(self) -> Masked:
+        """Return the sum of the survivors' masked vectors."""
+        total: Masked = np.zeros(self.length, np.uint64)
+        for name in self._fixed.names:
+            total += MaskedVector.from_bytes(self._records[self._key("masked", name)]).values
+        return total
 
     def _own_masks(self) -> dict[str, bytes]:
         """Reconstruct survivors' own masks; one whose shares miss its commitment is a fault, and left out."""
