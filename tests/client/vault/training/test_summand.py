@@ -43,7 +43,7 @@ def site(study: Study, records: Any, *, randomness: Any = seeded, declared: int 
 
 def task(trainer: RoundTrainer) -> TrainTask:
     study = trainer.study
-    return TrainTask(study.sha256, "run", 1, np.zeros(trainer.model.layout.length, np.float32), wire=study.sent_as)
+    return TrainTask(study.sha256, "run", 1, trainer.model.start, wire=study.sent_as)
 
 
 def settled(trainer: RoundTrainer) -> SharedGaussian:
@@ -78,15 +78,18 @@ class Recorded:
 @pytest.mark.guarantee(
     "exactly one step is taken, with exactly one draw of noise, of the share that the charged release says."
 )
-def test_one_step_with_one_draw_of_the_nodes_own_share(make_study: Studies, make_records: Any) -> None:
+@pytest.mark.parametrize("adapter", [{"method": "ffa-lora"}, {"method": "ia3"}, {"method": "head-only"}])
+def test_one_step_with_one_draw_of_the_nodes_own_share(
+    make_study: Studies, make_records: Any, adapter: dict[str, str]
+) -> None:
     recorded = Recorded()
-    trainer = site(make_study(**SHARED), make_records(60), randomness=recorded)
+    trainer = site(make_study(**SHARED, adapter=adapter), make_records(60), randomness=recorded)
     summand = trainer.summand(task(trainer), settled(trainer))
     assert summand is not None and summand.dtype == np.int64 and summand.any()
     sigma = trainer.release.noise_multiplier
     assert recorded.scales == [pytest.approx(sigma * NOISE_STEPS / math.sqrt(7), rel=1e-12)] and recorded.batches == 1
     # rate x gamma x sum / divisor is the step that the same round takes without a secure sum, but for its noise
-    local = make_study(**SHARED | {"federation": {"rounds": 3, "typical_size": 60}})
+    local = make_study(**SHARED | {"federation": {"rounds": 3, "typical_size": 60}}, adapter=adapter)
     alone = site(local, make_records(60), randomness=Recorded())
     update = alone.train(task(alone)).update
     rates = np.concatenate(
