@@ -71,8 +71,8 @@ class PinnedPeer(Section):
     """[peers]: another node of the federation, by the key of its certificate. What is not here counts as a colluder."""
 
     key: str
-    """Fingerprint of its certificate's public key, 64 hexadecimal digits, as its operator reads it out to you.
-    `NAME = "fingerprint"` alone is enough."""
+    """Fingerprint of its certificate's public key, 64 hexadecimal digits, as its operator reads it out to you:
+    `fedvault-node peers` shows what the server says. `NAME = "fingerprint"` alone is enough."""
     owner: str = ""
     """Whose node it is. Nodes with one owner count as colluding together; without an owner each stands for itself."""
 
@@ -80,7 +80,7 @@ class PinnedPeer(Section):
     @classmethod
     def _fingerprint(cls, key: str) -> str:
         if not FINGERPRINT.fullmatch(key):
-            raise ValueError("a peer's key is a fingerprint, 64 hexadecimal digits")
+            raise ValueError("a peer's key is a fingerprint, 64 hexadecimal digits; `fedvault-node peers` prints it")
         return key
 
 

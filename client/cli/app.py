@@ -9,6 +9,7 @@ import typer
 from client.cli.checks import doctor, models
 from client.cli.ledger import backup, ledger, withdraw
 from client.cli.membership import init, join, leave
+from client.cli.peers import peers
 from client.cli.processes import link, logs, start, status, stop, vault
 from client.cli.receipts import receipt, sign, verify
 from client.cli.studies import approve, register, reject, resume, show, studies
@@ -36,6 +37,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     approve,
     reject,
     resume,
+    peers,
     receipt,
     sign,
     verify,

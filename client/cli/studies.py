@@ -24,7 +24,9 @@ from shared.terminal import saying
 
 if TYPE_CHECKING:
     from client.vault.ledger.state import LedgerState
+    from client.vault.review.node_files import NodeFiles
     from client.vault.review.offers import Offered
+    from shared.study.declaration import Study
 
 
 def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
@@ -92,14 +94,12 @@ def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TO
         activity.now("Comparing ways to send an update")
         ways = review.ways_to_send(declared)
         decisions = node.ledger_state().decisions.get(run or "", [])
+        sums = _sum_in_words(node, declared, run, summary.dataset)
     if as_json:
-        typer.echo(
-            json.dumps(
-                asdict(summary) | {"bytes_by_way": ways, "decisions": [asdict(one) for one in decisions]}, indent=1
-            )
-        )
+        plain = {"bytes_by_way": ways, "decisions": [asdict(one) for one in decisions], "secure_sum": sums}
+        typer.echo(json.dumps(asdict(summary) | plain, indent=1))
         return
-    typer.echo(summary.in_words)
+    typer.echo("\n".join([summary.in_words, *sums]))
     typer.echo("Bytes that a node sends in a round, this way and others:")
     for way, size in ways.items():
         chosen = "  <- this study" if way.endswith(f" {summary.wire}") else ""
@@ -135,7 +135,7 @@ def approve(
             raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
         review = StudyReview(node, activity.now)
         reviewed = review.review(declared, chosen_dataset(node, dataset))
-    typer.echo(reviewed.summary.in_words)
+    typer.echo("\n".join([reviewed.summary.in_words, *_sum_in_words(node, declared, offered, reviewed.dataset.name)]))
     if not yes:
         # the vault continues meanwhile; whether the study still fits is checked again
         typer.confirm("Approve?", abort=True)
@@ -185,6 +185,16 @@ def resume(
     with node.open_ledger() as ledger:
         ledger.resume(name, sorted(failed | lost))
         typer.echo(f"It continues. Row {ledger.height} of the ledger.")
+
+
+def _sum_in_words(node: "NodeFiles", study: "Study", run: str | None, dataset: str) -> list[str]:
+    """Return what the operator is told of a study's secure sum; nothing for a study without one."""
+    from client.vault.review.peers import known_peers, sum_in_words
+    from shared.secure_sum.thresholds import OwnPolicy
+
+    policy = node.dataset(dataset).policy
+    own = OwnPolicy(node.settings.pins, policy.colluders, policy.smallest_cohort)
+    return sum_in_words(study, [] if run is None else known_peers(node, run), own)
 
 
 def _answer(offered: "Offered", state: "LedgerState") -> str:

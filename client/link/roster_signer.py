@@ -1,5 +1,6 @@
 """This node's line in a run's roster: the vault makes the keys, the certificate's key signs them here."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,11 @@ class RosterSigner:
     def certificate_key(self) -> bytes:
         """The public half, as a roster has it."""
         return certificate_key_bytes(self.key.public_key())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex SHA-256 of the public half: what other operators pin."""
+        return hashlib.sha256(self.certificate_key).hexdigest()
 
     def entry(self, offer: StudyOffer, keys: PublicKeys) -> bytes:
         """Return this node's signed entry for the run and the study of an offer.

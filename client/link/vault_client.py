@@ -102,7 +102,11 @@ class VaultClient:
         request = vault_pb2.OfferRequest(
             study_run=offer.study_run,
             study_json=offer.study_json,
-            peers=[vault_pb2.Peer(name=peer.name, key_sha256=peer.key_sha256) for peer in offer.peers],
+            peers=[
+                vault_pb2.Peer(name=peer.name, key_sha256=peer.key_sha256)
+                for peer in offer.peers
+                if signer is None or peer.key_sha256 != signer.fingerprint
+            ],
             node_name="" if signer is None else signer.name,
             certificate_key=b"" if signer is None else signer.certificate_key,
         )

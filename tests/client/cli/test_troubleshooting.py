@@ -29,7 +29,7 @@ from server.gateway.enrolment import invite
 from shared.errors import FedVaultError
 from shared.processes import running
 from shared.protocol.invite import Invite
-from shared.protocol.messages import StudyOffer
+from shared.protocol.messages import Peer, StudyOffer
 from shared.study.declaration import load_study
 from simulations.e2e.federation import free_port
 from tests.support.enrolling_gateway import enrolling
@@ -43,6 +43,7 @@ ROWS = rows_of("client/TROUBLESHOOTING.md")
 situation = Situations()
 Command = Callable[..., tuple[int, str, str]]
 HEADER = "text,label\n"
+PINS = [f'{name} = "{"a" * 64}"' for name in ("east", "south")]
 
 
 @dataclass
@@ -91,9 +92,10 @@ class Place:
         study = self.write_study(**changes)
         return self.types("approve", study, "--dataset", dataset, "--run", run, "--yes", *more)
 
-    def offered(self, run: str = "r-1") -> None:
-        study = load_study(self.folder / self.write_study())
-        open_node(self.folder / "node.toml").offers.receive(StudyOffer(run, study.canonical_json()))
+    def offered(self, run: str = "r-1", *peers: Peer, **changes: object) -> None:
+        study = load_study(self.folder / self.write_study(**changes))
+        offer = StudyOffer(run, study.canonical_json(), peers=peers)
+        open_node(self.folder / "node.toml").offers.receive(offer)
 
     def invite(self, **changes: object) -> str:
         """Write an invite of an authority of this folder, and try to join with it."""
@@ -363,6 +365,28 @@ def _(place: Place) -> str:
     return printed
 
 
+@situation("A secure sum among nodes that are not pinned")
+def _(place: Place) -> str:
+    place.offered("r-1", Peer("east", "a" * 64), Peer("south", "b" * 64), sizes='secure_sum = "masked"')
+    return place.types("show", "r-1", "--dataset", "ward")
+
+
+@situation("A node comes with another key than you pinned")
+def _(place: Place) -> str:
+    place.offered("r-1", Peer("east", "a" * 64), sizes='secure_sum = "masked"')
+    place.edits("[datasets.ward]", f'[peers]\neast = "{"b" * 64}"\n[datasets.ward]')
+    return place.types("peers", "--pin", "east")
+
+
+simple("Pinning a node that the server did not name", lambda p: p.types("peers", "--pin", "east"))
+simple(
+    "A pin that is no fingerprint",
+    lambda p: p.after("[datasets.ward]", '[peers]\neast = "aa:bb"\n[datasets.ward]'),
+)
+simple(
+    "One key under two names",
+    lambda p: p.after("[datasets.ward]", "\n".join(["[peers]", *PINS, "[datasets.ward]"])),
+)
 simple("Approving a file", lambda p: p.types("approve", p.write_study(), "--dataset", "ward", "--yes"))
 simple("A study for fewer sites than you allow", lambda p: p.approves(quorum=2))
 simple("A study that does not say who asks", lambda p: p.adds('study_must_state = ["purpose"]') + p.approves())
