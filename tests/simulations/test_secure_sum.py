@@ -20,6 +20,8 @@ from simulations.experiment.arms import arm_folder, read_arm, trained_arms
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Site, reopen
 from simulations.progress import SilentProgress
+from simulations.results.result import ArmResult, Quality, WorstSite
+from simulations.results.wording import spent_in_words
 from simulations.run import Run
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 from simulations.sites.summing import SummingSite
@@ -115,3 +117,20 @@ def test_too_few_sites_for_a_secure_sum_are_refused_before_anything_is_trained(
     two = table[table["site"] != "east"]
     with pytest.raises(SettingsError, match="at least 3 nodes"):
         ran(declared, tmp_path / "run", two)
+
+
+def test_tables_name_what_is_left_of_shared_noise_if_all_other_sites_collude() -> None:
+    quality = Quality(
+        metric="accuracy",
+        higher_is_better=True,
+        value=0.5,
+        metrics={},
+        per_site={"a": 0.5},
+        worst_site=WorstSite(site="a", value=0.5),
+    )
+    plain: dict[str, Any] = {"title": "x", "private": True, "rows": 1, "sampling_rate": 0.1, "steps": 1, "seconds": 1.0}
+    local, shared = (
+        ArmResult(**plain, epsilon=2.9998, quality=quality, epsilon_if_all_collude=cost) for cost in (None, 276.2)
+    )
+    assert spent_in_words(local) == "3.00" and "collude" not in local.model_dump_json()
+    assert spent_in_words(shared) == "3.00 (if all others collude, practically no protection: epsilon 277)"
