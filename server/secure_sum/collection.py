@@ -33,11 +33,18 @@ class MaskedReplies:
         task: of the round, with its roster.
         session: of the round.
         name_of: returns a node's name by Flower's number.
+        keep: keeps a vector by its node's place in the roster.
     """
 
-    def __init__(self, task: TrainTask, session: RunningSum, name_of: Callable[[int], str]) -> None:
+    def __init__(
+        self,
+        task: TrainTask,
+        session: RunningSum,
+        name_of: Callable[[int], str],
+        keep: Callable[[int, bytes], None] = lambda _place, _message: None,
+    ) -> None:
         self.session = session
-        self._task, self._name_of = task, name_of
+        self._task, self._name_of, self._keep = task, name_of, keep
 
     def inspect(self, node: int, reply: Message) -> Verdict:
         """Accept or reject one reply by what is public of it."""
@@ -52,7 +59,9 @@ class MaskedReplies:
     def add(self, node: int, accepted: Accepted) -> int:
         """Add a masked vector to the sum; returns the bytes that it came in."""
         message = accepted.message if isinstance(accepted, AcceptedVector) else b""
-        self.session.add_masked(self._name_of(node), message)
+        name = self._name_of(node)
+        self._keep(self.session.roster.positions[name], message)
+        self.session.add_masked(name, message)
         return len(message)
 
     def _fault(self, name: str, message: bytes) -> Reason | None:

@@ -1,11 +1,14 @@
 """What a run's secure sum keeps on disk: its roster, and for each round the survivors with what opens their sum.
 
+Beside them lie the masked vectors of the newest round, as they came, so that memory does not grow with the nodes.
+
 The survivors are on the disk before the first node is asked to sign them. So a server that was killed goes on with the
 same set: nodes sign no other one. A file that cannot be read counts as none: the nodes send the same bytes again.
 """
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -53,6 +56,22 @@ class SumFiles:
             if number.isdigit() and int(number) <= fixed.round - KEPT_ROUNDS:
                 path.unlink(missing_ok=True)
 
+    def keep_vector(self, number: int, place: int, message: bytes) -> None:
+        """Keep the masked vector of a node until the next round's come: it may be left out of the sum."""
+        folder = self._vectors(number)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / str(place), message)
+        for other in self.folder.glob("vectors-*"):
+            if other != folder:
+                shutil.rmtree(other, ignore_errors=True)
+
+    def vector(self, number: int, place: int) -> bytes | None:
+        """Return the masked vector of a node in the newest round; None if there is none that can be read."""
+        try:
+            return (self._vectors(number) / str(place)).read_bytes()
+        except OSError:
+            return None
+
     def fixed(self, number: int) -> tuple[Fixed, dict[str, bytes]] | None:
         """Return a round whose survivors were fixed, with the records of its session; None if there is none."""
         try:
@@ -68,6 +87,9 @@ class SumFiles:
             return Fixed(**plain), records
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def _vectors(self, number: int) -> Path:
+        return self.folder / f"vectors-{number:05d}"
 
     def _path(self, number: int) -> Path:
         return self.folder / f"round-{number:05d}"

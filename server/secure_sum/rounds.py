@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from flwr.app import Message
@@ -91,7 +92,8 @@ class SecureRounds:
 
     def replies(self, task: TrainTask) -> MaskedReplies:
         """Start the collection of one round's masked vectors."""
-        return MaskedReplies(task, self._session(task), self._around.name_of)
+        keep = partial(self._files.keep_vector, task.round)
+        return MaskedReplies(task, self._session(task), self._around.name_of, keep)
 
     def resumed(self, task: TrainTask) -> tuple[Vector, RoundRecord] | None:
         """Finish a round whose survivors were fixed before the server was cut off; None if this one's were not."""
@@ -118,6 +120,7 @@ class SecureRounds:
         since = self._around.now()
         if not self._enough_are_present(session, since):
             return self._lost(task, record, "fewer than the threshold of those that had sent their part came back")
+        self._leave_out_who_is_away(task, session)
         session.fix()
         fixed = Fixed(task.round, task.adapter_sha256, session.context.roster_sha256, self._around.now(), vars(record))
         self._files.keep(fixed, session.records)
@@ -162,6 +165,20 @@ class SecureRounds:
             time.sleep(min(LONGEST_POLL_S, self._around.look_every_s))
         self._around.waits("")
         return True
+
+    def _leave_out_who_is_away(self, task: TrainTask, session: RunningSum) -> None:
+        """Leave senders out that would hold up the sum.
+
+        If everybody has sent its part, as many as the threshold can open the sum, whoever they are. If a node is
+        missing, each survivor alone knows its pair mask with it, so one that is away would be waited for.
+        """
+        if len(session.arrived) == len(session.roster.names):
+            return
+        for name in {*session.arrived} - {*self._present()}:
+            message = self._files.vector(task.round, session.roster.positions[name])
+            if len(session.arrived) > session.threshold and message is not None:
+                session.leave_out(name, message)
+                log.info("The sum of round %d is opened without %s, which went away.", task.round, name)
 
     def _ask(self, task: TrainTask, legs: Legs, since: float) -> str:
         """Ask the survivors until their sum can be opened; returns why it cannot, or nothing."""

@@ -1,7 +1,7 @@
 """A session that adds each masked vector to a sum when it comes, and keeps of the vector what was dealt with it.
 
 So a server's memory and its record of a fixed set do not grow with the number of nodes, but for 11 kB a node among a
-hundred. What it cannot do: leave out a vector that came, so the set is all that have come.
+hundred. Whoever leaves out a vector that came has to bring it again.
 """
 
 import hashlib
@@ -78,6 +78,18 @@ class RunningSum(Session):
             self._digests[name] = hashlib.sha256(message).digest()
             self._keep(name, masked)
         return record
+
+    def leave_out(self, name: str, message: bytes) -> None:
+        """Take a vector that came out of the sum again.
+
+        Raises:
+            SecureSumError: this is not what came, or the set is fixed.
+        """
+        self._expect(State.OPEN)
+        if self._digests.get(name) != hashlib.sha256(message).digest():
+            raise SecureSumError(Refusal.STRANGER)
+        self._sum -= MaskedVector.from_bytes(message).values
+        del self._digests[name], self._dealt[name], self._records[self._key("masked", name)]
 
     def fix(self, names: Iterable[str] | None = None) -> Record:
         """Fix the set: all that arrived. Nothing that comes later counts.

@@ -2,7 +2,9 @@
 
 1. A server and four nodes with the four VADER sites run a study of sentiment under epsilon 3. The final accuracy on
    rows that the server owns must be that of the simulation of the same study, within noise.
-2. A study of many short rounds goes on while everything that may go wrong is made to go wrong.
+2. Two studies whose server can open nothing but sums, masked and with shared noise, end though a node is killed in each
+   leg of their rounds.
+3. A study of many short rounds goes on while everything that may go wrong is made to go wrong.
 
 One line for each, `ok` or `FAILED`; the exit code says whether any failed.
 """
@@ -28,6 +30,7 @@ from simulations.e2e.budgets import limit_for_one
 from simulations.e2e.faults import FAULTS, attempt
 from simulations.e2e.federation import Federation, Impatience, command, wait_until
 from simulations.e2e.scene import Scene
+from simulations.e2e.secure_sums import STEPS, secure_study
 
 SCENARIO = Path("simulations/scenarios/vader.toml")
 DATA = Path("data/vader/vader.csv")
@@ -78,6 +81,7 @@ def main(
     try:
         if not (faults_only or only):
             good.append(_whole_study(folder / "study"))
+            good += _secure_studies(folder / "secure")
         good += _faults(folder / "faults", wanted)
     finally:
         if keep:
@@ -123,6 +127,33 @@ def _whole_study(folder: Path) -> bool:
         f"{'ok    ' if good else 'FAILED'} a whole study at four nodes: accuracy {real:.3f} on the server's rows, "
         f"the simulation of the same study {simulated:.3f} ({seconds:.0f} s)"
     )
+    return good
+
+
+def _secure_studies(folder: Path) -> list[bool]:
+    folder.mkdir()
+    table = pd.read_csv(DATA, dtype=str, keep_default_na=False)
+    federation, good = Federation(folder), []
+    try:
+        federation.make_server("grace_s = 5")
+        for name, part in table.groupby("site"):
+            rows = part.head(ROWS_IN_FAULTS)
+            policy = _policy(len(rows), epsilon=PLENTY, more='epsilon_if_all_collude = "no-limit"\n')
+            federation.make_node(str(name), rows.to_csv(index=False), policy, node="local_metrics = false")
+        _up(federation, federation.nodes)
+        for mode in STEPS:
+            started = time.monotonic()
+            try:
+                outcome = f"ok     a {mode} sum: {secure_study(federation, federation.nodes, mode)}"
+            except Impatience as error:
+                outcome = f"FAILED a {mode} sum: {error}"
+            good.append(outcome.startswith("ok"))
+            typer.echo(f"{outcome} ({time.monotonic() - started:.0f} s)")
+    except Impatience as error:
+        typer.echo(f"FAILED to get as far as secure sums: {error}")
+        return [False]
+    finally:
+        federation.stop()
     return good
 
 
@@ -182,12 +213,12 @@ def _up(federation: Federation, nodes: list[str]) -> None:
         federation.node(name, "start", "--detach")
 
 
-def _policy(rows: int, *, epsilon: float = 3.0) -> str:
+def _policy(rows: int, *, epsilon: float = 3.0, more: str = "") -> str:
     fingerprint = find(Model(source="bundled:minilm")).fingerprint
     # one thread each: four vaults share this machine's cores
     return (
         f"epsilon = {epsilon}\ndelta = {DELTA}\ndeclared_size = {declared_size(int(rows * 0.9))}\n"
-        f'models = ["{fingerprint}"]\nsmallest_cohort = 2\n[performance]\nthreads = 1\n'
+        f'models = ["{fingerprint}"]\nsmallest_cohort = 2\n{more}[performance]\nthreads = 1\n'
     )
 
 

@@ -110,10 +110,11 @@ class Federation:
     def approve(self, names: list[str], run: str) -> None:
         """Approve the study at these nodes once it is on offer there."""
         for name in names:
-            self._shown(name, run)
+            self.shown(name, run)
             self.node(name, "approve", run, "--yes")
 
-    def _shown(self, name: str, run: str) -> None:
+    def shown(self, name: str, run: str) -> None:
+        """Wait until a study is on offer at a node."""
         wait_until(
             lambda: run in self.node(name, "studies", "--json"),
             f"{name} is shown {run}",

@@ -183,6 +183,21 @@ def test_a_late_vector_is_never_used(tmp_path: Path) -> None:
     assert "survivors" not in late.asked and "opening" not in late.asked
 
 
+def test_a_sender_that_is_away_is_left_out_where_it_alone_knows_a_mask(tmp_path: Path) -> None:
+    # with nobody missing any of them can open the sum, and it stays in
+    for missing in (True, False):
+        server = Server(tmp_path / str(missing), 6, threshold=4)
+        server.nodes[0].fails, away = Status.FAILED if missing else None, server.nodes[2]
+
+        def look(away: Any = away) -> None:
+            away.present = "train" not in away.asked
+
+        server.grid.after = look
+        state = server.drive()
+        assert state.records[0]["outcome"] == "aggregated"
+        assert (away.name in server.body("fixed")["survivors"]) is not missing
+
+
 def test_a_survivor_that_was_away_is_asked_as_soon_as_it_is_back(tmp_path: Path) -> None:
     server = Server(tmp_path, 4)
     server.nodes[0].fails, away = Status.FAILED, server.nodes[2]

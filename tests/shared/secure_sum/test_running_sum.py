@@ -76,3 +76,19 @@ def test_records_that_lack_a_part_or_are_of_another_round_resume_nothing(key: st
     del records[key]
     refused(Refusal.MALFORMED, lambda: RunningSum.resume(run.roster, run.context(), run.length, records))
     refused(Refusal.MALFORMED, lambda: RunningSum.resume(run.roster, run.context(), 4, dict(run.session.records)))
+
+
+def test_a_vector_that_is_left_out_is_no_part_of_the_sum_and_only_it_can_be_taken_away() -> None:
+    run = running()
+    run.send()
+    away, other = run.nodes[run.names[3]].masked, run.nodes[run.names[2]].masked
+    assert away is not None and other is not None
+    refused(Refusal.STRANGER, lambda: run.session.leave_out(run.names[3], other.message))
+    run.session.leave_out(run.names[3], away.message)
+    refused(Refusal.STRANGER, lambda: run.session.leave_out(run.names[3], away.message))
+    run.session.fix()
+    refused(Refusal.STATE, lambda: run.session.leave_out(run.names[2], other.message))
+    run.sign()
+    run.answer()
+    run.session.open()
+    assert np.array_equal(run.session.total, run.expected(run.names[:3]))
