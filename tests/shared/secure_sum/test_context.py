@@ -39,6 +39,7 @@ def test_another_context_has_other_keys_commitments_and_signatures(field: str) -
     assert own_seed(own, CONTEXT, "a") != own_seed(own, other, "a")
     assert pair_seed(own, CONTEXT, "a", "b") != pair_seed(own, other, "a", "b")
     assert committed(own, CONTEXT, "a") != committed(own, other, "a")
+    assert survivors.sha256(CONTEXT) != survivors.sha256(other)
     assert not survivors.is_signed(survivors.sign(keys, CONTEXT), keys.public.signing, other)
     box = seal(bytes(66), own, Address(CONTEXT, "a", "b", bytes(32)))
     refused(Refusal.BOX, lambda: unseal(box, own, Address(other, "a", "b", bytes(32))))

@@ -5,10 +5,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from shared.secure_sum.entries import Entry, is_signed, sign_entry
+from shared.secure_sum.entries import Entry, entry_statement, is_signed, sign_entry
 from shared.secure_sum.keys import PublicKeys, RunKeys
 from shared.secure_sum.node import Member, take_roster
 from shared.secure_sum.refusals import Refusal
@@ -186,8 +186,9 @@ def test_a_certificate_key_in_another_encoding_is_refused() -> None:
     assert isinstance(loaded, ec.EllipticCurvePublicKey)
     assert loaded == key
     assert compressed != usual
-    other = replace(ENTRIES[PEER], certificate_key=compressed)
-    assert not is_signed(other, RUN, STUDY)
+    statement = entry_statement(RUN, STUDY, PEER, compressed, KEYS[PEER].public)
+    signature = certificate_key(PEER).sign(statement, ec.ECDSA(hashes.SHA384()))
+    assert not is_signed(Entry(PEER, compressed, KEYS[PEER].public, signature), RUN, STUDY)
     assert is_signed(ENTRIES[PEER], RUN, STUDY)
 
 
