@@ -158,4 +158,5 @@ def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "epsilon_with_them": budget.epsilon_at_orders(*([times(run.per_round, more)] if more else [])),
         "epsilon_with_one_more": budget.epsilon_at_orders(times(run.per_round, one_more)),
         **_noise_shared(run, budget.limit.delta),
+        **({} if run.roster is None else {"roster": run.roster, "survivors_signed": sorted(run.survivors)}),
     }

@@ -61,10 +61,18 @@ def show(report: Mapping[str, Any]) -> None:
         if run["decisions"]:
             print(f"{name}: {'; '.join(Decision(**one).in_words for one in run['decisions'])}.")  # noqa: T201
         print(why(name, run, report["datasets"][run["dataset"]]))  # noqa: T201
+        if "roster" in run:
+            print(f"{name}: {secure_sum(run)}")  # noqa: T201
         if "shares_noise" in run:
             print(f"{name}: {shared_noise(run)}")  # noqa: T201
     if report["runs"]:
         print(WHY)  # noqa: T201
+
+
+def secure_sum(run: Mapping[str, Any]) -> str:
+    """Return which roster a run's secure sum has, and for which rounds this node signed who is in the sum."""
+    rounds = ", ".join(str(number) for number, _purpose in run["survivors_signed"]) or "no round yet"
+    return f"It takes part in a secure sum with roster {run['roster'][:16]}; survivors signed for: {rounds}."
 
 
 def why(name: str, run: Mapping[str, Any], account: Mapping[str, Any]) -> str:

@@ -12,6 +12,8 @@ from client.vault.review.node_files import NodeFiles
 from client.vault.review.review import ReviewedStudy
 from client.vault.review.summary import StudySummary
 from shared.errors import BudgetError, DataError, PolicyRefusal, RunError
+from shared.study.declaration import Study
+from shared.study.sections import Performance
 
 TIMED_STEPS = 3
 MOST_UNUSABLE, LEAST_FREE_MEMORY = 0.1, 0.05
@@ -65,7 +67,7 @@ def trial(node: NodeFiles, reviewed: ReviewedStudy) -> str:
     from shared.adapted_model.model import build
 
     study, performance = reviewed.study, node.settings.performance
-    local = study.model_copy(update={"performance": performance.model_copy(update={"activation_cache": False})})
+    local = _by_itself(study, performance.model_copy(update={"activation_cache": False}))
     model = build(local, node.base_files(study)).to(device_for(performance.device))
     trainer = RoundTrainer(
         local,
@@ -83,6 +85,12 @@ def trial(node: NodeFiles, reviewed: ReviewedStudy) -> str:
     device = next(model.parameters()).device
     pace = f"exact; {seconds:.2f} s a step on {device.type}, {minutes:.1f} minutes a round at most"
     return f"{pace}, {fit(memory_of(device.type))}"
+
+
+def _by_itself(study: Study, performance: Performance) -> Study:
+    """Return a study as this node can try it: with all of the noise, as there is nobody to share it with."""
+    federation = study.federation.model_copy(update={"secure_sum": None, "threshold": None, "colluders": None})
+    return study.model_copy(update={"performance": performance, "federation": federation})
 
 
 @dataclass(frozen=True)

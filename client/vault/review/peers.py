@@ -15,6 +15,7 @@ from client.settings import NodeSettings
 from client.vault.review.node_files import NodeFiles
 from shared.errors import SettingsError
 from shared.files import write_atomically, write_private
+from shared.printable import one_line
 from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.thresholds import OwnPolicy
 from shared.study.declaration import Study
@@ -96,7 +97,7 @@ def pin(config: Path, names: Collection[str], peers: Iterable[KnownPeer]) -> lis
     lines = list[str]()
     for name in sorted(names):
         keys = by_name.get(name, set())
-        if len(keys) != 1:
+        if len(keys) != 1 or not name.isprintable():
             known = ", ".join(sorted(by_name)) or "none"
             raise SettingsError(f"Expected a peer with one key that the server named ({known}), got {name!r}.")
         (key,) = keys
@@ -127,7 +128,8 @@ def _with_pins(text: str, lines: str) -> str:
 
 def _in_words(peer: KnownPeer) -> str:
     owner = f", of {peer.owner}" if peer.owner else ""
-    return f"{peer.name}  {peer.key_sha256}  {f'pinned{owner}' if peer.pinned else 'NOT PINNED: counts as a colluder'}"
+    pinned = f"pinned{owner}" if peer.pinned else "NOT PINNED: counts as a colluder"
+    return f"{one_line(peer.name)}  {peer.key_sha256}  {pinned}"
 
 
 def _own_keys(node: NodeFiles, runs: Iterable[str]) -> set[str]:

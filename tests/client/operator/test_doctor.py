@@ -77,6 +77,16 @@ def test_a_model_that_does_not_fit_is_said_so(node: UnjoinedNode, monkeypatch: p
     assert not found.ok and found.todo == OUT_OF_MEMORY
 
 
+def test_a_study_that_shares_its_noise_is_tried_with_all_of_it(
+    node: UnjoinedNode, make_study: Callable[..., Study]
+) -> None:
+    model = node.study.model.model_dump()
+    shared = {"quorum": 3, "secure_sum": "shared", "typical_size": 60}
+    node.study = make_study(model=model, federation=shared, training={"local_steps": 1}, privacy={"epsilon": 2.99})
+    found = node.examined()["study: gradient probe, speed, memory"]
+    assert found.ok and "exact; " in found.saw, found
+
+
 @pytest.mark.gpu
 def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: UnjoinedNode) -> None:
     if not torch.cuda.is_available():

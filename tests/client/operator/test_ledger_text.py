@@ -40,6 +40,18 @@ def test_the_sum_is_printed_as_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert "r-1: 12 more rounds fit: epsilon is then 2.970 of 3; with one more, 3.012." in said
 
 
+def test_a_run_with_a_secure_sum_says_its_roster_and_the_rounds_whose_survivors_were_signed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rosters = {"roster": "ab" * 32, "survivors_signed": [(1, "training"), (3, "training")]}
+    none_yet = rosters | {"survivors_signed": []}
+    show({"datasets": {"ward": account()}, "runs": {"r-1": RUN | MORE | rosters, "r-2": RUN | MORE | none_yet}})
+    said = " ".join(capsys.readouterr().out.split())
+    assert "r-1: It takes part in a secure sum with roster abababababababab; survivors signed for: 1, 3." in said
+    assert "r-2: It takes part in a secure sum with roster abababababababab" in said
+    assert "survivors signed for: no round yet." in said
+
+
 @pytest.mark.parametrize(
     ("run", "account_changes", "line"),
     [
