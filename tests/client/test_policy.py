@@ -147,3 +147,32 @@ def test_days_and_hours(hours: str, days: list[str], now: str, expected: bool) -
 def test_what_makes_no_sense_is_refused_with_the_keys_path(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingsError, match=words):
         policy(**changes)
+
+
+def test_a_node_shares_noise_only_if_its_operator_says_what_all_others_may_see(study: Callable[..., Study]) -> None:
+    federation = {"secure_sum": "shared", "typical_size": 60, "rounds": 9}
+    shared, masked = (
+        study(federation=federation | {"secure_sum": mode}, training={"local_steps": 1})
+        for mode in ("shared", "masked")
+    )
+
+    def reasons(asked: Study, **changes: Any) -> list[str]:
+        return objections(policy(**changes), asked, dimension=1000, columns=("text",))
+
+    assert reasons(shared) == [
+        "its nodes share one noise, and epsilon_if_all_collude does not say what all others may see"
+    ]
+    assert reasons(masked) == [] == reasons(shared, epsilon_if_all_collude=9)
+    assert policy(epsilon_if_all_collude="no-limit").limit_if_all_collude == float("inf")
+    assert policy(epsilon_if_all_collude=9).limit_if_all_collude == 9.0 and policy().limit_if_all_collude is None
+    for wrong in (0, -1.0, float("inf"), float("nan"), "any"):
+        with pytest.raises(SettingsError, match="epsilon_if_all_collude"):
+            policy(epsilon_if_all_collude=wrong)
+
+
+def test_a_summand_of_a_secure_sum_is_twice_as_long_as_an_update(study: Callable[..., Study]) -> None:
+    for mode, size in (("masked", 8000), (None, 4000)):
+        asked = study(federation={} if mode is None else {"secure_sum": mode})
+        assert objections(policy(largest_update_bytes=size), asked, dimension=1000, columns=("text",)) == []
+        (reason,) = objections(policy(largest_update_bytes=size - 1), asked, dimension=1000, columns=("text",))
+        assert f"an update of {size} bytes" in reason
