@@ -11,10 +11,10 @@ from flwr.app import Message
 
 from server.rounds.replies import Verdict
 from server.rounds.update_filter import Accepted, Reason, Rejected, trained_reply
+from server.secure_sum.running_sum import RunningSum
 from shared.protocol.messages import TrainReply, TrainTask, Vector
 from shared.secure_sum.messages import MaskedVector
 from shared.secure_sum.refusals import SecureSumError
-from shared.secure_sum.running_sum import RunningSum
 
 NO_UPDATE: Vector = np.zeros(0, np.float32)
 

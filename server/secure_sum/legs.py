@@ -15,7 +15,14 @@ from shared.protocol.messages import Leg, Status
 from shared.secure_sum.session import Session, State
 
 FOR_GOOD = frozenset(
-    {Status.REJECTED, Status.REFUSED_ROSTER, Status.REFUSED_SURVIVORS, Status.OUT_OF_SECURE_SUM, Status.REFUSED_VERSION}
+    {
+        Status.REJECTED,
+        Status.REFUSED_STUDY,
+        Status.REFUSED_VERSION,
+        Status.REFUSED_ROSTER,
+        Status.REFUSED_SURVIVORS,
+        Status.OUT_OF_SECURE_SUM,
+    }
 )
 """Answers to a question of a secure sum that will stay the same."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 2.0, 60.0

@@ -24,6 +24,7 @@ from server.secure_sum.collection import MaskedReplies
 from server.secure_sum.files import Fixed, SumFiles
 from server.secure_sum.legs import FOR_GOOD, Legs
 from server.secure_sum.roster import RunRoster
+from server.secure_sum.running_sum import RunningSum
 from server.secure_sum.step import Step, SumRefused
 from shared.errors import PeerError, RunError, VersionError
 from shared.protocol.messages import Leg, LegTask, Status, TrainTask, Vector
@@ -31,7 +32,6 @@ from shared.protocol.sum_records import decode_leg_reply, encode_leg
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.roster import Roster
-from shared.secure_sum.running_sum import RunningSum
 from shared.secure_sum.session import State
 
 log = logging.getLogger(__name__)

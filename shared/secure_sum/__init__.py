@@ -5,5 +5,5 @@ codes), `encoding` (bytes that all sides read the same way), `thresholds` (the p
 which a node takes them), `keys` (of a node, for one run), `entries` (a node's signed line), `roster` (all of them),
 `context` (what one sum is of), `shares` and `boxes` (how an own mask is dealt to the others), `masks` (what hides a
 vector), `survivors` (the set that is summed), `messages` (what travels), `node` (a node's part), `session` (the
-server's part: its rules and states), `running_sum` (the same in bounded memory).
+server's part: its rules and states).
 """

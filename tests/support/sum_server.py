@@ -177,6 +177,8 @@ class NodesGrid:
 class Server:
     """A server that may be killed: each `drive` is a new process over the same folder."""
 
+    study_sha256, length = STUDY, LENGTH
+
     def __init__(self, folder: Path, nodes: int, *, threshold: int | None = None, rounds: int = 1) -> None:
         updates = np.random.default_rng(7).normal(size=(nodes, LENGTH)).astype(np.float32)
         self.nodes = [SumNode(f"clinic-{chr(97 + i)}", 11 + i, update) for i, update in enumerate(updates)]
@@ -217,7 +219,9 @@ class Server:
     def drive(self) -> State:
         files = SumFiles(self.folder / "sum")
         federation = Federation(self.store, clock=itertools.count(0, 10).__next__)  # type: ignore[arg-type]
-        self.roster = RunRoster(RUN, STUDY, numbers=self.numbers, most=int, begins_with=3, quorum=2, file=files.roster)
+        self.roster = RunRoster(
+            RUN, self.study_sha256, numbers=self.numbers, most=int, begins_with=3, quorum=2, file=files.roster
+        )
         offer = StudyOffer(RUN, "{}")
         self.members = RosterMembers(
             self.grid,  # type: ignore[arg-type]
@@ -238,8 +242,8 @@ class Server:
         rounds = SecureRounds(self.grid, self.roster, files, self._step, around)  # type: ignore[arg-type]
         return Coordinator(
             self.grid,  # type: ignore[arg-type]
-            RunTerms(STUDY, RUN, self._rounds, 2, 0.3, grace_s=0.0),
-            initial=np.zeros(LENGTH, np.float32),
+            RunTerms(self.study_sha256, RUN, self._rounds, 2, 0.3, "int64", grace_s=0.0),
+            initial=np.zeros(self.length, np.float32),
             largest_norm=lambda _number: 100.0,
             aggregation=lambda _number, length: UniformMean(length),
             checkpoints=Checkpoints(self.folder / "checkpoints"),

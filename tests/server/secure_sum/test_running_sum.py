@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from server.secure_sum.running_sum import RunningSum
 from shared.secure_sum.refusals import Refusal
-from shared.secure_sum.running_sum import RunningSum
 from shared.secure_sum.thresholds import Thresholds
 from tests.support.secure_sums import Sum, refused
 
