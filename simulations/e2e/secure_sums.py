@@ -122,8 +122,8 @@ def _check_uniform(recorded: dict[tuple[int, int], bytes]) -> None:
         raise Impatience("no masked vector was recorded")
     for place, message in recorded.items():
         values = MaskedVector.from_bytes(message).values.view(np.int64).astype(np.float64) / 2.0**63
-        distance = abs(3.0 * float(np.mean(values**2)) - 1.0)
-        if distance > WIDEST_UNIFORM + 6.0 / math.sqrt(len(values)):
+        distance = abs(3.0 * float(np.mean(values**2)) - 1.0) if len(values) else math.inf
+        if not distance <= WIDEST_UNIFORM + 6.0 / math.sqrt(max(1, len(values))):
             raise Impatience(f"the vector {place} is not uniform: {distance:.3f}")
 
 
