@@ -1,13 +1,28 @@
 """Deleting a node's own copies of the records of runs that the ledger has ended, and its keys of their secure sums."""
 
+import time
+
+from client.vault.ledger.outbox import KEPT_S
 from client.vault.ledger.state import LedgerState
 from client.vault.review.node_files import NodeFiles
 
 
-def forget_left_over(node: NodeFiles, state: LedgerState) -> None:
-    """Delete copies of runs that are over and still have some, because a crash came between the row and the files."""
+def forget_left_over(node: NodeFiles, state: LedgerState, now: float | None = None) -> None:
+    """Delete copies of runs that are over and still have some, because a crash came between the row and the files.
+
+    Keys of a secure sum go as well where all rounds were trained, and the last one's sum is opened or lost for long.
+
+    Args:
+        node: whose files they are.
+        state: of its ledger.
+        now: seconds since 1970; None reads the clock.
+    """
     if _with_copies(node, state):
         forget_copies(node, state)
+    for name, run in state.runs.items():
+        idle_s = (time.time() if now is None else now) - node.sums.last_change(name)
+        if not run.earmarked and node.sums.holds(name) and idle_s > KEPT_S:
+            node.sums.forget(name)
 
 
 def forget_copies(node: NodeFiles, state: LedgerState) -> None:

@@ -11,10 +11,8 @@ from client.vault.secure_sum.sum_files import SumFiles
 from shared.errors import FedVaultError
 from shared.privacy.releases import SubsampledGaussian
 from shared.protocol.messages import Status, TrainReply, TrainTask
-from shared.secure_sum.boxes import BOX_BYTES
-from shared.secure_sum.context import DIGEST_BYTES, Purpose, RoundContext
-from shared.secure_sum.masks import VALUE_BYTES
-from shared.secure_sum.messages import Dealt, MaskedVector
+from shared.secure_sum.context import Purpose, RoundContext
+from shared.secure_sum.messages import masked_bytes
 from shared.secure_sum.node import MaskedRow, Member, mask_vector
 from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.roster import Roster
@@ -96,7 +94,7 @@ class MaskedTrainer:
         """Return a code, in an answer as long as what is added to the sum."""
         identity, roster = self._files.identity(task.study_run), self._files.roster(task.study_run) or _roster(task)
         name, nodes = identity.entry.name if identity else "", len(roster.entries) if roster else 0
-        zeros = bytes(masked_bytes(name, nodes=nodes, values=self._trainer.dimension))
+        zeros = bytes(masked_bytes(name, nodes, self._trainer.dimension))
         return replace(self._trainer.reply(task, status), update=NO_UPDATE, masked=zeros)
 
     def _masked(self, task: TrainTask, summand: NDArray[np.int64]) -> MaskedRow:
@@ -107,13 +105,6 @@ class MaskedTrainer:
         context = RoundContext(run, study_sha256, task.round, task.adapter_sha256, roster.sha256, TRAINING)
         recorded = self._files.part(run, task.round, TRAINING)
         return mask_vector(Member(identity.entry.name, identity.keys, roster), context, summand, recorded)
-
-
-def masked_bytes(name: str, *, nodes: int, values: int) -> int:
-    """Return the length of what a node of this name adds to a sum."""
-    dealt = (Dealt(bytes(DIGEST_BYTES), bytes(BOX_BYTES)),) * nodes
-    without = MaskedVector(bytes(DIGEST_BYTES), name, bytes(DIGEST_BYTES), dealt, np.zeros(0, np.uint64))
-    return len(without.to_bytes()) + VALUE_BYTES * values
 
 
 def _roster(task: TrainTask) -> Roster | None:

@@ -52,6 +52,10 @@ class SumFiles:
         """Return true if anything is kept of a run."""
         return self._of(run).exists()
 
+    def last_change(self, run: str) -> float:
+        """Return when a file of a run was last written, in seconds since 1970; 0 if there is none."""
+        return max((path.stat().st_mtime for path in self._of(run).glob("*")), default=0.0)
+
     def make(self, run: str, name: str, certificate_key: bytes) -> Identity | None:
         """Make a run's keys for a node of this name and certificate key, unless there are some; returns what is there.
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -191,6 +192,21 @@ def test_keys_of_a_run_that_ended_in_a_crash_are_deleted_when_the_vault_starts(s
         ledger.close_run(RUN)
     assert kept(served.node) == ["keys"]
     forget_left_over(node, node.ledger_state())
+    assert kept(served.node) == []
+
+
+def test_keys_of_a_run_whose_rounds_are_all_trained_are_deleted_after_a_week(served: Served) -> None:
+    served.entry()
+    node, day_s = open_node(served.node.config), 24 * 3600.0
+    with node.open_ledger() as ledger:
+        for number in range(1, served.study.federation.rounds):
+            ledger.reserve(RUN, number)
+        forget_left_over(node, ledger.state, time.time() + 30 * day_s)
+        assert kept(served.node) == ["keys"], "a round is left"
+        ledger.reserve(RUN, served.study.federation.rounds)
+        forget_left_over(node, ledger.state, time.time() + 6 * day_s)
+        assert kept(served.node) == ["keys"], "its sum may still be opened"
+        forget_left_over(node, ledger.state, time.time() + 8 * day_s)
     assert kept(served.node) == []
 
 
