@@ -8,7 +8,7 @@ from flwr.serverapp import Grid
 
 from server.run_store.store import Store
 from server.secure_sum.files import SumFiles
-from server.secure_sum.history import roster_event
+from server.secure_sum.history import ROSTER, roster_event
 from server.secure_sum.members import Federation, RosterMembers
 from server.secure_sum.numbers import fewest_nodes, most_nodes
 from server.secure_sum.roster import RunRoster
@@ -48,7 +48,6 @@ class SecureRun:
     ) -> None:
         self._study, self._note = study, note
         self._files, self._federation = SumFiles(folder / FOLDER), Federation(store)
-        self._around = Surroundings(self._federation.name, note, waits)
         self.roster = RunRoster(
             run,
             study.sha256,
@@ -58,6 +57,11 @@ class SecureRun:
             quorum=study.federation.quorum,
             file=self._files.roster,
         )
+        self._around = Surroundings(
+            self._federation.name, note, waits, lambda: self._federation.note_revoked(self.roster)
+        )
+        if not any(event.kind == ROSTER for event in store.events(run)):
+            self._note_roster()  # a process that was killed may have written the roster and no event
 
     def participants(self, grid: Grid, offer: StudyOffer, *, quorum: int, **options: Any) -> RosterMembers:
         """Return who may take part; the options are those of `ApprovedOnly`."""

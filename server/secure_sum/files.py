@@ -10,11 +10,11 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from server.rounds.checkpoints import KEPT_ROUNDS
+from server.rounds.round import RoundRecord
 from shared.files import write_atomically
 
 HEAD_BYTES = 8
@@ -29,7 +29,7 @@ class Fixed:
     roster_sha256: str
     since: float
     """When they were fixed, in seconds since 1970: the clock must outlive the process."""
-    record: dict[str, Any]
+    record: RoundRecord
     """Of the round, as it stood then."""
 
 
@@ -48,7 +48,8 @@ class SumFiles:
         """Make a round's survivors durable, with the records of its session; those of old rounds are forgotten."""
         self.folder.mkdir(parents=True, exist_ok=True)
         sizes = [[key, len(content)] for key, content in records.items()]
-        head = json.dumps(asdict(fixed) | {"records": sizes}, allow_nan=False).encode()
+        plain = vars(fixed) | {"record": fixed.record.as_dict(), "records": sizes}
+        head = json.dumps(plain, allow_nan=False).encode()
         body = b"".join([len(head).to_bytes(HEAD_BYTES, "big"), head, *records.values()])
         write_atomically(self._path(fixed.round), hashlib.sha256(body).digest() + body)
         for path in self.folder.glob("round-*"):
@@ -84,7 +85,7 @@ class SumFiles:
             records = dict[str, bytes]()
             for key, size in plain.pop("records"):
                 records[key], end = body[end : end + size], end + size
-            return Fixed(**plain), records
+            return Fixed(**plain | {"record": RoundRecord(**plain["record"])}), records
         except (OSError, ValueError, KeyError, TypeError):
             return None
 

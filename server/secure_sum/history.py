@@ -29,12 +29,10 @@ def sum_history(events: Sequence[Event]) -> dict[str, Any] | None:
     Args:
         events: of the run, in order.
     """
-    roster: dict[str, Any] | None = None
+    roster = next((event.body for event in events if event.kind == ROSTER), None)
     rounds = dict[int, dict[str, Any]]()
     for event in events:
-        if event.kind == ROSTER:
-            roster = event.body
-        elif event.kind in ROUND_EVENTS and roster is not None:
+        if event.kind in ROUND_EVENTS:
             number = int(event.body["round"])
             one = rounds.setdefault(number, {"round": number, "state": "open", "blamed": []})
             one["blamed"] += [blame for blame in _blamed(event) if blame not in one["blamed"]]

@@ -53,6 +53,13 @@ class Federation:
         """Return the enrolled nodes with the fingerprints of their keys."""
         return tuple(Peer(name, hashlib.sha256(key).hexdigest()) for name, key in sorted(self.keys().items()))
 
+    def note_revoked(self, roster: RunRoster) -> None:
+        """Take note of the nodes of a roster that are enrolled no longer."""
+        enrolled = self.keys()
+        for name in () if roster.fixed is None else roster.fixed.names:
+            if name not in enrolled:
+                roster.note_gone(name, REVOKED)
+
     def _read(self) -> None:
         if self._clock() - self._read_at < READ_AGAIN_S:
             return
@@ -117,11 +124,7 @@ class RosterMembers(ApprovedOnly):
         """
         self._name_peers()
         members = super().look()
-        if self._roster.fixed is not None:
-            enrolled = self._federation.keys()
-            for name in self._roster.fixed.names:
-                if name not in enrolled:
-                    self._roster.note_gone(name, REVOKED)
+        self._federation.note_revoked(self._roster)
         self._roster.require_enough()
         undecided = members.undecided if self._roster.fixed is None else []
         return Members(self._able(members.present), self._able(members.away), undecided)

@@ -54,6 +54,8 @@ class Surroundings:
     """Keeps an event of the run."""
     waits: Callable[[str], None] = lambda _reason: None
     """Is told what a fixed round waits for, and nothing once it goes on."""
+    note_gone: Callable[[], None] = lambda: None
+    """Looks for nodes of the roster that take no further part."""
     fixed_for_s: float = FIXED_FOR_S
     now: Callable[[], float] = time.time
     """Seconds since 1970: a fixed round's time goes on while no process is there."""
@@ -122,12 +124,12 @@ class SecureRounds:
             return self._lost(task, record, "fewer than the threshold of those that had sent their part came back")
         self._leave_out_who_is_away(task, session)
         session.fix()
-        fixed = Fixed(task.round, task.adapter_sha256, session.context.roster_sha256, self._around.now(), vars(record))
+        fixed = Fixed(task.round, task.adapter_sha256, session.context.roster_sha256, self._around.now(), record)
         self._files.keep(fixed, session.records)
         return self._finish(task, session, fixed)
 
     def _finish(self, task: TrainTask, session: RunningSum, fixed: Fixed) -> tuple[Vector, RoundRecord]:
-        started, record = time.monotonic(), RoundRecord(**fixed.record)
+        started, record = time.monotonic(), fixed.record
         names = [] if session.survivors is None else list(session.survivors.names)
         self._around.note("fixed", {"round": task.round, "survivors": names, "missing": list(session.missing)})
         legs = Legs(session)
@@ -160,7 +162,8 @@ class SecureRounds:
         """Wait until as many of the senders as the threshold are present; false if that takes too long."""
         while len(set(self._present()) & set(session.arrived)) < session.threshold:
             self._around.waits("waiting for the nodes that have sent their part to come back")
-            if self._around.now() - since > self._around.fixed_for_s:
+            left = set(session.arrived) - self._gone().keys()
+            if len(left) < session.threshold or self._around.now() - since > self._around.fixed_for_s:
                 return False
             time.sleep(min(LONGEST_POLL_S, self._around.look_every_s))
         self._around.waits("")
@@ -187,7 +190,7 @@ class SecureRounds:
         last_chance_s = min(LAST_CHANCE_S, self._around.fixed_for_s)
         questions = Questions(self._grid, lambda node: self._message(task, legs, node))
         while not session.can_open:
-            for name, reason in self._roster.gone.items():
+            for name, reason in self._gone().items():
                 legs.note_never(name, reason)
             if reason := legs.hopeless():
                 return reason
@@ -219,14 +222,14 @@ class SecureRounds:
             return  # its connection broke, or the question expired: it is asked again
         try:
             answer = decode_leg_reply(reply.content)
-            if (answer.study_run, answer.round) != (task.study_run, task.round):
+            if answer.status in FOR_GOOD:  # also of a node that cannot read the question, and so names no round
+                legs.note_never(name, answer.status.name.lower())
+            elif (answer.study_run, answer.round) != (task.study_run, task.round):
                 raise PeerError("Expected an answer about this round, got one about another.")
-            if answer.status is Status.TRAINED and answer.leg == "survivors":
+            elif answer.status is Status.TRAINED and answer.leg == "survivors":
                 session.add_signature(name, answer.content)
             elif answer.status is Status.TRAINED:
                 session.add_opening(name, answer.content)
-            elif answer.status in FOR_GOOD:
-                legs.note_never(name, answer.status.name.lower())
         except SecureSumError as error:
             self._blame(task.round, legs, name, str(error.code))
         except VersionError:
@@ -243,6 +246,10 @@ class SecureRounds:
         waits_for = legs.waits_for()
         away = [] if any(name in present for name in waits_for) else waits_for
         self._around.waits(f"waiting for {', '.join(away)} to open the sum of round {number}" if away else "")
+
+    def _gone(self) -> Mapping[str, str]:
+        self._around.note_gone()
+        return self._roster.gone
 
     def _present(self) -> dict[str, int]:
         """Return the nodes that are present, by name."""

@@ -75,6 +75,7 @@ class SumNode:
     tamper: Callable[[str, bytes], bytes] = lambda _kind, content: content
     code: dict[str, Status] = field(default_factory=dict)
     """Codes that it answers a leg with."""
+    names_no_round: bool = False
     present: bool = True
     asked: list[str] = field(default_factory=list)
     roster: str | None = None
@@ -131,7 +132,8 @@ class SumNode:
 
     def _leg(self, task: LegTask) -> LegReply:
         if task.leg in self.code:
-            return LegReply(task.leg, task.study_run, task.round, self.code[task.leg])
+            named = ("", 0) if self.names_no_round else (task.study_run, task.round)
+            return LegReply(task.leg, *named, self.code[task.leg])
         (member, context), row = self._contexts[task.round], self.rows[task.round]
         try:
             if task.leg == "survivors":
@@ -235,6 +237,7 @@ class Server:
             federation.name,
             lambda kind, body: self.events.append((kind, body)),
             self.waits.append,
+            lambda: federation.note_revoked(self.roster),
             self.fixed_for_s,
             self.now,
             look_every_s=0.0,

@@ -136,6 +136,25 @@ def test_a_finished_run_shows_roster_survivors_and_states_and_its_card_says_whom
     assert "## Trust" in card and "only with 3 of the 3 organisations" in card
 
 
+def test_a_roster_whose_event_was_cut_off_is_told_by_the_next_process(
+    home: Home, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, record = queue(home, masked(make_study)), Store.record_event
+
+    def killed(store: Store, kind: str, body: dict[str, Any], *, run: str) -> None:
+        if kind == "roster":
+            raise Killed
+        record(store, kind, body, run=run)
+
+    with monkeypatch.context() as cut, pytest.raises(Killed):
+        cut.setattr(Store, "record_event", killed)
+        drive(home, run)
+    drive(home, run)
+    shown = CliRunner().invoke(cli, ["show", run, "--json", "--home", str(home.folder)])
+    told = json.loads(shown.stdout)["secure_sum"]
+    assert len(told["nodes"]) == 3 and [one["state"] for one in told["rounds"]] == ["opened"]
+
+
 def test_a_reply_of_the_largest_roster_fits_what_the_gateway_lets_through() -> None:
     dealt = tuple(Dealt(bytes(32), bytes(82)) for _ in range(100))
     message = MaskedVector(bytes(32), "x" * 255, bytes(32), dealt, np.zeros(50, np.uint64)).to_bytes()

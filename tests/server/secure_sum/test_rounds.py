@@ -289,3 +289,40 @@ def test_a_run_that_can_never_have_enough_again_has_failed_and_says_who_is_gone(
         node.fails = status
     with pytest.raises(SettingsError, match=rf"at least 3 of the 4 .* got 2: clinic-a \({status.name.lower()}\)"):
         server.drive()
+
+
+def test_a_survivor_that_is_revoked_is_not_waited_for(tmp_path: Path) -> None:
+    server = Server(tmp_path, 3)
+    gone = server.nodes[2]
+
+    def look() -> None:
+        if "survivors" in server.nodes[0].asked:
+            gone.present = False
+            server.revoked.add(gone.name)
+
+    gone.silent = {"survivors"}
+    server.grid.after = look
+    assert server.drive().records[0]["outcome"] == "lost"
+    assert server.body("lost")["reason"] == f"fewer than 3 survivors can sign: {gone.name} (revoked)"
+
+
+def test_senders_that_are_revoked_before_the_survivors_are_fixed_are_not_waited_for(tmp_path: Path) -> None:
+    server = Server(tmp_path, 3)
+
+    def look() -> None:
+        if all("train" in node.asked for node in server.nodes):
+            server.nodes[1].present = False
+        if any(server.waits):
+            server.revoked.add(server.nodes[1].name)
+
+    server.grid.after = look
+    assert server.drive().records[0]["outcome"] == "lost"
+    assert "fixed" not in server.kinds() and "came back" in server.body("lost")["reason"]
+
+
+def test_a_node_that_cannot_read_a_question_is_not_asked_it_again(tmp_path: Path) -> None:
+    server = Server(tmp_path, 4)
+    node = server.nodes[0]
+    node.names_no_round, node.code = True, {"survivors": Status.REFUSED_VERSION}
+    server.drive()
+    assert "opened" in server.kinds() and "blamed" not in server.kinds() and node.asked.count("survivors") == 1
