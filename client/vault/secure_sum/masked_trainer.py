@@ -85,8 +85,9 @@ class MaskedTrainer:
             row = self._masked(task, summand)
             # the message is kept by the outbox, with a digest in the ledger
             self._files.keep_part(replace(row, message=b""))
-        except (FedVaultError, OSError) as error:
-            log.error("Round %d failed: what it adds to the sum could not be masked and kept: %s", task.round, error)
+        except Exception:
+            # one code stands for whatever goes wrong once a round is paid for
+            log.exception("Round %d failed: what it adds to the sum could not be masked and kept.", task.round)
             return self.reply(task, Status.FAILED)
         return replace(self._trainer.reply(task, Status.TRAINED), update=NO_UPDATE, masked=row.message)
 

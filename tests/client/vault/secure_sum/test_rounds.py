@@ -87,6 +87,23 @@ def test_a_failed_round_and_a_lost_one_are_as_long_and_are_never_signed(tmp_path
         assert node.leg("opening", b"", number).status is Status.REFUSED_SURVIVORS
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError("disk full"), ValueError("patient Anna")])
+def test_whatever_goes_wrong_with_the_mask_one_code_leaves_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    federation = Federation(tmp_path)
+    task, node = federation.server.task(), federation.nodes["north"]
+
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("client.vault.secure_sum.masked_trainer.mask_vector", broken)
+    reply = node.train(task)
+    assert reply.status is Status.FAILED and not any(reply.masked) and len(reply.update) == 0
+    monkeypatch.undo()
+    assert node.train(task).status is Status.FAILED, "one attempt"
+
+
 def test_the_same_bytes_are_sent_again_whatever_the_server_sends(tmp_path: Path) -> None:
     federation = Federation(tmp_path)
     server, node = federation.server, federation.nodes["south"]
