@@ -266,9 +266,13 @@ class Ledger:
         self._outbox.prune(attempts, self._going_on(), self._now().timestamp())
 
     def released_files_to_back_up(self) -> set[Path]:
-        """Return the files of released bytes that a crash may have asked again."""
-        going_on = self._going_on()
-        return self._outbox.newest({name: run.attempts for name, run in self.state.runs.items() if name in going_on})
+        """Return the files of released bytes that a crash may have asked again.
+
+        Of runs that may have further rounds, and of those that may be in their last: it leaves nothing earmarked.
+        """
+        going_on, attempts = self._going_on(), {name: run.attempts for name, run in self.state.runs.items()}
+        in_use = self._outbox.newest({name: numbers for name, numbers in attempts.items() if name in going_on})
+        return in_use | self._outbox.newest_of_this_week(attempts, self._now().timestamp())
 
     def _going_on(self) -> set[str]:
         return {name for name, run in self.state.runs.items() if run.earmarked and not self.state.is_over(name)}

@@ -49,6 +49,15 @@ class Outbox:
             for number in sorted(numbers)[-NEWEST_ROUNDS:]
         }
 
+    def newest_of_this_week(self, attempts: Mapping[str, Iterable[int]], now: float) -> set[Path]:
+        """Return those of them that are there and were released within a week.
+
+        Args:
+            attempts: the rounds of each run that were begun.
+            now: seconds since 1970, as the files have them.
+        """
+        return {file for file in self.newest(attempts) if file.exists() and now - file.stat().st_mtime < KEPT_S}
+
     def prune(self, attempts: Mapping[str, Iterable[int]], going_on: Collection[str], now: float) -> None:
         """Delete what nobody asks for any more; a file that cannot be deleted is tried again later.
 

@@ -26,7 +26,7 @@ from simulations.benchmarks.memory.node_memory import micro_batches
 from simulations.benchmarks.memory.peak import in_own_process
 from simulations.benchmarks.memory.server_memory import aggregate
 from simulations.benchmarks.quality import heads
-from simulations.benchmarks.speed import decoders
+from simulations.benchmarks.speed import decoders, store_work
 from simulations.benchmarks.speed.clients import TABLE, prepare_run, scenario_of
 from simulations.benchmarks.speed.decoder_steps import Work, step_of, write_decoder
 from simulations.benchmarks.speed.drawn import Drawn, draw
@@ -159,6 +159,11 @@ def test_a_process_of_its_own_tells_its_peak_alone() -> None:
     held = np.ones(40_000_000)  # 305 MiB here, and not there
     little, much = in_own_process(np.ones, 1)[1], in_own_process(np.ones, 40_000_000)[1]
     assert little < 300 and much - little > 300 and held.all()
+
+
+def test_the_work_of_a_round_in_the_run_store_is_measured() -> None:
+    measured = next(store_work.rows(nodes=2, rounds=1))
+    assert (measured.database, measured.nodes) == ("SQLite", 2) and measured.cpu_ms_per_reply > 0
 
 
 def test_every_benchmark_has_rows() -> None:

@@ -77,6 +77,20 @@ def test_a_ledgers_open_run_keeps_its_newest_rounds_and_a_closed_one_forgets_in_
         assert time.time() > NOW - 10 * 365 * DAY_S
 
 
+def test_what_a_run_released_in_its_last_round_is_backed_up_for_a_week(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.db", second_copy=tmp_path / "second" / "head.json") as ledger:
+        register(ledger, "data", epsilon=9.0, delta=1e-5)
+        ledger.approve("data", "run", study_sha256="s" * 64, rounds=5, per_round=SubsampledGaussian(2.0, 0.05, 1))
+        for number in range(1, 6):
+            ledger.reserve("run", number)
+            ledger.commit("run", number, b"released %d" % number)
+        names = [file.read_bytes() for file in ledger.released_files_to_back_up()]
+        assert sorted(names) == [b"released 3", b"released 4", b"released 5"]
+        for file in (tmp_path / "outbox").iterdir():
+            os.utime(file, (time.time() - KEPT_S - DAY_S,) * 2)
+        assert ledger.released_files_to_back_up() == set()
+
+
 def test_a_folder_that_cannot_be_looked_at_is_pruned_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_arguments: object) -> None:
         raise OSError(errno.EIO, "the disk does not answer")
