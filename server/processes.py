@@ -3,6 +3,8 @@
 import logging
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 from server.flower.superlink import remove_database
 from server.run_store.store import Store
@@ -12,6 +14,8 @@ from shared.environment import QUIET
 from shared.processes.supervisor import Child, Supervisor
 
 log = logging.getLogger(__name__)
+RUN_LOGS = 20
+"""Logs of so many runs are kept, of those written to last."""
 
 
 def supervise(home: Home) -> None:
@@ -30,6 +34,7 @@ class SupervisedProcesses:
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
         self._limit = home.settings().flower_database_limit_bytes
+        self._driven = ""
         self._rotating, self._grown, self._warned, self._queue = False, True, False, RunQueue()
 
     def wanted(self) -> list[Child]:
@@ -43,6 +48,9 @@ class SupervisedProcesses:
             return [self._child("gateway")]
         children = [self._child("superlink"), self._child("gateway")]
         if run_wanted is not None:
+            if run_wanted != self._driven:
+                forget_old_run_logs(self._home.logs, but=run_wanted)
+            self._driven = run_wanted
             children.append(self._child("run", "--run", run_wanted, name=f"run-{run_wanted}"))
         return children
 
@@ -73,6 +81,18 @@ class SupervisedProcesses:
     def _child(self, process: str, *options: str, name: str = "") -> Child:
         command = (sys.executable, "-m", "server", "process", process, *options, "--home", str(self._home.folder))
         return Child(name or process, command, QUIET)
+
+
+def forget_old_run_logs(logs: Path, *, but: str, most: int = RUN_LOGS) -> None:
+    """Delete the logs of all runs but the latest few; the run store keeps what happened in each."""
+    by_run = dict[str, list[Path]]()
+    with suppress(OSError):
+        for path in sorted(logs.glob("run-*.log*"), key=lambda path: path.stat().st_mtime, reverse=True):
+            by_run.setdefault(path.name.partition(".")[0], []).append(path)
+        by_run.pop(f"run-{but}", None)
+        for paths in list(by_run.values())[most - 1 :]:
+            for path in paths:
+                path.unlink()
 
 
 def flower_bytes(home: Home) -> int:

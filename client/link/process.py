@@ -49,8 +49,14 @@ def _keep_renewed(member: Membership, settings: NodeSettings, base: Path, stop: 
                 log.info("The certificate was renewed; it is used with the next connection.")
         except (FedVaultError, OSError, ValueError) as error:
             # whatever the server answers: the next try may find it in a better state
-            log.warning(
-                "%s It could not be renewed: %s", certificate_in_words(member.expires, datetime.now(UTC)), error
-            )
+            log.warning("%s It could not be renewed: %s", _certificate_of(member), error)
         if stop.wait(RENEW_EVERY_S):
             return
+
+
+def _certificate_of(member: Membership) -> str:
+    """Return how long the certificate lasts, in words; one that is damaged does not say."""
+    try:
+        return certificate_in_words(member.expires, datetime.now(UTC))
+    except (OSError, ValueError):
+        return f"{member.certificate_path} cannot be read as a certificate."

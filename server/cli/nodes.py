@@ -67,10 +67,10 @@ def revoke(name: Annotated[str, typer.Argument(help="A node.")], yes: Yes = Fals
 
     folder = Home(home)
     with open_store(folder) as store:
-        run = store.next_wanted()
-        sentence, nodes = ("", []) if run is None else paid_round(run, store)
-        if name in {store.names().get(node) for node in nodes}:
-            confirm_loss(f"{sentence} What {name} makes of it would not be used.", f"Shut {name} out?", yes=yes)
+        names = store.names()
+        for sentence, nodes in [paid_round(run, store) for run in store.runs()]:
+            if name in {names.get(node) for node in nodes}:
+                confirm_loss(f"{sentence} What {name} makes of it would not be used.", f"Shut {name} out?", yes=yes)
         control = Control(folder)
         shut_out(store, control, name)
         control.close()

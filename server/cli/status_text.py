@@ -84,7 +84,8 @@ def progress_line(run: "Run", store: "Store") -> str:
 
 def paid_round(run: "Run", store: "Store") -> tuple[str, list[int]]:
     """Return a sentence on the round that nodes are paying for now, and their numbers; nothing if there is none."""
-    events = store.events(run.id) if run.state == "running" else []
+    # one that waits may do so within a round, which is paid for all the same
+    events = store.events(run.id) if run.state in ("running", "waiting") else []
     asks = [event.body for event in events if event.kind == "asked" and event.body["round"] == run.round + 1]
     nodes = sorted({node for ask in asks for node in ask["nodes"]})
     if not nodes:

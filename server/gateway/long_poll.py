@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from server.gateway.refusals import Refusals, origin
 from server.gateway.turns import TokenBuckets
 from server.wake_pipe import written_to
 from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
@@ -25,8 +26,9 @@ class LongPoll:
     Args:
         pipe: descriptor of what says for whom something was stored.
         number_of: returns Flower's number of the node that a request comes from, or None.
-        longest_s: after so long a wait ends with nothing.
         clock: seconds.
+        longest_s: after so long a wait ends with nothing.
+        refusals: counts what is refused.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class LongPoll:
         clock: Callable[[], float],
         *,
         longest_s: float = LONGEST_WAIT_S,
+        refusals: Refusals | None = None,
     ) -> None:
+        self._refusals = refusals or Refusals()
         self._pipe, self._number_of, self._longest_s = pipe, number_of, longest_s
         self._buckets = TokenBuckets(WAITS_PER_S, WAITS_AT_ONCE, clock)
         self._waiting: dict[int, asyncio.Future[bool]] = {}
@@ -61,8 +65,10 @@ class LongPoll:
             asyncio.get_running_loop().add_reader(self._pipe, lambda: self.tell(written_to(self._pipe)))
         node = self._number_of(request)
         if node is None:
+            self._refusals.count(origin(request.client.host if request.client else "unknown"), "401 at waiting")
             return PlainTextResponse("not a node of this federation\n", 401)
         if not self._buckets.take(str(node)):
+            self._refusals.count(f"node {node}", "429 at waiting")
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
         return Response(status_code=SOMETHING if await self._something(node) else NOTHING)
 

@@ -6,6 +6,7 @@ import resource
 import ssl
 import threading
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from shared.processes.faults import Faults
 
 log = logging.getLogger(__name__)
 SYNCHRONISE_EVERY_S = 2.0
+METRICS_AGAIN_S = 60.0
 STOP_WITHIN_S = 3
 BURST_S = 4
 CONNECTIONS_BURST_S = 10
@@ -73,7 +75,7 @@ def serve(home: Home) -> None:
     control = Control(home)
     refusals = Refusals()
     enrolment = Enrolment(store, home, control, refusals=refusals)
-    waiting = LongPoll(open_pipe(pipe_of(home.running)), enrolment.number_of, time.monotonic)
+    waiting = LongPoll(open_pipe(pipe_of(home.running)), enrolment.number_of, time.monotonic, refusals=refusals)
     limits = Limits(
         body_bytes=settings.largest_body_bytes,
         bytes_at_once=settings.largest_body_bytes,
@@ -96,10 +98,8 @@ def serve(home: Home) -> None:
     threading.Thread(target=announce_daily, args=(ends, threading.Event()), daemon=True).start()
     if settings.metrics_port:
         metrics_app = build_metrics_app(store, lambda: presence.nodes, ends)
-        metrics = uvicorn.Server(
-            uvicorn.Config(metrics_app, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
-        )
-        threading.Thread(target=metrics.run, daemon=True).start()
+        metrics = uvicorn.Config(metrics_app, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
+        threading.Thread(target=keep_serving_metrics, args=(metrics, threading.Event()), daemon=True).start()
     # a client of its own: httpx clients are not for two threads at once
     threading.Thread(
         target=_keep_synchronised, args=(store, Control(home), presence, threading.Event()), daemon=True
@@ -187,6 +187,25 @@ def tls_context(keys: Path) -> ssl.SSLContext:
     context.load_verify_locations(cadata=trusted_authorities(keys))
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+def keep_serving_metrics(config: uvicorn.Config, stop: threading.Event) -> None:
+    """Serve the metrics; while another program has their port, say so once, and try again every minute."""
+    logged = False
+    while True:
+        with suppress(SystemExit):  # what uvicorn makes of a port that it does not get
+            uvicorn.Server(config).run()
+            return
+        if not logged:
+            logged = True
+            log.error(
+                "The metrics are not served: another program has port %d of %s. Stop it, or change metrics_port in "
+                "server.toml.",
+                config.port,
+                config.host,
+            )
+        if stop.wait(METRICS_AGAIN_S):
+            return
 
 
 def _keep_synchronised(store: Store, control: Control, presence: Presence, stop: threading.Event) -> None:

@@ -1,13 +1,14 @@
 """Which processes should run, and when Flower's database is started afresh."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from server.processes import SupervisedProcesses, flower_bytes
+from server.processes import RUN_LOGS, SupervisedProcesses, flower_bytes
 from server.run_store.store import Store
 from server.settings import Home
 from shared.study.declaration import Study
@@ -54,6 +55,23 @@ def test_a_run_that_is_queued_while_the_superlink_stops_keeps_flowers_database(
     store.want(run.id, wanted=False)
     assert [child.name for child in processes.wanted()] == ["gateway"], "stopped again first, the run had started it"
     assert flower_bytes(home) == 2**21
+
+
+def test_logs_of_the_latest_runs_are_kept_and_older_ones_go(
+    tmp_path: Path, store: Store, make_study: Callable[..., Study]
+) -> None:
+    home = Home(tmp_path)
+    home.config.write_text('hosts = ["127.0.0.1"]\n')
+    home.logs.mkdir()
+    run = store.create_run(make_study()).id
+    for age, name in enumerate(["gateway.log", f"run-{run}.log", *(f"run-r-{n}.log" for n in range(30))]):
+        (home.logs / name).write_text(name)
+        os.utime(home.logs / name, (1e9 - age, 1e9 - age))
+    (home.logs / "run-r-29.log.1").write_text("older lines of a run that was written to last long ago")
+    os.utime(home.logs / "run-r-29.log.1", (1.0, 1.0))
+    SupervisedProcesses(home, store).wanted()
+    left = {path.name for path in home.logs.iterdir()}
+    assert left == {"gateway.log", f"run-{run}.log", *(f"run-r-{n}.log" for n in range(RUN_LOGS - 1))}
 
 
 def test_a_limit_below_an_empty_database_is_said_and_does_not_stop_the_superlink_for_ever(

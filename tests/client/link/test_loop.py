@@ -22,6 +22,7 @@ from client.link.fleet import NotAccepted, Received, Refused
 from client.link.inbox import Inbox
 from client.link.long_poll import NoWaiting
 from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, read_link
+from client.link.membership import Membership
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
 from shared.protocol.flower_records import decode_offer_reply, decode_reply, encode_offer, encode_task
@@ -330,6 +331,23 @@ def test_a_renewal_that_fails_is_tried_again(trouble: Exception, monkeypatch: py
     monkeypatch.setattr(stop, "wait", lambda _seconds: not script)
     link_process._keep_renewed(Member(), NodeSettings(), Path(), stop)  # type: ignore[arg-type]
     assert script == []
+
+
+@pytest.mark.parametrize("damage", [b"", b"not a certificate", b"\xff"])
+def test_a_damaged_certificate_does_not_end_its_renewal(
+    damage: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    link, waits, stop = tmp_path / "link", list[float](), threading.Event()
+    link.mkdir()
+    (link / "node.crt").write_bytes(damage)
+
+    def wait(seconds: float) -> bool:
+        waits.append(seconds)
+        return len(waits) == 2
+
+    monkeypatch.setattr(stop, "wait", wait)
+    link_process._keep_renewed(Membership(link, "ward", "127.0.0.1:1", 7), NodeSettings(), tmp_path, stop)
+    assert len(waits) == 2 and caplog.text.count("cannot be read as a certificate. It could not be renewed") == 2
 
 
 def test_the_link_has_neither_torch_nor_the_records_in_its_process() -> None:

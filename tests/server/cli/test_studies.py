@@ -194,10 +194,11 @@ def test_a_round_that_is_paid_for_is_not_ended_without_a_word(tmp_path: Path, ma
 
         assert types("stop", run).exit_code == 0, "nothing is under way"
         assert types("resume", run).exit_code == 0
-        store.set_state(run, "running")
         store.record_event("asked", {"round": 1, "nodes": [11, 12], "again": [], "ask": 1}, run=run)
+        store.create_run(make_study())
         for command in (["stop", run], ["revoke", "west"]):
-            for answer in (None, "n\n"):
+            for answer, state in ((None, "running"), ("n\n", "running"), ("n\n", "waiting")):
+                store.set_state(run, state)  # type: ignore[arg-type]
                 said = types(*command, answer=answer)
                 assert said.exit_code == 1 and "Round 1 of" in said.stderr and "north, west" in said.stderr
         assert store.run(run).wanted and [node.status for node in store.nodes()] == ["enrolled"] * 3

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node as FlowerNode
 
@@ -30,7 +31,7 @@ from server.flower.patience import FlowerRefusedError
 from server.gateway.door import ConnectionLimits, Door
 from server.gateway.fleet_calls import CallRefused, FleetCalls
 from server.gateway.handed_out import HandedOut
-from server.gateway.process import Presence, tls_config
+from server.gateway.process import Presence, keep_serving_metrics, tls_config
 from server.gateway.refusals import Refusals
 from server.processes import SupervisedProcesses
 from server.rounds.checkpoints import Checkpoints
@@ -422,6 +423,16 @@ def _(place: Place) -> str:
         for _ in range(TRIES):
             _note_end(store, store.run(run), ValueError("a bug"))
     return place.types("show", run)
+
+
+@situation("Prometheus finds nothing")
+def _(place: Place) -> str:
+    stop = threading.Event()
+    stop.set()
+    place.patch.setattr(uvicorn.Server, "run", lambda _server: sys.exit(1))
+    with logged("server.gateway.process") as lines:
+        keep_serving_metrics(uvicorn.Config(lambda: None, host="127.0.0.1", port=9464), stop)
+    return "\n".join(lines)
 
 
 @situation("A run that Flower refuses")

@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from server.gateway.long_poll import NOTHING, SOMETHING, WAITS_AT_ONCE, LongPoll
+from server.gateway.refusals import Refusals
 from server.wake_pipe import open_pipe, pipe_of, tell
 from shared.protocol.long_poll import WAIT_PATH
 
@@ -78,3 +79,19 @@ def test_a_node_waits_once_and_only_so_often_and_a_stranger_never(pipe: int) -> 
         assert await ask(8) == SOMETHING, "another node does not pay for that"
 
     run(LongPoll(pipe, number_of, lambda: 0.0, longest_s=0.1), script)
+
+
+def test_a_wait_that_is_refused_is_counted(pipe: int) -> None:
+    refusals = Refusals()
+    waiting = LongPoll(pipe, number_of, lambda: 0.0, refusals=refusals)
+
+    async def script(ask: Ask) -> None:
+        assert await ask(0) == 401
+        waiting.tell([7])
+        for _ in range(WAITS_AT_ONCE):
+            waiting.tell([7])
+            assert await ask(7) == SOMETHING
+        assert [await ask(7) for _ in range(3)] == [429] * 3
+
+    run(waiting, script)
+    assert refusals.summed_up() == "2 more refused within 60 s: node 7: 429 at waiting (2)", "the first were logged"

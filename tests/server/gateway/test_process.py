@@ -1,16 +1,24 @@
 """What the gateway's process does beside serving, and what it takes for itself."""
 
 import resource
+import sys
 import threading
 from collections.abc import Iterator
 from typing import cast
 
 import pytest
+import uvicorn
 from sqlalchemy.exc import OperationalError
 
 from server.flower.control import Control
 from server.gateway import process
-from server.gateway.process import MOST_DESCRIPTORS, Presence, _keep_synchronised, raise_descriptor_limit
+from server.gateway.process import (
+    MOST_DESCRIPTORS,
+    Presence,
+    _keep_synchronised,
+    keep_serving_metrics,
+    raise_descriptor_limit,
+)
 from server.run_store.store import Store
 
 FILES = resource.RLIMIT_NOFILE
@@ -34,6 +42,26 @@ def test_a_run_store_that_is_away_for_a_while_does_not_end_the_look_at_flowers_n
         _keep_synchronised(cast(Store, None), cast(Control, None), Away(), stop)
     told = [record.getMessage() for record in caplog.records]
     assert len(looks) == 4 and len(told) == 2 and "It is tried again." in told[0] and "succeeds again" in told[1]
+
+
+def test_metrics_whose_port_is_taken_are_missed_once_and_served_when_it_is_free(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries, stop = list[int](), threading.Event()
+
+    class Server:
+        def __init__(self, config: uvicorn.Config) -> None:
+            assert config.port == 9464
+
+        def run(self) -> None:
+            tries.append(len(tries))
+            if len(tries) < 4:
+                sys.exit(1)
+
+    monkeypatch.setattr(process, "METRICS_AGAIN_S", 0.0)
+    monkeypatch.setattr(uvicorn, "Server", Server)
+    keep_serving_metrics(uvicorn.Config(None, host="127.0.0.1", port=9464), stop)  # type: ignore[arg-type]
+    assert len(tries) == 4 and caplog.text.count("another program has port 9464 of 127.0.0.1") == 1
 
 
 @pytest.fixture
