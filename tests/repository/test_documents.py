@@ -170,3 +170,11 @@ def application(program: str) -> Any:
     else:
         from simulations.cli import cli
     return typer.main.get_command(cli)
+
+
+def test_each_sentence_on_members_and_strangers_names_a_test_that_is_there() -> None:
+    chapter = (ROOT / "SECURITY.md").read_text().split("## What protects the server")[1].split("\n## ")[0]
+    promises = chapter.split("\n* ")[1:]
+    named = [re.findall(r"`(tests/[a-z_/]+\.py)`", promise) for promise in promises]
+    assert [promise[:60] for promise, tests in zip(promises, named, strict=True) if not tests] == []
+    assert [test for tests in named for test in tests if not (ROOT / test).exists()] == []
