@@ -326,3 +326,19 @@ def test_a_node_that_cannot_read_a_question_is_not_asked_it_again(tmp_path: Path
     node.names_no_round, node.code = True, {"survivors": Status.REFUSED_VERSION}
     server.drive()
     assert "opened" in server.kinds() and "blamed" not in server.kinds() and node.asked.count("survivors") == 1
+
+
+def test_a_vector_that_the_disk_gives_back_otherwise_stays_in_the_sum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SumFiles, "vector", lambda *_: b"other bytes")
+    server = Server(tmp_path, 6, threshold=4)
+    server.nodes[0].fails, away = Status.FAILED, server.nodes[2]
+
+    def look() -> None:
+        away.present = "train" not in away.asked or "survivors" in server.nodes[1].asked
+
+    server.grid.after = look
+    server.drive()
+    assert away.name in server.body("fixed")["survivors"] and "opened" in server.kinds()
+    np.testing.assert_array_equal(server.totals[1], server.expected(*server.body("fixed")["survivors"]))
