@@ -175,11 +175,6 @@ def if_colluding(history: Iterable[Release], colluders: int | None = None) -> li
     return seen
 
 
-def own_multiplier(release: SubsampledGaussian) -> float:
-    """Return the noise multiplier of what one node adds by itself: its share, where nodes share the noise."""
-    return release.own_multiplier if isinstance(release, SharedGaussian) else release.noise_multiplier
-
-
 def has_shared(history: Iterable[Release]) -> bool:
     """Return true if some release shares its noise with other nodes'."""
     return any(isinstance(release, SharedGaussian) for release in history)

@@ -46,9 +46,7 @@ class Dataset:
         return changes
 
 
-def declared_dataset(name: str, policy: DatasetPolicy, base: Path) -> Dataset:
-    """Return a dataset as node.toml declares it; `base` is the folder of node.toml."""
+def declared_dataset(name: str, policy: DatasetPolicy, limit: Limit, base: Path) -> Dataset:
+    """Return a dataset as node.toml declares it, with the most it may spend; `base` is the folder of node.toml."""
     terms = DatasetTerms(policy.unit, policy.declared_size, policy.holdout, IDENTITY_VERSION, policy.split_by)
-    return Dataset(
-        name, policy, base / policy.source, terms, Limit(policy.epsilon, policy.delta, policy.limit_if_all_collude)
-    )
+    return Dataset(name, policy, base / policy.source, terms, limit)

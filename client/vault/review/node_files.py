@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from client.settings import Folders, NodeSettings, folders, load_node
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.registration import Registry
+from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.records.dataset import Dataset, declared_dataset
@@ -118,7 +119,10 @@ def open_node(config: Path) -> NodeFiles:
     """
     settings = load_node(config)
     places, base = folders(config, settings), config.resolve().parent
-    datasets = {name: declared_dataset(name, policy, base) for name, policy in settings.datasets.items()}
+    datasets = {
+        name: declared_dataset(name, policy, Limit(policy.epsilon, policy.delta, policy.limit_if_all_collude), base)
+        for name, policy in settings.datasets.items()
+    }
     return NodeFiles(
         config=config,
         settings=settings,

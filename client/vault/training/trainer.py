@@ -32,7 +32,7 @@ from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import ExactnessError, may_be_a_records_own
 from shared.privacy.noise_schedule import NoiseSchedule
-from shared.privacy.releases import SharedGaussian, SubsampledGaussian, own_multiplier
+from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.records.batches import LENGTH_STEP, grouped
 from shared.study.sections import RECORD
 from shared.tasks.fit import lengths_of
@@ -201,7 +201,9 @@ class PrivateTrainer:
         """Return a fresh optimizer over what is trained now, with the noise that a release has this node add."""
         return PrivateOptimizer(
             self.groups(),
-            noise_multiplier=own_multiplier(release),
+            noise_multiplier=release.own_multiplier
+            if isinstance(release, SharedGaussian)
+            else release.noise_multiplier,
             weight=weight,
             clip_norm=self.plan.clip_norm,
             divisor=self.divisor,

@@ -32,7 +32,6 @@ from shared.privacy.releases import (
     from_dict,
     has_shared,
     if_colluding,
-    own_multiplier,
     times,
     to_dict,
 )
@@ -149,7 +148,7 @@ def test_what_is_left_if_all_others_collude(sizes: tuple[int, int, int], cost: f
     release = TENTH.with_nodes(*sizes)
     assert epsilon_rdp([release], DELTA) == pytest.approx(3.0, abs=1e-3), "whoever shares it"
     assert epsilon_if_colluding([release], DELTA) == pytest.approx(cost, rel=1e-3)
-    alone = SharedGaussian(own_multiplier(release), 0.1, 48)
+    alone = SharedGaussian(release.own_multiplier, 0.1, 48)
     assert epsilon_if_colluding([release], DELTA) == pytest.approx(epsilon_rdp([alone], DELTA), rel=1e-9)
 
 
@@ -178,7 +177,7 @@ def test_releases_that_are_not_shared_cost_the_same_whoever_colludes() -> None:
 def test_own_share_is_the_scale_that_is_drawn() -> None:
     release = SharedGaussian(2.0, 0.1, 1).with_nodes(10, 8, 1)
     assert release.own_scale == pytest.approx(2.0 / math.sqrt(7) * NOISE_STEPS, rel=1e-12)
-    assert release.grid == GRID and own_multiplier(SubsampledDiscreteGaussian(2.0, 0.1, 1)) == 2.0
+    assert release.grid == GRID and release.own_multiplier == pytest.approx(2.0 / math.sqrt(7), rel=1e-12)
     with pytest.raises(SettingsError, match="without a roster"):
         _ = SharedGaussian(2.0, 0.1, 1).own_multiplier
 
