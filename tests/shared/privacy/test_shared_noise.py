@@ -129,9 +129,11 @@ def test_calibration_and_gate_use_the_same_orders() -> None:
         assert alone <= sigma < 1.01 * alone, "less noise would be refused by the gate of a ledger"
 
 
-@given(st.floats(1.05, 60.0), st.floats(0.4, 4.0), st.sampled_from([0.01, 0.1, 1.0]))
-def test_between_whole_orders_the_chord_is_never_below_the_curve(order: float, sigma: float, rate: float) -> None:
+# thousandths: within 1e-12 of a whole order the series that we compare with takes the logarithm of zero
+@given(st.integers(1050, 60_000), st.floats(0.4, 4.0), st.sampled_from([0.01, 0.1, 1.0]))
+def test_between_whole_orders_the_chord_is_never_below_the_curve(thousandths: int, sigma: float, rate: float) -> None:
     """Accounts that were judged at such an order before keep it."""
+    order = thousandths / 1000
     ours = epsilon_rdp([SharedGaussian(sigma, rate, 200)], DELTA, order=order)
     exact = epsilon_rdp([SubsampledDiscreteGaussian(sigma, rate, 200)], DELTA, order=order)
     assert ours >= exact - 1e-9 * (1 + exact)
