@@ -80,6 +80,11 @@ class Home:
         return self.folder / "flower"
 
     @property
+    def mailbox(self) -> Path:
+        """Return the file that holds the messages between a run and its nodes."""
+        return self.flower / "mailbox.db"
+
+    @property
     def running(self) -> Path:
         """Return the folder of the supervisor's lock and state."""
         return self.folder / "run"

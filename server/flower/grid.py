@@ -8,39 +8,35 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from itertools import islice
 from secrets import token_hex
 from typing import Any, cast
 
-import httpx
 from flwr.app import Error, Message
+from flwr.app.message import remove_content_from_message
 from flwr.app.metadata import Metadata
-from flwr.common.constant import ErrorCode, SubStatus
-from flwr.common.serde import context_from_proto, message_from_proto, run_from_proto
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.serde import context_from_proto, message_from_proto, message_to_proto, run_from_proto
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
-    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
     SendTaskHeartbeatRequest,
 )
 from flwr.supercore.constant import TaskType
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
-    inflate_object_from_contents,
+from flwr.supercore.inflatable.inflatable_object import (
+    get_all_nested_objects,
+    get_object_tree,
+    no_object_id_recompute,
 )
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from server.flower.control import Control, call_flower, interceptors
-from server.flower.patience import FlowerAwayError, FlowerRefusedError, Patience, flower_failures
+from server.flower.patience import FlowerRefusedError, Patience, flower_failures
 from server.flower.reply_size import (
     BESIDE_UPDATE_BYTES,
     MOST_OBJECTS,
@@ -49,6 +45,7 @@ from server.flower.reply_size import (
     withdraw_update_bytes,
 )
 from server.flower.superlink import HOST
+from server.mailbox.mailbox import Mailbox, Question, Reply
 from server.rounds.update_filter import Reason
 from server.settings import Home
 from server.wake_pipe import pipe_of, tell
@@ -58,40 +55,22 @@ from shared.protocol.flower_records import SALT_BYTES, add_salt
 log = logging.getLogger(__name__)
 HEARTBEAT_EVERY_S = 10.0
 PATIENCE_S = 60.0
-FORGOTTEN_AFTER_S = 60.0
 PULL_FOR_S = 1.0
-"""How long replies are pulled before whoever waits for them looks at the time again."""
-PULL_TIMEOUT_S = 10.0
-"""Longest wait for a part of one reply; it is asked for again."""
-PULL_OBJECT = "/pull-object"
-
-
-class ReplyTooLarge(Exception):  # noqa: N818 - a reply that is not used, and no failure of ours
-    """One object of a reply is larger than a reply of this run can be."""
-
-
-@dataclass
-class Arriving:
-    """A reply that the SuperLink has announced."""
-
-    metadata: Metadata
-    missing: list[str]
-    """Ids of Flower's serialised objects that have not come yet."""
-    objects: dict[str, bytes]
-    asked_at: float
-    """When it was last asked for; monotonic seconds."""
+"""How long replies are read before whoever waits for them looks at the time again."""
+LOOK_EVERY_S = 1.0
+"""How often the SuperLink is asked whether those are present of whom a reply is missing."""
 
 
 class GuardedGrid(HttpGrid):
-    """Flower's Grid, with the secret, and without its long waits.
+    """Flower's Grid, with the secret, whose messages lie in the mailbox.
 
-    Flower announces a reply before its bytes are there, and its own Grid then waits up to two hours for them: one node
-    that stops in the middle would hold up everybody. It also believes what the reply's own bytes say of who sent it.
+    Flower's own announces a reply before its bytes are there, and then waits up to two hours for them: one node that
+    stops in the middle would hold up everybody. It also believes what the reply's own bytes say of who sent it.
 
     Args:
         address: of the SuperLink.
         token: of the run's task.
-        home: the server's folder, for the secret.
+        home: the server's folder, for the secret and the mailbox.
         largest_object_bytes: size of an object that a reply of this run may have; a larger one is not read.
     """
 
@@ -99,7 +78,12 @@ class GuardedGrid(HttpGrid):
         super().__init__(address, insecure=True, token=token)
         self._home, self._largest_object_bytes = home, largest_object_bytes
         self._retry_invoker: Any = Patience(PATIENCE_S)
-        self._arriving: dict[str, Arriving] = {}
+        self._mailbox, self._looked_at = Mailbox(home.mailbox), float("-inf")
+
+    def begin(self) -> None:
+        """Empty the mailbox of what other runs left there."""
+        with flower_failures("begin with an empty mailbox"):
+            self._mailbox.begin(self.run.run_id)
 
     def get_node_ids(self) -> list[int]:
         """Return the numbers of the nodes that are present."""
@@ -107,94 +91,73 @@ class GuardedGrid(HttpGrid):
             return list(super().get_node_ids())
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Store messages, and wake the nodes that wait for them at the gateway.
+        """Put messages into the mailbox, and wake the nodes that wait for them at the gateway.
 
         Guarantee: no member knows the hash of anything in a question before it is asked.
 
         Returns:
-            Their ids, with None for each that Flower does not take.
+            Their ids.
         """
-        stored = list(messages)
-        for message in stored:
-            # a member knows a run's first adapter; what nodes share is one record, and keeps its first salt
-            add_salt(message.content, token_hex(SALT_BYTES))
+        questions, contents = list[Question](), dict[str, bytes]()
         with flower_failures("take messages"):
-            message_ids = list(super().push_messages(stored))
-        tell(pipe_of(self._home.running), [message.metadata.dst_node_id for message in stored])
-        return message_ids
+            for message in messages:
+                # a member knows a run's first adapter; what nodes share is one record, and keeps its first salt
+                add_salt(message.content, token_hex(SALT_BYTES))
+                questions.append(_as_question(message, contents))
+            self._mailbox.ask(questions, contents, now=time.time())
+        tell(pipe_of(self._home.running), [question.node_id for question in questions])
+        return [question.message_id for question in questions]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterator[Message]:
         """Yield the replies to these messages that have arrived in full, one at a time, for a second at most.
 
-        A reply that has too many objects, too large ones, or none that can be read comes as an error in its place.
+        A reply that has too many objects, too large ones, or none that can be read comes as an error in its place. So
+        does that of a node whose connection broke, and that to a message that expired.
 
         Guarantee: a reply that never arrives in full delays no other node's reply.
         Guarantee: a reply is weighed before it is read: by the number of its objects, and by the size of each.
         """
-        asked, now = set(message_ids), time.monotonic()
-        with flower_failures("announce replies"):
-            failed = self._note_announced(asked - self._arriving.keys(), now)
-        yield from failed
-        for question in [question for question in self._arriving if question in asked]:
-            reply = self._arriving.pop(question)
-            reply.asked_at = now
-            if time.monotonic() - now > PULL_FOR_S:
-                self._arriving[question] = reply
-                continue
-            message = self._pulled(reply)
-            if message is None:
-                # to the end of the line
-                self._arriving[question] = reply
-            else:
-                yield message
-        self._arriving = {
-            question: reply for question, reply in self._arriving.items() if now - reply.asked_at < FORGOTTEN_AFTER_S
-        }
+        asked, begin = set(message_ids), time.monotonic()
+        with flower_failures("hand out replies"):
+            arrived = [reply for reply in self._mailbox.replies(self.run.run_id) if reply.question in asked]
+        for reply in arrived:
+            if time.monotonic() - begin > PULL_FOR_S:
+                return
+            with flower_failures("hand out a reply"):
+                message = self._read(reply)
+                self._mailbox.drop([reply.question])
+            yield message
+        if asked and begin - self._looked_at >= LOOK_EVERY_S:
+            self._looked_at = begin
+            yield from self._never_answered(asked - {reply.question for reply in arrived})
 
-    def _note_announced(self, message_ids: set[str], now: float) -> list[Message]:
-        """Take note of new replies; returns an error for each that has too many objects to be pulled."""
-        failed: list[Message] = []
-        if not message_ids:
-            return failed
-        response = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=sorted(message_ids)))
-        for message, tree in zip(response.messages_list, response.message_object_trees, strict=True):
-            # its content is in its objects; what else is there may not be readable
-            message.ClearField("error")
-            message.ClearField("content")
-            message.content.SetInParent()
-            metadata = message_from_proto(message).metadata
-            parts = list(islice(iterate_object_tree(tree), MOST_OBJECTS + 1))
-            if len(parts) > MOST_OBJECTS:
-                failed.append(_unusable(metadata, Reason.OVERSIZED))
-                continue
-            ids = list(dict.fromkeys(part.object_id for part in parts))
-            self._arriving[metadata.reply_to_message_id] = Arriving(metadata, ids, {}, now)
-        return failed
+    def _read(self, reply: Reply) -> Message:
+        metadata = message_from_proto(MessageProto.FromString(reply.message)).metadata
+        largest = self._largest_object_bytes + BESIDE_UPDATE_BYTES
+        if len(reply.sizes) > MOST_OBJECTS or max(reply.sizes.values()) > largest:
+            return _error(metadata, ErrorCode.UNKNOWN, Reason.OVERSIZED)
+        return _inflated(metadata, self._mailbox.contents(reply.question))
 
-    def _pulled(self, reply: Arriving) -> Message | None:
-        """Return a reply, or an error in its place; None while parts of it are missing."""
-        try:
-            with self._retry_invoker.none():
-                self._pull_missing(reply)
-            message = _inflated(reply)
-        except (ObjectUnavailableError, ObjectPullError, FlowerAwayError):
-            return None  # its question stays open until whoever asked gives up
-        except ReplyTooLarge:
-            message = _unusable(reply.metadata, Reason.OVERSIZED)
-        # it frees room, and no more
-        with self._retry_invoker.none(), suppress(RunError), flower_failures("drop a reply"):
-            request = ConfirmMessageReceivedRequest(
-                node=self.node, run_id=self.run.run_id, message_object_id=reply.metadata.message_id
+    def _never_answered(self, asked: set[str]) -> list[Message]:
+        """Return an error for each question to which no reply will come."""
+        with flower_failures("say who is there"):
+            present, questions = (
+                set(self.get_node_ids()),
+                self._mailbox.open_questions(self.run.run_id, now=time.time()),
             )
-            self._runtime_client.ConfirmMessageReceived(request)
-        return message
-
-    def _pull_missing(self, reply: Arriving) -> None:
-        """Pull the parts that have not come yet."""
-        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, self.run.run_id)
-        while reply.missing:
-            reply.objects[reply.missing[-1]] = pull(reply.missing[-1])
-            reply.missing.pop()
+            answered = {reply.question for reply in self._mailbox.replies(self.run.run_id)}
+            gone = {question for question in asked - answered if questions.get(question) not in present}
+            self._mailbox.drop(gone)
+        return [
+            _error(
+                Metadata(
+                    self.run.run_id, "", SUPERLINK_NODE_ID, SUPERLINK_NODE_ID, question, "", time.time(), 0.0, "query"
+                ),
+                ErrorCode.NODE_UNAVAILABLE if question in questions else ErrorCode.MESSAGE_UNAVAILABLE,
+                "",
+            )
+            for question in sorted(gone)
+        ]
 
     def _connect(self) -> None:
         self._client = RuntimeHttpClient.from_server_address(
@@ -204,37 +167,56 @@ class GuardedGrid(HttpGrid):
             interceptors=[*interceptors(self._home, "flwr-serverapp"), RuntimeTokenHttpInterceptor(token=self._token)],
             retry_invoker=self._retry_invoker,
         )
-        # an answer's size is known before its body is read, and only here
-        self._client._client.event_hooks = {"request": [_limit_wait], "response": [self._weigh]}
 
-    def _weigh(self, response: httpx.Response) -> None:
-        if response.request.url.path.endswith(PULL_OBJECT):
-            size_bytes = int(response.headers.get("content-length", 0))
-            if size_bytes > self._largest_object_bytes + BESIDE_UPDATE_BYTES:
-                raise ReplyTooLarge
-
-
-def _limit_wait(request: httpx.Request) -> None:
-    if request.url.path.endswith(PULL_OBJECT):
-        request.extensions["timeout"] = httpx.Timeout(PULL_TIMEOUT_S).as_dict()
+    def close(self) -> None:
+        """Close the connection, and empty the mailbox."""
+        super().close()
+        # what stays there is dropped when the next run begins
+        with suppress(RunError), flower_failures("empty the mailbox"):
+            self._mailbox.end()
+        self._mailbox.close()
 
 
-def _inflated(reply: Arriving) -> Message:
+def _as_question(message: Message, contents: dict[str, bytes]) -> Question:
+    """Return a message as the mailbox keeps it; objects that are not in `contents` yet are added."""
+    with no_object_id_recompute():
+        message.metadata.__dict__["_message_id"] = message.object_id
+        tree = get_object_tree(message)
+        objects = get_all_nested_objects(message)
+        for name, part in objects.items():
+            if name not in contents:
+                contents[name] = part.deflate()
+        written = message_to_proto(remove_content_from_message(message))
+    written.metadata.ClearField("src_task_id")
+    written.metadata.ClearField("dst_task_id")
+    metadata = message.metadata
+    return Question(
+        metadata.message_id,
+        metadata.run_id,
+        metadata.dst_node_id,
+        metadata.created_at + metadata.ttl,
+        written.SerializeToString(),
+        tree.SerializeToString(),
+        tuple(objects),
+    )
+
+
+def _inflated(metadata: Metadata, contents: dict[str, bytes]) -> Message:
     try:
-        message = inflate_object_from_contents(reply.metadata.message_id, reply.objects)
+        message = inflate_object_from_contents(metadata.message_id, contents)
     except Exception as error:  # a node's bytes may be anything, and end no round
-        log.warning("A reply of node %d cannot be read: %s", reply.metadata.src_node_id, type(error).__name__)
-        return _unusable(reply.metadata, Reason.MALFORMED)
+        log.warning("A reply of node %d cannot be read: %s", metadata.src_node_id, type(error).__name__)
+        return _error(metadata, ErrorCode.UNKNOWN, Reason.MALFORMED)
     if not isinstance(message, Message):
-        return _unusable(reply.metadata, Reason.MALFORMED)
-    # what the SuperLink has checked, not what the bytes say of themselves
-    vars(message.metadata).update(vars(reply.metadata))
+        return _error(metadata, ErrorCode.UNKNOWN, Reason.MALFORMED)
+    # what the gateway has checked, not what the bytes say of themselves
+    vars(message.metadata).update(vars(metadata))
     return message
 
 
-def _unusable(metadata: Metadata, reason: Reason) -> Message:
-    """Return an error in the place of a reply; the update filter knows the reason."""
-    return Message(metadata=metadata, error=Error(ErrorCode.UNKNOWN, reason))  # type: ignore[call-overload, no-any-return]
+def _error(metadata: Metadata, code: int, reason: str) -> Message:
+    """Return an error in the place of a reply; the update filter knows what to make of it."""
+    return Message(metadata=metadata, error=Error(code, reason))  # type: ignore[call-overload, no-any-return]
 
 
 @contextmanager
@@ -264,6 +246,7 @@ def drive_run(home: Home, *, update_bytes: int) -> Iterator[GuardedGrid]:
             TaskIdentity.task_id, TaskIdentity.run_id = task.task_id, task.run.run_id
             TaskIdentity.node_id = context_from_proto(task.context).node_id
             grid.set_run(run_from_proto(task.run))
+        grid.begin()
         threading.Thread(target=_send_heartbeats, args=(grid, done), daemon=True).start()
         yield grid
         sub_status, details = SubStatus.COMPLETED, ""

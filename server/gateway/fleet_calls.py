@@ -1,7 +1,7 @@
 """Know the nine calls that a node's link makes, and let no request pass as it came.
 
 Each request is read, what it names is compared with what the gateway knows of the node, and what goes on to the
-SuperLink is written anew from that. So a field that is not named here never reaches it.
+SuperLink or the mailbox is written anew from that. So a field that is not named here never reaches them.
 
 | call | may name |
 |---|---|
@@ -13,7 +13,8 @@ SuperLink is written anew from that. So a field that is not named here never rea
 | push-messages | one answer to such a question, always the same, of few objects, under ids that are nobody else's |
 | push-object | an object that the SuperLink still wants for such an answer: its own content, and not too large |
 
-Guarantee: what reaches the SuperLink names the certificate's node, and messages, runs and objects of its own alone.
+Guarantee: what reaches the SuperLink or the mailbox names the certificate's node, and messages, runs and objects of its
+own alone.
 Guarantee: a question has one answer: announced once more it is the same, so announcements fill no database.
 """
 
@@ -100,11 +101,6 @@ class Call:
     def answer_is_read(self) -> bool:
         """Return whether the SuperLink's answer must be noted before the node gets it."""
         return isinstance(self.request, (PullMessagesRequest, PushMessagesRequest))
-
-    @property
-    def pulls(self) -> str:
-        """Return the id of the object that is asked for; empty for any other call."""
-        return self.request.object_id if isinstance(self.request, PullObjectRequest) else ""
 
 
 class FleetCalls:

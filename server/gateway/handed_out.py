@@ -1,4 +1,4 @@
-"""Remembers which questions were handed to which node, so that a node can name no other node's; and what they hold.
+"""Remembers which questions were handed to which node, so that a node can name no other node's.
 
 The memory is the truth; a file beside it survives a gateway that is killed while nodes train. What cannot be written
 or read again is forgotten: an answer to it is refused, and its node keeps the answer for when it is asked again.
@@ -8,12 +8,12 @@ import json
 import logging
 from base64 import b64decode, b64encode
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from flwr.proto.message_pb2 import Metadata, PullObjectResponse
+from flwr.proto.message_pb2 import Metadata
 
 from shared.files import append_private, write_private
 
@@ -23,7 +23,6 @@ PER_NODE = 256
 LINES_PER_QUESTION = 4
 """How many times longer than the memory the file may grow before it is written anew."""
 LEAST_LINES = 1000
-PULLED_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -121,44 +120,6 @@ class HandedOut:
         ]
         write_private(path, "".join(lines).encode())
         self._lines = len(lines)
-
-
-@dataclass(frozen=True)
-class Pulled:
-    """The SuperLink's answer to whoever pulled an object first."""
-
-    headers: Mapping[str, str]
-    body: bytes
-
-
-class PulledObjects:
-    """Keeps what one node pulled for the next: all nodes of a round pull the same adapter.
-
-    Flower names an object by the hash of its content: it is the same for every node that may have it.
-
-    Args:
-        most_bytes: of all together.
-    """
-
-    def __init__(self, most_bytes: int = PULLED_BYTES) -> None:
-        self._free = most_bytes
-        self._objects: OrderedDict[str, Pulled] = OrderedDict()
-
-    def find(self, object_id: str) -> Pulled | None:
-        """Return an object that was pulled before, unless others have taken its room."""
-        if object_id in self._objects:
-            self._objects.move_to_end(object_id)
-        return self._objects.get(object_id)
-
-    def keep(self, object_id: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Keep an object; one that is not there yet may be there the next time it is asked for."""
-        answer = PullObjectResponse.FromString(body)
-        if not (answer.object_found and answer.object_available) or object_id in self._objects:
-            return
-        self._objects[object_id] = Pulled(headers, body)
-        self._free -= len(body)
-        while self._free < 0:
-            self._free += len(self._objects.popitem(last=False)[1].body)
 
 
 def _line(node_id: int, question: HandedMessage) -> str:

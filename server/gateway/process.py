@@ -27,6 +27,8 @@ from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
 from server.gateway.refusals import Refusals
 from server.gateway.registration import synchronise_nodes
+from server.mailbox.fleet_messages import FleetMessages
+from server.mailbox.mailbox import Mailbox
 from server.run_store.store import Store
 from server.settings import Home, ServerSettings
 from server.wake_pipe import open_pipe, pipe_of
@@ -87,6 +89,7 @@ def serve(home: Home) -> None:
         limits,
         admit=enrolment.admit,
         calls=FleetCalls(HandedOut(home.flower / "handed-out"), partial(largest_object_bytes, home)),
+        messages=FleetMessages(Mailbox(home.mailbox)),
         headers={SECRET_HEADER: home.secret()},
         routes=[*enrolment.routes(), waiting.route()],
         refusals=refusals,

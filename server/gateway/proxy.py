@@ -1,5 +1,7 @@
 """The only way to the SuperLink: a reverse proxy that forwards the calls of a node's link, and answers 404 to all else.
 
+The calls about messages are answered here, out of the mailbox; the SuperLink has the others.
+
 The client certificate decides who may pass: the request must come over a connection whose certificate is the
 node's own, and the node must not have been revoked. Enrolment is the one thing that is done without a certificate.
 
@@ -11,10 +13,12 @@ Guarantee: no path outside the Fleet API reaches the SuperLink, however it is wr
 
 import asyncio
 import logging
+import sqlite3
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.client import responses
@@ -28,9 +32,10 @@ from starlette.routing import BaseRoute, Route
 
 from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
 from server.gateway.fleet_calls import Call, CallRefused
-from server.gateway.handed_out import PulledObjects
 from server.gateway.refusals import EVERY_S, Refusals, origin
 from server.gateway.turns import REMEMBERED_CLIENTS, Busy, TokenBuckets, Turns
+from server.mailbox.fleet_messages import NotSignedError
+from server.mailbox.mailbox import NotWantedError
 from server.run_store.values import Node
 
 log = logging.getLogger(__name__)
@@ -42,6 +47,7 @@ NOT_FORWARDED = frozenset(
 METHODS = ("GET", "POST", "PUT")
 SILENT_FOR_S = 600.0
 HTTP_OK = 200
+PROTOBUF = "application/protobuf"
 PART_BYTES = 64 * 2**10
 CLOSE = {"Connection": "close"}
 """For a request whose body is not read to its end."""
@@ -103,12 +109,25 @@ class Calls(Protocol):
         ...
 
 
+class Messages(Protocol):
+    """Answers the calls about messages: `FleetMessages`."""
+
+    def knows(self, request: object) -> bool:
+        """Return whether this is one of them."""
+        ...
+
+    def answer(self, node: Node, headers: Mapping[str, str], request: object) -> bytes:
+        """Return the answer to a node's request."""
+        ...
+
+
 def build_gateway(
     upstream: str,
     limits: Limits,
     *,
     admit: Admit,
     calls: Calls,
+    messages: Messages | None = None,
     headers: Mapping[str, str] | None = None,
     routes: Sequence[BaseRoute] = (),
     refusals: Refusals | None = None,
@@ -121,7 +140,8 @@ def build_gateway(
         upstream: base URL of the SuperLink on loopback.
         limits: per client.
         admit: decides who a request comes from.
-        calls: decides what is forwarded.
+        calls: decides what passes.
+        messages: answers what is about messages; None forwards that as well.
         headers: added to what is forwarded: the SuperLink's secret.
         routes: what the gateway answers by itself, before everything else.
         refusals: counts what is refused.
@@ -129,7 +149,7 @@ def build_gateway(
         clock: seconds.
     """
     refusals = refusals or Refusals()
-    gate, visitors = _Gate(limits, calls, headers or {}, clock, refusals), Visitors(clock)
+    gate, visitors = _Gate(limits, calls, messages, headers or {}, clock, refusals), Visitors(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -175,15 +195,17 @@ class _Gate:
         self,
         limits: Limits,
         calls: Calls,
+        messages: Messages | None,
         headers: Mapping[str, str],
         clock: Callable[[], float],
         refusals: Refusals,
     ) -> None:
         self._limits, self._calls, self._headers, self._refusals = limits, calls, headers, refusals
+        # a thread of its own: whoever else has the mailbox's file keeps no connection waiting
+        self._messages, self._mailbox = messages, ThreadPoolExecutor(1, "mailbox")
         self._requests = TokenBuckets(limits.requests_per_s, limits.burst, clock)
         self._volumes = TokenBuckets(limits.bytes_per_s, limits.bytes_at_once, clock)
         self._own = Turns(at_once=sys.maxsize, each=limits.each, waiting=limits.waiting)
-        self._pulled = PulledObjects()
         self._upstream = Turns(at_once=limits.at_once, each=limits.each, waiting=limits.waiting)
 
     async def answer(self, request: Request, node: Node | None) -> Response:
@@ -215,11 +237,24 @@ class _Gate:
             return PlainTextResponse("gone\n", 400)
 
     async def _answered(self, request: Request, node: Node, call: Call) -> Response:
-        pulled = self._pulled.find(call.pulls) if call.pulls else None
-        if pulled is not None:
-            return StreamingResponse(_parts(pulled.body), HTTP_OK, headers=pulled.headers)
         async with self._upstream.place(node.name):
-            return await self._forwarded(request, node, call)
+            if self._messages is None or not self._messages.knows(call.request):
+                return await self._forwarded(request, node, call)
+            try:
+                reply = await asyncio.get_running_loop().run_in_executor(
+                    self._mailbox, self._messages.answer, node, request.headers, call.request
+                )
+            except NotSignedError:
+                return PlainTextResponse("not signed by this node\n", 401)
+            except NotWantedError:
+                return PlainTextResponse("nobody waits for it\n", 410)
+            except sqlite3.Error as error:
+                self._refusals.count("The mailbox failed", str(error))
+                return PlainTextResponse("the coordination server is not ready\n", 503, headers={"Retry-After": "5"})
+        if call.answer_is_read:
+            self._calls.note_answer(node, call, reply)
+        headers = {"content-length": str(len(reply))}
+        return StreamingResponse(_parts(reply), HTTP_OK, headers=headers, media_type=PROTOBUF)
 
     async def _forwarded(self, request: Request, node: Node, call: Call) -> Response:
         client: httpx.AsyncClient = request.app.state.client
@@ -244,8 +279,6 @@ class _Gate:
             name: value for name, value in upstream.headers.items() if name.encode().lower() not in NOT_FORWARDED
         }
         reply_headers["content-length"] = str(len(reply))
-        if upstream.status_code == HTTP_OK and call.pulls:
-            self._pulled.keep(call.pulls, reply_headers, reply)
         return StreamingResponse(_parts(reply), upstream.status_code, headers=reply_headers)
 
 

@@ -53,7 +53,7 @@ def open_database(url: str) -> Engine:
         RunError: it cannot be reached, or was written by a newer version.
     """
     if url.startswith(SQLITE):
-        _create_file(Path(url.removeprefix(SQLITE)))
+        create_sqlite_file(Path(url.removeprefix(SQLITE)))
     engine = _connect(url)
     try:
         _migrate(engine)
@@ -67,7 +67,7 @@ def open_database(url: str) -> Engine:
     return engine
 
 
-def _create_file(path: Path) -> None:
+def create_sqlite_file(path: Path) -> None:
     """Put an empty database in its place, whole: this user's alone and write-ahead from its first moment.
 
     SQLite refuses at once, whatever its time limit, where two connections turn one file into a write-ahead one.

@@ -56,11 +56,8 @@ class Superlink:
     objects: dict[str, bytes] = field(default_factory=dict)
 
     def ask(self, node_id: int, run_id: int) -> Message:
-        identity = TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id
-        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 3, run_id, SUPERLINK
         content = RecordDict({"task": ConfigRecord({"node": str(node_id)}), "echo": ConfigRecord({"head": "0"})})
-        question = Message(content, node_id, "train", group_id=f"r-{run_id}/1", ttl=60.0)
-        TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = identity
+        question = question_of(content, node_id, run_id)
         question.metadata.__dict__["_message_id"] = ""
         parts = {name: part.deflate() for name, part in get_all_nested_objects(question).items()}
         question.metadata.__dict__["_message_id"] = question.object_id
@@ -118,6 +115,15 @@ class Wire:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def question_of(content: RecordDict, node_id: int, run_id: int) -> Message:
+    """A message as the process of a run makes it."""
+    identity = TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 3, run_id, SUPERLINK
+    question = Message(content, node_id, "train", group_id=f"r-{run_id}/1", ttl=60.0)
+    TaskIdentity._task_id, TaskIdentity._run_id, TaskIdentity._node_id = identity
+    return question
 
 
 class AnyCalls:

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 
 import pytest
 from flwr.proto.fleet_pb2 import PushMessagesRequest
-from flwr.proto.message_pb2 import Metadata, ObjectTree, PullObjectResponse
+from flwr.proto.message_pb2 import Metadata, ObjectTree
 from flwr.supercore.task_identity import TaskIdentity
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from server.flower.reply_size import MOST_OBJECTS
 from server.gateway.fleet_calls import FLEET_API, CallRefused, FleetCalls
-from server.gateway.handed_out import PER_NODE, HandedOut, PulledObjects
+from server.gateway.handed_out import PER_NODE, HandedOut
 from tests.support.fleet_in_memory import Forwarded, Superlink, make_node, node_named, whole_life
 
 LARGEST_OBJECT = 2000
@@ -184,7 +184,8 @@ def test_every_field_of_every_call_has_been_looked_at(scene: Scene) -> None:
 
 
 @pytest.mark.guarantee(
-    "what reaches the SuperLink names the certificate's node, and messages, runs and objects of its own alone."
+    "what reaches the SuperLink or the mailbox names the certificate's node, and messages, runs and objects of its "
+    "own alone."
 )
 def test_a_changed_field_is_refused_or_reaches_nobody(scene: Scene) -> None:
     values, tried = values_of(scene), 0
@@ -327,24 +328,3 @@ def test_a_gateway_that_was_killed_remembers_whom_it_handed_what(tmp_path: Path)
     HandedOut(path).keep(7, Metadata(run_id=51, message_id="next"), ["object"])
     assert HandedOut(path).has_object(7, 51, "object"), "what came after a line that was cut off is kept whole"
     assert path.stat().st_mode & 0o077 == 0
-
-
-def test_pulled_objects_have_bounded_room_and_none_is_kept_that_is_not_there_yet() -> None:
-    kept = PulledObjects(most_bytes=250)
-    whole, missing = (
-        PullObjectResponse(object_found=True, object_available=there, object_content=b"x" * 90).SerializeToString()
-        for there in (True, False)
-    )
-    kept.keep("missing", {}, missing)
-    for name in ("a", "b"):
-        kept.keep(name, {}, whole)
-    assert kept.find("missing") is None and kept.find("a") is not None
-    kept.keep("c", {}, whole)
-    assert kept.find("b") is None, "the one that nobody asked for"
-    assert kept.find("a") is not None and kept.find("c") is not None
-    kept.keep(
-        "large",
-        {},
-        PullObjectResponse(object_found=True, object_available=True, object_content=b"x" * 900).SerializeToString(),
-    )
-    assert kept.find("large") is None

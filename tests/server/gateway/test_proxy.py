@@ -3,13 +3,11 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from hashlib import sha256
 from typing import Any
 
 import httpx
 import pytest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import Metadata, PullObjectRequest, PullObjectResponse
 from flwr.proto.node_pb2 import Node
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -157,24 +155,6 @@ def test_fleet_requests_pass_with_their_body_and_headers_but_no_hops() -> None:
     ((path, body, seen),) = superlink.seen
     assert path == "/v1/fleet/pull-messages" and body == b"x" * 1000 and seen["flower-node"] == "7"
     assert not {"x-forwarded-for", "cookie"} & set(seen) and "keep-alive" not in response.headers
-
-
-def test_an_object_is_fetched_once_however_many_pull_it_and_by_nobody_it_was_not_handed_to() -> None:
-    handed_out, content = HandedOut(), b"adapter" * 100
-    object_id = sha256(content).hexdigest()
-    handed_out.keep(NODE.node_id, Metadata(run_id=5, message_id="m"), [object_id])
-    superlink = Superlink()
-    superlink.body = PullObjectResponse(
-        object_found=True, object_available=True, object_content=content
-    ).SerializeToString()
-
-    def pull(run: int) -> dict[str, Any]:
-        asked = PullObjectRequest(node=Node(node_id=NODE.node_id), run_id=run, object_id=object_id)
-        return {"method": "POST", "url": "/v1/fleet/pull-object", "content": asked.SerializeToString()}
-
-    first, again, other = through(superlink, pull(5), pull(5), pull(6), calls=FleetCalls(handed_out, lambda: 1000))
-    assert first.content == again.content == superlink.body and first.headers == again.headers
-    assert len(superlink.seen) == 1 and (other.status_code, other.text) == (403, "refused\n")
 
 
 @pytest.mark.parametrize("method", ["DELETE", "PATCH", "OPTIONS", "TRACE", "BREW"])
