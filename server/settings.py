@@ -42,7 +42,7 @@ class ServerSettings(Section):
     """Connections a second that one address may open without a node's certificate, in the long run; ten times as many
     at once. Behind a front, all nodes have its address: then high, and the front limits what an address may open."""
     flower_database_limit_bytes: int = Field(default=2 * 2**30, ge=2**20)
-    """Flower's own database keeps every update; above this size it is started afresh between runs, once after each."""
+    """Flower's own database keeps every run; above this size it is started afresh between runs, once after each."""
     grace_s: float = Field(default=30.0, ge=0, allow_inf_nan=False)
     """Seconds that a round which has its quorum waits for the other nodes, if the quorum itself took no longer: then it
     is as long again. Never beyond the study's `deadline_s`. A node that comes later has spent its step in vain."""

@@ -4,6 +4,7 @@ Every internal name of Flower that is used here is held by one contract test.
 """
 
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -36,7 +37,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from server.flower.control import Control, call_flower, interceptors
-from server.flower.patience import FlowerRefusedError, Patience, flower_failures
+from server.flower.patience import FlowerAwayError, FlowerRefusedError, Patience, flower_failures
 from server.flower.reply_size import (
     BESIDE_UPDATE_BYTES,
     MOST_OBJECTS,
@@ -45,7 +46,7 @@ from server.flower.reply_size import (
     withdraw_update_bytes,
 )
 from server.flower.superlink import HOST
-from server.mailbox.mailbox import Mailbox, Question, Reply
+from server.mailbox.mailbox import KeptQuestion, KeptReply, Mailbox
 from server.rounds.update_filter import Reason
 from server.settings import Home
 from server.wake_pipe import pipe_of, tell
@@ -59,6 +60,25 @@ PULL_FOR_S = 1.0
 """How long replies are read before whoever waits for them looks at the time again."""
 LOOK_EVERY_S = 1.0
 """How often the SuperLink is asked whether those are present of whom a reply is missing."""
+
+
+@contextmanager
+def _mailbox_failures(what: str) -> Iterator[None]:
+    """Turn what the mailbox raises into an error that names what it was asked for.
+
+    Raises:
+        FlowerAwayError: it is locked, or its disk is full.
+        FlowerRefusedError: anything else.
+    """
+    try:
+        with flower_failures(what):
+            yield
+    except FlowerRefusedError as error:
+        if not isinstance(error.__cause__, sqlite3.OperationalError):
+            raise
+        raise FlowerAwayError(
+            f"Expected the mailbox to {what}, got: {error.__cause__}.", hint="Is the disk full?"
+        ) from None
 
 
 class GuardedGrid(HttpGrid):
@@ -82,7 +102,7 @@ class GuardedGrid(HttpGrid):
 
     def begin(self) -> None:
         """Empty the mailbox of what other runs left there."""
-        with flower_failures("begin with an empty mailbox"):
+        with _mailbox_failures("begin empty"):
             self._mailbox.begin(self.run.run_id)
 
     def get_node_ids(self) -> list[int]:
@@ -98,8 +118,8 @@ class GuardedGrid(HttpGrid):
         Returns:
             Their ids.
         """
-        questions, contents = list[Question](), dict[str, bytes]()
-        with flower_failures("take messages"):
+        questions, contents = list[KeptQuestion](), dict[str, bytes]()
+        with _mailbox_failures("take messages"):
             for message in messages:
                 # a member knows a run's first adapter; what nodes share is one record, and keeps its first salt
                 add_salt(message.content, token_hex(SALT_BYTES))
@@ -118,12 +138,12 @@ class GuardedGrid(HttpGrid):
         Guarantee: a reply is weighed before it is read: by the number of its objects, and by the size of each.
         """
         asked, begin = set(message_ids), time.monotonic()
-        with flower_failures("hand out replies"):
+        with _mailbox_failures("hand out replies"):
             arrived = [reply for reply in self._mailbox.replies(self.run.run_id) if reply.question in asked]
         for reply in arrived:
             if time.monotonic() - begin > PULL_FOR_S:
                 return
-            with flower_failures("hand out a reply"):
+            with _mailbox_failures("hand out a reply"):
                 message = self._read(reply)
                 self._mailbox.drop([reply.question])
             yield message
@@ -131,7 +151,7 @@ class GuardedGrid(HttpGrid):
             self._looked_at = begin
             yield from self._never_answered(asked - {reply.question for reply in arrived})
 
-    def _read(self, reply: Reply) -> Message:
+    def _read(self, reply: KeptReply) -> Message:
         metadata = message_from_proto(MessageProto.FromString(reply.message)).metadata
         largest = self._largest_object_bytes + BESIDE_UPDATE_BYTES
         if len(reply.sizes) > MOST_OBJECTS or max(reply.sizes.values()) > largest:
@@ -140,7 +160,7 @@ class GuardedGrid(HttpGrid):
 
     def _never_answered(self, asked: set[str]) -> list[Message]:
         """Return an error for each question to which no reply will come."""
-        with flower_failures("say who is there"):
+        with _mailbox_failures("say what was asked"):
             present, questions = (
                 set(self.get_node_ids()),
                 self._mailbox.open_questions(self.run.run_id, now=time.time()),
@@ -172,12 +192,12 @@ class GuardedGrid(HttpGrid):
         """Close the connection, and empty the mailbox."""
         super().close()
         # what stays there is dropped when the next run begins
-        with suppress(RunError), flower_failures("empty the mailbox"):
+        with suppress(RunError), _mailbox_failures("be emptied"):
             self._mailbox.end()
         self._mailbox.close()
 
 
-def _as_question(message: Message, contents: dict[str, bytes]) -> Question:
+def _as_question(message: Message, contents: dict[str, bytes]) -> KeptQuestion:
     """Return a message as the mailbox keeps it; objects that are not in `contents` yet are added."""
     with no_object_id_recompute():
         message.metadata.__dict__["_message_id"] = message.object_id
@@ -190,7 +210,7 @@ def _as_question(message: Message, contents: dict[str, bytes]) -> Question:
     written.metadata.ClearField("src_task_id")
     written.metadata.ClearField("dst_task_id")
     metadata = message.metadata
-    return Question(
+    return KeptQuestion(
         metadata.message_id,
         metadata.run_id,
         metadata.dst_node_id,

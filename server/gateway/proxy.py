@@ -141,7 +141,7 @@ def build_gateway(
         limits: per client.
         admit: decides who a request comes from.
         calls: decides what passes.
-        messages: answers what is about messages; None forwards that as well.
+        messages: answers what is about messages, if it is not forwarded as well.
         headers: added to what is forwarded: the SuperLink's secret.
         routes: what the gateway answers by itself, before everything else.
         refusals: counts what is refused.
@@ -166,11 +166,8 @@ def build_gateway(
 
     async def forward(request: Request) -> Response:
         node = admit(request)
-        name, why = None if node is None else node.name, ""
-        try:
-            response = await gate.answer(request, node)
-        except CallRefused as error:
-            response, why = PlainTextResponse("refused\n", error.status), str(error)
+        name = None if node is None else node.name
+        response, why = await gate.answer(request, node)
         _note(refusals, request, name, response.status_code, why)
         if response.status_code == HTTP_OK and visitors.connects(str(name), _address(request)):
             log.info("%s connects from %s.", name, _address(request))
@@ -208,7 +205,14 @@ class _Gate:
         self._own = Turns(at_once=sys.maxsize, each=limits.each, waiting=limits.waiting)
         self._upstream = Turns(at_once=limits.at_once, each=limits.each, waiting=limits.waiting)
 
-    async def answer(self, request: Request, node: Node | None) -> Response:
+    async def answer(self, request: Request, node: Node | None) -> tuple[Response, str]:
+        """Return what a node gets, and why if its call was refused."""
+        try:
+            return await self._decided(request, node), ""
+        except CallRefused as error:
+            return PlainTextResponse("refused\n", error.status), str(error)
+
+    async def _decided(self, request: Request, node: Node | None) -> Response:
         # the raw path, before any decoding: nothing that a server behind could read as another path
         path = bytes(request.scope.get("raw_path") or b"").decode("latin-1")
         if not self._calls.knows(path) or request.method != "POST" or request.url.query:

@@ -77,10 +77,10 @@ class FleetMessages:
         return answer if isinstance(answer, bytes) else bytes(answer.SerializeToString())
 
     def _pull_messages(self, node_id: int, _asked: PullMessagesRequest) -> PullMessagesResponse:
-        found = self._mailbox.hand_out(node_id, now=self._now().timestamp())
-        if found is None:
+        question = self._mailbox.hand_out(node_id, now=self._now().timestamp())
+        if question is None:
             return PullMessagesResponse()
-        message, tree = Message.FromString(found[0]), ObjectTree.FromString(found[1])
+        message, tree = Message.FromString(question[0]), ObjectTree.FromString(question[1])
         return PullMessagesResponse(messages_list=[message], message_object_trees=[tree])
 
     def _pull_object(self, _node_id: int, asked: PullObjectRequest) -> bytes:
@@ -90,8 +90,8 @@ class FleetMessages:
         content = self._mailbox.question_object(asked.object_id)
         if content is None:
             return bytes(PullObjectResponse().SerializeToString())
-        found = PullObjectResponse(object_found=True, object_available=True, object_content=content)
-        self._pulled.keep(asked.object_id, answer := bytes(found.SerializeToString()))
+        response = PullObjectResponse(object_found=True, object_available=True, object_content=content)
+        self._pulled.keep(asked.object_id, answer := bytes(response.SerializeToString()))
         return answer
 
     def _confirm(self, node_id: int, asked: ConfirmMessageReceivedRequest) -> ConfirmMessageReceivedResponse:

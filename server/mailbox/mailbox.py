@@ -26,7 +26,7 @@ class NotWantedError(Exception):
 
 
 @dataclass(frozen=True)
-class Question:
+class KeptQuestion:
     """A message of Flower's to a node."""
 
     message_id: str
@@ -42,7 +42,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Reply:
+class KeptReply:
     """A reply that is here in whole."""
 
     question: str
@@ -84,7 +84,7 @@ class Mailbox:
             rows.execute("DELETE FROM question WHERE run != ?", (str(keep),))
             _drop_unused(rows)
 
-    def ask(self, questions: Sequence[Question], contents: Mapping[str, bytes], *, now: float) -> None:
+    def ask(self, questions: Sequence[KeptQuestion], contents: Mapping[str, bytes], *, now: float) -> None:
         """Keep questions for their nodes, all or none; an object that several share is kept once."""
         with self._database.transaction() as rows:
             rows.execute("DELETE FROM question WHERE expires <= ?", (now,))
@@ -105,19 +105,21 @@ class Mailbox:
     def open_questions(self, run_id: int, *, now: float) -> dict[str, int]:
         """Return the questions of a run that have not expired, with the node of each."""
         with self._database.reading() as rows:
-            found = rows.execute("SELECT id, node FROM question WHERE run = ? AND expires > ?", (str(run_id), now))
-            return {question: int(node) for question, node in found}
+            questions = rows.execute("SELECT id, node FROM question WHERE run = ? AND expires > ?", (str(run_id), now))
+            return {question: int(node) for question, node in questions}
 
-    def replies(self, run_id: int) -> list[Reply]:
+    def replies(self, run_id: int) -> list[KeptReply]:
         """Return what has come in whole, oldest question first; contents are not read."""
         with self._database.reading() as rows:
-            found = rows.execute(
+            arrived = rows.execute(
                 "SELECT reply.question, reply.message FROM reply JOIN question ON question.id = reply.question "
                 "WHERE whole AND run = ? ORDER BY number",
                 (str(run_id),),
             ).fetchall()
             sizes = "SELECT id, length(content) FROM part WHERE question = ?"
-            return [Reply(question, message, dict(rows.execute(sizes, (question,)))) for question, message in found]
+            return [
+                KeptReply(question, message, dict(rows.execute(sizes, (question,)))) for question, message in arrived
+            ]
 
     def contents(self, question: str) -> dict[str, bytes]:
         """Return the objects of a reply."""
@@ -135,21 +137,21 @@ class Mailbox:
         One that was handed out before comes after all others, and no more than `MOST_HANDED` times.
         """
         with self._database.transaction() as rows:
-            found: tuple[int, bytes, bytes] | None = rows.execute(
+            next_one: tuple[int, bytes, bytes] | None = rows.execute(
                 "SELECT number, message, tree FROM question "
                 "WHERE node = ? AND waits AND expires > ? AND handed < ? ORDER BY handed, number LIMIT 1",
                 (str(node_id), now, MOST_HANDED),
             ).fetchone()
-            if found is None:
+            if next_one is None:
                 return None
-            rows.execute("UPDATE question SET handed = handed + 1 WHERE number = ?", (found[0],))
-            return found[1], found[2]
+            rows.execute("UPDATE question SET handed = handed + 1 WHERE number = ?", (next_one[0],))
+            return next_one[1], next_one[2]
 
     def question_object(self, object_id: str) -> bytes | None:
         """Return an object of a question."""
         with self._database.reading() as rows:
-            found = rows.execute("SELECT content FROM object WHERE id = ?", (object_id,)).fetchone()
-            return None if found is None else bytes(found[0])
+            row = rows.execute("SELECT content FROM object WHERE id = ?", (object_id,)).fetchone()
+            return None if row is None else bytes(row[0])
 
     def confirm(self, node_id: int, question: str) -> None:
         """Hand a question out no more: it is safe at its node."""

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
-from flwr.proto.fleet_pb2 import PullMessagesRequest, PushMessagesRequest
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.proto.node_pb2 import Node
@@ -35,7 +36,7 @@ from simulations.e2e.federation import Federation
 pytestmark = pytest.mark.integration
 CONTROL = ("/v1/control/list-runs", "/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/health")
 POLICY = f'epsilon = 1.0\ndelta = 1e-6\ndeclared_size = 10\nmodels = ["{"0" * 64}"]\n'
-FLEET = ("/v1/fleet/register-node", "/v1/fleet/pull-messages")
+FLEET = ("/v1/fleet/register-node", "/v1/fleet/pull-messages", "/v1/fleet/send-node-heartbeat")
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +102,15 @@ def fleet(federation: Federation, member: Membership) -> Iterator[Fleet]:
 def test_the_fleet_api_says_the_same_to_a_member_as_inside(
     federation: Federation, member: Membership, fleet: Fleet, inside: httpx.Client
 ) -> None:
-    secret, body = {SECRET_HEADER: Home(federation.home).secret()}, Node(node_id=fleet.node_id)
-    request = PullMessagesRequest(node=body).SerializeToString()
+    secret = {SECRET_HEADER: Home(federation.home).secret()}
+    request = SendNodeHeartbeatRequest(node=Node(node_id=fleet.node_id)).SerializeToString()
     headers = key_header(member) | {"content-type": "application/protobuf", "flwr-signature": "", "flwr-timestamp": ""}
     with outside(federation, context_of(member)) as client:
-        through = client.post(FLEET[1], content=request, headers=headers)
-    direct = inside.post(FLEET[1], content=request, headers=headers | secret)
+        through = client.post(FLEET[2], content=request, headers=headers)
+        messages = client.post(FLEET[1], content=request, headers=headers)
+    direct = inside.post(FLEET[2], content=request, headers=headers | secret)
     assert through.status_code == direct.status_code == 401 and through.content == direct.content, "no signature"
+    assert messages.status_code == 401, "what the gateway answers by itself, too"
     assert fleet.receive() is None and fleet.heartbeat()
 
 

@@ -54,7 +54,9 @@ CALLED: dict[str, str] = {
     "flwr.supercore.interceptors.SuperExecAuthHttpInterceptor": "master_secret protected_methods",
     "flwr.supercore.interceptors.http.runtime_version.RuntimeVersionHttpInterceptor": "component_name",
     "flwr.supercore.interceptors.http.utils.add_headers": "request headers",
+    "flwr.supercore.primitives.asymmetric.bytes_to_public_key": "public_key_bytes",
     "flwr.supercore.primitives.asymmetric.public_key_to_bytes": "public_key",
+    "flwr.supercore.primitives.asymmetric.verify_signature": "public_key message signature",
     "flwr.supercore.runtime.RuntimeHttpClient": "base_url interceptors verify timeout retry_invoker",
     "flwr.superlink.auth_plugin.NoOpControlAuthnPlugin": "",
     "flwr.superlink.cli.flower_superlink.SuperLinkLifespan": "config state_factory",
@@ -70,23 +72,22 @@ CALLED: dict[str, str] = {
 """Functions and classes with the names of their parameters."""
 NAMED = {
     "flwr.app.message": "message",
-    "flwr.common.constant": "ErrorCode HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SubStatus "
-    "TRANSPORT_TYPE_GRPC_RERE",
-    "flwr.supercore.constant": "TaskType",
-    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError ObjectUnavailableError",
+    "flwr.common.constant": "ErrorCode HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SUPERLINK_NODE_ID "
+    "SYSTEM_TIME_TOLERANCE SubStatus TIMESTAMP_HEADER TIMESTAMP_TOLERANCE TRANSPORT_TYPE_GRPC_RERE",
+    "flwr.supercore.constant": "FLEET_HTTP_PUBLIC_KEY_HEADER FLEET_HTTP_SIGNATURE_HEADER TaskType",
+    "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError",
     "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",
     "flwr.supercore.task_identity": "TaskIdentity",
     "flwr.proto.control_pb2": "ListNodesRequest RegisterNodeRequest StartRunRequest UnregisterNodeRequest",
     "flwr.proto.fleet_pb2": "ActivateNodeRequest DeactivateNodeRequest PullMessagesRequest PullMessagesResponse "
     "PushMessagesRequest PushMessagesResponse",
     "flwr.proto.heartbeat_pb2": "SendNodeHeartbeatRequest",
-    "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest Message Metadata ObjectTree PullObjectRequest "
-    "PullObjectResponse PushObjectRequest",
+    "flwr.proto.message_pb2": "ConfirmMessageReceivedRequest ConfirmMessageReceivedResponse Message Metadata "
+    "ObjectTree PullObjectRequest PullObjectResponse PushObjectRequest PushObjectResponse",
     "flwr.proto.node_pb2": "Node",
     "flwr.proto.recorddict_pb2": "RecordDict",
     "flwr.proto.run_pb2": "GetRunRequest",
-    "flwr.proto.runtime_pb2": "AcquireTaskRequest PullAppMessagesRequest PullTaskInputRequest PushTaskOutputRequest "
-    "SendTaskHeartbeatRequest",
+    "flwr.proto.runtime_pb2": "AcquireTaskRequest PullTaskInputRequest PushTaskOutputRequest SendTaskHeartbeatRequest",
 }
 """Values and message types, by module."""
 METHODS = {
@@ -95,8 +96,9 @@ METHODS = {
     "flwr.supercore.control.ControlHttpClient": "RegisterNode UnregisterNode ListNodes StartRun close "
     "from_server_address",
     "flwr.supercore.runtime.RuntimeHttpClient": "AcquireTask PullTaskInput PushTaskOutput SendTaskHeartbeat close "
-    "PullMessages PullObject ConfirmMessageReceived from_server_address",
-    "flwr.superlink.grid.HttpGrid": "_connect _runtime_client pull_messages set_run close",
+    "GetNodes from_server_address",
+    "flwr.superlink.grid.HttpGrid": "_connect _runtime_client get_node_ids push_messages pull_messages set_run run "
+    "close",
 }
 FIELDS = {
     "flwr.proto.fleet_pb2.ActivateNodeRequest": "public_key heartbeat_interval",
@@ -104,7 +106,7 @@ FIELDS = {
     "flwr.proto.fleet_pb2.PullMessagesRequest": "node message_ids",
     "flwr.proto.fleet_pb2.PullMessagesResponse": "messages_list message_object_trees",
     "flwr.proto.fleet_pb2.PushMessagesRequest": "node messages_list message_object_trees clientapp_runtime_list",
-    "flwr.proto.fleet_pb2.PushMessagesResponse": "objects_to_push session_id",
+    "flwr.proto.fleet_pb2.PushMessagesResponse": "results objects_to_push session_id",
     "flwr.proto.heartbeat_pb2.SendNodeHeartbeatRequest": "node heartbeat_interval",
     "flwr.proto.message_pb2.ConfirmMessageReceivedRequest": "node run_id message_object_id",
     "flwr.proto.message_pb2.Message": "metadata content error",
@@ -113,11 +115,11 @@ FIELDS = {
     "flwr.proto.message_pb2.ObjectTree": "object_id children",
     "flwr.proto.message_pb2.PullObjectRequest": "node run_id object_id",
     "flwr.proto.message_pb2.PullObjectResponse": "object_found object_available object_content",
+    "flwr.proto.message_pb2.PushObjectResponse": "stored",
     "flwr.proto.message_pb2.PushObjectRequest": "node run_id object_id object_content session_id",
     "flwr.proto.recorddict_pb2.RecordDict": "items",
     "flwr.proto.run_pb2.GetRunRequest": "node run_id",
     "flwr.proto.runtime_pb2.AcquireTaskRequest": "supported_task_types",
-    "flwr.proto.runtime_pb2.PullAppMessagesRequest": "message_ids",
     "flwr.proto.runtime_pb2.PushTaskOutputRequest": "sub_status details",
 }
 MOVED = (

@@ -250,7 +250,7 @@ def test_so_is_whatever_the_mailbox_does(scene: Scene, call: str, monkeypatch: p
         raise sqlite3.OperationalError("database or disk is full")
 
     monkeypatch.setattr(Mailbox, call, full)
-    with pytest.raises(RunError, match="database or disk is full"):
+    with pytest.raises(FlowerAwayError, match="database or disk is full"):
         if call == "begin":
             scene.grid.begin()
         elif call == "ask":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from server.mailbox.mailbox import MOST_HANDED, Mailbox, NotWantedError, Question
+from server.mailbox.mailbox import MOST_HANDED, KeptQuestion, Mailbox, NotWantedError
 
 RUN, NODE, OTHER, NOW = 5, 2**63 + 7, 9, 1000.0
 
@@ -21,11 +21,11 @@ def mailbox(tmp_path: Path) -> Iterator[Mailbox]:
     made.close()
 
 
-def question(name: str, node: int = NODE, *, run: int = RUN, expires: float = NOW + 60) -> Question:
-    return Question(name, run, node, expires, f"message {name}".encode(), b"tree", ("adapter", f"root-{name}"))
+def question(name: str, node: int = NODE, *, run: int = RUN, expires: float = NOW + 60) -> KeptQuestion:
+    return KeptQuestion(name, run, node, expires, f"message {name}".encode(), b"tree", ("adapter", f"root-{name}"))
 
 
-def ask(mailbox: Mailbox, *questions: Question, now: float = NOW) -> None:
+def ask(mailbox: Mailbox, *questions: KeptQuestion, now: float = NOW) -> None:
     contents = {name: f"content of {name}".encode() for one in questions for name in one.objects}
     mailbox.ask(questions, contents, now=now)
 
