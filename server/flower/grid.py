@@ -98,7 +98,9 @@ class GuardedGrid(HttpGrid):
         super().__init__(address, insecure=True, token=token)
         self._home, self._largest_object_bytes = home, largest_object_bytes
         self._retry_invoker: Any = Patience(PATIENCE_S)
-        self._mailbox, self._looked_at = Mailbox(home.mailbox), float("-inf")
+        self._mailbox = Mailbox(home.mailbox)
+        self._looked = dict[str, float]()
+        """When it was last asked whether the node of a question is present."""
 
     def begin(self) -> None:
         """Empty the mailbox of what other runs left there."""
@@ -147,9 +149,11 @@ class GuardedGrid(HttpGrid):
                 message = self._read(reply)
                 self._mailbox.drop([reply.question])
             yield message
-        if asked and begin - self._looked_at >= LOOK_EVERY_S:
-            self._looked_at = begin
-            yield from self._never_answered(asked - {reply.question for reply in arrived})
+        asked -= {reply.question for reply in arrived}
+        if any(begin - self._looked.get(question, float("-inf")) >= LOOK_EVERY_S for question in asked):
+            lately = {question: at for question, at in self._looked.items() if begin - at < LOOK_EVERY_S}
+            self._looked = lately | dict.fromkeys(asked, begin)
+            yield from self._never_answered(asked)
 
     def _read(self, reply: KeptReply) -> Message:
         metadata = message_from_proto(MessageProto.FromString(reply.message)).metadata

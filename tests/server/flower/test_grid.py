@@ -100,7 +100,7 @@ class Scene:
         return {reply.metadata.src_node_id: inspect(reply, TASK, largest_norm=1.0) for reply in replies}
 
     def never_answered(self, *questions: str) -> dict[str, Any]:
-        self.grid._looked_at = float("-inf")
+        self.grid._looked.clear()
         replies = list(self.grid.pull_messages(questions))
         return {reply.metadata.reply_to_message_id: inspect(reply, TASK, largest_norm=1.0) for reply in replies}
 
@@ -189,6 +189,14 @@ def test_who_is_there_is_asked_now_and_then_however_often_replies_are(scene: Sce
     for _ in range(50):
         assert scene.nodes(question) == []
     assert scene.superlink.asked == 1
+
+
+def test_whoever_asks_often_keeps_no_other_caller_from_hearing_who_left(scene: Scene) -> None:
+    offer, task = scene.ask(11, 12)
+    assert scene.nodes(offer) == []
+    scene.superlink.present = [11]
+    (gone,) = scene.grid.pull_messages([task])
+    assert gone.metadata.reply_to_message_id == task
 
 
 def test_whoever_waits_looks_at_the_time_between_slow_replies(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
