@@ -48,6 +48,11 @@ class SumFiles:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    @property
+    def any(self) -> bool:
+        """True if something is kept of some run."""
+        return any(self._folder.glob("*"))
+
     def holds(self, run: str) -> bool:
         """Return true if anything is kept of a run."""
         return self._of(run).exists()

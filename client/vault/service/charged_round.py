@@ -89,18 +89,24 @@ class ChargedRound:
 
     def _train_reserved(self, task: TrainTask, position: LedgerPosition, charged: SubsampledGaussian) -> TrainReply:
         """Train a round that is paid for, and answer only what is durable."""
-        reply = replace(self._trainer.attempt(task, charged), ledger=position)
+        # made first: neither a record nor a file that broke meanwhile decides its length
+        reply = failed = replace(self._trainer.reply(task, Status.FAILED), ledger=position)
+        try:
+            reply = replace(self._trainer.attempt(task, charged), ledger=position)
+        except Exception:
+            # to hang up in place of an answer would say something too
+            log.exception("Round %d failed; the server is told only that it failed.", task.round)
         try:
             with self._open_ledger() as ledger:
                 if ledger.state.is_over(task.study_run):  # ended meanwhile: nothing made of its records leaves any more
-                    reply = replace(self._trainer.reply(task, Status.FAILED), ledger=position)
+                    reply = failed
                 elif reply.status is Status.FAILED:
                     ledger.fail(task.study_run, task.round)
                 ledger.commit(task.study_run, task.round, write_reply(reply))
         except Exception:
             # what is not durable must not leave: it could not be sent again
             log.exception("Round %d failed: its update could not be made durable.", task.round)
-            return replace(self._trainer.reply(task, Status.FAILED), ledger=position)
+            return failed
         return reply
 
     def _decide(self, ledger: Ledger, task: TrainTask, refusal: Status | None) -> TrainReply | Reserved:

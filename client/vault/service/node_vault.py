@@ -184,7 +184,7 @@ class NodeVault:
             LedgerError: the ledger cannot be read.
         """
         node = open_node(self._config)
-        if not (announced or self._loaded or self._underway):
+        if not (announced or self._loaded or self._underway or node.sums.any):
             return
         state = node.ledger_state()
         with self._looking:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -126,3 +127,24 @@ def test_a_question_that_is_asked_again_gets_the_same_bytes(tmp_path: Path) -> N
     opening = session.opening_question("west")
     assert node.leg("opening", opening) == node.leg("opening", opening)
     assert node.row_kinds().count("survivors") == 1
+
+
+def test_the_length_of_a_failure_is_known_before_any_record_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federation = Federation(tmp_path)
+    server, node = federation.server, federation.nodes["north"]
+    expected, summand = len(federation.nodes["south"].train(server.task()).masked), node.trainer.summand
+
+    def unreadable(*asked: Any) -> Any:
+        def broken(_run: str) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(node.files, "identity", broken)
+        return summand(*asked)
+
+    monkeypatch.setattr(node.trainer, "summand", unreadable)
+    reply = node.train(server.task())
+    assert reply.status is Status.FAILED and len(reply.masked) == expected
+    with node.ledger() as ledger:
+        assert ledger.state.run("r-1").failed == {1}

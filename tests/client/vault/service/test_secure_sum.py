@@ -1,5 +1,6 @@
 """A node's vault in secure sums, over its socket: keys, a whole round, what ends with a run and with a backup."""
 
+import os
 import shutil
 import tarfile
 import time
@@ -207,6 +208,32 @@ def test_keys_of_a_run_whose_rounds_are_all_trained_are_deleted_after_a_week(ser
         forget_left_over(node, ledger.state, time.time() + 6 * day_s)
         assert kept(served.node) == ["keys"], "its sum may still be opened"
         forget_left_over(node, ledger.state, time.time() + 8 * day_s)
+    assert kept(served.node) == []
+
+
+def test_keys_of_a_run_that_its_server_gave_up_are_deleted_after_three_months_and_not_made_anew(served: Served) -> None:
+    server, day_s = served.server(), 24 * 3600.0
+    assert served.client.train(served.task(server)).status is Status.TRAINED
+    node = open_node(served.node.config)
+    forget_left_over(node, node.ledger_state(), time.time() + 89 * day_s)
+    assert kept(served.node) == ["keys", "roster", "training-1"], "it may go on"
+    forget_left_over(node, node.ledger_state(), time.time() + 91 * day_s)
+    assert kept(served.node) == [] and served.client.offer(offer(served.study)).entry == b""
+    assert served.client.train(served.task(server, 2)).status is Status.OUT_OF_SECURE_SUM
+
+
+def test_a_vault_with_no_run_in_memory_deletes_keys_when_their_time_is_over(served: Served) -> None:
+    served.entry()
+    vault, node = NodeVault(served.node.config), open_node(served.node.config)
+    with node.open_ledger() as ledger:
+        for number in range(1, served.study.federation.rounds + 1):
+            ledger.reserve(RUN, number)
+    vault.forget_ended(announced=False)
+    assert kept(served.node) == ["keys"], "its sum may still be opened"
+    (keys,) = (path for path in node.folders.secure_sum.rglob("keys"))
+    week_ago = time.time() - 8 * 24 * 3600.0
+    os.utime(keys, (week_ago, week_ago))
+    vault.forget_ended(announced=False)
     assert kept(served.node) == []
 
 
