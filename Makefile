@@ -25,7 +25,7 @@ export RAY_USAGE_STATS_ENABLED = 0
 
 PORT ?= 0
 
-.PHONY: help setup demo federation federation-down test test-all test-gpu test-flower check extras proto e2e bench clean
+.PHONY: help setup demo federation federation-down test test-all test-gpu test-flower check extras pictures proto e2e bench clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -68,6 +68,9 @@ check: setup ## format, lint, types, architecture, generated documents
 
 extras: setup ## resolve each extra alone, from the package index: nothing old, nothing that holds the project back
 	@$(BIN)/python -m tests.support.extras
+
+pictures: setup ## draw the pictures of reports that stand in the guides
+	@$(BIN)/python -m tests.support.report_pictures
 
 proto: setup ## generate the vault's gRPC code from its .proto
 	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault_api/_generated/vault.proto

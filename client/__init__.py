@@ -2,5 +2,5 @@
 
 `policy` and `settings` (what its operator allows), `deployment`, `vault_api` (all that both halves share), `link` (the
 half with the network), `vault` (the half with the records), `answer` (to a message), `app` (Flower's ClientApp, for
-simulations), `operator` and `cli` (commands).
+simulations), `evidence` (what others are shown), `operator` and `cli` (commands).
 """

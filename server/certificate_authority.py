@@ -150,6 +150,16 @@ def _issue_server(
     return issued
 
 
+def server_identity(folder: Path) -> tuple[ec.EllipticCurvePrivateKey, str]:
+    """Return the server's own key and its certificate as PEM, to sign what it states.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    issued = _paths(folder, SERVER)
+    return _read_key(issued.key), issued.certificate.read_text()
+
+
 def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None = None) -> bytes:
     """Sign a node's own key; the private key never leaves the node, whose request proves that it has it.
 

@@ -155,23 +155,53 @@ def plan(
 
 @cli.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="A result folder.")],
+    folders: Annotated[list[Path], typer.Argument(help="A result folder; several, if only their seeds differ.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="report.html, .pdf or .json; without one of these, all three. Default: in the first folder."),
+    ] = None,
+    language: Annotated[str, typer.Option(help="en or de.")] = "en",
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
 ) -> None:
-    """Show a finished run again, and write its report.html again."""
+    """Show a finished run again, and write its report: over several seeds, with intervals over them.
+
+    Example: fedvault-sim report runs/first runs/second runs/third --out three-seeds.pdf
+    """
     from rich.console import Console
 
-    from simulations.results.report import write_report
+    from shared.evidence.delivery import language as known_language
+    from shared.evidence.delivery import write_files
+    from shared.evidence.signed_report import SignedReport
+    from simulations.results.report import report_of
     from simulations.results.result import as_json as to_json
     from simulations.results.result import read_result
     from simulations.results.tables import render
 
-    result = read_result(folder / "result.json")
-    write_report(result, folder / "report.html")
-    if as_json:
-        typer.echo(to_json(result))
-    else:
-        render(result, Console())
+    results = [read_result(folder / "result.json") for folder in folders]
+    made = SignedReport(report_of(results, language=known_language(language)))
+    for path in write_files(made, out or folders[0] / "report"):
+        typer.echo(str(path), err=True)
+    for result in results:
+        if as_json:
+            typer.echo(to_json(result))
+        else:
+            render(result, Console())
+
+
+@cli.command()
+def verify(
+    file: Annotated[Path, typer.Argument(help="A report: HTML, PDF or JSON.")],
+    authority: Annotated[
+        Path | None, typer.Option(help="The authority.crt of a federation whose report it is.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report's figures.")] = False,
+) -> None:
+    """Check that a report's page shows the figures in it, and of a federation's report also whose it is."""
+    from shared.evidence.delivery import content_of, verified_lines
+    from shared.evidence.signed_report import verify as verify_report
+
+    verified = verify_report(content_of(file), None if authority is None else content_of(authority))
+    typer.echo(verified.report.model_dump_json(indent=1) if as_json else "\n".join(verified_lines(verified)))
 
 
 @cli.command()

@@ -12,6 +12,7 @@ from client.cli.membership import init, join, leave
 from client.cli.peers import peers
 from client.cli.processes import link, logs, start, status, stop, vault
 from client.cli.receipts import receipt, sign, verify
+from client.cli.reports import history, report
 from client.cli.studies import approve, register, reject, resume, show, studies
 from shared.command_line import VERBOSE, run_command
 from shared.environment import OFFLINE
@@ -38,6 +39,8 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     reject,
     resume,
     peers,
+    report,
+    history,
     receipt,
     sign,
     verify,

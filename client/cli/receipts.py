@@ -23,7 +23,8 @@ def receipt(
     """Write what a run cost, signed with this node's key, for an auditor. Names no dataset and counts no records."""
     from client.deployment import deployment
     from client.link.membership import membership
-    from client.operator import receipts
+    from client.operator.receipts import statement
+    from shared.evidence import receipt as receipts
 
     if not (unsigned or deployment().has_link):
         raise SettingsError(
@@ -32,37 +33,54 @@ def receipt(
     node = open_node(config)
     member = None if unsigned else membership(node.folders.link)
     with node.open_ledger() as ledger:
-        stated = receipts.statement(ledger, run)
+        stated = statement(ledger, run)
     if member is not None:
         stated = receipts.sign(stated, member.key(), member.certificate_path.read_text())
     print_or_write(stated.as_json(), out)
 
 
 def sign(
-    file: Annotated[Path, typer.Argument(help="What `receipt --unsigned` gave; - reads it as input.")],
+    file: Annotated[Path, typer.Argument(help="What `receipt` or `report` gave with --unsigned; - reads it.")],
     out: Out = None,
     config: Config = NODE_TOML,
 ) -> None:
-    """Sign a receipt where this node's key is and no ledger: in the link's container."""
+    """Sign a receipt or a report where this node's key is and no ledger: in the link's container."""
     from client.link.membership import membership
-    from client.operator import receipts
+    from shared.evidence import receipt as receipts
+    from shared.evidence.delivery import is_report, write_files
+    from shared.evidence.signed_report import read_unsigned
+    from shared.evidence.signed_report import sign as sign_report
 
     member = membership(node_folders(config).link)
-    stated = receipts.read_statement(sys.stdin.read() if file == Path("-") else text_of(file))
+    text = sys.stdin.read() if file == Path("-") else text_of(file)
+    if is_report(text.encode()):
+        facts, key = read_unsigned(text, issuer=member.name), member.key()
+        made = sign_report(facts, key, member.certificate_path.read_text())
+        for path in write_files(made, out or Path(f"report-{facts.run.name}"), key):
+            typer.echo(str(path))
+        return
+    stated = receipts.read_statement(text)
     print_or_write(receipts.sign(stated, member.key(), member.certificate_path.read_text()).as_json(), out)
 
 
 def verify(
-    file: Annotated[Path, typer.Argument(help="A receipt.")],
+    file: Annotated[Path, typer.Argument(help="A receipt, or a report as HTML, PDF or JSON.")],
     authority: Annotated[
         Path | None, typer.Option("--authority", help="The federation's authority.crt, from the server's operator.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a receipt's signature and arithmetic, without any network; with --authority also whose it is."""
-    from client.operator import receipts
+    """Check signature and arithmetic of a receipt or a report, offline; with --authority also whose it is."""
+    from shared.evidence import receipt as receipts
+    from shared.evidence.delivery import content_of, is_report, verified_lines
+    from shared.evidence.signed_report import verify as verify_report
     from shared.privacy.in_words import if_all_collude, in_words
 
+    content = content_of(file)
+    if is_report(content):
+        checked = verify_report(content, None if authority is None else content_of(authority))
+        typer.echo(checked.report.model_dump_json(indent=1) if as_json else "\n".join(verified_lines(checked)))
+        return
     verified = receipts.verify(text_of(file))
     signer = receipts.signer(verified, None if authority is None else text_of(authority).encode())
     if as_json:

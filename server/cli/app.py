@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backups, federation, nodes, studies
+from server.cli import backups, federation, nodes, reports, studies
 from shared.command_line import VERBOSE, run_command
 
 cli = typer.Typer(
@@ -33,6 +33,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": studies.resume,
     "logs": studies.logs,
     "export": studies.export,
+    "report": reports.report,
+    "verify": reports.verify,
 }
 
 

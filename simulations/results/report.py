@@ -1,266 +1,217 @@
-"""Write `report.html`: a result on one page that needs no network."""
+"""Make a simulation's report: of one run, or of several that differ in their seed alone."""
 
-import html
-import json
 import math
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import plotly.graph_objects as go
-from plotly.offline import get_plotlyjs
+from scipy import stats
 
+from shared.errors import SettingsError
+from shared.evidence.facts import (
+    Answer,
+    Arm,
+    Interval,
+    Language,
+    Left,
+    Mechanism,
+    Point,
+    Report,
+    RunFacts,
+    SimulationFacts,
+    SiteFacts,
+    Size,
+    StudyFacts,
+    meaning,
+)
+from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
-from shared.study.sections import RECORD
-from simulations.results.metric_names import axis_range, direction, drawable, heading, shown, words
-from simulations.results.result import ArmResult, Result
-from simulations.results.wording import (
-    covered,
-    difference_cells,
-    differences_title,
-    evaluated_at,
-    headline,
-    held_out,
-    in_points,
-    notes,
-    spent_in_words,
-    unit_of,
-)
+from simulations.results.metric_names import words
+from simulations.results.result import ArmResult, Difference, Result
+from simulations.results.wording import in_points, notes
 
-SHOWN_SITES = 20
-UNPROTECTED = "#b3261e"
-STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:980px;margin:2rem auto;padding:0 1rem;color:#1d2329;background:#fff}
-h1{font-size:1.6rem}h2{font-size:1.15rem;margin-top:2.2rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
-th,td{padding:.35rem .6rem;border-bottom:1px solid #dde2e7;text-align:right}
-th:first-child,td:first-child{text-align:left;white-space:nowrap}
-.box{border-left:4px solid #8a5a00;background:#fff7e6;padding:.6rem 1rem;margin:1rem 0}
-.unprotected td{color:#b3261e}.study td{font-weight:600}
-pre{background:#f4f6f8;padding:1rem;overflow:auto;font-size:.8rem}
-"""
-SEEDED = (
-    "Simulation: sampling and noise were seeded so that the run can be repeated. A real node draws them from its "
-    "operating system; what a seeded run releases protects nobody."
-)
+CONFIDENCE = 0.95
+OURS, UNPROTECTED = "federated", "without-privacy"
 
 
 def write_report(result: Result, path: Path) -> None:
     """Write a result as one self-contained HTML file."""
-    write_atomically(path, page(result).encode())
+    write_atomically(path, written(SignedReport(report_of([result])), "html"))
 
 
-def page(result: Result) -> str:
-    """Return the whole page; every text from outside is escaped."""
-    name = text(result.scenario["study"]["name"])
-    metric, higher_is_better = result.final.metric, result.final.higher_is_better
-    body = [
-        f"<h1>{name}</h1>",
-        f"<p>{_headline(result)}</p>",
-        f"<p>{_guarantee(result)}</p>",
-        f'<p class="box">{SEEDED}</p>' if any(p.seeded_noise for p in result.privacy.values()) else "",
-        *(f'<p class="box">{text(warning)}</p>' for warning in result.warnings),
-        f"<h2>{text(heading(metric, f'on {held_out(result)}', higher_is_better=higher_is_better))}</h2>",
-        _arms_table(result),
-        *(f"<p>{text(note)}</p>" for note in notes(result)),
-        *_compared(result),
-        plot("arms", _arms_figure(result), heading(metric, "of every arm, overall and of the worst site")),
-        "<h2>Round by round</h2>",
-        plot("rounds", _rounds_figure(result), heading(metric, "after every round, overall and by site")),
-        "<h2>Privacy spent</h2>",
-        _privacy_table(result),
-        "<h2>What it took</h2>",
-        plot("bytes", _bytes_figure(result), "Bytes a node sends per round, beside what other ways would send"),
-        plot("timing", _timing_figure(result), "Seconds by phase"),
-        "<h2>The study</h2>",
-        f"<p>SHA-256 <code>{text(result.study_sha256)}</code>, FedVault {text(result.fedvault_version)}.</p>",
-        f"<pre>{text(json.dumps(result.scenario, indent=1, ensure_ascii=False))}</pre>",
-    ]
-    return document(result.scenario["study"]["name"], body)
+def report_of(results: Sequence[Result], *, language: Language = "en") -> Report:
+    """Return the report of a run, or of runs of one scenario under several seeds: then figures are means over these.
 
-
-def document(title: str, body: list[str]) -> str:
-    """Return a page that needs no network, from parts that are HTML already."""
-    head = f'<meta charset="utf-8"><title>{text(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script>'
-    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
-
-
-def _compared(result: Result) -> list[str]:
-    if not result.differences:
-        return []
-    title = differences_title(result)
-    return [
-        f"<h2>{text(title)}</h2>",
-        plot("differences", _differences_figure(result), title),
-        f"<p>{covered(result)}</p>",
-    ]
-
-
-def _headline(result: Result) -> str:
-    epsilon, value = result.arms["federated"].epsilon, shown(result.final.value)
-    parts = [f"Federated under ε = {epsilon:.2f}: {_metric(result)} <b>{value}</b>", *map(text, headline(result))]
-    return "; ".join(parts) + "."
-
-
-def _guarantee(result: Result) -> str:
-    first = next(iter(result.privacy.values()))
-    worst = max(spent.epsilon_rdp for spent in result.privacy.values())
-    return (
-        f"For every site and every {text(first.unit)} x it trained on, everything the site sent in this study is "
-        f"({worst:.3f}, {first.delta:g})-differentially private with respect to adding or removing x ({first.sampling} "
-        f"sampling, {first.accountant} accounting), as far as the noise is secret."
+    Raises:
+        SettingsError: the runs differ in more than their seed.
+    """
+    _check_same(results)
+    first = results[0]
+    study, privacy = first.scenario.get("study", {}), list(first.privacy.values())
+    scenario_privacy: Mapping[str, Any] = first.scenario.get("privacy", {})
+    spent = max(site.epsilon_rdp for result in results for site in result.privacy.values())
+    return Report(
+        kind="simulation",
+        language=language,
+        fedvault=first.fedvault_version,
+        renderer=renderer(),
+        issued=datetime.now(UTC).isoformat(timespec="seconds"),
+        study=StudyFacts(
+            name=study["name"],
+            sha256=first.study_sha256,
+            purpose=study.get("purpose") or study.get("description", ""),
+            requester=study.get("requester", ""),
+            contact=study.get("contact", ""),
+            legal_basis=study.get("legal_basis", ""),
+            retention=study.get("retention", ""),
+            unit=privacy[0].unit,
+            epsilon=scenario_privacy.get("epsilon"),
+            delta=privacy[0].delta,
+        ),
+        run=RunFacts(name="", state="finished", rounds=len(first.rounds), rounds_done=len(first.rounds)),
+        answer=_answer(results),
+        left=_left(first),
+        meaning=meaning(spent),
+        mechanism=_mechanism(first),
+        simulation=_simulation(results),
     )
 
 
-def _arms_table(result: Result) -> str:
-    sites = list(result.final.per_site)[:SHOWN_SITES]
-    unit = unit_of(result)
-    counted = ["rows"] if unit == RECORD else ["rows", f"{unit}s"]
-    minus = {name: f"{value} ({ends})" for name, (value, ends) in difference_cells(result).items()}
-    compared = ["federated minus it (95 %)"] if minus else []
-    counts_by_site = [f"{site} ({count})" if (count := evaluated_at(result, site)) else site for site in sites]
-    header = ["arm", *counted, "q", "steps", "seconds", "ε", "all", *compared, *counts_by_site, "worst site"]
-    rows = []
-    for name, arm in result.arms.items():
-        kind = "study" if name == "federated" else "" if arm.private else "unprotected"
-        title, count, *others = _arm_cells(arm, sites, [minus.get(name, "-")] if minus else [])
-        counts = [count] if unit == RECORD else [count, str(arm.units or "-")]
-        rows.append((kind, [title, *counts, *others]))
-    more = len(result.final.per_site) - len(sites)
-    return _table(header, rows) + (f"<p>{more} more sites are in result.json.</p>" if more > 0 else "")
-
-
-def _arm_cells(arm: ArmResult, sites: list[str], minus: list[str]) -> list[str]:
-    return [
-        arm.title,
-        str(arm.rows or "-"),
-        "-" if arm.sampling_rate is None else f"{arm.sampling_rate:g}",
-        str(arm.steps or "-"),
-        f"{arm.seconds:.0f}",
-        "no protection" if not arm.private else spent_in_words(arm),
-        shown(arm.quality.value),
-        *minus,
-        *(shown(arm.quality.per_site[site]) for site in sites),
-        f"{shown(arm.quality.worst_site.value)} ({arm.quality.worst_site.site})",
-    ]
-
-
-def _privacy_table(result: Result) -> str:
-    header = ["site", "ε (RDP, the guarantee)", "ε (PRV)", "δ", "unit", "adjacency", "sampling", "clipping", "σ", "q"]
-    rows = [
-        (
-            "",
-            [
-                site,
-                f"{p.epsilon_rdp:.3f}",
-                "-" if p.epsilon_prv is None else f"{p.epsilon_prv:.3f}",
-                f"{p.delta:g}",
-                p.unit,
-                p.adjacency,
-                p.sampling,
-                f"{p.clipping}, {p.clip_norm:g}",
-                f"{p.noise_multiplier:g}",
-                f"{p.sampling_rate:g}",
-                str(p.steps),
-                str(p.declared_size),
-            ],
+def _check_same(results: Sequence[Result]) -> None:
+    seeds = [result.scenario.get("simulation", {}).get("seed") for result in results]
+    bare = [_without_seed(result.scenario) for result in results]
+    different = [place for place, scenario in enumerate(bare) if scenario != bare[0]]
+    if different or len(set(seeds)) < len(results) or any(set(one.arms) != set(results[0].arms) for one in results):
+        raise SettingsError(
+            "Expected runs of one scenario that differ in simulation.seed alone, got others.",
+            hint="fedvault-sim run SCENARIO --set simulation.seed=2 --out runs/second",
         )
-        for site, p in list(result.privacy.items())[:SHOWN_SITES]
-    ]
-    return _table([*header, "steps", "declared size"], rows)
 
 
-def _table(header: list[str], rows: list[tuple[str, list[str]]]) -> str:
-    head = "".join(f'<th scope="col">{text(cell)}</th>' for cell in header)
-    body = "".join(
-        f'<tr class="{kind}">' + "".join(f"<td>{text(cell)}</td>" for cell in cells) + "</tr>" for kind, cells in rows
+def _without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    simulation = {k: v for k, v in scenario.get("simulation", {}).items() if k not in ("seed", "processes", "engine")}
+    return {**{k: v for k, v in scenario.items() if k != "performance"}, "simulation": simulation}
+
+
+def _answer(results: Sequence[Result]) -> Answer:
+    first, counted = results[0], [site.evaluated for site in results[0].data.values()]
+    final = first.final
+    cost = _minus(results, UNPROTECTED) if UNPROTECTED in first.arms else None
+    return Answer(
+        metric=words(final.metric),
+        higher_is_better=final.higher_is_better,
+        quality=_quality(results, OURS),
+        counted=None if None in counted or not counted else sum(one for one in counted if one is not None),
+        measured_on=first.evaluated_on,
+        in_points=in_points(first),
+        privacy_cost=None if cost is None else _turned(cost),
+        over_seeds=len(results),
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _arms_figure(result: Result) -> go.Figure:
-    arms = list(result.arms.values())
-    titles = [text(arm.title) for arm in arms]
-    hatched = {"shape": ["" if arm.private else "/" for arm in arms]}
-    values = [arm.quality.value for arm in arms]
-    worst = [arm.quality.worst_site.value for arm in arms]
-    figure = go.Figure(
-        [
-            go.Bar(name="all", x=titles, y=[*map(drawable, values)], marker={"pattern": hatched}),
-            go.Bar(name="worst site", x=titles, y=[*map(drawable, worst)], marker={"pattern": hatched}),
-        ]
+def _turned(one: Interval) -> Interval:
+    low, high = one.low, one.high
+    return Interval(value=-one.value, low=None if high is None else -high, high=None if low is None else -low)
+
+
+def _quality(results: Sequence[Result], arm: str) -> Interval:
+    return over_seeds([result.arms[arm].quality.value for result in results])
+
+
+def over_seeds(values: Sequence[float]) -> Interval:
+    """Return the mean with its two-sided interval of 95 % by Student's t; a single value has none."""
+    mean = statistics.fmean(values)
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return Interval(value=mean)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def _minus(results: Sequence[Result], name: str) -> Interval | None:
+    """Return the study's own arm less another, positive where it is better: paired by seed, or by record."""
+    if len(results) == 1:
+        drawn = results[0].differences.get(name)
+        return None if drawn is None else _drawn(drawn)
+    sign = 1.0 if results[0].final.higher_is_better else -1.0
+    pairs = [(result.arms[OURS].quality.value, result.arms[name].quality.value) for result in results]
+    return over_seeds([sign * (ours - other) for ours, other in pairs])
+
+
+def _drawn(one: Difference) -> Interval:
+    if not (math.isfinite(one.low) and math.isfinite(one.high)):
+        return Interval(value=one.value)
+    return Interval(value=one.value, low=one.low, high=one.high)
+
+
+def _left(result: Result) -> Left:
+    updates = sum(one.accepted + len(one.rejected) for one in result.rounds)
+    return Left(houses=len(result.privacy), updates=updates, bytes=updates * result.bytes.up_per_node_round)
+
+
+def _mechanism(result: Result) -> Mechanism:
+    most = max(result.privacy.values(), key=lambda site: site.epsilon_rdp)
+    return Mechanism(noise_multiplier=most.noise_multiplier, sampling_rate=most.sampling_rate, steps=most.steps)
+
+
+def _simulation(results: Sequence[Result]) -> SimulationFacts:
+    first = results[0]
+    drawn = next(iter(first.differences.values()), None)
+    return SimulationFacts(
+        arms=tuple(_arm(results, name, arm) for name, arm in first.arms.items()),
+        sites=tuple(_sites(results)),
+        curve=tuple(
+            Point(round=one.round, value=one.evaluation.value, worst=one.evaluation.worst_site.value)
+            for one in first.rounds
+            if one.evaluation is not None
+        ),
+        sizes=tuple(_sizes(first)),
+        minutes=sum(seconds for result in results for seconds in result.timing.values()) / 60,
+        differ_over="seeds" if len(results) > 1 else "records",
+        drawn_unit="record" if drawn is None else drawn.unit,
+        drawn_units=0 if drawn is None else drawn.units,
+        notes=(*notes(first), *first.warnings),
     )
-    limits = axis_range([*values, *worst], higher_is_better=result.final.higher_is_better)
-    return figure.update_layout(barmode="group", yaxis_title=_metric(result), yaxis_range=limits)
 
 
-def _differences_figure(result: Result) -> go.Figure:
-    scale, unit = (100, "points") if in_points(result) else (1, words(result.final.metric))
-    drawn = [(result.arms[name], one) for name, one in result.differences.items() if math.isfinite(one.value)]
-    ends = [(one.low, one.high) if math.isfinite(one.low) else (one.value, one.value) for _, one in drawn]
-    above = [scale * (high - one.value) for (_, high), (_, one) in zip(ends, drawn, strict=True)]
-    below = [scale * (one.value - low) for (low, _), (_, one) in zip(ends, drawn, strict=True)]
-    figure = go.Figure(
-        go.Scatter(
-            x=[scale * one.value for _, one in drawn],
-            y=[text(arm.title) for arm, _ in drawn],
-            mode="markers",
-            marker={"size": 10},
-            error_x={"type": "data", "symmetric": False, "array": above, "arrayminus": below},
+def _arm(results: Sequence[Result], name: str, arm: ArmResult) -> Arm:
+    worst = arm.quality.worst_site
+    return Arm(
+        title=arm.title,
+        ours=name == OURS,
+        private=arm.private,
+        epsilon=arm.epsilon,
+        epsilon_if_all_collude=arm.epsilon_if_all_collude,
+        rows=arm.rows,
+        steps=arm.steps,
+        quality=_quality(results, name),
+        worst_site=worst.site,
+        worst=worst.value,
+        minus=None if name == OURS else _minus(results, name),
+    )
+
+
+def _sites(results: Sequence[Result]) -> list[SiteFacts]:
+    first = results[0]
+    return [
+        SiteFacts(
+            name=name,
+            train=first.data[name].train,
+            evaluated=first.data[name].evaluated,
+            quality=statistics.fmean(result.final.per_site[name] for result in results),
+            epsilon=spent.epsilon_rdp,
         )
-    )
-    figure.add_vline(0, line_color="#8a9199")
-    return figure.update_layout(xaxis_title=f"federated is better by ({unit})", yaxis_autorange="reversed", height=300)
+        for name, spent in first.privacy.items()
+        if name in first.data and name in first.final.per_site
+    ]
 
 
-def _rounds_figure(result: Result) -> go.Figure:
-    evaluated = [r for r in result.rounds if r.evaluation is not None]
-    numbers = [r.round for r in evaluated]
-    overall = [drawable(r.evaluation.value) for r in evaluated if r.evaluation]
-    figure = go.Figure([go.Scatter(name="all sites", x=numbers, y=overall, line={"width": 4})])
-    for site in list(result.final.per_site)[:SHOWN_SITES]:
-        values = [drawable(r.evaluation.per_site[site]) for r in evaluated if r.evaluation]
-        figure.add_scatter(name=text(site), x=numbers, y=values)
-    reference = result.arms.get("without-privacy")
-    if reference is not None and drawable(reference.quality.value) is not None:
-        note = "WITHOUT PRIVACY (reference)"
-        figure.add_hline(reference.quality.value, line_dash="dot", line_color=UNPROTECTED, annotation_text=note)
-    return figure.update_layout(xaxis_title="round", yaxis_title=_metric(result))
-
-
-def _metric(result: Result) -> str:
-    return text(words(result.final.metric) + direction(higher_is_better=result.final.higher_is_better))
-
-
-def _bytes_figure(result: Result) -> go.Figure:
+def _sizes(result: Result) -> list[Size]:
     sizes = result.bytes
     # results of before there was a choice know one size only
     sent = sizes.up_by_wire or {"float32": sizes.up_per_node_round}
-    bars = {f"this adapter, {wire}": size for wire, size in sent.items()}
+    rows = [Size(way=f"this adapter, {wire}", bytes=size) for wire, size in sent.items()]
     if sizes.full_lora_up is not None:
-        bars["LoRA A and B, all layers"] = sizes.full_lora_up
-    bars["the whole model"] = sizes.full_model_up
-    names, values = list(bars), list(bars.values())
-    figure = go.Figure(go.Bar(x=values, y=names, orientation="h", text=[f"{v / 1024:,.0f} KiB" for v in values]))
-    return figure.update_layout(xaxis_type="log", xaxis_title="bytes per node and round, up", height=300)
-
-
-def _timing_figure(result: Result) -> go.Figure:
-    figure = go.Figure(go.Bar(x=list(result.timing.values()), y=[text(n) for n in result.timing], orientation="h"))
-    return figure.update_layout(xaxis_title="seconds", height=320, yaxis_autorange="reversed")
-
-
-def plot(name: str, figure: go.Figure, description: str) -> str:
-    """Return a figure as HTML, for `document`."""
-    figure.update_layout(template="plotly_white", margin={"l": 40, "r": 20, "t": 20, "b": 40})
-    plain = figure.to_plotly_json()
-    data = json.dumps([plain["data"], plain["layout"]], cls=_Encoder, allow_nan=False).replace("<", "\\u003c")
-    draw = f"Plotly.newPlot('{name}',...{data},{{displayModeBar:false,responsive:true}})"
-    return f'<div id="{name}" role="img" aria-label="{text(description)}"></div><script>{draw}</script>'
-
-
-def text(value: str) -> str:
-    """Escape what comes from outside."""
-    return html.escape(str(value))
-
-
-class _Encoder(json.JSONEncoder):
-    def default(self, o: object) -> object:
-        return o.to_plotly_json() if hasattr(o, "to_plotly_json") else list(o)  # type: ignore[call-overload]
+        rows.append(Size(way="LoRA A and B, all layers", bytes=sizes.full_lora_up))
+    return [*rows, Size(way="the whole model", bytes=sizes.full_model_up)]

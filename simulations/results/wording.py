@@ -1,8 +1,8 @@
-"""Word a result's comparisons, the same in tables and report: differences, held-out counts, units."""
+"""Word a result's comparisons, the same in tables and card: differences, held-out counts, units."""
 
 from shared.privacy.in_words import if_all_collude
 from shared.study.sections import RECORD
-from simulations.results.metric_names import is_share, points, shown, signed
+from simulations.results.metric_names import is_share, points, signed
 from simulations.results.result import ArmResult, Difference, Result
 
 VALIDATION = (
@@ -49,41 +49,6 @@ def in_points(result: Result) -> bool:
     """Return whether differences are shown in points: hundredths of what could be reached."""
     values = [arm.quality.value for arm in result.arms.values()]
     return is_share(values, higher_is_better=result.final.higher_is_better)
-
-
-def headline(result: Result) -> list[str]:
-    """Return the comparisons that matter most: the head alone, the largest site alone, and what privacy costs."""
-    sites = [name for name in result.arms if name.startswith("single-site:")]
-    sites.sort(key=lambda name: -result.arms[name].rows)
-    private = [name for name in ("head-federated", *sites[:1]) if name in result.arms]
-    parts = [f"{_measured(result, name)} under the same ε{_federated_minus(result, name)}" for name in private]
-    if "without-privacy" in result.arms:
-        parts.append(f"{_measured(result, 'without-privacy')}{_cost(result)}")
-    return parts
-
-
-def _measured(result: Result, name: str) -> str:
-    return f"{result.arms[name].title} {shown(result.arms[name].quality.value)}"
-
-
-def _federated_minus(result: Result, name: str) -> str:
-    if name not in result.differences:
-        return ""
-    value, ends = difference_cells(result)[name]
-    return f" (federated minus it: {value}{_points(result)}, 95 % {ends})"
-
-
-def _cost(result: Result) -> str:
-    one = result.differences.get("without-privacy")
-    if one is None:
-        return ""
-    turned = Difference(value=-one.value, low=-one.high, high=-one.low, unit=one.unit, units=one.units)
-    value, ends = _written(result, turned)
-    return f" (privacy costs {value}{_points(result)}, 95 % {ends})"
-
-
-def _points(result: Result) -> str:
-    return " points" if in_points(result) else ""
 
 
 def notes(result: Result) -> list[str]:

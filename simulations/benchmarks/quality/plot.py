@@ -3,48 +3,47 @@
 import math
 from collections.abc import Sequence
 
-import plotly.graph_objects as go
-
+from shared.pages.blocks import Block, Heading, Picture, Tone
+from shared.pages.charts import Bar, Line, bars, lines
+from shared.pages.html_page import html_page
 from simulations.benchmarks.quality.figures import Gain, Row
-from simulations.results.report import UNPROTECTED, document, plot, text
+
+TITLE = "Quality at real sites"
 
 
 def page(rows: Sequence[Row], gains: Sequence[Gain]) -> str:
     """Return one self-contained HTML page."""
-    body = ["<h1>Quality at real sites</h1>"]
+    body: list[Block] = [Heading(TITLE, 1)]
     for name in dict.fromkeys(row.name for row in rows):
-        mine = [row for row in rows if row.name == name]
-        body.append(f"<h2>{text(name)}</h2>")
-        body.append(plot(f"set-{text(name)}", _figure(mine), f"{mine[0].metric} of every arm by epsilon"))
-    for number, beside in enumerate(dict.fromkeys(gain.beside for gain in gains)):
-        body.append(f"<h2>Federated minus the {text(beside)}</h2>")
-        same = [gain for gain in gains if gain.beside == beside]
-        body.append(plot(f"gains-{number}", _gains(same), f"Paired difference to the {beside}, intervals of 95 %"))
-    return document("Quality at real sites", body)
+        body += [Heading(name), _arms([row for row in rows if row.name == name])]
+    for beside in dict.fromkeys(gain.beside for gain in gains):
+        title = f"Federated minus the {beside}"
+        body += [Heading(title), _gains(title, [gain for gain in gains if gain.beside == beside])]
+    return html_page(TITLE, "en", body)
 
 
-def _figure(rows: Sequence[Row]) -> go.Figure:
-    figure = go.Figure()
+def _arms(rows: Sequence[Row]) -> Picture:
+    spent = [row.epsilon for row in rows if math.isfinite(row.epsilon) and row.epsilon > 0]
+    ends = (min(spent), max(spent)) if spent else (0.0, 1.0)
+    series = list[Line]()
     for arm in dict.fromkeys(row.arm for row in rows):
-        points = sorted((row for row in rows if row.arm == arm), key=lambda row: row.epsilon)
-        if math.isfinite(points[0].epsilon) and points[0].epsilon > 0:
-            figure.add_scatter(
-                name=text(arm),
-                x=[row.epsilon for row in points],
-                y=[row.mean for row in points],
-                error_y={"array": [row.deviation for row in points]},
-            )
-        else:
-            colour = None if points[0].epsilon == 0 else UNPROTECTED
-            figure.add_hline(points[0].mean, line_dash="dot", line_color=colour, annotation_text=text(arm))
-    return figure.update_layout(xaxis_title="ε", xaxis_type="log", yaxis_title=text(rows[0].metric))
+        points = sorted((row.epsilon, row.mean) for row in rows if row.arm == arm)
+        if math.isfinite(points[0][0]) and points[0][0] > 0:
+            series.append(Line(arm, points))
+        else:  # no epsilon is its own: the same at each
+            tone: Tone = "plain" if points[0][0] == 0 else "warning"
+            series.append(Line(arm, [(end, points[0][1]) for end in ends], tone))
+    return lines(f"{rows[0].name}: {rows[0].metric} of every arm", series, across="ε", up=rows[0].metric)
 
 
-def _gains(gains: Sequence[Gain]) -> go.Figure:
-    figure = go.Figure()
-    for name in dict.fromkeys(gain.name for gain in gains):
-        points = [gain for gain in gains if gain.name == name]
-        spread = [0.0 if math.isnan(gain.high) else gain.high - gain.points for gain in points]
-        labels = ["no privacy" if math.isinf(gain.epsilon) else f"ε = {gain.epsilon:g}" for gain in points]
-        figure.add_bar(name=text(name), x=labels, y=[gain.points for gain in points], error_y={"array": spread})
-    return figure.update_layout(barmode="group", yaxis_title="points")
+def _gains(title: str, gains: Sequence[Gain]) -> Picture:
+    rows = [
+        Bar(
+            f"{gain.name}, {'no privacy' if math.isinf(gain.epsilon) else f'ε = {gain.epsilon:g}'}",
+            gain.points,
+            f"{gain.points:+.1f}" + ("" if math.isnan(gain.low) else f" ({gain.low:+.1f} to {gain.high:+.1f})"),
+            *((None, None) if math.isnan(gain.low) else (gain.low, gain.high)),
+        )
+        for gain in gains
+    ]
+    return bars(f"{title}, over seeds", rows, axis="points, with intervals of 95 % over seeds")

@@ -618,6 +618,28 @@ def _(place: Place) -> str:
     return place.types("verify", "receipt.json", "--authority", "other/authority.crt")
 
 
+@situation("A report that was edited")
+def _(place: Place) -> str:
+    receipt(place)
+    assert "error" not in place.types("report", "r-1", "--out", "report.json")
+    file = place.folder / "report.json"
+    file.write_text(file.read_text().replace('"height":', '"height":1'))
+    return place.types("verify", "report.json")
+
+
+@situation("A report that nobody signed")
+def _(place: Place) -> str:
+    receipt(place)
+    (place.folder / "unsigned.json").write_text(place.types("report", "r-1", "--unsigned"))
+    return place.types("verify", "unsigned.json")
+
+
+@situation("A report in a language without texts")
+def _(place: Place) -> str:
+    receipt(place)
+    return place.types("report", "r-1", "--language", "fr")
+
+
 @situation("A backup over a backup")
 def _(place: Place) -> str:
     place.types("backup", "ward.tgz")

@@ -11,9 +11,10 @@ from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
 from dp_accounting.rdp import RdpAccountant
 
 from client.link.membership import _made_key, _request
-from client.operator.receipts import Receipt, sign, signer, statement
+from client.operator.receipts import statement
 from client.vault.ledger.ledger import Ledger
 from server.certificate_authority import create, issue_node
+from shared.evidence.receipt import Receipt, sign, signer
 from shared.privacy.releases import SubsampledDiscreteGaussian
 from tests.support.documents import blocks
 from tests.support.ledgers import register

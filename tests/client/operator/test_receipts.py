@@ -13,12 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from client.link.membership import _made_key, _request
-from client.operator.receipts import Receipt, Signer, read_statement, sign, signer, statement, verify
+from client.operator.receipts import statement
 from client.vault.ledger.approval import take_roster
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.rows import Limit
 from server.certificate_authority import create, issue_node
 from shared.errors import PeerError, SettingsError
+from shared.evidence.receipt import Receipt, read_statement, sign, signer, verify
+from shared.evidence.signature import Signer
 from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
 from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.study.declaration import Study

@@ -9,7 +9,6 @@ import pytest
 from cryptography import x509
 
 from client.link.membership import Membership, _request, join, membership
-from client.operator import receipts
 from client.settings import Server
 from server.certificate_authority import create, finish_roll_over, issue_node, issue_server, roll_over
 from server.certificate_ends import without_newest_authority
@@ -17,6 +16,7 @@ from server.gateway.enrolment import invite, invite_back, revoke
 from server.run_store.store import Store
 from server.settings import Home
 from shared.errors import PeerError, RunError, SettingsError
+from shared.evidence import receipt as receipts
 from simulations.e2e.federation import free_port
 from tests.support.enrolling_gateway import HOST, serving
 

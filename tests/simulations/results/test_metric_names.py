@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from simulations.results.metric_names import axis_range, drawable, heading, shown, words
+from simulations.results.metric_names import heading, is_share, shown, words
 
 
 @pytest.mark.parametrize(
@@ -41,13 +41,8 @@ def test_a_heading_says_the_direction_that_readers_do_not_expect() -> None:
     assert heading("wer", "by site", higher_is_better=False) == "WER by site (lower is better)"
 
 
-def test_only_a_share_of_what_could_be_reached_is_drawn_from_zero_to_one() -> None:
-    assert axis_range([0.0, 0.5, 1.0], higher_is_better=True) == [0, 1]
-    assert axis_range([0.5, 1.5], higher_is_better=True) is None
-    assert axis_range([-0.1, 0.5], higher_is_better=True) is None
-    assert axis_range([0.5, math.nan], higher_is_better=True) is None
-    assert axis_range([0.01, 0.02], higher_is_better=False) is None
-
-
-def test_only_finite_values_are_drawn() -> None:
-    assert [drawable(value) for value in (0.5, math.inf, math.nan)] == [0.5, None, None]
+def test_only_a_share_of_what_could_be_reached_is_one() -> None:
+    assert is_share([0.0, 0.5, 1.0], higher_is_better=True)
+    for others in ([0.5, 1.5], [-0.1, 0.5], [0.5, math.nan]):
+        assert not is_share(others, higher_is_better=True)
+    assert not is_share([0.01, 0.02], higher_is_better=False)

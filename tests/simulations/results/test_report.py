@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from simulations.results.report import page, write_report
+from shared.errors import SettingsError
+from shared.evidence.signed_report import SignedReport, written
+from simulations.results.report import over_seeds, report_of, write_report
 from simulations.results.result import (
     ArmResult,
     Bytes,
@@ -112,6 +114,10 @@ def measured(result: Result, found: Quality) -> Result:
     return result.model_copy(update={"final": found, "arms": arms, "rounds": rounds})
 
 
+def page(*results: Result) -> str:
+    return written(SignedReport(report_of(results)), "html").decode()
+
+
 def text_of(result: Result) -> str:
     console = Console(width=80, record=True)
     render(result, console)
@@ -130,11 +136,13 @@ class Tags(HTMLParser):
 def test_page_is_self_contained_and_escapes_every_name(result: Result, tmp_path: Path) -> None:
     write_report(result, tmp_path / "report.html")
     written = (tmp_path / "report.html").read_text()
-    assert "<script>alert" not in written and "alert(1)" in written
+    assert "<script>alert" not in written and "alert(1)" in written and len(written) < 300_000
     tags = Tags()
     tags.feed(written)
     assert not [attrs for _, attrs in tags.found if {"src", "href"} & set(attrs)]
-    assert {"arms", "differences", "rounds", "bytes", "timing"} <= {attrs.get("id") for _, attrs in tags.found}
+    assert [tag for tag, _ in tags.found].count("script") == 1, "the figures, for programs"
+    assert [tag for tag, _ in tags.found].count("svg") == 2, "arms and differences; one round makes no line"
+    assert "{" not in written.split("</style>")[1].split("<script")[0], "no JSON for people"
 
 
 def test_page_says_what_protects_whom_and_what_does_not(result: Result) -> None:
@@ -155,16 +163,17 @@ def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result
     text, written = text_of(result), page(result)
     assert {"Accuracy on 1,234 held-out records", "Accuracy by site"} <= {line.strip() for line in text.splitlines()}
     assert "0.800" in text and "lower is better" not in text + written
-    assert "Federated under ε = 2.90: accuracy <b>0.800</b>" in written
-    assert '"range": [0, 1]' in written
+    assert "Accuracy on 1,234 held-out records" in written and "<b>0.800</b>" in written
+    assert ">0.00</text>" in written or ">0.0</text>" in written
+    assert ">1.0</text>" in written
 
 
 def test_an_error_says_that_lower_is_better_and_has_an_axis_of_its_own(result: Result) -> None:
     perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
     text, written = text_of(perplexity), page(perplexity)
     assert "Perplexity on 1,234 held-out records (lower is better)" in text and "23.5" in text
-    assert "perplexity (lower is better) <b>23.5</b>" in written and '"range": [0, 1]' not in written
-    assert "accuracy" not in (text + written.split("</script>", 1)[1]).lower()
+    assert "Perplexity (lower is better) on 1,234 held-out records" in written and "<b>23.5</b>" in written
+    assert ">1.0</text>" not in written and "accuracy" not in (text + written).lower()
 
 
 @pytest.mark.parametrize("value", [math.inf, math.nan])
@@ -172,7 +181,7 @@ def test_what_is_not_finite_is_named_in_tables_and_left_out_of_plots(result: Res
     overflown = measured(result, quality("north", value, metric="perplexity", higher_is_better=False))
     written = page(overflown)
     assert f"north {value}" in text_of(overflown) and f"<b>{value}</b>" in written
-    assert '"y": [null, null]' in written
+    assert f">{value}</text>" in written, "beside the place of its bar"
 
 
 def test_a_metrics_name_is_escaped(result: Result) -> None:
@@ -193,7 +202,6 @@ def test_a_unit_of_many_rows_is_counted_beside_them_and_named(result: Result) ->
     by_patient = result.model_copy(update={"privacy": spent})
     text, written = " ".join(text_of(by_patient).split()), page(by_patient)
     assert "arm rows patients steps" in text and "Privacy spent: patient, add or remove one" in text
-    assert '<th scope="col">patients</th>' in written and "<td>100</td><td>40</td>" in written
     assert "every patient x it trained on" in written
 
 
@@ -211,7 +219,8 @@ def test_bytes_are_shown_by_encoding_and_an_older_result_shows_the_one_it_has(re
 def test_differences_have_their_interval_in_points_and_say_what_it_covers(result: Result) -> None:
     text, written = text_of(result), page(result)
     assert "Federated minus each other arm, in points" in text and "-1.2 -3.0 to +0.4" in " ".join(text.split())
-    assert "<td>-1.2 (-3.0 to +0.4)</td>" in written and "on 1,234 held-out records" in written
+    assert "<td>-1.2 (-3.0 – +0.4)</td>" in written and "on 1,234 held-out records" in written
+    assert "<b>+1.2 points</b>" in written and "95 %: -0.4 to +3.0" in written, "what privacy cost"
     assert all("not other seeds" in shown for shown in (text, written))
 
 
@@ -225,7 +234,7 @@ def test_an_older_result_without_differences_and_counts_is_shown_without_them(re
     counts = {site: data.model_copy(update={"evaluated": None}) for site, data in result.data.items()}
     older = result.model_copy(update={"differences": {}, "data": counts})
     text, written = text_of(older), page(older)
-    assert "Accuracy on held-out records" in text and "Federated minus" not in text + written
+    assert "Accuracy on held-out records" in text and "federated minus" not in (text + written).lower()
 
 
 def test_differences_over_units_of_many_rows_name_and_count_them(result: Result) -> None:
@@ -235,22 +244,47 @@ def test_differences_over_units_of_many_rows_name_and_count_them(result: Result)
     )
 
 
-def test_the_headline_compares_with_the_head_alone_the_largest_site_and_no_privacy(result: Result) -> None:
-    few, many = arm("west alone", HOSTILE), arm("east alone (largest)", HOSTILE).model_copy(update={"rows": 900})
-    others = {"head-federated": arm("head alone", HOSTILE), "single-site:w": few, "single-site:e": many}
-    drawn = result.differences["without-privacy"]
-    compared = result.differences | dict.fromkeys(others, drawn.model_copy(update={"value": 0.02, "low": 0.01}))
-    headline = page(result.model_copy(update={"arms": result.arms | others, "differences": compared})).split("<p>")[1]
-    assert "head alone 0.800 under the same ε (federated minus it: +2.0 points, 95 % +1.0 to +0.4)" in headline
-    assert "east alone (largest) 0.800 under the same ε" in headline and "west" not in headline
-    assert "WITHOUT PRIVACY 0.800 (privacy costs +1.2 points, 95 % -0.4 to +3.0)" in headline
+def of_seed(result: Result, seed: int, ours: float, other: float) -> Result:
+    values = {"federated": ours, "without-privacy": other}
+    arms = {
+        name: arm.model_copy(update={"quality": quality(HOSTILE, values[name])}) for name, arm in result.arms.items()
+    }
+    scenario = result.scenario | {"simulation": {"seed": seed}}
+    return result.model_copy(update={"arms": arms, "final": quality(HOSTILE, ours), "scenario": scenario})
+
+
+def test_several_seeds_have_paired_intervals_over_them(result: Result) -> None:
+    seeds = [of_seed(result, 1, 0.70, 0.71), of_seed(result, 2, 0.80, 0.82), of_seed(result, 3, 0.90, 0.93)]
+    report, written = report_of(seeds), page(*seeds)
+    assert report.answer is not None and report.answer.privacy_cost is not None
+    assert report.answer.quality.value == pytest.approx(0.8) and report.answer.over_seeds == 3
+    cost = report.answer.privacy_cost
+    # mean 2, standard error 1/sqrt(3) and t = 4.303 with two degrees of freedom, all in points
+    assert [100 * end for end in (cost.value, cost.low or 0, cost.high or 0)] == pytest.approx(
+        [2, -0.484, 4.484], abs=1e-3
+    )
+    assert "mean of 3 seeds" in written and "Intervals are over 3 seeds" in written
+    assert "not other seeds" not in written
+    assert over_seeds([0.5]).low is None
+
+
+def test_runs_that_differ_in_more_than_their_seed_make_no_report(result: Result) -> None:
+    one, other = of_seed(result, 1, 0.7, 0.8), of_seed(result, 2, 0.7, 0.8)
+    changed = other.model_copy(update={"scenario": other.scenario | {"privacy": {"epsilon": 1.0}}})
+    for wrong in (
+        [one, changed],
+        [one, one],
+        [one, other.model_copy(update={"arms": {"federated": other.arms["federated"]}})],
+    ):
+        with pytest.raises(SettingsError, match=r"simulation\.seed alone"):
+            report_of(wrong)
 
 
 def test_an_arm_with_a_note_has_it_below_the_tables_and_in_the_report(result: Result) -> None:
     noted = arm("majority class", HOSTILE, private=False).model_copy(update={"note": f"counts. {HOSTILE}"})
     by_name = result.model_copy(update={"arms": {"majority": noted} | result.arms})
     assert "majority class counts. <script>" in text_of(by_name)
-    assert "<p>majority class counts. &lt;script&gt;" in page(by_name)
+    assert '<p class="small">majority class counts. &lt;script&gt;' in page(by_name)
 
 
 def test_validation_records_are_called_so_wherever_held_out_ones_would_be(result: Result) -> None:

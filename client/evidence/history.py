@@ -1,0 +1,72 @@
+"""Tell a node's ledger as sentences, one for each row, oldest first."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from client.vault.ledger.damage import examine
+from client.vault.ledger.lock import ledger_lock
+from client.vault.ledger.rows import UNDECLARED
+from client.vault.review.node_files import LEDGER_PATIENCE_S, NodeFiles
+from shared.errors import SettingsError
+from shared.evidence.figures import moment
+from shared.printable import one_line
+
+SENTENCES = {
+    "register": "{dataset} was registered: at most epsilon {epsilon:g} at delta {delta:g} for every {unit}, over all "
+    "studies.",
+    "records": "Records of {dataset} were entered{tied}.",
+    "tie": "{dataset} and {other} turned out to share records: they are one account.",
+    "approve": "Run {run} was approved for {dataset}{by}: {rounds} rounds of study {study}{note}.",
+    "reject": "Run {run} was turned down{by}{note}.",
+    "reserve": "Round {round} of {run} was charged, before it was trained.",
+    "fail": "Round {round} of {run} failed; it stays charged, and nothing left.",
+    "commit": "Round {round} of {run} left this house: update {released}.",
+    "roster": "The members of {run}'s secure sum were fixed.",
+    "survivors": "Who is part of the sum of round {round} of {run} was fixed.",
+    "resume": "The operator looked at rounds {rounds} of {run}, which failed or were lost.",
+    "close": "Run {run} was closed: what it had earmarked and not used is free again.",
+    "withdraw": "{dataset} was withdrawn: nothing more is trained on its records.",
+    "accept": "The operator went on although rows were missing; nothing was given back.",
+    "date": "The operator accepted the date of row {row}, which a clock had set ahead.",
+}
+"""By the kind of a row; every kind that a ledger holds has one."""
+
+
+def history(node: NodeFiles) -> list[dict[str, Any]]:
+    """Return every row that follows from the one before, each with its height, time, kind and sentence.
+
+    Raises:
+        SettingsError: there is no ledger yet.
+    """
+    places = node.folders
+    if not places.ledger.exists():
+        raise SettingsError("Expected a ledger, got none.", hint="It begins with: fedvault-node register")
+    with ledger_lock(places.ledger, patience_s=LEDGER_PATIENCE_S):
+        rows = examine(places.ledger, places.second_copy).unbroken
+    return [
+        {"row": fields["height"], "time": fields["time"], "kind": fields["kind"], "sentence": sentence(fields)}
+        for fields in (row.as_dict() for row in rows)
+    ]
+
+
+def sentence(row: Mapping[str, Any]) -> str:
+    """Return what a row of the ledger says."""
+    words = {name: one_line(value) if isinstance(value, str) else value for name, value in row.items()}
+    ties = ", ".join(map(one_line, row.get("ties", ())))
+    words |= {
+        "unit": row.get("unit", UNDECLARED.unit),
+        "tied": f"; they share some with {ties}" if ties else "",
+        "by": f" by {words['by']}" if row.get("by") else "",
+        "note": f' ("{words["note"]}")' if row.get("note") else "",
+        "study": str(row.get("study_sha256", ""))[:16],
+        "released": str(row.get("released_sha256", ""))[:16],
+        "other": one_line(str(row.get("other", "another dataset"))),
+    }
+    if isinstance(row.get("rounds"), list):
+        words["rounds"] = ", ".join(map(str, row["rounds"]))
+    return SENTENCES[row["kind"]].format(**words)
+
+
+def lines(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the rows as a terminal shows them."""
+    return [f"{row['row']:>5}  {moment(row['time'])}  {row['sentence']}" for row in rows]

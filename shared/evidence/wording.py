@@ -1,0 +1,52 @@
+"""Word what several parts of a report say: a metric, a difference with its interval, an ε, the beginning of a table."""
+
+from collections.abc import Sequence
+
+from shared.evidence.facts import Answer, Interval, Report
+from shared.evidence.texts import Texts
+from shared.pages.blocks import Block, Paragraph, Row, Table
+
+SHOWN_ROWS = 20
+"""Of a table, so that three pages are enough; the JSON has all of them."""
+
+
+def metric_title(answer: Answer, texts: Texts) -> str:
+    """Return the metric's name as a heading begins, with its direction where lower is better."""
+    name = answer.metric[:1].upper() + answer.metric[1:]
+    return name if answer.higher_is_better else texts("card.lower", metric=name)
+
+
+def ends(interval: Interval, texts: Texts, *, in_points: bool | None = None) -> tuple[str, str] | None:
+    """Write both ends of an interval; None if it has none. A difference says whether it is `in_points`."""
+    if interval.low is None or interval.high is None:
+        return None
+    if in_points is None:
+        return texts.figures.value(interval.low), texts.figures.value(interval.high)
+    write = texts.figures.difference
+    return write(interval.low, in_points=in_points), write(interval.high, in_points=in_points)
+
+
+def difference(interval: Interval, texts: Texts, *, in_points: bool) -> str:
+    """Write a difference, in points where it is one of shares."""
+    written = texts.figures.difference(interval.value, in_points=in_points)
+    return texts("card.points", value=written) if in_points else written
+
+
+def in_words(report: Report, texts: Texts) -> str:
+    """Return what the report's ε means, in one sentence or two."""
+    meant, unit, figures = report.meaning, report.study.unit, texts.figures
+    epsilon, delta = figures.epsilon(meant.epsilon), figures.small(report.study.delta)
+    if meant.epsilon <= 0:
+        return texts("words.none", unit=unit)
+    if meant.at_most_times is None or meant.best_guess_percent is None:
+        return texts("words.too large", epsilon=epsilon)
+    times, percent = figures.times(meant.at_most_times), figures.percent(meant.best_guess_percent)
+    return texts("words.some", epsilon=epsilon, times=times, unit=unit, percent=percent, delta=delta)
+
+
+def table(header: Sequence[str], rows: Sequence[Row], texts: Texts) -> list[Block]:
+    """Return a table of the first rows, and how many more there are."""
+    blocks: list[Block] = [Table(header, rows[:SHOWN_ROWS])] if rows else []
+    if len(rows) > SHOWN_ROWS:
+        blocks.append(Paragraph(texts("table.more", more=texts.figures.count(len(rows) - SHOWN_ROWS)), "small"))
+    return blocks
