@@ -45,7 +45,7 @@ SENTENCES = {
     Refusal.MALFORMED: "Expected a message of the secure sum, got other bytes.",
     Refusal.VERSION: "Expected a message of this version of the secure sum, got one of another.",
     Refusal.NUMBERS: "Expected nodes, threshold and colluders that fit together, got others.",
-    Refusal.SMALL_COHORT: "Expected at least as many nodes as this node's policy asks for, got fewer.",
+    Refusal.SMALL_COHORT: "Expected as many nodes as this node's policy and the study's quorum ask for, got fewer.",
     Refusal.TOO_MANY_COLLUDERS: "Expected as many colluders as this node has to fear, or more, got fewer.",
     Refusal.ROSTER_OTHER_RUN: "Expected a roster of this run and study, got one of another.",
     Refusal.ROSTER_OTHER_NUMBERS: "Expected the numbers that follow from the study, got a roster with others.",

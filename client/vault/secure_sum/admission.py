@@ -5,7 +5,7 @@
 | is no roster of this run and study, or has other numbers than the study gives | `refused_roster` |
 | lacks this node, or has it under other keys or another name | `refused_roster` |
 | has a wrong signature, a name or key twice, a key that acts like another | `refused_roster` |
-| holds too few nodes, or too many whom the operator has not pinned | `refused_roster` |
+| holds too few nodes, fewer than the study's quorum, or too many whom the operator has not pinned | `refused_roster` |
 | shares the noise among so many that all others could see more than the account may spend | `refused_roster` |
 | is another one than this node took | `refused_roster` |
 | is the one that this node took, and its keys are gone | `out_of_secure_sum` |
@@ -23,7 +23,7 @@ from shared.errors import BudgetError, SettingsError
 from shared.privacy.sum_numbers import sum_numbers
 from shared.protocol.messages import Status, TrainTask
 from shared.secure_sum.node import take_roster
-from shared.secure_sum.refusals import SecureSumError
+from shared.secure_sum.refusals import Refusal, SecureSumError
 from shared.secure_sum.roster import Roster
 from shared.secure_sum.thresholds import OwnPolicy
 from shared.study.declaration import Study
@@ -81,6 +81,8 @@ class Admission:
         )
 
     def _check(self, roster: Roster, run: str, identity: Identity, taken: str | None) -> None:
+        if len(roster.entries) < self._study.federation.quorum:
+            raise SecureSumError(Refusal.SMALL_COHORT, f"n={len(roster.entries)}")
         # a signature differs each time that the link signs; what it covers may not
         listed = {entry.name: entry.signature for entry in roster.entries}
         me = replace(identity.entry, signature=listed.get(identity.entry.name, UNSIGNED))

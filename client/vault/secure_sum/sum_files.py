@@ -8,6 +8,7 @@ is found out, and never made anew.
 import hashlib
 import logging
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,7 +60,11 @@ class SumFiles:
 
     def last_change(self, run: str) -> float:
         """Return when a file of a run was last written, in seconds since 1970; 0 if there is none."""
-        return max((path.stat().st_mtime for path in self._of(run).glob("*")), default=0.0)
+        latest = 0.0
+        for path in self._of(run).glob("*"):
+            with suppress(FileNotFoundError):  # renamed or deleted meanwhile
+                latest = max(latest, path.stat().st_mtime)
+        return latest
 
     def make(self, run: str, name: str, certificate_key: bytes) -> Identity | None:
         """Make a run's keys for a node of this name and certificate key, unless there are some; returns what is there.

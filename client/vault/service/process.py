@@ -49,5 +49,8 @@ def serve(config: Path) -> None:
 def _look(vault: NodeVault, service: VaultService) -> None:
     try:
         vault.forget_ended(service.interrupt, announced=False)
-    except FedVaultError as error:
+    except (
+        FedVaultError,
+        OSError,
+    ) as error:  # files go while they are looked at: an operator's command deletes them too
         log.error("What the ledger has ended could not be found out: %s", error)

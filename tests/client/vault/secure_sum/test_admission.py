@@ -197,6 +197,16 @@ def test_the_operators_rule_decides_whom_a_node_takes_part_with(
     assert node.train(federation.server.task(3)).status is expected, "the rule of today holds for what was taken before"
 
 
+def test_a_roster_of_fewer_nodes_than_the_study_begins_with_is_refused(tmp_path: Path) -> None:
+    """Approved with a quorum of four in mind, a sum of three says more of each."""
+    federation = Federation(tmp_path, sum_study(quorum=4))
+    server, node = federation.server, federation.nodes["north"]
+    three = server.roster_of([entry for entry in server.roster.entries if entry.name != "west"])
+    assert node.train(server.task(roster=three)).status is Status.REFUSED_ROSTER
+    assert spent(node) == 0 and "roster" not in node.row_kinds()
+    assert node.train(server.task()).status is Status.TRAINED
+
+
 def test_a_run_that_fears_more_colluders_may_leave_nodes_unpinned(tmp_path: Path) -> None:
     federation = Federation(tmp_path, sum_study(colluders=2, threshold=4))
     node = federation.nodes["north"]

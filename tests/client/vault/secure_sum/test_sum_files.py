@@ -65,3 +65,12 @@ def test_a_name_or_key_that_no_roster_takes_makes_no_keys(
     with pytest.raises(SecureSumError):
         files.make(RUN, name, key)
     assert written(tmp_path) == []
+
+
+def test_a_file_that_goes_while_it_is_looked_at_is_no_fault(
+    files: SumFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.make("r-1", "north", b"key")
+    gone = tmp_path / "gone"
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([gone]))
+    assert files.last_change("r-1") == 0

@@ -17,6 +17,7 @@ from client.vault.review.forgetting import forget_left_over
 from client.vault.review.node_files import open_node
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
+from client.vault.service.process import _look
 from shared.errors import RunError
 from shared.protocol.messages import Status, TrainReply
 from tests.support.nodes import Node, offer, task
@@ -201,3 +202,14 @@ def test_another_runs_round_goes_on_while_one_is_ended(node: Node) -> None:
     vault.forget_ended(lambda: interrupted.append(True))
     assert not interrupted and len(left(references)) == len(references)
     assert vault.train(task(study, 2)).status is Status.TRAINED, "from a file that is gone by name"
+
+
+def test_files_that_go_while_a_vault_looks_do_not_end_it(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = Steps()
+    vault = NodeVault(node.config, on_step=steps)
+
+    def gone(*_: object, **__: object) -> None:
+        raise FileNotFoundError("deleted by an operator's command meanwhile")
+
+    monkeypatch.setattr(vault, "forget_ended", gone)
+    _look(vault, VaultService(vault, steps))
