@@ -60,10 +60,9 @@ class Steps:
         """End the current job at its next step."""
         self._cancelled.set()
 
-    def start(self, events: "queue.SimpleQueue[int | TrainReply | Exception]") -> threading.Event:
-        """A job begins; setting the event ends it, and no other job, at its next step."""
+    def start(self, events: "queue.SimpleQueue[int | TrainReply | Exception]") -> None:
+        """A job begins."""
         self._events, self._cancelled, self.done = events, threading.Event(), 0
-        return self._cancelled
 
 
 class VaultService(vault_pb2_grpc.VaultServicer):
@@ -87,8 +86,8 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             self._asked.set()
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
         events: queue.SimpleQueue[int | TrainReply | Exception] = queue.SimpleQueue()
-        context.add_callback(self._steps.start(events).set)
-        # its own thread: a caller that goes away must not take the job's end, and its ledger row, with it
+        self._steps.start(events)
+        # its own thread: a caller that goes away takes nothing with it, and gets the same bytes when it is back
         threading.Thread(target=self._work, args=(request, events), daemon=True).start()
         while True:
             event = events.get()
