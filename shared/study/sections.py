@@ -217,7 +217,7 @@ class Federation(Section):
     version 8 refuse it by version."""
     threshold: int | None = Field(default=None, ge=2, exclude_if=lambda value: value is None)
     """t, the fewest nodes whose sum is ever opened; more than half of the nodes and `colluders` together. Default:
-    all but one of up to five nodes, four fifths of more. Only with `secure_sum`."""
+    all but one of up to five nodes, four fifths of more. Never below `quorum`. Only with `secure_sum`."""
     colluders: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
     """c, for how many colluding nodes beside the server the promise holds. Default: 1, or a tenth of more than ten
     nodes. Only with `secure_sum`."""

@@ -11,7 +11,7 @@ SumSizes = Thresholds
 
 
 def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
-    """Return the numbers of a run with so many nodes: the study's own, or those of the rule.
+    """Return the numbers of a run with so many nodes: the study's own, or those of the rule; t is at least its quorum.
 
     Guarantee: two sums of one round cannot both be opened by nodes that collude: 2 t > n + c.
 
@@ -29,7 +29,8 @@ def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
         )
     usual = Thresholds.by_default(nodes)
     colluders = federation.colluders or usual.colluders
-    threshold = federation.threshold or max(usual.threshold, (nodes + colluders) // 2 + 1)
+    own = federation.threshold or max(usual.threshold, (nodes + colluders) // 2 + 1)
+    threshold = max(own, min(federation.quorum, nodes))  # operators were told that no fewer make a round
     try:
         return Thresholds(nodes, threshold, colluders)
     except SecureSumError:

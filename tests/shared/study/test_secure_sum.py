@@ -99,3 +99,9 @@ def test_the_rule_is_the_one_that_nodes_take_rosters_by() -> None:
     for nodes in range(3, 101):
         sizes, thresholds = sum_sizes(nodes, Federation()), Thresholds.by_default(nodes)
         assert (sizes.threshold, sizes.colluders) == (thresholds.threshold, thresholds.colluders)
+
+
+@pytest.mark.parametrize(("quorum", "nodes", "threshold"), [(2, 10, 8), (9, 10, 9), (10, 10, 10), (12, 10, 10)])
+def test_no_sum_of_fewer_nodes_than_the_quorum_is_opened(quorum: int, nodes: int, threshold: int) -> None:
+    for own in (None, 8):
+        assert sum_sizes(nodes, Federation(rounds=1, quorum=quorum, threshold=own)).threshold == threshold
