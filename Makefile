@@ -25,7 +25,8 @@ export RAY_USAGE_STATS_ENABLED = 0
 
 PORT ?= 0
 
-.PHONY: help setup demo federation federation-down test test-all test-gpu test-flower check extras pictures proto e2e bench clean
+.PHONY: help setup demo federation federation-down test test-all test-gpu test-flower check audit extras pictures proto e2e \
+	bench clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -65,6 +66,9 @@ check: setup ## format, lint, types, architecture, generated documents
 	@diff <($(BIN)/python -m simulations.results.result) simulations/RESULT.md && echo "simulations/RESULT.md is up to date"
 	@diff <($(BIN)/python -m client.settings) client/NODE_TOML.md && echo "client/NODE_TOML.md is up to date"
 	@diff <($(BIN)/python -m server.settings) server/SERVER_TOML.md && echo "server/SERVER_TOML.md is up to date"
+
+audit: setup ## attack the node's own training: epsilon from below, and faults that have to be caught; minutes
+	@$(BIN)/fedvault-sim audit
 
 extras: setup ## resolve each extra alone, from the package index: nothing old, nothing that holds the project back
 	@$(BIN)/python -m tests.support.extras

@@ -154,6 +154,45 @@ def plan(
 
 
 @cli.command()
+def audit(
+    scenario: Annotated[
+        Path | None, typer.Argument(help="A TOML file. Without one, what training claims at some epsilons is audited.")
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change one value; may be repeated.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for audit.json; a finished run there gets it into its result too.")
+    ] = None,
+    canaries: Annotated[int, typer.Option(min=320, help="Planted records; more of them see more.")] = 5000,
+    adapters: Annotated[int, typer.Option(min=4, max=64, help="Shadow adapters of each kind; a scenario's.")] = 8,
+    epsilons: Annotated[
+        list[float] | None, typer.Option("--epsilon", help="Claims, without a scenario. Default: 1, 3 and 8.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Attack training, and print the ε that it shows beside the one that is promised.
+
+    Exits with 1 if a promise is refuted, or if a fault that is put in is not caught where it can be.
+
+    Example: fedvault-sim audit simulations/scenarios/vader.toml --out runs/vader
+    """
+    quiet_libraries()
+    logging.getLogger("simulations").setLevel(logging.ERROR)
+    from simulations.audit import command
+
+    if scenario is None:
+        passed = command.audit_claims(epsilons, canaries, as_json=as_json)
+    else:
+        folder = out or Path("runs") / scenario.stem
+        passed = command.audit_file(
+            scenario, changes or [], folder, canaries=canaries, adapters=adapters, as_json=as_json
+        )
+    if not passed:
+        raise typer.Exit(1)
+
+
+@cli.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="A result folder; several, if only their seeds differ.")],
     out: Annotated[

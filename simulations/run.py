@@ -13,9 +13,11 @@ from server.export.adapter import export
 from server.rounds.checkpoints import State
 from shared.adapted_model.model import layout_of
 from shared.errors import FedVaultError, SettingsError
+from shared.evidence.audit_result import AuditResult, read_audit, write_audit
 from shared.logs import without_stopping
 from shared.tasks.registry import task_kind
 from simulations.arm_training import ArmTraining
+from simulations.audit.scenario_audit import attacks, audit_scenario
 from simulations.baselines import constant_answer, untrained_head
 from simulations.engines.local import Engine, LocalEngine
 from simulations.engines.worker import Seen
@@ -95,7 +97,9 @@ class Run:
             for name, note in below_twins(kind, predictions, groups).items():
                 results[name] = results[name].model_copy(update={"note": note})
         evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
+        audited = self._audited(prepared, faults)
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
+        result = result.model_copy(update={"audit": audited})
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
         result = result.model_copy(update={"warnings": [*result.warnings, *faults]})
@@ -103,6 +107,17 @@ class Run:
         if self._cache is None:
             shutil.rmtree(folder.cache, ignore_errors=True)
         return result
+
+    def _audited(self, prepared: Prepared, faults: list[str]) -> AuditResult | None:
+        """Attack training if the scenario has the arm `audit`; an attack that is done is read again."""
+        path = self._folder.audit
+        if "audit" not in self._scenario.simulation.arms:
+            return None
+        if not path.exists():
+            self.progress.phase("audit", attacks())
+            with self._folder.timed("audit"), without_stopping("The audit", faults):
+                write_audit(path, audit_scenario(self._scenario, prepared, self._folder.path, done=self.progress.step))
+        return read_audit(path) if path.exists() else None
 
     def _prepare(self) -> tuple[Prepared, list[Arm]]:
         self.progress.phase("prepare")

@@ -23,7 +23,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.prepared, self.cache = path / "prepared", path / "cache"
-        self.adapter, self.result = path / "adapter", path / "result.json"
+        self.adapter, self.result, self.audit = path / "adapter", path / "result.json", path / "audit.json"
         self._scenario, self._timing = path / "scenario.json", path / "timing.json"
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""

@@ -21,12 +21,19 @@ class Control(Section):
 
     fault: str
     """The fault, in a few words, such as "a third of the noise"."""
-    epsilon_at_least: float = Field(ge=0)
-    """What the attack showed of it, at 95 %."""
+    sampling_rate: float = Field(gt=0, le=1)
+    """q where it was tried: the study's own schedule if the fault shows there, else whole batches at the same epsilon,
+    of which an attack sees most."""
+    steps: int = Field(ge=1)
+    """Noisy steps there."""
+    epsilon_if_ideal: float = Field(ge=0)
+    """The mean bound that an ideal mechanism with this fault would show."""
     must_be_caught: bool
-    """Whether an attack of this size has the power to refute the promise where this fault is."""
-    caught: bool
-    """Whether it did."""
+    """Whether nine of ten such attacks refute the promise where this fault is; others are not tried."""
+    epsilon_at_least: float | None = Field(default=None, ge=0)
+    """What the attack showed of it, at 95 %; null where it was not tried."""
+    caught: bool = False
+    """Whether the promise was refuted."""
 
 
 class CanaryAudit(Section):
@@ -54,13 +61,16 @@ class CanaryAudit(Section):
     """The weaker bound that presumes no shape of the noise."""
     epsilon_if_ideal: float = Field(ge=0)
     """The mean bound that an ideal mechanism at the promised epsilon would show: the power of this audit."""
+    epsilon_by_size: float = Field(default=0.0, ge=0)
+    """The bound at 95 % by guessing, from the size of what a round of a tiny site releases, whether it has one record
+    more: a divisor that is computed from the data shows there."""
     controls: tuple[Control, ...] = ()
     """The attack on faulty training."""
 
     @property
     def refuted(self) -> bool:
         """Return true if the promise is false at 95 %."""
-        return self.epsilon_at_least > self.epsilon_stated
+        return max(self.epsilon_at_least, self.epsilon_by_size) > self.epsilon_stated
 
     @property
     def passed(self) -> bool:
@@ -159,9 +169,9 @@ def _of_canaries(audit: CanaryAudit) -> list[str]:
     for caught, verb in ((True, "caught"), (False, "NOT caught")):
         faults = [one for one in audit.controls if one.must_be_caught and one.caught == caught]
         if faults:
-            shown = ", ".join(f"{one.fault} ({one.epsilon_at_least:.1f})" for one in faults)
+            shown = ", ".join(f"{one.fault} ({one.epsilon_at_least or 0.0:.1f})" for one in faults)
             parts.append(f"Faults put in on purpose were {verb}: {shown}.")
-    unseen = [one.fault for one in audit.controls if not one.must_be_caught]
+    unseen = [f"{one.fault} (shows {one.epsilon_if_ideal:.1f})" for one in audit.controls if not one.must_be_caught]
     if unseen:
         parts.append(f"At this epsilon such an attack cannot be relied on to see: {', '.join(unseen)}.")
     return parts

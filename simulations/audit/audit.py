@@ -67,25 +67,41 @@ def audit(
         epsilon_of_gaussian(guesses, delta=claim.delta),
         epsilon_of_any(guesses, delta=claim.delta),
         float(np.mean(ideal_bounds(claim))),
-        float(np.quantile(ideal_bounds(claim, noise=0.5), 0.1)),
+        nearly_always(ideal_bounds(claim, noise=0.5)),
     )
 
 
-def ideal_bounds(claim: Claim, *, noise: float = 1.0) -> list[float]:
-    """Return the bounds of some runs of the mechanism as it is on paper, at a multiple of its noise."""
+def nearly_always(bounds: list[float]) -> float:
+    """Return the bound that nine of ten runs exceed."""
+    return float(np.quantile(bounds, 0.1))
+
+
+def ideal_bounds(claim: Claim, *, noise: float = 1.0, seed_twice: bool = False) -> list[float]:
+    """Return the bounds of some runs of the mechanism as it is on paper, or with a fault in it.
+
+    Args:
+        claim: to test.
+        noise: multiple of the noise that keeps the claim.
+        seed_twice: whether rounds 1 and 2 have the same samples and noise, rounds 3 and 4, and so on.
+    """
     sigma = noise * noise_multiplier(
         epsilon=claim.epsilon, delta=claim.delta, sampling_rate=claim.sampling_rate, steps=claim.rounds
     )
-    return _bounds(claim.canaries, claim.sampling_rate, claim.rounds, sigma, claim.delta)
+    return _bounds(claim.canaries, claim.sampling_rate, claim.rounds, sigma, claim.delta, seed_twice)
 
 
 @cache
-def _bounds(canaries: int, sampling_rate: float, rounds: int, sigma: float, delta: float) -> list[float]:
+def _bounds(
+    canaries: int, sampling_rate: float, rounds: int, sigma: float, delta: float, seed_twice: bool
+) -> list[float]:
     bounds = []
     for repeat in range(REPEATS):
         generator = np.random.default_rng([repeat, 2])
         included = generator.random(canaries) < 0.5
-        drawn = included * generator.binomial(rounds, sampling_rate, canaries)
-        scores = drawn + math.sqrt(rounds) * sigma * generator.standard_normal(canaries)
+        # of two rounds with one seed the noise cancels, for canaries are turned round in between
+        pairs, noisy = (rounds // 2, rounds % 2) if seed_twice else (0, rounds)
+        drawn = 2 * generator.binomial(pairs, sampling_rate, canaries)
+        drawn += generator.binomial(rounds - 2 * pairs, sampling_rate, canaries)
+        scores = included * drawn + math.sqrt(noisy) * sigma * generator.standard_normal(canaries)
         bounds.append(epsilon_of_gaussian(guess(scores, included), delta=delta))
     return bounds

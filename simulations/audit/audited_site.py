@@ -1,4 +1,6 @@
-"""A site whose records are canaries, trained by the node's own round trainer on a tiny model."""
+"""A site whose records are canaries, on the whole way of an update: the node's own round trainer on a tiny model, the
+reply as it is sent, and the server's mean.
+"""
 
 import math
 from collections.abc import Callable
@@ -11,10 +13,13 @@ from numpy.typing import NDArray
 
 from client.vault.training.randomness import Randomness
 from client.vault.training.round_trainer import RoundTrainer
+from server.aggregation.mean import UniformMean
 from shared.adapted_model.measured import head_rate, is_measured
 from shared.adapted_model.model import build
 from shared.errors import ExactnessError
-from shared.protocol.messages import Status, TrainTask
+from shared.protocol.flower_records import decode_reply, encode_reply
+from shared.protocol.messages import Status, TrainTask, Vector
+from shared.protocol.update_encoding import Wire
 from shared.records.ragged import Records, ragged, with_units
 from shared.study.declaration import Study
 from shared.study.parsing import parse
@@ -39,6 +44,8 @@ class Claim:
     unit: str = RECORD
     whitening: bool = False
     canaries: int = 5000
+    clipping: str = "automatic"
+    wire: Wire = "float32"
 
     @property
     def width(self) -> int:
@@ -60,9 +67,10 @@ def study_of(claim: Claim, folder: Path) -> Study:
             "delta": claim.delta,
             "sampling_rate": claim.sampling_rate,
             "unit": claim.unit,
+            "clipping": claim.clipping,
         },
         "training": {"local_steps": 1, "whitening": claim.whitening},
-        "federation": {"rounds": claim.rounds, "smallest_declared_size": 1},
+        "federation": {"rounds": claim.rounds, "smallest_declared_size": 1, "wire": claim.wire},
         "performance": {"device": "cpu"},
     }
     return parse(Study, declared, where="audit")
@@ -85,40 +93,67 @@ def attack(
     study, canaries = study_of(claim, folder), Canaries(claim.canaries, seed=0)
     planted = np.flatnonzero(included)
     of_record = planted if claim.unit == RECORD else np.repeat(planted, RECORDS_PER_UNIT)
-    records = _records(len(of_record))
+    records = records_of(len(of_record))
     if claim.unit != RECORD:
         records = with_units(records, np.arange(len(of_record)) // RECORDS_PER_UNIT)
-    model = build(study)
+    site = site_on(study, records, folder, randomness, declared_size=claim.canaries // 2)
+    plant(site.trainer(), canaries, of_record)
+    scores = np.zeros(claim.canaries)
+    for number in range(1, claim.rounds + 1):
+        canaries.sign = 1.0 if number % 2 else -1.0
+        update = released(site, number)
+        rate = head_rate(study, number) * round_factors(study, number)[0]
+        measures = study.measures(number)
+        moved = np.concatenate(
+            [np.full(math.prod(shape), is_measured(name) == measures) for name, shape in site.model.layout.tensors]
+        )
+        scores += canaries.scores(-update[moved].astype(np.float64) * site.trainer().divisor / rate)
+    return scores
+
+
+def site_on(
+    study: Study, records: Records, folder: Path, randomness: Callable[[int], Randomness], *, declared_size: int
+) -> RoundTrainer:
+    """Return the node's own trainer of a study's rounds on some records.
+
+    Raises:
+        ExactnessError: it would refuse a round.
+    """
     site = RoundTrainer(
         study,
-        model,
+        build(study),
         records,
-        declared_size=claim.canaries // 2,
+        declared_size=declared_size,
         randomness=randomness,
         cache=folder / "cache",
         verdicts=folder / "verdicts",
     )
-    tasks = [TrainTask(study.sha256, "audit", number, model.start) for number in range(1, claim.rounds + 1)]
-    refused = [task.round for task in tasks if site.refusal(task) is not None]
+    refused = [number for number in range(1, study.federation.rounds + 1) if site.refusal(_task(site, number))]
     if refused:
         raise ExactnessError(f"Expected rounds that a node trains, it refuses {refused}.")
-    plant(site.trainer(), canaries, of_record)
-    scores = np.zeros(claim.canaries)
-    for task in tasks:
-        canaries.sign = 1.0 if task.round % 2 else -1.0
-        reply = site.attempt(task, site.release)
-        if reply.status is not Status.TRAINED or site.trainer().raised:
-            raise ExactnessError(f"Expected round {task.round} to be trained, got {reply.status.name}.")
-        rate = head_rate(study, task.round) * round_factors(study, task.round)[0]
-        measures = study.measures(task.round)
-        moved = np.concatenate(
-            [np.full(math.prod(shape), is_measured(name) == measures) for name, shape in model.layout.tensors]
-        )
-        scores += canaries.scores(-reply.update[moved].astype(np.float64) * site.trainer().divisor / rate)
-    return scores
+    return site
 
 
-def _records(count: int) -> Records:
+def released(site: RoundTrainer, number: int) -> Vector:
+    """Train a round from the start; returns what the server makes of the reply that was sent: a mean of one update.
+
+    Raises:
+        ExactnessError: the round failed, or a record raised.
+    """
+    reply = site.attempt(_task(site, number), site.release)
+    if reply.status is not Status.TRAINED or site.trainer().raised:
+        raise ExactnessError(f"Expected round {number} to be trained, got {reply.status.name}.")
+    received, mean = decode_reply(encode_reply(reply), site.study.federation.wire), UniformMean(site.dimension)
+    mean.add(received.update)
+    return mean.result(np.zeros(site.dimension, np.float32))
+
+
+def _task(site: RoundTrainer, number: int) -> TrainTask:
+    return TrainTask(site.study.sha256, "audit", number, site.model.start, wire=site.study.federation.wire)
+
+
+def records_of(count: int) -> Records:
+    """Make records of random words, all of one length and label."""
     tokens = np.random.default_rng(0).integers(5, len(VOCABULARY), (count, 8))
     fields = {"ids": ragged(tokens.tolist(), np.int32), "target": ragged([0] * count, np.int64)}
     return Records(fields, np.ones(count, bool))

@@ -6,8 +6,10 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from numpy.typing import NDArray
 
 from client.vault.training.randomness import Randomness
+from client.vault.training.trainer import PrivateTrainer
 from shared.privacy.grid import NOISE_STEPS
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
@@ -15,9 +17,9 @@ OPTIMIZER = "client.vault.training.optimizer"
 
 
 @contextmanager
-def half_the_noise() -> Iterator[None]:
-    """Draw noise of half the standard deviation that is accounted for."""
-    with patch(f"{OPTIMIZER}.NOISE_STEPS", NOISE_STEPS / 2):
+def part_of_the_noise(parts: int) -> Iterator[None]:
+    """Draw noise of a half, a third, … of the standard deviation that is accounted for."""
+    with patch(f"{OPTIMIZER}.NOISE_STEPS", NOISE_STEPS / parts):
         yield
 
 
@@ -32,6 +34,19 @@ def without_clipping() -> Iterator[None]:
         return torch.ones_like(rows[:, 0], dtype=torch.bool)
 
     with patch(f"{OPTIMIZER}.clip_factors", unclipped), patch(f"{OPTIMIZER}._fits", fits):
+        yield
+
+
+@contextmanager
+def divisor_from_the_data() -> Iterator[None]:
+    """Divide by the number of records that there are, instead of the size that was declared."""
+    honest = PrivateTrainer.train_round
+
+    def counted(trainer: PrivateTrainer, *arguments: Any, **named: Any) -> NDArray[Any]:
+        trainer.divisor = trainer.plan.sampling_rate * trainer.activations.records.unit_count
+        return honest(trainer, *arguments, **named)
+
+    with patch.object(PrivateTrainer, "train_round", counted):
         yield
 
 

@@ -17,17 +17,19 @@ Source: Steinke et al. 2023, arXiv:2305.08846, Theorem 5.2; Mahloujifar et al. 2
 
 import math
 from collections.abc import Callable
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 from scipy.optimize import brentq
-from scipy.special import expit, log_ndtr, ndtr, ndtri
+from scipy.special import expit, log_ndtr, ndtr
 
 SHARE = 0.05
 """Guesses on either side, as a share of the canaries; fixed before anything is measured."""
 CONFIDENCE = 0.95
+NORMAL = NormalDist()
 LARGEST = 60.0
 """No epsilon and no mu beyond this is looked for."""
 
@@ -40,14 +42,15 @@ class Guesses(NamedTuple):
     correct: int
 
 
-def guess(scores: NDArray[np.float64], included: NDArray[np.bool_]) -> Guesses:
+def guess(scores: NDArray[np.float64], included: NDArray[np.bool_], *, share: float = SHARE) -> Guesses:
     """Guess that the canaries with the highest scores are in, and that those with the lowest are not.
 
     Args:
         scores: of every canary (canaries,).
         included: the coins (canaries,).
+        share: of guesses on either side; fixed before anything is measured.
     """
-    each = int(SHARE * len(scores))
+    each = int(share * len(scores))
     order = np.argsort(scores, kind="stable")
     correct = int(included[order[len(order) - each :]].sum() + (~included[order[:each]]).sum())
     return Guesses(len(scores), 2 * each, correct)
@@ -96,7 +99,8 @@ def _refutes_gaussian(guesses: Guesses, mu: float) -> bool:
     right = (1 - CONFIDENCE) * correct / canaries
     wrong = (1 - CONFIDENCE) * (guessed - correct) / canaries
     for i in range(correct - 1, -1, -1):
-        more = max(wrong, float(ndtr(ndtri(right) - mu)))
+        # the standard library's: SciPy's are slow for single numbers, and bounds take many
+        more = max(wrong, NORMAL.cdf(NORMAL.inv_cdf(right) - mu)) if right < 1 else 1.0
         if more == wrong:
             break  # neither changes any more
         right = min(1.0, right + (more - wrong) * i / (guessed - i))
@@ -116,7 +120,7 @@ def _largest_refuted(refuted: Callable[[float], bool]) -> float:
     low, high = 0.0, LARGEST
     if not refuted(1e-9):
         return 0.0
-    for _ in range(40):
+    for _ in range(32):
         middle = (low + high) / 2
         low, high = (middle, high) if refuted(middle) else (low, middle)
     return low

@@ -29,6 +29,7 @@ ARMS = (
     "pooled",
     "head-without-privacy",
     "without-privacy",
+    "audit",
 )
 PATHS = ("model.source", "simulation.data.source")
 HELD_OUT: Final = "held-out"
@@ -81,7 +82,8 @@ class Simulation(Section):
     """What is run: the study itself (`federated`) and what it is compared with. `textbook` is the recipe of tutorials
     at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `pooled` trains on
     all sites' records in one place, also privately; units of different sites stay different there. `local-noise` is
-    the study without its secure sum, where that shares the noise: each site adds all of it."""
+    the study without its secure sum, where that shares the noise: each site adds all of it. `audit` trains nothing
+    that is compared: it attacks training, as `fedvault-sim audit` does."""
     textbook_learning_rate: Positive = 0.1
     """Adam's, of the head in the arm `textbook`; chosen on texts that are not measured (Reuters R8, 20 Newsgroups)."""
     textbook_adapter_learning_rate: Positive = 0.01

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from server.export.adapter import CARD_FILE, STUDY_FILE
 from server.export.model_card import page
+from shared.evidence.audit_result import sentences
 from shared.files import write_atomically
 from shared.privacy.in_words import in_words
 from simulations.experiment.scenario import Scenario
@@ -51,7 +52,7 @@ def card(scenario: Scenario, result: Result, fingerprint: str) -> str:
         scenario.as_study(),
         fingerprint=fingerprint,
         trained_by=f"{len(result.privacy)} simulated sites in {len(result.rounds)} rounds of",
-        sections=[NOT_PRIVATE, _data(scenario, result), _privacy(scenario, result), _measured(result)],
+        sections=[NOT_PRIVATE, _data(scenario, result), _privacy(scenario, result), *_audit(result), _measured(result)],
         merging=MERGING,
         tags=("federated-learning", "simulation", "fedvault"),
     )
@@ -83,6 +84,10 @@ def _privacy(scenario: Scenario, result: Result) -> str:
         f"norm on Poisson samples at rate {first.sampling_rate:g}, with respect to adding or removing one.\n\n"
         f"{_table(('site', 'steps', 'epsilon', 'delta'), rows)}\n\n{in_words(privacy.epsilon, privacy.unit)}"
     )
+
+
+def _audit(result: Result) -> list[str]:
+    return ["## Audit\n\n" + " ".join(sentences(result.audit))] if result.audit else []
 
 
 def _measured(result: Result) -> str:

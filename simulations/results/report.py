@@ -10,6 +10,7 @@ from typing import Any
 from scipy import stats
 
 from shared.errors import SettingsError
+from shared.evidence.audit_result import sentences
 from shared.evidence.facts import (
     Answer,
     Arm,
@@ -171,7 +172,7 @@ def _simulation(results: Sequence[Result]) -> SimulationFacts:
         differ_over="seeds" if len(results) > 1 else "records",
         drawn_unit="record" if drawn is None else drawn.unit,
         drawn_units=0 if drawn is None else drawn.units,
-        notes=(*notes(first), *first.warnings),
+        notes=(*notes(first), *first.warnings, *(sentences(first.audit) if first.audit else ())),
     )
 
 

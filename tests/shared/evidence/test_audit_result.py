@@ -17,7 +17,15 @@ from shared.evidence.audit_result import (
     write_audit,
 )
 
-CONTROL = Control(fault="a third of the noise", epsilon_at_least=3.7, must_be_caught=True, caught=True)
+CONTROL = Control(
+    fault="a third of the noise",
+    sampling_rate=0.1,
+    steps=48,
+    epsilon_if_ideal=3.8,
+    must_be_caught=True,
+    epsilon_at_least=3.7,
+    caught=True,
+)
 
 
 def canaries(**changes: Any) -> CanaryAudit:
@@ -80,11 +88,12 @@ def test_what_was_shown_is_said_in_sentences() -> None:
     [
         ({}, True, "the promise stands"),
         ({"epsilon_at_least": 3.1}, False, "REFUTED"),
+        ({"epsilon_by_size": 3.1}, False, "REFUTED"),
         ({"controls": (CONTROL.model_copy(update={"caught": False}),)}, False, "NOT caught"),
         (
             {"controls": (CONTROL.model_copy(update={"caught": False, "must_be_caught": False}),)},
             True,
-            "cannot be relied on to see: a third of the noise",
+            "cannot be relied on to see: a third of the noise (shows 3.8)",
         ),
     ],
 )

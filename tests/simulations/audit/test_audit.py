@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,15 +12,18 @@ import pytest
 from client.vault.training.randomness import Randomness
 from shared.errors import SettingsError
 from simulations.audit.audit import Audit, audit, ideal_bounds
-from simulations.audit.audited_site import Claim
+from simulations.audit.audited_site import Claim, study_of
 from simulations.audit.canaries import LENGTH, Canaries
-from simulations.audit.controls import half_the_noise, one_seed_twice, without_clipping
+from simulations.audit.controls import divisor_from_the_data, one_seed_twice, part_of_the_noise, without_clipping
+from simulations.audit.lone_record import guess_by_size
+from simulations.audit.one_run_bound import epsilon_of_gaussian
+from simulations.audit.scenario_audit import audit_study, faults_for
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 SHORT = {"sampling_rate": 1.0, "rounds": 2, "canaries": 5000}
 LONG = {"sampling_rate": 0.5, "rounds": 24, "canaries": 10_000}
 FAULTS: dict[str, Callable[[], AbstractContextManager[None]]] = {
-    "half the noise": half_the_noise,
+    "half the noise": partial(part_of_the_noise, 2),
     "no clipping": without_clipping,
     "one seed twice": nullcontext,
 }
@@ -72,6 +77,48 @@ def test_a_fault_is_caught(folder: Path, fault: str, epsilon: float, size: dict[
     with FAULTS[fault]():
         report = audit(claim, folder, seed=1, randomness=one_seed_twice(5) if fault == "one seed twice" else seeded)
     assert report.verdict == "refuted"
+
+
+@pytest.mark.parametrize(("epsilon", "runs"), [(3.0, 80), pytest.param(8.0, 400, marks=pytest.mark.slow)])
+def test_a_divisor_from_the_data_shows_in_the_size_of_what_a_tiny_site_releases(
+    folder: Path, epsilon: float, runs: int
+) -> None:
+    honest = guess_by_size(Claim(epsilon), folder, seed=1, randomness=seeded, runs=runs)
+    assert epsilon_of_gaussian(honest, delta=1e-5) < min(1.0, epsilon)
+    with divisor_from_the_data():
+        counted = guess_by_size(Claim(epsilon), folder, seed=1, randomness=seeded, runs=runs)
+    assert counted.correct == counted.guessed and epsilon_of_gaussian(counted, delta=1e-5) > epsilon
+
+
+def test_an_update_that_is_rounded_for_the_wire_keeps_its_claim(folder: Path) -> None:
+    honest(Claim(1.0, wire="int8", **SHORT), folder)
+
+
+def test_a_study_is_audited_under_its_own_schedule_and_faults_where_they_show(folder: Path) -> None:
+    study = study_of(Claim(3.0, sampling_rate=0.4, rounds=4, clipping="flat", canaries=320), folder)
+    report = audit_study(study, folder, randomness=seeded)
+    assert report.passed and 0.5 < report.epsilon_at_least < 2
+    assert (report.sampling_rate, report.steps, report.epsilon_stated) == (0.4, 4, 3.0)
+    assert [(one.fault, one.steps, one.caught) for one in report.controls] == [
+        ("half of the noise", 8, True),
+        ("no clipping", 4, True),
+        ("one seed twice", 8, True),
+        ("a divisor from the data", 1, True),
+    ]
+
+
+def test_where_no_fault_of_noise_can_be_caught_none_is_put_in() -> None:
+    faults = faults_for(Claim(8.0, sampling_rate=0.4, rounds=4))
+    assert [fault.words for fault in faults if fault.shows] == []
+    assert max(np.mean(fault.bounds) for fault in faults) == pytest.approx(7.98, abs=0.02)
+
+
+def test_ideal_bounds_of_one_seed_twice_are_those_of_samples_without_noise() -> None:
+    whole = Claim(3.0, sampling_rate=1.0, rounds=8)
+    assert np.mean(ideal_bounds(whole, seed_twice=True)) == pytest.approx(7.98, abs=0.02), "every guess is right"
+    assert np.mean(ideal_bounds(replace(whole, rounds=1), seed_twice=True)) == pytest.approx(
+        np.mean(ideal_bounds(replace(whole, rounds=1))), abs=1e-9
+    ), "of a single round there is no second"
 
 
 def test_at_a_tenth_of_the_records_half_the_noise_would_not_be_seen() -> None:

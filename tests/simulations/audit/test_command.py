@@ -1,19 +1,69 @@
-"""`python -m simulations.audit` says which claims hold and which faults it catches, and fails if one escapes."""
+"""`fedvault-sim audit` says which claims hold and which faults it catches, and fails if one escapes."""
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
+from html import escape
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 from rich.console import Console
 
-from simulations.audit.__main__ import HONEST, Row, audits, table
+from shared.errors import SettingsError
+from shared.evidence.audit_result import read_audit, sentences
+from shared.evidence.signed_report import SignedReport, written
 from simulations.audit.audit import Audit
 from simulations.audit.audited_site import Claim
+from simulations.audit.claims import HONEST, Row, audits, table
+from simulations.audit.command import audit_claims, audit_file
 from simulations.audit.one_run_bound import Guesses
-from tests.support.paths import ROOT
+from simulations.audit.scenario_audit import attacks, audit_scenario
+from simulations.experiment.scenario import load
+from simulations.progress import SilentProgress
+from simulations.results.model_card import card
+from simulations.results.report import page
+from simulations.results.result import read_result
+from simulations.run import Run
+
+SCENARIO = """
+[study]
+name = "small"
+[model]
+source = "{model}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 24
+[adapter]
+method = "head-only"
+[privacy]
+epsilon = 1.0
+sampling_rate = 0.5
+[training]
+local_steps = 1
+[federation]
+rounds = 2
+smallest_declared_size = 20
+[simulation]
+arms = ["federated", "audit"]
+[simulation.data]
+source = "table.csv"
+partition = {{ by = "iid", sites = 2 }}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, tiny_bert: Path) -> Path:
+    generator, rows = np.random.default_rng(0), []
+    for number in range(120):
+        words = " ".join(f"word{each}" for each in generator.integers(0, 60, 8))
+        rows.append((words, ("no", "yes")[number % 2]))
+    pd.DataFrame(rows, columns=["text", "label"]).to_csv(tmp_path / "table.csv", index=False)
+    (tmp_path / "small.toml").write_text(SCENARIO.format(model=tiny_bert))
+    return tmp_path / "small.toml"
 
 
 def test_each_claim_is_audited_by_unit_and_whitening_and_with_each_fault(tmp_path: Path) -> None:
@@ -50,9 +100,52 @@ def test_a_refuted_claim_and_a_fault_that_passes_are_unexpected(
 
 
 @pytest.mark.slow
-def test_the_command_prints_json() -> None:
-    options = ["--epsilon", "3", "--sampling-rate", "1", "--rounds", "2", "--canaries", "5000", "--json"]
-    command = [sys.executable, "-m", "simulations.audit", *options]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    verdicts = [row["verdict"] for row in json.loads(result.stdout)]
-    assert verdicts == ["passes"] * 4 + ["refuted"] * 3
+def test_claims_hold_and_faults_are_caught(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a release is audited by; under three minutes."""
+    threads = torch.get_num_threads()
+    assert audit_claims(None, 5000, as_json=True)
+    torch.set_num_threads(threads)
+    rows = json.loads(capsys.readouterr().out)
+    faulty = {(row["code"], row["claim"]["epsilon"]): row["verdict"] for row in rows if row["code"] != HONEST}
+    assert all(verdict == "refuted" for (_, epsilon), verdict in faulty.items() if epsilon < 8), faulty
+
+
+def test_a_scenario_is_audited_and_its_audit_is_in_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert audit_file(file, [], file.parent / "out", canaries=320, adapters=4, as_json=False)
+    audited = read_audit(file.parent / "out" / "audit.json")
+    printed = capsys.readouterr().out
+    assert all(sentence in printed for sentence in sentences(audited))
+    assert audited.canaries is not None and audited.membership is not None
+    assert audited.study_sha256 == load(file).as_study().sha256
+    assert (audited.canaries.steps, audited.canaries.sampling_rate) == (2, 0.5)
+    assert [one.fault for one in audited.canaries.controls][1:] == [
+        "no clipping",
+        "one seed twice",
+        "a divisor from the data",
+    ]
+
+
+def test_a_run_with_the_arm_has_the_audit_in_result_report_and_card(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("simulations.run.audit_scenario", partial(audit_scenario, canaries=320, adapters=4))
+    steps: list[None] = []
+    monkeypatch.setattr(SilentProgress, "step", lambda _progress: steps.append(None))
+    scenario, folder = load(file), file.parent / "run"
+    run = Run(scenario, file.parent / "table.csv", folder, SilentProgress())
+    run.open(resume=False)
+    result = run.execute()
+    assert result.audit is not None and "audit" not in result.arms
+    assert len(steps) >= attacks(4)
+    assert read_result(folder / "result.json").audit == result.audit == read_audit(folder / "audit.json")
+    for sentence in sentences(result.audit):
+        assert sentence in page(result) and sentence in card(scenario, result, "f" * 64)
+    audit_file(file, [], folder, canaries=640, adapters=4, as_json=True)
+    again = read_result(folder / "result.json").audit
+    assert again is not None and again.canaries is not None and again.canaries.canaries == 640
+    assert json.loads(capsys.readouterr().out)["canaries"]["canaries"] == 640
+    monkeypatch.setattr("simulations.audit.command.audit_scenario", lambda *_, **__: pytest.fail("it was attacked"))
+    before = (folder / "result.json").read_bytes()
+    with pytest.raises(SettingsError, match="Expected a run of study"):
+        audit_file(file, ["privacy.epsilon=2"], folder, canaries=320, adapters=4, as_json=False)
+    assert (folder / "result.json").read_bytes() == before, "a run of another study is left alone"
