@@ -7,6 +7,7 @@ after its last round.
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from client.vault.training.round_trainer import device_for
 from server.export.adapter import export
@@ -24,11 +25,12 @@ from simulations.engines.worker import Seen
 from simulations.experiment.arms import Arm, trained_arms, write_arm
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
-from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen
+from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen, subgroups_of
 from simulations.progress import Progress
 from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
 from simulations.results.result import ArmResult, Difference, Result, read_result, write_result
+from simulations.results.subgroups import subgroups_of_arm
 from simulations.results.summary import sizes_of_updates, summary, trained
 from simulations.run_folder import RunFolder
 
@@ -96,6 +98,8 @@ class Run:
             compared |= differences(kind, predictions, groups)
             for name, note in below_twins(kind, predictions, groups).items():
                 results[name] = results[name].model_copy(update={"note": note})
+        with without_stopping("The subgroups", faults):
+            self._compare_subgroups(prepared, predictions, results)
         evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
         audited = self._audited(prepared, faults)
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
@@ -108,16 +112,33 @@ class Run:
             shutil.rmtree(folder.cache, ignore_errors=True)
         return result
 
+    def _compare_subgroups(
+        self, prepared: Prepared, predictions: dict[str, list[Seen]], results: dict[str, ArmResult]
+    ) -> None:
+        groups = held_out_groups(prepared, self._scenario.held_out_unit)
+        two_labels = len(getattr(self._scenario.task, "labels", ())) == 2
+        if groups is None:
+            return
+        for column, values in subgroups_of(prepared).items():
+            for name, seen in predictions.items():
+                fairness = results[name].fairness | {
+                    column: subgroups_of_arm(seen, groups, values, two_labels=two_labels)
+                }
+                results[name] = results[name].model_copy(update={"fairness": fairness})
+
     def _audited(self, prepared: Prepared, faults: list[str]) -> AuditResult | None:
-        """Attack training if the scenario has the arm `audit`; an attack that is done is read again."""
-        path = self._folder.audit
+        """Attack training if the scenario has the arm `audit`; an attack on this study that is done is read again."""
+        path, study = self._folder.audit, self._scenario.as_study()
         if "audit" not in self._scenario.simulation.arms:
             return None
-        if not path.exists():
-            self.progress.phase("audit", attacks())
-            with self._folder.timed("audit"), without_stopping("The audit", faults):
-                write_audit(path, audit_scenario(self._scenario, prepared, self._folder.path, done=self.progress.step))
-        return read_audit(path) if path.exists() else None
+        if path.exists() and (done := read_audit(path)).study_sha256 == study.sha256:
+            return done
+        self.progress.phase("audit", attacks())
+        with self._folder.timed("audit"), without_stopping("The audit", faults), TemporaryDirectory() as scratch:
+            audited = audit_scenario(self._scenario, prepared, Path(scratch), done=self.progress.step)
+            write_audit(path, audited)
+            return audited
+        return None
 
     def _prepare(self) -> tuple[Prepared, list[Arm]]:
         self.progress.phase("prepare")

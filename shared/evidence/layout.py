@@ -161,6 +161,7 @@ def _audit(report: Report, texts: Texts) -> list[Block]:
         unseen = [
             texts("audit.control", fault=one.fault, epsilon=figures.value(one.epsilon_at_least))
             for one in planted.controls
+            if one.epsilon_at_least is not None
         ]
         blocks.append(Paragraph(" ".join([counted, *unseen]), "small"))
     if (attack := audit.membership) is not None:

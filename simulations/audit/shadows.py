@@ -146,7 +146,8 @@ def _site(arm: Arm, model: AdaptedModel, half: Half, number: int, folder: Path) 
     def seeded(round_number: int) -> SeededRandomnessForSimulation:
         return SeededRandomnessForSimulation(arm.seed, "shadow", number, round_number)
 
-    size = declared_size(half.records.unit_count)
+    # a half may be smaller than a node that may take part: it divides by a larger number then
+    size = max(declared_size(half.records.unit_count), arm.study.federation.smallest_declared_size)
     if not arm.protected:
         unclipped = arm.recipe == "unclipped"
         return SiteWithoutPrivacy(arm.study, model, half, declared_size=size, randomness=seeded, unclipped=unclipped)

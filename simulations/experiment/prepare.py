@@ -1,6 +1,7 @@
 """From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
 from shared.base_models.locate import find
 from shared.errors import DataError
+from shared.files import write_atomically
 from shared.privacy.noise_schedule import declared_size
 from shared.privacy.signal_to_noise import Prospect
 from shared.records.ragged import Problem
@@ -134,6 +136,7 @@ def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[
     reader = Table(task_kind(scenario.task), data.columns)
     others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
     others += [column for column in (data.unit_column, data.split_by) if column is not None]
+    others += [column for column in data.subgroups if column not in others]
     table = reader.read(source, *others)
     _check_labels(scenario, reader, table, source)
     parts = split(
@@ -186,6 +189,9 @@ def _site(
     if together is not None:
         held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
         save_groups(held_out[together][snapshot.holdout.usable].map(unit_name).tolist(), files.groups_path(site))
+        if columns := scenario.simulation.data.subgroups:
+            values = {column: [*map(str, held_out[column][snapshot.holdout.usable])] for column in columns}
+            write_atomically(files.subgroups_path(site), json.dumps(values).encode())
     return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems)
 
 

@@ -59,6 +59,9 @@ class SimulationData(Section):
     """Column whose rows of one value, such as a document, a context or a thing that several drawings show, are all
     trained on or all held out, at every site, as in a node's policy. Default: a record's content decides, or its
     unit."""
+    subgroups: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Columns, such as sex, whose values are compared: how good each arm is for each, and how far they are apart. They
+    enter no training. Only with a `unit_column` and a task of one label."""
     # left out while it is the default: runs from before it can be resumed
     evaluate: Literal["held-out", "validation"] = Field(default=HELD_OUT, exclude_if=lambda value: value == HELD_OUT)
     """On which records arms are evaluated. `validation` is for choosing settings, such as learning rates: a keyed hash
@@ -149,6 +152,11 @@ class Scenario(Study):
             )
         if unit == RECORD and data.unit_column is not None:
             raise ValueError("simulation.data.unit_column only goes with a privacy.unit other than 'record'")
+        if data.subgroups and (unit == RECORD or self.task.kind != "sequence-classification"):
+            raise ValueError(
+                "simulation.data.subgroups only goes with simulation.data.unit_column and a task of kind "
+                "'sequence-classification'"
+            )
         if unit != RECORD and data.split_by is not None:
             raise ValueError("simulation.data.split_by only goes with privacy.unit = 'record': units decide")
         if unit != RECORD and data.partition.by == "dirichlet":

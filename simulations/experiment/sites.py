@@ -57,6 +57,10 @@ class Prepared:
         """Return the file of the groups of a site's held-out records, where rows are held out together."""
         return self.folder / f"{site.index}.groups.npy"
 
+    def subgroups_path(self, site: Site) -> Path:
+        """Return the file of the subgroups of a site's held-out records."""
+        return self.folder / f"{site.index}.subgroups.json"
+
 
 @dataclass(frozen=True)
 class Groups:
@@ -79,6 +83,17 @@ def held_out_groups(prepared: Prepared, unit: str) -> Groups | None:
     if not all(prepared.groups_path(site).exists() for site in prepared.sites):
         return None
     return Groups(unit, {site.name: np.load(prepared.groups_path(site)) for site in prepared.sites})
+
+
+def subgroups_of(prepared: Prepared) -> dict[str, dict[str, list[str]]]:
+    """Read the subgroup of each usable held-out record, by column and site, in order; empty where none are compared."""
+    by_site: dict[str, dict[str, list[str]]] = {
+        site.name: json.loads(prepared.subgroups_path(site).read_text())
+        for site in prepared.sites
+        if prepared.subgroups_path(site).exists()
+    }
+    columns = [*next(iter(by_site.values()))] if by_site else []
+    return {column: {site: values[column] for site, values in by_site.items()} for column in columns}
 
 
 def save(prepared: Prepared) -> None:

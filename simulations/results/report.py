@@ -10,10 +10,10 @@ from typing import Any
 from scipy import stats
 
 from shared.errors import SettingsError
-from shared.evidence.audit_result import sentences
 from shared.evidence.facts import (
     Answer,
     Arm,
+    Further,
     Interval,
     Language,
     Left,
@@ -77,6 +77,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         meaning=meaning(spent),
         mechanism=_mechanism(first),
         simulation=_simulation(results),
+        further=Further(audit=first.audit),
     )
 
 
@@ -172,7 +173,7 @@ def _simulation(results: Sequence[Result]) -> SimulationFacts:
         differ_over="seeds" if len(results) > 1 else "records",
         drawn_unit="record" if drawn is None else drawn.unit,
         drawn_units=0 if drawn is None else drawn.units,
-        notes=(*notes(first), *first.warnings, *(sentences(first.audit) if first.audit else ())),
+        notes=(*notes(first), *first.warnings),
     )
 
 

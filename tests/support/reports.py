@@ -68,7 +68,17 @@ AUDIT = AuditResult(
         epsilon_at_least=0.9,
         epsilon_at_least_any=0.7,
         epsilon_if_ideal=1.0,
-        controls=(Control(fault="a third of the noise", epsilon_at_least=3.7, must_be_caught=True, caught=True),),
+        controls=(
+            Control(
+                fault="a third of the noise",
+                sampling_rate=0.1,
+                steps=48,
+                epsilon_if_ideal=3.8,
+                must_be_caught=True,
+                epsilon_at_least=3.7,
+                caught=True,
+            ),
+        ),
     ),
     membership=MembershipAttack(
         site="clinic",

@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from functools import partial
-from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from rich.console import Console
 
 from shared.errors import SettingsError
 from shared.evidence.audit_result import read_audit, sentences
-from shared.evidence.signed_report import SignedReport, written
 from simulations.audit.audit import Audit
 from simulations.audit.audited_site import Claim
 from simulations.audit.claims import HONEST, Row, audits, table
@@ -24,7 +22,7 @@ from simulations.audit.scenario_audit import attacks, audit_scenario
 from simulations.experiment.scenario import load
 from simulations.progress import SilentProgress
 from simulations.results.model_card import card
-from simulations.results.report import page
+from simulations.results.report import page, text
 from simulations.results.result import read_result
 from simulations.run import Run
 
@@ -139,7 +137,8 @@ def test_a_run_with_the_arm_has_the_audit_in_result_report_and_card(
     assert len(steps) >= attacks(4)
     assert read_result(folder / "result.json").audit == result.audit == read_audit(folder / "audit.json")
     for sentence in sentences(result.audit):
-        assert sentence in page(result) and sentence in card(scenario, result, "f" * 64)
+        assert text(sentence) in page(result) and sentence in card(scenario, result, "f" * 64)
+    capsys.readouterr()
     audit_file(file, [], folder, canaries=640, adapters=4, as_json=True)
     again = read_result(folder / "result.json").audit
     assert again is not None and again.canaries is not None and again.canaries.canaries == 640
