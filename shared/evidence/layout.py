@@ -1,6 +1,6 @@
 """Lay out a whole report as blocks, from its facts alone: whatever is shown stands in them."""
 
-from shared.evidence.audit_result import sentences
+from shared.evidence.audit_result import Control, sentences
 from shared.evidence.facts import Report
 from shared.evidence.figures import moment
 from shared.evidence.first_page import first_page
@@ -157,18 +157,27 @@ def _audit(report: Report, texts: Texts) -> list[Block]:
             steps=figures.count(planted.steps),
             delta=figures.small(planted.delta),
             weaker=figures.value(planted.epsilon_at_least_any),
+            size=figures.value(planted.epsilon_by_size),
         )
-        unseen = [
-            texts("audit.control", fault=one.fault, epsilon=figures.value(one.epsilon_at_least))
-            for one in planted.controls
-            if one.epsilon_at_least is not None
-        ]
-        blocks.append(Paragraph(" ".join([counted, *unseen]), "small"))
+        controls = [_control(one, texts) for one in planted.controls]
+        blocks.append(Paragraph(" ".join([counted, *controls]), "small"))
     if (attack := audit.membership) is not None:
         blocks.append(
             Paragraph(texts("audit.membership", units=figures.count(attack.units), unit=attack.unit), "small")
         )
     return blocks
+
+
+def _control(control: Control, texts: Texts) -> str:
+    figures, showed = texts.figures, control.epsilon_at_least
+    return texts(
+        "audit.control",
+        fault=control.fault,
+        rate=figures.small(control.sampling_rate),
+        steps=figures.count(control.steps),
+        epsilon=texts("audit.not tried") if showed is None else texts("audit.tried", epsilon=figures.value(showed)),
+        ideal=figures.value(control.epsilon_if_ideal),
+    )
 
 
 def _uncovered(report: Report, texts: Texts) -> list[Block]:
