@@ -43,5 +43,5 @@ def guess_by_size(
         site_on(study, records_of(count), folder, lambda _round: randomness(next(run)), declared_size=1)
         for count in (1, 2)
     ]
-    sizes = np.array([np.linalg.norm(released(sites[int(second)], 1)) for second in included])
+    sizes = np.array([np.linalg.norm(released(sites[int(beside)], 1)) for beside in included])
     return guess(-sizes, included, share=SHARE)

@@ -51,13 +51,13 @@ class Half(FrozenActivations):
 
     recomputes = False
 
-    def __init__(self, whole: FrozenActivations, rows: NDArray[np.int64], records: Records) -> None:
-        super().__init__(whole.model, records, whole.device, storage=whole.storage)
-        self._whole, self._rows = whole, rows
+    def __init__(self, complete: FrozenActivations, rows: NDArray[np.int64], records: Records) -> None:
+        super().__init__(complete.model, records, complete.device, storage=complete.storage)
+        self._complete, self._rows = complete, rows
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
         """Return activations of the whole site's records."""
-        return self._whole.states(self._rows[list(indices)].tolist())
+        return self._complete.states(self._rows[list(indices)].tolist())
 
     def look_ahead(self, indices: Sequence[int]) -> None:
         """Do nothing: the whole site's activations are there."""
@@ -98,13 +98,13 @@ def train_shadows(
     """
     simulation = scenario.simulation.model_copy(update={"arms": ARMS, "single_site": "largest"})
     arms = trained_arms(scenario.model_copy(update={"simulation": simulation}), prepared.sites)
-    alone = next(arm for arm in arms if arm.name.startswith("single-site"))
+    single_site = next(arm for arm in arms if arm.name.startswith("single-site"))
     bare = next(arm for arm in arms if arm.name == "without-privacy")
-    site = next(site for site in prepared.sites if site.index == alone.site_indices[0])
+    site = next(site for site in prepared.sites if site.index == single_site.site_indices[0])
     generator = np.random.default_rng([scenario.simulation.seed, 4])
     records, units = _attacked(load(prepared.train_path(site)), generator)
     included = generator.random((adapters, int(units.max()) + 1)) < 0.5
-    private, without = (_losses(arm, records, units, included, folder, done) for arm in (alone, bare))
+    private, without = (_losses(arm, records, units, included, folder, done) for arm in (single_site, bare))
     return Shadows(site, included, private, without)
 
 
@@ -127,16 +127,16 @@ def _losses(
 ) -> Losses:
     model = build(arm.study).to(device_for(arm.study.performance.device))
     device = next(model.parameters()).device
-    whole = activations_for(model, records, device, arm.study.performance, folder / "cache")
+    complete = activations_for(model, records, device, arm.study.performance, folder / "cache")
     losses = np.empty(included.shape)
     for number, members in enumerate(included):
         rows = np.flatnonzero(members[units])
         part = records.select(rows)
         if arm.study.privacy.unit != RECORD:
             part = with_units(part, np.unique(units[rows], return_inverse=True)[1])
-        trainer = _site(arm, model, Half(whole, rows, part), number, folder)
+        trainer = _site(arm, model, Half(complete, rows, part), number, folder)
         model.load(_trained(arm, model, trainer))
-        by_record = _loss_by_record(model, whole, arm.study.performance.micro_batch_tokens)
+        by_record = _loss_by_record(model, complete, arm.study.performance.micro_batch_tokens)
         losses[number] = np.bincount(units, by_record) / np.bincount(units)
         done()
     return losses

@@ -82,10 +82,12 @@ def _gaps(cells: NDArray[np.float64], rates: Sequence[str]) -> dict[str, Gap]:
     totals, gaps = cells.sum(axis=0), dict[str, Gap]()
     for place, name in enumerate(rates):
         with np.errstate(invalid="ignore", divide="ignore"):
-            drawn, whole = (each[..., 2 * place] / each[..., 2 * place + 1] for each in (draws, totals))
+            drawn, measured = (each[..., 2 * place] / each[..., 2 * place + 1] for each in (draws, totals))
         spread = drawn.max(axis=1) - drawn.min(axis=1)
-        if np.isfinite(spread).all() and np.isfinite(whole).all():
+        if np.isfinite(spread).all() and np.isfinite(measured).all():
             low, high = np.percentile(spread, PERCENTILES)
-            by_chance = np.percentile(np.ptp(drawn - whole, axis=1), 50)
-            gaps[name] = Gap(value=float(np.ptp(whole)), low=float(low), high=float(high), by_chance=float(by_chance))
+            by_chance = np.percentile(np.ptp(drawn - measured, axis=1), 50)
+            gaps[name] = Gap(
+                value=float(np.ptp(measured)), low=float(low), high=float(high), by_chance=float(by_chance)
+            )
     return gaps

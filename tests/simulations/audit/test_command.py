@@ -13,6 +13,7 @@ from rich.console import Console
 
 from shared.errors import SettingsError
 from shared.evidence.audit_result import read_audit, sentences
+from shared.pages.html_page import escaped
 from simulations.audit.audit import Audit
 from simulations.audit.audited_site import Claim
 from simulations.audit.claims import HONEST, Row, audits, table
@@ -22,7 +23,7 @@ from simulations.audit.scenario_audit import attacks, audit_scenario
 from simulations.experiment.scenario import load
 from simulations.progress import SilentProgress
 from simulations.results.model_card import card
-from simulations.results.report import page, text
+from simulations.results.report import write_report
 from simulations.results.result import read_result
 from simulations.run import Run
 
@@ -136,8 +137,10 @@ def test_a_run_with_the_arm_has_the_audit_in_result_report_and_card(
     assert result.audit is not None and "audit" not in result.arms
     assert len(steps) >= attacks(4)
     assert read_result(folder / "result.json").audit == result.audit == read_audit(folder / "audit.json")
+    write_report(result, folder / "report.html")
+    page = (folder / "report.html").read_text()
     for sentence in sentences(result.audit):
-        assert text(sentence) in page(result) and sentence in card(scenario, result, "f" * 64)
+        assert escaped(sentence) in page and sentence in card(scenario, result, "f" * 64)
     capsys.readouterr()
     audit_file(file, [], folder, canaries=640, adapters=4, as_json=True)
     again = read_result(folder / "result.json").audit
