@@ -88,7 +88,7 @@ class RoundTrainer:
     ) -> None:
         self.study, self.model, self.declared_size = study, model, declared_size
         self.dimension, self._study_sha256 = model.layout.length, study.sha256
-        self._sent_as = study.sent_as
+        self._of_zeros = Encoding.of_zeros(study.sent_as, self.dimension)
         self._bound = AdapterBound(study, model.layout, model.start)
         self._schedule = schedule_of(study)
         self.release = self._schedule.release(study.training.local_steps)
@@ -241,7 +241,6 @@ class RoundTrainer:
 
     def reply(self, task: TrainTask, status: Status) -> TrainReply:
         """Return a code, in an answer of this study's one length."""
-        encoding = Encoding.of_zeros(self._sent_as, self.dimension)
         return TrainReply(
             task.study_sha256,
             task.study_run,
@@ -249,7 +248,7 @@ class RoundTrainer:
             task.adapter_sha256,
             status,
             np.zeros(self.dimension, np.float32),
-            encoding=encoding,
+            encoding=self._of_zeros,
         )
 
 
