@@ -57,7 +57,6 @@ def epsilon_rdp(history: Iterable[Release], delta: float, *, order: float | None
         delta: of the budget.
         order: the one order to convert from; None: the best of `ORDERS`, or of `WHOLE_ORDERS` with a shared release.
     """
-    probability(delta=delta)
     releases = [release for release in history if release.count]
     if not releases:
         return 0.0
@@ -92,7 +91,6 @@ def order_of_limit(epsilon: float, delta: float) -> float:
     Full batches of Gaussian noise cost rho x order each, with rho half their squared ratio of signal to noise.
     """
     positive(epsilon=epsilon)
-    probability(delta=delta)
     orders = np.asarray(WHOLE_ORDERS)
     rho = (epsilon - _converted(np.zeros(len(orders)), WHOLE_ORDERS, delta)) / orders
     return WHOLE_ORDERS[int(np.argmax(rho))]
@@ -136,6 +134,7 @@ def epsilon_prv(history: Iterable[Release], delta: float) -> float | None:
 
 def _converted(curve: NDArray[np.float64], orders: tuple[float, ...], delta: float) -> NDArray[np.float64]:
     """Return the epsilon that each order makes of its Renyi divergence: Balle et al. 2020, Theorem 21."""
+    probability(delta=delta)
     alpha = np.asarray(orders)
     epsilon: NDArray[np.float64] = curve - (np.log(delta) + np.log(alpha)) / (alpha - 1) + np.log((alpha - 1) / alpha)
     return epsilon
