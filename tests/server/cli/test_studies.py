@@ -111,10 +111,10 @@ def test_run_says_how_many_nodes_a_secure_sum_is_of_and_refuses_numbers_that_go_
     file.write_text(plain.replace("[federation]", '[federation]\nsecure_sum = "masked"\nquorum = 4'))
     command(monkeypatch, capsys, "init", "--host", "localhost", *home)
     printed = command(monkeypatch, capsys, "run", str(file), *home)
-    assert "With 4 nodes: 3 of them open a sum, and it shows no update while at most 1 of them pools what" in printed
+    assert "With 4 nodes: 4 of them open a sum, and it shows no update while at most 1 of them pools what" in printed
     assert "4 nodes or more, is in the run" in printed
     queued = json.loads(command(monkeypatch, capsys, "run", str(file), "--json", *home))
-    numbers = {"mode": "masked", "fewest_nodes": 4, "nodes": 4, "threshold": 3, "colluders": 1}
+    numbers = {"mode": "masked", "fewest_nodes": 4, "nodes": 4, "threshold": 4, "colluders": 1}
     assert queued["secure_sum"] == numbers and queued["state"] == "queued"
     file.write_text(plain.replace("[federation]", '[federation]\nsecure_sum = "masked"\nquorum = 4\nthreshold = 2'))
     command(monkeypatch, capsys, "run", str(file), *home, code=2)

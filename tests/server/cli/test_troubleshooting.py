@@ -431,7 +431,8 @@ def _(place: Place) -> str:
     stop.set()
     place.patch.setattr(uvicorn.Server, "run", lambda _server: sys.exit(1))
     with logged("server.gateway.process") as lines:
-        keep_serving_metrics(uvicorn.Config(lambda: None, host="127.0.0.1", port=9464), stop)
+        # without a log_config of its own: uvicorn's would close the handlers of whoever runs the tests
+        keep_serving_metrics(uvicorn.Config(lambda: None, host="127.0.0.1", port=9464, log_config=None), stop)
     return "\n".join(lines)
 
 

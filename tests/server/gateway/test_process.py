@@ -60,7 +60,7 @@ def test_metrics_whose_port_is_taken_are_missed_once_and_served_when_it_is_free(
 
     monkeypatch.setattr(process, "METRICS_AGAIN_S", 0.0)
     monkeypatch.setattr(uvicorn, "Server", Server)
-    keep_serving_metrics(uvicorn.Config(None, host="127.0.0.1", port=9464), stop)  # type: ignore[arg-type]
+    keep_serving_metrics(uvicorn.Config(None, host="127.0.0.1", port=9464, log_config=None), stop)  # type: ignore[arg-type]
     assert len(tries) == 4 and caplog.text.count("another program has port 9464 of 127.0.0.1") == 1
 
 
