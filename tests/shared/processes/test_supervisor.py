@@ -73,8 +73,8 @@ def supervised(tmp_path: Path) -> Iterator[int]:
 @pytest.mark.parametrize(("ends", "code"), [("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", -9)])
 def test_a_child_is_told_how_the_one_before_it_ended(tmp_path: Path, ends: str, code: int) -> None:
     script = f"import os, sys, shared.processes.supervisor as s; print(s.last_exit(), flush=True); {ends}"
-    child = Child("child", (sys.executable, "-c", script))
-    supervisor = Supervisor(tmp_path / "run", tmp_path, lambda: [child])
+    wanted = [Child("child", (sys.executable, "-c", script))]
+    supervisor = Supervisor(tmp_path / "run", tmp_path, lambda: wanted)
     (tmp_path / "run").mkdir()
 
     def lines() -> list[str]:
@@ -84,6 +84,8 @@ def test_a_child_is_told_how_the_one_before_it_ended(tmp_path: Path, ends: str, 
 
     wait_until(lambda: len(lines()) >= 2)
     assert lines()[:2] == ["None", str(code)]
+    wanted.clear()
+    look(supervisor)  # ends the last one, and waits for it
 
 
 def test_a_child_that_dies_is_started_again_and_stop_ends_everything(tmp_path: Path, supervised: int) -> None:
