@@ -92,7 +92,7 @@ class DatasetPolicy(Section):
 
     @property
     def limit_if_all_collude(self) -> float | None:
-        """The same as a number: infinite without a limit, None if no noise is shared at all."""
+        """Return `epsilon_if_all_collude` as a number: infinite for "no-limit", None if no noise is shared at all."""
         limit = self.epsilon_if_all_collude
         return math.inf if limit == "no-limit" else limit
 

@@ -1,4 +1,4 @@
-"""What somebody else may hold against this node: a run's report, and the ledger's history."""
+"""Write and check a run's report, and print the ledger's history."""
 
 import json
 from pathlib import Path

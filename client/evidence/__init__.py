@@ -1,1 +1,1 @@
-"""What a node's operator can show somebody else, or read of the ledger: `run_report` (facts of a report), `history`."""
+"""Evidence of a node's operator: `run_report` (the facts of a run's report), `history` (the ledger as sentences)."""

@@ -1,4 +1,4 @@
-"""What somebody else may hold against this server: a run's report, and checking one."""
+"""Write a run's report, and check one."""
 
 from pathlib import Path
 from typing import Annotated

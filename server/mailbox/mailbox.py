@@ -53,7 +53,7 @@ class KeptReply:
 
 
 class Mailbox:
-    """What the run's process and the gateway do with messages.
+    """Keeps the messages between a run's process and its nodes, which the gateway hands over.
 
     Guarantee: a reply that was acknowledged survives whatever process is killed, until its run has read it.
 

@@ -1,4 +1,4 @@
-"""What becomes of the replies to one round: each is judged, and what is accepted goes into the round's collection."""
+"""Judge each reply to one round, and put the accepted ones into the round's collection."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What a run's secure sum keeps on disk: its roster, and for each round the survivors with what opens their sum.
+"""Keep a run's roster on disk, and for each round of its secure sum the survivors with what opens their sum.
 
 Beside them lie the masked vectors of the newest round, as they came, so that memory does not grow with the nodes.
 
@@ -41,7 +41,7 @@ class SumFiles:
 
     @property
     def roster(self) -> Path:
-        """Where the roster of the run is kept."""
+        """Return the path of the run's roster."""
         return self.folder / "roster"
 
     def keep(self, fixed: Fixed, records: Mapping[str, bytes]) -> None:

@@ -47,7 +47,7 @@ Note = Callable[[str, dict[str, Any]], None]
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a run's secure sum needs to know of the server it runs in."""
+    """Ties a run's secure sum to the server that it runs in."""
 
     name_of: Callable[[int], str]
     """A node's name by Flower's number; empty if there is none."""

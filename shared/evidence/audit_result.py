@@ -17,7 +17,7 @@ FALSE_POSITIVE_RATE = 0.01
 
 
 class Control(Section):
-    """The same attack on training into which a fault was put: one that goes unseen says that silence is no proof."""
+    """Result of the attack on training with a fault in it: a fault that goes unseen says that silence is no proof."""
 
     fault: str
     """The fault, in a few words, such as "a third of the noise"."""

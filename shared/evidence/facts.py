@@ -28,7 +28,7 @@ Language = Literal["en", "de"]
 
 
 class StudyFacts(Section):
-    """What was asked, by whom and why; what a study did not state is empty."""
+    """A study as it was declared, with who asked and why; a part that it did not state is empty."""
 
     name: str
     sha256: str

@@ -1,4 +1,4 @@
-"""What a node keeps for secure sums: its keys of each run, the roster that it took, the shares of its own masks.
+"""Keep a node's keys of each secure run on disk, the roster that it took, and the shares of its own masks.
 
 Whoever has them can take this node's part, so the folder is this user's alone and in no backup, and a run's files are
 deleted when the run is over. The ledger has rows of the roster and of each set of survivors: what is missing here then

@@ -323,8 +323,10 @@ class NodeVault:
 
 def _admission(node: NodeFiles, study: Study, dataset: Dataset | None) -> Callable[[Ledger, TrainTask], Status | None]:
     """Return what admits a task's roster; a study without a secure sum has none, and takes part with none."""
-    if study.federation.secure_sum is None or dataset is None:
+    if study.federation.secure_sum is None:
         return lambda _ledger, task: Status.REFUSED_STUDY if task.roster else None
+    if dataset is None:
+        return lambda _ledger, _task: Status.REFUSED_POLICY
     policy = dataset.policy
     own = OwnPolicy(node.settings.pins, policy.colluders, policy.smallest_cohort)
     return Admission(node.sums, study, own, dataset.limit)
