@@ -26,10 +26,10 @@ from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import part_name, parts_in
 from shared.protocol.fixed_point import mean_of
 from shared.protocol.messages import Vector
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
 from shared.study.schedule import round_factors
 from shared.study.sections import MOST_WEIGHT
-from shared.study.secure_sum import SumSizes
 
 Sum = NDArray[np.int64]
 TAIL = 18.0
@@ -61,7 +61,7 @@ class StepNumbers:
     """The longest honest sum of one node without noise, in steps of the grid."""
 
 
-def step_numbers(study: Study, layout: Layout, number: int, sizes: SumSizes) -> StepNumbers:
+def step_numbers(study: Study, layout: Layout, number: int, sizes: Thresholds) -> StepNumbers:
     """Return the public numbers of a round of a study with shared noise.
 
     Args:

@@ -8,8 +8,8 @@ from server.aggregation.opened_sum import Sum, next_adapter, step_numbers, suspi
 from shared.adapted_model.adapters import Layout
 from shared.protocol.fixed_point import mean_of
 from shared.protocol.messages import Vector
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
-from shared.study.secure_sum import SumSizes
 
 Step = Callable[[int, Sum, int, Vector], Vector]
 """Returns the next adapter, given the round's number, the opened sum, how many nodes it holds, and the adapter sent."""
@@ -19,7 +19,9 @@ class SumRefused(Exception):  # noqa: N818 - a round that is lost, and no failur
     """An opened sum that is not used, with the reason."""
 
 
-def step_of(study: Study, layout: Layout, sizes: Callable[[], SumSizes], largest_norm: Callable[[int], float]) -> Step:
+def step_of(
+    study: Study, layout: Layout, sizes: Callable[[], Thresholds], largest_norm: Callable[[int], float]
+) -> Step:
     """Return the step that a study makes of an opened sum.
 
     Guarantee: masked updates make the adapter that the same updates make without masks, to the last byte.

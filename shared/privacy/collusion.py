@@ -7,9 +7,9 @@ from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
 from shared.privacy.in_words import if_all_collude
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
-from shared.secure_sum.thresholds import FEWEST_NODES
+from shared.secure_sum.thresholds import FEWEST_NODES, Thresholds
 from shared.study.declaration import Study
-from shared.study.secure_sum import SumSizes, sum_sizes
+from shared.study.secure_sum import sum_sizes
 
 USUAL_NODES = (4, 10, 30, 100)
 """Numbers of nodes for which figures are shown before it is known how many take part."""
@@ -21,7 +21,7 @@ SHOWN = 6
 class Collusion:
     """The promise of one run with shared noise, by who colludes."""
 
-    sizes: SumSizes
+    sizes: Thresholds
     epsilon: float
     """While at most `sizes.colluders` nodes pool what they know with the server."""
     epsilon_if_all_collude: float
@@ -40,7 +40,7 @@ class Collusion:
 
 def collusion(release: SharedGaussian, delta: float) -> Collusion:
     """Return what all releases of a run promise, once its roster is known."""
-    sizes = SumSizes(release.nodes, release.threshold, release.colluders)
+    sizes = Thresholds(release.nodes, release.threshold, release.colluders)
     return Collusion(sizes, epsilon_rdp([release], delta), epsilon_if_colluding([release], delta))
 
 
@@ -69,7 +69,7 @@ def curve(release: SharedGaussian, delta: float) -> list[tuple[int, float]]:
     return [(number, epsilon_if_colluding([release], delta, colluders=number)) for number in numbers]
 
 
-def _sizes(study: Study, nodes: int) -> SumSizes | None:
+def _sizes(study: Study, nodes: int) -> Thresholds | None:
     try:
         return sum_sizes(nodes, study.federation)
     except SettingsError:

@@ -6,11 +6,8 @@ from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.thresholds import FEWEST_HONEST, FEWEST_NODES, Thresholds
 from shared.study.sections import Adapter, Federation, Training
 
-SumSizes = Thresholds
-"""The public numbers of a run's secure sum, by the name that studies have for them."""
 
-
-def sum_sizes(nodes: int, federation: Federation) -> SumSizes:
+def sum_sizes(nodes: int, federation: Federation) -> Thresholds:
     """Return the numbers of a run with so many nodes: the study's own, or those of the rule; t is at least its quorum.
 
     Guarantee: two sums of one round cannot both be opened by nodes that collude: 2 t > n + c.

@@ -7,13 +7,13 @@ from client.vault.training.round_trainer import RoundTrainer
 from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
-from shared.study.secure_sum import SumSizes
+from shared.secure_sum.thresholds import Thresholds
 
 
 class SummingSite(RoundTrainer):
     """A private site whose summands are open: NOT private where the noise is shared, and for simulations alone."""
 
-    def share_noise_with(self, sizes: SumSizes) -> None:
+    def share_noise_with(self, sizes: Thresholds) -> None:
         """Take the numbers of a roster, as a node takes them from its ledger."""
         if isinstance(self.release, SharedGaussian):
             self.release = self.release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)

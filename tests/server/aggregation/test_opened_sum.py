@@ -16,10 +16,10 @@ from shared.privacy.adapter_bound import AdapterBound
 from shared.privacy.grid import GRID, NOISE_STEPS
 from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.fixed_point import as_integers
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
-from shared.study.secure_sum import SumSizes
 
-SIZES = SumSizes(10, 8, 1)
+SIZES = Thresholds(10, 8, 1)
 Studies = Callable[..., Study]
 SHARED: dict[str, Any] = {
     "federation": {"rounds": 4, "secure_sum": "shared", "typical_size": 50},

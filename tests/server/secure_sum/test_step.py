@@ -11,10 +11,10 @@ from server.aggregation.opened_sum import step_from_sum, step_numbers
 from server.secure_sum.step import SumRefused, step_of
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.protocol.fixed_point import as_integers
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
-from shared.study.secure_sum import SumSizes
 
-SIZES = SumSizes(5, 4, 1)
+SIZES = Thresholds(5, 4, 1)
 
 
 @pytest.mark.guarantee("masked updates make the adapter that the same updates make without masks, to the last byte.")
