@@ -12,6 +12,7 @@ import typer
 from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.command_line import VERBOSE, run_command
 from shared.environment import QUIET
+from shared.explanations.options import Columns, Count, Rows
 from shared.logs import without_stopping
 
 if TYPE_CHECKING:
@@ -241,6 +242,25 @@ def verify(
 
     verified = verify_report(content_of(file), None if authority is None else content_of(authority))
     typer.echo(verified.report.model_dump_json(indent=1) if as_json else "\n".join(verified_lines(verified)))
+
+
+@cli.command()
+def explain(
+    run: Annotated[Path, typer.Argument(help="A result folder, whose adapter is explained.")],
+    table: Rows,
+    columns: Columns = None,
+    count: Count = 5,
+    out: Annotated[Path | None, typer.Option(help="Folder of the page. Default: RUN/explained.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Show what a model's answers rest on: words of a text, or cells of an image or a spectrogram.
+
+    Example: fedvault-sim explain runs/vader data/vader/vader.csv --rows 10
+    """
+    quiet_libraries()
+    from shared.explanations.command import explain_table
+
+    explain_table(run / "adapter", table, columns or [], count, out or run / "explained", typer.echo, in_json=as_json)
 
 
 @cli.command()

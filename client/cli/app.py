@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from client.cli.checks import doctor, models
+from client.cli.explanations import explain
 from client.cli.ledger import backup, ledger, withdraw
 from client.cli.membership import init, join, leave
 from client.cli.peers import peers
@@ -41,6 +42,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     peers,
     report,
     history,
+    explain,
     receipt,
     sign,
     verify,

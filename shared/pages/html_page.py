@@ -20,7 +20,7 @@ code{font-size:.85em;overflow-wrap:anywhere}.warning td{color:#b3261e}.ours td{f
 svg{display:block;width:100%;height:auto;margin:.5rem 0}svg text{font-family:system-ui,sans-serif}
 @media print{body{margin:0;font-size:11px}.card,svg,tr{break-inside:avoid}}
 """
-POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 """Nothing is loaded and nothing runs, whatever a name on the page holds."""
 
 
