@@ -1,5 +1,6 @@
 """Applications behind real sockets, each in a thread of this process."""
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,15 @@ WITHIN_S = 10.0
 @contextmanager
 def served(config: uvicorn.Config) -> Iterator[uvicorn.Server]:
     """Serve until the block ends."""
+    with serving(config, None) as server:
+        yield server
+
+
+@contextmanager
+def serving(config: uvicorn.Config, sockets: list[socket.socket] | None) -> Iterator[uvicorn.Server]:
+    """Serve on sockets that listen already, until the block ends; None: on the settings' own."""
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     end = time.monotonic() + WITHIN_S
     while not server.started and thread.is_alive() and time.monotonic() < end:

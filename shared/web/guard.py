@@ -1,0 +1,223 @@
+"""The door of a page: which host, which origin, whose session, with which token, how often.
+
+| what comes | what it gets |
+|---|---|
+| another Host than this page's (DNS rebinding) | 421 |
+| another Origin, or a request that another site had the browser make | 403 |
+| no session, or one that ended | 401, and where the address is |
+| a write without this page's own Origin, the session's token, or as no form | 403 |
+| more than a person does | 429 |
+"""
+
+import hashlib
+import re
+from collections.abc import Collection
+from urllib.parse import parse_qsl
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared.web.rendering import Pages, Site
+from shared.web.sessions import Rate, Session, Sessions
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    # with no-referrer a browser would send no Origin with a form
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+TOKEN_HEADER, TOKEN_FIELD = "x-fedvault-token", "token"
+ENTER, LEAVE, STATIC = "/enter", "/leave", "/static/"
+MOST_BODY_BYTES, MOST_FIELDS = 64 * 1024, 100
+FORM = "application/x-www-form-urlencoded"
+WHERE = (
+    "Open the address that stands in the terminal where the page was started. It opens once; a new one follows when "
+    "you log out, or after an idle while."
+)
+
+
+class Guard:
+    """Lets in who has this page's session, and writes that come from this page.
+
+    Guarantee: nothing of a page is shown, and nothing is done, for a request without its session's cookie.
+    Guarantee: nothing is done for a write without this page's own Host and Origin and its session's token.
+
+    What it hands on has in `request.state`: `token`, for forms; `visitor`, in words for logs and rows; `form`, the
+    fields of a write, which is read here and nowhere else; `goes_on`, false once the session has ended.
+
+    Args:
+        app: behind the door.
+        pages: draws refusals.
+        sessions: who may come in.
+        hosts: names with port under which the page is reached; no other is answered.
+        strangers: rate of requests without a session.
+        visitors: rate of requests with one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        pages: Pages,
+        sessions: Sessions,
+        hosts: Collection[str],
+        strangers: Rate | None = None,
+        visitors: Rate | None = None,
+    ) -> None:
+        self._app, self._pages, self._sessions, self._hosts = app, pages, sessions, frozenset(hosts)
+        self._strangers, self._visitors = strangers or Rate(2.0, 30), visitors or Rate(20.0, 120)
+        self._cookie = cookie_name(pages.site)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer, refuse, or hand on."""
+        if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        send = _with_headers(send, cacheable=request.url.path.startswith(STATIC))
+        answer = self._from_elsewhere(request)
+        if answer is None and request.url.path.startswith(STATIC):
+            await self._app(scope, receive, send)
+            return
+        if answer is None and request.url.path == ENTER:
+            answer = self._enter(request)
+        if answer is not None:
+            await answer(scope, receive, send)
+            return
+        await self._within(request, scope, receive, send)
+
+    async def _within(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        session = self._sessions.find(request.cookies.get(self._cookie, ""), by_itself=_by_itself(request))
+        if session is None:
+            await self._stranger(request)(scope, receive, send)
+            return
+        if not self._visitors.take():
+            await self._refusal(request, 429, "Too many requests. Wait a moment.")(scope, receive, send)
+            return
+        client = request.client.host if request.client else "this machine"
+        scope["state"] = {
+            **scope.get("state", {}),
+            "token": session.token,
+            "visitor": f"{client}, session {session.label}",
+            "goes_on": lambda: self._sessions.find(session.secret, by_itself=True) is session,
+        }
+        if request.method in ("GET", "HEAD"):
+            await self._app(scope, receive, send)
+            return
+        body = await _body(request)
+        form = _fields(body or b"")
+        scope["state"]["form"] = form
+        why = _unfit(request, body, form.get(TOKEN_FIELD, ""), session)
+        if why:
+            await self._refusal(request, 403, why)(scope, receive, send)
+        elif request.url.path == LEAVE:
+            await self._leave(request)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _from_elsewhere(self, request: Request) -> Response | None:
+        host, origin = request.headers.get("host", ""), request.headers.get("origin")
+        if host not in self._hosts:
+            return Response("This page answers under its own address only.\n", 421, media_type="text/plain")
+        site, mode = request.headers.get("sec-fetch-site", "none"), request.headers.get("sec-fetch-mode", "")
+        # whoever follows a link comes from another site as well, and only looks
+        elsewhere = site not in ("none", "same-origin") and not (mode == "navigate" and request.method == "GET")
+        if elsewhere or (origin is not None and origin != f"http://{host}"):
+            return Response("Another site's page asked for this.\n", 403, media_type="text/plain")
+        return None
+
+    def _enter(self, request: Request) -> Response:
+        if not self._strangers.take():
+            return self._refusal(request, 429, "Too many tries. Wait a moment.")
+        early = request.headers.get("sec-purpose") or request.headers.get("purpose")
+        if request.method != "GET" or early:  # a browser that looks ahead must not use the key up
+            return Response(status_code=405 if not early else 503)
+        session = self._sessions.enter(request.query_params.get("key", ""))
+        if session is None:
+            return self._refusal(request, 403, f"This address was used before, or is not this page's. {WHERE}")
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(self._cookie, session.secret, httponly=True, samesite="strict", path="/")
+        return answer
+
+    def _leave(self, request: Request) -> Response:
+        self._sessions.end()
+        answer = self._refusal(request, 200, f"You are logged out. {WHERE}")
+        answer.delete_cookie(self._cookie, httponly=True, samesite="strict", path="/")
+        return answer
+
+    def _stranger(self, request: Request) -> Response:
+        if not self._strangers.take():
+            return self._refusal(request, 429, "Too many requests. Wait a moment.")
+        return self._refusal(request, 401, f"You are not logged in here, or were idle for long. {WHERE}")
+
+    def _refusal(self, request: Request, status: int, why: str) -> Response:
+        # htmx puts no refusal into a page: it loads the whole one again, which then says why
+        again = {"HX-Refresh": "true"} if request.headers.get("hx-request") and status == 401 else {}
+        return self._pages.response(request, "refused.html", status=status, headers=again, why=why)
+
+
+def cookie_name(site: Site) -> str:
+    """Return the name of a site's cookie: a browser sends the cookies of one port to all others of a host."""
+    plain = re.sub(r"[^a-z0-9]+", "-", f"{site.role}-{site.instance}".lower()).strip("-")[:40]
+    digest = hashlib.sha256(f"{site.role}/{site.instance}".encode()).hexdigest()
+    return f"fedvault-{plain}-{digest[:8]}"
+
+
+def _by_itself(request: Request) -> bool:
+    """Return true for what a page asks for without a person: its events, and parts that it draws again."""
+    polls = request.headers.get("hx-request") and request.method == "GET"
+    return bool(polls) or "text/event-stream" in request.headers.get("accept", "")
+
+
+def _unfit(request: Request, body: bytes | None, token: str, session: Session) -> str:
+    """Return why a write is not done; empty if it is."""
+    if request.headers.get("origin") is None:
+        return "Expected a write that this page made: it came without an Origin."
+    if body is None:
+        return f"Expected a form of at most {MOST_BODY_BYTES} bytes."
+    if request.headers.get("content-type", "").partition(";")[0].strip() != FORM:
+        return "Expected a form."
+    if not session.is_token(request.headers.get(TOKEN_HEADER, token)):
+        return "The page is from an earlier session. Go back, load it again, and repeat what you did."
+    return ""
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    """Return the fields of a form; what is none has none."""
+    try:
+        return dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=MOST_FIELDS))
+    except ValueError:
+        return {}
+
+
+async def _body(request: Request) -> bytes | None:
+    """Return a request's body, or None if it is too large."""
+    chunks, size = list[bytes](), 0
+    async for chunk in request.stream():
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MOST_BODY_BYTES:
+            return None
+    return b"".join(chunks)
+
+
+def _with_headers(send: Send, *, cacheable: bool) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers[name] = value
+            headers["Cache-Control"] = "max-age=600" if cacheable else "no-store"
+        await send(message)
+
+    return sending

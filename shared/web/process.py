@@ -1,0 +1,105 @@
+"""A page's process: it listens on loopback, prints its one-time address, and serves until it is told to stop."""
+
+import socket
+from collections.abc import Callable, Sequence
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Mount
+from starlette.staticfiles import StaticFiles
+
+from shared.errors import RunError
+from shared.web.guard import ENTER, Guard
+from shared.web.rendering import STATIC, Pages
+from shared.web.sessions import Sessions
+
+LOOPBACK, OWN_NAMESPACE = "127.0.0.1", "0.0.0.0"  # noqa: S104 - see `listening`
+MOST_CONNECTIONS = 64
+
+
+def listening(port: int = 0, *, container_publishes: bool = False) -> socket.socket:
+    """Return a socket that listens on loopback.
+
+    Guarantee: a page listens on loopback alone, unless it runs in a container whose engine publishes its port.
+
+    Args:
+        port: 0 takes one that is free.
+        container_publishes: an engine reaches no container's loopback: there it is the engine that publishes the port
+            on 127.0.0.1 alone.
+
+    Raises:
+        RunError: the port is taken.
+    """
+    opened = socket.socket()
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind((OWN_NAMESPACE if container_publishes else LOOPBACK, port))
+    except OSError as error:
+        opened.close()
+        raise RunError(
+            f"Expected port {port} to be free, got: {error.strerror}.", hint="Choose another --port."
+        ) from None
+    opened.listen(MOST_CONNECTIONS)
+    return opened
+
+
+def application(routes: Sequence[BaseRoute], pages: Pages, sessions: Sessions, *, port: int) -> Starlette:
+    """Return a site behind its door.
+
+    Args:
+        routes: of the site; what they answer is seen by its session alone.
+        pages: its templates.
+        sessions: who may come in.
+        port: under which it is reached.
+    """
+    hosts = [f"{name}:{port}" for name in (LOOPBACK, "localhost")]
+    door = Middleware(Guard, pages=pages, sessions=sessions, hosts=hosts)
+    return Starlette(routes=[*routes, Mount("/static", StaticFiles(directory=STATIC))], middleware=[door])
+
+
+def address(port: int, key: str) -> str:
+    """Return the address that opens a page once."""
+    return f"http://{LOOPBACK}:{port}{ENTER}?key={key}"
+
+
+def settings(app: Starlette) -> uvicorn.Config:
+    """Return uvicorn's settings: no log of addresses, which hold keys, and no word of a proxy is believed."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        http="h11",
+        limit_concurrency=MOST_CONNECTIONS,
+        h11_max_incomplete_event_size=32 * 1024,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def serve(
+    routes: Sequence[BaseRoute],
+    pages: Pages,
+    *,
+    say: Callable[[str], None],
+    port: int = 0,
+    container_publishes: bool = False,
+) -> None:
+    """Serve a site until SIGTERM or SIGINT.
+
+    Args:
+        routes: of the site.
+        pages: its templates.
+        say: is given each one-time address, for the person who started the page.
+        port: 0 takes one that is free.
+        container_publishes: see `listening`.
+
+    Raises:
+        RunError: the port is taken.
+    """
+    with listening(port, container_publishes=container_publishes) as opened:
+        number = opened.getsockname()[1]
+        sessions = Sessions(lambda key: say(address(number, key)))
+        uvicorn.Server(settings(application(routes, pages, sessions, port=number))).run(sockets=[opened])
