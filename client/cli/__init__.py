@@ -1,7 +1,7 @@
 """`fedvault-node`: the commands of a node's operator.
 
 `app` (every command, in the order of `--help`), `membership`, `checks`, `processes`, `studies`, `peers`, `receipts`,
-`reports`, `ledger`, `options` (what they share). Every command imports what it needs when it runs: `--help` loads no
+`reports`, `explanations`, `ledger`, `options` (what they share). Every command imports what it needs when it runs: `--help` loads no
 model.
 """
 

@@ -1,7 +1,7 @@
 """The commands of `fedvault-server`.
 
-In reading order: `app` (the list of commands), `federation`, `nodes`, `studies`, `reports` and `backups` (the
-commands), `options` (what several of them take), `printing` (how rows and events look), `reasons` (codes in words),
+In reading order: `app` (the list of commands), `federation`, `nodes`, `studies`, `reports`, `explanations` and
+`backups` (the commands), `options` (what several of them take), `printing` (how rows and events look), `reasons` (codes in words),
 `status_text` (a server's status in sentences).
 """
 

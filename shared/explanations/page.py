@@ -66,9 +66,9 @@ def _blocks(one: Explanation) -> list[Block]:
     answer = ", ".join(map(str, one.answer)) or "none" if isinstance(one.answer, list) else str(one.answer)
     parts, heading = one.attribution, Heading(f"Row {one.row + 1}: {answer}")
     if isinstance(parts, RegionAttribution):
-        said = Paragraph(f"Score {parts.score:+.2f} ({one.score_is}).")
-        return [heading, said, heat_map(f"Cells of row {one.row + 1}", parts.shown, parts.cells)]
-    said = Paragraph(
+        sentence = Paragraph(f"Score {parts.score:+.2f} ({one.score_is}).")
+        return [heading, sentence, heat_map(f"Cells of row {one.row + 1}", parts.shown, parts.cells)]
+    sentence = Paragraph(
         f"Score {parts.score:+.2f} ({one.score_is}); {parts.blank_score:+.2f} for a blank text. "
         f"Off by {abs(parts.gap):.3f}."
     )
@@ -76,7 +76,7 @@ def _blocks(one: Explanation) -> list[Block]:
         weighted_words(f"Words of row {one.row + 1}", [(piece.text, piece.weight) for piece in text])
         for text in parts.texts
     ]
-    return [heading, said, *drawn, _largest(parts)]
+    return [heading, sentence, *drawn, _largest(parts)]
 
 
 def _largest(parts: TextAttribution) -> Table:

@@ -81,8 +81,8 @@ def attribute_words(
     weights = parts.double().sum(-1)[0].tolist()
     with torch.no_grad():
         now, before = float(score(model(batch))), float(score(model({**batch, "ids": blank})))
-    second = [texts[1]] if len(texts) == 2 else None
-    encodings = tokenise([texts[0]], tokenizer, max_length=max_length, pairs=second).encodings
+    pairs = [texts[1]] if len(texts) == 2 else None
+    encodings = tokenise([texts[0]], tokenizer, max_length=max_length, pairs=pairs).encodings
     words, rest = _by_word(texts, weights, encodings[0] if encodings else None, tokenizer, ids[0].tolist())
     return TextAttribution(words, now, before, rest)
 
@@ -108,11 +108,11 @@ def _by_word(
         else:
             sums[number][word] += weights[token]
     rest += sum(weights[len(encoding.offsets) :])  # padding
-    words = [
-        [Piece(text[slice(*span)], weight) for span, weight in zip(found, summed, strict=True)]
-        for text, found, summed in zip(texts, spans, sums, strict=True)
+    pieces = [
+        [Piece(text[slice(*span)], weight) for span, weight in zip(words, summed, strict=True)]
+        for text, words, summed in zip(texts, spans, sums, strict=True)
     ]
-    return words, rest
+    return pieces, rest
 
 
 def _word_at(spans: Sequence[Span], place: int) -> int | None:
