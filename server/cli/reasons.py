@@ -25,6 +25,7 @@ OF_STATUS = {
     "refused_roster": "its policy does not take these nodes together in a secure sum, or its own entry is not valid",
     "refused_survivors": "it signed another set of survivors for this round",
     "out_of_secure_sum": "its keys of this run are gone, by a restored backup for instance: it is out of the run",
+    "refused_evaluation": "the study declares no such evaluation, or it has evaluated another adapter before",
 }
 OF_REASON = {
     "node-error": "its Flower client failed before FedVault was asked",

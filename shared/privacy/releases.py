@@ -128,6 +128,19 @@ class Gaussian:
         return 1.0
 
 
+@dataclass(frozen=True)
+class NoisyCounts(Gaussian):
+    """`count` histograms over held-out units, with discrete Gaussian noise on a public grid (`private_evaluation`).
+
+    Its cost is that of a `Gaussian` with the same noise multiplier: the grid's step is a 2^-24 of the sensitivity, and
+    `privacy.grid` says why that is the same.
+    """
+
+    mechanism: ClassVar[str] = "discrete-gaussian-counts"
+    grid: float = GRID
+    """Step of the grid, in units."""
+
+
 Release = SubsampledGaussian | Gaussian
 Repeated = TypeVar("Repeated", SubsampledGaussian, SharedGaussian, Gaussian, Release)
 
@@ -144,7 +157,8 @@ def from_dict(plain: dict[str, Any]) -> Release:
         SettingsError: unknown mechanism, missing or impossible values.
     """
     kinds = {
-        kind.mechanism: kind for kind in (SubsampledGaussian, SubsampledDiscreteGaussian, SharedGaussian, Gaussian)
+        kind.mechanism: kind
+        for kind in (SubsampledGaussian, SubsampledDiscreteGaussian, SharedGaussian, Gaussian, NoisyCounts)
     }
     values = dict(plain)
     kind = kinds.get(values.pop("mechanism", ""))

@@ -87,7 +87,7 @@ def encode_task(task: TrainTask) -> RecordDict:
         "adapter": pack(task.adapter),
         **({"wire": task.wire} if task.version >= SAYS_WIRE else {}),
     }
-    records = RecordDict({"task": ConfigRecord(config), "echo": _server_copy(task.server_copy, task.version)})
+    records = RecordDict({"task": ConfigRecord(config), "echo": server_copy_record(task.server_copy, task.version)})
     if task.roster:  # a record of its own: it is the same in every round, so the server keeps it once
         roster: dict[str, Any] = {"protocol-version": task.version, "roster": task.roster}
         records["roster"] = ConfigRecord(roster)
@@ -96,7 +96,7 @@ def encode_task(task: TrainTask) -> RecordDict:
 
 def with_server_copy(records: RecordDict, server_copy: LedgerPosition) -> RecordDict:
     """Address an encoded task to a node with this ledger position; the adapter is shared, not copied."""
-    return RecordDict({**records, "echo": _server_copy(server_copy, _version(config_of(records, "task")))})
+    return RecordDict({**records, "echo": server_copy_record(server_copy, _version(config_of(records, "task")))})
 
 
 def encode_offer(offer: StudyOffer) -> RecordDict:
@@ -167,7 +167,7 @@ def decode_task(records: RecordDict) -> TrainTask:
         text_under(config, "study-run"),
         _version(config),
     )
-    server_copy = _read_position(config_of(records, "echo"), version)
+    server_copy = read_position(config_of(records, "echo"), version)
     roster = bytes_under(config_of(records, "roster"), "roster") if "roster" in records else b""
     wire = _wire(config, version)
     task = TrainTask(study_sha256, study_run, round_of(config), adapter, server_copy, version, wire, roster)
@@ -189,7 +189,7 @@ def encode_reply(reply: TrainReply, *, version: int = PROTOCOL_VERSION) -> Recor
         "round": reply.round,
         "base-sha256": reply.base_sha256,
         "status": int(reply.status if known else Status.REFUSED_STUDY),
-        **_position(reply.ledger, version),
+        **position_fields(reply.ledger, version),
         "update": reply.masked or pack(reply.update, reply.encoding),
     }
     return RecordDict({"reply": ConfigRecord(config)})
@@ -218,7 +218,7 @@ def decode_reply(records: RecordDict, wire: Wire = "float32", *, masked: bool = 
         text_under(config, "base-sha256"),
         status_of(config),
         update,
-        _read_position(config, _version(config)),
+        read_position(config, _version(config)),
         encoding,
         packed if masked else b"",
     )
@@ -267,21 +267,24 @@ def _envelope(versions: Versions) -> dict[str, Any]:
 def _versions(config: Values) -> Versions:
     if "oldest-version" not in config:
         return BEFORE_NEGOTIATION
-    return Versions(_number(config, "oldest-version"), _number(config, "newest-version"))
+    return Versions(number_under(config, "oldest-version"), number_under(config, "newest-version"))
 
 
-def _server_copy(position: LedgerPosition, version: int) -> ConfigRecord:
-    config: dict[str, Any] = {"protocol-version": version, **_position(position, version)}
+def server_copy_record(position: LedgerPosition, version: int) -> ConfigRecord:
+    """Return the record that tells a node its ledger's position as the server last received it."""
+    config: dict[str, Any] = {"protocol-version": version, **position_fields(position, version)}
     return ConfigRecord(config)
 
 
-def _position(position: LedgerPosition, version: int) -> dict[str, Any]:
+def position_fields(position: LedgerPosition, version: int) -> dict[str, Any]:
+    """Return a ledger's position as values of a record."""
     # a number as text of one width: every reply of a study has the same length
     plain = {"height": f"{position.height:012d}", "head": position.head}
     return plain | {"mac": position.mac} if version >= SAYS_MAC else plain
 
 
-def _read_position(config: Values, version: int) -> LedgerPosition:
+def read_position(config: Values, version: int) -> LedgerPosition:
+    """Return the position of a ledger that a record bears, or refuse it."""
     height, head = text_under(config, "height"), text_under(config, "head")
     mac = text_under(config, "mac") if version >= SAYS_MAC else NO_MAC
     if not (HEIGHT_FORM.fullmatch(height) and HASH_FORM.fullmatch(head) and HASH_FORM.fullmatch(mac)):
@@ -291,7 +294,7 @@ def _read_position(config: Values, version: int) -> LedgerPosition:
 
 def status_of(config: Values) -> Status:
     """Return the status that a record bears, or refuse it."""
-    status = _number(config, "status")
+    status = number_under(config, "status")
     try:
         return Status(status)
     except ValueError:
@@ -313,7 +316,7 @@ def config_of(records: RecordDict, name: str, versions: Versions = SPOKEN) -> Va
 
 
 def _version(config: Values) -> int:
-    return _number(config, "protocol-version")
+    return number_under(config, "protocol-version")
 
 
 def text_under(config: Values, key: str) -> str:
@@ -328,13 +331,14 @@ def text_under(config: Values, key: str) -> str:
 
 def round_of(config: Values) -> int:
     """Return the round that a record bears, or refuse it."""
-    number = _number(config, "round")
+    number = number_under(config, "round")
     if not 0 <= number <= LARGEST_ROUND:
         raise PeerError(f"Expected a round up to {LARGEST_ROUND}, got round={number}.")
     return number
 
 
-def _number(config: Values, key: str) -> int:
+def number_under(config: Values, key: str) -> int:
+    """Return the whole number under a key, or refuse the record."""
     value = config.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise PeerError(f"Expected a whole number under {key!r}, got {type(value).__name__}.")

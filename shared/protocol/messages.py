@@ -20,6 +20,7 @@ from shared.protocol.versions import SPOKEN, Versions
 PROTOCOL_VERSION = SPOKEN.newest
 NO_MAC = "0" * 64
 Vector = NDArray[np.float32]
+Counts = NDArray[np.int64]
 Leg = Literal["survivors", "opening"]
 """A question of a secure sum: who is in it, signed; or what opens their sum and nothing else."""
 LEGS: tuple[Leg, ...] = get_args(Leg)
@@ -52,6 +53,10 @@ class Status(IntEnum):
     """A set of survivors that this node may not sign, or not open; since version 8."""
     OUT_OF_SECURE_SUM = 19
     """The node has no keys of this run any more: it was restored from a backup; since version 8."""
+    EVALUATED = 20
+    """The noisy counts of an evaluation; since version 9."""
+    REFUSED_EVALUATION = 21
+    """An evaluation that the study does not declare, or of another adapter than before; since version 9."""
 
 
 @dataclass(frozen=True)
@@ -166,6 +171,39 @@ class LegReply:
     content: bytes = b""
 
 
+@dataclass(frozen=True)
+class EvaluationTask:
+    """A request of the server that a node evaluate an adapter on the records that it holds out."""
+
+    study_sha256: str
+    study_run: str
+    number: int
+    """Rounds that led to the adapter: one of the study's `evaluated_after`."""
+    adapter: Vector
+    server_copy: LedgerPosition = NO_POSITION
+    """This node's ledger position as the server last received it."""
+
+    @cached_property
+    def adapter_sha256(self) -> str:
+        """SHA-256 of the adapter, computed once."""
+        return digest(self.adapter)
+
+
+@dataclass(frozen=True)
+class EvaluationReply:
+    """A node's answer to an evaluation: `evaluated` with its noisy counts, or a public code."""
+
+    study_run: str
+    number: int
+    adapter_sha256: str
+    status: Status
+    histogram: Counts
+    """Noisy counts by cell, in steps of the public grid of `shared.private_evaluation.cells`. As many zeros where it
+    failed or was lost after it was paid for; none where it was refused before."""
+    ledger: LedgerPosition = NO_POSITION
+    """The node's ledger position when it paid for this evaluation."""
+
+
 def without_update(task: TrainTask, status: Status) -> TrainReply:
     """Answer a task with a code, and with zeros as long as the update would be."""
     zeros, encoding = np.zeros_like(task.adapter), Encoding.of_zeros(task.wire, len(task.adapter))
@@ -177,6 +215,11 @@ def without_update(task: TrainTask, status: Status) -> TrainReply:
 def without_content(task: LegTask, status: Status) -> LegReply:
     """Answer a question of a secure sum with a code alone."""
     return LegReply(task.leg, task.study_run, task.round, status)
+
+
+def without_histogram(task: EvaluationTask, status: Status, *, cells: int = 0) -> EvaluationReply:
+    """Answer an evaluation with a code, and with as many zeros as there would be counts."""
+    return EvaluationReply(task.study_run, task.number, task.adapter_sha256, status, np.zeros(cells, np.int64))
 
 
 def digest(vector: Vector) -> str:

@@ -8,6 +8,7 @@
 | 6 | a study may name any aggregation; `refused_adapter`; the position of a ledger bears its node's MAC |
 | 7 | a study may state purpose, requester, contact, legal basis and retention |
 | 8 | secure sums: offers name the peers, answers bear a roster's entry, tasks a roster; two more questions a round |
+| 9 | private evaluations: a node counts over the records that it holds out, and answers with noisy counts |
 
 The server offers a study in an envelope whose layout stays version 3's for ever. Both sides name the versions that they
 speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study that uses what
@@ -30,7 +31,7 @@ class Versions(NamedTuple):
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
-SPOKEN = Versions(3, 8)
+SPOKEN = Versions(3, 9)
 BEFORE_NEGOTIATION = Versions(3, 3)
 """Versions of a side that names none."""
 ENVELOPE = Versions(3, 3)
@@ -47,3 +48,5 @@ SAYS_PURPOSE = 7
 """First version whose nodes know a study's purpose, requester, contact, legal basis and retention."""
 SAYS_SECURE_SUM = 8
 """First version whose nodes take part in secure sums."""
+SAYS_EVALUATION = 9
+"""First version whose nodes answer private evaluations."""

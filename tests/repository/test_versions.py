@@ -172,6 +172,7 @@ NEWER_STUDIES: dict[str, tuple[dict[str, Any], int]] = {
     "int8": ({"federation": {"wire": "int8"}}, 5),
     "another aggregation": ({"federation": {"aggregation": "median"}}, 6),
     "who asks": ({"study": {"contact": "office@example.org"}}, 7),
+    "an evaluation": ({"evaluation": {"epsilon": 1.0}}, 9),
 }
 
 

@@ -57,7 +57,7 @@ def test_the_round_in_flight_says_which_ask_it_is_and_whom_it_waits_for() -> Non
 
 
 def test_every_reason_that_a_node_can_give_is_said_in_words() -> None:
-    assert set(OF_STATUS) == {status.name.lower() for status in Status} - {"trained"}
+    assert set(OF_STATUS) == {status.name.lower() for status in Status} - {"trained", "evaluated"}
     assert set(OF_REASON) == {*Reason, "stranger", "duplicate"}
     for code in OF_STATUS | OF_REASON:
         assert in_words(code).endswith(f" ({code})") and len(in_words(code).split()) > 4

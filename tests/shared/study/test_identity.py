@@ -41,6 +41,10 @@ TYPED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "f638b8eb739a5e95f73906813064d26fc41d2c1004cd4709b467ea450a3ac142",
     ),
+    "an evaluation": (
+        {"evaluation": {"epsilon": 1.0, "rounds": [4], "subgroup": {"column": "sex", "values": ["f", "m"]}}},
+        "42168e4c206a91528093a1f66ca9e8a0fcb7b17f615fd15b8e533132db4b8179",
+    ),
     "both factors": (
         {
             "adapter": {"method": "lora", "rank": 4, "layers": "all", "rank_pattern": {"query": 16}},
@@ -116,8 +120,8 @@ def test_a_later_key_at_its_old_value_is_no_part_of_the_identity(case: str, spel
     assert not any(f'"{path.split(".")[-1]}":' in absent.canonical_json() for path in ADDED_LATER)
     full = without_later_keys(declared)
     for path in spelled_out:
-        section, key = path.split(".")
-        full[section] = full.get(section, {}) | {key: ADDED_LATER[path]}
+        section, _, key = path.partition(".")
+        full[section] = full.get(section, {}) | {key: ADDED_LATER[path]} if key else ADDED_LATER[path]
     assert recorded(full, where=case) == absent and recorded(full, where=case).sha256 == absent.sha256
 
 
@@ -168,10 +172,11 @@ def test_every_key_that_asks_for_a_version_was_added_later() -> None:
 
 
 def without_later_keys(declared: dict[str, Any]) -> dict[str, Any]:
-    """The declaration without every key that was added later, as an older version would have recorded it."""
+    """The declaration without every later key and section, as an older version would have recorded it."""
     return {
         name: {key: value for key, value in section.items() if f"{name}.{key}" not in ADDED_LATER}
         for name, section in declared.items()
+        if name not in ADDED_LATER
     }
 
 

@@ -1,0 +1,118 @@
+"""Declare a private evaluation: what the nodes count over the records that they hold out, and what it may cost."""
+
+from typing import Annotated, Literal, get_args
+
+from pydantic import AfterValidator, Field
+
+from shared.section import Section
+from shared.study.sections import Federation
+from shared.study.tasks import (
+    AudioClassification,
+    ImageClassification,
+    QuestionAnswering,
+    SequenceClassification,
+    SpeechRecognition,
+    Task,
+    TokenClassification,
+)
+
+CellKind = Literal["right-wrong", "confusion", "scores"]
+CELL_KINDS: tuple[CellKind, ...] = get_args(CellKind)
+OTHER = "other"
+"""Group of the units whose value the study does not declare."""
+MOST_CELLS = 2**16
+
+
+def _distinct_values(values: tuple[str, ...]) -> tuple[str, ...]:
+    forms = [" ".join(value.split()).casefold() for value in values]
+    if len(set(forms)) != len(forms) or not all(forms) or OTHER in forms:
+        raise ValueError(f"values must differ in more than case and spacing, none empty, and none {OTHER!r}")
+    if not all(value.isprintable() and len(value) <= 80 for value in values):
+        raise ValueError("values must be printable lines of at most 80 characters")
+    return values
+
+
+class Subgroup(Section):
+    """[evaluation.subgroup]: a column whose declared values are counted apart."""
+
+    column: str = Field(min_length=1, max_length=80)
+    """Column of the records; a node's `columns` may say what it is called in its source."""
+    values: Annotated[tuple[str, ...], Field(min_length=1, max_length=50), AfterValidator(_distinct_values)]
+    """Its values that are counted apart, in any case and spacing. All others are one group, `other`."""
+
+
+class Evaluation(Section):
+    """[evaluation]: noisy counts over records that are held out, which say how good the model is at the nodes."""
+
+    epsilon: float = Field(gt=0, le=100, allow_inf_nan=False)
+    """Total cost of one run's evaluation to one unit that is held out, in all its releases, at the study's delta. Units
+    that are trained on do not pay it: within a run each one is on one side, and pays the larger of the two."""
+    rounds: tuple[int, ...] = Field(default=(), max_length=10_000)
+    """Rounds after which the adapter is evaluated, as in [8, 16]. After the last round it always is; default: only
+    then. k times cost as much as once if the noise is sqrt(k) times as large."""
+    cells: CellKind = "right-wrong"
+    """What is counted: `right-wrong`; `confusion`, each true label by each predicted one, for tasks with one label;
+    `scores`, bins of a score from 0 to 1: of the answer's quality, or, in tasks with one label, of the model's
+    confidence in it, right and wrong apart."""
+    bins: int = Field(default=10, ge=2, le=100)
+    """Bins of equal width, with cells = "scores"."""
+    subgroup: Subgroup | None = None
+    """A column whose values are counted apart, so that it shows whom the model fails. Default: one group."""
+
+
+def has_one_label(task: Task) -> bool:
+    """Return true if each record of a task has exactly one label."""
+    if isinstance(task, SequenceClassification):
+        return task.problem == "single-label"
+    return isinstance(task, ImageClassification | AudioClassification)
+
+
+def is_right_or_wrong(task: Task) -> bool:
+    """Return true if an answer to a record of a task is either right as a whole, or wrong."""
+    if isinstance(task, SequenceClassification):
+        return task.problem != "rating"
+    return has_one_label(task) or isinstance(task, TokenClassification | QuestionAnswering | SpeechRecognition)
+
+
+def group_names(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return the names of the groups that are counted apart; a single one has the name `all`."""
+    return ("all",) if evaluation.subgroup is None else (*evaluation.subgroup.values, OTHER)
+
+
+def cells_shape(evaluation: Evaluation, task: Task) -> tuple[int, ...]:
+    """Return how many groups there are, and how many cells each has."""
+    groups = len(group_names(evaluation))
+    if evaluation.cells == "confusion":
+        labels = len(getattr(task, "labels", ()))
+        return (groups, labels, labels)
+    if evaluation.cells == "scores":
+        return (groups, evaluation.bins, 2) if has_one_label(task) else (groups, evaluation.bins)
+    return (groups, 2)
+
+
+def check_evaluation(evaluation: Evaluation | None, task: Task, federation: Federation) -> None:
+    """Refuse an evaluation that a study's task or rounds do not allow.
+
+    Raises:
+        ValueError: naming the first rule that it breaks.
+    """
+    if evaluation is None:
+        return
+    if federation.secure_sum is not None:
+        raise ValueError(
+            "[evaluation] does not go with federation.secure_sum yet: each node's counts leave by themselves"
+        )
+    rounds = evaluation.rounds
+    if list(rounds) != sorted(set(rounds)) or not all(1 <= number <= federation.rounds for number in rounds):
+        raise ValueError(f"evaluation.rounds must ascend within 1 to federation.rounds = {federation.rounds}")
+    if evaluation.cells == "confusion" and not has_one_label(task):
+        raise ValueError(f"evaluation.cells = 'confusion' goes with one label for each record, not with {task.kind!r}")
+    if evaluation.cells == "right-wrong" and not is_right_or_wrong(task):
+        raise ValueError(f"evaluation.cells = 'right-wrong' does not go with {task.kind!r}: use 'scores'")
+    cells = 1
+    for length in cells_shape(evaluation, task):
+        cells *= length
+    if cells > MOST_CELLS:
+        raise ValueError(
+            f"[evaluation] counts in {MOST_CELLS} cells at most, got {cells}: leave out groups or 'confusion'"
+        )

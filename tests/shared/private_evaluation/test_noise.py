@@ -1,0 +1,47 @@
+"""The noise of an evaluation is that of its epsilon, by the ledger's gate and by an independent library."""
+
+import math
+from collections.abc import Callable
+
+import dp_accounting as dp
+import pytest
+from dp_accounting.rdp import RdpAccountant
+
+from shared.errors import SettingsError
+from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.releases import from_dict, times, to_dict
+from shared.private_evaluation.cells import STEPS
+from shared.private_evaluation.noise import evaluation_release, noise_scale, sigma
+from shared.study.declaration import Study
+
+Make = Callable[..., Study]
+
+
+@pytest.mark.parametrize(("epsilon", "rounds"), [(0.5, [1, 2]), (1.0, []), (3.0, []), (8.0, [2])])
+@pytest.mark.guarantee(
+    "all evaluations of a run together cost one unit at most evaluation.epsilon at the study's delta."
+)
+def test_the_noise_is_as_much_as_epsilon_needs_and_no_more(epsilon: float, rounds: list[int], make_study: Make) -> None:
+    study = make_study(evaluation={"epsilon": epsilon, "rounds": rounds})
+    release = times(evaluation_release(study), len(study.evaluated_after))
+    assert epsilon * 0.999 <= epsilon_rdp([release], study.privacy.delta) <= epsilon
+    oracle = RdpAccountant()
+    oracle.compose(dp.GaussianDpEvent(sigma(study)), release.count)
+    assert oracle.get_epsilon(study.privacy.delta) == pytest.approx(epsilon, rel=0.01)
+
+
+def test_k_evaluations_cost_sqrt_k_as_much_noise(make_study: Make) -> None:
+    once, thrice = (make_study(evaluation={"epsilon": 1.0, "rounds": rounds}) for rounds in ([], [1, 2]))
+    assert sigma(thrice) == pytest.approx(math.sqrt(3) * sigma(once), rel=1e-3)
+
+
+def test_a_release_says_its_grid_and_is_read_back(make_study: Make) -> None:
+    release = evaluation_release(make_study(evaluation={"epsilon": 1.0}))
+    assert from_dict(to_dict(release)) == release and release.grid * STEPS == 1
+    assert to_dict(release)["mechanism"] == "discrete-gaussian-counts"
+    assert noise_scale(release) == release.noise_multiplier * STEPS
+
+
+def test_a_study_without_an_evaluation_has_no_noise_of_one(make_study: Make) -> None:
+    with pytest.raises(SettingsError, match="one without"):
+        sigma(make_study())
