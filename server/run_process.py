@@ -7,7 +7,7 @@ often that round was asked is kept as well.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,9 @@ from server.runs.ends import INTERRUPTED, STARTED, as_event, has_failed, in_word
 from server.secure_sum.deployment import SecureRun, most_masked_bytes
 from server.secure_sum.history import sum_history
 from server.settings import Home
+from server.tracking.background import InBackground
+from server.tracking.from_store import curves_of
+from server.tracking.mlflow_server import send
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.logs import without_stopping
@@ -51,10 +54,13 @@ class StoreObserver:
         store: open.
         run: its name.
         waits: its state is `waiting` already.
+        on_round: called when a finished round is in the store.
     """
 
-    def __init__(self, store: Store, run: str, *, waits: bool = False) -> None:
-        self._store, self._run, self._waits = store, run, waits
+    def __init__(
+        self, store: Store, run: str, *, waits: bool = False, on_round: Callable[[], None] = lambda: None
+    ) -> None:
+        self._store, self._run, self._waits, self._on_round = store, run, waits, on_round
         self._waits_for: tuple[dict[str, list[int]], list[int]] | None = None
         self._positions, self._came_with_answer = dict[int, LedgerPosition](), NO_POSITION
         self._waits_in_round = ""
@@ -91,6 +97,7 @@ class StoreObserver:
         if record is None:
             return
         self._store.record_round(self._run, record.as_dict(), evaluation)
+        self._on_round()
 
     def present(self, by_status: dict[str, list[int]]) -> None:
         """Write which nodes are present, by their answer to the offer."""
@@ -143,10 +150,22 @@ def drive(home: Home, name: str) -> None:
         aside = steps_aside(events)
         store.set_state(run.id, "waiting" if aside else "running", reason=aside)
         try:
-            _drive(home, store, run, StoreObserver(store, run.id, waits=bool(aside)))
+            with InBackground(_sender(home, run)) as curves:
+                _drive(home, store, run, StoreObserver(store, run.id, waits=bool(aside), on_round=curves.soon))
         except Exception as error:
             _note_end(store, run, error)
             raise
+
+
+def _sender(home: Home, run: Run) -> Callable[[], object] | None:
+    """Return what sends the run's curves to where server.toml says; None where it names nothing."""
+    uri = home.settings().mlflow
+
+    def send_all() -> None:
+        with Store(home.database()) as store:
+            send(uri, curves_of(store, run, adapter_folder(home, run)))
+
+    return send_all if uri else None
 
 
 def _note_end(store: Store, run: Run, error: Exception) -> None:

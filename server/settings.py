@@ -51,6 +51,9 @@ class ServerSettings(Section):
     Relative to the server's folder; empty: rounds are not measured."""
     evaluation_columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in it, as in { text = "review", label = "stars" }; default: the same."""
+    mlflow: str = ""
+    """URI of an MLflow server that receives every run's settings, rounds and adapter, as in https://mlflow.example.org;
+    empty: none does. It learns nodes' names, and what each has spent. Needs the extra `tracking`."""
 
 
 @dataclass(frozen=True)

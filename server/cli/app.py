@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backups, explanations, federation, nodes, reports, studies
+from server.cli import backups, explanations, federation, nodes, reports, studies, tracking
 from shared.command_line import VERBOSE, run_command
 
 cli = typer.Typer(
@@ -33,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "resume": studies.resume,
     "logs": studies.logs,
     "export": studies.export,
+    "track": tracking.track,
     "explain": explanations.explain,
     "report": reports.report,
     "verify": reports.verify,

@@ -1,4 +1,5 @@
-"""Results of a run: `result`, made by `summary`, `paired`, `subgroups`; shown by `tables`, `report`, `model_card`.
+"""Results of a run: `result`, made by `summary`, `paired`, `subgroups`; shown by `tables`, `report`, `model_card`,
+`curves`.
 
 `wording` and `metric_names` are the words that these share.
 """

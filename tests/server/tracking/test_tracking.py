@@ -1,0 +1,163 @@
+"""Curves in MLflow: a real tracking store, whole after faults, and never in a run's way."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli.app import cli
+from server.run_store.store import Store
+from server.settings import Home
+from server.tracking import mlflow_server
+from server.tracking.background import InBackground
+from server.tracking.curves import Curves, finite, flattened
+from server.tracking.from_store import curves_of
+from server.tracking.mlflow_server import send
+from shared.errors import PeerError, SettingsError
+from shared.study.declaration import Study
+from tests.support.stores import filled
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own tables
+ROUNDS = {1: {"accuracy": 0.5}, 2: {"accuracy": 0.6}, 3: {"accuracy": 0.7}}
+CURVES = Curves("r-1", "a study r-1", {"privacy.epsilon": "3.0"}, {"epsilon.st-mary": "0.5"}, ROUNDS)
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture
+def seen(uri: str) -> Callable[[str], tuple[Any, dict[int, float]]]:
+    """MLflow's own run by ours, with one metric by step."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+
+    def look(key: str) -> tuple[Any, dict[int, float]]:
+        group = client.get_experiment_by_name("fedvault")
+        assert group is not None
+        (run,) = client.search_runs([group.experiment_id], filter_string=f"tags.`fedvault.run` = '{key}'")
+        history = client.get_metric_history(run.info.run_id, "accuracy")
+        assert len(history) == len({point.step for point in history}), "nothing twice"
+        return run, {point.step: point.value for point in history}
+
+    return look
+
+
+def test_a_run_goes_on_in_the_same_run_of_mlflow_and_nothing_is_there_twice(
+    uri: str, seen: Callable[..., Any], tmp_path: Path
+) -> None:
+    begun = Curves("r-1", CURVES.name, CURVES.params, CURVES.tags, {1: ROUNDS[1], 2: ROUNDS[2]})
+    first = send(uri, begun)
+    assert send(uri, begun) == first
+    card = tmp_path / "adapter" / "README.md"
+    card.parent.mkdir()
+    card.write_text("the card")
+    whole = Curves("r-1", CURVES.name, CURVES.params, CURVES.tags, ROUNDS, "finished", (card.parent,))
+    assert send(uri, whole) == first
+    run, accuracy = seen("r-1")
+    assert accuracy == {1: 0.5, 2: 0.6, 3: 0.7}
+    assert run.data.params == {"privacy.epsilon": "3.0"}
+    assert run.data.tags["fedvault.epsilon.st-mary"] == "0.5" and run.info.status == "FINISHED"
+
+
+def test_what_stopped_half_way_is_made_whole(
+    uri: str, seen: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection ends after two of three rounds; what is sent then completes the run."""
+    curves = Curves("r-2", "r-2", {}, {}, ROUNDS)
+    add_round, steps = mlflow_server._add_round, list[int]()
+
+    def breaks(client: Any, name: str, step: int, values: Any) -> None:
+        if step == 3:
+            raise OSError("gone")
+        steps.append(step)
+        add_round(client, name, step, values)
+
+    with monkeypatch.context() as patch, pytest.raises(PeerError, match="OSError"):
+        patch.setattr(mlflow_server, "_add_round", breaks)
+        send(uri, curves)
+    assert steps == [1, 2]
+    send(uri, curves)
+    run, accuracy = seen("r-2")
+    assert accuracy == {1: 0.5, 2: 0.6, 3: 0.7} and run.data.tags["fedvault.round"] == "3"
+
+
+def test_what_mlflow_cannot_draw_is_left_out_and_settings_have_dotted_names() -> None:
+    assert finite({"a": 1, "b": float("nan"), "c": float("inf"), "d": None, "e": "word"}) == {"a": 1.0}
+    assert flattened({"privacy": {"epsilon": 3.0, "deep": {"x": [1]}}}) == {
+        "privacy.epsilon": "3.0",
+        "privacy.deep.x": "[1]",
+    }
+
+
+@pytest.mark.parametrize("uri", ["runs/mlflow", "mlflow"])
+def test_a_folder_is_refused_by_name(uri: str) -> None:
+    with pytest.raises(SettingsError, match="Expected the URI of an MLflow server"):
+        send(uri, CURVES)
+
+
+def test_a_password_in_an_address_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(PeerError) as refused:
+        send("http://someone:sesame@127.0.0.1:9", CURVES)
+    assert "sesame" not in f"{refused.value}{refused.value.hint}"
+
+
+@pytest.mark.guarantee("a run's rounds take no longer and end no other way because of where its curves go.")
+def test_a_run_neither_waits_nor_fails_for_its_curves() -> None:
+    calls = list[float]()
+
+    def hangs() -> None:
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            raise OSError("no such server")
+        time.sleep(30)
+
+    began = time.monotonic()
+    curves = InBackground(hangs)
+    for _ in range(1000):
+        curves.soon()
+    curves.close(patience_s=0.05)
+    assert time.monotonic() - began < 10 and calls
+    with InBackground(None) as nothing:
+        nothing.soon()
+
+
+def test_every_round_is_sent_by_the_end_however_quickly_they_came() -> None:
+    rounds, sent = list[int](), list[int]()
+
+    def send_all() -> None:
+        sent[:] = rounds
+
+    with InBackground(send_all) as curves:
+        for number in range(50):
+            rounds.append(number)
+            curves.soon()
+    assert sent == list(range(50))
+
+
+def test_the_command_sends_what_the_store_holds(
+    make_study: Callable[..., Study], tmp_path: Path, uri: str, seen: Callable[..., Any]
+) -> None:
+    home = Home(tmp_path / "server")
+    done = CliRunner().invoke(cli, ["init", "--host", "server.example.org", "--home", str(home.folder)])
+    assert done.exit_code == 0, done.output
+    with Store(home.database()) as store:
+        name = filled(store, make_study)
+        curves = curves_of(store, store.run(name), home.runs / name / "adapter")
+    missing = CliRunner().invoke(cli, ["track", name, "--home", str(home.folder)])
+    assert missing.exit_code != 0 and "Expected --mlflow" in str(missing.exception)
+    home.config.write_text(f'{home.config.read_text()}\nmlflow = "{uri}"\n')
+    done = CliRunner().invoke(cli, ["track", name, "--json", "--home", str(home.folder)])
+    assert done.exit_code == 0, f"{done.output}{done.exception}"
+    assert json.loads(done.stdout)["rounds"] == len(curves.rounds) > 1
+    run, accuracy = seen(name)
+    assert accuracy == {number: pytest.approx(0.1 + number / 7) for number in curves.rounds}
+    assert run.data.params["privacy.epsilon"] == str(make_study().privacy.epsilon)
+    assert {"nodes/accepted", "bytes/up"} < set(run.data.metrics)
