@@ -59,7 +59,6 @@ def run(
         typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster whose machines all see the result folder."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the result folder.")] = False,
-    mlflow: Annotated[str, typer.Option(help="URI of an MLflow server that receives curves and adapter.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
 ) -> None:
     """Run a scenario: every arm, live progress, then tables, result.json, report.html and the adapter.
@@ -80,10 +79,6 @@ def run(
     from simulations.results.tables import render
     from simulations.run import Run
 
-    if mlflow:
-        from server.tracking.mlflow_server import require_mlflow
-
-        require_mlflow()
     quiet_libraries()
     console, beside = Console(), Console(stderr=True)
     running = Run(declared, source, folder, progress := _progress(as_json, beside), ray_address=ray_address)
@@ -100,9 +95,6 @@ def run(
     report = folder / "report.html"
     with without_stopping(str(report)):
         write_report(result, report)
-    if mlflow:
-        with without_stopping("The run in MLflow"):
-            _send_curves(folder, mlflow)
     if as_json:
         typer.echo(to_json(result))
         return
@@ -263,7 +255,11 @@ def track(
 
     Example: fedvault-sim track runs/vader --mlflow sqlite:///mlflow.db
     """
-    typer.echo(f"{folder} is MLflow's run {_send_curves(folder, mlflow)}.")
+    from server.tracking.mlflow_server import send
+    from simulations.results.curves import curves_of
+    from simulations.results.result import read_result
+
+    typer.echo(f"{folder} is MLflow's run {send(mlflow, curves_of(read_result(folder / 'result.json'), folder))}.")
 
 
 @cli.command()
@@ -335,14 +331,6 @@ def main() -> None:
     """Run `fedvault-sim`."""
     os.environ |= ENVIRONMENT
     run_command(cli)
-
-
-def _send_curves(folder: Path, uri: str) -> str:
-    from server.tracking.mlflow_server import send
-    from simulations.results.curves import curves_of
-    from simulations.results.result import read_result
-
-    return send(uri, curves_of(read_result(folder / "result.json"), folder))
 
 
 def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalProgress":

@@ -28,14 +28,14 @@ class Curves:
     """Files and folders, sent once the run is finished."""
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+def flattened(values: Mapping[str, Any], section: str = "") -> dict[str, str]:
     """Return nested settings by dotted name, each as text."""
     flat: dict[str, str] = {}
     for name, value in values.items():
         if isinstance(value, Mapping):
-            flat |= flattened(value, f"{prefix}{name}.")
+            flat |= flattened(value, f"{section}{name}.")
         else:
-            flat[f"{prefix}{name}"] = str(value)
+            flat[f"{section}{name}"] = str(value)
     return flat
 
 
