@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -42,6 +43,8 @@ LONGEST_FIRST = (
     "tests/integration/test_node_operations.py",
     "tests/integration/test_what_leaves.py",
 )
+hypothesis.settings.register_profile("fedvault")  # no claim: a machine may be busy with something else
+hypothesis.settings.load_profile("fedvault")
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "fine", "poor"]
 
 

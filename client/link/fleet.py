@@ -6,6 +6,7 @@ tells the server how long training took. Every internal name of Flower that is u
 
 import hmac
 import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,13 +56,14 @@ from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
 from client.link.long_poll import NoWaiting
 from shared.protocol.flower_records import SALT_BYTES, add_salt
-from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
+from shared.protocol.long_poll import LONGEST_WAIT_S, NODE_HEADER, PRESENT_HEADER, WAIT_PATH
 
 CONSTANT_RUNTIME_S = 0.0
 """What the server is told of the time training took: nothing."""
 LATEST_AHEAD_S, LATEST_BEHIND_S = 4.5, 300.0
 """Flower accepts what was signed up to five seconds ahead or five minutes ago; a date is in whole seconds."""
 TIMEOUT_S = 30.0
+NEXT_WAIT_WITHIN_S = 5.0
 KEPT_OPEN_S = 60.0
 """How long a connection that is not used stays open; servers keep it a little longer."""
 CUT = (httpx.TransportError, ObjectPullError, ObjectPushError)
@@ -136,6 +138,8 @@ class Fleet:
             proxy=proxy,
         )
         self.node_id = 0
+        self.present_until = 0.0
+        """Until when, by the monotonic clock, the server has said that it takes this node for present."""
 
     def activate(self, known_node_id: int) -> None:
         """Become present. Within a minute after a crash the server still holds the node for active: then it continues.
@@ -181,10 +185,12 @@ class Fleet:
             NoWaiting: the server is older.
             httpx.HTTPError: the network or the server went away.
         """
-        response = self._waiting.get(WAIT_PATH)
+        response = self._waiting.get(WAIT_PATH, headers={NODE_HEADER: str(self.node_id)})
         if response.status_code == httpx.codes.NOT_FOUND:
             raise NoWaiting("it is older")
         response.raise_for_status()
+        present = PRESENT_HEADER in response.headers
+        self.present_until = time.monotonic() + LONGEST_WAIT_S + NEXT_WAIT_WITHIN_S if present else 0.0
         return response.status_code == httpx.codes.OK
 
     def confirm(self, received: Received) -> None:

@@ -35,9 +35,10 @@ log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 BUSY_POLL_S, IDLE_POLL_S, BUSY_FOR_S = 0.2, 2.0, 120.0
 """How often the server is asked where it does not let nodes wait, for a while after a message and later."""
-WAITING_POLL_S = 30.0
+WAITING_POLL_S = 120.0
 """How often it is asked beside waiting: what woke the node may have been lost."""
 HEARTBEAT_EVERY_S = 12.0
+"""How often the node says that it is there, unless its waits say so."""
 CLOCK_SKEW_S = 300.0
 """What the clocks of node and server may differ by: no task is taken for expired before it is."""
 
@@ -222,6 +223,8 @@ def _expired(message: Message) -> bool:
 
 def _beat(fleet: Fleet, gone: threading.Event) -> None:
     while not gone.wait(HEARTBEAT_EVERY_S):
+        if time.monotonic() < fleet.present_until:
+            continue
         try:
             if not fleet.heartbeat():
                 gone.set()

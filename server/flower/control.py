@@ -3,8 +3,10 @@
 import io
 import time
 import zipfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
+from http.client import HTTPConnection, HTTPException
 from typing import Any
 
 import httpx
@@ -18,11 +20,12 @@ from flwr.supercore.interceptors.http.utils import add_headers
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufRequestContext
 
 from server.flower.patience import FAULT, FlowerAwayError, FlowerFaultError, FlowerRefusedError
-from server.flower.superlink import HOST, SECRET_HEADER
+from server.flower.superlink import HOST, PRESENT_PATH, SECRET_HEADER
 from server.settings import Home
 from shared.errors import RunError
 from shared.processes.running import STARTS_WITHIN_S
 
+ANSWERS_WITHIN_S = 10.0
 # Flower wants a bundle of code for every run. Ours holds none and names none: nothing that we start ever loads it.
 BUNDLE = """\
 [project]
@@ -72,9 +75,9 @@ class Control:
     """
 
     def __init__(self, home: Home) -> None:
-        self._client = ControlHttpClient.from_server_address(
-            f"{HOST}:{home.settings().superlink_port}", True, None, interceptors(home, "flwr-cli")
-        )
+        address = f"{HOST}:{home.settings().superlink_port}"
+        self._client = ControlHttpClient.from_server_address(address, True, None, interceptors(home, "flwr-cli"))
+        self._address, self._secret = address, home.secret()
 
     def register(self, public_key_pem: str) -> int:
         """Let a node's key in; returns Flower's number for it.
@@ -96,6 +99,25 @@ class Control:
         """Return every node that was ever registered, also those that are shut out."""
         nodes = call_flower(self._client.ListNodes, ListNodesRequest()).nodes_info
         return [FlowerNode(node.node_id, str(node.status), node.public_key.decode(errors="replace")) for node in nodes]
+
+    def present(self, node_ids: Collection[int]) -> set[int]:
+        """Tell Flower that these nodes are there; returns those that it knows.
+
+        Raises:
+            RunError: Flower does not answer.
+        """
+        connection, body = HTTPConnection(self._address, timeout=ANSWERS_WITHIN_S), "\n".join(map(str, node_ids))
+        try:
+            connection.request("POST", PRESENT_PATH, body.encode(), {SECRET_HEADER: self._secret})
+            answer = connection.getresponse()
+            known = {int(number) for number in answer.read().split()} if answer.status == httpx.codes.OK else None
+        except (OSError, HTTPException, ValueError):
+            known = None
+        finally:
+            connection.close()
+        if known is None:
+            raise FlowerAwayError("Expected Flower's SuperLink to hear who is present, it did not.")
+        return known
 
     def wait_until_it_answers(self, *, patience_s: float = STARTS_WITHIN_S, every_s: float = 0.5) -> None:
         """Return as soon as Flower answers: it takes seconds to start, and that is no failure.

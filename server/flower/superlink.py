@@ -8,16 +8,19 @@ gateway adds it to what it forwards.
 import hmac
 import logging
 import os
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 
 import uvicorn
-from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
 from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
 from flwr.superlink.config_loader import SuperLinkLifespanConfig
 from flwr.superlink.main import create_app
 from packaging.version import Version
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -29,6 +32,7 @@ from shared.files import private_folder, write_atomically
 log = logging.getLogger(__name__)
 SECRET_HEADER = "x-fedvault-secret"  # noqa: S105 - its name
 HOST = "127.0.0.1"
+PRESENT_PATH = "/fedvault/present"
 
 
 class Guarded:
@@ -37,10 +41,17 @@ class Guarded:
     Guarantee: nothing of the SuperLink answers a request without the secret, also not on loopback.
 
     What answers without it is this class: it shows a health check that it is of this server's folder.
+
+    Args:
+        app: Flower's.
+        secret: of this server.
+        heartbeat: tells Flower that a node is there, and returns whether Flower knows it. The gateway says so of many
+            nodes in one request: each alone would go through Flower's whole stack.
     """
 
-    def __init__(self, app: ASGIApp, secret: str) -> None:
+    def __init__(self, app: ASGIApp, secret: str, heartbeat: Callable[[int], bool] = lambda _node: False) -> None:
         self._app, self._secret, self._proof = app, secret.encode(), partial(proof, secret)
+        self._heartbeat = heartbeat
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 404."""
@@ -51,6 +62,11 @@ class Guarded:
             secrets = [value for name, value in scope["headers"] if name == SECRET_HEADER.encode()]
             if len(secrets) != 1 or not hmac.compare_digest(secrets[0], self._secret):
                 await PlainTextResponse("not found\n", 404)(scope, receive, send)
+                return
+            if scope["path"] == PRESENT_PATH:
+                nodes = [int(number) for number in (await Request(scope, receive).body()).split()]
+                known = await run_in_threadpool(lambda: [node for node in nodes if self._heartbeat(node)])
+                await PlainTextResponse("".join(f"{node}\n" for node in known))(scope, receive, send)
                 return
         elif scope["type"] != "lifespan":
             return
@@ -105,7 +121,13 @@ def build_superlink(home: Home) -> ASGIApp:
         isolation=ISOLATION_MODE_PROCESS,
         runtime_dependency_install=False,
     )
-    return Guarded(create_app(config, SuperLinkLifespan), home.secret())
+    app = create_app(config, SuperLinkLifespan)
+    states = app.state.linkstate_factory
+
+    def heartbeat(node: int) -> bool:
+        return bool(states.state().acknowledge_node_heartbeat(node, HEARTBEAT_DEFAULT_INTERVAL))
+
+    return Guarded(app, home.secret(), heartbeat)
 
 
 def serve(home: Home) -> None:

@@ -10,12 +10,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.certificate_authority import public_pem
 
 REMEMBERED = 1024
+BOTH = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class WithClientCertificate:
     """Passes the client's certificate (DER) to an application, or that there was none.
 
     Without one a connection serves one request: whatever else it asks takes another.
+
+    Guarantee: a request whose end could be found in two ways is the last of its connection.
     """
 
     def __init__(self, app: ASGIApp, certificate: bytes | None) -> None:
@@ -31,7 +34,12 @@ class WithClientCertificate:
 
         chain = [self._certificate] if self._certificate else []
         scope.setdefault("extensions", {})["tls"] = {"client_cert_chain": chain}
-        await self._app(scope, receive, send if chain else send_and_close)
+        await self._app(scope, receive, send if chain and not _ends_in_two_ways(scope) else send_and_close)
+
+
+def _ends_in_two_ways(scope: Scope) -> bool:
+    """Return true if a header has chunks and a length as well; what is no HTTP at all does not come this far."""
+    return {name for name, _ in scope.get("headers", ())} >= BOTH
 
 
 def client_key(request: Request) -> str | None:

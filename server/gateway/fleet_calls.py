@@ -102,6 +102,11 @@ class Call:
         """Return whether the SuperLink's answer must be noted before the node gets it."""
         return isinstance(self.request, (PullMessagesRequest, PushMessagesRequest))
 
+    @property
+    def leaves(self) -> bool:
+        """Return whether the node says that it is leaving."""
+        return isinstance(self.request, DeactivateNodeRequest)
+
 
 class FleetCalls:
     """Reads requests, and remembers what their answers allow the node next.

@@ -2,10 +2,13 @@
 
 What it waits for says nothing but "ask now": the message itself is fetched by the node's own signed request. A node
 waits once; whoever waits a second time ends the first wait.
+
+Whoever waits is there. The SuperLink hears that of many nodes at once, and the answers to their waits say so. A node
+then sends no heartbeats, each of which would go through Flower's whole stack.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -14,10 +17,46 @@ from starlette.routing import Route
 from server.gateway.refusals import Refusals, origin
 from server.gateway.turns import TokenBuckets
 from server.wake_pipe import written_to
-from shared.protocol.long_poll import LONGEST_WAIT_S, WAIT_PATH
+from shared.protocol.long_poll import LONGEST_WAIT_S, NODE_HEADER, PRESENT_HEADER, WAIT_PATH
 
 SOMETHING, NOTHING = 200, 204
 WAITS_PER_S, WAITS_AT_ONCE = 2.0, 50
+KNOWN_FOR_S = LONGEST_WAIT_S + 5.0
+"""How long the SuperLink's word that it knows a node is passed on: Flower takes the node for present for a minute."""
+
+
+class PresentNodes:
+    """Keeps which nodes have begun to wait, until the SuperLink has heard of it.
+
+    Guarantee: a node hears that it need send no heartbeat only if the SuperLink took it for present half a minute ago.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._untold, self._known = clock, set[int](), dict[int, float]()
+
+    def note(self, node: int) -> None:
+        """Take note that a node is there."""
+        self._untold.add(node)
+
+    def forget(self, node: int) -> None:
+        """Take note that a node is leaving."""
+        self._untold.discard(node)
+        self._known.pop(node, None)
+
+    def is_known(self, node: int) -> bool:
+        """Return whether the SuperLink takes a node for present, and will until its next wait."""
+        return self._clock() - self._known.get(node, float("-inf")) <= KNOWN_FOR_S
+
+    def tell(self, superlink: Callable[[Collection[int]], Collection[int]]) -> None:
+        """Tell the SuperLink who was noted since the last time; it returns those that it knows."""
+        nodes, now = self._untold.copy(), self._clock()
+        if nodes:
+            known = superlink(nodes)
+            self._untold -= nodes
+            self._known.update(dict.fromkeys(known, now))
 
 
 class LongPoll:
@@ -29,6 +68,7 @@ class LongPoll:
         clock: seconds.
         longest_s: after so long a wait ends with nothing.
         refusals: counts what is refused.
+        present: hears who waits.
     """
 
     def __init__(
@@ -39,8 +79,9 @@ class LongPoll:
         *,
         longest_s: float = LONGEST_WAIT_S,
         refusals: Refusals | None = None,
+        present: PresentNodes | None = None,
     ) -> None:
-        self._refusals = refusals or Refusals()
+        self._refusals, self._present = refusals or Refusals(), present or PresentNodes(clock)
         self._pipe, self._number_of, self._longest_s = pipe, number_of, longest_s
         self._buckets = TokenBuckets(WAITS_PER_S, WAITS_AT_ONCE, clock)
         self._waiting: dict[int, asyncio.Future[bool]] = {}
@@ -70,7 +111,12 @@ class LongPoll:
         if not self._buckets.take(str(node)):
             self._refusals.count(f"node {node}", "429 at waiting")
             return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
-        return Response(status_code=SOMETHING if await self._something(node) else NOTHING)
+        itself = request.headers.get(NODE_HEADER) == str(node)
+        if itself:
+            self._present.note(node)
+        status = SOMETHING if await self._something(node) else NOTHING
+        known = itself and self._present.is_known(node)
+        return Response(status_code=status, headers={PRESENT_HEADER: "yes"} if known else None)
 
     async def _something(self, node: int) -> bool:
         before = self._waiting.pop(node, None)

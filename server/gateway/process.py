@@ -22,7 +22,7 @@ from server.gateway.door import ConnectionLimits
 from server.gateway.enrolment import Enrolment
 from server.gateway.fleet_calls import FleetCalls
 from server.gateway.handed_out import HandedOut
-from server.gateway.long_poll import LongPoll
+from server.gateway.long_poll import LongPoll, PresentNodes
 from server.gateway.metrics import build_metrics_app
 from server.gateway.proxy import Limits, build_gateway
 from server.gateway.refusals import Refusals
@@ -36,7 +36,8 @@ from shared.errors import RunError, SettingsError
 from shared.processes.faults import Faults
 
 log = logging.getLogger(__name__)
-SYNCHRONISE_EVERY_S = 2.0
+SYNCHRONISE_EVERY_S, AGAIN_S = 8.0, 2.0
+"""How often Flower is asked for its nodes, and told who waits; and how often while it does not answer."""
 METRICS_AGAIN_S = 60.0
 STOP_WITHIN_S = 3
 BURST_S = 4
@@ -48,15 +49,21 @@ BACKLOG = 256
 
 
 class Presence:
-    """Keeps which nodes are connected, as Flower last reported, for Prometheus; and which troubles were logged."""
+    """Keeps which nodes are connected, as Flower last reported, for Prometheus; and which troubles were logged.
 
-    def __init__(self) -> None:
+    Args:
+        waiting: the nodes that wait, of which Flower is told.
+    """
+
+    def __init__(self, waiting: PresentNodes | None = None) -> None:
         self.nodes: set[int] | None = None
+        self._waiting = waiting or PresentNodes(time.monotonic)
         self._logged: dict[str, str] = {}
 
     def look(self, store: Store, control: Control) -> None:
         """Make Flower follow the run store, and note who is there; the trouble with a node is logged once."""
         try:
+            self._waiting.tell(control.present)
             self.nodes, troubles = synchronise_nodes(store, control)
         except RunError as error:
             self.nodes = None
@@ -73,11 +80,14 @@ def serve(home: Home) -> None:
     Raises:
         SettingsError: there are no certificates.
     """
-    settings, store, presence = home.settings(), Store(home.database()), Presence()
+    settings, store, present = home.settings(), Store(home.database()), PresentNodes(time.monotonic)
+    presence = Presence(present)
     control = Control(home)
     refusals = Refusals()
     enrolment = Enrolment(store, home, control, refusals=refusals)
-    waiting = LongPoll(open_pipe(pipe_of(home.running)), enrolment.number_of, time.monotonic, refusals=refusals)
+    waiting = LongPoll(
+        open_pipe(pipe_of(home.running)), enrolment.number_of, time.monotonic, refusals=refusals, present=present
+    )
     limits = Limits(
         body_bytes=settings.largest_body_bytes,
         bytes_at_once=settings.largest_body_bytes,
@@ -91,6 +101,7 @@ def serve(home: Home) -> None:
         calls=FleetCalls(HandedOut(home.flower / "handed-out"), partial(largest_object_bytes, home)),
         messages=FleetMessages(Mailbox(home.mailbox)),
         headers={SECRET_HEADER: home.secret()},
+        leaves=present.forget,
         routes=[*enrolment.routes(), waiting.route()],
         refusals=refusals,
     )
@@ -213,6 +224,6 @@ def keep_serving_metrics(config: uvicorn.Config, stop: threading.Event) -> None:
 
 def _keep_synchronised(store: Store, control: Control, presence: Presence, stop: threading.Event) -> None:
     faults = Faults()
-    while not stop.wait(SYNCHRONISE_EVERY_S):
+    while not stop.wait(AGAIN_S if presence.nodes is None else SYNCHRONISE_EVERY_S):
         with faults.tolerated("Making Flower follow the run store", "It is tried again."):
             presence.look(store, control)

@@ -129,6 +129,7 @@ def build_gateway(
     calls: Calls,
     messages: Messages | None = None,
     headers: Mapping[str, str] | None = None,
+    leaves: Callable[[int], None] = lambda _node: None,
     routes: Sequence[BaseRoute] = (),
     refusals: Refusals | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
@@ -143,13 +144,14 @@ def build_gateway(
         calls: decides what passes.
         messages: answers what is about messages, if it is not forwarded as well.
         headers: added to what is forwarded: the SuperLink's secret.
+        leaves: is told of a node that says that it is leaving.
         routes: what the gateway answers by itself, before everything else.
         refusals: counts what is refused.
         transport: how to reach the SuperLink, for tests.
         clock: seconds.
     """
     refusals = refusals or Refusals()
-    gate, visitors = _Gate(limits, calls, messages, headers or {}, clock, refusals), Visitors(clock)
+    gate, visitors = _Gate(limits, calls, messages, headers or {}, clock, refusals, leaves), Visitors(clock)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -196,8 +198,10 @@ class _Gate:
         headers: Mapping[str, str],
         clock: Callable[[], float],
         refusals: Refusals,
+        leaves: Callable[[int], None],
     ) -> None:
         self._limits, self._calls, self._headers, self._refusals = limits, calls, headers, refusals
+        self._leaves = leaves
         # a thread of its own: whoever else has the mailbox's file keeps no connection waiting
         self._messages, self._mailbox = messages, ThreadPoolExecutor(1, "mailbox")
         self._requests = TokenBuckets(limits.requests_per_s, limits.burst, clock)
@@ -241,6 +245,8 @@ class _Gate:
             return PlainTextResponse("gone\n", 400)
 
     async def _answered(self, request: Request, node: Node, call: Call) -> Response:
+        if call.leaves:
+            self._leaves(node.node_id)
         async with self._upstream.place(node.name):
             if self._messages is None or not self._messages.knows(call.request):
                 return await self._forwarded(request, node, call)

@@ -91,7 +91,7 @@ def _short_study(scene: Scene, members: list[str]) -> list[Record]:
     """Run the short study at these nodes; all others must refuse it for their budget. Return its rounds."""
     federation = scene.federation
     path = federation.folder / "short.toml"
-    path.write_text(_short(scene.study()))
+    path.write_text(short_study(scene.study(), "short"))
     run = federation.start_study(path)
     refusing = [scene.node_id(name) for name in scene.honest if name not in members]
     # the one whose budget this is about says yes first: a round may begin before the last one has
@@ -105,14 +105,15 @@ def _short_study(scene: Scene, members: list[str]) -> list[Record]:
     return history
 
 
-def _short(main: Study) -> str:
+def short_study(main: Study, name: str) -> str:
+    """Return the text of a study as short as can be, of the kind of another one."""
     task = main.task
     if not isinstance(task, SequenceClassification):
         raise Impatience(f"expected a study of texts with labels, got {task.kind}")
     labels = ", ".join(f'"{label}"' for label in task.labels)
     return f"""
 [study]
-name = "short"
+name = "{name}"
 [model]
 source = "{main.model.source}"
 [task]

@@ -25,7 +25,7 @@ def uninvited(scene: Scene) -> str:
     federation, folder = scene.federation, scene.federation.folder / "stranger"
     folder.mkdir()
     federation.config("stranger").write_text("")
-    before = federation.server("nodes", "--json")
+    before = _known(federation)
     used = federation.folder / f"{scene.honest[0]}.invite.json"
     forged = federation.folder / "forged.invite.json"
     forged.write_text(json.dumps(json.loads(used.read_text()) | {"token": "guess", "name": "stranger"}))
@@ -39,7 +39,7 @@ def uninvited(scene: Scene) -> str:
     foreign = issue_node(folder / "authority", scene.honest[0], _request(key, scene.honest[0]))
     for what, certificate in (("none", None), ("a foreign one", foreign), ("a self-made one", _self_signed(key))):
         _turned_away(scene, folder / what.replace(" ", "-"), key, certificate, what)
-    if json.loads(federation.server("nodes", "--json")) != json.loads(before):
+    if _known(federation) != before:
         raise Impatience("the list of nodes has changed")
     record = scene.after(lambda record: record["outcome"] == "aggregated", "the others go on")
     return f"no invite, no entry, with no certificate of its own either; round {record['round']} goes on"
@@ -79,6 +79,12 @@ def expired_certificate(federation: Federation, name: str) -> bytes:
     """Return a certificate for a node's own key, signed by the server's authority, that ended long ago."""
     request = _request(membership(federation.config(name).parent / "node" / "link").key(), name)
     return issue_node(Home(federation.home).keys, name, request, now=datetime.now(UTC) - LONG_AGO)
+
+
+def _known(federation: Federation) -> list[dict[str, str]]:
+    """Return the server's list of nodes, without who is present: that changes by itself."""
+    nodes: list[dict[str, str]] = json.loads(federation.server("nodes", "--json"))
+    return [{key: value for key, value in node.items() if key != "present"} for node in nodes]
 
 
 def _turned_away(

@@ -8,19 +8,25 @@ import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 
+import psutil
+
+from server.run_store.database import BUSY_S, SQLITE
+from server.settings import Home
 from shared.errors import FedVaultError
-from simulations.e2e.budgets import budget_is_spent, limit_is_lowered
+from simulations.e2e.budgets import budget_is_spent, limit_is_lowered, short_study
 from simulations.e2e.certificates import expired_node_certificate, expired_server_certificate, uninvited
 from simulations.e2e.crowd import idle_strangers, knocking_strangers, missing_bodies
-from simulations.e2e.federation import COMMAND_POLL_S, Impatience, wait_until
+from simulations.e2e.federation import COMMAND_POLL_S, OFFERED_S, Federation, Impatience, wait_until
 from simulations.e2e.rogue import KINDS, NOT_TAKEN
 from simulations.e2e.scene import Record, Scene
 
+DISK_IS_FULL_FOR_S = 8.0
 EXPECTED = {"nan": "not-finite", "shape": "shape", "norm": "norm", "stale": "stale", "replay": "stale"}
 
 
@@ -68,6 +74,78 @@ def killed_everything(scene: Scene) -> str:
         for process in ("vault", "link"):
             scene.federation.signal(name, process)
     return f"goes on with round {scene.all_accepted()['round']}"
+
+
+def killed_supervisors(scene: Scene) -> str:
+    """Kill the server's supervisor and a node's: their processes leave, and `start` is all that it takes."""
+    federation, name = scene.federation, scene.honest[0]
+    for owner in ("server", name):
+        os.kill(federation.supervisor(owner), signal.SIGKILL)
+    federation.server("start", "--detach")
+    federation.node(name, "start", "--detach")
+    return f"goes on with round {scene.all_accepted()['round']}"
+
+
+def full_disk(scene: Scene) -> str:
+    """Let the supervisor and a new gateway write nothing: it lives, and all is well once they may write again."""
+    federation = scene.federation
+    supervisor = psutil.Process(federation.supervisor("server"))
+    before, gateway = supervisor.rlimit(psutil.RLIMIT_FSIZE), federation.pid("server", "gateway")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        os.kill(gateway, signal.SIGKILL)
+        wait_until(lambda: _children(supervisor, "gateway") - {gateway}, "the gateway is started without a disk")
+        time.sleep(DISK_IS_FULL_FOR_S)
+    finally:
+        for process in [supervisor, *supervisor.children()]:
+            process.rlimit(psutil.RLIMIT_FSIZE, before)
+    return f"goes on with round {scene.all_accepted()['round']}{_same_supervisor(scene, supervisor)}"
+
+
+def database_away(scene: Scene) -> str:
+    """Hold the run store for longer than anybody waits for it: what runs goes on, or begins again, once it is free."""
+    federation = scene.federation
+    supervisor = psutil.Process(federation.supervisor("server"))
+    path = Home(federation.home).database().removeprefix(SQLITE)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as held:
+        held.execute("BEGIN IMMEDIATE")
+        time.sleep(2.5 * BUSY_S)
+    return f"goes on with round {scene.all_accepted()['round']}{_same_supervisor(scene, supervisor)}"
+
+
+def study_without_quorum(scene: Scene) -> str:
+    """Queue a study that nobody approves before the one underway: it says what it waits for, and steps aside."""
+    federation = scene.federation
+    federation.server("stop", scene.run, "--yes")
+    wait_until(lambda: federation.run(scene.run)["state"] == "stopped", "the study underway stops")
+    path = federation.folder / "nobodys.toml"
+    path.write_text(short_study(scene.study(), "nobodys"))
+    nobodys = federation.start_study(path)
+    try:
+        wait_until(lambda: federation.run(nobodys)["state"] == "waiting", "it waits for approvals", timeout_s=OFFERED_S)
+        reason = federation.run(nobodys)["reason"]
+        federation.server("resume", scene.run)
+        record = scene.all_accepted()
+    finally:
+        federation.server("resume", scene.run, check=False)
+        federation.server("stop", nobodys, "--yes", check=False)
+    if not reason.startswith("waiting for approvals: 0 of"):
+        raise Impatience(f"it says {reason!r}")
+    return f"{reason}; the other one goes on with round {record['round']}"
+
+
+def second_server(scene: Scene) -> str:
+    """Start another server on each port of this one: it is refused by the key's name, and is never called ready."""
+    folder, ports = scene.federation.folder / "another", Home(scene.federation.home).settings()
+    for key, taken in (("port", ports.port), ("superlink_port", ports.superlink_port)):
+        another = Federation(folder / key)
+        another.folder.mkdir(parents=True)
+        another.make_server(port=taken if key == "port" else 0, superlink_port=taken if key != "port" else 0)
+        output = another.server("start", "--detach", check=False)
+        status = json.loads(another.server("status", "--json", check=False))
+        if f"Expected a free port, got {key}={taken}" not in output or status["ready"] or status["taken"] != [key]:
+            raise Impatience(f"{key}: {output} {status}")
+    return f"refused by port and superlink_port; round {scene.all_accepted()['round']} goes on"
 
 
 def frozen_past_the_deadline(scene: Scene) -> str:
@@ -166,6 +244,11 @@ FAULTS: dict[str, Callable[[Scene], str]] = {
     "kill -9 of the SuperLink": killed_superlink,
     "kill -9 of gateway and a link": killed_gateway_and_link,
     "kill -9 of everything at once": killed_everything,
+    "kill -9 of both sides' supervisors": killed_supervisors,
+    "watchdog: a full disk and a dead gateway": full_disk,
+    "watchdog: the database is away": database_away,
+    "queue: a study without a quorum": study_without_quorum,
+    "health: a second server on used ports": second_server,
     "a vault frozen past the deadline": frozen_past_the_deadline,
     "a whole node frozen past the deadline": frozen_node,
     "every vault frozen, and the run stopped": everybody_frozen,
@@ -192,6 +275,16 @@ def attempt(name: str, scene: Scene, say: Callable[[str], None]) -> bool:
         outcome, good = str(error).replace("\n", " | ")[:600], False
     say(f"{'ok    ' if good else 'FAILED'} {name}: {outcome} ({time.monotonic() - started:.0f} s)")
     return good
+
+
+def _children(supervisor: psutil.Process, name: str) -> set[int]:
+    return {child.pid for child in supervisor.children() if name in child.cmdline()}
+
+
+def _same_supervisor(scene: Scene, before: psutil.Process) -> str:
+    if scene.federation.supervisor("server") != before.pid or not before.is_running():
+        raise Impatience("the supervisor has ended")
+    return ", under the same supervisor"
 
 
 def _late(record: Record, number: int) -> bool:

@@ -51,9 +51,9 @@ class Federation:
         """Return the path of a node's settings."""
         return self.folder / node / "node.toml"
 
-    def make_server(self, settings: str = "", *, port: int = 0) -> None:
-        """Make the server's folder, with ports that nobody uses; `port` is the gateway's, if it is not 0."""
-        gateway, superlink = port or free_port(), free_port()
+    def make_server(self, settings: str = "", *, port: int = 0, superlink_port: int = 0) -> None:
+        """Make the server's folder, with ports that nobody uses where none are given; `port` is the gateway's."""
+        gateway, superlink = port or free_port(), superlink_port or free_port()
         self.server("init", "--host", "127.0.0.1", "--port", str(gateway))
         path = self.home / "server.toml"
         path.write_text(f"{path.read_text()}superlink_port = {superlink}\nmetrics_port = 0\n{settings}\n")
@@ -124,16 +124,15 @@ class Federation:
 
     def pid(self, of: str, process: str) -> int:
         """Return the process id of `superlink`, `gateway`, `run-…` (server) or `vault`, `link` (a node)."""
-        folder = self.home / "run" if of == "server" else self.folder / of / "node" / "run"
-        processes = json.loads((folder / "state.json").read_text())["processes"]
+        processes = json.loads((self._running(of) / "state.json").read_text())["processes"]
         pids = [facts["pid"] for name, facts in processes.items() if name.startswith(process) and facts["pid"]]
         if not pids:
             raise Impatience(f"no process {process} of {of}")
         return int(pids[0])
 
     def supervisor(self, of: str) -> int:
-        """Return the process id of a node's supervisor."""
-        return int(json.loads((self.folder / of / "node" / "run" / "state.json").read_text())["pid"])
+        """Return the process id of the supervisor of `server`, or of a node."""
+        return int(json.loads((self._running(of) / "state.json").read_text())["pid"])
 
     def signal(self, of: str, process: str, number: signal.Signals = signal.SIGKILL) -> int:
         """Send a signal to one process, which may be starting right now."""
@@ -161,6 +160,9 @@ class Federation:
             ours = any(str(self.folder) in part for part in process.info["cmdline"] or [])
             if ours and process.pid != os.getpid():
                 process.kill()
+
+    def _running(self, of: str) -> Path:
+        return self.home / "run" if of == "server" else self.folder / of / "node" / "run"
 
     def _alive(self, of: str, process: str) -> int:
         try:

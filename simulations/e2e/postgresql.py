@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,8 @@ class PostgreSQL(NamedTuple):
     """Without a database."""
     pid: int
     """Of its first process, whose children do the work."""
+    restart: Callable[[], object]
+    """Restarts it as an update does: whoever is connected is cut off. It then has another process id."""
 
 
 @contextmanager
@@ -50,10 +52,12 @@ def postgresql(*, durable: bool) -> Iterator[PostgreSQL]:
     run([initdb, "-D", folder / "data", "-A", "trust", "-U", "fedvault", "-N"])
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c fsync={'on' if durable else 'off'} -k {folder}"
     pg_ctl = [str(Path(initdb).parent / "pg_ctl"), "-D", str(folder / "data")]
-    run([*pg_ctl, "-w", "-o", options, "-l", str(folder / "log"), "start"])
+    started = ["-w", "-o", options, "-l", str(folder / "log")]
+    run([*pg_ctl, *started, "start"])
     try:
         pid = int((folder / "data" / "postmaster.pid").read_text().split()[0])
-        yield PostgreSQL(f"postgresql+psycopg://fedvault@127.0.0.1:{port}", pid)
+        restart = partial(run, [*pg_ctl, *started, "-m", "fast", "restart"])
+        yield PostgreSQL(f"postgresql+psycopg://fedvault@127.0.0.1:{port}", pid, restart)
     finally:
         run([*pg_ctl, "-m", "immediate", "stop"])
         shutil.rmtree(folder, ignore_errors=True)

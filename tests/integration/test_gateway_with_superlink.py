@@ -4,6 +4,7 @@ import base64
 import hashlib
 import sqlite3
 import ssl
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +13,7 @@ import httpx
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL, HEARTBEAT_PATIENCE
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
@@ -24,8 +26,9 @@ from flwr.supercore.task_identity import TaskIdentity
 from client.link.fleet import Fleet, Received, Refused, tls_context
 from client.link.membership import Membership, membership
 from server.certificate_authority import create, issue_server, public_pem
+from server.flower.control import Control
 from server.flower.grid import drive_run
-from server.flower.superlink import SECRET_HEADER
+from server.flower.superlink import PRESENT_PATH, SECRET_HEADER
 from server.gateway.process import tls_context as server_context
 from server.settings import Home
 from shared.protocol.flower_records import decode_offer_reply, decode_task, encode_offer_reply, encode_task
@@ -112,6 +115,24 @@ def test_the_fleet_api_says_the_same_to_a_member_as_inside(
     assert through.status_code == direct.status_code == 401 and through.content == direct.content, "no signature"
     assert messages.status_code == 401, "what the gateway answers by itself, too"
     assert fleet.receive() is None and fleet.heartbeat()
+
+
+def test_flower_hears_who_waits_and_says_whom_it_knows(
+    federation: Federation, fleet: Fleet, inside: httpx.Client
+) -> None:
+    control, somebody = Control(Home(federation.home)), str(fleet.node_id)
+    before = time.time() + HEARTBEAT_PATIENCE * HEARTBEAT_DEFAULT_INTERVAL
+    assert control.present([fleet.node_id, fleet.node_id ^ 1]) == {fleet.node_id}
+    assert before <= online_until(federation, fleet.node_id) <= before + 10.0, "as after a heartbeat"
+    control.close()
+    assert inside.post(PRESENT_PATH, content=somebody).status_code == 404, "without the secret"
+    assert fleet.something_waits() and fleet.present_until == 0.0, "the first wait, of which Flower has not heard"
+
+
+def online_until(federation: Federation, node: int) -> float:
+    signed = node - 2**64 if node >= 2**63 else node
+    with closing(sqlite3.connect(Home(federation.home).flower / "state.db")) as database:
+        return float(database.execute("SELECT online_until FROM node WHERE node_id = ?", (signed,)).fetchone()[0])
 
 
 def test_what_no_link_calls_does_not_reach_the_superlink(federation: Federation, member: Membership) -> None:

@@ -97,6 +97,8 @@ METHODS = {
     "from_server_address",
     "flwr.supercore.runtime.RuntimeHttpClient": "AcquireTask PullTaskInput PushTaskOutput SendTaskHeartbeat close "
     "GetNodes from_server_address",
+    "flwr.server.superlink.linkstate.LinkState": "acknowledge_node_heartbeat",
+    "flwr.server.superlink.linkstate.LinkStateFactory": "state",
     "flwr.superlink.grid.HttpGrid": "_connect _runtime_client get_node_ids push_messages pull_messages set_run run "
     "close",
 }

@@ -1,5 +1,7 @@
 """Stands for Flower's Control API, with Flower's own rule that a key is taken once, whatever became of it since."""
 
+from collections.abc import Collection
+
 from server.flower.control import FlowerNode
 from shared.errors import RunError
 
@@ -30,6 +32,10 @@ class Flower:
     def nodes(self) -> list[FlowerNode]:
         self._answers()
         return [FlowerNode(number, self._status(number), key) for number, key in self.keys.items()]
+
+    def present(self, node_ids: Collection[int]) -> set[int]:
+        self._answers()
+        return set(node_ids) & self.keys.keys() - self.shut_out
 
     def _status(self, number: int) -> str:
         return "unregistered" if number in self.shut_out else "online"

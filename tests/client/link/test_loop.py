@@ -21,7 +21,7 @@ from client.link import process as link_process
 from client.link.fleet import NotAccepted, Received, Refused
 from client.link.inbox import Inbox
 from client.link.long_poll import NoWaiting
-from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, read_link
+from client.link.loop import CLOCK_SKEW_S, FIRST_WAIT_S, LONGEST_WAIT_S, Link, _beat, read_link
 from client.link.membership import Membership
 from client.settings import NodeSettings
 from shared.errors import PeerError, RunError
@@ -64,7 +64,7 @@ def received(content: RecordDict, kind: str = "train") -> Received:
 class Fleet:
     """A server with messages to hand out, and a script of troubles: what a call of each name raises, in order."""
 
-    node_id = 7
+    node_id, present_until = 7, 0.0
 
     def __init__(self, messages: list[Received], troubles: dict[str, list[Exception | None]], stop: threading.Event):
         self.messages, self.troubles, self.stop = messages, troubles, stop
@@ -245,6 +245,23 @@ def test_a_message_that_the_machine_cannot_read_now_is_kept(tmp_path: Path, monk
         with pytest.raises(OSError, match="Too many open files"):
             inbox.oldest()
     assert inbox.oldest() == message
+
+
+def test_a_node_whose_waits_say_that_it_is_there_sends_no_heartbeat_and_one_that_is_lost_hears_of_it(
+    tmp_path: Path, stop: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.link.loop.HEARTBEAT_EVERY_S", 0.01)
+    fleet, beats = Fleet([], {}, stop), list[float]()
+    fleet.present_until = time.monotonic() + 0.3
+
+    def beat() -> bool:
+        beats.append(time.monotonic())
+        return False
+
+    monkeypatch.setattr(fleet, "heartbeat", beat)
+    gone = threading.Event()
+    _beat(fleet, gone)  # type: ignore[arg-type]
+    assert gone.is_set() and len(beats) == 1 and beats[0] >= fleet.present_until
 
 
 def raising(error: Exception) -> Callable[..., None]:

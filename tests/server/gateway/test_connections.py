@@ -114,6 +114,28 @@ def answers(connection: ssl.SSLSocket) -> bool:
     return connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+BODY = b"GET /2 HTTP/1.1\r\nhost: x\r\n\r\n"
+AMBIGUOUS = {
+    "a length and chunks": b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + BODY,
+    "two lengths": b"content-length: 0\r\ncontent-length: 6\r\n\r\n" + BODY,
+    "a length below zero": b"content-length: -5\r\n\r\n" + BODY,
+    "an encoding that is unknown": b"transfer-encoding: xchunked\r\n\r\n" + BODY,
+    "a name with a space": b"content-length : 5\r\n\r\n" + BODY,
+}
+
+
+@pytest.mark.guarantee("a request whose end could be found in two ways is the last of its connection.")
+@pytest.mark.parametrize("head", AMBIGUOUS)
+def test_what_follows_a_request_that_could_be_read_in_two_ways_reaches_nobody(keys: Keys, head: str) -> None:
+    with gateway(keys, header_s=SHORT_S, idle_s=SHORT_S) as port, Peers(port) as peers:
+        connection = peers.tls(keys.node, b"POST / HTTP/1.1\r\nhost: x\r\n" + AMBIGUOUS[head])
+        answered = b""
+        with contextlib.suppress(OSError):
+            while part := connection.recv(2**16):
+                answered += part
+        assert answered.count(b"HTTP/1.1 ") == 1
+
+
 @pytest.mark.guarantee("connections without a certificate, however many and idle, keep no node out.")
 @pytest.mark.parametrize("kind", ["before TLS", "after TLS", "in a header"])
 def test_idle_connections_keep_no_node_out(keys: Keys, kind: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 
 import httpx
@@ -10,10 +10,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from server.gateway.long_poll import NOTHING, SOMETHING, WAITS_AT_ONCE, LongPoll
+from server.gateway.long_poll import KNOWN_FOR_S, NOTHING, SOMETHING, WAITS_AT_ONCE, LongPoll, PresentNodes
 from server.gateway.refusals import Refusals
 from server.wake_pipe import open_pipe, pipe_of, tell
-from shared.protocol.long_poll import WAIT_PATH
+from shared.errors import RunError
+from shared.protocol.long_poll import NODE_HEADER, PRESENT_HEADER, WAIT_PATH
 
 Ask = Callable[[int], Awaitable[int]]
 
@@ -95,3 +96,63 @@ def test_a_wait_that_is_refused_is_counted(pipe: int) -> None:
 
     run(waiting, script)
     assert refusals.summed_up() == "2 more refused within 60 s: node 7: 429 at waiting (2)", "the first were logged"
+
+
+class Superlink:
+    """Knows some nodes, unless it is away."""
+
+    def __init__(self, *known: int) -> None:
+        self.known, self.told, self.away = set(known), list[set[int]](), False
+
+    def __call__(self, nodes: Collection[int]) -> set[int]:
+        if self.away:
+            raise RunError("away")
+        self.told.append(set(nodes))
+        return self.known & set(nodes)
+
+
+@pytest.mark.guarantee(
+    "a node hears that it need send no heartbeat only if the SuperLink took it for present half a minute ago."
+)
+def test_the_superlink_hears_of_many_at_once_and_its_word_is_good_for_half_a_minute() -> None:
+    now, superlink = [100.0], Superlink(7, 8)
+    present = PresentNodes(lambda: now[0])
+    for node in (7, 8, 9, 7):
+        present.note(node)
+    superlink.away = True
+    with pytest.raises(RunError):
+        present.tell(superlink)
+    assert not present.is_known(7)
+    superlink.away = False
+    present.tell(superlink)
+    present.tell(superlink)
+    assert superlink.told == [{7, 8, 9}] and [present.is_known(node) for node in (7, 8, 9)] == [True, True, False]
+    now[0] += KNOWN_FOR_S + 1
+    assert not present.is_known(7)
+
+
+def test_a_node_that_leaves_is_not_called_present_again() -> None:
+    superlink, present = Superlink(7), PresentNodes(lambda: 0.0)
+    present.note(7)
+    present.tell(superlink)
+    present.note(7)
+    present.forget(7)
+    present.tell(superlink)
+    assert superlink.told == [{7}] and not present.is_known(7)
+
+
+def test_a_wait_says_that_the_node_is_there_under_the_number_that_it_has_now(pipe: int) -> None:
+    superlink, present = Superlink(7), PresentNodes(lambda: 0.0)
+    waiting = LongPoll(pipe, number_of, lambda: 0.0, longest_s=0.01, present=present)
+
+    async def play() -> list[str | None]:
+        transport = httpx.ASGITransport(Starlette(routes=[waiting.route()]))
+        answers = []
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            for number in ("", "6", "7", "7"):
+                headers = {"node": "7"} | ({NODE_HEADER: number} if number else {})
+                answers.append((await client.get(WAIT_PATH, headers=headers)).headers.get(PRESENT_HEADER))
+                present.tell(superlink)
+        return answers
+
+    assert asyncio.run(play()) == [None, None, None, "yes"] and superlink.told == [{7}, {7}]

@@ -2,11 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import httpx
 import pytest
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
 from starlette.applications import Starlette
@@ -73,7 +74,11 @@ class Superlink:
 
 
 def through(
-    superlink: Superlink, *requests: dict[str, Any], limits: Limits | None = None, calls: Calls | None = None
+    superlink: Superlink,
+    *requests: dict[str, Any],
+    limits: Limits | None = None,
+    calls: Calls | None = None,
+    leaves: Callable[[int], None] = lambda _node: None,
 ) -> list[httpx.Response]:
     """Send raw requests through a gateway, as a client that is not polite would."""
 
@@ -83,6 +88,7 @@ def through(
             limits or Limits(),
             admit=lambda _request: NODE,
             calls=calls or AnyCalls(),
+            leaves=leaves,
             transport=httpx.ASGITransport(superlink.app),
             clock=lambda: 0.0,
         )
@@ -142,6 +148,15 @@ def test_what_is_refused_reaches_nobody_and_the_log_says_why(caplog: pytest.LogC
     ((path, body, _headers),) = superlink.seen
     assert path == url and SendNodeHeartbeatRequest.FromString(body).heartbeat_interval == 30.0, "written anew"
     assert caplog.messages[-1] == "ward-7: 401 another node's number"
+
+
+def test_a_node_that_says_that_it_leaves_is_told_of_before_the_superlink_hears_it() -> None:
+    superlink, left = Superlink(), list[int]()
+    for call in (DeactivateNodeRequest(node_id=7), DeactivateNodeRequest(node_id=8)):
+        body = call.SerializeToString()
+        request = {"method": "POST", "url": "/v1/fleet/deactivate-node", "content": body}
+        through(superlink, request, calls=link_calls(), leaves=left.append)
+    assert left == [7] and len(superlink.seen) == 1
 
 
 def test_fleet_requests_pass_with_their_body_and_headers_but_no_hops() -> None:

@@ -18,6 +18,7 @@ from shared.errors import RunError
 from shared.protocol.messages import LedgerPosition
 from shared.study.declaration import Study
 from simulations.e2e.federation import free_port
+from simulations.e2e.postgresql import PostgreSQL
 
 Studies = Callable[..., Study]
 OPENERS, TRIES = 4, 10
@@ -134,6 +135,16 @@ def test_a_connection_that_broke_while_nobody_used_it_is_replaced(store: Store) 
     assert broken is not None
     broken.close()  # as PostgreSQL does to all of them when it is restarted
     assert store.runs() == []
+
+
+@pytest.mark.parametrize("url", ["postgresql"], indirect=True)
+def test_a_database_that_was_restarted_is_asked_again_as_if_nothing_had_been(
+    url: str, store: Store, postgresql: PostgreSQL
+) -> None:
+    store.record_event("before", {}, run="r-1")
+    postgresql.restart()
+    store.record_event("after", {}, run="r-1")
+    assert [event.kind for event in store.events("r-1")] == ["before", "after"]
 
 
 def test_the_file_is_this_users_alone(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_composition_ignores_order_and_grouping() -> None:
     assert epsilon_rdp([a, b], DELTA) == pytest.approx(epsilon_rdp(halves, DELTA), rel=1e-12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.6, 8), st.floats(0.01, 0.5), st.integers(1, 200))
 def test_more_steps_cost_more_and_more_noise_costs_less(sigma: float, rate: float, count: int) -> None:
     cost = epsilon_rdp([SubsampledGaussian(sigma, rate, count)], DELTA)

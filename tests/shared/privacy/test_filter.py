@@ -47,7 +47,7 @@ def test_the_best_of_two_orders_is_no_filter() -> None:
     assert true_delta(FIRST, SECOND) > 1.7 * DELTA
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_one_fixed_order_is_a_filter_whatever_is_chosen_after_seeing_the_first_release(data: st.DataObject) -> None:
     order = data.draw(st.sampled_from([LOW, HIGH]))
@@ -66,7 +66,7 @@ def test_one_fixed_order_is_a_filter_whatever_is_chosen_after_seeing_the_first_r
     assert true_delta(first, second) <= DELTA
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.5, 20.0), st.floats(0.005, 1.0), st.integers(1, 2000), st.sampled_from([1.0, 3.0, 8.0]))
 def test_what_fits_at_the_best_order_fits_at_the_one_that_it_fixes(
     sigma: float, rate: float, count: int, limit: float

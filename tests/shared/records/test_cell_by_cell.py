@@ -20,7 +20,7 @@ from shared.records.tables import read_table
 
 COLUMNS = ["text", "cell"]
 Row = tuple[Any, Any]
-SAMPLES = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+SAMPLES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
 WORDS = st.sampled_from(
     ["", " ", "NA", "null", "nan", "01", "1.0", "1e5", "-0", "True", "2024-01-01", "9" * 20, '"', "\r"]

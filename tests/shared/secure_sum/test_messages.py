@@ -89,7 +89,7 @@ def spoilt(draw: some.DrawFn, message: bytes) -> bytes:
 def test_spoilt_messages_read_or_raise_the_rooms_error(kind: Kind) -> None:
     message = honest()[1][kind]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60)
     @given(some.one_of(spoilt(message), some.binary(max_size=60), some.binary(max_size=60).map(message[:6].__add__)))
     def reads(encoded: bytes) -> None:
         with suppress(SecureSumError):
@@ -110,7 +110,7 @@ def test_what_was_written_reads_back(kind: Kind) -> None:
     refused(Refusal.MALFORMED, lambda: READ[kind](message[:5] + bytes((99,)) + message[6:]))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some.data())
 def test_spoilt_questions_reach_no_further_than_a_refusal_at_a_node(data: some.DataObject) -> None:
     run, messages = honest()
@@ -122,7 +122,7 @@ def test_spoilt_questions_reach_no_further_than_a_refusal_at_a_node(data: some.D
             ask()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some.data())
 def test_spoilt_replies_reach_no_further_than_a_refusal_at_the_server(data: some.DataObject) -> None:
     run, messages = honest()
@@ -141,7 +141,7 @@ def test_spoilt_replies_reach_no_further_than_a_refusal_at_the_server(data: some
             add()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some.data())
 def test_spoilt_records_resume_or_are_refused(data: some.DataObject) -> None:
     run, _ = honest()

@@ -82,7 +82,7 @@ def test_fewer_than_t_signatures_ask_for_no_opening() -> None:
     assert np.array_equal(run.session.total, run.expected(run.names))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(some.permutations(range(5)), some.permutations(range(5)), some.permutations(range(5)))
 def test_the_order_of_arrival_changes_nothing(sent: list[int], signing: list[int], answering: list[int]) -> None:
     run = Sum(FIVE)

@@ -14,7 +14,7 @@ from shared.secure_sum.shares import PRIME, SHARE_BYTES, combine, split, weights
 from tests.support.secure_sums import refused
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(some.binary(min_size=32, max_size=32), some.integers(1, 6), some.integers(0, 3))
 def test_any_t_shares_give_the_secret(secret: bytes, threshold: int, more: int) -> None:
     shares = split(secret, threshold, threshold + more)

@@ -104,7 +104,7 @@ def check(case: Fuzzed, examples: int) -> None:
     count = len(alone.records)
     assert alone.records.usable.any()
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples, database=None, suppress_health_check=list(HealthCheck))
     @given(rows=st.lists(case.hostile, min_size=1, max_size=3), places=st.lists(st.integers(0, count), max_size=3))
     def property_of(rows: list[dict[str, Any]], places: list[int]) -> None:
         table = [{name: cells[row] for name, cells in case.good.items()} for row in range(count)]

@@ -43,7 +43,7 @@ def hint_about(ledger: Ledger, position: LedgerPosition) -> str:
 
 
 @pytest.mark.guarantee("what the server echoes without this node's MAC makes nobody continue without rows.")
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(height=st.integers(1, 10**12 - 1), head=HEXADECIMAL, mac=HEXADECIMAL.filter(lambda mac: mac != NO_MAC))
 def test_an_echo_with_another_mac_is_not_ours_and_leaves_no_trace(
     ledger: Ledger, tmp_path: Path, height: int, head: str, mac: str

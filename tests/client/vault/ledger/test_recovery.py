@@ -227,7 +227,7 @@ damages = st.sampled_from(["change", "delete", "cut", "roll back", "no second", 
 @pytest.mark.guarantee(
     "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
 )
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(damages, st.integers(1, 12)), min_size=1, max_size=3), st.integers(0, 4))
 def test_after_any_damage_either_all_is_counted_or_nothing_is_trained(
     tmp_path_factory: pytest.TempPathFactory, hits: list[tuple[str, int]], more: int

@@ -203,7 +203,6 @@ events = st.tuples(
 )
 @settings(
     max_examples=300,
-    deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

@@ -90,7 +90,7 @@ def test_one_record_changes_no_bit_of_the_others(make_study: Studies, make_recor
     sizes = [len(part) for part in tested.physical_batches(np.arange(60))]
     assert adapter == "dora" or max(sizes) > 1, "records do share batches"
 
-    @settings(max_examples=12, deadline=None, derandomize=True, database=None)
+    @settings(max_examples=12, derandomize=True, database=None)
     @given(
         st.lists(st.integers(0, 59), min_size=2, max_size=40, unique=True),
         st.sampled_from([0.3, 1e3, 1e9, 1e30]),
@@ -147,7 +147,6 @@ def test_no_batch_is_longer_than_the_model_reads(make_study: Studies, records_of
 
 
 @given(st.lists(st.integers(1, 70), min_size=1, max_size=80), st.integers(1, 9))
-@settings(deadline=None)
 def test_a_shape_follows_from_the_records_own_length(lengths: list[int], rows: int) -> None:
     fills, values = {"ids": 0}, [[5] * length for length in lengths]
     records = Dataset({"ids": ragged(values, np.int32)}, np.ones(len(lengths), bool))

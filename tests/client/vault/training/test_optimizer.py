@@ -60,7 +60,7 @@ def accumulate(opt: PrivateOptimizer, gradients: torch.Tensor) -> None:
     "adding or removing one record moves the sum that the noise is added to by at most `sensitivity(clip_norm)`, "
     "exactly, whatever the order of addition."
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.floats(1e-8, 1e8), st.floats(1e-3, 10), st.booleans())
 def test_one_record_moves_the_sum_by_at_most_clip_norm(seed: int, scale: float, clip: float, flat: bool) -> None:
     gradients = scale * torch.from_numpy(np.random.default_rng(seed).standard_normal((5, 7))).float()
@@ -76,7 +76,7 @@ def test_one_record_moves_the_sum_by_at_most_clip_norm(seed: int, scale: float, 
     assert torch.equal(backwards.summed, with_it.summed)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.floats(1e-8, 1e8), st.floats(1e-3, 10), st.floats(0.05, 0.95), st.booleans())
 def test_parts_that_are_clipped_by_themselves_are_bounded_together(
     seed: int, scale: float, clip: float, share: float, flat: bool

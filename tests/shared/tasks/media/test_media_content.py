@@ -21,7 +21,7 @@ def noise(frames: int, kind: str = "FLAC") -> bytes:
 
 
 @pytest.mark.filterwarnings("ignore")
-@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, database=None, suppress_health_check=list(HealthCheck))
 @given(cell=media_cell([*images(), *recordings()]))
 def test_any_bytes_have_one_digest(cell: Any) -> None:
     content = cell if isinstance(cell, bytes) else b""
