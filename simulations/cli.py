@@ -229,6 +229,35 @@ def report(
 
 
 @cli.command()
+def board(
+    folders: Annotated[list[Path], typer.Argument(help="Result folders, or folders that hold some.")],
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Write the board: FILE.html to mail, or a new folder with every run's report beside it."),
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="section.key=value", help="Only runs with this; may be repeated.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="On this machine; 0 takes one that is free.")] = 0,
+) -> None:
+    """Show runs side by side: every arm's curve, differences paired over seeds, ε against quality, and what it took.
+
+    Example: fedvault-sim board runs --where privacy.epsilon=3 --export board.html
+    """
+    from shared.web.process import invitation, serve
+    from simulations.board.export import board_pages, export_board
+    from simulations.board.runs import matching, parse_filter, read_runs
+    from simulations.board.site import BoardSite
+
+    read, wanted = read_runs(folders), parse_filter(where or [])
+    if export is not None:
+        typer.echo(str(export_board(read, matching(read.runs, wanted), export)))
+        return
+    pages = board_pages(", ".join(folder.name or str(folder) for folder in folders))
+    serve(BoardSite(folders, wanted, pages).routes(), pages, say=lambda at: typer.echo(invitation(at)), port=port)
+
+
+@cli.command()
 def verify(
     file: Annotated[Path, typer.Argument(help="A report: HTML, PDF or JSON.")],
     authority: Annotated[

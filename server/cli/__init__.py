@@ -1,8 +1,8 @@
 """The commands of `fedvault-server`.
 
-In reading order: `app` (the list of commands), `federation`, `nodes`, `studies`, `reports`, `explanations`, `tracking`
-and `backups` (the commands), `options` (what several of them take), `printing` (how rows and events look), `reasons`
-(codes in words), `status_text` (a server's status in sentences).
+In reading order: `app` (the list of commands), `federation`, `dashboard`, `nodes`, `studies`, `reports`,
+`explanations`, `tracking` and `backups` (the commands), `options` (what several of them take), `printing` (how rows and
+events look).
 """
 
 from server.cli.app import main

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backups, explanations, federation, nodes, reports, studies, tracking
+from server.cli import backups, dashboard, explanations, federation, nodes, reports, studies, tracking
 from shared.command_line import VERBOSE, run_command
 
 cli = typer.Typer(
@@ -23,6 +23,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "start": federation.start,
     "halt": federation.halt,
     "status": federation.status,
+    "dashboard": dashboard.dashboard,
     "backup": backups.backup,
     "restore": backups.restore,
     "plan": studies.plan,

@@ -3,16 +3,14 @@
 import importlib
 import json
 import sys
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, open_store, present_nodes
+from server.cli.options import HOME, AsJson, HomeOption, open_store
 from server.settings import Home
 from shared.terminal import saying
 
-PORT_KEYS = {"superlink": "superlink_port", "gateway": "port"}
 PROCESSES = {"superlink": "server.flower.superlink", "gateway": "server.gateway.process", "run": "server.run_process"}
 
 
@@ -125,7 +123,8 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show what runs, how far the run is or what it waits for, who is present, and when certificates end."""
-    from server.cli.status_text import in_sentences
+    from server.operator.facts import present_nodes, status_facts
+    from server.operator.status_text import in_sentences
     from shared.errors import SettingsError
     from shared.processes.running import EXIT_BY_STATE
     from shared.terminal import watched
@@ -139,9 +138,9 @@ def status(
             return in_sentences(facts, store, None if check or not facts["ready"] else present_nodes(folder))
 
     if watch:
-        watched(lambda: sentences(_facts(folder)))
+        watched(lambda: sentences(status_facts(folder)))
         return
-    facts = _facts(folder)
+    facts = status_facts(folder)
     typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(sentences(facts)))
     if check and (facts["state"] != "runs" or facts["certificate_ended"]):
         raise typer.Exit(EXIT_BY_STATE[facts["state"]] or 1)
@@ -159,49 +158,6 @@ def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
         module.drive(Home(home), run)
     else:
         module.serve(Home(home))
-
-
-def _facts(home: Home) -> dict[str, Any]:
-    from server.certificate_ends import certificate_ends, due_lines, without_newest_authority
-    from server.health import Answer, answers
-    from server.processes import flower_bytes
-    from shared.processes.running import read_state
-
-    settings, state, answering = home.settings(), read_state(home.running), answers(home)
-    now = datetime.now(UTC)
-    with open_store(home) as store:
-        wanted, names = store.next_wanted(), store.enrolled_names()
-    server, *others = certificate_ends(home.keys, names)
-    processes = state["processes"] if state else {}
-    ours = {name: answer is Answer.OURS for name, answer in answering.items()}
-    return {
-        "running": state is not None,
-        "state": "stopped" if state is None else _state(processes, ours),
-        "processes": processes,
-        "silent": [name for name, answers_us in ours.items() if not answers_us],
-        "taken": [PORT_KEYS[name] for name, answer in answering.items() if answer is Answer.ANOTHER],
-        "ready": all(ours.values()),
-        "address": f"{settings.hosts[0]}:{settings.port}",
-        "run": wanted.id if wanted else None,
-        "flower_database_bytes": flower_bytes(home),
-        "certificate_ends": server.ends.isoformat(),
-        "renew_due": server.due(now),
-        "certificate_ended": now >= server.ends,
-        "certificates": [server.in_words(now), *due_lines(others, now)],
-        "without_new_authority": without_newest_authority(home.keys, names),
-    }
-
-
-def _state(processes: dict[str, Any], ours: dict[str, bool]) -> str:
-    """Return `runs` if everything does and answers, `starting` if what does not is young, else `troubled`."""
-    from shared.processes.running import is_starting
-
-    now = datetime.now(UTC)
-    waiting = {name: processes.get(name) for name in ours if not (ours[name] and name in processes)}
-    waiting |= {name: process for name, process in processes.items() if process["pid"] is None}
-    if not waiting:
-        return "runs"
-    return "starting" if all(is_starting(process, now) for process in waiting.values()) else "troubled"
 
 
 def _settings(hosts: list[str], port: int) -> str:

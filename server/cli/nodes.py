@@ -1,12 +1,11 @@
 """Commands about nodes: invite, nodes, revoke."""
 
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, Yes, confirm_loss, open_store, present_nodes
+from server.cli.options import HOME, AsJson, HomeOption, Yes, confirm_loss, open_store
 from server.cli.printing import print_rows
 from server.settings import Home
 
@@ -26,11 +25,12 @@ def invite(
 ) -> None:
     """Write an invite: one file for one organisation, good for one enrolment. Hand it over privately."""
     from server.gateway import enrolment
+    from server.operator import actions
 
     folder, path = Home(home), out or Path(f"{name}.invite.json")
     with open_store(folder) as store:
-        create = enrolment.invite_back if renew else enrolment.invite
-        created = create(store, folder, name, lifetime=timedelta(days=days))
+        operator = actions.Operator(actions.this_user())
+        created = actions.invite(folder, store, name, operator, renew=renew, days=days)
     if path == STDOUT:
         typer.echo(created.as_json(), nl=False)
         return
@@ -41,6 +41,7 @@ def invite(
 def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """List the nodes: invited, enrolled or revoked, and whether each is present."""
     from server.certificate_authority import node_certificate_ends
+    from server.operator.facts import present_nodes
 
     folder = Home(home)
     present = present_nodes(folder)
@@ -61,17 +62,11 @@ def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
 
 def revoke(name: Annotated[str, typer.Argument(help="A node.")], yes: Yes = False, home: HomeOption = HOME) -> None:
     """Shut a node out, from its next request on."""
-    from server.cli.status_text import paid_round
-    from server.flower.control import Control
-    from server.gateway.enrolment import revoke as shut_out
+    from server.operator import actions
 
     folder = Home(home)
     with open_store(folder) as store:
-        names = store.names()
-        for sentence, nodes in [paid_round(run, store) for run in store.runs()]:
-            if name in {names.get(node) for node in nodes}:
-                confirm_loss(f"{sentence} What {name} makes of it would not be used.", f"Shut {name} out?", yes=yes)
-        control = Control(folder)
-        shut_out(store, control, name)
-        control.close()
+        for loss in actions.lost_by_revoking(store, name):
+            confirm_loss(loss, f"Shut {name} out?", yes=yes)
+        actions.revoke(folder, store, name, actions.Operator(actions.this_user()))
     typer.echo(f"{name} is shut out.")

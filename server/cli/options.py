@@ -1,6 +1,5 @@
 """Options and arguments that several commands take, and the run store that most of them open."""
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,15 +37,3 @@ def open_store(home: Home) -> "Store":
     from server.run_store.store import Store
 
     return Store(home.database())
-
-
-def present_nodes(home: Home) -> set[int] | None:
-    """Return Flower's numbers of the nodes that are present; None while Flower does not answer."""
-    from server.flower.control import Control
-    from shared.errors import RunError
-    from shared.terminal import saying
-
-    control = Control(home)
-    with suppress(RunError), saying("Asking Flower who is present"):
-        return {node.node_id for node in control.nodes() if node.present}
-    return None

@@ -1,33 +1,23 @@
 """Commands about studies and their runs: plan, run, runs, show, stop, resume, logs, export."""
 
 import json
-import shutil
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from server.cli.options import HOME, AsJson, HomeOption, RunName, Yes, confirm_loss, open_store
-from server.cli.printing import (
-    node_names,
-    print_event,
-    print_facts,
-    print_rows,
-    reason_lines,
-    round_in_flight,
-    round_row,
-    silence_lines,
-)
-from server.cli.status_text import OVER, paid_round, progress_line, waits_for
+from server.cli.printing import print_event, print_facts, print_rows
+from server.operator.round_text import node_names, reason_lines, round_in_flight, round_row, silence_lines
+from server.operator.status_text import OVER, paid_round, progress_line, waits_for
 from server.settings import Home
-from shared.terminal import Activity, saying
+from shared.terminal import saying
 
 if TYPE_CHECKING:
     from server.run_store.store import Store
     from server.run_store.values import Run
-    from shared.study.declaration import Study
-    from shared.study.sections import Model
 
 FOLLOW_S = 1.0
 COLUMNS = ("id", "study", "state", "round", "rounds", "created")
@@ -82,17 +72,19 @@ def run(
 ) -> None:
     """Queue a study. It starts as soon as enough nodes have approved it. `plan` says beforehand what to expect."""
     with saying("Loading what reads models") as activity:
-        declared = _pinned(study, activity, force=force)
-    if declared.study.unstated:
-        typer.echo(f"warning: {_unstated(declared)}", err=True)
+        from server.operator import actions
+
+        declared = actions.pinned_study(study, activity.now, force=force)
+    if warning := actions.unstated(declared):
+        typer.echo(f"warning: {warning}", err=True)
     with open_store(Home(home)) as store:
-        numbers = _sum_numbers(declared, store)
-        queued = store.create_run(declared)
-        print_facts(queued.as_dict() | (numbers if as_json else {}), as_json)
+        numbers = actions.sum_numbers(declared, store)
+        queued = actions.queue(store, declared, actions.Operator(actions.this_user()))
+        print_facts(queued.as_dict() | ({"secure_sum": numbers} if numbers and as_json else {}), as_json)
         if numbers and not as_json:
             from server.secure_sum.history import announced
 
-            typer.echo(announced(**numbers["secure_sum"]))
+            typer.echo(announced(**numbers))
         if not as_json:
             typer.echo("\n".join(_what_comes_next(Home(home), queued, store)))
         if follow:
@@ -147,14 +139,14 @@ def stop(run: RunName, yes: Yes = False, home: HomeOption = HOME, as_json: AsJso
         confirm_loss(
             f"{sentence} Its updates stay there, and are used only if the run is resumed.", "Stop it?", yes=yes
         )
-    name = _set_wanted(home, run, wanted=False, as_json=as_json)
+    name = _want(home, run, wanted=False, as_json=as_json)
     if not as_json:
         typer.echo(f"{name} stops. Continue it with: fedvault-server resume {name}")
 
 
 def resume(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None:
     """Continue a run that was stopped or failed, from its last finished round."""
-    name = _set_wanted(home, run, wanted=True, as_json=as_json)
+    name = _want(home, run, wanted=True, as_json=as_json)
     if not as_json:
         typer.echo(f"{name} continues.")
 
@@ -189,78 +181,13 @@ def export(
     home: HomeOption = HOME,
 ) -> None:
     """Hand out a finished adapter, or the whole model with it, and its model card; plain transformers loads either."""
-    from server.run_process import adapter_folder
-    from shared.errors import SettingsError
+    from server.operator import actions
 
-    with open_store(Home(home)) as store:
-        finished = store.run(run)
-    if finished.state != "finished":
-        raise SettingsError(
-            f"Expected a finished run, {finished.id} is {finished.state} after {finished.round} rounds."
-        )
-    if folder.exists():
-        raise SettingsError(f"Expected a new folder, {folder} is there.")
-    adapter = adapter_folder(Home(home), finished)
-    if merged:
-        with saying("Putting the adapter into the model's weights"):
-            from server.export.adapter import merge
-
-            merge(adapter, folder)
-    else:
-        shutil.copytree(adapter, folder)
+    operator, what = actions.Operator(actions.this_user()), "Putting the adapter into the model's weights"
+    with open_store(Home(home)) as store, saying(what) if merged else nullcontext():
+        actions.export(Home(home), store, run, folder, operator, merged=merged)
     what = "the whole model" if merged else "the adapter"
     typer.echo(f"{folder}: {what}, its head if it has one, and README.md, its card, which says how to load it.")
-
-
-def _pinned(file: Path, activity: Activity, *, force: bool) -> "Study":
-    """Read a study that is to be queued, and pin it: nodes resolve the base model by its fingerprint alone.
-
-    Raises:
-        SettingsError: it cannot be carried out, or throws updates away and `force` is not set.
-    """
-    from server.aggregation.method import method_for
-    from server.forecast.rejected_rounds import refuse_sure_rejections
-    from shared.adapted_model.model import layout_of
-    from shared.study.declaration import load_study
-
-    declared = load_study(file)
-    method_for(declared)
-    activity.now("Hashing the base model", 0, 2)
-    declared = declared.model_copy(update={"model": _pinned_model(declared.model)})
-    activity.now("Checking whether the base model can carry the study out", 1, 2)
-    layout = layout_of(declared)
-    if not force:
-        refuse_sure_rejections(declared, layout)
-    return declared
-
-
-def _pinned_model(model: "Model") -> "Model":
-    """Name a model by its fingerprint, and its folder in full: the run starts in whatever folder the server does."""
-    from shared.base_models.locate import find
-
-    files = find(model)
-    pinned = {"fingerprint": files.fingerprint}
-    if model.bundled_name is None and model.revision is None:
-        pinned["source"] = str(files.directory.resolve())
-    return model.model_copy(update=pinned)
-
-
-def _unstated(study: "Study") -> str:
-    from shared.study.sections import in_words
-
-    return (
-        f"the study does not state its {in_words(study.study.unstated)}. People who decide about it will ask, and "
-        "nodes may refuse it. Add these under [study]; it is then another study."
-    )
-
-
-def _sum_numbers(study: "Study", store: "Store") -> dict[str, Any]:
-    """Return the public numbers of a study's secure sum as of now; nothing for a study without one."""
-    if study.federation.secure_sum is None:
-        return {}
-    from server.secure_sum.numbers import expected_numbers
-
-    return {"secure_sum": expected_numbers(study, len(store.enrolled_names()))}
 
 
 def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:
@@ -272,18 +199,15 @@ def _what_comes_next(home: Home, queued: "Run", store: "Store") -> list[str]:
     return [*lines, waits_for(queued, store), "How it goes on: fedvault-server status --watch"]
 
 
-def _set_wanted(home: Path, run: str, *, wanted: bool, as_json: bool) -> str:
+def _want(home: Path, run: str, *, wanted: bool, as_json: bool) -> str:
     """Write down whether a run is wanted, print it as JSON if that was asked for, and return its whole name."""
-    from shared.errors import SettingsError
+    from server.operator import actions
 
     with open_store(Home(home)) as store:
-        before = store.run(run)
-        if wanted and before.state == "finished":
-            raise SettingsError(f"Expected a run that is not finished, {before.id} is.")
-        store.want(before.id, wanted=wanted)
+        after = actions.set_wanted(store, run, actions.Operator(actions.this_user()), wanted=wanted)
         if as_json:
-            print_facts(store.run(before.id).as_dict(), as_json)
-    return before.id
+            print_facts(after.as_dict(), as_json)
+    return after.id
 
 
 def _follow(store: "Store", run: str, as_json: bool) -> None:

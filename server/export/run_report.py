@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -72,8 +73,8 @@ def run_report(
     records = [record for record, _ in rounds]
     asked = [
         (event.body["round"], event.body["nodes"])
-        for event in store.events(run.id)
-        if event.kind == "asked" and isinstance(event.body.get("nodes"), list)
+        for event in store.events(run.id, kind="asked")
+        if isinstance(event.body.get("nodes"), list)
     ]
     handed_over = [_checked(written, run, authority) for written in receipts]
     houses = _houses(study, records, names, asked, dict(handed_over))
@@ -172,7 +173,7 @@ def _houses(
     if unknown:
         raise PeerError(f"Expected receipts of nodes that the run asked, got one of {unknown[0]!r}.")
     length = max((record["bytes_up_per_node"] for record in records), default=0)
-    came = [names.get(node, str(node)) for record in records for node in _answered(record)]
+    came = Counter(names.get(node, str(node)) for record in records for node in _answered(record))
     houses = []
     for name in sorted(paid):
         receipt, key = receipts.get(name, (None, ""))
@@ -180,7 +181,7 @@ def _houses(
             House(
                 name=name,
                 rounds=len(paid[name]),
-                released=came.count(name),
+                released=came[name],
                 bytes_each=length or None,
                 epsilon=epsilon_rdp([schedule.release(len(paid[name]) * steps)], study.privacy.delta),
                 receipt_epsilon=None if receipt is None else receipt.epsilon,

@@ -60,6 +60,8 @@ class FlowerNode:
     """registered, online, offline or unregistered."""
     public_key: str = ""
     """As PEM."""
+    heard_until: float = 0.0
+    """Until when it counted as connected, in seconds since 1970; 0 if it never was."""
 
     @property
     def present(self) -> bool:
@@ -98,7 +100,10 @@ class Control:
     def nodes(self) -> list[FlowerNode]:
         """Return every node that was ever registered, also those that are shut out."""
         nodes = call_flower(self._client.ListNodes, ListNodesRequest()).nodes_info
-        return [FlowerNode(node.node_id, str(node.status), node.public_key.decode(errors="replace")) for node in nodes]
+        return [
+            FlowerNode(node.node_id, str(node.status), node.public_key.decode(errors="replace"), node.online_until)
+            for node in nodes
+        ]
 
     def present(self, node_ids: Collection[int]) -> set[int]:
         """Tell Flower that these nodes are there; returns those that it knows.

@@ -141,11 +141,13 @@ class Store:
                 session.add(RoundRow(run=run, number=record["round"], record=record, evaluation=evaluation))
                 session.add(EventRow(run=run, time=_now(), kind="round", body=record | {"evaluation": evaluation}))
 
-    def rounds(self, run: str) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
-        """Return record and evaluation of every finished round."""
+    def rounds(
+        self, run: str, *, after: int = 0, most: int | None = None
+    ) -> list[tuple[dict[str, Any], dict[str, Any] | None]]:
+        """Return record and evaluation of every finished round, or of so many after a known one."""
+        query = select(RoundRow).where(RoundRow.run == run, RoundRow.number > after).order_by(RoundRow.number)
         with self._session() as session:
-            rows = session.scalars(select(RoundRow).where(RoundRow.run == run).order_by(RoundRow.number))
-            return [(read_record(row.record), row.evaluation) for row in rows]
+            return [(read_record(row.record), row.evaluation) for row in session.scalars(query.limit(most))]
 
     def count_rounds(self) -> dict[str, int]:
         """Return how many finished rounds each run has."""
@@ -174,6 +176,17 @@ class Store:
         with self._session() as session:
             session.add(EventRow(run=run, time=_now(), kind=kind, body=body))
 
+    def record_operator(self, action: str, body: dict[str, Any]) -> None:
+        """Keep what an operator did; it is an event of no run, whichever it was about."""
+        with self._session() as session:
+            session.add(EventRow(run=None, time=_now(), kind=action, body=body))
+
+    def operator_events(self, *, most: int) -> list[Event]:
+        """Return what operators did last, the newest first."""
+        query = select(EventRow).where(EventRow.run.is_(None)).order_by(EventRow.id.desc()).limit(most)
+        with self._session() as session:
+            return [_event(row) for row in session.scalars(query)]
+
     def record_answer(self, body: dict[str, Any], *, run: str, node: int, position: LedgerPosition) -> None:
         """Keep the event that a node has answered, and the ledger position that came with it, as one transaction.
 
@@ -187,11 +200,26 @@ class Store:
             log.warning("The ledger position of node %d was not kept: %s", node, type(error).__name__)
             self.record_event("answered", body, run=run)
 
-    def events(self, run: str, *, after: int = 0) -> list[Event]:
-        """Return a run's events in order, those after a known one."""
+    def events(self, run: str, *, after: int = 0, kind: str | None = None) -> list[Event]:
+        """Return a run's events in order, those after a known one, of one kind or of all."""
         query = select(EventRow).where(EventRow.run == run, EventRow.id > after).order_by(EventRow.id)
+        if kind is not None:
+            query = query.where(EventRow.kind == kind)
         with self._session() as session:
             return [_event(row) for row in session.scalars(query)]
+
+    def latest_events(self, run: str, *, most: int) -> list[Event]:
+        """Return a run's last events, in order."""
+        query = select(EventRow).where(EventRow.run == run).order_by(EventRow.id.desc()).limit(most)
+        with self._session() as session:
+            return [_event(row) for row in session.scalars(query)][::-1]
+
+    def events_since_round(self, run: str) -> list[Event]:
+        """Return a run's events since its last finished round, in order: those of the round that is under way."""
+        query = select(func.max(EventRow.id)).where(EventRow.run == run, EventRow.kind == "round")
+        with self._session() as session:
+            last = session.scalar(query) or 0
+        return self.events(run, after=last)
 
     def invite(self, name: str, token_sha256: str, expires: datetime) -> None:
         """Let a node of this name enrol; an invite that nobody used is replaced.

@@ -15,7 +15,14 @@ class Code:
     text: str
 
 
-Cell = str | Code
+@dataclass(frozen=True)
+class Link:
+    """Texts that lead to other pages, each with its address; on paper only the texts are left."""
+
+    places: Sequence[tuple[str, str]]
+
+
+Cell = str | Code | Link
 
 
 @dataclass(frozen=True)

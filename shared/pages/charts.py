@@ -42,6 +42,8 @@ class Line:
     label: str
     points: Sequence[tuple[float, float]]
     tone: Tone = "plain"
+    ends: Sequence[tuple[float, float] | None] = ()
+    """Ends of each point's interval, drawn as a whisker; as many as points, or none."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,13 @@ def bars(title: str, rows: Sequence[Bar], *, axis: str, limits: tuple[float, flo
 
 
 def lines(
-    title: str, series: Sequence[Line], *, across: str, up: str, limits: tuple[float, float] | None = None
+    title: str,
+    series: Sequence[Line],
+    *,
+    across: str,
+    up: str,
+    limits: tuple[float, float] | None = None,
+    counts: bool = False,
 ) -> Picture:
     """Draw lines, each with its label at its right end; labels are moved apart where lines end close together.
 
@@ -94,13 +102,14 @@ def lines(
         across: what the horizontal axis is.
         up: what the vertical axis is, with its unit.
         limits: of the vertical axis; by default from the values.
+        counts: the horizontal axis has whole numbers alone, such as rounds.
     """
-    finite = [Line(one.label, [p for p in one.points if math.isfinite(p[1])], one.tone) for one in series]
-    finite = [one for one in finite if one.points]
+    finite = [one for one in map(_finite, series) if one.points]
     left, right, top = 66.0, 190.0, 26.0
     bottom = top + max(210.0, LINE_PX * len(finite))
     xs, ys = [x for one in finite for x, _ in one.points], [y for one in finite for _, y in one.points]
-    horizontal = _Axis(*_range(xs), left, WIDTH - right)
+    ys += [end for one in finite for ends in one.ends if ends is not None for end in ends]
+    horizontal = _Axis(*_range(xs), left, WIDTH - right, counts=counts)
     vertical = _Axis(*(limits or _range(ys)), bottom, top)
     parts = [_text(4, 14, up, colour=GREY)]
     for tick in vertical.ticks():
@@ -142,11 +151,12 @@ def gauge(title: str, parts: Sequence[Part], *, limit: float) -> Picture:
 class _Axis:
     """A linear axis between two places of the drawing."""
 
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
+    def __init__(self, low: float, high: float, start: float, end: float, *, counts: bool = False) -> None:
         self._low, self._high, self._start, self._end = low, high, start, end
-        rough = (high - low) / TICKS
+        rough = max((high - low) / TICKS, 1.0 if counts else 0.0)
         size = 10.0 ** math.floor(math.log10(rough))
-        self._step = next(factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough * 0.999)
+        steps = (factor * size for factor in (1, 2, 2.5, 5, 10) if factor * size >= rough * 0.999)
+        self._step = next(step for step in steps if not counts or step == round(step))
 
     def at(self, value: float) -> float:
         """Return the place of a value; what lies outside stands at the end."""
@@ -198,6 +208,16 @@ def _bar(row: Bar, across: _Axis, middle: float) -> list[str]:
     return parts
 
 
+def _finite(one: Line) -> Line:
+    ends = one.ends or [None] * len(one.points)
+    places = [(point, its_ends) for point, its_ends in zip(one.points, ends, strict=True) if math.isfinite(point[1])]
+    return Line(one.label, [point for point, _ in places], one.tone, [its_ends for _, its_ends in places])
+
+
+def _whisker(x: float, low: float, high: float, colour: str) -> list[str]:
+    return [_rule(x, low, x, high, colour), *(_rule(x - 4, end, x + 4, end, colour) for end in (low, high))]
+
+
 def _line(one: Line, number: int, horizontal: _Axis, vertical: _Axis, end: float, right: float) -> list[str]:
     colour = WARNING if one.tone == "warning" else COLOURS[number % len(COLOURS)]
     width = 3 if one.tone == "ours" else 1.5
@@ -206,7 +226,14 @@ def _line(one: Line, number: int, horizontal: _Axis, vertical: _Axis, end: float
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     label_at = WIDTH - right + 22
     stroke = f'stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes or "none"}"'
+    whiskers = [
+        part
+        for (x, _), ends in zip(places, one.ends, strict=True)
+        if ends is not None
+        for part in _whisker(x, vertical.at(ends[0]), vertical.at(ends[1]), colour)
+    ]
     return [
+        *whiskers,
         f'<polyline points="{path}" fill="none" {stroke}/>',
         *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{colour}"/>' for x, y in places),
         _rule(places[-1][0] + 3, places[-1][1], label_at - 4, end, GRID),

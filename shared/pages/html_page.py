@@ -3,7 +3,7 @@
 import html
 from collections.abc import Sequence
 
-from shared.pages.blocks import Block, Cards, Cell, Code, Facts, Heading, Paragraph, Picture, Table
+from shared.pages.blocks import Block, Cards, Cell, Code, Facts, Heading, Link, Paragraph, Picture, Table
 
 STYLE = """
 :root{color-scheme:light}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
@@ -82,4 +82,10 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Cell) -> str:
-    return f"<code>{escaped(cell.text)}</code>" if isinstance(cell, Code) else escaped(cell)
+    match cell:
+        case Code(text):
+            return f"<code>{escaped(text)}</code>"
+        case Link(places):
+            return ", ".join(f'<a href="{escaped(address)}">{escaped(text)}</a>' for text, address in places)
+        case _:
+            return escaped(cell)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
-from shared.pages.blocks import Block, Cards, Cell, Code, Facts, Heading, Paragraph, Picture, Table
+from shared.pages.blocks import Block, Cards, Cell, Code, Facts, Heading, Link, Paragraph, Picture, Table
 from shared.pages.charts import FONT
 
 OPENING = f"""
@@ -95,7 +95,7 @@ def _cell(cell: Cell) -> str:
     if isinstance(cell, Code):  # a digest has no place to break a line at, but every fourth letter makes one
         broken = "\u200b".join(cell.text[start : start + 4] for start in range(0, len(cell.text), 4))
         return f'text(font: "DejaVu Sans Mono", size: 7pt, {_content(broken)})'
-    return _content(cell)
+    return _content(", ".join(text for text, _ in cell.places) if isinstance(cell, Link) else cell)
 
 
 def _content(text: str) -> str:

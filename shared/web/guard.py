@@ -216,7 +216,7 @@ def _with_headers(send: Send, *, cacheable: bool) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in HEADERS.items():
-                headers[name] = value
+                headers.setdefault(name, value)  # a finished document, such as a report, brings a policy of its own
             headers["Cache-Control"] = "max-age=600" if cacheable else "no-store"
         await send(message)
 

@@ -63,6 +63,11 @@ def address(port: int, key: str) -> str:
     return f"http://{LOOPBACK}:{port}{ENTER}?key={key}"
 
 
+def invitation(one_time_address: str) -> str:
+    """Return what a command prints when a page can be opened."""
+    return f"Open this in a browser on this machine; it opens once: {one_time_address}"
+
+
 def settings(app: Starlette) -> uvicorn.Config:
     """Return uvicorn's settings: no log of addresses, which hold keys, and no word of a proxy is believed."""
     return uvicorn.Config(

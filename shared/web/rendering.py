@@ -79,6 +79,16 @@ class Pages:
         token = getattr(request.state, "token", "")
         return self._templates.get_template(template).render(path=request.url.path, token=token, **values)
 
+    def as_file(self, template: str, **values: Any) -> str:
+        """Return the text of a page that no server stands behind: a file to keep, without forms and without a session.
+
+        Args:
+            template: file name.
+            values: for the template; `style` is the element with the one stylesheet, which such a page holds itself.
+        """
+        style = Markup(f"<style>{(STATIC / 'style.css').read_text()}</style>")  # noqa: S704 - our own file
+        return self._templates.get_template(template).render(style=style, path="", token="", **values)
+
 
 def drawing(picture: Picture) -> Markup:
     """Return a drawing as it stands in a page; its texts were escaped when it was drawn."""

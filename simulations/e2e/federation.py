@@ -16,7 +16,7 @@ import grpc
 import psutil
 
 from client.link.vault_client import VaultClient
-from server.cli.printing import round_in_flight
+from server.operator.round_text import round_in_flight
 from server.run_store.store import Store
 from server.settings import Home
 

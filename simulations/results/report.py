@@ -83,7 +83,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
 
 def _check_same(results: Sequence[Result]) -> None:
     seeds = [result.scenario.get("simulation", {}).get("seed") for result in results]
-    bare = [_without_seed(result.scenario) for result in results]
+    bare = [without_seed(result.scenario) for result in results]
     different = [place for place, scenario in enumerate(bare) if scenario != bare[0]]
     if different or len(set(seeds)) < len(results) or any(set(one.arms) != set(results[0].arms) for one in results):
         raise SettingsError(
@@ -92,7 +92,7 @@ def _check_same(results: Sequence[Result]) -> None:
         )
 
 
-def _without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
+def without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
     simulation = {k: v for k, v in scenario.get("simulation", {}).items() if k not in ("seed", "processes", "engine")}
     return {**{k: v for k, v in scenario.items() if k != "performance"}, "simulation": simulation}
 
@@ -100,7 +100,7 @@ def _without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
 def _answer(results: Sequence[Result]) -> Answer:
     first, counted = results[0], [site.evaluated for site in results[0].data.values()]
     final = first.final
-    cost = _minus(results, UNPROTECTED) if UNPROTECTED in first.arms else None
+    cost = minus(results, UNPROTECTED) if UNPROTECTED in first.arms else None
     return Answer(
         metric=words(final.metric),
         higher_is_better=final.higher_is_better,
@@ -131,7 +131,7 @@ def over_seeds(values: Sequence[float]) -> Interval:
     return Interval(value=mean, low=mean - half, high=mean + half)
 
 
-def _minus(results: Sequence[Result], name: str) -> Interval | None:
+def minus(results: Sequence[Result], name: str) -> Interval | None:
     """Return the study's own arm less another, positive where it is better: paired by seed, or by record."""
     if len(results) == 1:
         drawn = results[0].differences.get(name)
@@ -190,7 +190,7 @@ def _arm(results: Sequence[Result], name: str, arm: ArmResult) -> Arm:
         quality=_quality(results, name),
         worst_site=worst.site,
         worst=worst.value,
-        minus=None if name == OURS else _minus(results, name),
+        minus=None if name == OURS else minus(results, name),
     )
 
 

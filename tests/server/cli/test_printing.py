@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from server.cli.printing import in_flight_line, print_event, reason_lines, round_in_flight
-from server.cli.reasons import OF_REASON, OF_STATUS, in_words
+from server.cli.printing import print_event
+from server.operator.reasons import OF_REASON, OF_STATUS, in_words
+from server.operator.round_text import in_flight_line, reason_lines, round_in_flight
 from server.rounds.update_filter import Reason
 from server.run_store.values import Event
 from shared.protocol.messages import Status

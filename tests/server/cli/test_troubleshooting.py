@@ -25,7 +25,6 @@ from flwr.proto.node_pb2 import Node as FlowerNode
 
 from server.certificate_authority import create, issue_server, keep_node_certificate
 from server.cli import main
-from server.cli.reasons import OF_REASON, OF_STATUS
 from server.flower.control import Control
 from server.flower.patience import FlowerRefusedError
 from server.gateway.door import ConnectionLimits, Door
@@ -33,6 +32,7 @@ from server.gateway.fleet_calls import CallRefused, FleetCalls
 from server.gateway.handed_out import HandedOut
 from server.gateway.process import Presence, keep_serving_metrics, tls_config
 from server.gateway.refusals import Refusals
+from server.operator.reasons import OF_REASON, OF_STATUS
 from server.processes import SupervisedProcesses
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.participants import why_it_waits

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from server.cli.printing import Names, in_flight_line, named, node_names, round_in_flight
+from server.operator.round_text import Names, in_flight_line, named, node_names, round_in_flight
 from shared.errors import DataError
 from shared.processes.running import troubles_of
 from shared.terminal import bar
@@ -26,15 +26,26 @@ def in_sentences(facts: Mapping[str, Any], store: "Store", present: Collection[i
         present: Flower's numbers of the nodes that are present; None if that is not known.
     """
     return [
-        *_state_lines(facts),
-        *_taken_lines(facts),
-        *troubles_of(facts["processes"], "fedvault-server logs"),
+        *server_lines(facts),
         *_run_lines(store),
         _nodes_line(store, present),
         f"Flower's database holds {facts['flower_database_bytes'] / MEGABYTE:.1f} MiB.",
-        *facts["certificates"],
-        *_roll_over_lines(facts["without_new_authority"]),
+        *certificate_lines(facts),
     ]
+
+
+def server_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return sentences on what runs, what does not answer, and what keeps ending."""
+    return [
+        *_state_lines(facts),
+        *_taken_lines(facts),
+        *troubles_of(facts["processes"], "fedvault-server logs"),
+    ]
+
+
+def certificate_lines(facts: Mapping[str, Any]) -> list[str]:
+    """Return sentences on when certificates end, and on an authority that is being rolled over."""
+    return [*facts["certificates"], *_roll_over_lines(facts["without_new_authority"])]
 
 
 def waits_for(run: "Run", store: "Store") -> str:
@@ -71,7 +82,7 @@ def waits_for(run: "Run", store: "Store") -> str:
 
 def progress_line(run: "Run", store: "Store") -> str:
     """Return one line about a run: how far it is, or what it waits for."""
-    events, names = store.events(run.id), node_names(store)
+    events, names = store.events_since_round(run.id), node_names(store)
     in_flight = round_in_flight(events, run.round) if run.state == "running" else None
     if in_flight is None and run.round == 0:
         return waits_for(run, store)
@@ -85,7 +96,7 @@ def progress_line(run: "Run", store: "Store") -> str:
 def paid_round(run: "Run", store: "Store") -> tuple[str, list[int]]:
     """Return a sentence on the round that nodes are paying for now, and their numbers; nothing if there is none."""
     # one that waits may do so within a round, which is paid for all the same
-    events = store.events(run.id) if run.state in ("running", "waiting") else []
+    events = store.events_since_round(run.id) if run.state in ("running", "waiting") else []
     asks = [event.body for event in events if event.kind == "asked" and event.body["round"] == run.round + 1]
     nodes = sorted({node for ask in asks for node in ask["nodes"]})
     if not nodes:

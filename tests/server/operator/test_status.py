@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-import server.cli.federation
+import server.operator.facts
 from server.certificate_authority import SERVER_LIFETIME, issue_server
 from server.cli.app import cli
-from server.cli.federation import _state
-from server.cli.status_text import in_sentences, progress_line, waits_for
 from server.flower.control import Control
+from server.operator.facts import state_of
+from server.operator.status_text import in_sentences, progress_line, waits_for
 from server.run_store.store import Store
 from server.settings import Home
 from shared.errors import RunError, SettingsError
@@ -139,11 +139,11 @@ def test_a_process_that_is_young_is_starting_up_and_an_old_one_in_trouble() -> N
 
     young, old, dead = child(5), child(500), child(5, failures=1, pid=None)
     silent, answering = {"superlink": False, "gateway": True}, {"superlink": True, "gateway": True}
-    assert _state({}, silent) == "starting", "the supervisor has started nothing so far"
-    assert _state({"superlink": young, "gateway": young}, silent) == "starting"
-    assert _state({"superlink": old, "gateway": young}, silent) == "troubled"
-    assert _state({"superlink": old, "gateway": old}, answering) == "runs"
-    assert _state({"superlink": old, "gateway": old, "run-1": dead}, answering) == "troubled"
+    assert state_of({}, silent) == "starting", "the supervisor has started nothing so far"
+    assert state_of({"superlink": young, "gateway": young}, silent) == "starting"
+    assert state_of({"superlink": old, "gateway": young}, silent) == "troubled"
+    assert state_of({"superlink": old, "gateway": old}, answering) == "runs"
+    assert state_of({"superlink": old, "gateway": old, "run-1": dead}, answering) == "troubled"
 
 
 def test_status_of_a_server_that_does_not_run(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_certificate_that_ends_is_no_trouble_for_a_health_check_until_it_has_e
     home = tmp_path / "federation"
     CliRunner().invoke(cli, ["init", "--host", "localhost", "--port", "1", "--home", str(home)])
     issue_server(home / "keys", ["localhost"], now=datetime.now(UTC) - SERVER_LIFETIME + timedelta(days=days_left))
-    gathered = server.cli.federation._facts
-    monkeypatch.setattr(server.cli.federation, "_facts", lambda home: gathered(home) | {"state": "runs"})
+    gathered = server.operator.facts.status_facts
+    monkeypatch.setattr(server.operator.facts, "status_facts", lambda home: gathered(home) | {"state": "runs"})
     said = CliRunner().invoke(cli, ["status", "--check", "--home", str(home)])
     assert said.exit_code == code and "Renew it now: fedvault-server renew" in said.stdout

@@ -1,0 +1,138 @@
+"""Read the runs that a board shows: every result below some folders, and those of them that a filter leaves."""
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shared.errors import SettingsError
+from simulations.results.result import Result, read_result
+
+RESULT = "result.json"
+DEEPEST = 3
+"""Folders below a named one in which results are looked for."""
+SAME_FIGURES = ("performance.", "simulation.processes", "simulation.engine")
+"""Settings that change no figure."""
+
+
+@dataclass(frozen=True)
+class BoardRun:
+    """One finished run."""
+
+    name: str
+    """Its folder, as short as it stays unique."""
+    result: Result
+    settings: Mapping[str, Any]
+    """Every key of its scenario, as `privacy.epsilon`, without those that change no figure."""
+
+    @property
+    def seed(self) -> int:
+        """What its noise, batches and splits were drawn from."""
+        return int(self.settings.get("simulation.seed", 0))
+
+
+class ReadRuns(NamedTuple):
+    """What lies in the folders."""
+
+    runs: list[BoardRun]
+    unreadable: list[str]
+    """A sentence on each result that cannot be read."""
+
+
+def read_runs(folders: Sequence[Path]) -> ReadRuns:
+    """Read every result in some folders and up to three folders below them.
+
+    Raises:
+        SettingsError: there is none that can be read.
+    """
+    paths = list(dict.fromkeys(path.resolve() for folder in folders for path in sorted(_results(folder))))
+    runs, unreadable = list[BoardRun](), list[str]()
+    for path in paths:
+        try:
+            result = read_result(path)
+        except SettingsError as error:
+            unreadable.append(str(error))
+            continue
+        runs.append(BoardRun(_short(path.parent, paths), result, flat(result.scenario)))
+    if not runs:
+        raise SettingsError(
+            f"Expected a finished run below {', '.join(map(str, folders))}, got none.",
+            hint=unreadable[0] if unreadable else "fedvault-sim run SCENARIO --out runs/first",
+        )
+    return ReadRuns(runs, unreadable)
+
+
+def parse_filter(changes: Sequence[str]) -> dict[str, Any]:
+    """Read `section.key=value`, as `--set` takes it; a value that is no TOML is a text.
+
+    Raises:
+        SettingsError: one has no key or no value.
+    """
+    wanted = dict[str, Any]()
+    for change in changes:
+        key, equals, value = change.partition("=")
+        if not (key and equals and value):
+            raise SettingsError(f"Expected section.key=value, got --where {change!r}.")
+        wanted[key.strip()] = parse_value(value)
+    return wanted
+
+
+def parse_value(written: str) -> Any:
+    """Read a value as TOML writes it, or else as a text."""
+    try:
+        return tomllib.loads(f"value = {written}")["value"]
+    except tomllib.TOMLDecodeError:
+        return written
+
+
+def matching(runs: Sequence[BoardRun], wanted: Mapping[str, Any]) -> list[BoardRun]:
+    """Return the runs whose scenario has each of these values."""
+    return [run for run in runs if all(run.settings.get(key) == value for key, value in wanted.items())]
+
+
+def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return the settings of nested sections by their whole key, without those that change no figure."""
+    settings = dict[str, Any]()
+    for key, value in values.items():
+        name = f"{before}{key}"
+        if isinstance(value, Mapping):
+            settings |= flat(value, f"{name}.")
+        elif not name.startswith(SAME_FIGURES):
+            settings[name] = value
+    return settings
+
+
+def differing(runs: Sequence[BoardRun]) -> dict[str, list[Any]]:
+    """Return each setting that is not the same in all runs, with its values in order, the seed left out."""
+    keys = dict.fromkeys(key for run in runs for key in run.settings)
+    values = {key: _unique(run.settings.get(key) for run in runs) for key in keys if key != "simulation.seed"}
+    return {key: sorted(each, key=_order) for key, each in values.items() if len(each) > 1}
+
+
+def _unique(values: Iterator[Any]) -> list[Any]:
+    unique = list[Any]()
+    for value in values:
+        if value not in unique:
+            unique.append(value)
+    return unique
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    number = isinstance(value, int | float)
+    return not number, float(value) if number else 0.0, str(value)
+
+
+def _results(folder: Path) -> Iterator[Path]:
+    for depth in range(DEEPEST + 1):
+        yield from folder.glob("*/" * depth + RESULT)
+
+
+def _short(folder: Path, paths: Sequence[Path]) -> str:
+    """Return the end of a folder's path that no other result's folder has."""
+    others = [path.parent for path in paths if path.parent != folder]
+    for count in range(1, len(folder.parts)):
+        end = folder.parts[-count:]
+        if not any(other.parts[-count:] == end for other in others):
+            return "/".join(end)
+    return str(folder)

@@ -1,0 +1,52 @@
+"""What an operator does is done the same way by commands and by the page, and the event log says who did it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server.cli.app import cli
+from server.operator import actions
+from server.run_store.store import Store
+from server.settings import Home
+from shared.errors import SettingsError
+from shared.study.declaration import Study
+
+PAGE = actions.Operator("anna", "127.0.0.1, session ab12")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    folder = tmp_path / "federation"
+    assert CliRunner().invoke(cli, ["init", "--host", "localhost", "--home", str(folder)]).exit_code == 0
+    return Home(folder)
+
+
+def test_a_command_is_in_the_event_log_with_who_and_from_where(home: Home, tmp_path: Path) -> None:
+    place = ["--home", str(home.folder)]
+    assert CliRunner().invoke(cli, ["invite", "north", "--out", str(tmp_path / "north"), *place]).exit_code == 0
+    with Store(home.database()) as store:
+        (event,) = store.operator_events(most=9)
+    assert (event.kind, event.body["node"], event.run) == ("invite", "north", None)
+    assert event.body["who"] == actions.this_user() and event.body["from"] == "command line"
+
+
+def test_what_the_page_asks_for_is_there_beside_it_newest_first(home: Home, make_study: Callable[..., Study]) -> None:
+    with Store(home.database()) as store:
+        run = actions.queue(store, make_study(), PAGE)
+        actions.set_wanted(store, run.id, PAGE, wanted=False)
+        actions.set_wanted(store, run.id, PAGE, wanted=True)
+        assert [event.kind for event in store.operator_events(most=2)] == ["resume", "stop"]
+        assert {event.body["from"] for event in store.operator_events(most=9)} == {PAGE.where}
+        assert [event.kind for event in store.events(run.id)] == ["resumed"], "a run's own events are about its rounds"
+
+
+def test_what_is_refused_leaves_no_event(home: Home, tmp_path: Path, make_study: Callable[..., Study]) -> None:
+    with Store(home.database()) as store:
+        run = store.create_run(make_study())
+        with pytest.raises(SettingsError, match="finished run"):
+            actions.export(home, store, run.id, tmp_path / "adapter", PAGE)
+        with pytest.raises(SettingsError, match="a node"):
+            actions.revoke(home, store, "nobody", PAGE)
+        assert store.operator_events(most=9) == []

@@ -1,0 +1,91 @@
+"""The server's page in a real browser: a round watched live, a question before every action, and hostile names."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser
+
+from server.pages.site import server_pages
+from shared.study.declaration import Study
+from tests.support.browser import PHONE, Visitor, browser
+from tests.support.server_page import ServerInPieces, under_way
+from tests.support.web import OpenSite, open_site
+
+__all__ = ["browser"]
+HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>&\"'"
+PAGES = ("/", "/nodes", "/runs", "/log")
+
+
+@pytest.fixture
+def server(tmp_path: Path, make_study: Callable[..., Study]) -> Iterator[ServerInPieces]:
+    pieces = ServerInPieces(tmp_path / "federation", ("north", HOSTILE, "west", "east"))
+    study = make_study(study={"description": HOSTILE, "requester": HOSTILE}, federation={"rounds": 9})
+    under_way(pieces, study, 5)
+    # no study that is read may have such a name; a run store may hold one
+    named = study.model_copy(update={"study": study.study.model_copy(update={"name": HOSTILE})})
+    pieces.store.create_run(named)
+    yield pieces
+    pieces.store.close()
+
+
+@pytest.fixture
+def site(server: ServerInPieces) -> Iterator[OpenSite]:
+    with open_site(server.site().routes(), server_pages("fl.example.org")) as opened:
+        yield opened
+
+
+def test_a_round_is_watched_as_the_run_engine_writes_it(
+    server: ServerInPieces, site: OpenSite, browser: Browser
+) -> None:
+    visitor = Visitor(browser, site.base)
+    assert visitor.open(site.address) == 200 and visitor.page.url == f"{site.base}/"
+    other = Visitor(browser, site.base)
+    assert other.open(site.address) == 403 and other.open("/nodes") == 401, "an address opens once"
+    other.close()
+    visitor.page.get_by_text("Round 6: ").wait_for()
+    west = server.numbers["west"]
+    server.observer.asks(6, [west], again=[west], ask=2)
+    visitor.page.get_by_text("Round 6, ask 2").wait_for()
+    assert "Waits for" in visitor.text() and "west" in visitor.text()
+    server.observer.answered(6, 4, 4, node=west, verdict="lost")
+    visitor.page.get_by_text("it paid for this round and lost the update").wait_for()
+    server.finish(6, {"accuracy": 0.91, "records": 412})
+    visitor.page.get_by_text("6 of 9").first.wait_for()
+    visitor.page.get_by_text("0.910").wait_for()
+    for path in (*PAGES, f"/runs/{server.run}"):
+        assert visitor.open(path) == 200
+        visitor.expect_accessible()
+    assert HOSTILE in visitor.text() and visitor.open("/runs") == 200 and HOSTILE in visitor.text()
+    visitor.page.get_by_role("link", name=HOSTILE).click()
+    visitor.page.get_by_text("Expected the study of").first.wait_for()
+    assert visitor.page.title().startswith("<script>")
+    visitor.expect_clean()
+    visitor.close()
+
+
+def test_nothing_is_done_before_its_question_was_answered(
+    server: ServerInPieces, site: OpenSite, browser: Browser
+) -> None:
+    visitor = Visitor(browser, site.base, java_script_enabled=False, viewport=PHONE, color_scheme="dark")
+    visitor.open(site.address)
+    visitor.open("/nodes")
+    visitor.page.get_by_label("Its name").fill("new-clinic")
+    visitor.page.get_by_role("button", name="Invite").press("Enter")
+    visitor.page.get_by_role("heading", name="Invite new-clinic?").wait_for()
+    assert "new-clinic" not in [node.name for node in server.store.nodes()]
+    visitor.page.get_by_role("button", name="Write the invite").press("Enter")
+    visitor.page.get_by_role("heading", name="new-clinic is invited").wait_for()
+    visitor.open(f"/runs/{server.run}")
+    visitor.page.get_by_role("link", name="Stop").click()
+    assert "a round is paid for when it begins" in visitor.text()
+    visitor.page.get_by_role("button", name="Stop it").click()
+    visitor.page.get_by_role("heading", name="stops").wait_for()
+    assert not server.store.run(server.run).wanted
+    visitor.open("/log")
+    assert "new-clinic" in visitor.text() and "127.0.0.1, session" in visitor.text()
+    assert visitor.open("/confirm/export?run=r-none&folder=x") == 409
+    visitor.complaints = [line for line in visitor.complaints if "409" not in line]
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    visitor.expect_clean()
+    visitor.close()
