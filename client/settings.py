@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 from client.policy import FINGERPRINT, DatasetPolicy
 from shared.errors import SettingsError
 from shared.section import Section
+from shared.secure_sum.thresholds import OwnPolicy
 from shared.settings_page import settings_page
 from shared.spelling import meant
 from shared.study.parsing import parse, read_toml
@@ -104,6 +105,10 @@ class NodeSettings(Section):
     def pins(self) -> dict[str, str]:
         """Owners of peers by their keys' fingerprints; empty for a peer that stands for itself."""
         return {peer.key: peer.owner for peer in self.peers.values()}
+
+    def own_policy(self, rules: DatasetPolicy) -> OwnPolicy:
+        """Return what is asked of a run with a secure sum, by a dataset's rules and by whom the operator has pinned."""
+        return OwnPolicy(self.pins, rules.colluders, rules.smallest_cohort)
 
     @field_validator("peers", mode="before")
     @classmethod

@@ -23,6 +23,7 @@ from shared.printable import one_line
 from shared.terminal import saying
 
 if TYPE_CHECKING:
+    from client.policy import DatasetPolicy
     from client.vault.ledger.state import LedgerState
     from client.vault.review.node_files import NodeFiles
     from client.vault.review.offers import Offered
@@ -90,11 +91,12 @@ def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TO
 
         node = open_node(config)
         (declared, run), review = declared_study(node, study), StudyReview(node, activity.now)
-        summary = review.review(declared, chosen_dataset(node, dataset)).summary
+        reviewed = review.review(declared, chosen_dataset(node, dataset))
+        summary = reviewed.summary
         activity.now("Comparing ways to send an update")
         ways = review.ways_to_send(declared)
         decisions = node.ledger_state().decisions.get(run or "", [])
-        sums = _sum_in_words(node, declared, run, summary.dataset)
+        sums = _sum_in_words(node, declared, run, reviewed.rules)
     if as_json:
         plain = {"bytes_by_way": ways, "decisions": [asdict(one) for one in decisions], "secure_sum": sums}
         typer.echo(json.dumps(asdict(summary) | plain, indent=1))
@@ -135,7 +137,7 @@ def approve(
             raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
         review = StudyReview(node, activity.now)
         reviewed = review.review(declared, chosen_dataset(node, dataset))
-    typer.echo("\n".join([reviewed.summary.in_words, *_sum_in_words(node, declared, offered, reviewed.dataset.name)]))
+    typer.echo("\n".join([reviewed.summary.in_words, *_sum_in_words(node, declared, offered, reviewed.rules)]))
     if not yes:
         # the vault continues meanwhile; whether the study still fits is checked again
         typer.confirm("Approve?", abort=True)
@@ -187,13 +189,11 @@ def resume(
         typer.echo(f"It continues. Row {ledger.height} of the ledger.")
 
 
-def _sum_in_words(node: "NodeFiles", study: "Study", run: str | None, dataset: str) -> list[str]:
+def _sum_in_words(node: "NodeFiles", study: "Study", run: str | None, rules: "DatasetPolicy") -> list[str]:
     """Return what the operator is told of a study's secure sum; nothing for a study without one."""
     from client.vault.review.peers import known_peers, sum_in_words
-    from shared.secure_sum.thresholds import OwnPolicy
 
-    policy = node.dataset(dataset).policy
-    own = OwnPolicy(node.settings.pins, policy.colluders, policy.smallest_cohort)
+    own = node.settings.own_policy(rules)
     return sum_in_words(study, [] if run is None else known_peers(node, run), own)
 
 

@@ -98,8 +98,8 @@ def _damage(node: NodeFiles) -> LedgerDamage:
 
 def _budget(node: NodeFiles, state: LedgerState, name: str, *, earmarked: bool = True) -> Budget:
     """The account's, under the ledger's limit or a stricter one of node.toml."""
-    declared = node.datasets[name].limit if name in node.datasets else None
-    return state.budget(name, declared=declared, earmarked=earmarked)
+    limits = {dataset.name: dataset.limits[dataset.name] for dataset in node.datasets.values()}
+    return state.budget(name, declared=limits, earmarked=earmarked)
 
 
 def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:

@@ -95,6 +95,10 @@ class SumNode:
         self.limit = Limit(9.0, 1e-5, math.inf)
         self.trainer = Adding(study, values)
 
+    @property
+    def declared(self) -> dict[str, Limit]:
+        return {"data": self.limit}
+
     def ledger(self) -> Ledger:
         return Ledger(self.folder / "ledger.db", second_copy=self.folder / "second" / "head.json")
 
@@ -103,7 +107,7 @@ class SumNode:
             register(ledger, "data", epsilon=9.0, delta=1e-5)
             rounds = self.study.federation.rounds
             sha256, release = self.study.sha256, self.trainer.release
-            ledger.approve("data", RUN, study_sha256=sha256, rounds=rounds, per_round=release, declared=self.limit)
+            ledger.approve("data", RUN, study_sha256=sha256, rounds=rounds, per_round=release, declared=self.declared)
         self.entry()
         return self
 
@@ -114,9 +118,9 @@ class SumNode:
         return Entry.from_bytes(self.signer.entry(offer, identity.entry.keys))
 
     def train(self, task: TrainTask) -> TrainReply:
-        admission = Admission(self.files, self.study, self.rule, self.limit)
+        admission = Admission(self.files, self.study, self.rule, self.declared)
         trainer = MaskedTrainer(self.trainer, self.files)
-        return ChargedRound(trainer, self.ledger, dataset="data", declared=self.limit, admit=admission).train(task)
+        return ChargedRound(trainer, self.ledger, dataset="data", declared=self.declared, admit=admission).train(task)
 
     def leg(self, leg: Leg, content: bytes, number: int = 1, **changes: Any) -> LegReply:
         task = LegTask(leg, changes.get("study", self.study.sha256), changes.get("run", RUN), number, content)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from client.vault.ledger.ledger import NOBODYS, Ledger
-from client.vault.ledger.rows import Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
 from shared.privacy.noise_schedule import schedule_of
@@ -17,7 +17,7 @@ def approve(
     *,
     dataset: str,
     run: str,
-    declared: Limit | None = None,
+    declared: Mapping[str, Limit] = NOTHING_DECLARED,
     words: Mapping[str, str] = NOBODYS,
 ) -> None:
     """Enter the approval of one study run: its whole worst case is earmarked.
@@ -27,7 +27,7 @@ def approve(
         study: what is approved.
         dataset: registered.
         run: of the study.
-        declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+        declared: the limits of node.toml today by dataset, which may be stricter than the registered ones.
         words: who decided and why, from `decided`.
 
     Raises:
@@ -42,7 +42,9 @@ def approve(
     )
 
 
-def check_approval(state: LedgerState, study: Study, *, dataset: str, declared: Limit | None = None) -> Release:
+def check_approval(
+    state: LedgerState, study: Study, *, dataset: str, declared: Mapping[str, Limit] = NOTHING_DECLARED
+) -> Release:
     """Return what one round of the study releases, if the ledger has room for the whole study.
 
     Raises:
@@ -66,7 +68,7 @@ def take_roster(
     nodes: int,
     threshold: int,
     colluders: int,
-    declared: Limit | None = None,
+    declared: Mapping[str, Limit] = NOTHING_DECLARED,
 ) -> None:
     """Enter the one roster of a run's secure sum, if the account has room for what all other nodes could see.
 
@@ -77,7 +79,7 @@ def take_roster(
         nodes: n.
         threshold: t.
         colluders: c.
-        declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+        declared: the limits of node.toml today by dataset, which may be stricter than the registered ones.
 
     Raises:
         BudgetError: if all other nodes colluded, the run would cost more than the account may spend then.

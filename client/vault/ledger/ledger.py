@@ -38,7 +38,7 @@ from client.vault.ledger.positions import (
     write_position,
 )
 from client.vault.ledger.record_index import node_key
-from client.vault.ledger.rows import Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, Limit
 from client.vault.ledger.state import replayed
 from client.vault.ledger.storage import (
     GENESIS,
@@ -166,7 +166,7 @@ class Ledger:
         study_sha256: str,
         rounds: int,
         per_round: Release,
-        declared: Limit | None = None,
+        declared: Mapping[str, Limit] = NOTHING_DECLARED,
         words: Mapping[str, str] = NOBODYS,
     ) -> None:
         """Earmark a whole run; the first one fixes the Renyi order that its account is judged at.
@@ -177,7 +177,7 @@ class Ledger:
             study_sha256: of its study.
             rounds: of the whole run.
             per_round: what one of them releases.
-            declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+            declared: the limits of node.toml today by dataset, which may be stricter than the registered ones.
             words: who decided and why, from `decided`.
 
         Raises:
@@ -194,13 +194,13 @@ class Ledger:
         """Enter a no to a run, whatever was said to it before; it gives nothing back by itself."""
         self.enter({"kind": "reject", "run": run, **words})
 
-    def reserve(self, run: str, number: int, *, declared: Limit | None = None) -> Release:
+    def reserve(self, run: str, number: int, *, declared: Mapping[str, Limit] = NOTHING_DECLARED) -> Release:
         """Charge a round, durably, before anything of it is computed; return the release that was charged.
 
         Args:
             run: approved.
             number: of the round.
-            declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+            declared: the limits of node.toml today by dataset, which may be stricter than the registered ones.
 
         Raises:
             BudgetError: the records' account has no room for it, whatever was approved before.
@@ -222,7 +222,7 @@ class Ledger:
         """
         self.enter({"kind": "resume", "run": run, "rounds": sorted(rounds)})
 
-    def check_room(self, run: str, *, declared: Limit | None = None) -> None:
+    def check_room(self, run: str, *, declared: Mapping[str, Limit] = NOTHING_DECLARED) -> None:
         """Refuse a round of an approved run that its records' account has no room for any more.
 
         Raises:

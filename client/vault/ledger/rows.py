@@ -1,7 +1,8 @@
 """Datasets and runs in the ledger's rows, as values, and the rows that enter a dataset and its records."""
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from typing import Any, Literal
 
 from shared.errors import SettingsError
@@ -42,7 +43,17 @@ class DatasetTerms:
     """Column whose rows of one value share a split; rows of a dataset without one do not say it."""
 
 
+def strictest(declared: Iterable[Limit]) -> Limit:
+    """Return the strictest of what node.toml says of some datasets; what one does not allow at all, none does."""
+    limits = list(declared)
+    refused = any(limit.if_all_collude is None for limit in limits)
+    limit = reduce(Limit.stricter, limits)
+    return replace(limit, if_all_collude=None) if refused and limit.if_all_collude is not None else limit
+
+
 UNDECLARED = DatasetTerms()
+NOTHING_DECLARED: Mapping[str, Limit] = {}
+"""Where node.toml is not asked: what the ledger knows counts."""
 MOST_NAME, MOST_NOTE = 80, 500
 IDENTITY_VERSION = 2
 """Version of the record identity that a dataset is registered with today."""

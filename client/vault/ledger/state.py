@@ -37,12 +37,14 @@ from typing import Any, Literal
 from client.vault.ledger.budget import Budget
 from client.vault.ledger.rows import (
     IDENTITY_VERSION,
+    NOTHING_DECLARED,
     UNDECLARED,
     ApprovedRun,
     DatasetTerms,
     Decision,
     IndexDigest,
     Limit,
+    strictest,
 )
 from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
@@ -116,22 +118,25 @@ class LedgerState:
             waiting += new
         return names
 
-    def budget(self, dataset: str, *, declared: Limit | None = None, earmarked: bool = True) -> Budget:
+    def budget(
+        self, dataset: str, *, declared: Mapping[str, Limit] = NOTHING_DECLARED, earmarked: bool = True
+    ) -> Budget:
         """Return what the dataset's account may spend, beside what it has spent.
 
         Args:
             dataset: registered, unless `declared` is given.
-            declared: what node.toml says today, which may be stricter than what was registered.
+            declared: what node.toml says today of each of its datasets, which may be stricter than what was registered.
             earmarked: count what approved runs may still reserve as well; then what is asked for is a new approval.
         """
         account = self.account(dataset)
         limits = [self.limits[name] for name in account if name in self.limits]
+        today = [declared[name] for name in account if name in declared]
         runs = [run for run in self.runs.values() if run.dataset in account]
         counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
         return Budget(
             dataset,
             tuple(sorted(account - {dataset})),
-            reduce(Limit.stricter, limits if declared is None else [*limits, declared]),
+            reduce(Limit.stricter, [*limits, strictest(today)] if today else limits),
             tuple(times(run.per_round, count) for run, count in counts if count),
             self._orders(account, new_approval=earmarked),
             tuple(sorted({self.collusion_orders[name] for name in account & set(self.collusion_orders)})),

@@ -1,11 +1,17 @@
-"""One dataset of node.toml as a value: made once for each question, then passed on."""
+"""One dataset of node.toml as a value: made once for each question, then passed on.
 
+Datasets that share records are one account. What node.toml says of any of them to protect its records, holds for all:
+the least that may be spent, the largest of `smallest_cohort` and `colluders`.
+"""
+
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from client.policy import DatasetPolicy
 from client.vault.ledger.budget import Budget
-from client.vault.ledger.rows import IDENTITY_VERSION, DatasetTerms, Limit
+from client.vault.ledger.rows import IDENTITY_VERSION, DatasetTerms, Limit, strictest
 from client.vault.ledger.state import LedgerState
 
 
@@ -18,12 +24,32 @@ class Dataset:
     source: Path
     terms: DatasetTerms
     """What its spending is measured in."""
-    limit: Limit
-    """The most it may spend, as node.toml says; the ledger may know a stricter one."""
+    policies: Mapping[str, DatasetPolicy]
+    """Of all datasets of node.toml, by name: some may share records with this one."""
+    limits: Mapping[str, Limit]
+    """The most that each of them may spend, as node.toml says; the ledger may know stricter ones."""
+
+    def rules(self, state: LedgerState) -> DatasetPolicy:
+        """Return its policy, with whatever protects records as strict as any dataset that shares some with it asks for.
+
+        Guarantee: of datasets that share records the largest `smallest_cohort` and `colluders` of node.toml count, and
+        one without `epsilon_if_all_collude` lets none of them share noise.
+        """
+        if not state.ties.get(self.name):
+            return self.policy
+        account = state.account(self.name)
+        policies = [self.policy, *(policy for name, policy in self.policies.items() if name in account)]
+        limit = strictest(self.limits[name] for name in account if name in self.limits).if_all_collude
+        stricter = {
+            "smallest_cohort": max(policy.smallest_cohort for policy in policies),
+            "colluders": max(policy.colluders for policy in policies),
+            "epsilon_if_all_collude": "no-limit" if limit == math.inf else limit,
+        }
+        return self.policy.model_copy(update=stricter)
 
     def budget(self, state: LedgerState) -> Budget:
         """Return what its account may spend, under the stricter of ledger and node.toml."""
-        return state.budget(self.name, declared=self.limit)
+        return state.budget(self.name, declared=self.limits)
 
     def changes(self, state: LedgerState) -> list[str]:
         """Return what node.toml says differently from when the dataset was registered; public."""
@@ -46,7 +72,15 @@ class Dataset:
         return changes
 
 
-def declared_dataset(name: str, policy: DatasetPolicy, limit: Limit, base: Path) -> Dataset:
-    """Return a dataset as node.toml declares it, with the most it may spend; `base` is the folder of node.toml."""
-    terms = DatasetTerms(policy.unit, policy.declared_size, policy.holdout, IDENTITY_VERSION, policy.split_by)
-    return Dataset(name, policy, base / policy.source, terms, limit)
+def declared_datasets(
+    policies: Mapping[str, DatasetPolicy], limits: Mapping[str, Limit], base: Path
+) -> dict[str, Dataset]:
+    """Return the datasets as node.toml declares them, with the most they may spend; `base` is node.toml's folder."""
+    return {
+        name: Dataset(name, policy, base / policy.source, _terms(policy), policies, limits)
+        for name, policy in policies.items()
+    }
+
+
+def _terms(policy: DatasetPolicy) -> DatasetTerms:
+    return DatasetTerms(policy.unit, policy.declared_size, policy.holdout, IDENTITY_VERSION, policy.split_by)

@@ -16,7 +16,7 @@ from client.vault.ledger.registration import Registry
 from client.vault.ledger.rows import Limit
 from client.vault.ledger.state import LedgerState
 from client.vault.records.approved_runs import ApprovedRuns
-from client.vault.records.dataset import Dataset, declared_dataset
+from client.vault.records.dataset import Dataset, declared_datasets
 from client.vault.review.offers import Offers
 from client.vault.secure_sum.sum_files import SumFiles
 from shared.errors import SettingsError
@@ -119,15 +119,15 @@ def open_node(config: Path) -> NodeFiles:
     """
     settings = load_node(config)
     places, base = folders(config, settings), config.resolve().parent
-    datasets = {
-        name: declared_dataset(name, policy, Limit(policy.epsilon, policy.delta, policy.limit_if_all_collude), base)
+    limits = {
+        name: Limit(policy.epsilon, policy.delta, policy.limit_if_all_collude)
         for name, policy in settings.datasets.items()
     }
     return NodeFiles(
         config=config,
         settings=settings,
         folders=places,
-        datasets=datasets,
+        datasets=declared_datasets(settings.datasets, limits, base),
         approved=ApprovedRuns(places.approved),
         open_ledger=partial(Ledger, places.ledger, second_copy=places.second_copy, patience_s=LEDGER_PATIENCE_S),
     )

@@ -30,7 +30,7 @@ def registration_of(registry: Registry, dataset: Dataset, table: "pd.DataFrame")
     earlier = registry.identities(_earlier_texts(dataset, table)) if registry.earlier else ()
     if registry.identity_version(dataset.name) < IDENTITY_VERSION:
         identities, earlier = identities + earlier, ()
-    return Registration(dataset.name, dataset.limit, dataset.terms, identities, earlier)
+    return Registration(dataset.name, dataset.limits[dataset.name], dataset.terms, identities, earlier)
 
 
 def registered_rows(registry: Registry, dataset: Dataset, table: "pd.DataFrame") -> list[bool]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.policy import objections
+from client.policy import DatasetPolicy, objections
 from client.vault.ledger.approval import approve, check_approval
 from client.vault.ledger.ledger import NOBODYS, Ledger
 from client.vault.ledger.registration import Registration, Registry
@@ -49,6 +49,8 @@ class ReviewedStudy:
     summary: StudySummary
     study: Study
     dataset: Dataset
+    rules: DatasetPolicy
+    """The dataset's policy, with what others that share records with it ask for beside it."""
     registration: Registration
     """The dataset with the records that it held."""
     snapshot: "Snapshot"
@@ -85,7 +87,7 @@ class StudyReview:
         registration = registration_of(registry, dataset, table)
         state = registry.look(registration)
         columns = columns_read(dataset.policy, study)
-        reasons = objections(dataset.policy, study, dimension=dimension, columns=columns)
+        reasons = self.objections(study, dataset, state)
         summary = summarise(
             study,
             dataset,
@@ -95,16 +97,26 @@ class StudyReview:
             objections=[*dataset.changes(state), *reasons],
             facts=snapshot.facts,
         )
-        return ReviewedStudy(summary, study, dataset, registration, snapshot)
+        return ReviewedStudy(summary, study, dataset, dataset.rules(state), registration, snapshot)
 
-    def objections(self, study: Study, dataset: Dataset) -> list[str]:
+    def objections(self, study: Study, dataset: Dataset, state: LedgerState | None = None) -> list[str]:
         """Return why the policy of a dataset forbids a study; public.
+
+        Args:
+            study: as declared.
+            dataset: as node.toml declares it.
+            state: of the ledger, which knows the datasets that share records with this one, and whose policies count
+                as well; None leaves them out.
 
         Raises:
             SettingsError: the base model is not here, or cannot carry the study out.
         """
-        columns = columns_read(dataset.policy, study)
-        return objections(dataset.policy, study, dimension=self._dimension(study), columns=columns)
+        rules, columns = dataset.policy if state is None else dataset.rules(state), columns_read(dataset.policy, study)
+        reasons = objections(rules, study, dimension=self._dimension(study), columns=columns)
+        if state is not None and reasons and rules != dataset.policy:
+            account = ", ".join(sorted(state.account(dataset.name)))
+            reasons.append(f"{account} share records, and the strictest of them counts")
+        return reasons
 
     def ways_to_send(self, study: Study) -> dict[str, int]:
         """Return the bytes of one update by encoding, and what other ways of training the same model would send.
@@ -143,13 +155,14 @@ class StudyReview:
         def check(state: LedgerState) -> None:
             # the ledger may have grown since the review
             refuse_changes(dataset, state)
-            check_approval(state, study, dataset=dataset.name, declared=dataset.limit)
+            refuse_objections(dataset, self.objections(study, dataset, state))
+            check_approval(state, study, dataset=dataset.name, declared=dataset.limits)
 
         node.registry(ledger.state).enter(ledger, reviewed.registration, check)
         # first what it will train on, then the yes: a crash in between leaves files that nobody asks for
         size, snapshot = dataset.terms.declared_size, reviewed.snapshot
         node.approved.keep(run, study, declared_size=size, train=snapshot.train, holdout=snapshot.holdout)
-        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limit, words=words)
+        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limits, words=words)
         node.offers.reopen(run)
 
     def approve_within_policy(self, ledger: Ledger, study: Study, dataset: Dataset, run: str) -> None:
@@ -162,10 +175,10 @@ class StudyReview:
             BudgetError: it does not fit into what the records may spend.
         """
         self._node.offers.check_open(run)
-        check_approval(ledger.state, study, dataset=dataset.name, declared=dataset.limit)
+        check_approval(ledger.state, study, dataset=dataset.name, declared=dataset.limits)
         self._node.approved.keep(run, study, declared_size=dataset.terms.declared_size)
         words = decided(by=BY_POLICY)
-        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limit, words=words)
+        approve(ledger, study, dataset=dataset.name, run=run, declared=dataset.limits, words=words)
 
     def materialise(self, study: Study, dataset: Dataset, run: str) -> Records:
         """Return the records that a run trains on, as its approval kept them.

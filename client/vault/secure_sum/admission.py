@@ -13,11 +13,12 @@
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 
 from client.vault.ledger.approval import take_roster as enter_roster
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, Limit
 from client.vault.secure_sum.sum_files import UNSIGNED, Identity, SumFiles
 from shared.errors import BudgetError, SettingsError
 from shared.privacy.sum_numbers import sum_numbers
@@ -41,10 +42,12 @@ class Admission:
         files: this node's.
         study: as it was approved.
         policy: of the operator, today.
-        declared: the dataset's limit in node.toml today, which may be stricter than the registered one.
+        declared: the limits of node.toml today by dataset, which may be stricter than the registered ones.
     """
 
-    def __init__(self, files: SumFiles, study: Study, policy: OwnPolicy, declared: Limit | None = None) -> None:
+    def __init__(
+        self, files: SumFiles, study: Study, policy: OwnPolicy, declared: Mapping[str, Limit] = NOTHING_DECLARED
+    ) -> None:
         self._files, self._study, self._policy, self._declared = files, study, policy, declared
 
     def __call__(self, ledger: Ledger, task: TrainTask) -> Status | None:

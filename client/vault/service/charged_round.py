@@ -18,13 +18,13 @@
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import cast
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import UNDECLARED, ApprovedRun, Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, UNDECLARED, ApprovedRun, Limit
 from client.vault.ledger.state import LedgerState
 from client.vault.secure_sum.masked_trainer import MaskedTrainer
 from client.vault.training.round_trainer import RoundTrainer
@@ -53,7 +53,7 @@ class ChargedRound:
         trainer: knows the study and the records.
         open_ledger: opens this node's ledger, verified; it is let go of while training, so that an operator can look.
         dataset: the records' name in the ledger.
-        declared: their limit in node.toml today, which may be stricter than the ledger's.
+        declared: the limits of node.toml today by dataset, which may be stricter than the ledger's.
         refusal: a public reason of the node's policy not to train now; None if there is none.
         admit: the last word before the reservation, about a task's roster; may enter a row of its own.
     """
@@ -64,7 +64,7 @@ class ChargedRound:
         open_ledger: Callable[[], AbstractContextManager[Ledger]],
         *,
         dataset: str,
-        declared: Limit | None = None,
+        declared: Mapping[str, Limit] = NOTHING_DECLARED,
         refusal: Callable[[LedgerState], Status | None] = lambda _state: None,
         admit: Callable[[Ledger, TrainTask], Status | None] = lambda _ledger, _task: None,
     ) -> None:

@@ -25,6 +25,7 @@ import torch
 
 from client.policy import objections, open_at
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.rows import NOTHING_DECLARED
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.forgetting import forget_copies, forget_left_over
@@ -53,7 +54,6 @@ from shared.protocol.messages import (
     without_content,
     without_update,
 )
-from shared.secure_sum.thresholds import OwnPolicy
 from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
@@ -271,7 +271,7 @@ class NodeVault:
             trainer if study.federation.secure_sum is None else MaskedTrainer(trainer, node.sums),
             node.open_ledger,
             dataset=loaded.dataset,
-            declared=None if dataset is None else dataset.limit,
+            declared=NOTHING_DECLARED if dataset is None else dataset.limits,
             refusal=partial(self._refusal, trainer, dataset),
             admit=_admission(node, study, dataset),
         )
@@ -314,9 +314,10 @@ class NodeVault:
         """Return what node.toml has against a round today: it may have become stricter since the approval."""
         if dataset is None or dataset.changes(state):
             return Status.REFUSED_POLICY
+        rules = dataset.rules(state)
         is_open = open_at(dataset.policy, self._now())
         columns = [dataset.policy.columns.get(column.name, column.name) for column in trainer.model.kind.columns]
-        if objections(dataset.policy, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
+        if objections(rules, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
 
@@ -327,6 +328,9 @@ def _admission(node: NodeFiles, study: Study, dataset: Dataset | None) -> Callab
         return lambda _ledger, task: Status.REFUSED_STUDY if task.roster else None
     if dataset is None:
         return lambda _ledger, _task: Status.REFUSED_POLICY
-    policy = dataset.policy
-    own = OwnPolicy(node.settings.pins, policy.colluders, policy.smallest_cohort)
-    return Admission(node.sums, study, own, dataset.limit)
+
+    def admit(ledger: Ledger, task: TrainTask) -> Status | None:
+        own = node.settings.own_policy(dataset.rules(ledger.state))
+        return Admission(node.sums, study, own, dataset.limits)(ledger, task)
+
+    return admit

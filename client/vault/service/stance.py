@@ -42,7 +42,13 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         if not unchanged:
             return reason
         total_release = schedule_of(study).release(study.total_steps)
-        possible = [dataset for dataset in unchanged if dataset.budget(ledger.state).fits(total_release)]
+        # an account's rules are answered as its budget is: neither says which datasets share records
+        state = ledger.state
+        possible = [
+            dataset
+            for dataset in unchanged
+            if not review.objections(study, dataset, state) and dataset.budget(state).fits(total_release)
+        ]
         return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
 
 

@@ -167,7 +167,9 @@ def test_a_receipt_of_shared_noise_says_what_all_other_nodes_could_see(tmp_path:
     with Ledger(tmp_path / "shared.db", second_copy=tmp_path / "second" / "head.json") as opened:
         register(opened, "secret-ward", epsilon=3.0, delta=1e-5)
         any_cost = Limit(3.0, 1e-5, math.inf)
-        opened.approve("secret-ward", "r-1", study_sha256="s" * 64, rounds=5, per_round=release, declared=any_cost)
+        opened.approve(
+            "secret-ward", "r-1", study_sha256="s" * 64, rounds=5, per_round=release, declared={"secret-ward": any_cost}
+        )
         assert statement(opened, "r-1").epsilon_if_all_collude == 0.0, "nothing is released before there is a roster"
         take_roster(opened, "r-1", "a" * 64, nodes=10, threshold=8, colluders=1)
         opened.reserve("r-1", 1)

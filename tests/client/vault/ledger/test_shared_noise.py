@@ -46,8 +46,8 @@ def study(make_study: Callable[..., Study]) -> Callable[..., Study]:
     return make
 
 
-def declared(if_all_collude: float | None, epsilon: float = 3.0) -> Limit:
-    return Limit(epsilon, DELTA, if_all_collude)
+def declared(if_all_collude: float | None, epsilon: float = 3.0, dataset: str = "ward") -> dict[str, Limit]:
+    return {dataset: Limit(epsilon, DELTA, if_all_collude)}
 
 
 def approved(ledger: Ledger, study: Study, run: str = "r-1", *, if_all_collude: float | None = 9.0) -> None:
@@ -157,7 +157,7 @@ def test_accounts_that_become_one_keep_the_stricter_limit_and_both_orders(
 ) -> None:
     register(ledger, "clinic", epsilon=3.0)
     approved(ledger, study(epsilon=0.5), if_all_collude=20.0)
-    approve(ledger, study(epsilon=0.5), dataset="clinic", run="r-2", declared=declared(2.0))
+    approve(ledger, study(epsilon=0.5), dataset="clinic", run="r-2", declared=declared(2.0, dataset="clinic"))
     tie(ledger, "ward", ["clinic"])
     budget = ledger.state.budget("ward")
     assert budget.limit.if_all_collude == 2.0 and len(budget.orders_if_all_collude) == 2

@@ -130,7 +130,7 @@ def test_a_stricter_delta_of_today_makes_what_is_spent_more(node: Node) -> None:
     assert node_vault.train(task(study)).status is Status.TRAINED
     with open_node(node.config).open_ledger() as ledger:
         per_round = ledger.state.runs["r-1"].per_round
-        budgets = [ledger.state.budget("ward", declared=Limit(3.0, d), earmarked=False) for d in (1e-4, 1e-7)]
+        budgets = [ledger.state.budget("ward", declared={"ward": Limit(3.0, d)}, earmarked=False) for d in (1e-4, 1e-7)]
     loose, strict = (budget.epsilon(per_round) for budget in budgets)
     assert loose < strict
     node.write(epsilon=round((loose + strict) / 2, 6), delta=1e-4)
