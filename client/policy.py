@@ -69,7 +69,8 @@ class DatasetPolicy(Section):
     study_must_state: tuple[Stated, ...] = ()
     """What a study must state under [study]: some of `purpose`, `requester`, `contact`, `legal_basis`, `retention`."""
     smallest_cohort: int = Field(default=3, ge=1)
-    """Studies whose quorum is smaller are refused: with few sites, each one's update shows more."""
+    """Studies whose quorum is smaller are refused: with few sites, each one's update shows more. This node opens no
+    secure sum of fewer nodes. Of datasets that share records the largest counts, and the largest `colluders`."""
     colluders: int = Field(default=1, ge=1)
     """How many owners of pinned peers may collude with the server in a secure sum; every peer that is not pinned under
     [peers] counts beside them. A run that does not hold against so many is refused."""

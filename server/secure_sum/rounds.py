@@ -174,13 +174,14 @@ class SecureRounds:
         """Leave senders out that would hold up the sum.
 
         If everybody has sent its part, as many as the threshold can open the sum, whoever they are. If a node is
-        missing, each survivor alone knows its pair mask with it, so one that is away would be waited for.
+        missing, each survivor alone knows its pair mask with it, so one that is away would be waited for. As many as
+        the study's quorum stay: nodes sign no set of fewer than they have approved.
         """
         if len(session.arrived) == len(session.roster.names):
             return
         for name in {*session.arrived} - {*self._present()}:
             message = self._files.vector(task.round, session.roster.positions[name])
-            if len(session.arrived) > session.threshold and message is not None:
+            if len(session.arrived) > self.quorum and message is not None:
                 with suppress(SecureSumError):  # what the disk gives back is not what came: it stays in the sum
                     session.leave_out(name, message)
                     log.info("The sum of round %d is opened without %s, which went away.", task.round, name)

@@ -4,8 +4,8 @@ Rules, each for one run, round and purpose, whatever the server sends:
 1. One roster a run: `take_roster`. Write its digest down; another roster is refused for ever.
 2. One vector, one mask: `mask_vector`. Write the row down before its message leaves. Asked again, a node sends
    `resend`: the same bytes, for ever. The own mask and its polynomial are in no row.
-3. One set of survivors: `sign_survivors`. A node signs a set with itself and its own message in it. Write the row down
-   before the reply leaves.
+3. One set of survivors: `sign_survivors`. A node signs a set with itself and its own message in it, of as many nodes as
+   its smallest cohort or more. Write the row down before the reply leaves.
 4. An opening only for the set that it signed, and that t nodes signed: `open_sum`. The reply has shares of survivors'
    own masks and pair keys with the missing, never both for one node. It is no row: asked again, the reply is the same.
 A vector exists only with its noise in it: a node that refuses or fails sends no vector, and never one of zeros.
@@ -42,7 +42,8 @@ from shared.secure_sum.messages import (
 from shared.secure_sum.refusals import Refusal, SecureSumError
 from shared.secure_sum.roster import Numbers, Roster, check_roster
 from shared.secure_sum.shares import SHARE_BYTES, split
-from shared.secure_sum.thresholds import OwnPolicy
+from shared.secure_sum.survivors import Survivors
+from shared.secure_sum.thresholds import FEWEST_NODES, OwnPolicy
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Member:
     name: str
     keys: RunKeys
     roster: Roster
+    smallest_cohort: int = FEWEST_NODES
+    """Fewest nodes in a sum that this node signs and opens; the threshold asks for some as well."""
 
     @cached_property
     def secrets(self) -> Mapping[str, bytes]:
@@ -140,7 +143,7 @@ def take_roster(
     policy.check(roster.numbers.thresholds, (peer.fingerprint for peer in roster.peers(me.name)))
     if accepted not in (None, roster.sha256):
         raise SecureSumError(Refusal.SECOND_ROSTER)
-    return Member(me.name, keys, roster)
+    return Member(me.name, keys, roster, policy.smallest_cohort)
 
 
 def mask_vector(member: Member, context: RoundContext, values: Vector, recorded: MaskedRow | None) -> MaskedRow:
@@ -195,6 +198,8 @@ def sign_survivors(
     Guarantee: a node signs one set of survivors a run, round and purpose, and only with itself and its own message in
     it.
 
+    Guarantee: a node signs and opens no set of fewer nodes than its smallest cohort.
+
     Args:
         member: of this node.
         context: of this round.
@@ -212,6 +217,7 @@ def sign_survivors(
     masked = _checked(member, context, masked, question.context)
     survivors, me = question.survivors, member.name
     survivors.check(member.roster)
+    _check_cohort(member, survivors)
     if me not in survivors.names:
         raise SecureSumError(Refusal.SURVIVORS_WITHOUT_ME)
     if survivors.digests[me] != hashlib.sha256(masked.message).digest():
@@ -251,6 +257,7 @@ def open_sum(
     row = SurvivorsRow(context.run, context.round, context.purpose, question.survivors.sha256(context))
     if row != signed:
         raise SecureSumError(Refusal.SECOND_SURVIVORS)
+    _check_cohort(member, question.survivors)
     _check_signatures(member, context, question)
     survivors = question.survivors.names
     shares = tuple(
@@ -297,6 +304,12 @@ def _checked(member: Member, context: RoundContext, masked: MaskedRow | None, as
     if asked != context.digest:
         raise SecureSumError(Refusal.OTHER_CONTEXT)
     return masked
+
+
+def _check_cohort(member: Member, survivors: Survivors) -> None:
+    """Refuse to open a sum of too few: the operator may have asked for more since the set was signed."""
+    if len(survivors.names) < member.smallest_cohort:
+        raise SecureSumError(Refusal.SMALL_COHORT, f"{len(survivors.names)} survivors")
 
 
 def _check_signatures(member: Member, context: RoundContext, question: OpeningQuestion) -> None:

@@ -125,7 +125,8 @@ class SumNode:
     def leg(self, leg: Leg, content: bytes, number: int = 1, **changes: Any) -> LegReply:
         task = LegTask(leg, changes.get("study", self.study.sha256), changes.get("run", RUN), number, content)
         with self.ledger() as ledger:
-            return answer_leg(ledger, self.files, task)
+            fewest = max(self.rule.smallest_cohort, self.study.federation.quorum)
+            return answer_leg(ledger, self.files, task, lambda _run: fewest)
 
     def row_kinds(self) -> list[str]:
         from tests.support.ledgers import rows_of

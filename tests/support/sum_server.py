@@ -181,10 +181,12 @@ class Server:
 
     study_sha256, length = STUDY, LENGTH
 
-    def __init__(self, folder: Path, nodes: int, *, threshold: int | None = None, rounds: int = 1) -> None:
+    def __init__(
+        self, folder: Path, nodes: int, *, threshold: int | None = None, rounds: int = 1, quorum: int = 2
+    ) -> None:
         updates = np.random.default_rng(7).normal(size=(nodes, LENGTH)).astype(np.float32)
         self.nodes = [SumNode(f"clinic-{chr(97 + i)}", 11 + i, update) for i, update in enumerate(updates)]
-        self.folder, self._threshold, self._rounds = folder, threshold, rounds
+        self.folder, self._threshold, self._rounds, self._quorum = folder, threshold, rounds, quorum
         self.grid, self.events, self.totals = (
             NodesGrid(self.nodes),
             list[tuple[str, dict[str, Any]]](),
@@ -222,7 +224,13 @@ class Server:
         files = SumFiles(self.folder / "sum")
         federation = Federation(self.store, clock=itertools.count(0, 10).__next__)  # type: ignore[arg-type]
         self.roster = RunRoster(
-            RUN, self.study_sha256, numbers=self.numbers, most=int, begins_with=3, quorum=2, file=files.roster
+            RUN,
+            self.study_sha256,
+            numbers=self.numbers,
+            most=int,
+            begins_with=3,
+            quorum=self._quorum,
+            file=files.roster,
         )
         offer = StudyOffer(RUN, "{}")
         self.members = RosterMembers(

@@ -69,6 +69,8 @@ def sum_in_words(study: Study, peers: Sequence[KnownPeer], policy: OwnPolicy) ->
     if not peers:
         return [*lines, "The server has named no other nodes yet: fedvault-node peers shows them once it has."]
     lines += [f"  {_in_words(peer)}" for peer in peers]
+    fewest = max(policy.smallest_cohort, study.federation.quorum)
+    lines.append(f"This node lets no sum of fewer than {fewest} nodes be opened.")
     feared, nodes = policy.feared(peer.key_sha256 for peer in peers), len(peers) + 1
     try:
         sizes = sum_sizes(nodes, study.federation)

@@ -8,12 +8,14 @@
 | of a run whose keys, roster or share are gone, as after a restored backup | `out_of_secure_sum` |
 | of a round that released nothing, or of another adapter, roster, study or purpose | `refused_survivors` |
 | survivors without this node or its message, with strangers, too few, or others than it signed | `refused_survivors` |
+| survivors or an opening of fewer nodes than policy and quorum ask for today | `refused_survivors` |
 | survivors, for the first time | a row of the ledger, then its signature on them |
 | an opening of another set, or with fewer signatures than the threshold | `refused_survivors` |
 | whatever was answered before | the same bytes |
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from client.vault.ledger.ledger import Ledger
@@ -29,7 +31,9 @@ from shared.secure_sum.refusals import SecureSumError
 log = logging.getLogger(__name__)
 
 
-def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask) -> LegReply:
+def answer_leg(
+    ledger: Ledger, files: SumFiles, task: LegTask, smallest_cohort: Callable[[ApprovedRun], int]
+) -> LegReply:
     """Answer one question of a secure sum.
 
     Guarantee: a set of survivors is a row of the ledger before this node's signature on it leaves.
@@ -38,6 +42,7 @@ def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask) -> LegReply:
         ledger: held.
         files: this node's keys and rosters.
         task: of the server.
+        smallest_cohort: returns the fewest nodes in a sum that a run's part may be opened in.
 
     Raises:
         LedgerError: the ledger cannot be written, or what was released is not what it says.
@@ -64,6 +69,7 @@ def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask) -> LegReply:
     adapter = released.base_sha256
     context = RoundContext(task.study_run, run.study_sha256, task.round, adapter, run.roster, TRAINING)
     try:
+        member = replace(member, smallest_cohort=smallest_cohort(run))
         content = _content(ledger, member, context, task, replace(part, message=released.masked))
     except SecureSumError as error:
         log.error("Round %d of %s: %s was refused: %s", task.round, task.study_run, task.leg, error)

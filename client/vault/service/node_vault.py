@@ -25,7 +25,7 @@ import torch
 
 from client.policy import objections, open_at
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import NOTHING_DECLARED
+from client.vault.ledger.rows import NOTHING_DECLARED, ApprovedRun
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.forgetting import forget_copies, forget_left_over
@@ -136,7 +136,9 @@ class NodeVault:
         try:
             node = open_node(self._config)
             with node.open_ledger() as ledger:
-                return answer_leg(ledger, node.sums, task)
+                return answer_leg(
+                    ledger, node.sums, task, partial(_smallest_cohort, node, ledger.state, task.study_run)
+                )
         except (LedgerError, OSError) as error:
             log.error("A question of the secure sum of round %d was refused: %s", task.round, error)
             return without_content(task, Status.REFUSED_LEDGER)
@@ -320,6 +322,15 @@ class NodeVault:
         if objections(rules, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
+
+
+def _smallest_cohort(node: NodeFiles, state: LedgerState, run: str, approved: ApprovedRun) -> int:
+    """Return the fewest nodes in a sum with a run's part in it, by the policy of today and by what was approved.
+
+    Raises:
+        SettingsError: node.toml has no rule for it any more.
+    """
+    return max(node.dataset(approved.dataset).rules(state).smallest_cohort, node.approved.study(run).federation.quorum)
 
 
 def _admission(node: NodeFiles, study: Study, dataset: Dataset | None) -> Callable[[Ledger, TrainTask], Status | None]:

@@ -198,6 +198,18 @@ def test_a_sender_that_is_away_is_left_out_where_it_alone_knows_a_mask(tmp_path:
         assert (away.name in server.body("fixed")["survivors"]) is not missing
 
 
+def test_as_many_as_the_quorum_stay_in_the_sum_also_if_one_of_them_is_away(tmp_path: Path) -> None:
+    server = Server(tmp_path, 6, threshold=4, quorum=5)
+    server.nodes[0].fails, away = Status.FAILED, server.nodes[2]
+
+    def look() -> None:
+        away.present = "train" not in away.asked
+
+    server.grid.after = look
+    server.drive()
+    assert len(server.body("fixed")["survivors"]) == 5, "nodes sign no set of fewer than the study begins with"
+
+
 def test_a_survivor_that_was_away_is_asked_as_soon_as_it_is_back(tmp_path: Path) -> None:
     server = Server(tmp_path, 4)
     server.nodes[0].fails, away = Status.FAILED, server.nodes[2]

@@ -98,6 +98,21 @@ def test_equal_vectors_look_different_each_time() -> None:
     assert len(first | second) == 8
 
 
+@pytest.mark.guarantee("a node signs and opens no set of fewer nodes than its smallest cohort.")
+def test_a_set_smaller_than_the_cohort_is_neither_signed_nor_opened() -> None:
+    run = sent()
+    me = run.nodes[run.names[0]]
+    three, strict = without(everyone(run), run.names[1]), replace(me.member, smallest_cohort=4)
+    context, asked = run.context(), question(run, three)
+    refused(Refusal.SMALL_COHORT, lambda: sign_survivors(strict, context, asked, me.masked, None))
+    row, _reply = sign_survivors(me.member, context, asked, me.masked, None)
+    signatures = {name: three.sign(run.nodes[name].member.keys, context) for name in three.names}
+    held = (Held(bytes(32), bytes(32), bytes(82)),) * len(three.names)
+    opening = OpeningQuestion(context.digest, three, signatures, held).to_bytes()
+    refused(Refusal.SMALL_COHORT, lambda: open_sum(strict, context, opening, me.masked, row))
+    assert open_sum(me.member, context, opening, me.masked, row)
+
+
 SURVIVORS: dict[str, tuple[Refusal, Callable[[Sum, str], bytes]]] = {
     "without me": (Refusal.SURVIVORS_WITHOUT_ME, lambda run, me: question(run, without(everyone(run), me))),
     "another message of mine": (

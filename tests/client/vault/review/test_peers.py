@@ -27,6 +27,7 @@ def told(policy: OwnPolicy, mode: str = "masked") -> str:
 def test_who_is_pinned_and_what_follows_is_said_in_words() -> None:
     said = told(PINNED)
     assert "With 4 nodes it holds against 1 of them beside the server; this node counts 1" in said
+    assert "This node lets no sum of fewer than 3 nodes be opened." in said
     assert said.endswith("It takes part.") and said.count("pinned\n") == 3 and "NOT PINNED" not in said
     assert "epsilon holds even if all others collude" in said and "even if all" not in told(PINNED, "shared")
     unpinned = told(OwnPolicy({"a" * 64: "", "b" * 64: ""}, 1, 3))

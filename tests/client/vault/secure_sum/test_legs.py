@@ -89,6 +89,23 @@ def test_a_second_set_of_survivors_is_refused_for_ever(session: Session, node: S
     assert node.leg("survivors", question(session, fewer)).status is Status.TRAINED, "the first one is signed again"
 
 
+def test_no_sum_of_fewer_nodes_than_the_operator_asks_for_is_signed_or_opened(
+    federation: Federation, session: Session, node: SumNode
+) -> None:
+    """The threshold is three of four; this node's rule is about those whose sum is opened, not about the roster."""
+    digests, usual = survivors_of(session), node.rule
+    three = question(session, Survivors.of({name: digests[name] for name in ("north", "south", "west")}))
+    node.rule = replace(usual, smallest_cohort=4)
+    assert refused(node, three), "and no row says that it was signed"
+    sign(federation, session)
+    assert not session.unsigned, "all four are enough"
+    opening = session.opening_question("north")
+    node.rule = replace(usual, smallest_cohort=5)
+    assert node.leg("opening", opening).status is Status.REFUSED_SURVIVORS, "the rule of today holds"
+    node.rule = usual
+    assert node.leg("opening", opening).status is Status.TRAINED
+
+
 def test_nothing_is_opened_before_it_is_signed_and_signed_by_enough(
     federation: Federation, session: Session, node: SumNode
 ) -> None:
