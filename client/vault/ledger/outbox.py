@@ -41,6 +41,10 @@ class Outbox:
         file = self._file_of(run, number)
         return file.read_bytes() if file.exists() else None
 
+    def forget(self, run: str, number: int) -> None:
+        """Delete what a round would have released, had its run not ended before."""
+        self._file_of(run, number).unlink(missing_ok=True)
+
     def newest(self, attempts: Mapping[str, Iterable[int]]) -> set[Path]:
         """Return the files of each run's newest rounds."""
         return {

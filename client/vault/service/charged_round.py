@@ -5,6 +5,7 @@
 | a run that nobody approved, or approved for another study or dataset | `refused_policy` |
 | a round that was answered before | the very same bytes, at no cost; `lost`, where they are not kept any more |
 | a round that was reserved, and whose bytes a crash took | `lost`, for ever |
+| the same, where a crash left the bytes without their row and the run was ended before it was asked again | `lost` |
 | anything the study or model forbids | its public code, before anything is reserved |
 | a round that the records' account has no room for any more | `refused_budget` |
 | a ledger that cannot be trusted or written | `refused_ledger` |

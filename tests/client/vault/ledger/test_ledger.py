@@ -65,6 +65,21 @@ def test_a_second_attempt_is_refused_and_a_crash_leaves_the_round_charged_and_lo
     assert list(ledger.state.runs["run"].attempts) == [2]
 
 
+@pytest.mark.guarantee("bytes that no row calls released do not leave once their run is over.")
+@pytest.mark.parametrize("end", [{"kind": "close", "run": "run"}, {"kind": "withdraw", "dataset": "data"}])
+def test_bytes_without_their_row_do_not_leave_once_the_run_is_over(opened: Open, end: dict[str, str]) -> None:
+    ledger = approved(opened())
+    for number in (1, 2):
+        ledger.reserve("run", number)
+    ledger.commit("run", 1, b"released")
+    ledger._outbox.keep("run", 2, b"masked")  # and a crash before its row
+    ledger = opened()
+    ledger.enter(end)
+    height = ledger.height
+    assert ledger.answer("run", 1) == b"released" and ledger.answer("run", 2) is None
+    assert ledger.height == height and ledger._outbox.find("run", 2) is None
+
+
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(opened: Open) -> None:
     ledger = approved(opened(), epsilon=3.0, rounds=2)
     fitting = ledger.state.budget("data").affordable_rounds(ROUND)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import pytest
 
+from client.vault.ledger.outbox import Outbox
 from shared.errors import LedgerError
 from shared.protocol.messages import LegReply, Status, TrainReply
 from shared.secure_sum.session import Session
 from tests.support.power import KINDS, Cut, Kind, Power
-from tests.support.sum_nodes import LENGTH, NAMES, Federation, SumNode
+from tests.support.sum_nodes import LENGTH, NAMES, RUN, Federation, SumNode
 
 OTHERS = tuple(name for name in NAMES if name != "north")
 Supply = Callable[[Power], None]
@@ -94,6 +95,31 @@ def test_a_fault_at_any_step_of_a_round_leaves_one_mask_or_a_lost_round(
             assert own_part(session, again, memory, template) == list(values)
             sums += 1
     assert sums
+
+
+@pytest.mark.parametrize("end", ["close", "withdraw"])
+def test_after_a_cut_at_any_step_of_a_round_nothing_leaves_once_its_run_is_over(
+    supply: Supply, memory: Path, template: Template, end: str
+) -> None:
+    """Also not where the masked vector is on the disk, and a power cut took only the row that calls it released."""
+    original, unsent = template.federation.nodes["north"], 0
+    count = steps(supply, lambda: trained(fresh(memory, original), template))
+    for step in range(count - 14, count + 1):
+        node = fresh(memory, original)
+        supply(Power(step, "survived"))
+        trained(node, template)
+        supply(Power())
+        outbox, released = Outbox(node.folder / "outbox"), "commit" in node.row_kinds()
+        kept = outbox.find(RUN, 1) is not None
+        with node.ledger() as ledger:
+            ledger.enter({"kind": end, **({"run": RUN} if end == "close" else {"dataset": "data"})})
+        reply = trained(node, template)
+        assert reply is not None and (reply.status is Status.TRAINED) is released
+        assert any(reply.masked) is released
+        if kept and not released:
+            unsent += 1
+            assert outbox.find(RUN, 1) is None, "and it is deleted"
+    assert unsent, "else this shows nothing"
 
 
 def fixed(template: Template, masked: bytes) -> Session:
