@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 
 from shared.protocol.update_encoding import packed_bytes
 from shared.section import Section
+from shared.secure_sum.messages import most_masked_bytes
 from shared.study.declaration import Study
 from shared.study.sections import RECORD, UNIT_PATTERN, Stated, in_words
 from shared.study.tasks import COLUMNS
@@ -170,10 +171,15 @@ def objections(
         reasons.append(
             f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
         )
-    size_bytes = packed_bytes(dimension, study.sent_as)
+    size_bytes = largest_reply_bytes(study, dimension)
     if size_bytes > policy.largest_update_bytes:
         reasons.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
     return reasons
+
+
+def largest_reply_bytes(study: Study, dimension: int) -> int:
+    """Return the most bytes of one update; behind a mask, with what is dealt to as many nodes as a roster may have."""
+    return most_masked_bytes(dimension) if study.federation.secure_sum else packed_bytes(dimension, study.sent_as)
 
 
 def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> list[str]:

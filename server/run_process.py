@@ -28,7 +28,7 @@ from server.rounds.update_bounds import keep_within, norm_bound
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.runs.ends import INTERRUPTED, STARTED, as_event, has_failed, in_words, needs_a_person, steps_aside
-from server.secure_sum.deployment import SecureRun, most_masked_bytes
+from server.secure_sum.deployment import SecureRun
 from server.secure_sum.history import sum_history
 from server.settings import Home
 from server.tracking.background import InBackground
@@ -40,6 +40,7 @@ from shared.logs import without_stopping
 from shared.processes.supervisor import last_exit
 from shared.protocol.messages import NO_POSITION, LedgerPosition, StudyOffer
 from shared.protocol.update_encoding import packed_bytes
+from shared.secure_sum.messages import most_masked_bytes
 
 log = logging.getLogger(__name__)
 ASKED = "asked"

@@ -18,17 +18,10 @@ from shared.adapted_model.adapters import Layout
 from shared.errors import RunError
 from shared.privacy.sum_numbers import sum_numbers
 from shared.protocol.messages import StudyOffer
-from shared.secure_sum.encoding import MOST_NAME_BYTES, MOST_NODES
-from shared.secure_sum.messages import masked_bytes
 from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
 
 FOLDER = "secure-sum"
-
-
-def most_masked_bytes(values: int) -> int:
-    """Return the most bytes that a masked vector of so many values comes in."""
-    return masked_bytes("x" * MOST_NAME_BYTES, MOST_NODES, values)
 
 
 class SecureRun:

@@ -127,11 +127,16 @@ class RosterMembers(ApprovedOnly):
         self._federation.note_revoked(self._roster)
         self._roster.require_enough()
         undecided = members.undecided if self._roster.fixed is None else []
-        return Members(self._able(members.present), self._able(members.away), undecided)
+        present = self._able(members.present)
+        if len(present) >= self._roster.quorum:  # else a refusal would cost the others a round that is lost
+            present += [node for node in members.present if self._roster.may_take_it(self._federation.name(node))]
+        return Members(sorted(present), self._able(members.away), undecided)
 
     def note_refusal(self, node: int, status: Status) -> None:
         """Take note of a node that takes no further part in the secure sum, or no longer knows the run."""
-        if status in FOR_GOOD:
+        if status is Status.REFUSED_ROSTER:
+            self._roster.note_refused(self._federation.name(node))
+        elif status in FOR_GOOD:
             self._roster.note_gone(self._federation.name(node), status.name.lower())
         super().note_refusal(node, status)
 

@@ -7,9 +7,12 @@ Rules
    study's threshold and colluders allow. It is on the disk before a task leaves, and never changes: who comes later is
    not asked.
 3. A node that can take no further part is gone for good. When fewer than the threshold are left, the run has failed.
+4. A node that refuses the roster counts as gone, but its operator may pin a key: while the others make the quorum
+   without it, it is asked again, after pauses that grow.
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -23,9 +26,11 @@ from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.roster import Numbers, Roster
 
 log = logging.getLogger(__name__)
-FOR_GOOD = frozenset({Status.REJECTED, Status.REFUSED_ROSTER, Status.OUT_OF_SECURE_SUM})
+FOR_GOOD = frozenset({Status.REJECTED, Status.OUT_OF_SECURE_SUM})
 """Answers after which a node takes no further part in a run's secure sum."""
-REVOKED = "revoked"
+REVOKED, REFUSED = "revoked", Status.REFUSED_ROSTER.name.lower()
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 3600.0
+"""Between two questions to a node that refuses the roster."""
 
 
 class Enrolled(NamedTuple):
@@ -49,6 +54,7 @@ class RunRoster:
         begins_with: fewest nodes that a roster can be made of.
         quorum: of the study.
         file: where the roster is kept.
+        clock: seconds, for the pauses after which a node that refused the roster is asked again.
     """
 
     def __init__(
@@ -61,10 +67,12 @@ class RunRoster:
         begins_with: int,
         quorum: int,
         file: Path,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run, self._study_sha256, self._numbers = study_run, study_sha256, numbers
         self._most, self._begins_with, self._quorum, self._file = most, begins_with, quorum, file
         self._entries, self._probe = dict[str, Entry](), RunKeys.generate()
+        self._clock, self._ask_again = clock, dict[str, tuple[float, float]]()
         self.gone: dict[str, str] = {}
         """Nodes of the roster that take no further part, each with the reason."""
         self.fixed = self._read()
@@ -118,6 +126,21 @@ class RunRoster:
         """Take note of a node that takes no further part in the run."""
         if self.fixed is not None and name in self.fixed.positions:
             self.gone.setdefault(name, reason)
+
+    def note_refused(self, name: str) -> None:
+        """Take note of a node that refuses the roster: its operator may pin a key, and then it takes part."""
+        pause = min(LONGEST_PAUSE_S, 2 * self._ask_again[name][1]) if name in self._ask_again else FIRST_PAUSE_S
+        self._ask_again[name] = (self._clock() + pause, pause)
+        self.note_gone(name, REFUSED)
+
+    def note_taken(self, name: str) -> None:
+        """Take note of a node that has sent its part, and so has taken the roster."""
+        if self.gone.get(name) == REFUSED:
+            del self.gone[name], self._ask_again[name]
+
+    def may_take_it(self, name: str) -> bool:
+        """Return true for a node that refused the roster so long ago that it is asked again."""
+        return self.gone.get(name) == REFUSED and self._clock() >= self._ask_again[name][0]
 
     def require_enough(self) -> None:
         """Return if the run can still open a sum.

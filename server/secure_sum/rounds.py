@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from flwr.app import Message
@@ -95,8 +94,13 @@ class SecureRounds:
 
     def replies(self, task: TrainTask) -> MaskedReplies:
         """Start the collection of one round's masked vectors."""
-        keep = partial(self._files.keep_vector, task.round)
-        return MaskedReplies(task, self._session(task), self._around.name_of, keep)
+        session = self._session(task)
+
+        def keep(place: int, message: bytes) -> None:
+            self._files.keep_vector(task.round, place, message)
+            self._roster.note_taken(session.roster.names[place - 1])
+
+        return MaskedReplies(task, session, self._around.name_of, keep)
 
     def resumed(self, task: TrainTask) -> tuple[Vector, RoundRecord] | None:
         """Finish a round whose survivors were fixed before the server was cut off; None if this one's were not."""

@@ -75,6 +75,11 @@ def masked_bytes(name: str, nodes: int, length: int) -> int:
     return len(head(Kind.MASKED)) + 84 + len(name.encode()) + nodes * (DIGEST_BYTES + BOX_BYTES) + VALUE_BYTES * length
 
 
+def most_masked_bytes(length: int) -> int:
+    """Return the most bytes that a masked vector of so many values comes in."""
+    return masked_bytes("x" * MOST_NAME_BYTES, MOST_NODES, length)
+
+
 @dataclass(frozen=True)
 class SurvivorsQuestion:
     """The server's question whether a node signs a set."""

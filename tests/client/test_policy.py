@@ -4,12 +4,17 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
 from client.policy import DatasetPolicy, objections, open_at, readable
 from client.vault.records.source import columns_read
 from shared.errors import SettingsError
+from shared.secure_sum.boxes import BOX_BYTES
+from shared.secure_sum.context import DIGEST_BYTES
+from shared.secure_sum.encoding import MOST_NAME_BYTES, MOST_NODES
+from shared.secure_sum.messages import Dealt, MaskedVector
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 from shared.study.tasks import KINDS, Recommendation, Task
@@ -170,8 +175,13 @@ def test_a_node_shares_noise_only_if_its_operator_says_what_all_others_may_see(s
             policy(epsilon_if_all_collude=wrong)
 
 
-def test_a_summand_of_a_secure_sum_is_twice_as_long_as_an_update(study: Callable[..., Study]) -> None:
-    for mode, size in (("masked", 8000), (None, 4000)):
+def test_a_summand_of_a_secure_sum_counts_with_what_is_dealt_to_the_largest_roster(
+    study: Callable[..., Study],
+) -> None:
+    dealt = (Dealt(bytes(DIGEST_BYTES), bytes(BOX_BYTES)),) * MOST_NODES
+    longest = MaskedVector(bytes(32), "x" * MOST_NAME_BYTES, bytes(32), dealt, np.zeros(1000, np.uint64)).to_bytes()
+    assert len(longest) > 8000 + 100 * MOST_NODES
+    for mode, size in (("masked", len(longest)), (None, 4000)):
         asked = study(federation={} if mode is None else {"secure_sum": mode})
         assert objections(policy(largest_update_bytes=size), asked, dimension=1000, columns=("text",)) == []
         (reason,) = objections(policy(largest_update_bytes=size - 1), asked, dimension=1000, columns=("text",))

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -126,7 +127,7 @@ class SumNode:
         task = LegTask(leg, changes.get("study", self.study.sha256), changes.get("run", RUN), number, content)
         with self.ledger() as ledger:
             fewest = max(self.rule.smallest_cohort, self.study.federation.quorum)
-            return answer_leg(ledger, self.files, task, lambda _run: fewest)
+            return answer_leg(ledger, self.files, task, lambda _run: replace(self.rule, smallest_cohort=fewest))
 
     def row_kinds(self) -> list[str]:
         from tests.support.ledgers import rows_of

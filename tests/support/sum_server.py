@@ -199,6 +199,7 @@ class Server:
         self.on_change: Callable[[dict[str, list[int]]], None] = lambda _by_status: None
         self.now: Callable[[], float] = itertools.count(1e9).__next__
         """A second passes whenever somebody looks at the clock."""
+        self.roster_clock: Callable[[], float] = itertools.count(0.0, 30.0).__next__
 
     def numbers(self, nodes: int) -> Numbers:
         default = nodes - 1 if nodes > 3 else nodes
@@ -231,6 +232,7 @@ class Server:
             begins_with=3,
             quorum=self._quorum,
             file=files.roster,
+            clock=self.roster_clock,
         )
         offer = StudyOffer(RUN, "{}")
         self.members = RosterMembers(

@@ -7,8 +7,7 @@ without released bytes stays charged and is never tried again.
 | what happens | what the ledger does |
 |---|---|
 | a crash after the reservation | the round stays charged and is lost |
-| a crash after the bytes are durable | the commit row is written on the next question, and the same bytes are sent |
-| the same, and its run is ended before that question | the bytes are deleted, and the round is lost |
+| a crash after the bytes are durable | the next question writes the row and sends them; deletes them ifthe run is over |
 | a row was changed, or rows are missing in the middle | nothing opens until a person decides |
 | an older copy was restored | the second copy of height and head is ahead: nothing opens |
 | both copies are older | the server's copy is ahead, with this node's MAC: nothing is trained until a person decides |
@@ -244,9 +243,7 @@ class Ledger:
     def answer(self, run: str, number: int) -> bytes | None:
         """Return what was released for this round, if anything was.
 
-        If a crash came between the bytes and their row, the row is entered now; of a run that was ended since, nothing
-        was released, and the bytes are deleted.
-
+        If a crash came between the bytes and their row, the row is entered now, unless the run was ended since.
         Guarantee: bytes that no row calls released do not leave once their run is over.
 
         Raises:

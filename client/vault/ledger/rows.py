@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
 
-from shared.errors import SettingsError
+from shared.errors import PolicyRefusal, SettingsError
 from shared.privacy.releases import Release
 from shared.study.sections import RECORD
 
@@ -67,6 +67,17 @@ class IndexDigest:
     batches: int
     digest: str
     """Of everything up to the last batch."""
+
+
+def check_continues(known: IndexDigest | None, then: IndexDigest | None) -> None:
+    """Refuse a record index that is not the one that was entered before, or does not reach as far.
+
+    Raises:
+        PolicyRefusal: it is another one.
+    """
+    if known is None or (then is not None and then.key_sha256 == known.key_sha256 and then.batches >= known.batches):
+        return
+    raise PolicyRefusal("Expected the record index and the key that this ledger knows, got others.")
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from client.vault.ledger.rows import (
     Decision,
     IndexDigest,
     Limit,
+    check_continues,
     strictest,
 )
 from client.vault.ledger.storage import SEE_A_PERSON
@@ -246,21 +247,11 @@ class LedgerState:
                     f"and {other!r} one {unit}.",
                     hint="What they spend cannot be added up. Leave out the records that they share.",
                 )
-        self._check_index_digest(index_digest)
+        check_continues(self.index_digest, index_digest)
         self.index_digest = index_digest
         for other in row["ties"]:
             self.ties.setdefault(dataset, set()).add(other)
             self.ties.setdefault(other, set()).add(dataset)
-
-    def _check_index_digest(self, index_digest: IndexDigest | None) -> None:
-        known = self.index_digest
-        if known is None or (
-            index_digest is not None
-            and index_digest.key_sha256 == known.key_sha256
-            and index_digest.batches >= known.batches
-        ):
-            return
-        raise PolicyRefusal("Expected the record index and the key that this ledger knows, got others.")
 
     def _orders(self, account: set[str], *, new_approval: bool) -> tuple[float, ...]:
         """Return the orders that an account is judged at; runs approved before there were any finish without."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from client.policy import largest_reply_bytes
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from shared.printable import one_line, printable
@@ -12,7 +13,6 @@ from shared.privacy.collusion import possible
 from shared.privacy.in_words import best_guess, in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import batch_of
-from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import Study
 from shared.study.sections import STATED
 from shared.study.sections import in_words as words
@@ -39,6 +39,9 @@ class StudySummary:
     rounds: int
     steps: int
     bytes_per_round: int
+    """Of an update; at most so many, where it leaves behind a mask."""
+    masked: bool
+    """Whether it leaves behind a mask, with parts that are dealt to the other nodes."""
     wire: str
     """How the values of an update travel."""
     noise_multiplier: float
@@ -92,7 +95,8 @@ class StudySummary:
         return (
             f"The study {self.study!r} trains {one_line(self.trains)} on {self.dataset!r} in {self.rounds} rounds."
             f"{purpose} It reads {'the column' if len(self.columns) == 1 else 'the columns'} {columns}. "
-            f"In each, {self.bytes_per_round} bytes of {sent} ({self.wire}) leave this house, nothing else that "
+            f"In each, {'at most ' if self.masked else ''}{self.bytes_per_round} bytes of {sent} ({self.wire}) leave "
+            f"this house, nothing else that "
             f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "
             f"all studies to come.{most}{weighs}\n"
@@ -145,7 +149,8 @@ def summarise(
         columns=columns,
         rounds=study.federation.rounds,
         steps=study.total_steps,
-        bytes_per_round=packed_bytes(dimension, study.sent_as),
+        bytes_per_round=largest_reply_bytes(study, dimension),
+        masked=study.federation.secure_sum is not None,
         wire=study.sent_as,
         noise_multiplier=schedule.noise_multiplier,
         sampling_rate=schedule.sampling_rate,

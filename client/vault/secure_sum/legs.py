@@ -4,7 +4,7 @@
 |---|---|
 | of a run that nobody approved, or of another study | `refused_study` |
 | of a run that is over | `rejected` |
-| of a run whose roster this node has not taken | `refused_roster` |
+| of a run whose roster this node has not taken, or today's pins and policy refuse | `refused_roster` |
 | of a run whose keys, roster or share are gone, as after a restored backup | `out_of_secure_sum` |
 | of a round that released nothing, or of another adapter, roster, study or purpose | `refused_survivors` |
 | survivors without this node or its message, with strangers, too few, or others than it signed | `refused_survivors` |
@@ -27,22 +27,22 @@ from shared.protocol.messages import LegReply, LegTask, Status, without_content
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.node import MaskedRow, Member, SurvivorsRow, open_sum, sign_survivors
 from shared.secure_sum.refusals import SecureSumError
+from shared.secure_sum.thresholds import OwnPolicy
 
 log = logging.getLogger(__name__)
 
 
-def answer_leg(
-    ledger: Ledger, files: SumFiles, task: LegTask, smallest_cohort: Callable[[ApprovedRun], int]
-) -> LegReply:
+def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask, policy: Callable[[ApprovedRun], OwnPolicy]) -> LegReply:
     """Answer one question of a secure sum.
 
+    Guarantee: nothing is signed or opened with peers whom the operator's pins and policy of today do not allow.
     Guarantee: a set of survivors is a row of the ledger before this node's signature on it leaves.
 
     Args:
         ledger: held.
         files: this node's keys and rosters.
         task: of the server.
-        smallest_cohort: returns the fewest nodes in a sum that a run's part may be opened in.
+        policy: returns what the operator asks of a run today.
 
     Raises:
         LedgerError: the ledger cannot be written, or what was released is not what it says.
@@ -66,10 +66,15 @@ def answer_leg(
     if released is None or part is None:
         log.error("Round %d of %s: this node added nothing to the sum.", task.round, task.study_run)
         return without_content(task, Status.REFUSED_SURVIVORS)
-    adapter = released.base_sha256
+    own = policy(run)
+    try:
+        own.check(member.roster.numbers.thresholds, (peer.fingerprint for peer in member.roster.peers(member.name)))
+    except SecureSumError as error:
+        log.error("Round %d of %s: its roster is refused by the policy of today: %s", task.round, task.study_run, error)
+        return without_content(task, Status.REFUSED_ROSTER)
+    member, adapter = replace(member, smallest_cohort=own.smallest_cohort), released.base_sha256
     context = RoundContext(task.study_run, run.study_sha256, task.round, adapter, run.roster, TRAINING)
     try:
-        member = replace(member, smallest_cohort=smallest_cohort(run))
         content = _content(ledger, member, context, task, replace(part, message=released.masked))
     except SecureSumError as error:
         log.error("Round %d of %s: %s was refused: %s", task.round, task.study_run, task.leg, error)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ from shared.protocol.messages import (
     without_content,
     without_update,
 )
+from shared.secure_sum.thresholds import OwnPolicy
 from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
@@ -136,9 +137,7 @@ class NodeVault:
         try:
             node = open_node(self._config)
             with node.open_ledger() as ledger:
-                return answer_leg(
-                    ledger, node.sums, task, partial(_smallest_cohort, node, ledger.state, task.study_run)
-                )
+                return answer_leg(ledger, node.sums, task, partial(_own_policy, node, ledger.state, task.study_run))
         except (LedgerError, OSError) as error:
             log.error("A question of the secure sum of round %d was refused: %s", task.round, error)
             return without_content(task, Status.REFUSED_LEDGER)
@@ -324,13 +323,14 @@ class NodeVault:
         return None if is_open else Status.REFUSED_HOURS
 
 
-def _smallest_cohort(node: NodeFiles, state: LedgerState, run: str, approved: ApprovedRun) -> int:
-    """Return the fewest nodes in a sum with a run's part in it, by the policy of today and by what was approved.
+def _own_policy(node: NodeFiles, state: LedgerState, run: str, approved: ApprovedRun) -> OwnPolicy:
+    """Return what is asked of a run's secure sum, by node.toml as it is today and by the quorum that was approved.
 
     Raises:
         SettingsError: node.toml has no rule for it any more.
     """
-    return max(node.dataset(approved.dataset).rules(state).smallest_cohort, node.approved.study(run).federation.quorum)
+    own = node.settings.own_policy(node.dataset(approved.dataset).rules(state))
+    return replace(own, smallest_cohort=max(own.smallest_cohort, node.approved.study(run).federation.quorum))
 
 
 def _admission(node: NodeFiles, study: Study, dataset: Dataset | None) -> Callable[[Ledger, TrainTask], Status | None]:

@@ -21,11 +21,10 @@ from server.run_process import drive
 from server.run_store.store import Store
 from server.run_store.values import Node
 from server.secure_sum import rounds
-from server.secure_sum.deployment import most_masked_bytes
 from server.secure_sum.files import SumFiles
 from server.settings import Home
 from shared.protocol.fixed_point import as_integers, mean_of
-from shared.secure_sum.messages import Dealt, MaskedVector
+from shared.secure_sum.messages import Dealt, MaskedVector, most_masked_bytes
 from shared.study.declaration import Study
 from tests.support.killed_between import Killed, killed_after
 from tests.support.sum_server import LENGTH, NodesGrid, SumNode

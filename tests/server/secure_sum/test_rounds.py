@@ -303,6 +303,37 @@ def test_a_run_that_can_never_have_enough_again_has_failed_and_says_who_is_gone(
         server.drive()
 
 
+def test_a_node_that_refused_the_roster_is_asked_again_once_its_operator_may_have_pinned(tmp_path: Path) -> None:
+    server = Server(tmp_path, 4, rounds=6)
+    refuses = server.nodes[0]
+    refuses.fails = Status.REFUSED_ROSTER
+
+    def look() -> None:
+        refuses.fails = None if refuses.asked.count("train") == 2 else refuses.fails
+
+    server.grid.after = look
+    state = server.drive()
+    taken = [refuses.number in record["accepted"] for record in state.records]
+    assert [record["outcome"] for record in state.records] == ["aggregated"] * 6
+    assert taken[0] is False and taken[-1] and server.roster.gone == {}
+    assert refuses.asked.count("train") < 6, "it is not asked in each round that it refuses"
+
+
+def test_who_refuses_the_roster_is_not_asked_where_its_refusal_would_lose_the_round(tmp_path: Path) -> None:
+    server = Server(tmp_path, 4, rounds=3)
+    refuses, away = server.nodes[0], server.nodes[1]
+    refuses.fails = Status.REFUSED_ROSTER
+
+    def look() -> None:
+        # whoever is away is back when only its return makes the quorum
+        away.present = not server.roster.gone or len(server.waits) > 0
+
+    server.roster_clock = itertools.count(0.0, 1e6).__next__
+    server.grid.after = look
+    state = server.drive()
+    assert all(record["outcome"] == "aggregated" for record in state.records)
+
+
 def test_a_survivor_that_is_revoked_is_not_waited_for(tmp_path: Path) -> None:
     server = Server(tmp_path, 3)
     gone = server.nodes[2]

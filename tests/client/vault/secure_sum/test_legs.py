@@ -13,7 +13,7 @@ from shared.secure_sum.messages import Held, OpeningQuestion, OpeningReply, Surv
 from shared.secure_sum.session import Session
 from shared.secure_sum.survivors import Survivors
 from tests.support.ledgers import rows_of
-from tests.support.sum_nodes import LENGTH, NAMES, RUN, Federation, SumNode
+from tests.support.sum_nodes import LENGTH, NAMES, RUN, Federation, SumNode, fingerprint
 
 
 @pytest.fixture
@@ -100,10 +100,29 @@ def test_no_sum_of_fewer_nodes_than_the_operator_asks_for_is_signed_or_opened(
     sign(federation, session)
     assert not session.unsigned, "all four are enough"
     opening = session.opening_question("north")
-    node.rule = replace(usual, smallest_cohort=5)
-    assert node.leg("opening", opening).status is Status.REFUSED_SURVIVORS, "the rule of today holds"
-    node.rule = usual
     assert node.leg("opening", opening).status is Status.TRAINED
+
+
+@pytest.mark.guarantee(
+    "nothing is signed or opened with peers whom the operator's pins and policy of today do not allow."
+)
+def test_what_the_operator_says_after_a_vector_left_holds_for_the_questions_about_it(
+    federation: Federation, session: Session, node: SumNode
+) -> None:
+    usual, asked = node.rule, session.survivors_question()
+    unpinned = replace(usual, pins={key: owner for key, owner in usual.pins.items() if key != fingerprint("west")})
+    stricter = [unpinned, replace(usual, colluders=2), replace(usual, smallest_cohort=5)]
+    for rule in stricter:
+        node.rule, before = rule, node.row_kinds()
+        reply = node.leg("survivors", asked)
+        assert reply.status is Status.REFUSED_ROSTER and not reply.content and node.row_kinds() == before
+    node.rule = usual
+    sign(federation, session)
+    for rule in stricter:
+        node.rule = rule
+        assert node.leg("opening", session.opening_question("north")).status is Status.REFUSED_ROSTER
+    node.rule = usual
+    assert node.leg("opening", session.opening_question("north")).status is Status.TRAINED
 
 
 def test_nothing_is_opened_before_it_is_signed_and_signed_by_enough(
