@@ -7,7 +7,7 @@ without released bytes stays charged and is never tried again.
 | what happens | what the ledger does |
 |---|---|
 | a crash after the reservation | the round stays charged and is lost |
-| a crash after the bytes are durable | the next question writes the row and sends them; deletes them ifthe run is over |
+| a crash after the bytes are durable | the next question writes the row and sends them; none, once the run is over |
 | a row was changed, or rows are missing in the middle | nothing opens until a person decides |
 | an older copy was restored | the second copy of height and head is ahead: nothing opens |
 | both copies are older | the server's copy is ahead, with this node's MAC: nothing is trained until a person decides |
