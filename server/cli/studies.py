@@ -178,15 +178,19 @@ def export(
     run: RunName,
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     merged: Annotated[bool, typer.Option("--merge", help="A complete model, with the adapter in its weights.")] = False,
+    as_onnx: Annotated[bool, typer.Option("--onnx", help="The complete model as a graph, for ONNX Runtime.")] = False,
     home: HomeOption = HOME,
 ) -> None:
-    """Hand out a finished adapter, or the whole model with it, and its model card; plain transformers loads either."""
+    """Hand out a finished adapter, or the whole model with it, and its model card; plain transformers loads either.
+
+    With --onnx, nothing is written unless the graph's answers agree with the model's.
+    """
     from server.operator import actions
 
-    operator, what = actions.Operator(actions.this_user()), "Putting the adapter into the model's weights"
-    with open_store(Home(home)) as store, saying(what) if merged else nullcontext():
-        actions.export(Home(home), store, run, folder, operator, merged=merged)
-    what = "the whole model" if merged else "the adapter"
+    operator, form = actions.Operator(actions.this_user()), actions.form(merged=merged, onnx=as_onnx)
+    with open_store(Home(home)) as store, saying("Writing the whole model") if form != "adapter" else nullcontext():
+        actions.export(Home(home), store, run, folder, operator, form=form)
+    what = "the adapter" if form == "adapter" else "the whole model"
     typer.echo(f"{folder}: {what}, its head if it has one, and README.md, its card, which says how to load it.")
 
 

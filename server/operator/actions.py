@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from server.run_store.store import Store
 from server.run_store.values import Run
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from shared.study.sections import Model
 
 INVITE_DAYS = 7
+Form = Literal["adapter", "merged", "onnx"]
 COMMAND_LINE = "command line"
 
 
@@ -170,22 +171,38 @@ def finished_adapter(home: Home, store: Store, name: str) -> tuple[Run, Path]:
     return finished, adapter_folder(home, finished)
 
 
-def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, merged: bool = False) -> None:
+def form(*, merged: bool, onnx: bool) -> Form:
+    """Return the form in which a finished adapter is asked for.
+
+    Raises:
+        SettingsError: two forms are asked for at once.
+    """
+    if merged and onnx:
+        raise SettingsError("Expected --merge or --onnx, got both.", hint="Export twice, into two folders.")
+    return "merged" if merged else "onnx" if onnx else "adapter"
+
+
+def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, form: Form = "adapter") -> None:
     """Copy a finished adapter into a new folder, or write the whole model with it.
 
     Raises:
-        SettingsError: the run is not finished, or the folder is there.
+        SettingsError: the run is not finished, the folder is there, or the form does not suit the task.
+        RunError: a graph does not compute what the model does.
     """
     finished, adapter = finished_adapter(home, store, name)
     if folder.exists():
         raise SettingsError(f"Expected a new folder, {folder} is there.")
-    if merged:
+    if form == "merged":
         from server.export.adapter import merge
 
         merge(adapter, folder)
+    elif form == "onnx":
+        from server.export.onnx import write_onnx
+
+        write_onnx(adapter, folder)
     else:
         shutil.copytree(adapter, folder)
-    note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), merged=merged)
+    note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)
 
 
 def note(store: Store, operator: Operator, action: str, **details: Any) -> None:

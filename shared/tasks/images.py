@@ -67,7 +67,7 @@ class ImageFormat:
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Turn stored pixels (records, channels x height x width) into the model's input."""
-        shaped = pixels.view(len(pixels), self.channels, *self.size).to(torch.float32)
+        shaped = pixels.view(-1, self.channels, *self.size).to(torch.float32)
         mean, deviation = (
             torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (self.mean, self.deviation)
         )

@@ -63,7 +63,7 @@ class SoundFormat:
 
     def shaped(self, sound: Tensor) -> Tensor:
         """Shape stored inputs (records, entries) as the model reads them."""
-        return sound.view(len(sound), *self.shape)
+        return sound.view(-1, *self.shape)
 
     def read(self, cells: Sequence[Cell]) -> tuple[list[NDArray[np.float16] | None], list[Problem]]:
         """Return the input for each recording, None for one that cannot be used, and the problems."""

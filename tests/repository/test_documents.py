@@ -113,7 +113,7 @@ def test_the_guides_scenario_is_a_valid_one(tmp_path: Path) -> None:
 def test_the_snippets_shown_are_the_ones_that_are_run() -> None:
     text = text_of("server/export/README.md")
     shown = re.findall(r"<!-- snippet: (\w+) -->\n```python\n(.*?)```\n<!-- /snippet -->", text, re.S)
-    assert [name for name, _ in shown] == ["generate", "classify"]
+    assert [name for name, _ in shown] == ["generate", "classify", "onnx_runtime"]
     for name, code in shown:
         assert code == (ROOT / "tests" / "snippets" / f"{name}.py").read_text()
 

@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from server.export.adapter import HEAD_FILE, export
+from server.export.onnx import write_onnx
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.errors import SettingsError
@@ -237,3 +238,11 @@ def test_exported_adapter_answers_the_same_in_plain_peft(
     mean = adapted(pixel_values=pixels).last_hidden_state[:, 1:].mean(1)
     plain = 4 * torch.nn.functional.normalize(mean, dim=-1) @ head["weight"].T + head["bias"]
     torch.testing.assert_close(model(batch), plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["vit", "dinov2"])
+def test_an_image_model_leaves_as_onnx(make: Studies, tmp_path: Path, family: str) -> None:
+    study = make(family)
+    adapter = 0.3 * np.random.default_rng(0).standard_normal(layout_of(study).length).astype(np.float32)
+    export(study, adapter, tmp_path / "adapter")
+    assert write_onnx(tmp_path / "adapter", tmp_path / "onnx") <= 1e-4

@@ -1,0 +1,74 @@
+"""A model as ONNX: it answers as the model does, or there is no file."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.export import onnx as onnx_export
+from server.export.adapter import export
+from server.export.onnx import MODEL_FILE, write_onnx
+from shared.adapted_model.finished import load_finished
+from shared.adapted_model.model import layout_of
+from shared.errors import RunError, SettingsError
+from shared.study.declaration import Study
+from tests.support.paths import ROOT
+
+TASKS: dict[str, dict[str, Any]] = {
+    "one label": {},
+    "a pair": {"pair": True},
+    "a rating": {"problem": "rating", "labels": [], "rating_range": [1, 5]},
+    "labels of tokens": {"kind": "token-classification", "labels": ["O", "B"]},
+}
+
+
+def exported(study: Study, folder: Path) -> Path:
+    adapter = 0.5 * np.random.default_rng(0).standard_normal(layout_of(study).length).astype(np.float32)
+    export(study, adapter, folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_graph_answers_as_the_model_does(make_study: Callable[..., Study], tmp_path: Path, name: str) -> None:
+    folder = exported(make_study(task=TASKS[name]), tmp_path / "adapter")
+    assert write_onnx(folder, tmp_path / "onnx") <= 1e-4
+    assert {MODEL_FILE, "fedvault.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "onnx").iterdir()}
+
+
+def test_onnx_runtime_and_a_tokenizer_are_all_it_needs(
+    make_study: Callable[..., Study],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = exported(make_study(), tmp_path / "adapter")
+    write_onnx(folder, tmp_path / "onnx")
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    exec((ROOT / "tests" / "snippets" / "onnx_runtime.py").read_text(), {})  # noqa: S102 - as the guide shows it
+    answers = load_finished(folder).classify(["A good day.", "A bad film, far too long."])
+    assert capsys.readouterr().out == f"{answers}\n"
+
+
+def test_a_graph_that_computes_something_else_is_not_written(
+    make_study: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = exported(make_study(), tmp_path / "adapter")
+
+    def without_adapter(model: Any) -> Any:
+        model.load(np.zeros(model.layout.length, np.float32))
+        return model
+
+    monkeypatch.setattr(onnx_export, "_merged", without_adapter)
+    with pytest.raises(RunError, match=r"differ by at most 0.0001, got .*nothing was written"):
+        write_onnx(folder, tmp_path / "onnx")
+    assert not (tmp_path / "onnx").exists()
+
+
+def test_a_task_that_takes_many_passes_is_refused(make_study: Callable[..., Study], tmp_path: Path) -> None:
+    declared = make_study().model_dump(mode="json") | {"task": {"kind": "question-answering", "max_length": 24}}
+    folder = exported(Study.model_validate(declared), tmp_path / "adapter")
+    with pytest.raises(SettingsError, match=r"Expected a task of kind sequence-classification.*question-answering"):
+        write_onnx(folder, tmp_path / "onnx")
