@@ -297,7 +297,7 @@ def export(
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     as_onnx: Annotated[bool, typer.Option("--onnx", help="As a graph for ONNX Runtime, not for transformers.")] = False,
 ) -> None:
-    """Write the complete model of a finished run, with the adapter in its weights: the adapter itself is in RUN/adapter.
+    """Write the complete model of a finished run, with the adapter in its weights; the adapter is in RUN/adapter.
 
     With --onnx, nothing is written unless the graph's answers agree with the model's.
 
