@@ -14,6 +14,7 @@ from shared.command_line import VERBOSE, run_command
 from shared.environment import QUIET
 from shared.explanations.options import Columns, Count, Rows
 from shared.logs import without_stopping
+from simulations.outlets import export
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +37,7 @@ cli = typer.Typer(
 )
 data = typer.Typer(help="Models and data sets that install from the package registry.", no_args_is_help=True)
 cli.add_typer(data, name="data")
+cli.command()(export)
 
 
 @cli.callback()
@@ -289,29 +291,6 @@ def track(
     from simulations.results.result import read_result
 
     typer.echo(f"{folder} is MLflow's run {send(mlflow, curves_of(read_result(folder / 'result.json'), folder))}.")
-
-
-@cli.command()
-def export(
-    run: Annotated[Path, typer.Argument(help="A result folder.")],
-    folder: Annotated[Path, typer.Argument(help="A new folder.")],
-    as_onnx: Annotated[bool, typer.Option("--onnx", help="As a graph for ONNX Runtime, not for transformers.")] = False,
-) -> None:
-    """Write the complete model of a finished run, with the adapter in its weights; the adapter is in RUN/adapter.
-
-    With --onnx, nothing is written unless the graph's answers agree with the model's.
-
-    Example: fedvault-sim export runs/vader vader-onnx --onnx
-    """
-    quiet_libraries()
-    from server.export.adapter import merge
-    from server.export.onnx import write_onnx
-    from shared.errors import SettingsError
-
-    if folder.exists():
-        raise SettingsError(f"Expected a new folder, {folder} is there.")
-    (write_onnx if as_onnx else merge)(run / "adapter", folder)
-    typer.echo(f"{folder}: the whole model, and README.md, its card.")
 
 
 @cli.command()
