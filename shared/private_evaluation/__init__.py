@@ -1,4 +1,6 @@
 """A private evaluation: counts over held-out units, with noise, and no more than a study declares.
 
-`cells` (what is counted), `counts` (one unit changes them by at most 1), `noise` (that a study's evaluation needs).
+`cells` (what is counted), `counts` (one unit changes them by at most 1), `noise` (that a study's evaluation needs);
+then what follows from noisy counts: `intervals` and `averages` (pure numbers), `estimates` (of sites and subgroups),
+`precision` (what to expect, before anybody agrees), `wording` (for people).
 """

@@ -1,0 +1,98 @@
+"""Word the estimates of a private evaluation for a terminal or a card."""
+
+from collections.abc import Sequence
+
+from shared.private_evaluation.estimates import UNITS, Estimate, Evaluated
+
+SHOWN_CELLS = 12
+"""Rows of a confusion matrix, or of bins of confidence, that a terminal shows; JSON has all."""
+CELL_SCOPES = ("true label", "confidence")
+NOT_SHOWN = "not shown"
+LEGEND = (
+    "Intervals are of 95 %, for whom the units were drawn from: they cover the noise and the draw of units; the last\n"
+    "column, for these very units, covers the noise alone. That of the worst site holds the least value of all sites,\n"
+    "whichever it is. There is a gap where its interval begins above 0; where there is none, at most 5 of 100\n"
+    f"evaluations say so. '{NOT_SHOWN}': it rests on a count below five standard deviations of its noise."
+)
+
+
+def headline(evaluated: Evaluated) -> str:
+    """Return one sentence or two on an evaluation: who answered, and with which noise."""
+    sites = len(evaluated.sites)
+    line = (
+        f"Private evaluation after round {evaluated.number}: {sites} {'site' if sites == 1 else 'sites'} sent counts "
+        f"of held-out units, each with noise of {evaluated.sigma:.2f} units."
+    )
+    without = ", ".join(f"{site} ({reason})" for site, reason in sorted(evaluated.without.items()))
+    return f"{line} Without {without}." if without else line
+
+
+def rows(estimates: Sequence[Estimate]) -> list[dict[str, str]]:
+    """Return estimates as rows of a table; of single cells only a few."""
+    cells = [one for one in estimates if one.scope in CELL_SCOPES]
+    shown = estimates if len(cells) <= SHOWN_CELLS else [one for one in estimates if one.scope not in CELL_SCOPES]
+    return [_row(one) for one in shown]
+
+
+def markdown(evaluated: Evaluated) -> str:
+    """Return an evaluation for a model card: without what names a site, which a card does not."""
+    public = [one for one in evaluated.estimates if one.scope not in ("site", *CELL_SCOPES)]
+    header = ("of", "measure", "value", "95 % interval")
+    table = [[_unnamed(one), what(one), *list(_row(one).values())[2:4]] for one in public]
+    lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *table)]
+    return f"""From noisy counts over records that organisations held out, {len(evaluated.sites)} of them, after round
+{evaluated.number}: each count has noise of {evaluated.sigma:.2f} units, which costs a held-out unit epsilon
+{evaluated.epsilon:g} at most. Intervals cover that noise and the draw of units.
+
+{chr(10).join(lines)}"""
+
+
+def _unnamed(estimate: Estimate) -> str:
+    return "worst organisation" if estimate.scope == "worst site" else of_whom(estimate)
+
+
+def left_out(estimates: Sequence[Estimate]) -> str:
+    """Return how many rows of single cells `rows` leaves out; empty if none."""
+    cells = sum(one.scope in CELL_SCOPES for one in estimates)
+    return f"{cells} more, cell by cell, are in --json." if cells > SHOWN_CELLS else ""
+
+
+def of_whom(estimate: Estimate) -> str:
+    """Return whom an estimate is of, in words."""
+    name = estimate.name
+    return {
+        "all sites": "all sites",
+        "site": f"site {name}",
+        "worst site": f"worst site ({name})",
+        "subgroup": f"subgroup {name}",
+        "gap": "gap between subgroups",
+        "true label": f"true label {name}",
+        "confidence": f"confidence from {name}",
+    }[estimate.scope]
+
+
+def what(estimate: Estimate) -> str:
+    """Return what an estimate measures, in words."""
+    if not estimate.label:
+        return estimate.measure
+    return f"{estimate.measure} {'as' if estimate.scope == 'true label' else 'of'} {estimate.label}"
+
+
+def figure(value: float, measure: str) -> str:
+    """Write a value, or an end of its interval."""
+    return f"{value:.0f}" if measure == UNITS else f"{value:.3f}"
+
+
+def _row(estimate: Estimate) -> dict[str, str]:
+    value, measure = estimate.value, estimate.measure
+    return {
+        "of": of_whom(estimate),
+        "measure": what(estimate),
+        "value": NOT_SHOWN if value is None else figure(value, measure),
+        "95 % interval": _interval(estimate.low, estimate.high, measure),
+        "of these units": _interval(estimate.low_here, estimate.high_here, measure),
+    }
+
+
+def _interval(low: float | None, high: float | None, measure: str) -> str:
+    return "" if low is None or high is None else f"{figure(low, measure)} to {figure(high, measure)}"
