@@ -10,7 +10,7 @@ from flwr.serverapp import Grid, ServerApp
 from server.aggregation.method import Aggregation, method_for
 from server.rounds.asking import LedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, Evaluate, RunTerms
+from server.rounds.coordinator import Coordinator, Evaluate, EvaluatePrivately, RunTerms, no_private_evaluation
 from server.rounds.observer import Observer
 from server.rounds.participants import Participants
 from server.rounds.replies import SecureSum
@@ -34,12 +34,12 @@ def build_server_app(
     within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
     opened_sum: Callable[[int, int], Aggregation] | None = None,
     secure_sum: Callable[[Grid], SecureSum] | None = None,
+    evaluate_privately: Callable[[Grid], EvaluatePrivately] = lambda _grid: no_private_evaluation,
 ) -> ServerApp:
     """Wire a ServerApp that runs one study to its end and hands over the final state.
 
     Args:
-        study: as declared.
-        study_run: names this run of it.
+        study, study_run: as declared, and the name of this run of it.
         folder: for checkpoints; a run found there is resumed.
         initial: packed adapter before round 1.
         on_done: receives the final state; Flower's own engines return nothing.
@@ -52,6 +52,7 @@ def build_server_app(
         within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
         opened_sum: takes summands of a secure sum without masks, given a round's number and their length: simulations.
         secure_sum: of a run whose updates are masked.
+        evaluate_privately: makes what has the nodes evaluate adapters; for a study with a private evaluation.
 
     Raises:
         SettingsError: the study names no aggregation method that is known here, or one for other adapters.
@@ -59,8 +60,7 @@ def build_server_app(
     app, start, terms = ServerApp(), method_for(study).start, _terms(study, study_run, grace_s)
 
     @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        del context  # the declaration says it all
+    def main(grid: Grid, _context: Context) -> None:  # the declaration says it all
         coordinator = Coordinator(
             grid,
             terms,
@@ -74,6 +74,7 @@ def build_server_app(
             ledger_copies=ledger_copies,
             within=within,
             secure_sum=secure_sum(grid) if secure_sum else None,
+            evaluate_privately=evaluate_privately(grid),
         )
         on_done(coordinator.run())
 

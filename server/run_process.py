@@ -20,6 +20,8 @@ from server.export.model_card import write_card
 from server.flower.control import Control
 from server.flower.grid import drive_run
 from server.gateway.registration import synchronise_nodes
+from server.private_evaluation.asking import PrivateEvaluations, histogram_bytes
+from server.private_evaluation.stored import StoredEvaluations, last_evaluated
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly, why_it_waits
@@ -90,6 +92,10 @@ class StoreObserver:
     def save_ledger_position(self, node: int, position: LedgerPosition) -> None:
         """Take note of the position that came with a node's answer, which is written next."""
         self._came_with_answer = position
+        self.note_position(node, position)
+
+    def note_position(self, node: int, position: LedgerPosition) -> None:
+        """Take note of a position that is in the store, or will be with the answer."""
         if position.height > self.ledger_position(node).height:
             self._positions[node] = position
 
@@ -203,7 +209,8 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
     if study.federation.secure_sum is not None:
         secure = SecureRun(folder, store, run.id, study, note=observer.note, waits=observer.waits_for_nodes)
     update_bytes = most_masked_bytes(len(initial)) if secure else packed_bytes(len(initial), study.federation.wire)
-    with drive_run(home, update_bytes=update_bytes) as grid:
+    storage, within = StoredEvaluations(store, run.id, observer), keep_within(study, layout, initial)
+    with drive_run(home, update_bytes=max(update_bytes, histogram_bytes(study))) as grid:
         app = build_server_app(
             study,
             run.id,
@@ -211,7 +218,7 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
             initial=initial,
             on_done=finished.append,
             largest_norm=largest_norm,
-            within=keep_within(study, layout, initial),
+            within=within,
             evaluate=evaluate,
             observer=observer,
             participants=lambda grid: (secure.participants if secure else ApprovedOnly)(
@@ -228,6 +235,9 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
             ledger_copies=observer,
             grace_s=settings.grace_s,
             secure_sum=(lambda grid: secure.rounds(grid, layout, largest_norm)) if secure else None,
+            evaluate_privately=lambda grid: (
+                PrivateEvaluations(grid, study, run.id, settings.grace_s, storage, within).after
+            ),
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
     state = finished[0]
@@ -235,7 +245,9 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
     export(study, state.adapter, folder / "adapter")
     with without_stopping("The model card"):
         asked, sums = _asked_by_round(store, run), sum_history(store.events(run.id))
-        write_card(folder / "adapter", run.id, study, state, names=store.names(), asked=asked, secure_sum=sums)
+        evaluated = last_evaluated(store.evaluations.of_run(run.id))
+        card = folder / "adapter"
+        write_card(card, run.id, study, state, names=store.names(), asked=asked, secure_sum=sums, evaluated=evaluated)
     store.set_state(run.id, "finished")
     store.record_event("finished", {"rounds": state.round}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)

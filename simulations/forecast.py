@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from server.forecast.forecast import forecast_study, read_sizes
+from server.forecast.forecast import forecast_study, read_sizes, with_evaluation
 from server.forecast.suggestions import suggest
 from server.forecast.values import StudyForecast
 from shared.adapted_model.model import layout_of
 from shared.errors import SettingsError
+from shared.private_evaluation.precision import HELD_OUT
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 from simulations.experiment.prepare import sizes_of
@@ -37,7 +38,7 @@ def plan_file(
         DataError: the scenario's table cannot be read.
     """
     declared = read_changed(file, changes)
-    records_per_unit = dict[str, float]()
+    records_per_unit, held_out = dict[str, float](), HELD_OUT
     if sizes is not None:
         declared.pop("simulation", None)
         study, units = parse(Study, declared, where=str(file)), read_sizes(sizes)
@@ -45,10 +46,12 @@ def plan_file(
         scenario = parse(Scenario, declared, where=str(file))
         by_site = sizes_of(scenario, data_path(scenario, file))
         study, units = scenario.as_study(), {name: size.units for name, size in by_site.items()}
+        held_out = scenario.simulation.data.holdout / (1 - scenario.simulation.data.holdout)
         records_per_unit = {name: size.records / size.units for name, size in by_site.items() if size.units}
     else:
         raise SettingsError(f"Expected --sizes, since {file} is a study without data.", hint="--sizes 3700,4200")
     forecast = forecast_study(study, layout_of(study), units, epsilon_limit=epsilon_limit, spent_steps=spent_steps)
+    forecast = with_evaluation(forecast, study, held_out)
     return FilePlan(study, forecast, suggest(study, forecast), records_per_unit)
 
 

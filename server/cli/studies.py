@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from server.cli.options import HOME, AsJson, HomeOption, RunName, Yes, confirm_loss, open_store
-from server.cli.printing import print_event, print_facts, print_rows
+from server.cli.printing import print_evaluations, print_event, print_facts, print_rows
 from server.operator.round_text import node_names, reason_lines, round_in_flight, round_row, silence_lines
 from server.operator.status_text import OVER, paid_round, progress_line, waits_for
 from server.settings import Home
@@ -39,7 +39,7 @@ def plan(
     Example: fedvault-server plan study.toml --sizes 3700,4200,1600
     """
     with saying("Loading what reads models") as activity:
-        from server.forecast.forecast import forecast_study, read_sizes
+        from server.forecast.forecast import forecast_study, read_sizes, with_evaluation
         from server.forecast.suggestions import suggest
         from server.forecast.text import as_json as to_json
         from server.forecast.text import show as show_forecast
@@ -53,6 +53,7 @@ def plan(
         forecast = forecast_study(
             declared, layout, declared_sizes, epsilon_limit=epsilon_limit, spent_steps=spent_steps
         )
+        forecast = with_evaluation(forecast, declared)
         activity.now("Looking for what would help", 2, 3)
         suggestions = suggest(declared, forecast)
     if as_json:
@@ -110,7 +111,7 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     with open_store(Home(home)) as store:
         shown = store.run(run)
         rounds, names, events = store.rounds(shown.id), node_names(store), store.events(shown.id)
-        secure_sum = sum_history(events)
+        secure_sum, evaluations = sum_history(events), [*store.evaluations.of_run(shown.id).values()]
         in_flight = round_in_flight(events, shown.round) if shown.state == "running" else None
         progress = progress_line(shown, store) if shown.state not in OVER else ""
         if shown.state == "failed":
@@ -119,6 +120,7 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
         more = {"history": history, "in_flight": in_flight, "nodes": names}
         more |= {"secure_sum": secure_sum} if secure_sum else {}
+        more |= {"evaluations": evaluations} if evaluations else {}
         typer.echo(json.dumps(shown.as_dict() | more, indent=1))
         return
     print_facts(shown.as_dict(), as_json)
@@ -127,6 +129,8 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     sums = history_lines(secure_sum) if secure_sum else []
     for line in [*sums, *reason_lines(records, events, names), *silence_lines(records, names)]:
         typer.echo(line)
+    if evaluations:
+        print_evaluations(evaluations)
     if progress:
         typer.echo(progress)
 

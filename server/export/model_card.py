@@ -16,6 +16,8 @@ from shared.privacy.collusion import collusion
 from shared.privacy.in_words import in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
+from shared.private_evaluation.estimates import Evaluated
+from shared.private_evaluation.wording import markdown
 from shared.protocol.messages import Status
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
@@ -36,9 +38,10 @@ def write_card(
     names: Mapping[int, str],
     asked: Asked = (),
     secure_sum: Mapping[str, Any] | None = None,
+    evaluated: Evaluated | None = None,
 ) -> None:
     """Write the card as README.md, which model hubs show."""
-    text = card(run, study, state, names=names, asked=asked, secure_sum=secure_sum)
+    text = card(run, study, state, names=names, asked=asked, secure_sum=secure_sum, evaluated=evaluated)
     write_atomically(folder / "README.md", text.encode())
 
 
@@ -79,6 +82,7 @@ def card(
     names: Mapping[int, str],
     asked: Asked = (),
     secure_sum: Mapping[str, Any] | None = None,
+    evaluated: Evaluated | None = None,
 ) -> str:
     """Return the card as Markdown; organisations are numbered, not named.
 
@@ -98,6 +102,7 @@ def card(
             _privacy(study, rounds_paid(state.records, names=names, asked=asked), nodes=nodes),
             *([f"## Trust\n\n{trust_setting(secure_sum)}"] if secure_sum else []),
             "## Measured\n\n" + (figures or "The server's operator measured nothing."),
+            *([f"## Measured at the organisations\n\n{markdown(evaluated)}"] if evaluated else []),
         ],
         merging=f"After `fedvault-server export {run} model --merge`, `model` is a complete one:",
         tags=("federated-learning", "differential-privacy", "fedvault"),

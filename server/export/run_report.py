@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server.export.model_card import PAID_FOR, Asked, base_name, rounds_paid
+from server.private_evaluation.stored import last_evaluated
 from server.run_store.store import Store
 from server.run_store.values import Run
 from shared.errors import PeerError, SettingsError
@@ -32,6 +33,7 @@ from shared.evidence.signed_report import renderer
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
+from shared.private_evaluation.estimates import HIGHER_IS_BETTER, Evaluated
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
@@ -79,7 +81,7 @@ def run_report(
     handed_over = [_checked(written, run, authority) for written in receipts]
     houses = _houses(study, records, names, asked, dict(handed_over))
     spent = max((house.epsilon for house in houses), default=0.0)
-    lengths = [house.bytes_each for house in houses]
+    lengths, evaluated = [house.bytes_each for house in houses], last_evaluated(store.evaluations.of_run(run.id))
     updates = sum(house.released or 0 for house in houses)
     return Report(
         kind="server",
@@ -90,7 +92,7 @@ def run_report(
         issuer=issuer,
         study=_study(study),
         run=_run(run, len(records)),
-        answer=_answer(study, rounds),
+        answer=_answer(study, rounds) or _answer_by_counts(evaluated),
         left=Left(
             houses=len(houses),
             updates=updates,
@@ -101,7 +103,7 @@ def run_report(
         trust=_trust(study, houses, records, spent),
         incidents=_incidents(records, names),
         adapter_sha256=_adapter(adapter),
-        further=further or Further(),
+        further=(further or Further()).model_copy(update={"evaluation": evaluated}),
     )
 
 
@@ -157,6 +159,21 @@ def _answer(study: Study, rounds: Rounds) -> Answer | None:
         counted=None if count is None else int(count),
         measured_on="server",
         in_points=kind.higher_is_better and 0 <= value <= 1,
+    )
+
+
+def _answer_by_counts(evaluated: Evaluated | None) -> Answer | None:
+    """Return what the sites' noisy counts say of all their held-out units together."""
+    of_all = [one for one in evaluated.estimates if one.scope == "all sites"] if evaluated is not None else []
+    shown = next((one for one in of_all if one.measure in HIGHER_IS_BETTER and one.value is not None), None)
+    if shown is None or shown.value is None:
+        return None
+    return Answer(
+        metric=shown.measure,
+        higher_is_better=True,
+        quality=Interval(value=shown.value, low=shown.low, high=shown.high),
+        measured_on="counts",
+        in_points=True,
     )
 
 

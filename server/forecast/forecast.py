@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from server.aggregation.method import method_for
+from server.forecast.evaluation import forecast_evaluation
 from server.forecast.rejected_rounds import rejected_rounds
 from server.forecast.values import NodeForecast, PartForecast, StudyForecast, TypicalSize
 from server.forecast.whitening import forecast_whitening, head_start_of
@@ -28,6 +30,7 @@ from shared.privacy.signal_to_noise import (
     ratio,
 )
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
+from shared.private_evaluation.precision import HELD_OUT
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import LINEAR_HEAD_KINDS, Study
 from shared.study.secure_sum import sum_sizes
@@ -92,6 +95,21 @@ def forecast_study(
         shared_noise=_shared_noise(study, len(joining)),
         prospect=prospect(by_part[0].study_ratio, of_head=by_part[0].name == "head"),
     )
+
+
+def with_evaluation(forecast: StudyForecast, study: Study, held_out: float = HELD_OUT) -> StudyForecast:
+    """Return a forecast with that of the study's private evaluation, if it declares one.
+
+    Args:
+        forecast: of the study.
+        study: as declared.
+        held_out: units that nodes hold out, for each that they declare.
+
+    Raises:
+        BudgetError: no practical noise is enough.
+    """
+    sizes = {node.name: node.declared_size for node in forecast.nodes}
+    return replace(forecast, evaluation=forecast_evaluation(study, sizes, held_out))
 
 
 def _mean(study: Study, sizes: Sequence[int], asked: int) -> Batch:

@@ -131,6 +131,7 @@ def facts(forecast: StudyForecast) -> dict[str, str]:
         "asked per round": f"{forecast.asked_per_round} of {len(forecast.nodes)}; cost is for a node asked every time",
         "mean of the nodes": f"ratio {forecast.mean_update_ratio:.2g} at first, {forecast.ratio:.2g} over the study",
         "twice the rounds": _longer(forecast.gain_of_twice_the_rounds),
+        **({"private evaluation": forecast.evaluation.in_words()} if forecast.evaluation else {}),
         "bytes of a node": f"{forecast.bytes_up_per_round:,} up, {forecast.bytes_down_per_round:,} down per round; "
         f"{forecast.bytes_total:,} in all",
     }
@@ -148,6 +149,7 @@ def rows(forecast: StudyForecast) -> list[dict[str, str]]:
             "alone, in all": f"{node.study_ratio:.2g}",
             "noise at first": f"{node.noise_length:.3g}",
             "rejected": f"{node.rounds_rejected} rounds" if node.rounds_rejected else "-",
+            **({"evaluated to": forecast.evaluation.of_node(node.declared_size)} if forecast.evaluation else {}),
         }
         for node in forecast.nodes[:SHOWN_NODES]
     ]

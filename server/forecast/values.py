@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from server.forecast.evaluation import EvaluationForecast
 from server.forecast.whitening import Whitening
 from shared.privacy.signal_to_noise import AdapterStart, Batch, Prospect, best_batches, mean_batch
 
@@ -104,6 +105,8 @@ class StudyForecast:
     shared_noise: str
     """What the nodes' one noise promises, by who colludes, in words; empty if each node adds all noise."""
     prospect: Prospect
+    evaluation: EvaluationForecast | None = None
+    """None for a study without a private evaluation."""
 
     @property
     def too_few(self) -> bool:
@@ -137,4 +140,5 @@ class StudyForecast:
             "fits": self.fits,
             "too_few": self.too_few,
             "prospect": str(self.prospect),
+            "evaluation": self.evaluation and self.evaluation.as_dict(),
         }

@@ -91,12 +91,26 @@ class StoreCollector(Collector):
         yield replies
         yield _counter("fedvault_bytes", "Adapter bytes by direction", "direction", totals.bytes_moved)
         yield _counter("fedvault_round_seconds", "Seconds by phase of a round", "phase", totals.seconds)
+        yield _evaluated(self._store.evaluations.latest())
         yield _ends(self._ends())
 
 
 def _questions(record: Mapping[str, Any]) -> int:
     """Return how many tasks a round has sent; an older record tells only whom it asked."""
     return record.get("questions") or len(record["asked"])
+
+
+def _evaluated(latest: tuple[str, Mapping[str, Any]] | None) -> Metric:
+    """Return what the sites' noisy counts say of the newest run, with the ends of the 95 % intervals."""
+    labels = ["run", "round", "of", "measure", "figure"]
+    family = GaugeMetricFamily("fedvault_evaluated", "Last private evaluation, all sites and worst", labels=labels)
+    run, evaluated = latest or ("", {"estimates": ()})
+    for one in evaluated["estimates"]:
+        if one["scope"] in ("all sites", "worst site") and one["value"] is not None:
+            for figure in ("value", "low", "high"):
+                place = [run, str(evaluated["number"]), one["scope"], one["measure"], figure]
+                family.add_metric(place, one[figure])
+    return family
 
 
 def build_metrics_app(

@@ -34,6 +34,9 @@ def event_line(event: "Event", names: Names) -> str:
         "opened": lambda body: f"round {body['round']}: the sum of {body['nodes']} nodes is open",
         "lost": lambda body: f"round {body['round']}: the sum is lost: {body['reason']}",
         "blamed": lambda body: f"round {body['round']}: {body['name']} broke a rule of the secure sum: {body['code']}",
+        "evaluating": lambda body: f"evaluation after round {body['number']} asks {named(body['nodes'], names)}",
+        "counted": lambda body: _counted_line(body, names),
+        "evaluated": lambda body: f"the evaluation after round {body['number']} is over",
     }
     kind, body = event.kind, event.body
     line = lines[kind](body) if kind in lines else f"{kind} {body.get('reason', '')}".strip()
@@ -131,6 +134,11 @@ def _asked_line(body: dict[str, Any], names: Names) -> str:
 def _answered_line(body: dict[str, Any], names: Names) -> str:
     line = f"round {body['round']}: {body['answered']} of {body['asked']} answered"
     return f"{line}, {named([body['node']], names)}: {in_words(body['verdict'])}" if "node" in body else line
+
+
+def _counted_line(body: dict[str, Any], names: Names) -> str:
+    who = named([body["node"]], names)
+    return f"evaluation after round {body['number']}, {who}: {in_words(body['verdict'])}"
 
 
 def _round_line(body: dict[str, Any], names: Names) -> str:

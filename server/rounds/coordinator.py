@@ -21,6 +21,11 @@ from shared.protocol.messages import TrainTask, Vector
 from shared.protocol.update_encoding import Wire, packed_bytes
 
 Evaluate = Callable[[int, Vector], dict[str, Any]]
+EvaluatePrivately = Callable[[Participants, int, Vector], None]
+
+
+def no_private_evaluation(_participants: Participants, _number: int, _adapter: Vector) -> None:
+    """Leave an adapter as the study without a private evaluation does."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,7 @@ class Coordinator:
     Guarantee: replies are folded as they come and dropped, so memory does not grow with the number of nodes.
     Guarantee: a run that was cut off asks those of a round's cohort again whom it had asked, before anybody else.
     Guarantee: a round that misses its quorum is asked again while it could make it, before its updates are given up.
+    Guarantee: a private evaluation is over before the next round begins, also if the server was cut off before it.
 
     Args:
         grid: Flower's Grid, real or simulated.
@@ -61,6 +67,8 @@ class Coordinator:
         ledger_copies: keeps the ledger positions that nodes report; default: none.
         within: cuts an adapter, before a round sends it, back to where nodes accept it; default: leaves it.
         secure_sum: of the run, if its updates are masked; it takes the place of the aggregation.
+        evaluate_privately: has participants evaluate an adapter, given how many rounds led to it; what is over
+            already, or not declared, it leaves.
     """
 
     def __init__(
@@ -78,6 +86,7 @@ class Coordinator:
         ledger_copies: LedgerCopies | None = None,
         within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
         secure_sum: SecureSum | None = None,
+        evaluate_privately: EvaluatePrivately = no_private_evaluation,
     ) -> None:
         self.grid, self.terms = grid, terms
         self._participants = participants or AllPresent(grid, quorum=terms.quorum, patience_s=terms.deadline_s)
@@ -85,14 +94,17 @@ class Coordinator:
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
         self._within, self._secure_sum = within, secure_sum
+        self._evaluate_privately = evaluate_privately
 
     def run(self) -> State:
         """Run every round that is not finished yet; returns the final state."""
         state = self._resumed()
+        self._evaluate_privately(self._participants, state.round, state.adapter)
         for number in range(state.round + 1, self.terms.rounds + 1):
             late = last_in_line(state.records, number)
             adapter, record = self._round(number, self._within(number, state.adapter), late)
             state = self._close(state, number, adapter, record)
+            self._evaluate_privately(self._participants, number, state.adapter)
             for node in last_in_line(state.records, number + 1) & set(record.missing):
                 self._participants.note_silence(node)
         return state

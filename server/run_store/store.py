@@ -11,13 +11,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from server.earlier_names import read_event_kind, read_record
 from server.run_store.database import open_database
-from server.run_store.tables import EventRow, NodeRow, NumberRow, RoundRow, RunRow
+from server.run_store.evaluations import EvaluationStore
+from server.run_store.tables import EventRow, NodeRow, NumberRow, RoundRow, RunRow, newer_position
 from server.run_store.values import NO_NUMBER, OPEN_STATES, Event, Node, Run, RunState
 from shared.errors import PolicyRefusal, SettingsError
 from shared.protocol.messages import NO_POSITION, LedgerPosition
@@ -41,6 +42,7 @@ class Store:
 
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
+        self.evaluations = EvaluationStore(self._session)
 
     def __enter__(self) -> Self:
         return self
@@ -195,7 +197,7 @@ class Store:
         try:
             with self._session() as session:
                 session.add(EventRow(run=run, time=_now(), kind="answered", body=body))
-                session.execute(_newer_position(node, position))
+                session.execute(newer_position(node, position))
         except SQLAlchemyError as error:
             log.warning("The ledger position of node %d was not kept: %s", node, type(error).__name__)
             self.record_event("answered", body, run=run)
@@ -334,14 +336,6 @@ class Store:
     def _session(self) -> Iterator[Session]:
         with Session(self._engine) as session, session.begin():
             yield session
-
-
-def _newer_position(node: int, position: LedgerPosition) -> Update:
-    return (
-        update(NodeRow)
-        .where(NodeRow.node_id == str(node), NodeRow.ledger_height < position.height)
-        .values(ledger_height=position.height, ledger_head=position.head, ledger_mac=position.mac)
-    )
 
 
 def _invited(session: Session, token_sha256: str, now: datetime) -> NodeRow:

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Text
+from sqlalchemy import JSON, BigInteger, Text, Update, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from shared.protocol.messages import NO_POSITION
+from shared.protocol.messages import NO_POSITION, LedgerPosition
 
 
 class Base(DeclarativeBase):
@@ -46,6 +46,26 @@ class RoundRow(Base):
     evaluation: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
 
+class EvaluationRow(Base):
+    """One private evaluation that is over."""
+
+    __tablename__ = "evaluations"
+    run: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    """Rounds that led to the adapter."""
+    estimates: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+class CountsRow(Base):
+    """One site's answer to a private evaluation: its noisy counts, or why there are none."""
+
+    __tablename__ = "counts"
+    run: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    site: Mapped[str] = mapped_column(primary_key=True)
+    answer: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
 class NodeRow(Base):
     """One organisation's node."""
 
@@ -82,3 +102,12 @@ class EventRow(Base):
     time: Mapped[str]
     kind: Mapped[str]
     body: Mapped[dict[str, Any]] = mapped_column(JSON)
+
+
+def newer_position(node: int, position: LedgerPosition) -> Update:
+    """Return the statement that keeps a node's ledger position if it is newer than the one that is kept."""
+    return (
+        update(NodeRow)
+        .where(NodeRow.node_id == str(node), NodeRow.ledger_height < position.height)
+        .values(ledger_height=position.height, ledger_head=position.head, ledger_mac=position.mac)
+    )

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer
 
 from shared.evidence.audit_result import AuditResult
+from shared.private_evaluation.estimates import Evaluated
 from shared.section import Section
 
 VERSION = 1
@@ -79,8 +80,8 @@ class Answer(Section):
     quality: Interval
     counted: int | None = None
     """Records that it was measured on."""
-    measured_on: Literal["held-out", "validation", "server"]
-    """Of the sites: held out, or for choosing settings; or the server's own table."""
+    measured_on: Literal["held-out", "validation", "server", "counts"]
+    """Of the sites: held out, or for choosing settings; the server's own table; or noisy counts of held-out units."""
     in_points: bool
     """Whether differences are hundredths of a share."""
     privacy_cost: Interval | None = None
@@ -258,6 +259,9 @@ class Further(Section):
     """Parts that exist only if somebody measured them."""
 
     audit: AuditResult | None = None
+    # left out while it is not there: reports without one stay readable to versions that do not know it
+    evaluation: Evaluated | None = Field(default=None, exclude_if=lambda value: value is None)
+    """The last one of the run that some site answered."""
 
 
 class Position(Section):

@@ -1,6 +1,7 @@
 """Lay out a whole report as blocks, from its facts alone: whatever is shown stands in them."""
 
 from shared.evidence.audit_result import Control, sentences
+from shared.evidence.evaluation_part import evaluation_part
 from shared.evidence.facts import Report
 from shared.evidence.figures import moment
 from shared.evidence.first_page import first_page
@@ -19,6 +20,7 @@ def layout(report: Report) -> list[Block]:
     return [
         *first_page(report, texts),
         *(simulation_parts(report, texts) if report.simulation is not None else []),
+        *evaluation_part(report, texts),
         *_asked(report, texts),
         *_houses(report, texts),
         *_decided(report, texts),

@@ -5,9 +5,12 @@ from collections.abc import Iterator
 
 from shared.evidence.facts import Arm, Interval, Report, SimulationFacts
 from shared.evidence.texts import Texts
-from shared.evidence.wording import ends, metric_title, table
+from shared.evidence.wording import SHOWN_ROWS, ends, metric_title, table
 from shared.pages.blocks import Block, Heading, Paragraph, Picture, Row, Tone
 from shared.pages.charts import Bar, Line, bars, lines
+
+SHOWN_BESIDE = 6
+"""Sites of a report that has a private evaluation too."""
 
 
 def simulation_parts(report: Report, texts: Texts) -> list[Block]:
@@ -30,7 +33,7 @@ def simulation_parts(report: Report, texts: Texts) -> list[Block]:
         *_differences(report, facts, texts),
         *_rounds(report, facts, texts),
         Heading(texts("sim.sites")),
-        *_sites(facts, texts, metric),
+        *_sites(facts, texts, metric, most=SHOWN_ROWS if report.further.evaluation is None else SHOWN_BESIDE),
         Heading(texts("sim.sizes")),
         *_sizes(facts, texts),
     ]
@@ -153,7 +156,7 @@ def _curve(report: Report, series: list[Line], texts: Texts) -> Picture:
     )
 
 
-def _sites(facts: SimulationFacts, texts: Texts, metric: str) -> list[Block]:
+def _sites(facts: SimulationFacts, texts: Texts, metric: str, *, most: int) -> list[Block]:
     figures = texts.figures
     header = [*(texts(f"table.{name}") for name in ("site", "trained", "evaluated")), metric, texts("table.epsilon")]
     rows = [
@@ -168,7 +171,7 @@ def _sites(facts: SimulationFacts, texts: Texts, metric: str) -> list[Block]:
         )
         for site in facts.sites
     ]
-    return table(header, rows, texts)
+    return table(header, rows, texts, most=most)
 
 
 def _sizes(facts: SimulationFacts, texts: Texts) -> list[Block]:

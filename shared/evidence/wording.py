@@ -44,9 +44,9 @@ def in_words(report: Report, texts: Texts) -> str:
     return texts("words.some", epsilon=epsilon, times=times, unit=unit, percent=percent, delta=delta)
 
 
-def table(header: Sequence[str], rows: Sequence[Row], texts: Texts) -> list[Block]:
+def table(header: Sequence[str], rows: Sequence[Row], texts: Texts, *, most: int = SHOWN_ROWS) -> list[Block]:
     """Return a table of the first rows, and how many more there are."""
-    blocks: list[Block] = [Table(header, rows[:SHOWN_ROWS])] if rows else []
-    if len(rows) > SHOWN_ROWS:
-        blocks.append(Paragraph(texts("table.more", more=texts.figures.count(len(rows) - SHOWN_ROWS)), "small"))
+    blocks: list[Block] = [Table(header, rows[:most])] if rows else []
+    if len(rows) > most:
+        blocks.append(Paragraph(texts("table.more", more=texts.figures.count(len(rows) - most)), "small"))
     return blocks

@@ -34,6 +34,7 @@ from shared.evidence.facts import (
 from shared.evidence.signed_report import SignedReport, renderer, sign
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
+from shared.private_evaluation.estimates import Estimate, Evaluated
 
 HOSTILE = '<script>alert(1)</script>&"\'\\ #eval("1") [/red] \u202e {x}'
 STUDY = StudyFacts(
@@ -88,6 +89,41 @@ AUDIT = AuditResult(
         private=Hits(rate=0.011, low=0.008, high=0.015),
         without_privacy=Hits(rate=0.25, low=0.22, high=0.28),
         most=0.2,
+    ),
+)
+
+
+EVALUATED = Evaluated(
+    number=8,
+    epsilon=1.1,
+    sigma=3.73,
+    sites=("north", "south"),
+    without={"east": "refused_budget"},
+    estimates=(
+        Estimate(
+            scope="all sites", measure="units", value=412.4, low=380.0, high=444.0, low_here=381.0, high_here=443.0
+        ),
+        Estimate(
+            scope="worst site",
+            name="south",
+            measure="accuracy",
+            value=0.71,
+            low=0.6,
+            high=0.8,
+            low_here=0.65,
+            high_here=0.77,
+        ),
+        Estimate(
+            scope="gap",
+            measure="true-positive rate",
+            label="yes",
+            value=0.11,
+            low=0.01,
+            high=0.2,
+            low_here=0.05,
+            high_here=0.16,
+        ),
+        Estimate(scope="subgroup", name="other", measure="accuracy"),
     ),
 )
 
@@ -161,7 +197,7 @@ def server_report(**changes: Any) -> Report:
         "adapter_sha256": "9" * 64,
         "server_rounds": None,
         "ledger": None,
-        "further": Further(),
+        "further": Further(evaluation=EVALUATED),
     }
     return node_report(**{**usual, **changes})
 

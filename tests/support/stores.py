@@ -17,6 +17,9 @@ def filled(store: Store, make_study: Callable[..., Study]) -> str:
     run = store.create_run(make_study()).id
     for number, record in enumerate(RECORDS, start=1):
         store.record_round(run, record.as_dict(), {"accuracy": 0.1 + number / 7})
+    answer = {"status": "evaluated", "histogram": [2**50, -3]}
+    store.evaluations.keep_counts(run, 2, "north", answer, node=NODE, position=LedgerPosition(1, "a" * 64, "b" * 64))
+    store.evaluations.finish(run, 2, {"number": 2, "estimates": []})
     store.invite("nörd", "hash", datetime.now(UTC) + timedelta(days=1))
     store.enrol("hash", "key", NODE, datetime.now(UTC))
     store.record_answer({}, run="r-1", node=NODE, position=LedgerPosition(10**12, "a" * 64, "b" * 64))
@@ -28,4 +31,5 @@ def held(url: str) -> dict[str, Any]:
     with Store(url) as store:
         (run,) = store.runs()
         facts = {"run": run.as_dict(), "nodes": store.nodes(), "names": store.names(), "rounds": store.rounds(run.id)}
+        facts |= {"evaluations": store.evaluations.of_run(run.id), "counts": store.evaluations.counts(run.id, 2)}
         return facts | {"events": store.events(run.id), "position": store.ledger_position(NODE)}

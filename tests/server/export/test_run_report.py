@@ -21,9 +21,10 @@ from shared.evidence.receipt import sign
 from shared.evidence.signed_report import FORMS, verify
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.noise_schedule import schedule_of
+from shared.private_evaluation.estimates import Estimate
 from shared.study.declaration import Study
 from tests.support.ledgers import register
-from tests.support.reports import Federation
+from tests.support.reports import EVALUATED, Federation
 from tests.support.rounds import RECORDS
 
 NODES = {11: "st-mary", 12: "north", 13: "south"}
@@ -94,6 +95,34 @@ def test_a_report_counts_what_came_and_what_was_paid_at_most(run: Run) -> None:
     answer = report.answer
     assert answer is not None and answer.quality.value == pytest.approx(0.8) and answer.counted == 400
     assert report.run.state == "stopped"
+
+
+def test_a_report_holds_what_the_sites_counted(run: Run, tmp_path: Path) -> None:
+    with Store(run.home.database()) as store:
+        bare = run_report(store, store.run(run.name), tmp_path)
+        store.evaluations.finish(run.name, 2, EVALUATED.model_dump(mode="json"))
+        nobody = EVALUATED.model_copy(update={"number": 3, "sites": (), "estimates": ()})
+        store.evaluations.finish(run.name, 3, nobody.model_dump(mode="json"))
+        report = run_report(store, store.run(run.name), tmp_path)
+    assert "evaluation" not in bare.model_dump()["further"], "as before there was any"
+    assert report.further.evaluation == EVALUATED, "the last one that somebody answered"
+    assert report.answer is not None and report.answer.measured_on == "server", "the operator's own table comes first"
+    shown = run.command("show", run.name)
+    assert "worst site (south)" in shown and "east (refused_budget)" in shown and "not shown" in shown
+    assert json.loads(run.command("show", run.name, "--json"))["evaluations"][0]["sigma"] == 3.73
+
+
+def test_without_a_table_of_the_operator_the_answer_is_what_the_sites_counted(run: Run, tmp_path: Path) -> None:
+    with Store(run.home.database()) as store:
+        other = store.create_run(run.study).id
+        store.record_round(other, RECORDS[0].as_dict(), None)
+        best = Estimate(
+            scope="all sites", measure="accuracy", value=0.8, low=0.7, high=0.9, low_here=0.75, high_here=0.85
+        )
+        store.evaluations.finish(other, 3, EVALUATED.model_copy(update={"estimates": (best,)}).model_dump(mode="json"))
+        answer = run_report(store, store.run(other), tmp_path).answer
+    assert answer is not None and answer.measured_on == "counts"
+    assert (answer.quality.value, answer.quality.low, answer.quality.high) == (0.8, 0.7, 0.9)
 
 
 def test_an_interval_is_wilsons() -> None:

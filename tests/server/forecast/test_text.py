@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from server.forecast.forecast import forecast_study
-from server.forecast.text import verdict, warnings
+from server.forecast.forecast import forecast_study, with_evaluation
+from server.forecast.text import facts, rows, verdict, warnings
 from shared.adapted_model.adapters import Layout
 from shared.privacy.signal_to_noise import Prospect
 from shared.study.declaration import Study
@@ -58,3 +58,17 @@ def test_a_typical_size_is_suggested_where_sizes_differ_and_gains_what_the_forec
     assert [node.divisor for node in typical.nodes] == pytest.approx([550, 550])
     assert [node.study_ratio for node in typical.nodes] == [node.study_ratio for node in own.nodes]
     assert forecast_study(make_study(), LAYOUT, {"a": 300, "b": 300}).typical_size.gain == pytest.approx(1)
+
+
+def test_the_interval_of_a_private_evaluation_is_said_beforehand(make_study: Callable[..., Study]) -> None:
+    groups = {"column": "sex", "values": ["women", "men"]}
+    study = make_study(evaluation={"epsilon": 1.0, "subgroup": groups})
+    forecast = with_evaluation(forecast_study(study, LAYOUT, {"large": 9000, "small": 300}), study)
+    words = facts(forecast)["private evaluation"]
+    assert words.startswith("once, epsilon 1 for units held out, noise of ")
+    assert "accuracy of all nodes ± 0.0" in words and "gap of subgroups ± 0.0" in words and "confusion ± 0.0" in words
+    of_nodes = {row["node"]: row["evaluated to"] for row in rows(forecast)}
+    assert of_nodes["large"].startswith("± 0.0") and of_nodes["small"] == "not shown"
+    without = with_evaluation(forecast_study(make_study(), LAYOUT, {"large": 9000}), make_study())
+    assert without.evaluation is None and "private evaluation" not in facts(without)
+    assert "evaluated to" not in rows(without)[0]

@@ -94,6 +94,9 @@ def test_a_report_has_at_most_three_printed_pages(kind: str, language: str) -> N
     if (facts := report.simulation) is not None:
         grown = {"sites": facts.sites * 80, "arms": facts.arms * 7, "curve": facts.curve * 40}
         many["simulation"] = facts.model_copy(update=grown)
+    if (evaluated := report.further.evaluation) is not None:
+        grown = {"estimates": evaluated.estimates * 20}
+        many["further"] = report.further.model_copy(update={"evaluation": evaluated.model_copy(update=grown)})
     for one in (report, report.model_copy(update=many)):
         assert len(page_pictures("", language, layout(one))) <= 3
         assert len(html_page("", language, layout(one))) < 300_000

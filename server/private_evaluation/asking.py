@@ -1,0 +1,151 @@
+"""Asks the nodes for an evaluation after the rounds that a study declares, and keeps the estimates."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from server.private_evaluation.answers import Answer, inspect
+from server.private_evaluation.waiting import Waiting
+from server.rounds.asking import FIRST_POLL_S, LONGEST_POLL_S, LOOK_EVERY_S
+from server.rounds.participants import Members, Participants
+from server.rounds.questions import Questions
+from shared.private_evaluation.cells import Cells
+from shared.private_evaluation.estimates import Evaluated, estimates
+from shared.private_evaluation.noise import sigma
+from shared.protocol.evaluation_records import encode_evaluation, evaluation_for
+from shared.protocol.messages import EvaluationTask, LedgerPosition, Vector
+from shared.study.declaration import Study
+
+LATE = "late"
+COUNT_BYTES = 8
+
+
+class Storage(Protocol):
+    """Keeps the evaluations of one run, durable."""
+
+    def is_finished(self, number: int) -> bool:
+        """Return whether the evaluation after so many rounds is over."""
+        ...
+
+    def answers(self, number: int) -> Mapping[str, Answer]:
+        """Return the answers that have come to an evaluation, by site."""
+        ...
+
+    def asks(self, number: int, nodes: list[int]) -> None:
+        """Receive whom an evaluation is about to ask."""
+        ...
+
+    def keep(self, number: int, node: int, site: str, answer: Answer) -> None:
+        """Make a site's answer durable; a second one of the same site changes nothing."""
+        ...
+
+    def finish(self, evaluated: Evaluated) -> None:
+        """Make the estimates of an evaluation that is over durable."""
+        ...
+
+    def ledger_position(self, node: int) -> LedgerPosition:
+        """Return the position to send with the question."""
+        ...
+
+    def site(self, node: int) -> str:
+        """Return the name of a node."""
+        ...
+
+
+@dataclass(frozen=True)
+class PrivateEvaluations:
+    """The private evaluations of one study run.
+
+    Guarantee: a site's answer is durable before anything else happens, and a run that was cut off asks for no second.
+
+    Args:
+        grid: Flower's.
+        study: as declared, with an evaluation.
+        study_run: names the run.
+        grace_s: how long it waits for the others once the quorum has answered.
+        storage: keeps what came.
+        within: cuts an adapter back to where nodes accept it, given the number of the round that would send it.
+    """
+
+    grid: Grid
+    study: Study
+    study_run: str
+    grace_s: float
+    storage: Storage
+    within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter
+
+    def after(self, participants: Participants, number: int, adapter: Vector) -> None:
+        """Ask participants for the evaluation that is due after so many rounds, if there is one that is not over."""
+        if number not in self.study.evaluated_after or self.storage.is_finished(number):
+            return
+        sent = self.within(number + 1, adapter)
+        task = EvaluationTask(self.study.sha256, self.study_run, number, sent)
+        late = self._ask(participants, task, Cells.of(self.study).length)
+        self.storage.finish(summary(self.study, number, self.storage.answers(number), late=late))
+
+    def _ask(self, participants: Participants, task: EvaluationTask, cells: int) -> list[str]:
+        """Ask until it is over; returns the sites that did not answer."""
+        federation, content = self.study.federation, encode_evaluation(task)
+        waiting = Waiting(federation.quorum, federation.deadline_s, self.grace_s, time.monotonic())
+        before = self.storage.answers(task.number)
+
+        def message(node: int) -> Message:
+            group, life = f"{task.study_run}/evaluation-{task.number}", 2 * federation.deadline_s
+            addressed = evaluation_for(content, self.storage.ledger_position(node))
+            return Message(addressed, node, "query", group_id=group, ttl=life)
+
+        questions, members, looked_at, pause = Questions(self.grid, message), Members([], [], []), -1e9, FIRST_POLL_S
+        while True:
+            arrived, now = self._take(questions, waiting, task, cells), time.monotonic()
+            if now - looked_at >= LOOK_EVERY_S:
+                members, looked_at = participants.look(), now
+                for node in [*members.present, *members.away]:
+                    if node not in waiting.answered and self.storage.site(node) in before:
+                        waiting.note_answer(node, now, counted=before[self.storage.site(node)].counted)
+            if due := waiting.due(members.present, now):
+                self.storage.asks(task.number, due)
+                waiting.note_asked(due)
+                for node in questions.ask(due):
+                    waiting.note_gone(node, now)
+            if waiting.is_over([*members.away, *members.undecided], now):
+                return sorted({self.storage.site(node) for node in {*waiting.late, *members.away} - waiting.answered})
+            pause = FIRST_POLL_S if arrived else min(2 * pause, LONGEST_POLL_S)
+            if not arrived:
+                time.sleep(pause)
+
+    def _take(self, questions: Questions, waiting: Waiting, task: EvaluationTask, cells: int) -> bool:
+        arrived = False
+        for node, reply in questions.replies():
+            arrived, answer, now = True, inspect(reply, task, cells=cells), time.monotonic()
+            if answer is None:
+                if not questions.under_way(node):
+                    waiting.note_gone(node, now)
+            elif waiting.admits(node):
+                questions.close(node)
+                self.storage.keep(task.number, node, self.storage.site(node), answer)
+                waiting.note_answer(node, now, counted=answer.counted)
+        return arrived
+
+
+def histogram_bytes(study: Study) -> int:
+    """Return how many bytes one node's counts have; 0 for a study without a private evaluation."""
+    return 0 if study.evaluation is None else COUNT_BYTES * Cells.of(study).length
+
+
+def summary(study: Study, number: int, answers: Mapping[str, Answer], *, late: list[str]) -> Evaluated:
+    """Return the estimates of an evaluation, and why some sites are not in them."""
+    assert study.evaluation is not None  # noqa: S101 - only such studies are evaluated
+    noise, histograms = sigma(study), {site: one.histogram for site, one in answers.items() if one.counted}
+    return Evaluated(
+        number=number,
+        epsilon=study.evaluation.epsilon,
+        sigma=noise,
+        sites=tuple(sorted(histograms)),
+        without={site: one.status for site, one in sorted(answers.items()) if not one.counted}
+        | {site: LATE for site in late if site not in answers},
+        estimates=estimates(Cells.of(study), histograms, noise),
+    )

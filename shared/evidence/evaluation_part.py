@@ -1,0 +1,62 @@
+"""Lay out a private evaluation: how good the model is at the sites, where it is worst, and whom it fails."""
+
+from shared.evidence.facts import Report
+from shared.evidence.texts import Texts
+from shared.evidence.wording import table
+from shared.pages.blocks import Block, Heading, Paragraph, Row
+from shared.private_evaluation.estimates import UNITS, Estimate
+
+ORDER = ("all sites", "worst site", "gap", "subgroup", "site", "confidence", "true label")
+SHOWN, SHOWN_OF_SIMULATION = 12, 4
+"""Rows of a report, so that three pages are enough: what holds for all sites, and the worst one, comes first."""
+
+
+def evaluation_part(report: Report, texts: Texts) -> list[Block]:
+    """Return the blocks of the last private evaluation; nothing for a report without one."""
+    evaluated, figures = report.further.evaluation, texts.figures
+    if evaluated is None:
+        return []
+    summary = texts(
+        "eval.summary",
+        round=figures.count(evaluated.number),
+        sites=figures.count(len(evaluated.sites)),
+        names=", ".join(evaluated.sites),
+        sigma=figures.value(evaluated.sigma),
+        epsilon=figures.epsilon(evaluated.epsilon),
+        unit=report.study.unit,
+    )
+    blocks: list[Block] = [Heading(texts("heading.evaluation")), Paragraph(summary)]
+    if evaluated.without:
+        left_out = ", ".join(f"{site} ({why.replace('_', ' ')})" for site, why in sorted(evaluated.without.items()))
+        blocks.append(Paragraph(texts("eval.without", sites=left_out)))
+    header = [texts(f"table.{name}") for name in ("of whom", "measure", "value", "interval", "here")]
+    ordered = sorted(evaluated.estimates, key=lambda one: ORDER.index(one.scope))
+    rows = [Row(_cells(one, texts)) for one in ordered]
+    most = SHOWN if report.simulation is None else SHOWN_OF_SIMULATION
+    return [*blocks, *table(header, rows, texts, most=most), Paragraph(texts("eval.legend"), "small")]
+
+
+def _cells(estimate: Estimate, texts: Texts) -> list[str]:
+    measure = texts(f"eval.measure {estimate.measure}")
+    if estimate.label:
+        measure = texts("eval.measure of", measure=measure, label=estimate.label)
+    whom = texts(f"eval.scope {estimate.scope}", name=estimate.name)
+    if estimate.value is None:
+        return [whom, measure, texts("eval.not shown"), "", ""]
+    return [
+        whom,
+        measure,
+        _figure(estimate.value, estimate, texts),
+        _ends(estimate.low, estimate.high, estimate, texts),
+        _ends(estimate.low_here, estimate.high_here, estimate, texts),
+    ]
+
+
+def _ends(low: float | None, high: float | None, estimate: Estimate, texts: Texts) -> str:
+    if low is None or high is None:
+        return "-"
+    return f"{_figure(low, estimate, texts)} – {_figure(high, estimate, texts)}"
+
+
+def _figure(value: float, estimate: Estimate, texts: Texts) -> str:
+    return texts.figures.count(round(value)) if estimate.measure == UNITS else texts.figures.value(value)
