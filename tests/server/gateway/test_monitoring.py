@@ -1,0 +1,85 @@
+"""Alert rules and dashboard ask for metrics and labels that there are."""
+
+import asyncio
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from server.certificate_ends import CertificateEnd
+from server.gateway.metrics import build_metrics_app
+from server.run_store.store import Store
+from shared.study.declaration import Study
+from tests.support.paths import ROOT
+from tests.support.rounds import RECORDS
+
+MONITORING = ROOT / "docker" / "monitoring"
+RULES = [
+    rule for group in yaml.safe_load((MONITORING / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
+]
+PANELS: list[dict[str, Any]] = json.loads((MONITORING / "grafana.json").read_text())["panels"]
+QUESTIONS = {rule["alert"]: (rule["expr"], str(rule["annotations"])) for rule in RULES} | {
+    panel["title"]: (target["expr"], target["legendFormat"]) for panel in PANELS for target in panel["targets"]
+}
+
+
+@pytest.fixture(scope="module")
+def labels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., Study]], dict[str, set[str]]]:
+    """Labels by name of each metric that a server with a history gives."""
+
+    def scraped(make_study: Callable[..., Study]) -> dict[str, set[str]]:
+        by_name = defaultdict[str, set[str]](set)
+        with Store(f"sqlite:///{tmp_path_factory.mktemp('store') / 'runs.db'}") as store:
+            run = store.create_run(make_study())
+            for record in RECORDS:
+                store.record_round(run.id, record.as_dict(), None)
+            store.invite("north", "north", datetime.now(UTC) + timedelta(days=1))
+            store.enrol("north", "north", 1, datetime.now(UTC))
+            ends = [CertificateEnd("node", "north", datetime.now(UTC), datetime.now(UTC), "renew it")]
+            transport = httpx.ASGITransport(build_metrics_app(store, lambda: {1}, lambda: ends))
+
+            async def scrape() -> str:
+                async with httpx.AsyncClient(transport=transport, base_url="http://metrics") as client:
+                    return (await client.get("/metrics")).text
+
+            for line in asyncio.run(scrape()).splitlines():
+                if not line.startswith("#"):
+                    name, _, rest = line.partition("{")
+                    by_name[name.split(" ")[0]] |= set(re.findall(r'(\w+)="', rest))
+        return by_name
+
+    return scraped
+
+
+def test_every_question_is_about_a_metric_and_labels_that_there_are(
+    labels: Callable[..., dict[str, set[str]]], make_study: Callable[..., Study]
+) -> None:
+    known = labels(make_study)
+    for title, (asked, legend) in QUESTIONS.items():
+        names = re.findall(r"fedvault_\w+", asked)
+        assert names and set(names) <= known.keys(), (title, names)
+        first = known[names[0]]
+        used = set(re.findall(r'(\w+)="', asked)) | set(re.findall(r"\{\{ ?(?:\$labels\.)?(\w+) ?\}\}", legend))
+        assert used <= first, (title, used, first)
+
+
+def test_every_metric_is_in_the_dashboard(
+    labels: Callable[..., dict[str, set[str]]], make_study: Callable[..., Study]
+) -> None:
+    asked = " ".join(target["expr"] for panel in PANELS for target in panel["targets"])
+    shown = set(re.findall(r"fedvault_\w+", asked))
+    assert labels(make_study).keys() - shown == {"fedvault_nodes"}, "by status: `status` says it"
+
+
+def test_a_folder_of_rules_is_whole() -> None:
+    assert {rule["labels"]["severity"] for rule in RULES} == {"critical", "warning", "info"}
+    assert len({rule["alert"] for rule in RULES}) == len(RULES)
+    assert [panel["id"] for panel in PANELS] == list(range(1, len(PANELS) + 1))
+    assert {path.name for path in Path(MONITORING).iterdir()} == {"alerts.yaml", "grafana.json"}
