@@ -5,6 +5,7 @@
 | not set | a machine that runs both processes | everything |
 | `vault` | the container without a network | records, ledger, socket; no key of the node, no server |
 | `link` | the container without records | key, server, socket; no ledger, no records |
+| `dashboard` | the container of the operator's page | the operator's socket; no ledger, no records, no key |
 """
 
 import os
@@ -21,16 +22,17 @@ class Deployment(StrEnum):
     BOTH = ""
     VAULT = "vault"
     LINK = "link"
+    DASHBOARD = "dashboard"
 
     @property
     def has_vault(self) -> bool:
         """True where records and ledger are."""
-        return self is not Deployment.LINK
+        return self in (Deployment.BOTH, Deployment.VAULT)
 
     @property
     def has_link(self) -> bool:
         """True where the node's key and the network are."""
-        return self is not Deployment.VAULT
+        return self in (Deployment.BOTH, Deployment.LINK)
 
 
 def deployment() -> Deployment:
@@ -43,5 +45,7 @@ def deployment() -> Deployment:
         raise SettingsError(f"Expected {VARIABLE}, got {EARLIER_VARIABLE}, its earlier name.", hint="Rename it.")
     value = os.environ.get(VARIABLE, "")
     if value not in set(Deployment):
-        raise SettingsError(f"Expected {VARIABLE} to be vault or link, or not set, got {VARIABLE}={value!r}.")
+        raise SettingsError(
+            f"Expected {VARIABLE} to be vault, link or dashboard, or not set, got {VARIABLE}={value!r}."
+        )
     return Deployment(value)

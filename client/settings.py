@@ -191,6 +191,8 @@ class Folders:
     """Socket, process ids."""
     socket: Path
     """The vault's."""
+    operator_socket: Path
+    """The vault's other one, for its operator's page; in a folder that no link's container mounts."""
     secure_sum: Path
     """Keys, rosters and shares of secure sums: secret, and in no backup."""
     link: Path
@@ -226,6 +228,7 @@ def folders(config: Path, settings: NodeSettings) -> Folders:
         metrics=home / "metrics.jsonl",
         running=home / "run",
         socket=home / "run" / "vault.sock",
+        operator_socket=home / "operator" / "operator.sock",
         secure_sum=home / "secure_sum",
         link=home / "link",
         logs=home / "logs",

@@ -25,6 +25,7 @@ RUN groupadd --gid 10010 fedvault-socket \
     && useradd --uid 10011 --gid 10010 --no-create-home vault \
     && useradd --uid 10012 --gid 10010 --no-create-home link \
     && install --directory --owner 10011 --group 10010 --mode 0750 /node /node/home /node/home/run \
+    && install --directory --owner 10011 --group 10010 --mode 0700 /node/home/operator \
     && install --directory --owner 10012 --group 10010 --mode 0700 /node/home/link \
     && install --directory --owner 10011 --group 10010 --mode 0700 /node/ledger-copy
 WORKDIR /node

@@ -10,6 +10,7 @@ from client.cli.checks import doctor, models
 from client.cli.explanations import explain
 from client.cli.ledger import backup, ledger, withdraw
 from client.cli.membership import init, join, leave
+from client.cli.pages import dashboard
 from client.cli.peers import peers
 from client.cli.processes import link, logs, start, status, stop, vault
 from client.cli.receipts import receipt, sign, verify
@@ -31,6 +32,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     start,
     stop,
     status,
+    dashboard,
     models,
     logs,
     studies,

@@ -91,13 +91,14 @@ def logs(
 
 def vault(config: Config = NODE_TOML) -> None:
     """The process with the data; started by `start`, or alone in a container without a network."""
+    from client.operator_service.service import serving_operator
     from client.vault.service.process import serve
     from shared.logs import configure
     from shared.processes.supervisor import leave_with_parent
 
     configure("vault")
     leave_with_parent()
-    serve(config)
+    serve(config, serving_operator)
 
 
 def link(config: Config = NODE_TOML) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -22,35 +22,14 @@ from shared.errors import SettingsError
 from shared.printable import one_line
 from shared.terminal import saying
 
-if TYPE_CHECKING:
-    from client.policy import DatasetPolicy
-    from client.vault.ledger.state import LedgerState
-    from client.vault.review.node_files import NodeFiles
-    from client.vault.review.offers import Offered
-    from shared.study.declaration import Study
-
 
 def studies(config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """Studies that the server showed this node, and how you stand to them."""
+    from client.operator_service.studies import study_rows
     from shared.command_line import print_table
-    from shared.privacy.in_words import best_guess
 
     node = open_node(config)
-    with node.open_ledger() as ledger:
-        runs = ledger.state.runs
-        rows = [
-            {
-                "run": offered.run,
-                "study": offered.study.study.name,
-                "you said": _answer(offered, ledger.state),
-                "decisions": "; ".join(d.in_words for d in ledger.state.decisions.get(offered.run, ())),
-                "rounds": f"{len(runs[offered.run].attempts) if offered.run in runs else 0}"
-                f" of {offered.study.federation.rounds}",
-                "epsilon": offered.study.privacy.epsilon,
-                "best guess": best_guess(offered.study.privacy.epsilon),
-            }
-            for offered in node.offers.all()
-        ]
+    rows = study_rows(node)
     for damage in node.offers.damaged():
         typer.echo(f"{damage} {damage.hint}", err=True)
     if as_json:
@@ -87,6 +66,7 @@ def register(
 def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TOML, as_json: AsJson = False) -> None:
     """Show what a study asks of a dataset: what leaves, what it costs, what the policy says."""
     with saying("Loading what reads models and records") as activity:
+        from client.operator_service.studies import sum_lines
         from client.vault.review.review import StudyReview
 
         node = open_node(config)
@@ -96,7 +76,7 @@ def show(study: StudyName, dataset: DatasetName = None, config: Config = NODE_TO
         activity.now("Comparing ways to send an update")
         ways = review.ways_to_send(declared)
         decisions = node.ledger_state().decisions.get(run or "", [])
-        sums = _sum_in_words(node, declared, run, reviewed.rules)
+        sums = sum_lines(node, declared, run, reviewed.rules)
     if as_json:
         plain = {"bytes_by_way": ways, "decisions": [asdict(one) for one in decisions], "secure_sum": sums}
         typer.echo(json.dumps(asdict(summary) | plain, indent=1))
@@ -128,6 +108,7 @@ def approve(
 
     words = decided(by, note)
     with saying("Loading what reads models and records") as activity:
+        from client.operator_service.studies import sum_lines
         from client.vault.review.review import StudyReview
 
         node = open_node(config)
@@ -137,7 +118,7 @@ def approve(
             raise SettingsError("Expected --run with a study file.", hint="Or name a run of `fedvault-node studies`.")
         review = StudyReview(node, activity.now)
         reviewed = review.review(declared, chosen_dataset(node, dataset))
-    typer.echo("\n".join([reviewed.summary.in_words, *_sum_in_words(node, declared, offered, reviewed.rules)]))
+    typer.echo("\n".join([reviewed.summary.in_words, *sum_lines(node, declared, offered, reviewed.rules)]))
     if not yes:
         # the vault continues meanwhile; whether the study still fits is checked again
         typer.confirm("Approve?", abort=True)
@@ -187,23 +168,3 @@ def resume(
     with node.open_ledger() as ledger:
         ledger.resume(name, sorted(failed | lost))
         typer.echo(f"It continues. Row {ledger.height} of the ledger.")
-
-
-def _sum_in_words(node: "NodeFiles", study: "Study", run: str | None, rules: "DatasetPolicy") -> list[str]:
-    """Return what the operator is told of a study's secure sum; nothing for a study without one."""
-    from client.vault.review.peers import known_peers, sum_in_words
-
-    own = node.settings.own_policy(rules)
-    return sum_in_words(study, [] if run is None else known_peers(node, run), own)
-
-
-def _answer(offered: "Offered", state: "LedgerState") -> str:
-    answer, run = state.answer(offered.run), state.runs.get(offered.run)
-    if answer == "no" or (offered.rejected and (run is None or run.closed)):
-        return "no"
-    if run is None:
-        return "nothing yet"
-    if run.closed:
-        return "yes, and closed it"
-    failed, lost = run.unseen
-    return "yes; see resume" if failed or len(lost) > 1 else "yes"

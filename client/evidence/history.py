@@ -16,8 +16,8 @@ SENTENCES = {
     "studies.",
     "records": "Records of {dataset} were entered{tied}.",
     "tie": "{dataset} and {other} turned out to share records: they are one account.",
-    "approve": "Run {run} was approved for {dataset}{by}: {rounds} rounds of study {study}{note}.",
-    "reject": "Run {run} was turned down{by}{note}.",
+    "approve": "Run {run} was approved for {dataset}{by}{via}: {rounds} rounds of study {study}{note}.",
+    "reject": "Run {run} was turned down{by}{via}{note}.",
     "reserve": "Round {round} of {run} was charged, before it was trained.",
     "fail": "Round {round} of {run} failed; it stays charged, and nothing left.",
     "commit": "Round {round} of {run} left this house: update {released}.",
@@ -33,7 +33,7 @@ SENTENCES = {
 
 
 def history(node: NodeFiles) -> list[dict[str, Any]]:
-    """Return every row that follows from the one before, each with its height, time, kind and sentence.
+    """Return every row that follows from the one before, each with its height, time, kind, run and sentence.
 
     Raises:
         SettingsError: there is no ledger yet.
@@ -44,7 +44,13 @@ def history(node: NodeFiles) -> list[dict[str, Any]]:
     with ledger_lock(places.ledger, patience_s=LEDGER_PATIENCE_S):
         rows = examine(places.ledger, places.second_copy).unbroken
     return [
-        {"row": fields["height"], "time": fields["time"], "kind": fields["kind"], "sentence": sentence(fields)}
+        {
+            "row": fields["height"],
+            "time": fields["time"],
+            "kind": fields["kind"],
+            "run": fields.get("run", ""),
+            "sentence": sentence(fields),
+        }
         for fields in (row.as_dict() for row in rows)
     ]
 
@@ -57,6 +63,7 @@ def sentence(row: Mapping[str, Any]) -> str:
         "unit": row.get("unit", UNDECLARED.unit),
         "tied": f"; they share some with {ties}" if ties else "",
         "by": f" by {words['by']}" if row.get("by") else "",
+        "via": f", on {words['via']}" if row.get("via") else "",
         "note": f' ("{words["note"]}")' if row.get("note") else "",
         "study": str(row.get("study_sha256", ""))[:16],
         "released": str(row.get("released_sha256", ""))[:16],

@@ -12,7 +12,7 @@ from client.operator.record_checks import RecordChecks
 from client.operator.server_checks import server_findings, vault_answers
 from client.vault.records.dataset import Dataset
 from client.vault.review.node_files import NodeFiles, open_node
-from client.vault.review.review import StudyReview
+from client.vault.review.review import ReviewedStudy, StudyReview
 from shared.errors import FedVaultError, RunError
 from shared.study.declaration import Study
 
@@ -63,6 +63,18 @@ def examine(
         yield from _dataset(node, declared, look)
     if study is not None and dataset is not None:
         yield from _study(node, study, node.dataset(dataset), look)
+
+
+def for_decision(node: NodeFiles, reviewed: ReviewedStudy) -> list[Finding]:
+    """Make the checks that a decision about a study needs: none of them trains, and none asks the server."""
+    dataset = reviewed.dataset
+    return [
+        tried("ledger", lambda: _ledger(node)),
+        tried("disk", lambda: _disk(node.folders.home)),
+        tried(f"{dataset.name}: base models", lambda: dataset_checks.models(node, dataset)),
+        tried("study: policy and budget", lambda: trial.decision(reviewed.summary)),
+        tried("study: labels", lambda: trial.labels(reviewed.snapshot.facts)),
+    ]
 
 
 Look = Callable[[str, Callable[[], str | Seen]], Finding]

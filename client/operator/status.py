@@ -40,7 +40,7 @@ def node_status(places: Folders) -> dict[str, Any]:
         facts["processes"] = supervisor["processes"]
     facts |= {"link": link, "vault": vault}
     facts["certificate_ends"] = _certificate_ends(places) if here.has_link else None
-    facts["local_metrics"] = _lines(places.metrics)[-LATEST_METRICS:] if here.has_vault else "in the vault's container"
+    facts["local_metrics"] = metric_lines(places)[-LATEST_METRICS:] if here.has_vault else "in the vault's container"
     facts["state"] = _state(facts, datetime.now(UTC)) if here is Deployment.BOTH else STATES[0 if running[here] else 3]
     facts["waiting"] = waiting(places) if here.has_vault else None
     return facts
@@ -61,6 +61,11 @@ def waiting(places: Folders) -> dict[str, Any]:
     except FedVaultError as error:
         return {"decide": [], "resume": [], "ledger": f"{error} {error.hint}".strip()}
     return {"decide": decide, "resume": resume, "ledger": ""}
+
+
+def metric_lines(places: Folders) -> list[Any]:
+    """Return every measurement on this node's held-out records, oldest first."""
+    return _lines(places.metrics)
 
 
 def _state(facts: dict[str, Any], now: datetime) -> str:

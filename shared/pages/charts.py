@@ -53,6 +53,8 @@ class Part:
     label: str
     value: float
     shown: str
+    rest: bool = False
+    """Whether it is what nothing has been used of, which is drawn palest."""
 
 
 def bars(title: str, rows: Sequence[Bar], *, axis: str, limits: tuple[float, float] | None = None) -> Picture:
@@ -125,27 +127,28 @@ def lines(
     return _drawing(title, says, bottom + 46, parts)
 
 
-def gauge(title: str, parts: Sequence[Part], *, limit: float) -> Picture:
+def gauge(title: str, parts: Sequence[Part], *, limit: float, width: float = WIDTH) -> Picture:
     """Draw the parts of a whole as one bar, with a legend of one line a part.
 
     Args:
         title: of the drawing.
         parts: from left to right; what is beyond the limit is cut off, its figure stays.
         limit: the length of the bar, in the parts' unit.
+        width: of the drawing; its text has one size whatever it is.
     """
     drawn, used = list[str](), 0.0
     for number, part in enumerate(parts):
-        length = max(0.0, min(part.value, limit - used)) / limit * (WIDTH - 8) if limit > 0 else 0.0
-        start = 4 + (used / limit if limit > 0 else 0.0) * (WIDTH - 8)
-        fill = (COLOURS[0], "#9cc3e8", "#e3cf9b", "#eef2f5")[min(number, 3)]
+        length = max(0.0, min(part.value, limit - used)) / limit * (width - 8) if limit > 0 else 0.0
+        start = 4 + (used / limit if limit > 0 else 0.0) * (width - 8)
+        fill = (COLOURS[0], "#9cc3e8", "#e3cf9b", "#eef2f5")[3 if part.rest else min(number, 3)]
         drawn.append(f'<rect x="{start:.1f}" y="4" width="{length:.1f}" height="22" fill="{fill}"/>')
         used = min(limit, used + max(0.0, part.value))
         y = 46 + LINE_PX * number
         drawn.append(f'<rect x="4" y="{y - 10:.1f}" width="11" height="11" fill="{fill}" stroke="{GREY}"/>')
         drawn.append(_text(22, y, f"{part.label}: {part.shown}"))
-    drawn.append(f'<rect x="4" y="4" width="{WIDTH - 8:.1f}" height="22" fill="none" stroke="{INK}"/>')
+    drawn.append(f'<rect x="4" y="4" width="{width - 8:.1f}" height="22" fill="none" stroke="{INK}"/>')
     says = "; ".join(f"{part.label}: {part.shown}" for part in parts)
-    return _drawing(title, says, 40 + LINE_PX * len(parts), drawn)
+    return _drawing(title, says, 40 + LINE_PX * len(parts), drawn, width=width)
 
 
 class _Axis:
@@ -255,7 +258,7 @@ def _text(x: float, y: float, text: str, *, align: str = "start", colour: str = 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{align}" fill="{colour}">{title}{html.escape(text)}</text>'
 
 
-def _drawing(title: str, says: str, height: float, parts: Sequence[str]) -> Picture:
+def _drawing(title: str, says: str, height: float, parts: Sequence[str], *, width: float = WIDTH) -> Picture:
     hatched = (
         '<defs><pattern id="hatched" width="6" height="6" patternUnits="userSpaceOnUse" '
         f'patternTransform="rotate(45)"><rect width="6" height="6" fill="#fff"/>'
@@ -263,7 +266,7 @@ def _drawing(title: str, says: str, height: float, parts: Sequence[str]) -> Pict
     )
     described = f"<title>{html.escape(title)}</title><desc>{html.escape(says)}</desc>"
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH:.0f} {height:.0f}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:.0f} {height:.0f}" role="img" '
         f'aria-label="{html.escape(title)}" font-family="{FONT}" font-size="{FONT_PX:g}">'
         f"{described}{hatched if any('#hatched' in part for part in parts) else ''}{''.join(parts)}</svg>"
     )

@@ -7,34 +7,38 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import StreamingResponse
 
-EVERY_S, ALIVE_EVERY = 1.0, 15
-"""Pause between two looks; after so many without a change a comment shows whether somebody still listens."""
-LONGEST = 1200
-"""Looks of one stream; a browser then asks again, and with that for its session."""
+EVERY_S, TICK_S = 1.0, 0.5
+"""Pause between two drawings, and the longest one before it is noticed that nobody listens any more."""
+ALIVE_EVERY_S, LONGEST_S = 15.0, 1200.0
+"""A comment shows whether somebody still listens; a stream ends at last, and a browser asks for another."""
 
 
 def follow(request: Request, draw: Callable[[], str], *, every_s: float = EVERY_S) -> StreamingResponse:
-    """Return a stream of one part of a page, whenever it changed, for as long as the session goes on.
+    """Return a stream of one part of a page, whenever it changed, until the session or the process ends.
 
     Args:
         request: that opened the stream.
         draw: returns the part's HTML; called in a thread.
-        every_s: pause between two looks.
+        every_s: pause between two drawings.
     """
 
+    async def over() -> bool:
+        return request.app.state.stopping() or not request.state.goes_on() or await request.is_disconnected()
+
     async def stream() -> AsyncIterator[str]:
-        latest, unchanged = None, 0
-        for _look in range(LONGEST):
-            if await request.is_disconnected() or not request.state.goes_on():
-                return
-            part = await run_in_threadpool(draw)
-            unchanged = 0 if part != latest else unchanged + 1
-            if part != latest:
-                latest = part
-                yield event(part)
-            elif unchanged % ALIVE_EVERY == 0:
+        latest, since, spoke, now = None, -every_s, 0.0, 0.0
+        while now < LONGEST_S and not await over():
+            if now - since >= every_s:
+                since, part = now, await run_in_threadpool(draw)
+                if part != latest:
+                    latest, spoke = part, now
+                    yield event(part)
+            if now - spoke >= ALIVE_EVERY_S:
+                spoke = now
                 yield ": alive\n\n"
-            await asyncio.sleep(every_s)
+            tick = min(every_s, TICK_S)
+            await asyncio.sleep(tick)
+            now += tick
 
     return StreamingResponse(stream(), media_type="text/event-stream")
 

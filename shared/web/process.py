@@ -55,7 +55,9 @@ def application(routes: Sequence[BaseRoute], pages: Pages, sessions: Sessions, *
     """
     hosts = [f"{name}:{port}" for name in (LOOPBACK, "localhost")]
     door = Middleware(Guard, pages=pages, sessions=sessions, hosts=hosts)
-    return Starlette(routes=[*routes, Mount("/static", StaticFiles(directory=STATIC))], middleware=[door])
+    app = Starlette(routes=[*routes, Mount("/static", StaticFiles(directory=STATIC))], middleware=[door])
+    app.state.stopping = lambda: False
+    return app
 
 
 def address(port: int, key: str) -> str:
@@ -68,9 +70,9 @@ def invitation(one_time_address: str) -> str:
     return f"Open this in a browser on this machine; it opens once: {one_time_address}"
 
 
-def settings(app: Starlette) -> uvicorn.Config:
-    """Return uvicorn's settings: no log of addresses, which hold keys, and no word of a proxy is believed."""
-    return uvicorn.Config(
+def server_of(app: Starlette) -> uvicorn.Server:
+    """Return the server of a site: it logs no address, which may hold a key, and believes no word of a proxy."""
+    config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
@@ -80,8 +82,12 @@ def settings(app: Starlette) -> uvicorn.Config:
         http="h11",
         limit_concurrency=MOST_CONNECTIONS,
         h11_max_incomplete_event_size=32 * 1024,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=3,
     )
+    server = uvicorn.Server(config)
+    # what follows events would otherwise be cut off in the middle, with a traceback
+    app.state.stopping = lambda: server.should_exit
+    return server
 
 
 def serve(
@@ -107,4 +113,4 @@ def serve(
     with listening(port, container_publishes=container_publishes) as opened:
         number = opened.getsockname()[1]
         sessions = Sessions(lambda key: say(address(number, key)))
-        uvicorn.Server(settings(application(routes, pages, sessions, port=number))).run(sockets=[opened])
+        server_of(application(routes, pages, sessions, port=number)).run(sockets=[opened])

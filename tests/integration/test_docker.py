@@ -2,6 +2,7 @@
 
 import configparser
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,13 +13,14 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
-from client.settings import load_node
+from client.settings import folders, load_node
 
 DOCKER = Path("docker")
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 VAULTS = [name for name in SERVICES if name.endswith("-vault")]
 LINKS = [name for name in SERVICES if name.endswith("-link")]
+DASHBOARDS = [name for name in SERVICES if name.endswith("-dashboard")]
 
 
 def mounts(service: str) -> dict[str, tuple[str, bool]]:
@@ -31,7 +33,8 @@ def mounts(service: str) -> dict[str, tuple[str, bool]]:
 
 
 def test_there_is_one_server_and_three_nodes() -> None:
-    assert len(VAULTS) == len(LINKS) == 3 and set(SERVICES) == {"server", *VAULTS, *LINKS}
+    assert len(VAULTS) == len(LINKS) == len(DASHBOARDS) == 3
+    assert set(SERVICES) == {"server", *VAULTS, *LINKS, *DASHBOARDS}
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -40,7 +43,7 @@ def test_every_container_is_hardened(name: str) -> None:
     assert service["read_only"] and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert int(service["user"].split(":")[0]) > 0
-    assert ("ports" in service) == (name == "server")
+    assert ("ports" in service) == (name == "server" or name in DASHBOARDS)
 
 
 @pytest.mark.parametrize("name", VAULTS)
@@ -62,8 +65,29 @@ def test_a_link_sees_the_socket_and_its_key_and_nothing_else(name: str) -> None:
     assert SERVICES[name]["user"] != SERVICES[vault]["user"]
 
 
+@pytest.mark.parametrize("name", DASHBOARDS)
+def test_an_operators_page_sees_its_socket_alone_and_is_published_on_this_machine_alone(name: str) -> None:
+    service, vault = SERVICES[name], name.replace("-dashboard", "-vault")
+    assert set(mounts(name)) == {"/node/node.toml", "/node/home/operator"} and not mounts(name)["/node/node.toml"][1]
+    assert mounts(name)["/node/home/operator"] == mounts(vault)["/node/home/operator"]
+    assert service["user"] == SERVICES[vault]["user"] and service["profiles"] == ["dashboard"]
+    (port,) = service["ports"]
+    assert re.fullmatch(r"127\.0\.0\.1:(\d+):\1", port) and port.split(":")[1] in service["command"]
+    assert "--allow-decisions" not in service["command"]
+    others = [other for other in SERVICES if other != name]
+    assert not any(set(service["networks"]) & set(SERVICES[other].get("networks", ["default"])) for other in others)
+    assert len({SERVICES[other]["ports"][0] for other in DASHBOARDS}) == 3, "cookies and ports of their own"
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_no_link_mounts_the_socket_that_decides(name: str) -> None:
+    places = folders(Path("/node/node.toml"), load_node(DOCKER / "node.example.toml"))
+    assert str(places.operator_socket.parent) == "/node/home/operator"
+    assert not any(str(places.operator_socket).startswith(target) for target in mounts(name))
+
+
 def test_each_container_knows_which_half_of_the_node_it_is() -> None:
-    sides = {name: SERVICES[name]["environment"] for name in (*VAULTS, *LINKS)}
+    sides = {name: SERVICES[name]["environment"] for name in (*VAULTS, *LINKS, *DASHBOARDS)}
     assert sides == {name: {"FEDVAULT_DEPLOYMENT": name.split("-")[1]} for name in sides}
 
 
@@ -106,7 +130,7 @@ def test_what_a_container_prints_does_not_fill_the_disk(name: str) -> None:
     assert logging["driver"] == "json-file" and logging["options"] == {"max-size": "10m", "max-file": "4"}
 
 
-@pytest.mark.parametrize("name", [name for name in SERVICES if name != "server"])
+@pytest.mark.parametrize("name", [*VAULTS, *LINKS])
 def test_a_nodes_health_is_asked_of_what_runs_and_not_of_a_file(name: str) -> None:
     assert SERVICES[name]["healthcheck"]["test"][:4] == ["CMD", "fedvault-node", "status", "--check"]
 

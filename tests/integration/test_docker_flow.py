@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pandas as pd
 import pytest
 
@@ -108,6 +109,7 @@ def test_the_page_from_the_first_file_to_leaving(folder: Path) -> None:
 
     found = reader.types()
     assert "FAILED" not in found and "accepted as north" in found and "its ledger has" in found
+    show_page(reader)
     begin, look = reader.left.pop(0).split("docker compose exec north-vault")
     reader.says(begin)
     reader.run = wait_until(
@@ -123,6 +125,26 @@ def test_the_page_from_the_first_file_to_leaving(folder: Path) -> None:
     assert "Valid." in receipt and json.loads((folder / "north.receipt.json").read_text())["run"] == reader.run
     assert load_finished(folder / "adapter").classify(["what a day"])[0] in {"negative", "positive"}
     assert "Left server:" in reader.types() and reader.left == []
+
+
+def show_page(reader: Reader) -> None:
+    """The operator's page: its address opens it once, and its socket is the vault's user's alone."""
+    compose, port = reader.folder / "docker" / "compose.yaml", str(free_port())
+    compose.write_text(compose.read_text().replace("8447", port))
+    begin, look = reader.left.pop(0).split("docker compose logs")
+    reader.says(begin)
+
+    def address() -> str:
+        written = re.findall(rf"http://127\.0\.0\.1:{port}/enter\?key=\S+", reader.says("docker compose logs" + look))
+        return str(written[0]) if written else ""
+
+    opened = wait_until(address, "the page says where it is")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", follow_redirects=True) as http:
+        http.get(opened)
+        wait_until(lambda: "Nothing waits for your decision" in http.get("/").text, "the page is answered")
+        assert http.get(opened).status_code == 403
+    socket = reader.folder / "engine" / "volumes" / "north-operator" / "operator.sock"
+    assert (oct(socket.stat().st_mode)[-3:], socket.stat().st_uid) == ("600", 10011)
 
 
 def write_what_the_operators_write(folder: Path) -> None:

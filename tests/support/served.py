@@ -16,14 +16,13 @@ WITHIN_S = 10.0
 @contextmanager
 def served(config: uvicorn.Config) -> Iterator[uvicorn.Server]:
     """Serve until the block ends."""
-    with serving(config, None) as server:
+    with serving(uvicorn.Server(config), None) as server:
         yield server
 
 
 @contextmanager
-def serving(config: uvicorn.Config, sockets: list[socket.socket] | None) -> Iterator[uvicorn.Server]:
-    """Serve on sockets that listen already, until the block ends; None: on the settings' own."""
-    server = uvicorn.Server(config)
+def serving(server: uvicorn.Server, sockets: list[socket.socket] | None) -> Iterator[uvicorn.Server]:
+    """Serve on sockets that listen already, until the block ends; None: on its settings' own."""
     thread = threading.Thread(target=server.run, kwargs={"sockets": sockets})
     thread.start()
     end = time.monotonic() + WITHIN_S

@@ -1,6 +1,7 @@
 """Stands for `docker compose` where no engine is: namespaces with a container's user, mounts, environment and network.
 
-Reads docker/compose.yaml and the Dockerfiles. Knows run, exec, up, stop, cp and build, which does nothing. Needs root.
+Reads docker/compose.yaml and the Dockerfiles. Knows run, exec, up, stop, logs, cp and build, which does nothing. Needs
+root.
 """
 
 import os
@@ -133,6 +134,10 @@ class Service:
             os.killpg(int(running.read_text()), signal.SIGTERM)
             running.unlink()
 
+    def logs(self) -> None:
+        """Print what it printed."""
+        sys.stdout.write((ENGINE / f"{self.name}.log").read_text())
+
     def copy(self, path: str, target: Path) -> None:
         """Out of a volume; tmpfs cannot be copied from, as with an engine."""
         source, mount, _ = next(mount for mount in reversed(self.mounts) if path.startswith(f"{mount[1]}/"))
@@ -151,9 +156,9 @@ def main(arguments: list[str]) -> int:
     if verb == "cp":
         service, _, path = rest[0].partition(":")
         Service(service).copy(path, Path(rest[1]))
-    elif verb in ("up", "stop"):
+    elif verb in ("up", "stop", "logs"):
         for name in rest:
-            Service(name).up() if verb == "up" else Service(name).stop()
+            getattr(Service(name), verb)()
     elif verb in ("run", "alone", "exec"):
         service, command = Service(rest[0]), rest[1:]
         for other in service.facts.get("depends_on", []) if verb == "run" else []:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.routing import BaseRoute
 
-from shared.web.process import address, application, listening, settings
+from shared.web.process import address, application, listening, server_of
 from shared.web.rendering import Pages
 from shared.web.sessions import Sessions
 from tests.support.served import serving
@@ -35,5 +35,5 @@ def open_site(routes: Sequence[BaseRoute], pages: Pages, sessions: Sessions | No
     with listening() as opened:
         site = OpenSite(opened.getsockname()[1])
         known = sessions or Sessions(site.keys.append)
-        with serving(settings(application(routes, pages, known, port=site.port)), [opened]):
+        with serving(server_of(application(routes, pages, known, port=site.port)), [opened]):
             yield site

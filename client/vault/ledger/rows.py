@@ -129,16 +129,19 @@ class ApprovedRun:
         return 0 if self.closed else self.rounds - len(self.attempts)
 
 
-def decided(by: str = "", note: str = "") -> dict[str, str]:
-    """Return what a row says of who decided and why; what is left out is no part of it.
+def decided(by: str = "", note: str = "", via: str = "") -> dict[str, str]:
+    """Return what a row says of who decided, why, and from where; what is left out is no part of it.
+
+    A command leaves out from where: whoever types it is at the node's machine, as its user.
 
     Raises:
         SettingsError: one is too long, or no line that can be printed.
     """
-    for name, text, most in (("by", by, MOST_NAME), ("note", note, MOST_NOTE)):
+    fields = (("by", by, MOST_NAME), ("note", note, MOST_NOTE), ("via", via, MOST_NAME))
+    for name, text, most in fields:
         if len(text) > most or not text.isprintable():
             raise SettingsError(f"Expected a printable line of at most {most} characters, got --{name} {text[:40]!r}.")
-    return {name: text.strip() for name, text in (("by", by), ("note", note)) if text.strip()}
+    return {name: text.strip() for name, text, _most in fields if text.strip()}
 
 
 def registration_row(dataset: str, limit: Limit, terms: DatasetTerms) -> dict[str, Any]:

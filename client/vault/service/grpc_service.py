@@ -4,9 +4,10 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import grpc
@@ -188,10 +189,17 @@ def serving(service: VaultService, socket: Path, *, group: int | None = None) ->
 
     Guarantee: the vault listens on a UNIX socket with owner-only permissions and on no network address.
     """
+    with serving_on(socket, partial(vault_pb2_grpc.add_VaultServicer_to_server, service), group=group) as server:
+        yield server
+
+
+@contextmanager
+def serving_on(socket: Path, add: Callable[[grpc.Server], None], *, group: int | None = None) -> Iterator[grpc.Server]:
+    """Serve what `add` puts into a server, on a socket of this user, or of one group beside it."""
     socket.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     socket.unlink(missing_ok=True)
     server = grpc.server(ThreadPoolExecutor(4), options=MESSAGE_SIZES)
-    vault_pb2_grpc.add_VaultServicer_to_server(service, server)
+    add(server)
     old = os.umask(0o177)
     try:
         server.add_insecure_port(f"unix:{socket.resolve()}")

@@ -3,6 +3,8 @@
 import logging
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from client.vault.ledger.lock import lock_of
@@ -19,8 +21,16 @@ LOOK_EVERY_S = 60.0
 """A run that was ended without this process being told is forgotten after so long."""
 
 
-def serve(config: Path) -> None:
+Beside = Callable[[Path], AbstractContextManager[object]]
+"""Serves something more in this process, while the vault of a node.toml runs."""
+
+
+def serve(config: Path, beside: Beside = nullcontext) -> None:
     """Run until SIGTERM or SIGINT.
+
+    Args:
+        config: the node's settings.
+        beside: what else is served here: the operator's socket.
 
     Raises:
         LedgerError: another vault serves this home, or the ledger cannot be trusted.
@@ -39,7 +49,7 @@ def serve(config: Path) -> None:
         steps = Steps()
         vault = NodeVault(config, on_step=steps)
         service = VaultService(vault, steps)
-        with serving(service, places.socket, group=node.settings.node.socket_group):
+        with serving(service, places.socket, group=node.settings.node.socket_group), beside(config):
             log.info("The vault listens on %s.", places.socket)
             while not stop.wait(LOOK_EVERY_S):
                 _look(vault, service)

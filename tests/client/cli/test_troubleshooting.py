@@ -10,6 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,6 +20,9 @@ from client.link.fleet import NotAccepted, call_flower
 from client.link.loop import _trouble
 from client.link.membership import _made_key, _request
 from client.operator.server_checks import _clock
+from client.operator_api.asking import OperatorClient
+from client.operator_service.jobs import Jobs
+from client.operator_service.questions import Questions
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.lock import ledger_lock
 from client.vault.review import node_files
@@ -31,10 +35,12 @@ from shared.processes import running
 from shared.protocol.invite import Invite
 from shared.protocol.messages import Peer, StudyOffer
 from shared.study.declaration import load_study
-from simulations.e2e.federation import free_port
+from shared.web.process import listening
+from simulations.e2e.federation import free_port, wait_until
 from tests.support.enrolling_gateway import enrolling
 from tests.support.flower_answers import refusing
 from tests.support.ledgers import register as enter
+from tests.support.operators_page import show_study
 from tests.support.other_user import closed_to_this_user
 from tests.support.stuck_vault import TASK, stuck_vault
 from tests.support.troubleshooting import Row, Situations, rows_of
@@ -575,6 +581,42 @@ def _(place: Place) -> str:
     usage = shutil.disk_usage(place.folder)._replace(free=2**30)
     place.patch.setattr(shutil, "disk_usage", lambda _folder: usage)
     return place.types("doctor")
+
+
+@situation("The page, and no vault")
+def page_without_a_vault(place: Place) -> str:
+    client = OperatorClient(place.home / "operator" / "operator.sock", timeout_s=2)
+    with closing(client) as vault, pytest.raises(FedVaultError) as refused:
+        vault.ask("overview")
+    return str(refused.value)
+
+
+@situation("The page's port is in use")
+def taken_port(place: Place) -> str:
+    with listening() as opened:
+        return place.types("dashboard", "--port", str(opened.getsockname()[1]))
+
+
+@situation("The page in the vault's container")
+def page_in_a_container(place: Place) -> str:
+    place.patch.setenv("FEDVAULT_DEPLOYMENT", "vault")
+    return place.types("dashboard")
+
+
+@situation("A yes on the page, to what is not any more what it was")
+def moved_study(place: Place) -> str:
+    study = load_study(place.folder / place.write_study())
+    show_study(place.folder / "node.toml", study, "r-1")
+    questions = Questions(place.folder / "node.toml", Jobs())
+    questions.answer(
+        "decide", {"run": "r-1", "dataset": "ward", "answer": "yes", "by": "A", "note": "", "via": "", "shown": "else"}
+    )
+
+    def ended() -> Any:
+        job = questions.answer("review", {"run": "r-1", "dataset": "ward"})["job"]
+        return job["answer"]
+
+    return str(wait_until(ended, "it was tried")["error"])
 
 
 @situation("A study waits")

@@ -1,0 +1,145 @@
+"""The operator's page in a real browser: a study is looked at, approved, rejected, and nothing else gets in."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser
+
+from shared.protocol.messages import Peer
+from shared.study.declaration import Study
+from simulations.e2e.federation import wait_until
+from tests.client.dashboard.conftest import CELL
+from tests.support.browser import PHONE, Visitor, browser
+from tests.support.operators_page import OperatorsPage, operators_page, show_study
+
+__all__ = ["browser"]
+Studies = Callable[..., Study]
+HOSTILE = "<script>document.title='taken'</script><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def page(config: Path) -> Iterator[OperatorsPage]:
+    with operators_page(config) as opened:
+        yield opened
+
+
+@pytest.fixture
+def visitor(page: OperatorsPage, browser: Browser) -> Iterator[Visitor]:
+    """Somebody who came in with the address that was printed last."""
+    someone = Visitor(browser, page.site.base)
+    assert someone.open(page.site.address) == 200
+    yield someone
+    someone.expect_clean()
+    someone.open("/")
+    someone.page.get_by_role("button", name="Log out").click()
+    someone.page.get_by_text("You are logged out").wait_for()
+    someone.close()
+
+
+def decisions(page: OperatorsPage, run: str) -> list[tuple[str, str, str]]:
+    return [(one.answer, one.by, one.note) for one in page.node.ledger_state().decisions.get(run, ())]
+
+
+def test_a_study_is_looked_at_and_approved(page: OperatorsPage, visitor: Visitor, study_of: Studies) -> None:
+    show_study(page.config, study_of("letters"), "r-1")
+    visitor.open("/")
+    visitor.page.get_by_text("for your decision").wait_for()
+    visitor.expect_accessible()
+    visitor.page.get_by_role("link", name="Look at letters").click()
+    visitor.page.get_by_role("heading", name="Your decision").wait_for()
+    words = visitor.text()
+    for part in ("a physician should read first", "What would leave this house", "bytes as float32", "2.700 of 3"):
+        assert part in words
+    assert "1.3 times as likely" in words and "the server sees this node's own update" in words
+    assert "with it, epsilon 0.300 of 3 would be spent or earmarked" in words and CELL not in words
+    visitor.expect_accessible()
+    approve = visitor.page.get_by_role("form", name="Approve")
+    approve.get_by_label("Your name").fill("Dr. Weber")
+    approve.get_by_label("Note").fill("ethics vote 2026-114")
+    approve.get_by_label("I have read").check()
+    approve.get_by_role("button").click()
+    visitor.page.get_by_text("Approved. Row ").wait_for()
+    assert decisions(page, "r-1") == [("yes", "Dr. Weber", "ethics vote 2026-114")]
+    visitor.open("/ledger")
+    assert "by Dr. Weber, on the page, 127.0.0.1, session " in visitor.text() and "Verified just now" in visitor.text()
+    visitor.expect_accessible()
+
+
+def test_a_study_is_rejected_without_a_script_on_a_phone(
+    page: OperatorsPage, browser: Browser, study_of: Studies
+) -> None:
+    show_study(page.config, study_of("second opinion"), "r-2")
+    visitor = Visitor(browser, page.site.base, java_script_enabled=False, viewport=PHONE, color_scheme="dark")
+    visitor.open(page.site.address)
+    visitor.open("/study?run=r-2&dataset=ward")
+    reject = visitor.page.get_by_role("form", name="Reject")
+    reject.wait_for()  # the page loads itself again until it is there
+    reject.get_by_label("Your name").fill("Dr. Weber")
+    reject.get_by_role("button").click()
+    wait_until(lambda: decisions(page, "r-2"), "the rejection is entered")
+    assert decisions(page, "r-2") == [("no", "Dr. Weber", "")]
+    visitor.open("/studies")
+    assert "rejected" in visitor.text()
+    visitor.expect_clean()
+    visitor.page.get_by_role("button", name="Log out").click()
+    visitor.close()
+
+
+def test_markup_in_whatever_the_server_says_is_text(page: OperatorsPage, visitor: Visitor, study_of: Studies) -> None:
+    study = study_of("markup", purpose=HOSTILE, requester=HOSTILE[:190], description=HOSTILE)
+    show_study(page.config, study, f"r-{HOSTILE}"[:99], peers=(Peer(HOSTILE, "a" * 64),))
+    visitor.open("/")
+    visitor.page.get_by_role("link", name="Look at markup").click()
+    visitor.page.get_by_role("heading", name="Your decision").wait_for()
+    assert visitor.page.title().startswith("markup") and HOSTILE in visitor.text()
+    visitor.open("/studies")
+    assert f"r-{HOSTILE}"[:99] in visitor.text()
+
+
+def test_what_changed_since_it_was_shown_is_not_approved(
+    page: OperatorsPage, visitor: Visitor, study_of: Studies, config: Path
+) -> None:
+    show_study(page.config, study_of("moved"), "r-4")
+    visitor.open("/study?run=r-4&dataset=ward")
+    approve = visitor.page.get_by_role("form", name="Approve")
+    approve.wait_for()
+    data = config.parent / "ward.csv"
+    before = data.read_text()
+    data.write_text(before + "one more,yes\nand another,no\n")
+    approve.get_by_label("Your name").fill("Dr. Weber")
+    approve.get_by_label("I have read").check()
+    approve.get_by_role("button").click()
+    visitor.page.get_by_text("have changed since").wait_for()
+    data.write_text(before)
+    assert decisions(page, "r-4") == []
+    visitor.page.get_by_role("link", name="Look at it again").click()
+    visitor.page.get_by_role("heading", name="Your decision").wait_for()
+
+
+def test_the_address_opens_once_and_another_browser_sees_nothing(page: OperatorsPage, browser: Browser) -> None:
+    address = page.site.address
+    visitor, stranger = (Visitor(browser, page.site.base) for _ in range(2))
+    assert visitor.open(address) == 200
+    assert stranger.open(address) == 403 and "was used before" in stranger.text()
+    assert stranger.open("/study?run=r-1&dataset=ward") == 401 and "letters" not in stranger.text()
+    assert visitor.open("/") == 200
+    visitor.page.get_by_role("button", name="Log out").click()
+    for one in (visitor, stranger):
+        one.close()
+
+
+@pytest.mark.guarantee("a page that was started without leave to decide has no address that decides.")
+def test_a_page_that_only_shows_cannot_decide(config: Path, study_of: Studies) -> None:
+    show_study(config, study_of("shown only"), "r-5")
+    with operators_page(config, allow_decisions=False) as shown, httpx.Client(base_url=shown.site.base) as http:
+        http.get(shown.site.address)
+        wait_until(lambda: "This page only shows" in http.get("/study?run=r-5&dataset=ward").text, "it was looked at")
+        token = http.get("/").text.split('name="token" value="')[1].split('"')[0]
+        form = {"token": token, "run": "r-5", "dataset": "ward", "by": "Mallory"}
+        for path in ("/approve", "/reject"):
+            assert http.post(path, data=form, headers={"origin": shown.site.base}).status_code == 404
+        assert decisions(shown, "r-5") == []
+        for headers, status in (({"host": "rebound.example"}, 421), ({"origin": "http://evil.example"}, 403)):
+            assert http.get("/", headers=headers).status_code == status
