@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +76,7 @@ def _trainer(study: Study, model: AdaptedModel, records: Records, cache: Path | 
     return PrivateTrainer(
         model,
         activations_for(model, records, device, study.performance, cache),
-        schedule_of(study),
+        replace(schedule_of(study), shared=False),  # a step with a share of the noise is as long as one with all of it
         divisor_size=math.ceil(MANY / study.privacy.sampling_rate),
         learning_rates=rates,
         micro_batch_tokens=study.performance.micro_batch_tokens,

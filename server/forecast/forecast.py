@@ -33,7 +33,7 @@ from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with
 from shared.private_evaluation.precision import HELD_OUT
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import LINEAR_HEAD_KINDS, Study
-from shared.study.secure_sum import sum_sizes
+from shared.study.secure_sum import check_secure_sum, sum_sizes
 from shared.study.tasks import FEATURE_NORM
 
 
@@ -93,6 +93,7 @@ def forecast_study(
         quorum=study.federation.quorum,
         asked_per_round=asked,
         shared_noise=_shared_noise(study, len(joining)),
+        gain_of_shared_noise=_gain_of_shared_noise(study, [*joining.values()]),
         prospect=prospect(by_part[0].study_ratio, of_head=by_part[0].name == "head"),
     )
 
@@ -130,6 +131,22 @@ def _shared_noise(study: Study, nodes: int) -> str:
     sizes = sum_sizes(nodes, study.federation)
     promise = collusion(release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders), study.privacy.delta)
     return promise.in_words
+
+
+def _gain_of_shared_noise(study: Study, sizes: Sequence[int]) -> float | None:
+    federation = study.federation
+    typical = federation.typical_size or declared_size(round(sum(sizes) / len(sizes)))
+    shared, own = (
+        study.model_copy(update={"federation": federation.model_copy(update=changes)})
+        for changes in ({"secure_sum": "shared", "typical_size": typical}, {"secure_sum": None})
+    )
+    training = study.training.model_copy(update={"local_steps": 1})
+    try:
+        check_secure_sum(shared.federation, study.adapter, training)
+        sum_sizes(len(sizes), shared.federation)
+    except (SettingsError, ValueError):
+        return None
+    return _mean(shared, sizes, len(sizes)).units / _mean(own, sizes, len(sizes)).units
 
 
 def _joining(study: Study, sizes: dict[str, int]) -> dict[str, int]:

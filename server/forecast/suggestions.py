@@ -38,7 +38,8 @@ def suggest(study: Study, forecast: StudyForecast) -> list[str]:
         f"{forecast.unit}s: {times:.1f} times as many at every site, or {sites}",
         f"trained entries of the {part.name}: at most {fewer} instead of {part.dimension} ({how})",
     ]
-    return [*sizes, *_settings(study, forecast), *_typical_size(forecast), *_without_small_sites(forecast)]
+    of_sites = [*_typical_size(forecast), *_shared(forecast), *_without_small_sites(forecast)]
+    return [*sizes, *_settings(study, forecast), *of_sites]
 
 
 def _settings(study: Study, forecast: StudyForecast) -> list[str]:
@@ -75,6 +76,15 @@ def _typical_size(forecast: StudyForecast) -> list[str]:
         return []
     enough = "" if gain * forecast.ratio >= LEARNS_LITTLE else f", {NOT_ENOUGH}"
     return [f"federation.typical_size: {size} gives {gain:.1f} times the ratio{enough}: small sites add less noise"]
+
+
+def _shared(forecast: StudyForecast) -> list[str]:
+    gain = forecast.gain_of_shared_noise
+    if forecast.shared_noise or gain is None or gain < WORTH_SAYING:
+        return []
+    enough = "" if gain * forecast.ratio >= LEARNS_LITTLE else f", {NOT_ENOUGH}"
+    how = "one noise for all sites, in rounds of one step and with a typical size"
+    return [f"federation.secure_sum: shared gives {gain:.1f} times the ratio{enough}: {how}"]
 
 
 def _without_small_sites(forecast: StudyForecast) -> list[str]:

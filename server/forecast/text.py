@@ -66,7 +66,7 @@ def _outlook(forecast: StudyForecast) -> str:
 
 def warnings(forecast: StudyForecast) -> list[str]:
     """Return what else would be spent for nothing, and what shared noise does not promise."""
-    lines = [f"The nodes share one noise. {forecast.shared_noise}"] if forecast.shared_noise else []
+    lines = [f"The nodes share one noise. {forecast.shared_noise}", _gain(forecast)] if forecast.shared_noise else []
     for part in forecast.parts:
         if forecast.prospect in (Prospect.LITTLE, Prospect.ENOUGH) and part.study_ratio < LEARNS_NOTHING:
             lines.append(
@@ -103,6 +103,17 @@ def warnings(forecast: StudyForecast) -> list[str]:
             f"{forecast.rounds_afforded} of {forecast.rounds} rounds, so it cannot approve the study."
         )
     return lines
+
+
+def _gain(forecast: StudyForecast) -> str:
+    """Return the gain by sharing the noise, and which nodes would be lost without the others."""
+    gain, lost = forecast.gain_of_shared_noise or 1.0, forecast.lost_alone
+    beside = f"If each node added all noise, the ratio would be {forecast.ratio / gain:.2g} instead of"
+    line = f"{beside} {forecast.ratio:.2g}, at this epsilon."
+    if not lost:
+        return f"{line} No node would be lost by itself."
+    who = f"All {len(lost)} nodes" if len(lost) == len(forecast.nodes) else f"{len(lost)} nodes ({_some(lost)})"
+    return f"{line} {who} would be lost by themselves: below {LEARNS_NOTHING:g}, nothing is learned."
 
 
 def _without_others(best: Sequence[NodeForecast], quorum: int) -> str:

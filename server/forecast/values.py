@@ -5,7 +5,7 @@ from typing import Any
 
 from server.forecast.evaluation import EvaluationForecast
 from server.forecast.whitening import Whitening
-from shared.privacy.signal_to_noise import AdapterStart, Batch, Prospect, best_batches, mean_batch
+from shared.privacy.signal_to_noise import LEARNS_NOTHING, AdapterStart, Batch, Prospect, best_batches, mean_batch
 
 TYPICAL_SIZE_HELPS = 1.02
 """How many times as high a ratio is at which a typical size is worth a line."""
@@ -104,6 +104,9 @@ class StudyForecast:
     """All nodes that can join, or federation.cohort of them; cost is that of a node which is asked in every round."""
     shared_noise: str
     """What the nodes' one noise promises, by who colludes, in words; empty if each node adds all noise."""
+    gain_of_shared_noise: float | None
+    """How many times the ratio is with one noise for all nodes, beside each node with all of it; None for a study whose
+    noise cannot be shared."""
     prospect: Prospect
     evaluation: EvaluationForecast | None = None
     """None for a study without a private evaluation."""
@@ -127,6 +130,11 @@ class StudyForecast:
         return nodes[: len(best)], best_mean.units / mean.units
 
     @property
+    def lost_alone(self) -> list[str]:
+        """Return the nodes that would learn almost nothing under the whole noise, if they were alone."""
+        return [node.name for node in self.nodes if node.study_ratio < LEARNS_NOTHING]
+
+    @property
     def fits(self) -> bool:
         """Return whether a node with this limit could approve the study."""
         return self.rounds_afforded >= self.rounds
@@ -139,6 +147,7 @@ class StudyForecast:
             "ratio": self.ratio,
             "fits": self.fits,
             "too_few": self.too_few,
+            "lost_alone": self.lost_alone,
             "prospect": str(self.prospect),
             "evaluation": self.evaluation and self.evaluation.as_dict(),
         }

@@ -28,11 +28,16 @@ CALLED: dict[str, str] = {
     "flwr.app.message.remove_content_from_message": "message",
     "flwr.app.metadata.Metadata": "run_id message_id src_node_id dst_node_id reply_to_message_id group_id created_at "
     "ttl message_type src_task_id dst_task_id",
+    "flwr.client.mod.secure_aggregation.secaggplus_mod.secaggplus_mod": "msg ctxt call_next",
     "flwr.common.serde.context_from_proto": "context_proto",
     "flwr.common.serde.fab_to_proto": "fab",
     "flwr.common.serde.message_from_proto": "message_proto",
     "flwr.common.serde.message_to_proto": "message",
     "flwr.common.serde.run_from_proto": "run_proto",
+    "flwr.compat.common.recorddict_compat.fitres_to_recorddict": "fitres keep_input",
+    "flwr.server.compat.legacy_context.LegacyContext": "context config strategy client_manager",
+    "flwr.server.workflow.secure_aggregation.secaggplus_workflow.SecAggPlusWorkflow": "num_shares "
+    "reconstruction_threshold max_weight clipping_range quantization_range modulus_range timeout",
     "flwr.supercore.control.ControlHttpClient": "base_url interceptors verify timeout retry_invoker",
     "flwr.supercore.fab.Fab": "hash_str content verifications",
     "flwr.supercore.inflatable.inflatable_object.get_all_nested_objects": "obj",
@@ -72,8 +77,12 @@ CALLED: dict[str, str] = {
 """Functions and classes with the names of their parameters."""
 NAMED = {
     "flwr.app.message": "message",
+    "flwr.common": "Code FitIns FitRes Parameters Status ndarrays_to_parameters parameters_to_ndarrays",
     "flwr.common.constant": "ErrorCode HEARTBEAT_DEFAULT_INTERVAL ISOLATION_MODE_PROCESS SUPERLINK_NODE_ID "
     "SYSTEM_TIME_TOLERANCE SubStatus TIMESTAMP_HEADER TIMESTAMP_TOLERANCE TRANSPORT_TYPE_GRPC_RERE",
+    "flwr.server.client_manager": "SimpleClientManager",
+    "flwr.server.strategy": "FedAvg",
+    "flwr.server.workflow.constant": "Key MAIN_CONFIGS_RECORD MAIN_PARAMS_RECORD",
     "flwr.supercore.constant": "FLEET_HTTP_PUBLIC_KEY_HEADER FLEET_HTTP_SIGNATURE_HEADER TaskType",
     "flwr.supercore.inflatable.inflatable_utils": "ObjectPullError ObjectPushError",
     "flwr.supercore.protobuf.client": "ProtobufCall ProtobufRequestContext",

@@ -69,8 +69,14 @@ def test_a_bare_study_needs_sizes(mine: Path) -> None:
         plan_file(mine, None, [], epsilon_limit=None, spent_steps=0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"privacy": {"unit": "patient"}}, {"adapter": {"layers": "all"}}])
-def test_a_real_step_is_measured_whatever_the_unit_and_the_cut(
+SHARED = {
+    "federation": {"secure_sum": "shared", "typical_size": 90},
+    "training": {"local_steps": 1},
+}
+
+
+@pytest.mark.parametrize("changes", [{}, {"privacy": {"unit": "patient"}}, {"adapter": {"layers": "all"}}, SHARED])
+def test_a_real_step_is_measured_whatever_the_unit_the_cut_and_the_noise(
     make_study: Callable[..., Study], changes: dict[str, Any]
 ) -> None:
     found = time_step(make_study(**changes))

@@ -176,6 +176,24 @@ def test_shared_noise_is_forecast_as_the_nodes_share_it(make_study: Callable[...
     study = make_study(federation=local | {"secure_sum": "shared"}, training={"local_steps": 1})
     forecast = forecast_study(study, LAYOUT, sizes)
     assert "if all others do, practically no protection" in warnings(forecast)[0]
+    assert forecast.gain_of_shared_noise == pytest.approx(21**0.5)
+    assert warnings(forecast)[1].endswith("No node would be lost by itself.") and not forecast.lost_alone
     assert forecast.bytes_up_per_round == 2 * forecast.bytes_down_per_round and not any(
         node.rounds_rejected for node in forecast.nodes
     )
+
+
+def test_a_plan_with_shared_noise_says_which_sites_would_be_lost_without_it(make_study: Callable[..., Study]) -> None:
+    federation = {"rounds": 48, "typical_size": 60, "secure_sum": "shared"}
+
+    def planned(small: int, large: int) -> StudyForecast:
+        sizes = {f"small {number}": 40 for number in range(small)} | {f"large {number}": 900 for number in range(large)}
+        study = make_study(federation=federation, training={"local_steps": 1}, privacy={"epsilon": 1.0})
+        return forecast_study(study, Layout(LAYOUT.tensors[2:]), sizes)
+
+    some, every = planned(9, 1), planned(10, 0)
+    assert some.lost_alone == [f"small {number}" for number in range(9)]
+    assert "9 nodes (small 0, small 1, small 2, small 3, small 4 and 4 more) would be lost" in warnings(some)[1]
+    assert "All 10 nodes would be lost" in warnings(every)[1] and every.ratio > 1
+    local = make_study(federation=federation | {"secure_sum": None}, training={"local_steps": 1})
+    assert forecast_study(local, LAYOUT, {"one": 60, "two": 60}).gain_of_shared_noise is None, "fewer than three"

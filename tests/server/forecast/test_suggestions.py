@@ -52,6 +52,21 @@ def test_a_typical_size_is_suggested_and_gives_what_it_says(make_study: Callable
     assert line.count("not enough by itself") == (better.prospect is not Prospect.ENOUGH)
 
 
+def test_one_noise_for_all_sites_is_suggested_where_it_can_be_shared(make_study: Callable[..., Study]) -> None:
+    one_step = {"training": {"local_steps": 1}, "privacy": {"epsilon": 0.3}}
+    study, sizes = make_study(**one_step), {f"site {number}": 100 for number in range(10)}
+    forecast = forecast_study(study, LAYOUT, sizes)
+    (line,) = [line for line in suggest(study, forecast) if line.startswith("federation.secure_sum")]
+    shared = forecast_study(
+        make_study(**one_step, federation={"secure_sum": "shared", "typical_size": 100}), LAYOUT, sizes
+    )
+    assert float(line.split()[3]) == pytest.approx(shared.ratio / forecast.ratio, abs=0.06)
+    two = forecast_study(study, LAYOUT, {"a": 100, "b": 100})
+    assert not any("secure_sum" in line for line in suggest(study, two)), "each would know the other's update"
+    lora = make_study(**one_step, adapter={"method": "lora"}, federation={"aggregation": "fedit"})
+    assert not any("secure_sum" in line for line in suggest(lora, forecast_study(lora, LAYOUT, sizes)))
+
+
 def test_nothing_is_suggested_where_noise_leaves_room(make_study: Callable[..., Study]) -> None:
     study = make_study(privacy={"epsilon": 8.0})
     forecast = forecast_study(study, LAYOUT, {"a": 5000, "b": 5000})
