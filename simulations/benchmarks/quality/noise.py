@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 
 from shared.command_line import run_command
+from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.pages.charts import Line, lines
 from shared.privacy.collusion import collusion
@@ -34,8 +35,8 @@ from simulations.experiment.scenario import Scenario, load
 FOLDER = Path("runs/bench/noise")
 QUALITY, SCENARIOS = Path(__file__).parent, Path(__file__).parents[2] / "scenarios"
 EPSILONS, SEEDS, ROUNDS = (1.0, 3.0, 8.0), 5, 48
-LOCAL, SHARED, FEWEST, POOLED = "local noise", "shared noise", "shared, t answer", "one place"
-BESIDE = ("alone", LOCAL, SHARED, FEWEST, POOLED)
+ALONE, LOCAL, SHARED = "alone", "local noise", "shared noise"
+FEWEST, POOLED = "shared, t answer", "one place"
 console = Console(soft_wrap=True)
 
 
@@ -77,12 +78,15 @@ def main(
     """Run the cells that are not done yet, and print the table."""
     quiet_libraries()
     wanted, values = names or list(SETS), epsilons or list(EPSILONS)
+    if unknown := set(wanted) - set(SETS):
+        raise SettingsError(f"Expected some of {', '.join(SETS)}, got {min(unknown)!r}.")
     path = out / ("steps.jsonl" if steps else "cells.jsonl")
     done = {_key(cell): cell for cell in read_cells(path)}
-    for name in wanted:
-        missing = [(e, s) for s in range(1, seeds + 1) for e in values if (name, e, s) not in done]
-        for cell in _run(name, missing, out / "features", steps=steps):
-            done[_key(cell)] = cell
+    open_sets = _OpenSets(out / "features")
+    # seed by seed, so that a table of few seeds is there early
+    for key in ((name, epsilon, seed) for seed in range(1, seeds + 1) for name in wanted for epsilon in values):
+        if key not in done:
+            done[key] = open_sets.cell(*key, steps=steps)
             write_atomically(path, "".join(json.dumps(one) + "\n" for one in done.values()).encode())
     cells = [done[key] for key in done if key[0] in wanted and key[1] in values and key[2] <= seeds]
     for name in dict.fromkeys(cell["set"] for cell in cells if not steps):
@@ -104,7 +108,7 @@ def ways(study: Study, sites: int, size: int) -> dict[str, Way]:
     numbers = sum_sizes(sites, study.federation)
     honest, fewest = numbers.honest, numbers.threshold
     noises = {
-        "alone": (own, 1),
+        ALONE: (own, 1),
         LOCAL: (own * math.sqrt(sites), sites),
         SHARED: (shared * math.sqrt(sites / honest), sites),
         FEWEST: (shared * math.sqrt(fewest / honest), fewest),
@@ -148,7 +152,7 @@ def table(cells: Sequence[Mapping[str, Any]], beside: str) -> Iterator[str]:
 def drawn(cells: Sequence[Mapping[str, Any]]) -> str:
     """Draw one set's means as SVG, epsilon across, a line for each way."""
     one, series = SETS[cells[0]["set"]], list[Line]()
-    for way in (SHARED, POOLED, LOCAL, "alone"):
+    for way in (SHARED, POOLED, LOCAL, ALONE):
         at = defaultdict[float, list[float]](list)
         for cell in cells:
             at[cell["epsilon"]].append(cell["quality"][way])
@@ -164,20 +168,25 @@ def _difference(cells: Sequence[Mapping[str, Any]], way: str, beside: str) -> st
     return f", {points:+.1f}" + ("" if math.isnan(low) else f" ({low:+.1f} to {high:+.1f})")
 
 
-def _run(name: str, missing: Sequence[tuple[float, int]], cache: Path, *, steps: bool) -> Iterator[dict[str, Any]]:
-    if not missing:
-        return
-    one = SETS[name]
-    first = one.scenario(EPSILONS[0])
-    heads = PooledHeads(first, one.path, one.sites * one.size + one.held_out, cache)
-    for epsilon, seed in missing:
-        study = one.scenario(epsilon).as_study()
+class _OpenSets:
+    """Keeps the features of every set that was asked for."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache, self._heads = cache, dict[str, PooledHeads]()
+
+    def cell(self, name: str, epsilon: float, seed: int, *, steps: bool) -> dict[str, Any]:
+        """Run one cell."""
+        one, study = SETS[name], SETS[name].scenario(epsilon).as_study()
+        if name not in self._heads:
+            count = one.sites * one.size + one.held_out
+            self._heads[name] = PooledHeads(one.scenario(epsilon), one.path, count, self._cache)
+        heads = self._heads[name]
         sites, held_out = dealt(len(heads.records), one.sites, one.size, seed)
         found = {}
         for way, how in (step_ways if steps else ways)(study, one.sites, one.size).items():
-            where = sites[:1] if way == "alone" else sites
+            where = sites[:1] if way == ALONE else sites
             found[way] = heads.quality(heads.trained(study, how, where, seed), held_out)
-        yield {
+        return {
             "set": name,
             "epsilon": epsilon,
             "seed": seed,
