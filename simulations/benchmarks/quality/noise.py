@@ -35,7 +35,7 @@ from simulations.experiment.scenario import Scenario, load
 FOLDER = Path("runs/bench/noise")
 QUALITY, SCENARIOS = Path(__file__).parent, Path(__file__).parents[2] / "scenarios"
 EPSILONS, SEEDS, ROUNDS = (1.0, 3.0, 8.0), 5, 48
-ALONE, LOCAL, SHARED = "alone", "local noise", "shared noise"
+SINGLE, LOCAL, SHARED = "single site", "local noise", "shared noise"
 FEWEST, POOLED = "shared, t answer", "one place"
 console = Console(soft_wrap=True)
 
@@ -104,32 +104,32 @@ def ways(study: Study, sites: int, size: int) -> dict[str, Way]:
     """Return the ways that are compared, each at the rate that a plan suggests for its noise."""
     assert isinstance(study.federation.typical_size, int)  # noqa: S101 - a study with shared noise has one
     shared = schedule_of(study).noise_multiplier
-    own = schedule_of(_alone(study)).noise_multiplier
+    own = schedule_of(_without_sum(study)).noise_multiplier
     numbers = sum_sizes(sites, study.federation)
     honest, fewest = numbers.honest, numbers.threshold
     noises = {
-        ALONE: (own, 1),
+        SINGLE: (own, 1),
         LOCAL: (own * math.sqrt(sites), sites),
         SHARED: (shared * math.sqrt(sites / honest), sites),
         FEWEST: (shared * math.sqrt(fewest / honest), fewest),
         POOLED: (own, sites),
     }
-    found = {}
+    by_name = {}
     for name, (noise, nodes) in noises.items():
-        found[name] = Way(noise, _rate(study, noise, nodes * size), fewest if name == FEWEST else None)
-    return found
+        by_name[name] = Way(noise, _rate(study, noise, nodes * size), fewest if name == FEWEST else None)
+    return by_name
 
 
 def step_ways(study: Study, sites: int, size: int) -> dict[str, Way]:
     """Return shared noise as it is, with the last rounds averaged, and with momentum at the server."""
     plain = ways(study, sites, size)[SHARED]
-    found = {SHARED: plain}
+    by_name = {SHARED: plain}
     for rounds in (4, 8, 16):
-        found[f"last {rounds} averaged"] = Way(plain.noise, plain.rate, averaged=rounds)
+        by_name[f"last {rounds} averaged"] = Way(plain.noise, plain.rate, averaged=rounds)
     for momentum, factor in ((0.5, 0.5), (0.5, 0.63), (0.9, 0.1), (0.9, 0.2)):
         name = f"momentum {momentum:g}, {factor:g} of the rate"
-        found[name] = Way(plain.noise, factor * plain.rate, momentum=momentum)
-    return found
+        by_name[name] = Way(plain.noise, factor * plain.rate, momentum=momentum)
+    return by_name
 
 
 def table(cells: Sequence[Mapping[str, Any]], beside: str) -> Iterator[str]:
@@ -152,7 +152,7 @@ def table(cells: Sequence[Mapping[str, Any]], beside: str) -> Iterator[str]:
 def drawn(cells: Sequence[Mapping[str, Any]]) -> str:
     """Draw one set's means as SVG, epsilon across, a line for each way."""
     one, series = SETS[cells[0]["set"]], list[Line]()
-    for way in (SHARED, POOLED, LOCAL, ALONE):
+    for way in (SHARED, POOLED, LOCAL, SINGLE):
         at = defaultdict[float, list[float]](list)
         for cell in cells:
             at[cell["epsilon"]].append(cell["quality"][way])
@@ -182,10 +182,10 @@ class _OpenSets:
             self._heads[name] = PooledHeads(one.scenario(epsilon), one.path, count, self._cache)
         heads = self._heads[name]
         sites, held_out = dealt(len(heads.records), one.sites, one.size, seed)
-        found = {}
+        quality = {}
         for way, how in (step_ways if steps else ways)(study, one.sites, one.size).items():
-            where = sites[:1] if way == ALONE else sites
-            found[way] = heads.quality(heads.trained(study, how, where, seed), held_out)
+            where = sites[:1] if way == SINGLE else sites
+            quality[way] = heads.quality(heads.trained(study, how, where, seed), held_out)
         return {
             "set": name,
             "epsilon": epsilon,
@@ -193,7 +193,7 @@ class _OpenSets:
             "metric": heads.model.kind.metric,
             "majority": majority(heads, held_out),
             "epsilon_if_all_collude": _if_all_collude(study, one.sites),
-            "quality": found,
+            "quality": quality,
         }
 
 
@@ -204,7 +204,7 @@ def _if_all_collude(study: Study, sites: int) -> float:
     return collusion(with_nodes, study.privacy.delta).epsilon_if_all_collude
 
 
-def _alone(study: Study) -> Study:
+def _without_sum(study: Study) -> Study:
     federation = study.federation.model_copy(update={"secure_sum": None})
     return study.model_copy(update={"federation": federation})
 

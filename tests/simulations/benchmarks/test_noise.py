@@ -15,7 +15,17 @@ from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
 from simulations.benchmarks.quality import noise
-from simulations.benchmarks.quality.noise import LOCAL, POOLED, SETS, SHARED, NoiseSet, read_cells, step_ways, ways
+from simulations.benchmarks.quality.noise import (
+    LOCAL,
+    POOLED,
+    SETS,
+    SHARED,
+    SINGLE,
+    NoiseSet,
+    read_cells,
+    step_ways,
+    ways,
+)
 from simulations.benchmarks.quality.pooled_heads import PooledHeads, dealt
 from simulations.benchmarks.speed.secure_sum import rows as sum_costs
 
@@ -97,7 +107,7 @@ def test_finished_cells_are_not_run_again(small: NoiseSet, tmp_path: Path, monke
     first = CliRunner().invoke(app, ["small", "--epsilon", "8", "--seeds", "1", "--out", str(out)])
     assert first.exit_code == 0, first.output
     (cell,) = read_cells(out / "cells.jsonl")
-    assert cell["quality"].keys() == {"alone", LOCAL, SHARED, "shared, t answer", POOLED}
+    assert cell["quality"].keys() == {SINGLE, LOCAL, SHARED, "shared, t answer", POOLED}
     (out / "cells.jsonl").write_text((out / "cells.jsonl").read_text().replace(f'"{POOLED}": ', f'"{POOLED}": 9'))
     again = CliRunner().invoke(app, ["small", "--epsilon", "8", "--seeds", "2", "--out", str(out)])
     kept, new = read_cells(out / "cells.jsonl")
