@@ -47,6 +47,7 @@ test: setup ## run the tests, offline
 	@$(PYTEST) -m "not slow"
 
 test-all: setup ## run the tests, slow ones too
+	@$(BIN)/python -m pip install -qq 'helm-python-sdk>=0.2'
 	@$(PYTEST)
 
 test-gpu: setup ## run the tests of models and of training on a CUDA device
