@@ -2,6 +2,6 @@
 
 Reading order: `experiment` (from a TOML file to sites and arms), `datasets`, `sites` (how they train), `engines` (who
 runs them), `arm_training`, `baselines`, `run_folder` and `run` (a scenario becomes a result), `results`, `progress`,
-`board` (runs side by side), `forecast` and `step_timing` (before a run), `outlets`, `cli`. `benchmarks`, `audit` and
-`e2e` stand above all of them.
+`board` (runs side by side), `forecast` and `step_timing` (before a run), `outlets`, `api` (all this from Python),
+`cli`, `quiet`. `benchmarks`, `audit` and `e2e` stand above all of them.
 """

@@ -11,10 +11,10 @@ import typer
 
 from shared.base_models.bundled import DATA_FOLDER_VARIABLE
 from shared.command_line import VERBOSE, run_command
-from shared.environment import QUIET
 from shared.explanations.options import Columns, Count, Rows
 from shared.logs import without_stopping
 from simulations.outlets import export
+from simulations.quiet import ENVIRONMENT, quiet_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,12 +22,6 @@ if TYPE_CHECKING:
     from simulations.progress import SilentProgress, TerminalProgress
 
 INTERRUPTED = 130
-ENVIRONMENT = QUIET | {
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TQDM_DISABLE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-}
 
 cli = typer.Typer(
     help="Simulate private federated fine-tuning on this machine: the same study, server and client code as in a "
@@ -67,42 +61,34 @@ def run(
 
     Example: fedvault-sim run simulations/scenarios/vader.toml --set privacy.epsilon=1 --out runs/strict
     """
-    from simulations.experiment.scenario import data_path, load
+    from simulations import api
 
     wanted = [*(changes or []), *([f'simulation.engine="{engine}"'] if engine else [])]
-    declared = load(scenario, wanted)
-    source, folder = data_path(declared, scenario), out or Path("runs") / scenario.stem
+    loaded, folder = api.load_scenario(scenario, wanted), out or Path("runs") / scenario.stem
 
     # only now what takes seconds to import: a mistake in the file is said at once
     from rich.console import Console
 
-    from simulations.results.report import write_report
+    quiet_libraries()
     from simulations.results.result import as_json as to_json
     from simulations.results.tables import render
-    from simulations.run import Run
 
-    quiet_libraries()
     console, beside = Console(), Console(stderr=True)
-    running = Run(declared, source, folder, progress := _progress(as_json, beside), ray_address=ray_address)
-    running.open(resume=resume)
     try:
-        with progress:
-            result = running.execute()
+        with _progress(as_json, beside) as progress:
+            result = api.run(loaded, out=folder, resume=resume, progress=progress, ray_address=ray_address).figures
     except KeyboardInterrupt:
         settings = [part for change in wanted for part in ("--set", change)]
         settings += ["--ray-address", ray_address] if ray_address else []
         again = shlex.join(["fedvault-sim", "run", str(scenario), "--out", str(folder), "--resume", *settings])
         beside.print(f"\nStopped. Finished rounds are kept; go on with:\n  {again}", highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
-    report = folder / "report.html"
-    with without_stopping(str(report)):
-        write_report(result, report)
     if as_json:
         typer.echo(to_json(result))
         return
     with without_stopping("The tables"):
         render(result, console)
-    written = [str(path) for path in (report, folder / "result.json", folder / "adapter") if path.exists()]
+    written = [str(path) for name in ("report.html", "result.json", "adapter") if (path := folder / name).exists()]
     console.print("\n" + "   ".join(written), highlight=False)
 
 
@@ -368,16 +354,6 @@ def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalPro
     from simulations.progress import SilentProgress, TerminalProgress
 
     return SilentProgress() if silent else TerminalProgress(console)
-
-
-def quiet_libraries() -> None:
-    """Show only errors of the libraries, which are imported first because they then set levels of their own."""
-    import flwr.serverapp  # noqa: F401
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("flwr").setLevel(logging.ERROR)
 
 
 if __name__ == "__main__":

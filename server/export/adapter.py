@@ -18,12 +18,13 @@ from shared.adapted_model.finished import PACKED_FILE, STUDY_FILE, load_finished
 from shared.adapted_model.model import build
 from shared.base_models.load import load_published
 from shared.base_models.locate import BaseModelFiles, find
+from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.protocol.messages import Vector, digest
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 
-__all__ = ["PACKED_FILE", "STUDY_FILE", "export", "load_finished", "merge"]
+__all__ = ["PACKED_FILE", "STUDY_FILE", "as_peft", "export", "load_finished", "merge"]
 
 HEAD_FILE = "head.safetensors"
 ADAPTER_FILE, CARD_FILE = "adapter_config.json", "README.md"
@@ -67,11 +68,8 @@ def merge(exported: Path, folder: Path) -> None:
         SettingsError: as `load_finished`.
     """
     study, base_files, _ = read_exported(exported)
-    model = _as_published(study, base_files)
-    if (exported / ADAPTER_FILE).exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
-            model = PeftModel.from_pretrained(model, exported).merge_and_unload()
+    has_adapter = (exported / ADAPTER_FILE).exists()
+    model = as_peft(exported).merge_and_unload() if has_adapter else _as_published(study, base_files)
     if model.can_generate():
         for settings in (model.config, model.generation_config):
             settings.use_cache = True  # who trained the base model may have left it off
@@ -82,6 +80,23 @@ def merge(exported: Path, folder: Path) -> None:
     for name in (HEAD_FILE, STUDY_FILE, CARD_FILE):
         if (exported / name).exists():
             shutil.copy(exported / name, folder / name)
+
+
+def as_peft(exported: Path) -> PeftModel:
+    """Load the base model with an exported adapter, in evaluation mode; a head stays a file of its own.
+
+    Raises:
+        SettingsError: as `load_finished`, or the study trained no adapter.
+    """
+    study, base_files, _ = read_exported(exported)
+    if not (exported / ADAPTER_FILE).exists():
+        raise SettingsError(
+            f"Expected an adapter in {exported}, got a head alone (adapter.method={study.adapter.method!r}).",
+            hint="load_finished(folder).predict(rows) answers with the head.",
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an attribute's older name
+        return PeftModel.from_pretrained(_as_published(study, base_files), exported).eval()
 
 
 def _as_published(study: Study, base_files: BaseModelFiles) -> PreTrainedModel:

@@ -49,10 +49,28 @@ def audit_file(
         SettingsError: the folder holds a run of another study.
     """
     scenario = load(file, changes)
-    source, run = data_path(scenario, file), _finished(scenario, folder)
+    made, written = audited_in(scenario, data_path(scenario, file), folder, canaries=canaries, adapters=adapters)
+    if as_json:
+        typer.echo(made.model_dump_json(indent=1))
+    else:
+        for sentence in sentences(made):
+            typer.echo(sentence)
+        typer.echo("\n" + "   ".join(map(str, written)))
+    return passed(made)
+
+
+def audited_in(
+    scenario: Scenario, source: Path, folder: Path, *, canaries: int, adapters: int
+) -> tuple[AuditResult, list[Path]]:
+    """Audit a scenario and write audit.json into a folder, and into a finished run there; names what was written.
+
+    Raises:
+        SettingsError: the folder holds a run of another study.
+    """
+    run = _finished(scenario, folder)
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task("auditing", total=attacks(adapters))
-        audited = audit_scenario(
+        made = audit_scenario(
             scenario,
             prepare(scenario, source, Path(scratch) / "prepared"),
             Path(scratch),
@@ -61,17 +79,11 @@ def audit_file(
             done=lambda: bars.advance(task),
         )
     folder.mkdir(parents=True, exist_ok=True)
-    write_audit(folder / "audit.json", audited)
+    write_audit(folder / "audit.json", made)
     written = [folder / "audit.json"]
     if run is not None:
-        written += _added(scenario, run.model_copy(update={"audit": audited}), folder)
-    if as_json:
-        typer.echo(audited.model_dump_json(indent=1))
-    else:
-        for sentence in sentences(audited):
-            typer.echo(sentence)
-        typer.echo("\n" + "   ".join(map(str, written)))
-    return passed(audited)
+        written += _added(scenario, run.model_copy(update={"audit": made}), folder)
+    return made, written
 
 
 def passed(audited: AuditResult) -> bool:

@@ -17,7 +17,7 @@ from rich.table import Table
 from shared.command_line import run_command
 from shared.files import write_atomically
 from simulations.benchmarks.measure import Ratio
-from simulations.cli import ENVIRONMENT, quiet_libraries
+from simulations.quiet import ENVIRONMENT, quiet_libraries
 
 FOLDER = Path("runs/bench")
 console, progress = Console(), Console(stderr=True)

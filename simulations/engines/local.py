@@ -7,13 +7,15 @@ and data between rounds.
 import fcntl
 import gc
 import importlib
-import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from multiprocessing.context import ForkServerContext, ForkServerProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from flwr.app import Context, Message, RecordDict
@@ -128,12 +130,30 @@ class LocalEngine:
     def _start(self) -> ProcessPoolExecutor:
         from simulations.engines.worker import start_worker
 
-        context = multiprocessing.get_context("forkserver")
+        context = WorkerContext()
         context.set_forkserver_preload(["simulations.engines.worker"])
         pool = ProcessPoolExecutor(self.processes, context, start_worker, (str(self._folder), self._threads))
         with suppress(AttributeError, OSError):  # by 64 KiB, worker and parent would wait for each other at every step
             fcntl.fcntl(pool._result_queue._writer.fileno(), fcntl.F_SETPIPE_SZ, REPLY_PIPE_BYTES)  # type: ignore[attr-defined]
         return pool
+
+
+class _WorkerProcess(ForkServerProcess):
+    """A worker that does not run its parent's script again: no `if __name__ == "__main__"` is needed around a run."""
+
+    @staticmethod
+    def _Popen(process: Any) -> Any:  # noqa: N802 - multiprocessing's own name
+        script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+        try:
+            return ForkServerProcess._Popen(process)
+        finally:
+            sys.modules["__main__"] = script
+
+
+class WorkerContext(ForkServerContext):
+    """Starts processes that import what they need, and not the script that started them."""
+
+    Process = _WorkerProcess
 
 
 def answer(app: str, messages: Sequence[Message], nodes: int) -> list[Message]:

@@ -17,9 +17,9 @@ from shared.files import write_atomically
 from simulations.benchmarks.fairness.cases import EPSILONS, SETS, Case, cases
 from simulations.benchmarks.fairness.gaps import Row, rows
 from simulations.benchmarks.fairness.page import HEADER, cells, page
-from simulations.cli import ENVIRONMENT, quiet_libraries
 from simulations.experiment.scenario import data_path
 from simulations.progress import SilentProgress
+from simulations.quiet import ENVIRONMENT, quiet_libraries
 from simulations.results.result import Result
 from simulations.run import Run
 

@@ -19,9 +19,9 @@ from simulations.benchmarks.quality.figures import gains, rows
 from simulations.benchmarks.quality.plot import page
 from simulations.benchmarks.quality.recipe import as_planned
 from simulations.benchmarks.quality.sets import EPSILONS, SEEDS, SETS, Case, cases
-from simulations.cli import ENVIRONMENT, quiet_libraries
 from simulations.experiment.scenario import data_path
 from simulations.progress import SilentProgress
+from simulations.quiet import ENVIRONMENT, quiet_libraries
 from simulations.results.result import Result
 from simulations.run import Run
 

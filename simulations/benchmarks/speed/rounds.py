@@ -26,8 +26,8 @@ from shared.environment import OFFLINE
 from shared.privacy.noise_schedule import declared_size
 from shared.study.sections import Model
 from simulations.benchmarks.measure import Ratio, ratio_of
-from simulations.cli import ENVIRONMENT
 from simulations.e2e.federation import Federation, free_port, listens, wait_until
+from simulations.quiet import ENVIRONMENT
 
 DATA = Path("data/vader/vader.csv")
 STOCK = Path(simulations.benchmarks.stock.__path__[0], "flower")

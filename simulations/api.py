@@ -1,0 +1,293 @@
+"""The Python interface for researchers: load a scenario, run it, and have its figures as pandas frames.
+
+    from simulations.api import load_scenario, run
+
+    result = run(load_scenario("simulations/scenarios/health-tweets.toml"))
+    result.arms
+
+These names are stable: what is renamed or goes is in the changelog, and the old name works for one release more.
+`fedvault-sim` does the same things in a terminal, in the same folders.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from shared.errors import SettingsError
+from simulations.experiment.scenario import Scenario, data_path, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from peft import PeftModel
+
+    from shared.evidence.audit_result import AuditResult
+    from shared.explanations.explain import Explanation
+    from simulations.progress import Progress
+    from simulations.results.pictures import Svg
+    from simulations.results.result import Result as Figures
+
+__all__ = ["LoadedScenario", "Plan", "Result", "audit", "explain", "load_scenario", "open_result", "plan", "run"]
+Changes = Mapping[str, Any] | Sequence[str]
+"""By key, as in {"privacy.epsilon": 1}, or as `--set` takes them, as in ["privacy.epsilon=1"]."""
+
+
+@dataclass(frozen=True)
+class LoadedScenario:
+    """A scenario that was read and is valid, with the table that it names."""
+
+    file: Path
+    changes: tuple[str, ...]
+    """As `--set` takes them."""
+    declared: Scenario
+    """Every value, defaults filled in."""
+    source: Path
+    """The table."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run. Frames are made anew at each call: change them as you like."""
+
+    figures: "Figures"
+    """Everything in `result.json`, by the names that RESULT.md explains."""
+    folder: Path
+
+    @property
+    def rounds(self) -> "pd.DataFrame":
+        """The study's own arm by round: outcome, replies, seconds and quality."""
+        from simulations.results.frames import rounds_frame
+
+        return rounds_frame(self.figures)
+
+    @property
+    def sites(self) -> "pd.DataFrame":
+        """Sites: their records by use, and the main metric of every arm there."""
+        from simulations.results.frames import sites_frame
+
+        return sites_frame(self.figures)
+
+    @property
+    def arms(self) -> "pd.DataFrame":
+        """Arms: size, cost and quality, and `federated` minus each other one with its interval."""
+        from simulations.results.frames import arms_frame
+
+        return arms_frame(self.figures)
+
+    @property
+    def privacy(self) -> "pd.DataFrame":
+        """Privacy that each site has spent. Noise is seeded here: nothing that was released is private."""
+        from simulations.results.frames import privacy_frame
+
+        return privacy_frame(self.figures)
+
+    @cached_property
+    def pictures(self) -> "dict[str, Svg]":
+        """Drawings as SVG: `arms`, `differences` and `rounds`, where there is more than one of each."""
+        from simulations.results.pictures import pictures_of
+
+        return pictures_of(self.figures)
+
+    def adapter(self) -> "PeftModel":
+        """Load the base model with the trained adapter in PEFT's own format; a head is not part of it.
+
+        Raises:
+            SettingsError: the study trained a head alone, or its adapter was not exported.
+        """
+        from server.export.adapter import as_peft
+
+        return as_peft(self.folder / "adapter")
+
+    def predict(self, rows: Mapping[str, Sequence[Any]]) -> list[Any]:
+        """Return the finished model's answer to each row, as in `predict({"text": ["What a day!"]})`.
+
+        Raises:
+            SettingsError: columns of the task are missing, or the adapter was not exported.
+        """
+        from shared.adapted_model.finished import load_finished
+
+        return load_finished(self.folder / "adapter").predict(rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A forecast of a study: what it costs each node, and whether it can learn. Nothing is trained for it."""
+
+    verdict: str
+    suggestions: tuple[str, ...]
+    """Changes that would help it to learn."""
+    nodes: "pd.DataFrame"
+    figures: dict[str, Any]
+    """Everything that `fedvault-sim plan --json` prints."""
+
+
+def load_scenario(file: str | Path, changes: Changes = ()) -> LoadedScenario:
+    """Read a scenario and apply changes to it, as `fedvault-sim run FILE --set KEY=VALUE` does.
+
+    Raises:
+        SettingsError: the file or a change is wrong, with one line for each mistake, or the table is not there.
+    """
+    path, wanted = Path(file), as_options(changes)
+    declared = load(path, wanted)
+    return LoadedScenario(path, wanted, declared, data_path(declared, path))
+
+
+def run(
+    scenario: LoadedScenario | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    progress: "Progress | None" = None,
+    ray_address: str | None = None,
+) -> Result:
+    """Run every arm of a scenario and write its folder: result.json, report.html and the adapter.
+
+    Args:
+        scenario: loaded, or the path of its file.
+        out: result folder; default: runs/ and the name of the file.
+        resume: whether to go on with the run in that folder; a finished one is read.
+        progress: is told how far the run is; default: nobody is.
+        ray_address: of a Ray cluster that is running, for the engine `ray`.
+
+    Raises:
+        FedVaultError: a mistake in settings or data, or a run that cannot continue.
+    """
+    scenario = _loaded(scenario)
+    from simulations.quiet import quiet_libraries
+
+    quiet_libraries()
+    from shared.logs import without_stopping
+    from simulations.progress import SilentProgress
+    from simulations.results.report import write_report
+    from simulations.run import Run
+
+    folder = _folder(scenario, out)
+    running = Run(scenario.declared, scenario.source, folder, progress or SilentProgress(), ray_address=ray_address)
+    running.open(resume=resume)
+    figures = running.execute()
+    report = folder / "report.html"
+    with without_stopping(str(report)):
+        write_report(figures, report)
+    return Result(figures, folder)
+
+
+def open_result(folder: str | Path) -> Result:
+    """Read a finished run.
+
+    Raises:
+        SettingsError: the folder holds none.
+    """
+    from simulations.results.result import read_result
+
+    return Result(read_result(Path(folder) / "result.json"), Path(folder))
+
+
+def plan(file: str | Path | LoadedScenario, changes: Changes = (), *, sizes: Sequence[int] | None = None) -> Plan:
+    """Forecast a study or scenario before anything is trained, as `fedvault-sim plan --no-timing` does.
+
+    Args:
+        file: a study or scenario.
+        changes: to be applied to it.
+        sizes: declared size of every node; default: of a scenario's sites, from its data.
+
+    Raises:
+        SettingsError: the file is neither, or sizes are missing for a bare study.
+        DataError: the scenario's table cannot be read.
+    """
+    from simulations.quiet import quiet_libraries
+
+    quiet_libraries()
+    import pandas as pd
+
+    from server.forecast.text import as_json
+    from simulations.forecast import plan_file
+
+    options, typed = as_options(changes), None if sizes is None else ",".join(map(str, sizes))
+    path = file.file if isinstance(file, LoadedScenario) else Path(file)
+    before = file.changes if isinstance(file, LoadedScenario) else ()
+    planned = plan_file(path, typed, (*before, *options), epsilon_limit=None, spent_steps=0)
+    figures = as_json(planned.forecast, planned.suggestions)
+    return Plan(figures["verdict"], tuple(planned.suggestions), pd.DataFrame(figures["nodes"]), figures)
+
+
+def audit(
+    scenario: LoadedScenario | str | Path, *, out: str | Path | None = None, canaries: int = 5000, adapters: int = 8
+) -> "AuditResult":
+    """Attack a scenario's training, as `fedvault-sim audit FILE` does, and write audit.json; minutes.
+
+    Args:
+        scenario: loaded, or the path of its file.
+        out: folder; a finished run there gets the outcome into its result too.
+        canaries: planted records; more of them see more.
+        adapters: shadow adapters of each kind.
+
+    Raises:
+        SettingsError: the folder holds a run of another study.
+    """
+    scenario = _loaded(scenario)
+    from simulations.quiet import quiet_libraries
+
+    quiet_libraries()
+    from simulations.audit.command import audited_in
+
+    folder = _folder(scenario, out)
+    made, _ = audited_in(scenario.declared, scenario.source, folder, canaries=canaries, adapters=adapters)
+    return made
+
+
+def explain(result: Result, rows: Mapping[str, Sequence[Any]]) -> "list[Explanation]":
+    """Show what the finished model's answer to each row rests on, as `fedvault-sim explain` does.
+
+    Args:
+        result: of a finished run.
+        rows: as `Result.predict` takes them.
+
+    Raises:
+        SettingsError: the task is none that is explained, captum is missing, or columns of the task are.
+    """
+    from shared.adapted_model.finished import load_finished
+    from shared.explanations.command import require_captum
+    from shared.explanations.explain import explain as explained
+
+    require_captum()
+    return explained(load_finished(result.folder / "adapter"), rows)
+
+
+def as_options(changes: Changes) -> tuple[str, ...]:
+    """Write changes as `--set` takes them.
+
+    Raises:
+        SettingsError: a value that TOML cannot hold.
+    """
+    if isinstance(changes, str):
+        raise SettingsError(f"Expected changes by key or a list of key=value, got {changes!r}.")
+    if not isinstance(changes, Mapping):
+        return tuple(changes)
+    return tuple(f"{key}={as_toml(value)}" for key, value in changes.items())
+
+
+def as_toml(value: Any) -> str:
+    """Write a value in TOML's words.
+
+    Raises:
+        SettingsError: TOML cannot hold it.
+    """
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{json.dumps(str(key))} = {as_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple, range)):
+        return "[" + ", ".join(map(as_toml, value)) + "]"
+    if isinstance(value, (bool, int, float, str)):
+        return json.dumps(value)
+    if isinstance(value, Path):
+        return json.dumps(str(value))
+    raise SettingsError(f"Expected a value that TOML can hold, got {value!r} ({type(value).__name__}).")
+
+
+def _loaded(scenario: LoadedScenario | str | Path) -> LoadedScenario:
+    return scenario if isinstance(scenario, LoadedScenario) else load_scenario(scenario)
+
+
+def _folder(scenario: LoadedScenario, out: str | Path | None) -> Path:
+    return Path("runs") / scenario.file.stem if out is None else Path(out)

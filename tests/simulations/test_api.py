@@ -1,0 +1,160 @@
+"""The Python interface: what the notebook shows, what scripts get, and mistakes in one clear error."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from shared.errors import SettingsError
+from simulations.api import Result, as_toml, explain, load_scenario, open_result, plan
+from tests.support.paths import ROOT
+
+SCENARIO = """
+[study]
+name = "mine"
+[model]
+source = "{model}"
+[task]
+kind = "sequence-classification"
+labels = ["no", "yes"]
+max_length = 24
+[adapter]
+layers = "last:1"
+[federation]
+rounds = 2
+smallest_declared_size = 20
+[simulation]
+seed = 7
+processes = 1
+arms = ["federated", "without-privacy"]
+[simulation.data]
+source = "table.csv"
+partition = {{ by = "column", column = "site" }}
+"""
+SCRIPT = """
+from simulations.api import load_scenario, run
+print(run(load_scenario("mine.toml", {"federation.rounds": 2})).arms.value["federated"])
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("api")
+    (folder / "mine.toml").write_text(SCENARIO.format(model=request.getfixturevalue("tiny_bert")))
+    request.getfixturevalue("table").to_csv(folder / "table.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(folder: Path) -> Result:
+    """The run of a script of three lines, which guards nothing by `if __name__ == "__main__"`."""
+    (folder / "script.py").write_text(SCRIPT)
+    ran = subprocess.run(
+        [sys.executable, "script.py"], cwd=folder, env=_here(), capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0 and ran.stderr == "", ran.stderr
+    made = open_result(folder / "runs" / "mine")
+    assert float(ran.stdout) == made.figures.final.value
+    return made
+
+
+def _here() -> dict[str, str]:
+    import os
+
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def test_frames_hold_the_figures_of_the_result(result: Result) -> None:
+    figures = result.figures
+    assert result.arms.value.to_dict() == {name: arm.quality.value for name, arm in figures.arms.items()}
+    assert list(result.rounds.index) == [1, 2] and result.rounds.value[2] == figures.final.value
+    assert result.rounds["metric:accuracy"][2] == figures.final.metrics["accuracy"]
+    assert result.sites.federated.to_dict() == figures.final.per_site
+    assert result.sites.train.sum() == figures.arms["federated"].rows
+    assert result.privacy.epsilon_rdp.to_dict() == {name: one.epsilon_rdp for name, one in figures.privacy.items()}
+
+
+def test_pictures_are_svg_that_a_notebook_draws(result: Result) -> None:
+    assert set(result.pictures) == {"arms", "differences", "rounds"}
+    assert all(picture._repr_svg_().startswith("<svg") for picture in result.pictures.values())
+    assert "WITHOUT PRIVACY" in result.pictures["arms"] and "Round by round" in result.pictures["rounds"]
+
+
+def test_the_adapter_is_a_peft_model_that_moves_the_base_models_output(result: Result) -> None:
+    import torch
+
+    adapter, tokens = result.adapter(), torch.tensor([[2, 7, 9, 3]])
+    with torch.no_grad():
+        tuned = adapter(input_ids=tokens).last_hidden_state
+        with adapter.disable_adapter():
+            assert not torch.equal(tuned, adapter(input_ids=tokens).last_hidden_state)
+    assert result.predict({"text": ["good word1"]})[0] in ("no", "yes")
+
+
+def test_an_answer_is_explained_by_its_words(result: Result) -> None:
+    (explained,) = explain(result, {"text": ["good word1"]})
+    assert explained.answer == result.predict({"text": ["good word1"]})[0]
+
+
+def test_the_notebook_runs_from_top_to_bottom(
+    folder: Path, result: Result, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = json.loads((ROOT / "simulations" / "notebook.ipynb").read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert [place for place, cell in enumerate(code) if "parameters" in cell["metadata"].get("tags", [])] == [0]
+    names: dict[str, Any] = {}
+    exec("".join(code[0]["source"]), names)  # noqa: S102 - our own notebook
+    monkeypatch.chdir(ROOT)
+    assert load_scenario(names["scenario"], names["changes"]), "as it ships"
+    monkeypatch.chdir(folder)
+    names |= {"scenario": "mine.toml", "changes": {"federation.rounds": 2}, "out": "runs/mine"}
+    for cell in code[1:]:
+        exec("".join(cell["source"]), names)  # noqa: S102
+    assert "trainable params" in capsys.readouterr().out
+    assert names["result"].figures == result.figures
+
+
+def test_a_plan_comes_as_a_frame_and_a_verdict(folder: Path) -> None:
+    planned = plan(load_scenario(folder / "mine.toml", {"privacy.epsilon": 1}))
+    assert list(planned.nodes.name) == ["east", "north", "south"] and planned.verdict.endswith(".")
+    assert list(plan(folder / "mine.toml", sizes=[300, 900]).nodes.declared_size) == [300, 900]
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda at: load_scenario(at / "absent.toml"), "absent.toml, which is not there"),
+        (lambda at: load_scenario(at / "mine.toml", {"privacy.epsilons": 1}), "privacy.epsilons: no such key"),
+        (lambda at: load_scenario(at / "mine.toml", {"privacy.epsilon": None}), "a value that TOML can hold, got None"),
+        (lambda at: load_scenario(at / "mine.toml", "privacy.epsilon=1"), "changes by key or a list"),
+        (lambda at: open_result(at), "result.json, got nothing"),
+    ],
+)
+def test_every_mistake_is_one_clear_error(folder: Path, call: Callable[[Path], Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        call(folder)
+
+
+def test_values_are_written_as_toml_reads_them() -> None:
+    import tomllib
+
+    for value in (True, 3, 0.5, 'a "b"\n', [1, 2], {"text": "a b"}, ["federated"]):
+        assert tomllib.loads(f"value = {as_toml(value)}")["value"] == value
+
+
+def test_a_head_alone_is_no_peft_model(tmp_path: Path, tiny_bert: Path, table: pd.DataFrame) -> None:
+    from server.export.adapter import as_peft, export
+    from shared.adapted_model.model import initial_adapter
+
+    (tmp_path / "mine.toml").write_text(SCENARIO.format(model=tiny_bert))
+    table.to_csv(tmp_path / "table.csv", index=False)
+    head = {"adapter.method": "head-only", "adapter.layers": "all"}
+    study = load_scenario(tmp_path / "mine.toml", head).declared.as_study()
+    export(study, initial_adapter(study), tmp_path / "adapter")
+    with pytest.raises(SettingsError, match="got a head alone"):
+        as_peft(tmp_path / "adapter")
