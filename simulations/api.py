@@ -28,8 +28,12 @@ if TYPE_CHECKING:
     from simulations.progress import Progress
     from simulations.results.pictures import Svg
     from simulations.results.result import Result as Figures
+    from simulations.sweeps.outcome import Sweep
 
-__all__ = ["LoadedScenario", "Plan", "Result", "audit", "explain", "load_scenario", "open_result", "plan", "run"]
+__all__ = [
+    "LoadedScenario", "Plan", "Result", "audit", "compare", "explain", "load_scenario", "open_result", "plan", "run",
+    "sweep",
+]  # fmt: skip
 Changes = Mapping[str, Any] | Sequence[str]
 """By key, as in {"privacy.epsilon": 1}, or as `--set` takes them, as in ["privacy.epsilon=1"]."""
 
@@ -173,6 +177,52 @@ def run(
     return Result(figures, folder)
 
 
+def sweep(
+    scenario: LoadedScenario | str | Path,
+    over: Mapping[str, Sequence[Any]],
+    *,
+    out: str | Path | None = None,
+    at_once: int = 1,
+    choose: bool = False,
+    ray_address: str | None = None,
+) -> "Sweep":
+    """Run a scenario at every combination of values; what is done in the folder already is read, not run again.
+
+    Args:
+        scenario: loaded, or the path of its file.
+        over: values by key, as in {"privacy.epsilon": [1, 3, 8], "simulation.seed": range(1, 6)}.
+        out: folder; default: runs/ and the name of the file with `-sweep`.
+        at_once: runs at a time, on an equal share of the cores each.
+        choose: whether settings are compared on validation records, and only the best runs on the held-out ones.
+        ray_address: of a Ray cluster that is running, for the engine `ray`.
+
+    Raises:
+        SettingsError: a combination is no valid scenario; nothing was run then.
+    """
+    scenario = _loaded(scenario)
+    from simulations.quiet import quiet_libraries
+
+    quiet_libraries()
+    from simulations.sweeps.cells import axis_of
+    from simulations.sweeps.order import Order, carry_out
+
+    folder = _folder(scenario, out, "-sweep")
+    axes = tuple(axis_of(key, map(as_toml, values)) for key, values in over.items())
+    order = Order(scenario.file, scenario.changes, axes, folder, at_once=at_once, ray_address=ray_address)
+    return carry_out(order, choose=choose)
+
+
+def compare(results: Sequence[Result]) -> "Sweep":
+    """Compare finished runs: the settings that they differ in, with means over runs that differ in their seeds alone.
+
+    Raises:
+        SettingsError: there are fewer than two, two are the same run, or they measure different things.
+    """
+    from simulations.sweeps.order import compared
+
+    return compared([result.figures for result in results])
+
+
 def open_result(folder: str | Path) -> Result:
     """Read a finished run.
 
@@ -207,9 +257,9 @@ def plan(file: str | Path | LoadedScenario, changes: Changes = (), *, sizes: Seq
     options, typed = as_options(changes), None if sizes is None else ",".join(map(str, sizes))
     path = file.file if isinstance(file, LoadedScenario) else Path(file)
     before = file.changes if isinstance(file, LoadedScenario) else ()
-    planned = plan_file(path, typed, (*before, *options), epsilon_limit=None, spent_steps=0)
-    figures = as_json(planned.forecast, planned.suggestions)
-    return Plan(figures["verdict"], tuple(planned.suggestions), pd.DataFrame(figures["nodes"]), figures)
+    of_file = plan_file(path, typed, (*before, *options), epsilon_limit=None, spent_steps=0)
+    figures = as_json(of_file.forecast, of_file.suggestions)
+    return Plan(figures["verdict"], tuple(of_file.suggestions), pd.DataFrame(figures["nodes"]), figures)
 
 
 def audit(
@@ -289,5 +339,5 @@ def _loaded(scenario: LoadedScenario | str | Path) -> LoadedScenario:
     return scenario if isinstance(scenario, LoadedScenario) else load_scenario(scenario)
 
 
-def _folder(scenario: LoadedScenario, out: str | Path | None) -> Path:
-    return Path("runs") / scenario.file.stem if out is None else Path(out)
+def _folder(scenario: LoadedScenario, out: str | Path | None, suffix: str = "") -> Path:
+    return Path("runs") / f"{scenario.file.stem}{suffix}" if out is None else Path(out)

@@ -9,6 +9,7 @@ from server.aggregation.method import Aggregation
 from server.aggregation.opened_sum import OpenedSum, step_numbers
 from server.app import build_server_app
 from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.observer import Observer
 from server.rounds.update_bounds import keep_within, norm_bound
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
@@ -21,6 +22,7 @@ from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared
 from simulations.progress import Progress
 from simulations.results.summary import quality
+from simulations.server_crash import serve_through_crash
 
 EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 
@@ -65,21 +67,32 @@ class ArmTraining:
         folder, states = arm_folder(self._folder, arm.name) / "checkpoints", list[State]()
         initial = initial_adapter(arm.study)
         largest_norm, within = _bounds(arm, initial)
-        app = build_server_app(
-            arm.study,
-            arm.name,
-            folder,
-            initial=initial,
-            on_done=states.append,
-            largest_norm=largest_norm,
-            within=within,
-            evaluate=self._evaluation(arm),
-            observer=self._progress,
-            opened_sum=_opened_sum(arm),
-        )
-        latest = Checkpoints(folder).latest(study_sha256=arm.study.sha256, study_run=arm.name)
-        self._progress.arm(arm.title, arm.study.federation.rounds, latest.round if latest else 0)
-        self._engine.serve(app, self._sizes(arm))
+
+        def serve(observer: Observer) -> None:
+            app = build_server_app(
+                arm.study,
+                arm.name,
+                folder,
+                initial=initial,
+                on_done=states.append,
+                largest_norm=largest_norm,
+                within=within,
+                evaluate=self._evaluation(arm),
+                observer=observer,
+                opened_sum=_opened_sum(arm),
+            )
+            self._engine.serve(app, self._sizes(arm))
+
+        def latest() -> int:
+            state = Checkpoints(folder).latest(study_sha256=arm.study.sha256, study_run=arm.name)
+            return state.round if state else 0
+
+        self._progress.arm(arm.title, arm.study.federation.rounds, latest())
+        crash_round = arm.trouble and arm.trouble.server_crash_round
+        if crash_round:
+            serve_through_crash(serve, self._progress, folder.parent, latest, crash_round)
+        else:
+            serve(self._progress)
         if not states or not any(record["outcome"] == "aggregated" for record in states[0].records):
             raise RunError(
                 f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
@@ -123,7 +136,7 @@ class ArmTraining:
 def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
     """Group sites for evaluation, the largest first and small ones together, so that thousands make few batches."""
     groups, group, held_out = list[tuple[int, ...]](), list[int](), 0
-    for site in sorted(prepared.sites, key=lambda site: -site.holdout):
+    for site in sorted(prepared.evaluated, key=lambda site: -site.holdout):
         group, held_out = [*group, site.index], held_out + site.holdout
         if held_out >= EVALUATED_TOGETHER:
             groups.append(tuple(group))

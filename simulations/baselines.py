@@ -33,14 +33,14 @@ class Untrained(NamedTuple):
 def constant_answer(study: Study, prepared: Prepared) -> Untrained | None:
     """Evaluate the best constant answer; None for a task that has none."""
     train = [load(prepared.train_path(site)) for site in prepared.sites]
-    held_out = [load(prepared.holdout_path(site)) for site in prepared.sites]
+    held_out = [load(prepared.holdout_path(site)) for site in prepared.evaluated]
     evidence = task_kind(study.task).constant(train, joined(held_out))
     if evidence is None:
         return None
     rest = iter(evidence)
     by_site = [
         Seen(site.name, [*islice(rest, int(part.usable.sum()))])
-        for site, part in zip(prepared.sites, held_out, strict=True)
+        for site, part in zip(prepared.evaluated, held_out, strict=True)
     ]
     title = "majority class" if getattr(study.task, "labels", ()) else "one answer for all"
     result = untrained(title, quality(study, by_site), 0.0, private=False, note=COUNTS_LABELS)

@@ -93,6 +93,45 @@ def run(
 
 
 @cli.command()
+def sweep(
+    scenario: Annotated[Path, typer.Argument(help="A TOML file.")],
+    over: Annotated[
+        list[str],
+        typer.Option("--over", metavar="KEY=V,V,…", help="Values of one key, or FIRST..LAST; may be repeated."),
+    ],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="section.key=value", help="Change one value; may be repeated.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder. Default: runs/<name of the file>-sweep.")] = None,
+    at_once: Annotated[int, typer.Option(min=1, help="Runs at a time; they share the cores.")] = 1,
+    choose: Annotated[
+        bool, typer.Option("--choose", help="Compare on validation records; run only the best on the held-out ones.")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster, for simulation.engine=ray.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print sweep.json instead of tables.")] = False,
+) -> None:
+    """Run a scenario at many settings and seeds: means, intervals, paired tests, one table and one picture.
+
+    A sweep that was stopped goes on with the same command. Exits with 1 if a run failed; the others are done then.
+
+    Example: fedvault-sim sweep my-study.toml --over privacy.epsilon=1,3,8 --over simulation.seed=1..5
+    """
+    from simulations.sweeps.command import SweepOptions, sweep_file
+
+    folder = out or Path("runs") / f"{scenario.stem}-sweep"
+    how = SweepOptions(at_once, choose, ray_address, as_json)
+    try:
+        passed = sweep_file(scenario, over, changes or [], folder, how)
+    except KeyboardInterrupt:
+        typer.echo("\nStopped. What is finished is kept; the same command goes on.", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if not passed:
+        raise typer.Exit(1)
+
+
+@cli.command()
 def plan(
     file: Annotated[Path, typer.Argument(help="A study or a scenario, as TOML.")],
     sizes: Annotated[

@@ -22,17 +22,19 @@ from simulations.audit.scenario_audit import attacks, audit_scenario
 from simulations.baselines import constant_answer, untrained_head
 from simulations.engines.local import Engine, LocalEngine
 from simulations.engines.worker import Seen
-from simulations.experiment.arms import Arm, trained_arms, write_arm
+from simulations.experiment.arms import Arm, arm_folder, trained_arms, write_arm
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen, subgroups_of
 from simulations.progress import Progress
 from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
-from simulations.results.result import ArmResult, Difference, Result, read_result, write_result
+from simulations.results.result import ArmResult, Difference, Result, TroubleResult, read_result, write_result
 from simulations.results.subgroups import subgroups_of_arm
 from simulations.results.summary import sizes_of_updates, summary, trained
+from simulations.results.trouble import sentences, trouble_of
 from simulations.run_folder import RunFolder
+from simulations.server_crash import crash_of
 
 
 class Run:
@@ -42,7 +44,7 @@ class Run:
         scenario: what to run.
         source: the table.
         folder: for everything that is written.
-        progress: is told how far the run is.
+        progress: is lines how far the run is.
         cache: folder for activations that several runs on the same records share, and that stays; default: this run's.
         ray_address: of a cluster for the engine `ray`; where a run computes is no part of what it is.
 
@@ -103,7 +105,9 @@ class Run:
         evaluated = {seen.site: len(seen.evidence) for seen in predictions["federated"]}
         audited = self._audited(prepared, faults)
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
-        result = result.model_copy(update={"audit": audited})
+        trouble = self._trouble(prepared, arms, state)
+        lines = [*result.warnings, *sentences(trouble)]
+        result = result.model_copy(update={"audit": audited, "trouble": trouble, "warnings": lines})
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
         result = result.model_copy(update={"warnings": [*result.warnings, *faults]})
@@ -139,6 +143,17 @@ class Run:
             write_audit(path, audited)
             return audited
         return None
+
+    def _trouble(self, prepared: Prepared, arms: Sequence[Arm], state: State) -> TroubleResult | None:
+        arm = next(arm for arm in arms if arm.name == "federated")
+        return trouble_of(
+            self._scenario.simulation.trouble,
+            state.records,
+            {number: site.name for number, site in enumerate(prepared.sites, start=1)},
+            crash_of(arm_folder(self._folder.path, arm.name)),
+            seed=arm.seed,
+            deadline_s=arm.study.federation.deadline_s,
+        )
 
     def _prepare(self) -> tuple[Prepared, list[Arm]]:
         self.progress.phase("prepare")

@@ -31,7 +31,8 @@ from simulations.experiment.sites import Prepared, Site, reopen
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 from simulations.sites.summing import SummingSite
 from simulations.sites.textbook import TextbookSite
-from simulations.sites.without_privacy import SiteWithoutPrivacy
+from simulations.sites.troubled import TroubledSite
+from simulations.sites.without_privacy import SiteWithoutPrivacy, WithoutNoise
 
 RUN_FOLDER = "FEDVAULT_SIMULATION"
 THREADS = "FEDVAULT_THREADS"
@@ -55,7 +56,7 @@ def start_worker(folder: str, threads: int) -> None:
     from transformers.utils import logging as transformers_logging
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
     os.environ[RUN_FOLDER], os.environ[THREADS] = folder, str(threads)
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1
     transformers_logging.set_verbosity_error()
@@ -64,7 +65,7 @@ def start_worker(folder: str, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End with the parent: a run that was killed stops no worker, which would wait for ever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -119,12 +120,18 @@ def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trainer]:
 def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
     arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
     model, size = _model(arm_name), sum(site.declared_size for site in sites)
-    parts = [load(prepared.train_path(site)) for site in sites]
+    trouble, poison = arm.trouble, arm.trouble and arm.trouble.poison_of(sites[0].name)
+    path_of = prepared.flipped_path if poison == "flipped-labels" else prepared.train_path
+    parts = [load(path_of(site)) for site in sites]
     records = parts[0] if len(parts) == 1 else joined(parts)
     place = "+".join(site.name for site in sites)
 
     def seeded(round_number: int) -> SeededRandomnessForSimulation:
-        return SeededRandomnessForSimulation(arm.seed, arm.random_stream, place, round_number, drawn=arm.noise_length)
+        context = (arm.random_stream, place, round_number)
+        return SeededRandomnessForSimulation(arm.seed, *context, drawn=arm.noise_length, noise_seed=arm.noise_seed)
+
+    def without_noise(round_number: int) -> WithoutNoise:
+        return WithoutNoise(seeded(round_number))
 
     if not arm.protected:
         activations = _activations(arm, model, records)
@@ -139,12 +146,17 @@ def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
         model,
         records,
         declared_size=size,
-        randomness=seeded,
+        randomness=without_noise if poison == "noise-free-update" else seeded,
         cache=_folder() / "cache",
         verdicts=_folder() / "cache" / "verdicts",
     )
     if isinstance(site, SummingSite):
         site.share_noise_with(sum_sizes(len(arm.site_indices), arm.study.federation))
+    if trouble is not None:
+        deadline_s = arm.study.federation.deadline_s
+        factor = trouble.poison_factor if poison == "scaled-update" else 1.0
+        loses = partial(trouble.loses, place, seed=arm.seed, deadline_s=deadline_s)
+        return TroubledSite(site, loses, factor=factor)
     return site
 
 
@@ -179,7 +191,7 @@ def _site(index: int) -> Site:
 
 @lru_cache(maxsize=1)
 def _sites() -> dict[int, Site]:
-    return {site.index: site for site in _prepared().sites}
+    return {site.index: site for site in (*_prepared().sites, *_prepared().evaluated)}
 
 
 def _folder() -> Path:

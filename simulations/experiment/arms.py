@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.adapted_model.model import layout_of
@@ -13,6 +13,7 @@ from shared.files import write_atomically
 from shared.study.declaration import Study, recorded
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Site
+from simulations.experiment.trouble import Trouble
 
 UNROUNDED = {"wire": "float32"}
 """For arms that have no noise, or whose optimizer makes another of it: an encoding's steps are those of SGD's noise."""
@@ -43,6 +44,10 @@ class Arm:
     stream: str = ""
     """Names its random stream; default: its own name. Arms of one stream train on the same batches, and have the same
     noise where they train the same entries: what they differ by is then what they do, not what they drew."""
+    noise_seed: int | None = None
+    """Of noise and rounding; default: `seed`, which is also of batches."""
+    trouble: Trouble | None = None
+    """What befalls its sites and its server on purpose."""
     noise_length: int = 0
     """Numbers of noise that are drawn at once, where arms of one stream train adapters of different length."""
 
@@ -55,7 +60,7 @@ class Arm:
 def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     """Return the arms that a scenario trains, in the order in which they run."""
     study, simulation = scenario.as_study(), scenario.simulation
-    wanted, seed, all_sites = simulation.arms, simulation.seed, tuple(site.index for site in sites)
+    wanted, seed, all_sites = simulation.arms, simulation.seed_of("batches"), tuple(site.index for site in sites)
     arms = []
     head_only, layout = None, layout_of(study)
     if study.adapter.method != "head-only" and any(name.startswith("head.") for name, _ in layout.tensors):
@@ -75,7 +80,11 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms += [_single_site(site, with_rates, seed, largest) for site in _single_sites(simulation.single_site, sites)]
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
-    arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries))
+    trouble = _trouble(scenario, sites)
+    arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries, trouble=trouble))
+    if "untroubled" in wanted and trouble:
+        title, stream = "federated without trouble", "federated"
+        arms.append(Arm("untroubled", title, study, all_sites, True, seed, stream=stream, noise_length=entries))
     if "local-noise" in wanted and study.federation.secure_sum == "shared":
         title, own_noise = "each with the whole noise", changed(study, federation=NO_SUM)
         stream = "federated"
@@ -88,7 +97,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms.append(_reference("head-without-privacy", head_only, scenario, all_sites, head_rate=head_rate))
     if "without-privacy" in wanted:
         arms.append(_reference("without-privacy", study, scenario, all_sites))
-    return arms
+    noise = simulation.seed_of("noise")
+    return arms if noise == seed else [replace(arm, noise_seed=noise) for arm in arms]
 
 
 def _reference(
@@ -107,7 +117,7 @@ def _reference(
         rates["learning_rate"] = head_rate or simulation.reference_learning_rate or UNCLIPPED_RATE
         rates["adapter_learning_rate"] = simulation.reference_adapter_learning_rate or UNCLIPPED_RATE
     reference = changed(study, training=rates, federation={**UNROUNDED, **NO_SUM})
-    return Arm(name, title, reference, site_indices, False, simulation.seed, recipe=recipe, stream=stream)
+    return Arm(name, title, reference, site_indices, False, simulation.seed_of("batches"), recipe=recipe, stream=stream)
 
 
 def _textbook(scenario: Scenario) -> Study:
@@ -161,6 +171,8 @@ def write_arm(arm: Arm, run: Path) -> None:
         "pooled": arm.pooled,
         "stream": arm.stream,
         "noise_length": arm.noise_length,
+        "noise_seed": arm.noise_seed,
+        "trouble": arm.trouble and arm.trouble.model_dump(mode="json", exclude_unset=True),
     }
     write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())
 
@@ -169,7 +181,17 @@ def read_arm(run: Path, name: str) -> Arm:
     """Read an arm that `write_arm` wrote."""
     plain = json.loads((arm_folder(run, name) / "arm.json").read_text())
     study, indices = recorded(plain.pop("study"), where=name), tuple(plain.pop("site_indices"))
-    return Arm(study=study, site_indices=indices, **plain)
+    trouble = plain.pop("trouble", None)
+    made = None if trouble is None else Trouble.model_validate(trouble)
+    return Arm(study=study, site_indices=indices, trouble=made, **plain)
+
+
+def _trouble(scenario: Scenario, sites: tuple[Site, ...]) -> Trouble | None:
+    trouble, known = scenario.simulation.trouble, {site.name for site in sites}
+    if unknown := sorted(trouble.named - known):
+        names = ", ".join(sorted(known)[:20])
+        raise SettingsError(f"Expected simulation.trouble to name sites among {names}, got {unknown[0]!r}.")
+    return None if trouble == Trouble() else trouble
 
 
 def _single_site(site: Site, study: Study, seed: int, largest: Site) -> Arm:

@@ -1,9 +1,7 @@
 """From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from client.vault.records.identity import unit_name
-from client.vault.records.snapshot import SplitRule, take_snapshot
+from client.vault.records.snapshot import take_snapshot
 from client.vault.records.splits import Split
 from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
@@ -27,9 +25,12 @@ from shared.records.tables import notes_on
 from shared.tasks.registry import task_kind
 from shared.tasks.sequence_classification import OneLabel
 from shared.tasks.task_table import Table, counted, in_words
-from simulations.experiment.partition import ByColumn, Partition, split
-from simulations.experiment.scenario import HELD_OUT, Scenario
-from simulations.experiment.sites import Prepared, Site, save, save_groups
+from simulations.experiment.partition import split
+from simulations.experiment.partition_file import write_partition
+from simulations.experiment.partition_kinds import ByColumn, Grouped, Partition, column_of
+from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario, SimulationData
+from simulations.experiment.sites import GLOBAL_TEST, Prepared, Site, save, save_groups
+from simulations.experiment.split_rules import MARK, TEST, TRAIN, held_out_mark, read_source, rule_of
 
 WARNED_OF = 20
 
@@ -44,7 +45,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         SettingsError: the base model cannot carry the study out.
     """
     layout_of(scenario.as_study())
-    reader, table, parts = _split(scenario, source)
+    reader, table, parts, test = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
     warnings = [*notes_on(table), *_left_out(scenario, table, parts.values())]
     read = [
@@ -62,8 +63,12 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     warnings += _first(unusable, "with unusable records")
     warnings += counted([problem for one in read for problem in one.problems])
     held_out = {one.site.name: one.held_out for one in read}
+    tested = None if test is None else _tested(scenario, reader, processor, folder, len(parts), test, table)
+    warnings += [] if tested is None else tested.warnings
     bare = [
-        f"{s.name}: no usable record is held out, so no figure speaks of it." for s in large if not held_out[s.name]
+        f"{s.name}: no usable record is held out, so no figure speaks of it."
+        for s in large
+        if tested is None and not held_out[s.name]
     ]
     warnings += _first(bare, "without held-out records")
     warnings += _delta_warnings(scenario, large) + (_noise_warnings(scenario, large) if large else [])
@@ -72,31 +77,14 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
             f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(large)}.",
             hint="; ".join(warnings) or "Split the data into more sites, or lower federation.quorum.",
         )
-    prepared = Prepared(folder, large, tuple(warnings))
-    if not any(held_out[site.name] for site in large):
+    prepared = Prepared(folder, large, tuple(warnings), None if tested is None else tested.site)
+    if not any(held_out[site.name] for site in large) and not (tested and tested.held_out):
         raise DataError(
             "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
         )
+    write_partition(folder / "partition.csv", parts)
     save(prepared)
     return prepared
-
-
-@dataclass(frozen=True)
-class ValidationRule(SplitRule):
-    """A rule by which nothing that another holds out is used, and a share of what it trains on is held out instead."""
-
-    test: SplitRule = field(kw_only=True)
-    """The other rule."""
-    validation: SplitRule = field(kw_only=True)
-    """The same with another key: it decides which of the training records are held out."""
-
-    def decided(self, reader: Table, table: pd.DataFrame, contents: Sequence[str]) -> NDArray[np.object_]:
-        """Decide every row's split by both rules."""
-        by_test = self.test.decided(reader, table, contents)
-        by_validation = self.validation.decided(reader, table, contents)
-        within = np.where(by_validation == Split.HOLDOUT, Split.HOLDOUT, Split.TRAIN)
-        splits = np.where(by_test == Split.TRAIN, within, by_test)
-        return np.where(by_test == Split.HOLDOUT, Split.DROPPED, splits).astype(object)
 
 
 class ReadSite(NamedTuple):
@@ -117,12 +105,12 @@ class SiteSize(NamedTuple):
 
 def sizes_of(scenario: Scenario, source: Path) -> dict[str, SiteSize]:
     """Count every site's training records and units, by its name, without reading more than the table."""
-    reader, _, parts = _split(scenario, source)
+    reader, _, parts, _ = _split(scenario, source)
     return {name: _size(scenario, reader, part) for name, part in parts.items()}
 
 
 def _size(scenario: Scenario, reader: Table, part: pd.DataFrame) -> SiteSize:
-    rule = _rule(scenario)
+    rule = rule_of(scenario, part)
     rows = part[rule.splits(reader, part, rule.contents(part)) == Split.TRAIN]
     if rule.unit_column is None:
         records = len(set(reader.contents(rows)))
@@ -131,43 +119,41 @@ def _size(scenario: Scenario, reader: Table, part: pd.DataFrame) -> SiteSize:
     return SiteSize(int(by_unit.clip(upper=scenario.privacy.records_per_unit).sum()), len(by_unit))
 
 
-def _split(scenario: Scenario, source: Path) -> tuple[Table, pd.DataFrame, dict[str, pd.DataFrame]]:
+class Tables(NamedTuple):
+    """The table of a scenario, split into sites."""
+
+    reader: Table
+    table: pd.DataFrame
+    parts: dict[str, pd.DataFrame]
+    test: pd.DataFrame | None
+    """Rows that the global adapter is evaluated on, and that belong to no site."""
+
+
+def _split(scenario: Scenario, source: Path) -> Tables:
     data = scenario.simulation.data
-    reader = Table(task_kind(scenario.task), data.columns)
-    others = [data.partition.column] if isinstance(data.partition, ByColumn) else []
-    others += [column for column in (data.unit_column, data.split_by) if column is not None]
-    others += [column for column in data.subgroups if column not in others]
-    table = reader.read(source, *others)
+    reader, by = Table(task_kind(scenario.task), data.columns), column_of(data.partition)
+    named = (by, data.unit_column, data.split_by, *data.subgroups)
+    table = read_source(reader, data, source, list(dict.fromkeys(one for one in named if one is not None)), by or "")
     _check_labels(scenario, reader, table, source)
+    test = None
+    # for choosing settings, test rows are none to evaluate on, also where the data have no validation rows
+    if data.global_test and (mark := held_out_mark(data, table)) == (TEST if data.evaluate == HELD_OUT else VALIDATION):
+        test, table = table[table[MARK] == mark], table[table[MARK] != mark]
     parts = split(
         table,
         data.partition,
         label_column=_label_column(reader),
         unit_column=data.unit_column,
-        seed=scenario.simulation.seed,
+        seed=scenario.simulation.seed_of("split"),
+        folder=source if source.is_dir() else source.parent,
     )
-    return reader, table, parts
-
-
-def _rule(scenario: Scenario) -> SplitRule:
-    """Return the rule by which every site splits; the seed stands in for a real node's secret."""
-    data = scenario.simulation.data
-    key = _key("roles", scenario)
-    rule = SplitRule(key, data.holdout, data.unit_column, data.used, data.columns, split_by=data.split_by)
-    if data.evaluate == HELD_OUT:
-        return rule
-    within = replace(rule, key=_key("validation", scenario), used=1.0)  # `used` has already chosen by the other key
-    return ValidationRule(**vars(rule), test=rule, validation=within)
-
-
-def _key(purpose: str, scenario: Scenario) -> bytes:
-    return hashlib.sha256(f"fedvault simulation {purpose} {scenario.simulation.seed}".encode()).digest()
+    return Tables(reader, table, parts, test)
 
 
 def _site(
     scenario: Scenario, reader: Table, processor: object, folder: Path, index: int, name: str, part: pd.DataFrame
 ) -> ReadSite:
-    rule = _rule(scenario)
+    rule = rule_of(scenario, part)
     snapshot = take_snapshot(part, reader, processor, rule, records_per_unit=scenario.privacy.records_per_unit)
     facts = snapshot.facts
     site = Site(
@@ -185,14 +171,71 @@ def _site(
     files = Prepared(folder, (site,), ())
     snapshot.train.save(files.train_path(site))
     snapshot.holdout.save(files.holdout_path(site))
-    together = scenario.simulation.data.unit_column or scenario.simulation.data.split_by
-    if together is not None:
-        held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
-        save_groups(held_out[together][snapshot.holdout.usable].map(unit_name).tolist(), files.groups_path(site))
-        if columns := scenario.simulation.data.subgroups:
-            values = {column: [*map(str, held_out[column][snapshot.holdout.usable])] for column in columns}
-            write_atomically(files.subgroups_path(site), json.dumps(values).encode())
+    if scenario.simulation.trouble.poison_of(name) == "flipped-labels":
+        flipped = _flipped(part, _label_column(reader), getattr(scenario.task, "labels", ()))
+        poisoned = take_snapshot(flipped, reader, processor, rule, records_per_unit=scenario.privacy.records_per_unit)
+        poisoned.train.save(files.flipped_path(site))
+    held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
+    _save_groups(scenario, files, site, held_out, snapshot.holdout.usable)
     return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems)
+
+
+class Tested(NamedTuple):
+    """The table that the global adapter is evaluated on."""
+
+    site: Site
+    held_out: int
+    warnings: list[str]
+
+
+def _tested(
+    scenario: Scenario,
+    reader: Table,
+    processor: object,
+    folder: Path,
+    index: int,
+    rows: pd.DataFrame,
+    others: pd.DataFrame,
+) -> Tested:
+    """Write the rows of a global test, as a site's held-out ones."""
+    encoded, rule = reader.encode(rows, processor), rule_of(scenario, others)
+    site = Site(index, GLOBAL_TEST, len(rows), 0, len(encoded.records), 0, 0, 0)
+    files = Prepared(folder, (site,), ())
+    encoded.records.save(files.holdout_path(site))
+    _save_groups(scenario, files, site, rows, encoded.records.usable)
+    trained_on = set(rule.contents(others))
+    twice = sum(content in trained_on for content in rule.contents(rows))
+    warnings = [f"{twice} of {len(rows)} test rows have the content of a row that is trained on."] if twice else []
+    return Tested(site, int(encoded.records.usable.sum()), warnings)
+
+
+def _save_groups(
+    scenario: Scenario, files: Prepared, site: Site, held_out: pd.DataFrame, usable: NDArray[np.bool_]
+) -> None:
+    data = scenario.simulation.data
+    together = data.unit_column or data.split_by
+    if together is None:
+        return
+    save_groups(held_out[together][usable].map(unit_name).tolist(), files.groups_path(site))
+    if data.subgroups:
+        values = {column: [*map(str, held_out[column][usable])] for column in data.subgroups}
+        write_atomically(files.subgroups_path(site), json.dumps(values).encode())
+
+
+def _flipped(part: pd.DataFrame, column: str | None, labels: Sequence[str]) -> pd.DataFrame:
+    """Return rows with the next label in place of each; what is no label of the study stays.
+
+    Raises:
+        DataError: the task's rows have no single label.
+    """
+    if column is None:
+        raise DataError("Expected a task of one label a row for poison='flipped-labels', got another.")
+    wrong = dict(zip(labels, (*labels[1:], labels[0]), strict=True))
+    flipped = part.assign(**{column: [wrong.get(str(cell).strip(), cell) for cell in part[column]]})
+    flipped.attrs = part.attrs
+    if (flipped[column] == part[column]).all():
+        raise DataError(f"Expected labels of the study in column {column!r} to flip, got none as task.labels has them.")
+    return flipped
 
 
 def _label_column(reader: Table) -> str | None:
@@ -217,18 +260,30 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
 
 def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> list[str]:
     data, counts = scenario.simulation.data, {"site": len(table) - sum(len(part) for part in parts)}
+    both_sides = _units_on_both_sides(data, table)
     if data.unit_column is not None:
         counts[scenario.privacy.unit] = _nameless(table, data.unit_column)
     if data.split_by is not None:
         counts[data.split_by] = _nameless(table, data.split_by)
-    return [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows] + _trimmed(
-        data.partition, table
-    )
+    left_out = [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows]
+    if both_sides:
+        left_out.append(
+            f"{both_sides} {scenario.privacy.unit}s have rows on both sides of the split that the data declare."
+        )
+    return left_out + _trimmed(data.partition, table)
+
+
+def _units_on_both_sides(data: SimulationData, table: pd.DataFrame) -> int:
+    if data.unit_column is None or MARK not in table:
+        return 0
+    names, mark = table[data.unit_column].map(unit_name), held_out_mark(data, table)
+    trained_on, held_out = (set(names[table[MARK] == one]) for one in (TRAIN, mark))
+    return len((trained_on & held_out) - {""})
 
 
 def _trimmed(partition: Partition, table: pd.DataFrame) -> list[str]:
     """Tell of names of sites with blanks around them: they are the sites of the names without."""
-    if not isinstance(partition, ByColumn):
+    if not isinstance(partition, ByColumn | Grouped):
         return []
     names = table[partition.column]
     padded = int(((names != names.str.strip()) & (names.str.strip() != "")).sum())

@@ -16,7 +16,8 @@ from shared.study.declaration import Study
 from shared.study.model_folder import elsewhere, is_name, name_model_beside
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import RECORD
-from simulations.experiment.partition import Iid, Partition
+from simulations.experiment.partition_kinds import WHOLE_UNITS, Iid, Partition
+from simulations.experiment.trouble import Trouble
 
 ARMS = (
     "majority",
@@ -25,6 +26,7 @@ ARMS = (
     "single-site",
     "textbook",
     "federated",
+    "untroubled",
     "local-noise",
     "pooled",
     "head-without-privacy",
@@ -33,6 +35,7 @@ ARMS = (
 )
 PATHS = ("model.source", "simulation.data.source")
 HELD_OUT: Final = "held-out"
+VALIDATION: Final = "validation"
 USUAL_ARMS = ("majority", "untrained-head", "head-federated", "single-site", "federated", "without-privacy")
 NOISELESS_FACTOR = 3.0
 """Of the study's rates, for arms without noise: rates that suit noise are small. Chosen on validation records."""
@@ -59,6 +62,15 @@ class SimulationData(Section):
     """Column whose rows of one value, such as a document, a context or a thing that several drawings show, are all
     trained on or all held out, at every site, as in a node's policy. Default: a record's content decides, or its
     unit."""
+    split_column: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
+    """Column that says what each row is for: train, validation or test. `holdout` then decides nothing."""
+    validation: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
+    """File of validation rows with the same columns, relative to the folder of `source`."""
+    test: str | None = Field(default=None, min_length=1, exclude_if=lambda value: value is None)
+    """File of test rows, likewise. With either file, rows of `source` are for training."""
+    global_test: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the test rows are one table for the global adapter, as in most papers, and of no site. Without it they
+    are split into sites as the others are."""
     subgroups: tuple[str, ...] = Field(default=(), exclude_if=lambda value: not value)
     """Columns, such as sex, whose values are compared: how good each arm is for each, and how far they are apart. They
     enter no training. Only with a `unit_column` and a task of one label."""
@@ -71,11 +83,26 @@ class SimulationData(Section):
     """Fraction of every site's records, or units, that is used at all; chosen the same way."""
 
 
+class Seeds(Section):
+    """[simulation.seeds]: seeds apart, to see what each one changes; those left out are `simulation.seed`."""
+
+    split: int | None = Field(default=None, ge=0)
+    """Of whatever deals rows or units out to sites."""
+    holdout: int | None = Field(default=None, ge=0)
+    """Of the keyed hash that decides what is held out, for evaluation and for validation."""
+    batches: int | None = Field(default=None, ge=0)
+    """Of the records that each step draws."""
+    noise: int | None = Field(default=None, ge=0)
+    """Of the noise, and of the rounding of updates."""
+
+
 class Simulation(Section):
     """[simulation]: what only a simulation has."""
 
     seed: int = Field(default=0, ge=0)
     """Repeats the run to the last bit, noise included. That is why a simulation's releases are not private."""
+    seeds: Seeds = Field(default=Seeds(), exclude_if=lambda value: value == Seeds())
+    """Seeds apart."""
     data: SimulationData
     engine: Literal["local", "ray"] = "local"
     """`local`: our process pool. `ray`: Flower's simulation engine."""
@@ -85,7 +112,8 @@ class Simulation(Section):
     """What is run: the study itself (`federated`) and what it is compared with. `textbook` is the recipe of tutorials
     at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `pooled` trains on
     all sites' records in one place, also privately; units of different sites stay different there. `local-noise` is
-    the study without its secure sum, where that shares the noise: each site adds all of it. `audit` trains nothing
+    the study without its secure sum, where that shares the noise: each site adds all of it. `untroubled` is
+    the study without `[simulation.trouble]`, on the same batches and noise. `audit` trains nothing
     that is compared: it attacks training, as `fedvault-sim audit` does."""
     textbook_learning_rate: Positive = 0.1
     """Adam's, of the head in the arm `textbook`; chosen on texts that are not measured (Reuters R8, 20 Newsgroups)."""
@@ -112,6 +140,9 @@ class Simulation(Section):
     reference_head_alone_learning_rate: Positive | None = None
     """Of the head that is trained alone, likewise; default: as beside the adapter, which may not bear as much."""
 
+    trouble: Trouble = Field(default=Trouble(), exclude_if=lambda value: value == Trouble())
+    """Faults and attacks on purpose."""
+
     @field_validator("arms")
     @classmethod
     def _known_arms(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
@@ -119,6 +150,11 @@ class Simulation(Section):
         if unknown or "federated" not in arms:
             raise ValueError(f"arms are some of {', '.join(ARMS)}, 'federated' among them")
         return tuple(arm for arm in ARMS if arm in arms)
+
+    def seed_of(self, what: Literal["split", "holdout", "batches", "noise"]) -> int:
+        """Return the seed of one source of randomness."""
+        own: int | None = getattr(self.seeds, what)
+        return self.seed if own is None else own
 
     @model_validator(mode="after")
     def _only_unclipped_references_have_rates(self) -> Self:
@@ -157,13 +193,38 @@ class Scenario(Study):
                 "simulation.data.subgroups only goes with simulation.data.unit_column and a task of kind "
                 "'sequence-classification'"
             )
+        own = data.split_column is not None or data.test is not None or data.validation is not None
+        if data.split_column is not None and (data.test or data.validation):
+            raise ValueError("simulation.data takes either a split_column, or files for test and validation")
+        if own and data.split_by is not None:
+            raise ValueError("simulation.data.split_by does not go with splits of the data's own: these decide")
+        if data.global_test and data.split_column is None and data.test is None:
+            raise ValueError("simulation.data.global_test needs a simulation.data.test file or a split_column")
         if unit != RECORD and data.split_by is not None:
             raise ValueError("simulation.data.split_by only goes with privacy.unit = 'record': units decide")
-        if unit != RECORD and data.partition.by == "dirichlet":
+        if unit != RECORD and data.partition.by not in WHOLE_UNITS:
             raise ValueError(
-                f"partition.by = 'dirichlet' deals out single rows, which would part the rows of one {unit}: use "
-                "'column' or 'iid'"
+                f"partition.by = {data.partition.by!r} deals out single rows, which would part the rows of one {unit}: "
+                f"use {' or '.join(map(repr, WHOLE_UNITS))}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _trouble_can_be_made(self) -> Self:
+        trouble, federation = self.simulation.trouble, self.federation
+        if trouble == Trouble():
+            return self
+        if federation.secure_sum is not None:
+            raise ValueError("simulation.trouble does not go with federation.secure_sum")
+        if trouble.poison == "scaled-update" and federation.wire != "float32":
+            raise ValueError("simulation.trouble.poison = 'scaled-update' only goes with federation.wire = 'float32'")
+        if trouble.poison == "flipped-labels" and len(getattr(self.task, "labels", ())) < 2:
+            raise ValueError("simulation.trouble.poison = 'flipped-labels' only goes with a task of two labels or more")
+        if trouble.server_crash_round is not None:
+            if trouble.server_crash_round > federation.rounds:
+                raise ValueError("simulation.trouble.server_crash_round is at most federation.rounds")
+            if self.simulation.engine != "local":
+                raise ValueError("simulation.trouble.server_crash_round only goes with simulation.engine = 'local'")
         return self
 
     @property

@@ -5,11 +5,16 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shared.files import write_atomically
+
+TESTED_FILE = "tested.json"
+GLOBAL_TEST = "global test"
+"""Name under which figures speak of a global test table."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +49,21 @@ class Prepared:
     folder: Path
     sites: tuple[Site, ...]
     warnings: tuple[str, ...]
+    tested: Site | None = None
+    """One table that the global adapter is evaluated on, in place of the sites' own; it trains nothing."""
+
+    @property
+    def evaluated(self) -> tuple[Site, ...]:
+        """Return those whose held-out records adapters are evaluated on."""
+        return self.sites if self.tested is None else (self.tested,)
 
     def train_path(self, site: Site) -> Path:
         """Return the file of a site's records to train on."""
         return self.folder / f"{site.index}.train.npz"
+
+    def flipped_path(self, site: Site) -> Path:
+        """Return the file of a poisoned site's records, whose labels are flipped."""
+        return self.folder / f"{site.index}.flipped.npz"
 
     def holdout_path(self, site: Site) -> Path:
         """Return the file of a site's records that are never trained on."""
@@ -80,16 +96,16 @@ def save_groups(names: Sequence[str], path: Path) -> None:
 
 def held_out_groups(prepared: Prepared, unit: str) -> Groups | None:
     """Read the groups of all sites' held-out records; None where each record stands by itself."""
-    if not all(prepared.groups_path(site).exists() for site in prepared.sites):
+    if not all(prepared.groups_path(site).exists() for site in prepared.evaluated):
         return None
-    return Groups(unit, {site.name: np.load(prepared.groups_path(site)) for site in prepared.sites})
+    return Groups(unit, {site.name: np.load(prepared.groups_path(site)) for site in prepared.evaluated})
 
 
 def subgroups_of(prepared: Prepared) -> dict[str, dict[str, list[str]]]:
     """Read the subgroup of each usable held-out record, by column and site, in order; empty where none are compared."""
     by_site: dict[str, dict[str, list[str]]] = {
         site.name: json.loads(prepared.subgroups_path(site).read_text())
-        for site in prepared.sites
+        for site in prepared.evaluated
         if prepared.subgroups_path(site).exists()
     }
     columns = [*next(iter(by_site.values()))] if by_site else []
@@ -100,6 +116,8 @@ def save(prepared: Prepared) -> None:
     """Write which sites there are, beside their records; `reopen` reads it."""
     plain = [{key: value for key, value in asdict(site).items() if value is not None} for site in prepared.sites]
     write_atomically(prepared.folder / "sites.json", json.dumps(plain, indent=1).encode())
+    if prepared.tested is not None:
+        write_atomically(prepared.folder / TESTED_FILE, json.dumps(asdict(prepared.tested)).encode())
     # last: it says that all else is there
     write_atomically(prepared.folder / "warnings.json", json.dumps(prepared.warnings).encode())
 
@@ -111,8 +129,11 @@ def is_saved(folder: Path) -> bool:
 
 def reopen(folder: Path) -> Prepared:
     """Read the sites that were saved in a folder."""
-    sites = json.loads((folder / "sites.json").read_text())
+    plain = json.loads((folder / "sites.json").read_text())
     warnings = json.loads((folder / "warnings.json").read_text())
-    return Prepared(
-        folder, tuple(Site(**site | {"problems": tuple(site["problems"])}) for site in sites), tuple(warnings)
-    )
+    sites, tested = tuple(map(_site, plain)), folder / TESTED_FILE
+    return Prepared(folder, sites, tuple(warnings), _site(json.loads(tested.read_text())) if tested.exists() else None)
+
+
+def _site(plain: dict[str, Any]) -> Site:
+    return Site(**plain | {"problems": tuple(plain["problems"])})

@@ -13,6 +13,7 @@ from shared.privacy.in_words import in_words
 from simulations.experiment.scenario import Scenario
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result
+from simulations.results.trouble import sentences as trouble_sentences
 from simulations.results.wording import covered, held_out, notes, records_of, spent_in_words
 
 SHOWN_SITES = 20
@@ -34,6 +35,20 @@ merge(Path("adapter"), Path("model"))
 Then `model` is read like this:"""
 
 
+PARTED = {
+    "column": "by a column of theirs",
+    "grouped": "by several values of a column of theirs each",
+    "iid": "evenly",
+    "size": "in unequal shares",
+    "dirichlet": "skewed by label",
+    "pathological": "by a few labels each",
+    "shards": "in shards of sorted rows",
+    "continuous": "by a number of theirs",
+    "file": "as a file says",
+}
+"""How records became sites, by partition.by."""
+
+
 def write_card(folder: Path, scenario: Scenario, result: Result) -> None:
     """Write the card as README.md beside the adapter in `folder`."""
     fingerprint = json.loads((folder / STUDY_FILE).read_text())["base_fingerprint"]
@@ -52,7 +67,14 @@ def card(scenario: Scenario, result: Result, fingerprint: str) -> str:
         scenario.as_study(),
         fingerprint=fingerprint,
         trained_by=f"{len(result.privacy)} simulated sites in {len(result.rounds)} rounds of",
-        sections=[NOT_PRIVATE, _data(scenario, result), _privacy(scenario, result), *_audit(result), _measured(result)],
+        sections=[
+            NOT_PRIVATE,
+            _data(scenario, result),
+            _privacy(scenario, result),
+            *_trouble(result),
+            *_audit(result),
+            _measured(result),
+        ],
         merging=MERGING,
         tags=("federated-learning", "simulation", "fedvault"),
     )
@@ -62,11 +84,12 @@ def _data(scenario: Scenario, result: Result) -> str:
     data = scenario.simulation.data
     # a folder or file by its name alone: its place is this machine's
     source = data.source if data.source.startswith("dataset:") else Path(data.source).name
-    parted = {"column": "by a column of theirs", "iid": "evenly", "dirichlet": "skewed by label"}[data.partition.by]
+    own = data.split_column or data.test or data.validation
+    held_back = f"{100 * data.holdout:g} % of every site's were" if not own else "What the data name for testing was"
     rows = [(name, f"{site.train:,}", f"{site.holdout:,}") for name, site in result.data.items()]
     return (
-        f"## Data\n\nRecords of `{source}`, dealt out to sites {parted}. {100 * data.holdout:g} % of every site's "
-        f"were held out and never trained on.\n\n{_table(('site', 'trained on', 'held out'), rows)}"
+        f"## Data\n\nRecords of `{source}`, dealt out to sites {PARTED[data.partition.by]}. {held_back} "
+        f"held out and never trained on.\n\n{_table(('site', 'trained on', 'held out'), rows)}"
     )
 
 
@@ -84,6 +107,11 @@ def _privacy(scenario: Scenario, result: Result) -> str:
         f"norm on Poisson samples at rate {first.sampling_rate:g}, with respect to adding or removing one.\n\n"
         f"{_table(('site', 'steps', 'epsilon', 'delta'), rows)}\n\n{in_words(privacy.epsilon, privacy.unit)}"
     )
+
+
+def _trouble(result: Result) -> list[str]:
+    lines = trouble_sentences(result.trouble)
+    return ["## Trouble on purpose\n\n" + " ".join(lines)] if lines else []
 
 
 def _audit(result: Result) -> list[str]:

@@ -82,7 +82,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
 
 
 def _check_same(results: Sequence[Result]) -> None:
-    seeds = [result.scenario.get("simulation", {}).get("seed") for result in results]
+    seeds = [_seeds(result.scenario.get("simulation", {})) for result in results]
     bare = [without_seed(result.scenario) for result in results]
     different = [place for place, scenario in enumerate(bare) if scenario != bare[0]]
     if different or len(set(seeds)) < len(results) or any(set(one.arms) != set(results[0].arms) for one in results):
@@ -92,8 +92,14 @@ def _check_same(results: Sequence[Result]) -> None:
         )
 
 
+def _seeds(simulation: Mapping[str, Any]) -> tuple[Any, ...]:
+    apart = simulation.get("seeds", {})
+    return (simulation.get("seed"), *sorted((name, seed) for name, seed in apart.items() if seed is not None))
+
+
 def without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
-    simulation = {k: v for k, v in scenario.get("simulation", {}).items() if k not in ("seed", "processes", "engine")}
+    left_out = ("seed", "seeds", "processes", "engine")
+    simulation = {k: v for k, v in scenario.get("simulation", {}).items() if k not in left_out}
     return {**{k: v for k, v in scenario.items() if k != "performance"}, "simulation": simulation}
 
 

@@ -144,7 +144,10 @@ def summary(
         ),
         timing=timing,
         differences=differences,
-        data={s.name: _site_data(s, evaluated[s.name]) for s in prepared.sites},
+        data={
+            s.name: _site_data(s, evaluated.get(s.name, 0))
+            for s in dict.fromkeys((*prepared.sites, *prepared.evaluated))
+        },
         warnings=list(prepared.warnings),
     )
 

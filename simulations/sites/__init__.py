@@ -1,1 +1,1 @@
-"""Sites that differ from a real node: `seeded_randomness`, `without_privacy`, `textbook`, `summing`."""
+"""Sites that differ from a real node: `seeded_randomness`, `without_privacy`, `textbook`, `summing`, `troubled`."""

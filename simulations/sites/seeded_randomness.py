@@ -23,19 +23,32 @@ class SeededRandomnessForSimulation:
         context: what tells this source from others of the same simulation: arm, site, round.
         drawn: numbers of noise that are drawn at once, where an arm uses the first few of another's; default: as many
             as are asked for.
+        noise_seed: of noise and rounding, apart from that of batches; default: the same.
     """
 
-    def __init__(self, seed: int, *context: str | int, drawn: int = 0) -> None:
+    def __init__(self, seed: int, *context: str | int, drawn: int = 0, noise_seed: int | None = None) -> None:
         self._label = repr((seed, *context)).encode()
+        self._noise_label = self._label if noise_seed is None else repr((noise_seed, *context)).encode()
         self._drawn = drawn
         self._steps = 0
         _warn_once()
 
     def step(self) -> StepRandomness:
         """Return the key of the next step t: SHA-256 over label and t."""
-        key = hashlib.sha256(b"fedvault simulation\0" + self._label + b"\0%d" % self._steps).digest()
+        batches, noise = (_FirstOf(self._key(label), self._drawn) for label in (self._label, self._noise_label))
         self._steps += 1
-        return _FirstOf(key, self._drawn)
+        return _Apart(batches, noise)
+
+    def _key(self, label: bytes) -> bytes:
+        return hashlib.sha256(b"fedvault simulation\0" + label + b"\0%d" % self._steps).digest()
+
+
+class _Apart:
+    """Draws batches by one key, noise and rounding by another, or by the same."""
+
+    def __init__(self, batches: StepRandomness, noise: StepRandomness) -> None:
+        self.poisson_batch = batches.poisson_batch
+        self.discrete_gaussian, self.uniforms = noise.discrete_gaussian, noise.uniforms
 
 
 class _FirstOf(KeyStream):

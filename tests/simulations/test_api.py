@@ -1,6 +1,7 @@
 """The Python interface: what the notebook shows, what scripts get, and mistakes in one clear error."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pandas as pd
 import pytest
 
 from shared.errors import SettingsError
-from simulations.api import Result, as_toml, explain, load_scenario, open_result, plan
+from simulations.api import Result, as_toml, explain, load_scenario, open_result, plan, run
 from tests.support.paths import ROOT
 
 SCENARIO = """
@@ -38,7 +39,7 @@ partition = {{ by = "column", column = "site" }}
 """
 SCRIPT = """
 from simulations.api import load_scenario, run
-print(run(load_scenario("mine.toml", {"federation.rounds": 2})).arms.value["federated"])
+print(run(load_scenario("mine.toml", {"federation.rounds": 2}), out="runs/script").arms.value["federated"])
 """
 
 
@@ -52,21 +53,17 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def result(folder: Path) -> Result:
-    """The run of a script of three lines, which guards nothing by `if __name__ == "__main__"`."""
+    return run(load_scenario(folder / "mine.toml"), out=folder / "runs" / "mine")
+
+
+@pytest.mark.slow
+def test_a_script_of_three_lines_needs_no_guard(folder: Path, result: Result) -> None:
+    """No `if __name__ == "__main__"`: workers do not run the script that started them."""
     (folder / "script.py").write_text(SCRIPT)
-    ran = subprocess.run(
-        [sys.executable, "script.py"], cwd=folder, env=_here(), capture_output=True, text=True, timeout=300, check=False
-    )
+    command, here = [sys.executable, "script.py"], os.environ | {"PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=folder, env=here, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0 and ran.stderr == "", ran.stderr
-    made = open_result(folder / "runs" / "mine")
-    assert float(ran.stdout) == made.figures.final.value
-    return made
-
-
-def _here() -> dict[str, str]:
-    import os
-
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    assert float(ran.stdout) == result.figures.final.value
 
 
 def test_frames_hold_the_figures_of_the_result(result: Result) -> None:

@@ -19,7 +19,8 @@ from shared.base_models.locate import find
 from shared.errors import DataError, SettingsError
 from shared.protocol.messages import TrainTask
 from shared.records.ragged import Records, load, with_units
-from simulations.experiment.partition import ByColumn, Iid, split
+from simulations.experiment.partition import split
+from simulations.experiment.partition_kinds import ByColumn, Iid
 from simulations.experiment.prepare import prepare, sizes_of
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared

@@ -29,8 +29,8 @@ from shared.study.secure_sum import sum_sizes
 from shared.study.tasks import FEATURE_NORM
 from simulations.benchmarks.quality.figures import interval
 from simulations.benchmarks.quality.pooled_heads import PooledHeads, Way, dealt, majority
-from simulations.cli import quiet_libraries
 from simulations.experiment.scenario import Scenario, load
+from simulations.quiet import quiet_libraries
 
 FOLDER = Path("runs/bench/noise")
 QUALITY, SCENARIOS = Path(__file__).parent, Path(__file__).parents[2] / "scenarios"

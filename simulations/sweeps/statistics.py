@@ -1,0 +1,131 @@
+"""Means over seeds with their intervals, and paired tests between settings and arms. Pure, no IO.
+
+All tests are two-sided t-tests on differences of the same seed, which has the same split and batches. Where several
+settings are compared with the first, Holm's p bounds the chance of a single false alarm among all of them.
+Seeds differ in noise, batches and splits of one data set: no interval speaks of other data.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from scipy import stats
+
+from shared.evidence.facts import Interval
+from simulations.results.report import OURS, over_seeds
+from simulations.results.result import Result
+from simulations.sweeps.cells import Cell
+
+Setting = tuple[tuple[str, str], ...]
+Runs = Mapping[Cell, Result]
+
+
+class Compared(NamedTuple):
+    """A difference over seeds, positive where it is better, and the chance of a larger one if there were none."""
+
+    seeds: int
+    """Pairs."""
+    minus: Interval
+    p: float | None
+    """None of fewer than two pairs, and where pairs do not differ among each other."""
+
+
+class Row(NamedTuple):
+    """One arm at one setting."""
+
+    setting: Setting
+    arm: str
+    title: str
+    private: bool
+    epsilon: float | None
+    seeds: int
+    quality: Interval
+    worst: float
+    """Mean over seeds of the worst site's metric."""
+    ahead: Compared | None
+    """`federated` minus this arm; None for itself."""
+
+
+class Against(NamedTuple):
+    """The study's own arm at a setting, beside the first setting."""
+
+    setting: Setting
+    first: Setting
+    compared: Compared
+    holm: float | None
+    """p, corrected for all settings that are compared."""
+
+
+def rows_of(runs: Runs) -> list[Row]:
+    """Return every arm at every setting, in the order of the sweep."""
+    by_setting = _by_setting(runs)
+    return [_row(setting, arm, results) for setting, results in by_setting.items() for arm in results[0].arms]
+
+
+def against_first(runs: Runs) -> list[Against]:
+    """Compare every setting with the first, by the study's own arm."""
+    by_setting = dict[Setting, dict[Setting, Result]]()
+    for cell, result in runs.items():
+        by_setting.setdefault(cell.setting, {})[cell.repeat] = result
+    first, *others = by_setting or {(): {}}
+    compared = [_paired(by_setting[other], by_setting[first]) for other in others]
+    corrected = holm([one.p for one in compared])
+    return [Against(other, first, one, p) for other, one, p in zip(others, compared, corrected, strict=True)]
+
+
+def best_setting(runs: Runs) -> Setting:
+    """Return the setting whose mean is best by the study's own arm, the first of equals; nan is worse than anything."""
+    by_setting = _by_setting(runs)
+    sign = 1.0 if next(iter(runs.values())).final.higher_is_better else -1.0
+
+    def goodness(setting: Setting) -> float:
+        mean = sign * statistics.fmean(result.final.value for result in by_setting[setting])
+        return -math.inf if math.isnan(mean) else mean
+
+    return max(by_setting, key=goodness)
+
+
+def paired(differences: Sequence[float]) -> Compared:
+    """Return the mean of differences with its interval of 95 %, and the p of a paired t-test that there is none."""
+    p = None
+    if len(differences) > 1 and all(map(math.isfinite, differences)) and (spread := statistics.stdev(differences)):
+        t = statistics.fmean(differences) / (spread / len(differences) ** 0.5)
+        p = 2 * float(stats.t.sf(abs(t), len(differences) - 1))
+    return Compared(len(differences), over_seeds(differences) if differences else Interval(value=math.nan), p)
+
+
+def holm(ps: Sequence[float | None]) -> list[float | None]:
+    """Correct p values for their number; None stays None and is counted as a comparison all the same.
+
+    Source: Holm 1979, "A Simple Sequentially Rejective Multiple Test Procedure".
+    """
+    made: list[float | None] = [None] * len(ps)
+    known, largest = sorted((p, place) for place, p in enumerate(ps) if p is not None), 0.0
+    for rank, (p, place) in enumerate(known):
+        largest = max(largest, min(1.0, (len(ps) - rank) * p))
+        made[place] = largest
+    return made
+
+
+def _by_setting(runs: Runs) -> dict[Setting, list[Result]]:
+    by_setting = dict[Setting, list[Result]]()
+    for cell, result in runs.items():
+        by_setting.setdefault(cell.setting, []).append(result)
+    return by_setting
+
+
+def _row(setting: Setting, arm: str, results: Sequence[Result]) -> Row:
+    here = [result for result in results if arm in result.arms]
+    one, ahead = here[0].arms[arm], None
+    if arm != OURS:
+        sign = 1.0 if one.quality.higher_is_better else -1.0
+        ahead = paired([sign * (result.final.value - result.arms[arm].quality.value) for result in here])
+    worst = statistics.fmean(result.arms[arm].quality.worst_site.value for result in here)
+    quality = over_seeds([result.arms[arm].quality.value for result in here])
+    return Row(setting, arm, one.title, one.private, one.epsilon, len(here), quality, worst, ahead)
+
+
+def _paired(these: Mapping[Setting, Result], those: Mapping[Setting, Result]) -> Compared:
+    both = [(these[repeat].final, those[repeat].final) for repeat in these if repeat in those]
+    return paired([(a.value - b.value) * (1.0 if a.higher_is_better else -1.0) for a, b in both])

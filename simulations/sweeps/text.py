@@ -1,0 +1,101 @@
+"""Print a sweep as tables for a terminal."""
+
+from collections.abc import Callable
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from simulations.results.metric_names import heading, shown, signed
+from simulations.results.result import Result
+from simulations.sweeps.cells import Cell, named
+from simulations.sweeps.outcome import Sweep
+from simulations.sweeps.statistics import Compared
+
+COVERED = (
+    "Intervals of 95 % by Student's t over seeds, which differ in noise, batches and splits of these data. p by paired "
+    "t-tests of the same seed."
+)
+ONE_SEED = "One seed each: no interval and no test. Add --over simulation.seed=1..5."
+
+
+def announcer(console: Console, count: int) -> Callable[[Cell, Result | str], None]:
+    """Return what prints a line for each run that ended, of so many in all."""
+    ended = list[Cell]()
+
+    def say(cell: Cell, outcome: Result | str) -> None:
+        ended.append(cell)
+        figure = "failed" if isinstance(outcome, str) else shown(outcome.final.value)
+        line = f"{len(ended)} of {max(count, len(ended))}: {' '.join(cell.changes)}: {figure}"
+        console.print(line, style="dim", highlight=False, markup=False)
+
+    return say
+
+
+def render(sweep: Sweep, console: Console) -> None:
+    """Print every table of a sweep, and what a reader must know beside them."""
+    if sweep.trial is not None:
+        render_tables(sweep.trial, console)
+        chosen = named(next(iter(sweep.results), next(iter(sweep.trial.results))).setting)
+        console.print(f"Chosen by these validation records: {escape(chosen)}. It then ran on the held-out ones:")
+    render_tables(sweep, console)
+    if sweep.results:
+        several = any(row.seeds > 1 for row in sweep.rows)
+        console.print(COVERED if several else ONE_SEED, highlight=False)
+        first = next(iter(sweep.results.values()))
+        if first.evaluated_on == "held-out" and len({row.setting for row in sweep.rows}) > 1:
+            console.print("Held-out records: do not choose a setting by this table; --choose does it on others.")
+        if sweep.cost is not None:
+            console.print(sweep.cost.sentence(), highlight=False)
+        console.print("[yellow]Simulation: the noise was seeded to be repeatable; what was released is not private.[/]")
+
+
+def render_tables(sweep: Sweep, console: Console) -> None:
+    """Print the arms at every setting, the settings beside the first, and what failed."""
+    if sweep.results:
+        console.print(_arms(sweep))
+    if sweep.against:
+        console.print(_against(sweep))
+    for cell, error in sweep.errors.items():
+        console.print(f"[red]failed:[/] {escape(' '.join(cell.changes))}: {escape(error)}", highlight=False)
+
+
+def _arms(sweep: Sweep) -> Table:
+    first = next(iter(sweep.results.values()))
+    title = heading(
+        first.final.metric, f"on {first.evaluated_on} records", higher_is_better=first.final.higher_is_better
+    )
+    table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
+    for name in ("setting", "arm", "seeds", "mean", "95 %", "worst site", "federated is better by", "p"):
+        table.add_column(name, justify="left" if name in ("setting", "arm") else "right")
+    before = None
+    for row in sweep.rows:
+        low, high = row.quality.low, row.quality.high
+        ends = "-" if low is None or high is None else f"{shown(low)} – {shown(high)}"
+        setting = "" if row.setting == before else named(row.setting)
+        cells = [setting, row.title, str(row.seeds), shown(row.quality.value), ends, shown(row.worst)]
+        table.add_row(*map(escape, cells), *_compared(row.ahead), style="bold" if row.ahead is None else None)
+        before = row.setting
+    return table
+
+
+def _against(sweep: Sweep) -> Table:
+    title = f"Federated, minus the setting {named(sweep.against[0].first)}, positive where it is better"
+    table = Table(title=escape(title), box=SIMPLE_HEAD, title_justify="left")
+    for name in ("setting", "pairs", "difference", "p", "p (Holm)"):
+        table.add_column(name, justify="left" if name == "setting" else "right")
+    for one in sweep.against:
+        corrected = "-" if one.holm is None else f"{one.holm:.2g}"
+        table.add_row(escape(named(one.setting)), str(one.compared.seeds), *_compared(one.compared), corrected)
+    return table
+
+
+def _compared(one: Compared | None) -> tuple[str, str]:
+    if one is None:
+        return "", ""
+    interval = one.minus
+    ends = (
+        "" if interval.low is None or interval.high is None else f" ({signed(interval.low)} to {signed(interval.high)})"
+    )
+    return f"{signed(interval.value)}{ends}", "-" if one.p is None else f"{one.p:.2g}"
