@@ -77,6 +77,7 @@ extras: setup ## resolve each extra alone, from the package index: nothing old, 
 pictures: setup ## draw the pictures of reports and pages that stand in the guides
 	@$(BIN)/python -m tests.support.report_pictures
 	@$(BIN)/python -m tests.support.page_pictures
+	@$(BIN)/python -m tests.support.dashboard_pictures
 
 proto: setup ## generate the vault's gRPC code from its .proto
 	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault_api/_generated/vault.proto

@@ -7,6 +7,6 @@ kept), `secure_sum` (updates that only open as a sum), `private_evaluation` (how
 `gateway` and `flower` (how nodes reach it), `mailbox` (where messages wait), `wake_pipe` (what wakes them), `forecast`
 (before a study), `export` (after it), `tracking` (its curves elsewhere), `runs` (whose turn it is, and whether another
 try can help), `run_process`, `processes` and `cli` (what an operator starts), `operator` (what that person does and
-sees) with `pages` (the same in a browser), `identity`, `health` and `ports` (whether it is this server that answers,
-and may answer, at its ports).
+sees) with `dashboard` (the same in a browser), `identity`, `health` and `ports` (whether it is this server that
+answers, and may answer, at its ports).
 """

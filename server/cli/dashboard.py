@@ -1,5 +1,7 @@
 """The command that opens the server's page."""
 
+from importlib import import_module
+from threading import Thread
 from typing import Annotated
 
 import typer
@@ -19,11 +21,13 @@ def dashboard(
     """
     folder = Home(home.resolve())
     with open_store(folder) as store:
-        with saying("Loading what reads runs"):
-            from server.pages.site import ServerSite, server_pages
-            from server.pages.watch import Watch
+        with saying("Loading the page"):
+            from server.dashboard.site import ServerSite, server_pages
+            from server.dashboard.watch import Watch
             from shared.web.process import invitation, serve
 
+        # meanwhile a person opens the address
+        Thread(target=import_module, args=("server.export.run_report",), daemon=True).start()
         pages = server_pages(folder.settings().hosts[0])
         site = ServerSite(Watch(folder, store), pages)
         serve(site.routes(), pages, say=lambda address: typer.echo(invitation(address)), port=port)

@@ -69,13 +69,15 @@ def _side_by_side(comparison: Comparison, report_of: ReportOf) -> list[Block]:
     header = ["setting", "seeds", "ε", "federated", "worst site"]
     header += ["minus without privacy"] if costed else []
     header += ["minus the first"] if several else []
-    header += ["minutes", "sent by a node", "reports"]
+    linked = any(report_of(run) for one in comparison.settings for run in one.runs)
+    header += ["minutes", "sent by a node", *(["reports"] if linked else [])]
     rows = []
     for one in comparison.settings:
         cells: list[Cell] = [one.label, _seeds(one), FIGURES.epsilon(one.epsilon), _shown(one.quality()), _worst(one)]
         cells += [_cost(one, comparison)] if costed else []
         cells += [_minus_first(first, one, comparison)] if several else []
-        cells += [FIGURES.value(one.minutes()), FIGURES.size(one.sent_bytes()), _reports(one, report_of)]
+        cells += [FIGURES.value(one.minutes()), FIGURES.size(one.sent_bytes())]
+        cells += [_reports(one, report_of)] if linked else []
         rows.append(Row(cells))
     pictures = [epsilon_against_quality(comparison), rounds_side_by_side(comparison)]
     return [

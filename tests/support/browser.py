@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 SERIOUS = ("serious", "critical")
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-WITHIN_MS = 10_000.0
+WITHIN_MS = 60_000.0
 
 
 @contextmanager

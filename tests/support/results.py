@@ -95,7 +95,7 @@ def result(
     sections: dict[str, Any] = {
         "study": {"name": name},
         "privacy": {"epsilon": epsilon},
-        "simulation": {"seed": seed, "data": {"source": "dataset:vader"}},
+        "simulation": {"seed": seed, "data": {"source": "letters.csv"}},
         "performance": {"threads": seed},
     }
     return Result(

@@ -6,11 +6,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import server.export.run_report  # noqa: F401 - the page loads it at its first look at a run, which takes seconds
 from server.certificate_authority import create, issue_server
+from server.dashboard.site import ServerSite, server_pages
+from server.dashboard.watch import Watch
 from server.flower.control import FlowerNode
 from server.operator.facts import status_facts
-from server.pages.site import ServerSite, server_pages
-from server.pages.watch import Watch
 from server.rounds.round import RoundRecord
 from server.run_process import StoreObserver
 from server.run_store.store import Store

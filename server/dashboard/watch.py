@@ -7,19 +7,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from server.export.run_report import run_report
+from server.dashboard.nodes import NodeLine, node_lines
+from server.dashboard.under_way import UnderWay, minutes_left, under_way
 from server.flower.control import FlowerNode
 from server.operator.facts import flower_nodes, status_facts
 from server.operator.status_text import OVER, waits_for
-from server.pages.nodes import NodeLine, node_lines
-from server.pages.under_way import UnderWay, minutes_left, under_way
 from server.rounds.attendance import sits_out_until
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.settings import Home
 from shared.errors import FedVaultError
 from shared.evidence.facts import Report
-from shared.tasks.registry import task_kind
 
 FACTS_S, SEEN_S = 5.0, 3.0
 """How old a look at the server's ports and at Flower's nodes may be."""
@@ -140,6 +138,10 @@ class Watch:
         return waits_for(run, self.store) if run.round == 0 else f"{run.id}: {run.reason or 'the next round begins'}."
 
     def _history(self, run: Run) -> RunHistory:
+        # seconds of imports, which a page without a run does not need
+        from server.export.run_report import run_report
+        from shared.tasks.registry import task_kind
+
         rounds, names = self.store.rounds(run.id), self.store.names()
         records = [record for record, _ in rounds]
         report, problem, metric = None, "", ""

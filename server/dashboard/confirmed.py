@@ -41,6 +41,8 @@ class Done(NamedTuple):
 class Actions:
     """Asks, and does what was confirmed.
 
+    Guarantee: the server's page changes nothing before its question was answered, and the event log has who did it.
+
     Args:
         home: the server's folder.
         store: its run store, open.

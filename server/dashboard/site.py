@@ -10,15 +10,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.certificate_authority import node_certificate_ends
+from server.dashboard.confirmed import Actions
+from server.dashboard.downloads import adapter_archive, adapter_card, signed_report
+from server.dashboard.history import quality_curve, rounds_table, run_cards, spent_by_node, study_facts, trust_sentence
+from server.dashboard.nodes import counted
+from server.dashboard.under_way import in_time, listed
+from server.dashboard.watch import Watch
 from server.operator.actions import Operator, note, this_user
 from server.operator.round_text import event_line, node_names
 from server.operator.status_text import OVER, certificate_lines, server_lines
-from server.pages.confirmed import Actions
-from server.pages.downloads import adapter_archive, adapter_card, signed_report
-from server.pages.history import quality_curve, rounds_table, run_cards, spent_by_node, study_facts, trust_sentence
-from server.pages.nodes import counted
-from server.pages.under_way import in_time, listed
-from server.pages.watch import Watch
 from shared.errors import FedVaultError
 from shared.evidence.figures import moment
 from shared.evidence.signed_report import FORMS
@@ -48,7 +48,7 @@ class ServerSite:
     """
 
     def __init__(self, watch: Watch, pages: Pages) -> None:
-        self._watch, self._pages, self._store, self._home = watch, pages, watch.store, watch.home
+        self.watch, self._pages, self._store, self._home = watch, pages, watch.store, watch.home
         self._actions = Actions(watch.home, watch.store)
 
     def routes(self) -> list[Route]:
@@ -73,8 +73,8 @@ class ServerSite:
 
     def now(self, request: Request) -> Response:
         """Show the federation at a glance."""
-        facts = self._watch.facts()
-        sizes = [("Free on the disk", _gib(self._watch.free_bytes())), ("Flower's database", _mib(facts))]
+        facts = self.watch.facts()
+        sizes = [("Free on the disk", _gib(self.watch.free_bytes())), ("Flower's database", _mib(facts))]
         lines = {"server": server_lines(facts), "certificates": certificate_lines(facts)}
         trouble = facts["state"] not in ("runs", "starting")
         return self._shown(request, "now.html", sizes=sizes, lines=lines, trouble=trouble, **self._live())
@@ -85,7 +85,7 @@ class ServerSite:
 
     def nodes(self, request: Request) -> Response:
         """Show every node, those first that need an eye."""
-        lines = self._watch.nodes()
+        lines = self.watch.nodes()
         page, pages = _paged(request, len(lines))
         ends = {
             line.name: "-" if end is None else f"{end:%Y-%m-%d}"
@@ -113,7 +113,7 @@ class ServerSite:
     def run(self, request: Request) -> Response:
         """Show one run: cost, trust, quality, and its rounds."""
         run = self._store.run(request.path_params["run"])
-        history, names = self._watch.history(run), node_names(self._store)
+        history, names = self.watch.history(run), node_names(self._store)
         page, pages = _paged(request, run.round)
         newest = run.round - page * A_PAGE
         rounds = self._store.rounds(run.id, after=max(0, newest - A_PAGE), most=min(A_PAGE, max(0, newest)))
@@ -153,7 +153,7 @@ class ServerSite:
 
     def report(self, request: Request) -> Response:
         """Hand out a run's signed report."""
-        history = self._watch.history(self._store.run(request.path_params["run"]))
+        history = self.watch.history(self._store.run(request.path_params["run"]))
         if history.report is None:
             return self._shown(request, "problem.html", status=409, problem=history.problem, hint="")
         issued = history.report.model_copy(update={"issuer": self._home.settings().hosts[0]})
@@ -187,7 +187,7 @@ class ServerSite:
         return self._shown(request, "done.html", done=done)
 
     def _live(self) -> dict[str, Any]:
-        live = self._watch.live()
+        live = self.watch.live()
         return {
             "live": live,
             "counted": counted(live.nodes),

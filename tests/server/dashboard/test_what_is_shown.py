@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from server.dashboard.confirmed import Actions
+from server.dashboard.nodes import counted, node_lines
+from server.dashboard.site import A_PAGE
+from server.dashboard.under_way import in_time, listed, minutes_left, under_way
 from server.flower.control import FlowerNode
 from server.operator.actions import Operator
-from server.pages.confirmed import Actions
-from server.pages.nodes import counted, node_lines
-from server.pages.site import A_PAGE
-from server.pages.under_way import in_time, listed, minutes_left, under_way
 from server.run_store.values import Event, Node, Run
 from shared.errors import DataError, SettingsError
 from shared.study.declaration import Study
@@ -111,6 +111,9 @@ def server(tmp_path: Path) -> Iterator[ServerInPieces]:
     pieces.store.close()
 
 
+@pytest.mark.guarantee(
+    "the server's page changes nothing before its question was answered, and the event log has who did it."
+)
 def test_what_is_confirmed_is_done_and_stands_in_the_log(
     server: ServerInPieces, make_study: Callable[..., Study]
 ) -> None:
