@@ -11,8 +11,8 @@ NOT_SHOWN = "not shown"
 LEGEND = (
     "Intervals are of 95 %, for whom the units were drawn from: they cover the noise and the draw of units; the last\n"
     "column, for these very units, covers the noise alone. That of the worst site holds the least value of all sites,\n"
-    "whichever it is. There is a gap where its interval begins above 0; where there is none, at most 5 of 100\n"
-    f"evaluations say so. '{NOT_SHOWN}': it rests on a count below five standard deviations of its noise."
+    "whichever it is. There is a gap where its interval begins above 0; where there is none, a row says so in at most\n"
+    f"5 of 100 evaluations. '{NOT_SHOWN}': it rests on a count below five standard deviations of its noise."
 )
 
 
