@@ -5,7 +5,7 @@
 | that cannot be read | a code: `refused_version`, or `refused_study` |
 | a task | what the trainer answers, in the task's own version of the protocol |
 | an offer | how the node stands to the study |
-| a further question of a secure sum | what the vault answers |
+| a further question of a secure sum, or an evaluation | what the vault answers |
 | anything while the vault is away | `failed` |
 """
 
@@ -17,8 +17,11 @@ import numpy as np
 from flwr.app import Message, RecordDict
 
 from shared.errors import PeerError, RunError, VersionError
+from shared.protocol.evaluation_records import decode_evaluation, encode_evaluation_reply, is_evaluation
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
 from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
     LegReply,
     LegTask,
     OfferReply,
@@ -27,6 +30,7 @@ from shared.protocol.messages import (
     TrainReply,
     TrainTask,
     without_content,
+    without_histogram,
     without_update,
 )
 from shared.protocol.sum_records import decode_leg, encode_leg_reply, is_leg
@@ -66,14 +70,24 @@ class Vault(Trainer, Protocol):
         """
         ...
 
+    def evaluate(self, task: EvaluationTask) -> EvaluationReply:
+        """Answer an evaluation; never raises for what it or the data holds.
+
+        Raises:
+            RunError: the vault is away.
+        """
+        ...
+
 
 def answer(message: Message, vault: Vault) -> RecordDict:
-    """Answer a task, an offer, or a further question of a secure sum.
+    """Answer a task, an offer, an evaluation, or a further question of a secure sum.
 
     Guarantee: a node sends packed updates, protocol fields and typed codes, and nothing else.
     """
     if message.metadata.message_type == "query" and is_leg(message.content):
         return encode_leg_reply(_leg(message.content, vault))
+    if message.metadata.message_type == "query" and is_evaluation(message.content):
+        return encode_evaluation_reply(_evaluation(message.content, vault))
     if message.metadata.message_type == "query":
         return encode_offer_reply(_stance(message.content, vault))
     return answer_task(message.content, lambda _task: vault)
@@ -118,6 +132,18 @@ def _leg(content: RecordDict, vault: Vault) -> LegReply:
     except (RunError, PeerError) as error:
         log.error("A question of the secure sum of round %d could not be asked: %s", task.round, error)
         return without_content(task, Status.FAILED)
+
+
+def _evaluation(content: RecordDict, vault: Vault) -> EvaluationReply:
+    try:
+        task = decode_evaluation(content)
+    except (PeerError, ValueError) as error:
+        return EvaluationReply("", 0, "", _unreadable(error), np.zeros(0, np.int64))
+    try:
+        return vault.evaluate(task)
+    except (RunError, PeerError) as error:
+        log.error("Evaluation %d failed: %s", task.number, error)
+        return without_histogram(task, Status.FAILED)
 
 
 def _unreadable(error: Exception) -> Status:

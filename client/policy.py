@@ -21,6 +21,8 @@ from shared.study.tasks import COLUMNS
 
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 DAYS: tuple[Day, ...] = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+EVALUATIONS = ("no", "ask", "yes")
+"""What a policy may say of evaluations, the strictest first."""
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 HOURS = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]):([0-5]\d)")
 
@@ -84,6 +86,10 @@ class DatasetPolicy(Section):
     approval: Literal["ask", "within-policy"] = "ask"
     """`ask`: a person says yes to every study run. `within-policy`: what this policy allows is approved by itself, on
     records that were registered before (`fedvault-node register`); rows that came to the source since are left out."""
+    evaluation: Literal["ask", "yes", "no"] = "ask"
+    """Studies with an [evaluation], which count over held-out records through noise that the ledger pays for. `ask`: a
+    person says yes to each such run, whatever `approval` says. `yes`: `approval` decides, as for any other study. `no`:
+    they are refused, and evaluations of runs that were approved before are answered no more."""
 
     @field_validator("epsilon_if_all_collude")
     @classmethod
@@ -171,6 +177,8 @@ def objections(
         reasons.append(
             f"it asks for {study.federation.smallest_declared_size} {policy.unit}s, declared are {policy.declared_size}"
         )
+    if study.evaluation is not None and policy.evaluation == "no" and not underway:
+        reasons.append('it evaluates on held-out records, and evaluation = "no"')
     size_bytes = largest_reply_bytes(study, dimension)
     if size_bytes > policy.largest_update_bytes:
         reasons.append(f"an update of {size_bytes} bytes is above {policy.largest_update_bytes}")
@@ -183,7 +191,7 @@ def largest_reply_bytes(study: Study, dimension: int) -> int:
 
 
 def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> list[str]:
-    epsilon, delta, reasons = study.privacy.epsilon, study.privacy.delta, []
+    epsilon, delta, reasons = _epsilon(policy, study), study.privacy.delta, []
     if delta > policy.delta:
         reasons.append(f"delta {delta:g} is above {policy.delta:g}")
     if epsilon > policy.epsilon and not underway:
@@ -193,6 +201,20 @@ def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> l
     if study.federation.secure_sum == "shared" and policy.epsilon_if_all_collude is None:
         reasons.append("its nodes share one noise, and epsilon_if_all_collude does not say what all others may see")
     return reasons
+
+
+def _epsilon(policy: DatasetPolicy, study: Study) -> float:
+    """Return what a study may cost one unit: of training and evaluation what its side costs, or both sides."""
+    evaluated = 0.0 if study.evaluation is None else study.evaluation.epsilon
+    if policy.split_by is not None:
+        return study.privacy.epsilon + evaluated
+    return max(study.privacy.epsilon, evaluated)
+
+
+def subgroup_columns(policy: DatasetPolicy, study: Study) -> list[str]:
+    """Return the column of the source that a study's evaluation groups by, if it does."""
+    subgroup = None if study.evaluation is None else study.evaluation.subgroup
+    return [] if subgroup is None else [policy.columns.get(subgroup.column, subgroup.column)]
 
 
 def readable(policy: DatasetPolicy) -> set[str]:

@@ -156,15 +156,18 @@ def resume(
     node = open_node(config)
     with node.open_ledger() as ledger:
         name = run if run in ledger.state.runs else node.offers.find(run).run
-        failed, lost = ledger.state.run(name).unseen
-    if not failed | lost:
+        run_then = ledger.state.run(name)
+        failed, lost = run_then.waiting
+        unseen = set[int]().union(*run_then.unseen)
+        evaluations = () if run_then.evaluations is None else set[int]().union(*run_then.evaluations.unseen)
+    if not failed + lost:
         raise SettingsError(f"Expected a run that waits for you, {name} does not.")
-    rounds = ", ".join(map(str, sorted(failed | lost)))
+    rounds = ", ".join(failed + lost)
     typer.echo(
         f"Rounds of {name} that failed or were lost: {rounds}. `fedvault-node logs` tells why. They stay paid for."
     )
     if not yes:
         typer.confirm("Is the cause mended, so that it may continue?", abort=True)
     with node.open_ledger() as ledger:
-        ledger.resume(name, sorted(failed | lost))
+        ledger.resume(name, sorted(unseen), sorted(evaluations))
         typer.echo(f"It continues. Row {ledger.height} of the ledger.")

@@ -16,14 +16,17 @@ SENTENCES = {
     "studies.",
     "records": "Records of {dataset} were entered{tied}.",
     "tie": "{dataset} and {other} turned out to share records: they are one account.",
-    "approve": "Run {run} was approved for {dataset}{by}{via}: {rounds} rounds of study {study}{note}.",
+    "approve": "Run {run} was approved for {dataset}{by}{via}: {rounds} rounds of study {study}{evaluated}{note}.",
     "reject": "Run {run} was turned down{by}{via}{note}.",
     "reserve": "Round {round} of {run} was charged, before it was trained.",
     "fail": "Round {round} of {run} failed; it stays charged, and nothing left.",
     "commit": "Round {round} of {run} left this house: update {released}.",
+    "evaluation": "The evaluation of {run} after round {number} was charged, before a held-out record was read.",
+    "evaluation-failed": "The evaluation of {run} after round {number} failed; it stays charged, and no count left.",
+    "evaluated": "Noisy counts over held-out records, of {run} after round {number}, left this house: {released}.",
     "roster": "The members of {run}'s secure sum were fixed.",
     "survivors": "Who is part of the sum of round {round} of {run} was fixed.",
-    "resume": "The operator looked at rounds {rounds} of {run}, which failed or were lost.",
+    "resume": "The operator looked at {looked_at} of {run}, which failed or were lost.",
     "close": "Run {run} was closed: what it had earmarked and not used is free again.",
     "withdraw": "{dataset} was withdrawn: nothing more is trained on its records.",
     "accept": "The operator went on although rows were missing; nothing was given back.",
@@ -69,9 +72,23 @@ def sentence(row: Mapping[str, Any]) -> str:
         "released": str(row.get("released_sha256", ""))[:16],
         "other": one_line(str(row.get("other", "another dataset"))),
     }
-    if isinstance(row.get("rounds"), list):
-        words["rounds"] = ", ".join(map(str, row["rounds"]))
+    words["looked_at"] = _looked_at(row)
+    words["evaluated"] = _evaluated(row)
     return SENTENCES[row["kind"]].format(**words)
+
+
+def _looked_at(row: Mapping[str, Any]) -> str:
+    """Return which rounds and evaluations the row of a person's look names."""
+    parts = {"rounds": row.get("rounds"), "evaluations after rounds": row.get("evaluations")}
+    named = {what: numbers for what, numbers in parts.items() if isinstance(numbers, list) and numbers}
+    return " and ".join(f"{what} {', '.join(map(str, numbers))}" for what, numbers in named.items())
+
+
+def _evaluated(row: Mapping[str, Any]) -> str:
+    """Return which evaluations the row of an approval names; nothing if it names none."""
+    if "evaluation" not in row:
+        return ""
+    return f", with evaluations on held-out records after rounds {', '.join(map(str, row['evaluation']['numbers']))}"
 
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:

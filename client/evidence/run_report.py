@@ -59,7 +59,7 @@ def run_report(
             known = ", ".join(state.runs) or "none"
             raise SettingsError(f"Expected a run of the ledger ({known}), got {name!r}.")
         delta, rounds = state.budget(approved.dataset).limit.delta, len(approved.attempts)
-        spent = epsilon_rdp([times(approved.per_round, rounds)], delta) if rounds else 0.0
+        spent = epsilon_rdp(approved.spent(), delta)
         length, released = _length(ledger, name, approved), _released(approved)
         return Report(
             kind="node",
@@ -158,9 +158,10 @@ def _budget(state: LedgerState, run: str, approved: ApprovedRun) -> Budget:
     account = state.account(approved.dataset)
     spent, used = (state.budget(approved.dataset, earmarked=earmarked) for earmarked in (False, True))
     others = tuple(
-        times(other.per_round, len(other.attempts))
+        entry
         for name, other in state.runs.items()
-        if name != run and other.dataset in account and other.attempts
+        if name != run and other.dataset in account
+        for entry in other.spent()
     )
     before, so_far, withdrawn = replace(spent, history=others).epsilon(), spent.epsilon(), account & state.withdrawn
     return Budget(

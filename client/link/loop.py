@@ -30,6 +30,7 @@ from client.link.inbox import Inbox
 from client.link.long_poll import LongPoll
 from shared.files import write_atomically
 from shared.processes.faults import Faults
+from shared.protocol.evaluation_records import is_evaluation
 
 log = logging.getLogger(__name__)
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
@@ -215,8 +216,8 @@ def _trouble(error: Exception) -> str:
 
 
 def _expired(message: Message) -> bool:
-    """Return true if the server has stopped waiting for a task: trained now, it would be paid for in vain."""
-    if message.metadata.message_type != "train":
+    """Return true if the server has stopped waiting for a task: answered now, it would be paid for in vain."""
+    if message.metadata.message_type != "train" and not is_evaluation(message.content):
         return False
     return time.time() > message.metadata.created_at + message.metadata.ttl + CLOCK_SKEW_S
 

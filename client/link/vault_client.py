@@ -10,9 +10,19 @@ import grpc
 
 from client.link.roster_signer import RosterSigner
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
-from client.vault_api.messages import MESSAGE_SIZES, read_reply
+from client.vault_api.messages import MESSAGE_SIZES, read_evaluation, read_reply
 from shared.errors import RunError
-from shared.protocol.messages import LegReply, LegTask, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+)
 from shared.secure_sum.keys import PublicKeys
 
 OPTIONS = (
@@ -137,6 +147,36 @@ class VaultClient:
         except grpc.RpcError:
             raise RunError("Expected the vault to answer a secure sum, got nothing.", hint="Is it running?") from None
         return LegReply(task.leg, task.study_run, task.round, Status(reply.status), reply.content)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationReply:
+        """Ask for an evaluation. A vault that dies on the way is asked again when it is back; it says what it lost.
+
+        Raises:
+            RunError: it did not come back in time, or failed in a way that asking again does not mend.
+        """
+        request = vault_pb2.EvaluateRequest(
+            study_sha256=task.study_sha256,
+            study_run=task.study_run,
+            number=task.number,
+            adapter=task.adapter.astype("<f4").tobytes(),
+            ledger_height=task.server_copy.height,
+            ledger_head=task.server_copy.head,
+            ledger_mac=task.server_copy.mac,
+        )
+        give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        while True:
+            try:
+                return read_evaluation(self._stub.Evaluate(request, timeout=self._silent_for_s).reply)
+            except grpc.RpcError as error:
+                code = error.code() if isinstance(error, grpc.Call) else None
+                if code not in WAIT_FOR or time.monotonic() + pause > give_up:
+                    got = code.name if code else "nothing"
+                    raise RunError(
+                        f"Expected the vault to answer evaluation {task.number}, got {got}.",
+                        hint="Is the vault running? Its log says why it failed.",
+                    ) from None
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def status(self, *, starts_within_s: float = 0.0) -> vault_pb2.StatusReply:
         """Ask whether a job runs, and where the ledger stands; a vault that is starting up is waited for."""

@@ -142,6 +142,17 @@ def _noise_shared(run: ApprovedRun, delta: float) -> dict[str, Any]:
     }
 
 
+def _evaluated(run: ApprovedRun) -> dict[str, Any]:
+    """Return what is approved of a run's evaluations, and what is paid; nothing for a run without any."""
+    if run.evaluations is None:
+        return {}
+    return {
+        "evaluations": list(run.evaluations.numbers),
+        "evaluations_paid": sorted(run.evaluations.attempts),
+        "pays_for_both_sides": run.both_sides,
+    }
+
+
 def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
     run = state.runs[name]
     withdrawn = bool(state.account(run.dataset) & state.withdrawn)
@@ -158,5 +169,6 @@ def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "epsilon_with_them": budget.epsilon_at_orders(*([times(run.per_round, more)] if more else [])),
         "epsilon_with_one_more": budget.epsilon_at_orders(times(run.per_round, one_more)),
         **_noise_shared(run, budget.limit.delta),
+        **_evaluated(run),
         **({} if run.roster is None else {"roster": run.roster, "survivors_signed": sorted(run.survivors)}),
     }

@@ -49,5 +49,5 @@ def answer(offered: Offered, state: LedgerState) -> str:
         return "nothing yet"
     if run.closed:
         return "yes, and closed it"
-    failed, lost = run.unseen
+    failed, lost = run.waiting
     return "yes; see resume" if failed or len(lost) > 1 else "yes"

@@ -3,8 +3,10 @@
 import json
 from dataclasses import asdict
 
+import numpy as np
+
 from shared.errors import PeerError
-from shared.protocol.messages import LedgerPosition, Status, TrainReply
+from shared.protocol.messages import EvaluationReply, LedgerPosition, Status, TrainReply
 from shared.protocol.update_encoding import pack, unpack
 
 LARGEST_MESSAGE_BYTES = 512 * 2**20
@@ -37,3 +39,24 @@ def read_reply(written: bytes) -> TrainReply:
         return TrainReply(**plain, update=values, encoding=encoding, masked=masked)
     except (ValueError, KeyError, TypeError):
         raise PeerError("Expected a written reply, got other bytes.") from None
+
+
+def write_evaluation(reply: EvaluationReply) -> bytes:
+    """Write an evaluation's answer as bytes: a line of JSON, then the counts as whole numbers."""
+    plain = {name: value for name, value in asdict(reply).items() if name != "histogram"}
+    return json.dumps(plain, sort_keys=True).encode() + b"\n" + reply.histogram.astype("<i8").tobytes()
+
+
+def read_evaluation(written: bytes) -> EvaluationReply:
+    """Read what `write_evaluation` wrote.
+
+    Raises:
+        PeerError: it is something else.
+    """
+    head, _, counts = written.partition(b"\n")
+    try:
+        plain = json.loads(head)
+        plain |= {"status": Status(plain["status"]), "ledger": LedgerPosition(**plain["ledger"])}
+        return EvaluationReply(**plain, histogram=np.frombuffer(counts, "<i8").astype(np.int64))
+    except (ValueError, KeyError, TypeError):
+        raise PeerError("Expected a written evaluation, got other bytes.") from None

@@ -10,11 +10,19 @@ from shared.errors import PeerError, SettingsError
 from shared.evidence.signature import Signer, check, public_pem, signed
 from shared.evidence.signature import signer as signer_of
 from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
-from shared.privacy.releases import Release, SharedGaussian, from_dict
+from shared.privacy.releases import LargestSide, Release, SharedGaussian, Spending, from_dict
 
 TOLERANCE = 1e-9
-FIRST_VERSION, VERSION, SHARED_NOISE = 1, 2, 3
-"""2: the node's certificate is in the receipt. 3, of shared noise alone: epsilon if all others collude."""
+FIRST_VERSION, VERSION, SHARED_NOISE, EVALUATED = 1, 2, 3, 4
+"""2: the node's certificate is in the receipt. 3, of shared noise alone: epsilon if all others collude. 4, of runs with
+evaluations alone: what these released."""
+ONLY_IN = {
+    "epsilon_if_all_collude": SHARED_NOISE,
+    "evaluation": EVALUATED,
+    "evaluations_paid": EVALUATED,
+    "pays_for_both_sides": EVALUATED,
+}
+"""Fields that receipts of one version have, and no others."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,12 @@ class Receipt:
     """Of that key, by the federation's authority: says whose it is."""
     epsilon_if_all_collude: float | None = None
     """If all other nodes of a run with shared noise pool what they know; None where all noise was this node's own."""
+    evaluation: dict[str, Any] | None = None
+    """All that evaluations on held-out records released together; None where the run has none."""
+    evaluations_paid: tuple[int, ...] = ()
+    """After which rounds; also those whose counts were lost."""
+    pays_for_both_sides: bool = False
+    """True if a record may be trained on and held out: epsilon is then the sum of both, and else the larger one."""
 
     def signed_bytes(self) -> bytes:
         """Return the bytes that the signature covers."""
@@ -53,8 +67,8 @@ class Receipt:
         return json.dumps(self._plain(), indent=1) + "\n"
 
     def _plain(self) -> dict[str, Any]:
-        shared = self.fedvault_receipt >= SHARED_NOISE
-        return {name: value for name, value in asdict(self).items() if shared or name != "epsilon_if_all_collude"}
+        version = self.fedvault_receipt
+        return {name: value for name, value in asdict(self).items() if ONLY_IN.get(name, version) == version}
 
 
 def sign(stated: Receipt, key: ec.EllipticCurvePrivateKey, certificate: str) -> Receipt:
@@ -72,7 +86,7 @@ def read_statement(written: str) -> Receipt:
     stated, release = _read(written)
     if stated.public_key or stated.signature:
         raise PeerError("Expected a statement without a signature, got a signed one.")
-    _check_arithmetic(stated, release)
+    _check_arithmetic(stated, *release)
     return stated
 
 
@@ -98,17 +112,20 @@ def verify(written: str) -> Receipt:
     if not isinstance(receipt.public_key, str) or not isinstance(receipt.signature, str):
         raise PeerError("Expected a receipt, got something else.")
     check(receipt.signed_bytes(), receipt.public_key, receipt.signature, what="receipt")
-    _check_arithmetic(receipt, release)
+    _check_arithmetic(receipt, *release)
     return receipt
 
 
-def _read(written: str) -> tuple[Receipt, Release]:
+def _read(written: str) -> tuple[Receipt, tuple[Release, Release | None]]:
     try:
         plain = json.loads(written)
-        receipt = Receipt(**{**plain, "rounds_paid": tuple(plain["rounds_paid"])})
+        numbers = {"rounds_paid": tuple(plain["rounds_paid"])}
+        numbers |= {"evaluations_paid": tuple(plain["evaluations_paid"])} if "evaluations_paid" in plain else {}
+        receipt = Receipt(**{**plain, **numbers})
+        evaluation = None if receipt.evaluation is None else from_dict(receipt.evaluation)
         if type(receipt.fedvault_receipt) is not int or not isinstance(receipt.epsilon_if_all_collude, float | None):
             raise TypeError
-        return receipt, from_dict(receipt.release)
+        return receipt, (from_dict(receipt.release), evaluation)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, SettingsError):
         raise PeerError("Expected a receipt, got something else.") from None
 
@@ -118,14 +135,26 @@ def if_all_collude(release: Release, delta: float) -> float:
     return epsilon_if_colluding([release], delta) if release.count else 0.0
 
 
-def _check_arithmetic(receipt: Receipt, release: Release) -> None:
-    epsilon = epsilon_rdp([release], receipt.delta) if receipt.rounds_paid else 0.0
+def spent(trained: Release, evaluated: Release | None, *, both_sides: bool) -> Spending:
+    """Return what training and evaluations of one run cost a unit: its own side, or both."""
+    sides = tuple((side,) for side in (trained, evaluated) if side is not None and side.count)
+    if len(sides) < 2:
+        return trained if evaluated is None or trained.count else evaluated
+    return LargestSide((sum(sides, ()),) if both_sides else sides)
+
+
+def _check_arithmetic(receipt: Receipt, release: Release, evaluation: Release | None) -> None:
+    if (evaluation is not None) != (receipt.fedvault_receipt == EVALUATED):
+        raise PeerError("Expected what evaluations released in a receipt of a run that has some, and in no other.")
+    paid = receipt.rounds_paid or receipt.evaluations_paid
+    total = spent(release, evaluation, both_sides=receipt.pays_for_both_sides)
+    epsilon = epsilon_rdp([total], receipt.delta) if paid else 0.0
     if abs(epsilon - receipt.epsilon) > TOLERANCE:
         raise PeerError(
             f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
         )
     shared = isinstance(release, SharedGaussian)
-    if shared != (receipt.fedvault_receipt >= SHARED_NOISE) or shared != (receipt.epsilon_if_all_collude is not None):
+    if shared != (receipt.fedvault_receipt == SHARED_NOISE) or shared != (receipt.epsilon_if_all_collude is not None):
         raise PeerError("Expected what all other nodes could see beside shared noise, and beside no other.")
     if shared and abs(if_all_collude(release, receipt.delta) - (receipt.epsilon_if_all_collude or 0.0)) > TOLERANCE:
         raise PeerError("Expected epsilon_if_all_collude from the stated noise, the receipt says another.")

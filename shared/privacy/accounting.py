@@ -8,6 +8,10 @@ fixed schedule. Both come from Opacus, which is imported at first use because it
 | fixed in advance, such as one study's schedule | the best one | RDP composes at each, so each gives a bound |
 | chosen after seeing earlier ones, such as the studies on one dataset | one, fixed before the first | a Renyi filter |
 
+Of a run with an evaluation a unit is trained on or held out (`LargestSide`): the run costs, at each order, what the
+dearer of both costs, and runs add up. Which side a unit is on follows from the unit and the node's key alone, so it
+depends on no release; each side may still be chosen after seeing the other's releases, which the unit does not move.
+
 The filter is that of Feldman & Zrnic 2021 (arXiv:2008.11193): releases may be chosen adaptively, their noise and number
 too, as long as their sum at one fixed order stays within that order's budget. For the best of many orders it does not
 hold: whoever sees a release picks the next one for the order that it favours. Two releases that come to 1.8 times the
@@ -31,7 +35,15 @@ from numpy.typing import NDArray
 
 from shared.checks import positive, probability
 from shared.privacy.grid import MOST_NUMBERS
-from shared.privacy.releases import Release, SharedGaussian, has_shared, if_colluding, merged
+from shared.privacy.releases import (
+    LargestSide,
+    Release,
+    SharedGaussian,
+    Spending,
+    has_shared,
+    if_colluding,
+    merged,
+)
 
 ORDERS = (
     *(1 + tenth / 10 for tenth in range(1, 100)),
@@ -47,7 +59,7 @@ SUBSAMPLED_TAU = 1.5
 """Factor on tau for sums over Poisson samples."""
 
 
-def epsilon_rdp(history: Iterable[Release], delta: float, *, order: float | None = None) -> float:
+def epsilon_rdp(history: Iterable[Spending], delta: float, *, order: float | None = None) -> float:
     """Compose by Renyi DP (Mironov et al. 2019, arXiv:1908.10530) and convert (Balle et al. 2020, arXiv:1905.09982).
 
     Guarantee: never less than the true epsilon of the composed history at this delta.
@@ -65,7 +77,7 @@ def epsilon_rdp(history: Iterable[Release], delta: float, *, order: float | None
 
 
 def epsilon_if_colluding(
-    history: Iterable[Release], delta: float, *, colluders: int | None = None, order: float | None = None
+    history: Iterable[Spending], delta: float, *, colluders: int | None = None, order: float | None = None
 ) -> float:
     """Return what a history costs if more nodes collude than its shared releases are made for.
 
@@ -80,7 +92,7 @@ def epsilon_if_colluding(
     return epsilon_rdp(if_colluding(history, colluders), delta, order=order)
 
 
-def orders_for(history: Iterable[Release]) -> tuple[float, ...]:
+def orders_for(history: Iterable[Spending]) -> tuple[float, ...]:
     """Return the Renyi orders at which a history may be judged."""
     return WHOLE_ORDERS if has_shared(history) else ORDERS
 
@@ -96,7 +108,7 @@ def order_of_limit(epsilon: float, delta: float) -> float:
     return WHOLE_ORDERS[int(np.argmax(rho))]
 
 
-def best_order(release: Release, *, epsilon: float, delta: float) -> float:
+def best_order(release: Spending, *, epsilon: float, delta: float) -> float:
     """Return the order at which a budget pays for most releases like this one.
 
     Whatever fits into the budget at the best order fits at this one, so it costs the first study on an account nothing.
@@ -140,10 +152,13 @@ def _converted(curve: NDArray[np.float64], orders: tuple[float, ...], delta: flo
     return epsilon
 
 
-def _curve(history: Sequence[Release], orders: tuple[float, ...]) -> NDArray[np.float64]:
+def _curve(history: Sequence[Spending], orders: tuple[float, ...]) -> NDArray[np.float64]:
     """Return the Renyi divergence of a composition at each order (orders,)."""
     total = np.zeros(len(orders))
-    counts = merged(release for release in history if not isinstance(release, SharedGaussian))
+    for spent in history:
+        if isinstance(spent, LargestSide):
+            total += np.max([_curve(side, orders) for side in spent.sides], axis=0)
+    counts = merged(release for release in history if not isinstance(release, SharedGaussian | LargestSide))
     for (noise_multiplier, sampling_rate), count in counts.items():
         total += count * np.asarray(_one_step(noise_multiplier, sampling_rate, orders))
     shared = [release for release in history if isinstance(release, SharedGaussian)]

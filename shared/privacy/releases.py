@@ -142,6 +142,30 @@ class NoisyCounts(Gaussian):
 
 
 Release = SubsampledGaussian | Gaussian
+
+
+@dataclass(frozen=True)
+class LargestSide:
+    """Releases about units of which each stands on one side alone, such as trained on or held out.
+
+    A unit moves the releases of its own side. So all of them together cost it, at every Renyi order, what its side
+    costs, and no unit pays more than the dearest side. Units that stand on both sides pay the sum: that is one side.
+    """
+
+    sides: tuple[tuple[Release, ...], ...]
+
+    def __post_init__(self) -> None:
+        if has_shared(release for side in self.sides for release in side):
+            raise SettingsError("Expected sides whose noise is each node's own, got shared noise.")
+
+    @property
+    def count(self) -> int:
+        """Number of releases on all sides."""
+        return sum(release.count for side in self.sides for release in side)
+
+
+Spending = Release | LargestSide
+"""One entry of a history: what an account has paid for."""
 Repeated = TypeVar("Repeated", SubsampledGaussian, SharedGaussian, Gaussian, Release)
 
 
@@ -175,12 +199,12 @@ def times(release: Repeated, count: int) -> Repeated:
     return replace(release, count=release.count * count)
 
 
-def if_colluding(history: Iterable[Release], colluders: int | None = None) -> list[Release]:
+def if_colluding(history: Iterable[Spending], colluders: int | None = None) -> list[Spending]:
     """Return what a history is against so many colluders in each of its shared releases; None: against all others.
 
     Releases that are not shared stay as they are. Shared ones without a roster have released nothing.
     """
-    seen = list[Release]()
+    seen = list[Spending]()
     for release in history:
         if not isinstance(release, SharedGaussian):
             seen.append(release)
@@ -189,7 +213,7 @@ def if_colluding(history: Iterable[Release], colluders: int | None = None) -> li
     return seen
 
 
-def has_shared(history: Iterable[Release]) -> bool:
+def has_shared(history: Iterable[Spending]) -> bool:
     """Return true if some release shares its noise with other nodes'."""
     return any(isinstance(release, SharedGaussian) for release in history)
 

@@ -100,6 +100,11 @@ class CausalLanguageModel(OutputKind):
         finite = min(loss, LARGEST_LOSS) if loss == loss else LARGEST_LOSS
         return {"perplexity": math.exp(finite), "token_accuracy": foreseen / max(1, counts)}
 
+    def score(self, evidence: Evidence) -> float:
+        """Return the share of learned tokens that were foreseen."""
+        _, foreseen, count = evidence
+        return float(foreseen / max(1, count))
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens, with responses of many lengths; `variant` changes the first one."""
         starts = [0 if self.text_alone else length // 2 for length in lengths]

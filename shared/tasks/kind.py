@@ -172,6 +172,10 @@ class TaskKind(ABC):
         """Compute metrics by name over usable records; an empty sequence gives the worst values."""
 
     @abstractmethod
+    def score(self, evidence: Evidence) -> float:
+        """Return how good the prediction for one record is, from 0 to 1; 1 is right."""
+
+    @abstractmethod
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make records of these lengths from a public generator; `variant` changes the content of the first one."""
 

@@ -128,6 +128,11 @@ class MaskedLanguageModel(OutputKind):
         loss = min(surprise / count, LARGEST_LOSS) if count else LARGEST_LOSS
         return {"pseudo_perplexity": math.exp(loss), "masked_accuracy": hits / max(1, count)}
 
+    def score(self, evidence: Evidence) -> float:
+        """Return the share of masked tokens that were guessed."""
+        _, hits, count = evidence
+        return float(hits / max(1, count))
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens, of which every third is masked."""
         ids = [np.array(part, dtype=np.int32) for part in random_ids(config, lengths, variant=variant)]

@@ -108,6 +108,10 @@ class MultiTask(OutputKind):
                 scores.append(metrics[part.metric if part.higher_is_better else "spearman"])
         return {"mean_score": float(np.mean(scores)) if scores else 0.0} | named
 
+    def score(self, evidence: Evidence) -> float:
+        """Return the score of the record's own task."""
+        return self.parts[evidence[0]].score(evidence[1:])
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens; tasks repeat every four records, so that all tasks have some."""
         parts = {name: part.synthetic(config, lengths, variant=variant) for name, part in self.parts.items()}

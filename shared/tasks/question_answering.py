@@ -117,6 +117,11 @@ class QuestionAnswering(OutputKind):
         exact = [any(normalised(guess) == normalised(truth) for truth in truths) for guess, truths in evidence]
         return {"f1": sum(f1) / max(1, len(f1)), "exact_match": sum(exact) / max(1, len(exact))}
 
+    def score(self, evidence: Evidence) -> float:
+        """Return F1 over shared words with the best right answer; 1 for an exact match, as normalised in SQuAD."""
+        guess, truths = evidence
+        return max(word_f1(guess, truth) for truth in truths)
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens whose second half is the context, with answers all over it."""
         shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]

@@ -100,6 +100,10 @@ class Recommendation(OutputKind):
         lowest = self.rating.middle - self.rating.half
         return {"ndcg_at_10": ndcg_of_groups(evidence, lowest=lowest)} | errors
 
+    def score(self, evidence: Evidence) -> float:
+        """Return 1 less the error, as a share of the range."""
+        return self.rating.score(*evidence[:2])
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens and ids, with ratings all over the range."""
         shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]

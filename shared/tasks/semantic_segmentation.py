@@ -189,6 +189,11 @@ class SemanticSegmentation(OutputKind):
         mean = float((right[occurs] / union[occurs]).mean()) if occurs.any() else 0.0
         return {"mean_iou": mean, "pixel_accuracy": float(right.sum() / max(1, true.sum()))}
 
+    def score(self, evidence: Evidence) -> float:
+        """Return the share of right pixels among those with a class."""
+        right, _, true = evidence
+        return float(right.sum() / max(1, true.sum()))
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random pixels and classes."""
         del config

@@ -103,6 +103,11 @@ class SequenceToSequence(TaskKind):
         finite = [loss if math.isfinite(loss) else LARGEST_LOSS for loss in losses] or [LARGEST_LOSS]
         return {self.metric: quality, "loss": sum(finite) / len(finite)}
 
+    def score(self, evidence: Evidence) -> float:
+        """Return ROUGE-L or chrF of what was written."""
+        written, true, _ = evidence
+        return chrf([written], [true]) / 100 if self.task.metric == "chrf" else rouge_l(written, true)
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens for source and target."""
         targets = [length // 2 + 1 for length in lengths]

@@ -86,6 +86,10 @@ class SequenceClassification(OutputKind):
         """Compute the goal's metrics."""
         return self.goal.metrics(evidence)
 
+    def score(self, evidence: Evidence) -> float:
+        """Return the goal's score of one prediction."""
+        return self.goal.score(*evidence)
+
     def prediction(self, evidence: Evidence) -> Any:
         """Return the predicted label, list of labels, or rating."""
         return self.goal.readable(evidence[0])
@@ -167,6 +171,10 @@ class OneLabel:
         f1 = f1_score(truth, guess, average="macro", labels=np.arange(self.outputs), zero_division=0.0)
         return {"accuracy": float(accuracy_score(truth, guess)), "macro_f1": float(f1)}
 
+    def score(self, guess: Any, truth: Any) -> float:
+        """Return 1 for the right label, otherwise 0."""
+        return float(guess == truth)
+
     def synthetic(self, number: int) -> Any:
         """Return labels in turn."""
         return number % self.outputs
@@ -230,6 +238,12 @@ class ManyLabels(OneLabel):
             "micro_f1": float(f1_score(truth, guess, average="micro", zero_division=0.0)),
             "exact_match": float((truth == guess).all(axis=1).mean()),
         }
+
+    def score(self, guess: Any, truth: Any) -> float:
+        """Return the share of the labels that are predicted or true, or of all if none is, that are both (Jaccard)."""
+        both = sum(g and t for g, t in zip(guess, truth, strict=True))
+        either = sum(g or t for g, t in zip(guess, truth, strict=True))
+        return both / either if either else 1.0
 
     def synthetic(self, number: int) -> Any:
         """Return one label each, in turn."""
@@ -295,6 +309,10 @@ class Rating:
             "mse": float(np.mean((guess - truth) ** 2)),
             "spearman": float(spearmanr(guess, truth).statistic) if varied else 0.0,
         }
+
+    def score(self, guess: Any, truth: Any) -> float:
+        """Return 1 less the error, as a share of the range."""
+        return float(1 - abs(guess - truth) / (2 * self.half))
 
     def synthetic(self, number: int) -> Any:
         """Return ratings all over the range, on the scale from -1 to 1."""

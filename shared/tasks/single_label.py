@@ -55,6 +55,10 @@ class OneLabelKind(OutputKind):
         """Compute accuracy, and F1 averaged over the labels."""
         return self.goal.metrics(evidence)
 
+    def score(self, evidence: Evidence) -> float:
+        """Return 1 for the right label, otherwise 0."""
+        return self.goal.score(*evidence)
+
     def counts(self, records: Records) -> dict[str, int]:
         """Count usable records by label."""
         return self.goal.counts([records["target"][i] for i in np.flatnonzero(records.usable).tolist()])

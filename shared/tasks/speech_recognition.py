@@ -136,6 +136,13 @@ class SpeechRecognition(TaskKind):
         exact = sum(a == b for a, b in evidence) / len(evidence)
         return {"wer": float(wer(truth, written)), "exact_match": exact}
 
+    def score(self, evidence: Evidence) -> float:
+        """Return 1 less the word error rate, or 0 if there are more errors than words."""
+        from jiwer import wer
+
+        written, truth = evidence
+        return float(written == truth) if not truth.split() else max(0.0, 1 - float(wer(truth, written)))
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random sound and tokens."""
         ids = random_ids(config, lengths, variant=variant)

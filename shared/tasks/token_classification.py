@@ -85,6 +85,11 @@ class TokenClassification(OutputKind):
         accuracy = {"accuracy": sum(right) / max(1, len(right))}
         return (_entity_metrics(evidence) | accuracy) if self.entities else accuracy
 
+    def score(self, evidence: Evidence) -> float:
+        """Return the share of words with the right tag."""
+        guess, truth = evidence
+        return sum(a == b for a, b in zip(guess, truth, strict=True)) / len(truth) if len(truth) else 0.0
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens, each of them a word, with tags in turn."""
         shifts = [n + (variant if n == 0 else 0) for n in range(len(lengths))]

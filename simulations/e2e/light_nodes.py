@@ -23,6 +23,8 @@ from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
 from server.settings import Home
 from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
     LegReply,
     LegTask,
     OfferReply,
@@ -32,6 +34,7 @@ from shared.protocol.messages import (
     TrainTask,
     Vector,
     without_content,
+    without_histogram,
 )
 
 NOISE = 1e-4
@@ -55,6 +58,10 @@ class LightVault:
     def leg(self, task: LegTask) -> LegReply:
         """Take part in no secure sum."""
         return without_content(task, Status.REFUSED_STUDY)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationReply:
+        """Count nothing."""
+        return without_histogram(task, Status.REFUSED_STUDY)
 
     def train(self, task: TrainTask) -> TrainReply:
         """Answer at once."""

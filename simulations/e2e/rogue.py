@@ -19,6 +19,8 @@ from client.link.membership import membership
 from client.settings import folders, load_node
 from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
     LegReply,
     LegTask,
     OfferReply,
@@ -28,6 +30,7 @@ from shared.protocol.messages import (
     TrainTask,
     Vector,
     without_content,
+    without_histogram,
 )
 from shared.study.declaration import Study, recorded
 from shared.study.schedule import round_factors
@@ -64,6 +67,10 @@ class Rogue:
     def leg(self, task: LegTask) -> LegReply:
         """Take part in no secure sum."""
         return without_content(task, Status.REFUSED_STUDY)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationReply:
+        """Count nothing."""
+        return without_histogram(task, Status.REFUSED_STUDY)
 
     def train(self, task: TrainTask) -> TrainReply:
         """Return something that must be rejected."""

@@ -28,7 +28,17 @@ from shared.base_models.locate import find
 from shared.errors import RunError
 from shared.privacy.noise_schedule import declared_size
 from shared.protocol.long_poll import WAIT_PATH
-from shared.protocol.messages import LegReply, LegTask, OfferReply, Status, StudyOffer, TrainReply, TrainTask
+from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
+    LegReply,
+    LegTask,
+    OfferReply,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+)
 from shared.protocol.update_encoding import Wire, packed_bytes
 from shared.study.sections import Model
 from simulations.e2e.federation import Federation, wait_until
@@ -109,6 +119,9 @@ class Listening:
 
     def leg(self, task: LegTask) -> LegReply:
         return self._node_vault.leg(task)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationReply:
+        return self._node_vault.evaluate(task)
 
 
 @pytest.fixture

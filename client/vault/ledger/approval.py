@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+from client.vault.ledger.account import whole_run
 from client.vault.ledger.ledger import NOBODYS, Ledger
-from client.vault.ledger.rows import NOTHING_DECLARED, Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, Evaluations, Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
 from shared.privacy.noise_schedule import schedule_of
-from shared.privacy.releases import Release, SharedGaussian, times
+from shared.privacy.releases import Release, SharedGaussian, Spending, times
+from shared.private_evaluation.noise import evaluation_release
 from shared.study.declaration import Study
 
 
@@ -34,18 +36,23 @@ def approve(
         BudgetError: it does not fit into what the dataset may spend.
         PolicyRefusal: the dataset is unknown or withdrawn, its delta is stricter, or the run was approved before.
     """
-    per_round = check_approval(ledger.state, study, dataset=dataset, declared=declared)
-    rounds = study.federation.rounds
-    sha256 = study.sha256
+    check_approval(ledger.state, study, dataset=dataset, declared=declared)
     ledger.approve(
-        dataset, run, study_sha256=sha256, rounds=rounds, per_round=per_round, declared=declared, words=words
+        dataset,
+        run,
+        study_sha256=study.sha256,
+        rounds=study.federation.rounds,
+        per_round=round_release(study),
+        evaluations=evaluations_in(study),
+        declared=declared,
+        words=words,
     )
 
 
 def check_approval(
     state: LedgerState, study: Study, *, dataset: str, declared: Mapping[str, Limit] = NOTHING_DECLARED
-) -> Release:
-    """Return what one round of the study releases, if the ledger has room for the whole study.
+) -> None:
+    """Refuse a study that the ledger has no room for as a whole.
 
     Raises:
         BudgetError: it does not fit into what the dataset may spend.
@@ -55,9 +62,23 @@ def check_approval(
     budget = state.budget(dataset, declared=declared)
     if study.privacy.delta > budget.limit.delta:
         raise PolicyRefusal(f"Expected privacy.delta of at most {budget.limit.delta:g}, got {study.privacy.delta:g}.")
-    per_round = schedule_of(study).release(study.training.local_steps)
-    budget.check_fits(times(per_round, study.federation.rounds), asked_for="a study")
-    return per_round
+    budget.check_fits(whole_study(state, study, dataset), asked_for="a study")
+
+
+def whole_study(state: LedgerState, study: Study, dataset: str) -> Spending:
+    """Return what a study costs a dataset as a whole: training and evaluation, all rounds."""
+    rounds, evaluations = study.federation.rounds, evaluations_in(study)
+    return whole_run(state, dataset, rounds=rounds, per_round=round_release(study), evaluations=evaluations)
+
+
+def round_release(study: Study) -> Release:
+    """Return what one round of a study releases; shared noise is still without its roster."""
+    return schedule_of(study).release(study.training.local_steps)
+
+
+def evaluations_in(study: Study) -> Evaluations | None:
+    """Return the evaluations that a study declares; None if it declares none."""
+    return Evaluations(evaluation_release(study), study.evaluated_after) if study.evaluation else None
 
 
 def take_roster(

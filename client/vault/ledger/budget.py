@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from client.vault.ledger.rows import Limit
 from shared.errors import BudgetError
 from shared.privacy.accounting import best_order, epsilon_if_colluding, epsilon_rdp, order_of_limit
-from shared.privacy.releases import Release, SharedGaussian, times
+from shared.privacy.releases import Release, SharedGaussian, Spending, times
 from shared.search import largest
 
 MOST_AFFORDED = 2**53
@@ -35,7 +35,7 @@ class Budget:
     """The other datasets of its account, which share records with it."""
     limit: Limit
     """The strictest of the account, and of node.toml where it says one."""
-    history: tuple[Release, ...]
+    history: tuple[Spending, ...]
     """Everything that the account has reserved, with or without what it may still reserve."""
 
     orders: tuple[float, ...] = ()
@@ -43,26 +43,26 @@ class Budget:
     orders_if_all_collude: tuple[float, ...] = ()
     """Those of the second limit; none before the first study that shares its noise."""
 
-    def epsilon(self, *more: Release) -> float:
+    def epsilon(self, *more: Spending) -> float:
         """Return what the history with some more releases costs at the limit's delta, as if it was fixed in advance."""
         return epsilon_rdp([*self.history, *more], self.limit.delta)
 
-    def epsilon_at_orders(self, *more: Release) -> float:
+    def epsilon_at_orders(self, *more: Spending) -> float:
         """Return the epsilon that is compared with the limit: the most of those at the account's orders."""
         if not self.orders:
             return self.epsilon(*more)
         history = [*self.history, *more]
         return max(epsilon_rdp(history, self.limit.delta, order=order) for order in self.orders)
 
-    def epsilon_if_all_collude(self, *more: Release) -> float:
+    def epsilon_if_all_collude(self, *more: Spending) -> float:
         """Return what the history with some more releases costs if all other nodes collude, as if fixed in advance."""
         return epsilon_if_colluding([*self.history, *more], self.limit.delta)
 
-    def fits(self, *more: Release) -> bool:
+    def fits(self, *more: Spending) -> bool:
         """Return true if the history with some more releases stays within both limits."""
         return self.epsilon_at_orders(*more) <= self.limit.epsilon and self.fits_if_all_collude(*more)
 
-    def fits_if_all_collude(self, *more: Release) -> bool:
+    def fits_if_all_collude(self, *more: Spending) -> bool:
         """Return true if the second limit holds, or nothing shares its noise. Without a roster there is no figure."""
         history, limit = [*self.history, *more], self.limit.if_all_collude
         if not any(isinstance(release, SharedGaussian) for release in history):
@@ -82,11 +82,11 @@ class Budget:
         order = order_of_limit(limit, self.limit.delta)
         return {"epsilon_if_all_collude": limit, "order_if_all_collude": order}
 
-    def orders_with(self, release: Release) -> tuple[float, ...]:
+    def orders_with(self, release: Spending) -> tuple[float, ...]:
         """Return the orders that the account is judged at from now on, if this release is its next."""
         return self.orders or (best_order(release, epsilon=self.limit.epsilon, delta=self.limit.delta),)
 
-    def check_fits(self, *more: Release, asked_for: str) -> None:
+    def check_fits(self, *more: Spending, asked_for: str) -> None:
         """Compare the history with some more releases with the limit.
 
         Args:
@@ -114,7 +114,7 @@ class Budget:
             "Runs that are not needed can be ended: fedvault-node reject.",
         )
 
-    def check_collusion(self, *more: Release, asked_for: str) -> None:
+    def check_collusion(self, *more: Spending, asked_for: str) -> None:
         """Compare the history with some more releases with the limit for the case that all other nodes collude.
 
         Raises:

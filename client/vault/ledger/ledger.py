@@ -24,6 +24,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
+from client.vault.ledger.account import check_room, replayed, whole_run
 from client.vault.ledger.lock import ledger_lock
 from client.vault.ledger.outbox import Outbox
 from client.vault.ledger.positions import (
@@ -38,8 +39,7 @@ from client.vault.ledger.positions import (
     write_position,
 )
 from client.vault.ledger.record_index import node_key
-from client.vault.ledger.rows import NOTHING_DECLARED, Limit
-from client.vault.ledger.state import replayed
+from client.vault.ledger.rows import NOTHING_DECLARED, Evaluations, Limit
 from client.vault.ledger.storage import (
     GENESIS,
     SEE_A_PERSON,
@@ -54,7 +54,7 @@ from client.vault.ledger.storage import (
     unbroken,
 )
 from shared.errors import LedgerError, SettingsError
-from shared.privacy.releases import Release, times, to_dict
+from shared.privacy.releases import Release, to_dict
 from shared.protocol.messages import NO_MAC, LedgerPosition
 
 CLOCK_SKEW = timedelta(minutes=10)
@@ -89,7 +89,7 @@ class Ledger:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.path, self._second_copy, self._consistent, self._now = path, second_copy, True, now
-        self._outbox = Outbox(path.with_name("outbox"))
+        self.outbox = Outbox(path.with_name("outbox"))
         self._last: datetime | None = None
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         second_copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -166,6 +166,7 @@ class Ledger:
         study_sha256: str,
         rounds: int,
         per_round: Release,
+        evaluations: Evaluations | None = None,
         declared: Mapping[str, Limit] = NOTHING_DECLARED,
         words: Mapping[str, str] = NOBODYS,
     ) -> None:
@@ -177,6 +178,7 @@ class Ledger:
             study_sha256: of its study.
             rounds: of the whole run.
             per_round: what one of them releases.
+            evaluations: of the run; None: it has none.
             declared: the limits of node.toml today by dataset, which may be stricter than the registered ones.
             words: who decided and why, from `decided`.
 
@@ -184,10 +186,12 @@ class Ledger:
             BudgetError: its worst case does not fit beside everything spent and earmarked.
         """
         self.state.check_usable(dataset)
-        budget, whole_run = self.state.budget(dataset, declared=declared), times(per_round, rounds)
-        budget.check_fits(whole_run, asked_for="a run")
-        row = {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
-        row |= {"orders": list(budget.orders_with(whole_run)), **budget.collusion_terms(per_round)}
+        budget = self.state.budget(dataset, declared=declared)
+        total = whole_run(self.state, dataset, rounds=rounds, per_round=per_round, evaluations=evaluations)
+        budget.check_fits(total, asked_for="a run")
+        row: dict[str, Any] = {} if evaluations is None else evaluations.as_row
+        row |= {"dataset": dataset, "run": run, "study_sha256": study_sha256, "rounds": rounds}
+        row |= {"orders": list(budget.orders_with(total)), **budget.collusion_terms(per_round)}
         self.enter({"kind": "approve", **row, "per_round": to_dict(per_round), **words})
 
     def reject(self, run: str, words: Mapping[str, str] = NOBODYS) -> None:
@@ -214,29 +218,22 @@ class Ledger:
         """Say that a reserved round failed, before that is answered."""
         self.enter({"kind": "fail", "run": run, "round": number})
 
-    def resume(self, run: str, rounds: Sequence[int]) -> None:
-        """Say that a person looked at some failed and lost rounds of a run, so that its records are trained on again.
+    def resume(self, run: str, rounds: Sequence[int], evaluations: Sequence[int] = ()) -> None:
+        """Say that a person looked at some failed and lost rounds and evaluations of a run, so that it may go on.
 
         Raises:
             PolicyRefusal: they did not fail, and were not lost.
         """
-        self.enter({"kind": "resume", "run": run, "rounds": sorted(rounds)})
+        looked_at = {"evaluations": sorted(evaluations)} if evaluations else {}
+        self.enter({"kind": "resume", "run": run, "rounds": sorted(rounds), **looked_at})
 
     def check_room(self, run: str, *, declared: Mapping[str, Limit] = NOTHING_DECLARED) -> None:
-        """Refuse a round of an approved run that its records' account has no room for any more.
-
-        Raises:
-            BudgetError: there is none, whatever was approved before.
-            PolicyRefusal: the run is not approved.
-        """
-        approved = self.state.run(run)
-        # records may have tied other spending to the account since the approval
-        budget = self.state.budget(approved.dataset, declared=declared, earmarked=False)
-        budget.check_fits(approved.per_round, asked_for="a round")
+        """Refuse a round that the account has no room for any more: see `account.check_room`."""
+        check_room(self.state, run, declared=declared)
 
     def commit(self, run: str, number: int, released: bytes) -> None:
         """Make released bytes durable, then say so in the ledger; only then may they leave."""
-        self._outbox.keep(run, number, released)
+        self.outbox.keep(run, number, released)
         self._enter_commit(run, number, released)
         self.prune_outbox()
 
@@ -252,11 +249,11 @@ class Ledger:
         approved = self.state.runs.get(run)
         if approved is None or number not in approved.attempts:
             return None
-        released, digest = self._outbox.find(run, number), approved.attempts[number]
+        released, digest = self.outbox.find(run, number), approved.attempts[number]
         if released is None:
             return None
         if digest is None and self.state.is_over(run):
-            self._outbox.forget(run, number)
+            self.outbox.forget(run, number)
             return None
         if digest is None:
             self._enter_commit(run, number, released)
@@ -266,20 +263,24 @@ class Ledger:
 
     def prune_outbox(self) -> None:
         """Delete released bytes that nobody asks for any more."""
-        attempts = {name: run.attempts for name, run in self.state.runs.items()}
-        self._outbox.prune(attempts, self._going_on(), self._now().timestamp())
+        self.outbox.prune(self._released(), self._released(going_on=True), self._now().timestamp())
 
     def released_files_to_back_up(self) -> set[Path]:
         """Return the files of released bytes that a crash may have asked again.
 
         Of runs that may have further rounds, and of those that may be in their last: it leaves nothing earmarked.
         """
-        going_on, attempts = self._going_on(), {name: run.attempts for name, run in self.state.runs.items()}
-        in_use = self._outbox.newest({name: numbers for name, numbers in attempts.items() if name in going_on})
-        return in_use | self._outbox.newest_of_this_week(attempts, self._now().timestamp())
+        in_use, attempts = self.outbox.newest(self._released(going_on=True)), self._released()
+        return in_use | self.outbox.newest_of_this_week(attempts, self._now().timestamp())
 
-    def _going_on(self) -> set[str]:
-        return {name for name, run in self.state.runs.items() if run.earmarked and not self.state.is_over(name)}
+    def _released(self, *, going_on: bool = False) -> dict[str, Mapping[int, str | None]]:
+        """Return what runs have begun, by the names under which the outbox keeps it; of those that go on, if wanted."""
+        runs = [
+            (n, run)
+            for n, run in self.state.runs.items()
+            if not going_on or (run.may_go_on and not self.state.is_over(n))
+        ]
+        return {key: attempts for name, run in runs for key, attempts in run.released(name).items()}
 
     def close_run(self, run: str) -> None:
         """Give back what a run earmarked and did not use."""

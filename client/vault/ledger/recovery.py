@@ -28,7 +28,7 @@ from shared.errors import LedgerError, SettingsError
 from shared.files import private_file
 from shared.protocol.messages import LedgerPosition
 
-MAY_LOWER = frozenset({"close", "commit"})
+MAY_LOWER = frozenset({"close", "commit", "evaluated"})
 """Rows after a break that are not entered again: a forged one of any other kind can only add to what is spent or
 forbidden. What was released is found in the outbox."""
 
@@ -102,6 +102,12 @@ def _additions(
                 {"kind": "reserve", "run": name, "round": number}
                 for number in range(1, run.rounds + 1)
                 if number not in run.attempts
+            )
+            evaluations = run.evaluations
+            yield from (
+                {"kind": "evaluation", "run": name, "number": number, "adapter_sha256": ""}
+                for number in (() if evaluations is None else evaluations.numbers)
+                if evaluations is not None and number not in evaluations.attempts
             )
             yield {"kind": "close", "run": name}
     ended = damage.rows_are_missing

@@ -6,7 +6,7 @@ from functools import reduce
 from typing import Any, Literal
 
 from shared.errors import PolicyRefusal, SettingsError
-from shared.privacy.releases import Release
+from shared.privacy.releases import LargestSide, NoisyCounts, Release, Spending, from_dict, times, to_dict
 from shared.study.sections import RECORD
 
 
@@ -98,8 +98,83 @@ class Decision:
 
 
 @dataclass
+class Evaluations:
+    """The evaluations of one approved run: one release for each number of rounds that its study evaluates after."""
+
+    each: NoisyCounts
+    numbers: tuple[int, ...]
+    adapters: dict[int, str] = field(default_factory=dict)
+    """Digest of the adapter that was evaluated, by number."""
+    attempts: dict[int, str | None] = field(default_factory=dict)
+    """Digest of what was released, by number; None while or if it never was."""
+    failed: set[int] = field(default_factory=set)
+    looked_at: set[int] = field(default_factory=set)
+    """Failed and lost ones that a person has looked at since."""
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Evaluations | None":
+        """Return the evaluations that the row of an approval names; None if it names none.
+
+        Raises:
+            PolicyRefusal: they are not what an evaluation releases.
+        """
+        if "evaluation" not in row:
+            return None
+        each, numbers = from_dict(row["evaluation"]["each"]), tuple(row["evaluation"]["numbers"])
+        if not isinstance(each, NoisyCounts) or each.count != 1 or not numbers or len(set(numbers)) != len(numbers):
+            raise PolicyRefusal(f"Expected noisy counts after some numbers of rounds, got {row['evaluation']}.")
+        return cls(each, numbers)
+
+    @property
+    def as_row(self) -> dict[str, Any]:
+        """What the row of an approval says of them."""
+        return {"evaluation": {"each": to_dict(self.each), "numbers": list(self.numbers)}}
+
+    @property
+    def lost(self) -> set[int]:
+        """Those without a release; one in progress looks like a lost one."""
+        return {number for number, released in self.attempts.items() if released is None}
+
+    @property
+    def unseen(self) -> tuple[set[int], set[int]]:
+        """Failed ones and lost ones that no person has looked at."""
+        return _unseen(self.attempts, self.failed, self.looked_at)
+
+    def reserve(self, number: int, adapter_sha256: str) -> None:
+        """Charge one.
+
+        Raises:
+            PolicyRefusal: there is none of this number, or it had its attempt.
+        """
+        if number not in self.numbers or number in self.attempts:
+            raise PolicyRefusal(f"Expected a first attempt at one of the evaluations {self.numbers}, got {number}.")
+        self.attempts[number], self.adapters[number] = None, adapter_sha256
+
+    def fail(self, number: int) -> None:
+        """Note that one failed.
+
+        Raises:
+            PolicyRefusal: it is not in progress.
+        """
+        if number not in self.lost or number in self.failed:
+            raise PolicyRefusal(f"Expected an open reservation for evaluation {number}, got none.")
+        self.failed.add(number)
+        self.looked_at.discard(number)
+
+    def commit(self, number: int, released_sha256: str) -> None:
+        """Note what one released.
+
+        Raises:
+            PolicyRefusal: it is not in progress.
+        """
+        if number not in self.lost:
+            raise PolicyRefusal(f"Expected an open reservation for evaluation {number}, got none.")
+        self.attempts[number] = released_sha256
+
+
+@dataclass
 class ApprovedRun:
-    """One approved study run: per round one release, at most `rounds` of them."""
+    """One approved study run: per round one release, at most `rounds` of them, and its evaluations if it has any."""
 
     dataset: str
     study_sha256: str
@@ -116,17 +191,112 @@ class ApprovedRun:
     """Digest of the roster of its secure sum; None before this node took one."""
     survivors: dict[tuple[int, str], str] = field(default_factory=dict)
     """Digest of the survivors that this node signed, by round and purpose."""
+    evaluations: Evaluations | None = None
+    both_sides: bool = False
+    """True if a record may be trained on and count among the held-out ones: it then pays for both."""
 
     @property
     def unseen(self) -> tuple[set[int], set[int]]:
         """Failed rounds and lost ones that no person has looked at. A round in progress looks like a lost one."""
-        failed = self.failed - self.looked_at
-        return failed, {n for n, released in self.attempts.items() if released is None} - self.looked_at - failed
+        return _unseen(self.attempts, self.failed, self.looked_at)
+
+    @property
+    def waiting(self) -> tuple[list[str], list[str]]:
+        """Failed and lost rounds and evaluations that no person has looked at, in words."""
+        evaluated = (set[int](), set[int]()) if self.evaluations is None else self.evaluations.unseen
+        failed, lost = (
+            [*map(str, sorted(rounds)), *(f"evaluation {number}" for number in sorted(numbers))]
+            for rounds, numbers in zip(self.unseen, evaluated, strict=True)
+        )
+        return failed, lost
+
+    @property
+    def waiting_in_words(self) -> str:
+        """What waits for a person, in one line."""
+        failed, lost = self.waiting
+        return ", ".join([*failed, *lost])
 
     @property
     def earmarked(self) -> int:
         """Rounds that may still be reserved."""
         return 0 if self.closed else self.rounds - len(self.attempts)
+
+    def evaluation(self, row: Mapping[str, Any]) -> None:
+        """Take over what a row says of one of the run's evaluations.
+
+        Raises:
+            PolicyRefusal: the run has none, or the row breaks one of their rules.
+        """
+        kind, number = row["kind"], row["number"]
+        if self.evaluations is None or (self.closed and kind == "evaluation"):
+            raise PolicyRefusal(f"Expected an open run with evaluations, got {row['run']!r}.")
+        if kind == "evaluation":
+            self.evaluations.reserve(number, row["adapter_sha256"])
+        elif kind == "evaluated":
+            self.evaluations.commit(number, row["released_sha256"])
+        else:
+            self.evaluations.fail(number)
+
+    def look_at(self, rounds: set[int], numbers: set[int]) -> None:
+        """Note that a person has looked at rounds and evaluations that failed or were lost.
+
+        Raises:
+            PolicyRefusal: they did not fail, and were not lost, or there are none.
+        """
+        lost, evaluated = {n for n, released in self.attempts.items() if released is None}, self.evaluations
+        known = set[int]() if evaluated is None else evaluated.failed | evaluated.lost
+        if not rounds | numbers or not rounds <= self.failed | lost or not numbers <= known:
+            raise PolicyRefusal(f"Expected failed or lost rounds, got {sorted(rounds)}, {sorted(numbers)}.")
+        self.looked_at |= rounds
+        if evaluated is not None:
+            evaluated.looked_at |= numbers
+
+    @property
+    def may_go_on(self) -> bool:
+        """True if rounds or evaluations may still be reserved."""
+        return self.earmarked > 0 or self._evaluations_left > 0
+
+    def spent(self, *, rounds: int = 0, evaluations: int = 0, earmarked: bool = False) -> tuple[Spending, ...]:
+        """Return what the run has reserved so far, with so many rounds and evaluations more.
+
+        Guarantee: a unit pays for its own side, the larger of training and evaluation at each order; where it may stand
+        on both sides it pays for both.
+
+        Args:
+            rounds: beside those that were reserved.
+            evaluations: beside those that were reserved.
+            earmarked: also count what may still be reserved.
+        """
+        rounds += len(self.attempts) + (self.earmarked if earmarked else 0)
+        trained = (times(self.per_round, rounds),) if rounds else ()
+        if self.evaluations is None:
+            return trained
+        evaluations += len(self.evaluations.attempts) + (self._evaluations_left if earmarked else 0)
+        evaluated = (times(self.evaluations.each, evaluations),) if evaluations else ()
+        if not evaluated or not trained:
+            return (*trained, *evaluated)
+        return (LargestSide(((*trained, *evaluated),) if self.both_sides else (trained, evaluated)),)
+
+    def released(self, name: str) -> Mapping[str, Mapping[int, str | None]]:
+        """Return digests of what was released by the names under which the outbox keeps it, for a run of this name."""
+        rounds = {name: self.attempts}
+        return rounds if self.evaluations is None else rounds | {evaluations_of(name): self.evaluations.attempts}
+
+    @property
+    def _evaluations_left(self) -> int:
+        if self.closed or self.evaluations is None:
+            return 0
+        return len(self.evaluations.numbers) - len(self.evaluations.attempts)
+
+
+def evaluations_of(run: str) -> str:
+    """Return the name under which the outbox keeps a run's evaluations; no run is called so."""
+    return f"{run}\0evaluation"
+
+
+def _unseen(attempts: Mapping[int, str | None], failed: set[int], looked_at: set[int]) -> tuple[set[int], set[int]]:
+    failed = failed - looked_at
+    return failed, {n for n, released in attempts.items() if released is None} - looked_at - failed
 
 
 def decided(by: str = "", note: str = "", via: str = "") -> dict[str, str]:

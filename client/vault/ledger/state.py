@@ -25,11 +25,12 @@ Rules
 14. A sum of a round has one set of survivors, and only once what this node gave to it is durable.
 15. An approval of shared noise names what its account may spend if all other nodes collude, and the Renyi order that
    this is judged at. The strictest that was ever named counts, at the first order.
+16. A run's evaluations are approved with it, and each is attempted once. Within a run an account pays the larger of
+    training and evaluation at each order, or both where a record may stand on both sides.
 """
 
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, Literal
@@ -42,14 +43,14 @@ from client.vault.ledger.rows import (
     ApprovedRun,
     DatasetTerms,
     Decision,
+    Evaluations,
     IndexDigest,
     Limit,
     check_continues,
     strictest,
 )
-from client.vault.ledger.storage import SEE_A_PERSON
 from shared.checks import positive, probability
-from shared.errors import FedVaultError, LedgerError, PolicyRefusal
+from shared.errors import PolicyRefusal
 from shared.privacy.accounting import best_order
 from shared.privacy.releases import Release, SharedGaussian, from_dict, times
 
@@ -98,6 +99,9 @@ class LedgerState:
             "commit": self._commit,
             "roster": self._roster,
             "survivors": self._survivors,
+            "evaluation": self._evaluation,
+            "evaluation-failed": self._evaluation,
+            "evaluated": self._evaluation,
             "resume": self._resume,
             "close": self._close,
             "withdraw": self._withdraw,
@@ -120,7 +124,12 @@ class LedgerState:
         return names
 
     def budget(
-        self, dataset: str, *, declared: Mapping[str, Limit] = NOTHING_DECLARED, earmarked: bool = True
+        self,
+        dataset: str,
+        *,
+        declared: Mapping[str, Limit] = NOTHING_DECLARED,
+        earmarked: bool = True,
+        without: str = "",
     ) -> Budget:
         """Return what the dataset's account may spend, beside what it has spent.
 
@@ -128,17 +137,17 @@ class LedgerState:
             dataset: registered, unless `declared` is given.
             declared: what node.toml says today of each of its datasets, which may be stricter than what was registered.
             earmarked: count what approved runs may still reserve as well; then what is asked for is a new approval.
+            without: a run that is not counted.
         """
         account = self.account(dataset)
         limits = [self.limits[name] for name in account if name in self.limits]
         today = [declared[name] for name in account if name in declared]
-        runs = [run for run in self.runs.values() if run.dataset in account]
-        counts = [(run, len(run.attempts) + (run.earmarked if earmarked else 0)) for run in runs]
+        runs = [run for name, run in self.runs.items() if run.dataset in account and name != without]
         return Budget(
             dataset,
             tuple(sorted(account - {dataset})),
             reduce(Limit.stricter, [*limits, strictest(today)] if today else limits),
-            tuple(times(run.per_round, count) for run, count in counts if count),
+            tuple(spent for run in runs for spent in run.spent(earmarked=earmarked)),
             self._orders(account, new_approval=earmarked),
             tuple(sorted({self.collusion_orders[name] for name in account & set(self.collusion_orders)})),
         )
@@ -148,17 +157,17 @@ class LedgerState:
         return self.budget(dataset, earmarked=False).epsilon()
 
     def troubles(self, dataset: str) -> dict[str, list[int]]:
-        """Return failed and lost rounds by run that a person has to look at before the account is trained on again.
+        """Return runs, with failed and lost rounds, that a person has to look at before the account goes on.
 
-        One failed round, or two lost ones. Both are answers without noise, so an account gives few of them, whatever
-        runs a server invents.
+        One round or evaluation that failed, or two that were lost. Both are answers without noise, so an account gives
+        few of them, whatever runs a server invents.
         """
         account = self.account(dataset)
-        unseen = {name: run.unseen for name, run in self.runs.items() if run.dataset in account}
-        failed, lost = (sum(len(rounds[kind]) for rounds in unseen.values()) for kind in (0, 1))
+        waiting = {name: run.waiting for name, run in self.runs.items() if run.dataset in account}
+        failed, lost = (sum(len(rounds[kind]) for rounds in waiting.values()) for kind in (0, 1))
         if not failed and lost < MOST_LOST:
             return {}
-        return {name: sorted(failed | lost) for name, (failed, lost) in unseen.items() if failed | lost}
+        return {name: sorted(set[int]().union(*self.runs[name].unseen)) for name, some in waiting.items() if any(some)}
 
     def run(self, name: str) -> ApprovedRun:
         """Return an approved run.
@@ -185,6 +194,10 @@ class LedgerState:
     def earlier_datasets(self) -> set[str]:
         """Datasets of version 1 of the record identity."""
         return {name for name in self.limits if self.identity_version(name) == UNDECLARED.identity_version}
+
+    def on_both_sides(self, dataset: str) -> bool:
+        """Return true if equal content may stand on both sides: `split_by` decides, or no row says what does."""
+        return dataset not in self.terms or self.terms[dataset].split_by is not None
 
     def is_over(self, name: str) -> bool:
         """Return true if a run was closed, or its dataset withdrawn with the records that it holds."""
@@ -265,7 +278,7 @@ class LedgerState:
 
     def _is_used(self, account: set[str]) -> bool:
         runs = (run for run in self.runs.values() if run.dataset in account)
-        return any(run.attempts or run.earmarked for run in runs)
+        return any(run.spent(earmarked=True) for run in runs)
 
     def _approve(self, row: Row) -> None:
         dataset, run = row["dataset"], row["run"]
@@ -273,6 +286,7 @@ class LedgerState:
         if run in self.runs:
             raise PolicyRefusal(f"Expected a run that was not approved before, got {run!r}.")
         approved = ApprovedRun(dataset, row["study_sha256"], row["rounds"], from_dict(row["per_round"]))
+        approved.evaluations, approved.both_sides = Evaluations.of(row), self.on_both_sides(dataset)
         self._name_orders(approved, row.get("orders"))
         self._name_collusion(approved, row)
         self.runs[run] = approved
@@ -324,6 +338,12 @@ class LedgerState:
             raise PolicyRefusal(f"Expected a first attempt, round {number} of {row['run']!r} had one.")
         run.attempts[number] = None
 
+    def _evaluation(self, row: Row) -> None:
+        run = self.run(row["run"])
+        if row["kind"] == "evaluation":
+            self.check_usable(run.dataset)
+        run.evaluation(row)
+
     def _fail(self, row: Row) -> None:
         run, number = self.run(row["run"]), row["round"]
         if number not in run.attempts or run.attempts[number] is not None or number in run.failed:
@@ -332,10 +352,7 @@ class LedgerState:
         run.looked_at.discard(number)
 
     def _resume(self, row: Row) -> None:
-        run, rounds = self.run(row["run"]), set(row["rounds"])
-        if not rounds or not rounds <= run.failed | {n for n, released in run.attempts.items() if released is None}:
-            raise PolicyRefusal(f"Expected failed or lost rounds of {row['run']!r}, got {sorted(rounds)}.")
-        run.looked_at |= rounds
+        self.run(row["run"]).look_at(set(row["rounds"]), set(row.get("evaluations", ())))
 
     def _commit(self, row: Row) -> None:
         run, number = self.run(row["run"]), row["round"]
@@ -377,20 +394,3 @@ class LedgerState:
         """Note that a person accepted a row's date: height orders the rows, their times only inform."""
         if row["row"] < 1:
             raise PolicyRefusal(f"Expected a row of the ledger, got row={row['row']}.")
-
-
-def replayed(bodies: Iterable[str]) -> LedgerState:
-    """Return what rows add up to, given as they were written.
-
-    Raises:
-        LedgerError: a row breaks a rule, or is none.
-    """
-    state = LedgerState()
-    for height, body in enumerate(bodies, start=1):
-        try:
-            state.apply(json.loads(body))
-        except (FedVaultError, ValueError, KeyError, TypeError):
-            raise LedgerError(
-                f"Expected a ledger that keeps its own rules, row {height} breaks one.", hint=SEE_A_PERSON
-            ) from None
-    return state

@@ -1,1 +1,3 @@
-"""A dataset's rows: `identity`, `splits`, `privacy_units`, `dataset`, `source`, `snapshot`, `approved_runs`."""
+"""A dataset's rows: `identity`, `splits`, `privacy_units`, `dataset`, `source`, `held_out`, `snapshot`,
+`approved_runs`.
+"""

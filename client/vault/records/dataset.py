@@ -1,7 +1,7 @@
 """One dataset of node.toml as a value: made once for each question, then passed on.
 
 Datasets that share records are one account. What node.toml says of any of them to protect its records, holds for all:
-the least that may be spent, the largest of `smallest_cohort` and `colluders`.
+the least that may be spent, the largest of `smallest_cohort` and `colluders`, the strictest word on evaluations.
 """
 
 import math
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.policy import DatasetPolicy
+from client.policy import EVALUATIONS, DatasetPolicy
 from client.vault.ledger.budget import Budget
 from client.vault.ledger.rows import IDENTITY_VERSION, DatasetTerms, Limit, strictest
 from client.vault.ledger.state import LedgerState
@@ -44,6 +44,7 @@ class Dataset:
             "smallest_cohort": max(policy.smallest_cohort for policy in policies),
             "colluders": max(policy.colluders for policy in policies),
             "epsilon_if_all_collude": "no-limit" if limit == math.inf else limit,
+            "evaluation": next(word for word in EVALUATIONS if word in [policy.evaluation for policy in policies]),
         }
         return self.policy.model_copy(update=stricter)
 

@@ -9,11 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from client.vault.ledger.rows import IDENTITY_VERSION
+from client.vault.records.held_out import held_out_units
 from client.vault.records.identity import RecordContents, unit_name
 from client.vault.records.privacy_units import group, rows_without_copies
 from client.vault.records.splits import Split, splits_of, unit_splits
 from shared.records.ragged import Note, Problem, Records
 from shared.records.tables import content_columns, notes_on
+from shared.study.evaluation import Evaluation
 from shared.tasks.task_table import Table, counted, in_words
 
 
@@ -108,7 +110,13 @@ class Snapshot:
 
 
 def take_snapshot(
-    table: pd.DataFrame, reader: Table, processor: object, rule: SplitRule, *, records_per_unit: int
+    table: pd.DataFrame,
+    reader: Table,
+    processor: object,
+    rule: SplitRule,
+    *,
+    records_per_unit: int,
+    evaluation: Evaluation | None = None,
 ) -> Snapshot:
     """Split a table's rows, each by itself, and encode them for one study.
 
@@ -118,13 +126,17 @@ def take_snapshot(
         processor: of the study's base model, as the reader's task kind makes it: its tokenizer, say.
         rule: decides which rows are trained on.
         records_per_unit: from the study: the most records of one unit that are trained on.
+        evaluation: of the study: then the records held out are units too, with their groups.
     """
     contents = rule.contents(table)
     splits = rule.splits(reader, table, contents)
     train_rows = table[splits == Split.TRAIN]
     train, problems = reader.encode(train_rows, processor)
-    holdout, others = reader.encode(table[splits == Split.HOLDOUT], processor)
-    others += _on_both_sides(rule, reader, table, contents, splits)
+    evaluated = splits if evaluation is None else rule.decided(reader, table, contents)
+    # what an evaluation counts gives way to no other row: one that is trained on could take away many
+    held_out_rows = table[evaluated == Split.HOLDOUT]
+    holdout, others = reader.encode(held_out_rows, processor)
+    others += _on_both_sides(rule, reader, table, contents, splits) if evaluation is None else ()
     if rule.unit_column is not None:
         units = train_rows[rule.unit_column].tolist()
         train, copies, most_alike = group(train, units, records_per_unit=records_per_unit, key=rule.key), 0, 1
@@ -134,6 +146,8 @@ def take_snapshot(
         alike = Counter(used.tolist())
         copies, most_alike = len(train) - len(unlike), max(alike.values(), default=1)
         train = train.select(unlike)
+    if evaluation is not None:
+        holdout = _units_of(holdout, held_out_rows, rule, evaluation, records_per_unit=records_per_unit)
     facts = Facts(
         rows=len(table),
         train=len(train),
@@ -152,6 +166,22 @@ def take_snapshot(
         most_alike=most_alike,
     )
     return Snapshot(train, holdout, facts, problems + others)
+
+
+def _units_of(
+    holdout: Records, rows: pd.DataFrame, rule: SplitRule, evaluation: Evaluation, *, records_per_unit: int
+) -> Records:
+    """Return held-out records as the units that an evaluation counts."""
+    subgroup = evaluation.subgroup
+    column = None if subgroup is None else rule.names.get(subgroup.column, subgroup.column)
+    return held_out_units(
+        holdout,
+        units=None if rule.unit_column is None else rows[rule.unit_column].tolist(),
+        groups=None if column is None else rows[column].tolist(),
+        subgroup=subgroup,
+        records_per_unit=records_per_unit,
+        key=rule.key,
+    )
 
 
 def _on_both_sides(

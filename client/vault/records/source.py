@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from client.policy import subgroup_columns
 from client.vault.records.identity import RecordContents, unit_name
 from shared.records.earlier_tables import read_earlier_table
 from shared.records.tables import columns_of, content_columns, identity, read_table
@@ -26,7 +27,7 @@ def reader_of(policy: "DatasetPolicy", study: Study) -> "Table":
 
 def columns_read(policy: "DatasetPolicy", study: Study) -> tuple[str, ...]:
     """Return the columns of the source that a study reads, by their names there."""
-    return tuple(dict.fromkeys(reader_of(policy, study).names.values()))
+    return tuple(dict.fromkeys([*reader_of(policy, study).names.values(), *subgroup_columns(policy, study)]))
 
 
 def read_source(dataset: "Dataset", study: Study | None = None) -> "pd.DataFrame":
@@ -42,6 +43,7 @@ def read_source(dataset: "Dataset", study: Study | None = None) -> "pd.DataFrame
         names, optional = names | reader.names, reader.optional
     media = [column for name, column in names.items() if name in MEDIA]
     others = [*_unit_columns(policy), *_split_columns(policy)]
+    others += [] if study is None else subgroup_columns(policy, study)
     return read_table(dataset.source, [*names.values(), *others], media, optional=optional)
 
 

@@ -240,7 +240,8 @@ class StudyReview:
             identity_version=version,
             split_by=policy.split_by,
         )
-        return take_snapshot(table, reader, processor, rule, records_per_unit=study.privacy.records_per_unit)
+        most, evaluation = study.privacy.records_per_unit, study.evaluation
+        return take_snapshot(table, reader, processor, rule, records_per_unit=most, evaluation=evaluation)
 
 
 def refuse_second_approval(state: LedgerState, run: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from client.policy import largest_reply_bytes
+from client.vault.ledger.approval import whole_study
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from shared.printable import one_line, printable
@@ -13,6 +14,8 @@ from shared.privacy.collusion import possible
 from shared.privacy.in_words import best_guess, in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import batch_of
+from shared.private_evaluation.cells import Cells
+from shared.private_evaluation.noise import sigma
 from shared.study.declaration import Study
 from shared.study.sections import STATED
 from shared.study.sections import in_words as words
@@ -70,6 +73,8 @@ class StudySummary:
     """Why the policy forbids it; empty if it does not."""
     records: "Facts"
     """About the records; for the operator's eyes only."""
+    evaluates: tuple[str, ...] = ()
+    """What its evaluations count, what they cost, and whom they cost it; empty if it has none."""
 
     @property
     def in_words(self) -> str:
@@ -85,6 +90,7 @@ class StudySummary:
         sent = "noisy adapter"
         if self.measures:
             sent = "noisy second moments of the model's features (the first round) or noisy adapter (the others)"
+        nothing_else = "beside the counts below nothing else" if self.evaluates else "nothing else"
         most = "" if self.epsilon_per_study is None else f" One study may spend {self.epsilon_per_study:g}."
         copies = f"\n  {facts.copies} copies of other records were left out" if facts.copies else ""
         if facts.most_alike > 1:
@@ -96,17 +102,25 @@ class StudySummary:
             f"The study {self.study!r} trains {one_line(self.trains)} on {self.dataset!r} in {self.rounds} rounds."
             f"{purpose} It reads {'the column' if len(self.columns) == 1 else 'the columns'} {columns}. "
             f"In each, {'at most ' if self.masked else ''}{self.bytes_per_round} bytes of {sent} ({self.wire}) leave "
-            f"this house, nothing else that "
+            f"this house, {nothing_else} that "
             f"depends on a {self.unit}. With this study, epsilon {self.epsilon_after:.3f} of "
             f"{self.epsilon_limit:g} (delta {self.delta:g}) is spent or earmarked; {max(0.0, left):.3f} is left for "
             f"all studies to come.{most}{weighs}\n"
             f"{self._shared_noise}"
+            f"{self._evaluation}"
             f"For this study by itself: {in_words(self.epsilon_alone, self.unit)} "
             f"With all that came before it, the guess is right {best_guess(self.epsilon_after)} of the time at best.\n"
             f"For your eyes only: {facts.train} records of {facts.units} {self.unit}s to train on"
             f"{f' ({labels})' if labels else ''}, {facts.unusable} of them unusable, "
             f"{facts.holdout} held out, {facts.dropped} left out.{copies}{problems}"
         )
+
+    @property
+    def _evaluation(self) -> str:
+        if not self.evaluates:
+            return ""
+        noise_only = "" if self.records.holdout else "Nothing is held out here: what leaves is noise alone.\n"
+        return " ".join(self.evaluates) + f"\n{noise_only}"
 
     @property
     def _shared_noise(self) -> str:
@@ -137,7 +151,7 @@ def summarise(
         facts: about the records.
     """
     schedule, budget = schedule_of(study), dataset.budget(state)
-    total_release = schedule.release(study.total_steps)
+    total_release = whole_study(state, study, dataset.name)
     return StudySummary(
         study=study.study.name,
         study_sha256=study.sha256,
@@ -167,4 +181,32 @@ def summarise(
         unit=dataset.policy.unit,
         objections=tuple(objections),
         records=facts,
+        evaluates=evaluation_in_words(study, both_sides=state.on_both_sides(dataset.name)),
     )
+
+
+def evaluation_in_words(study: Study, *, both_sides: bool) -> tuple[str, ...]:
+    """Return what a study's evaluations release and cost, a sentence each; nothing for a study without any."""
+    evaluation, rounds = study.evaluation, study.evaluated_after
+    if evaluation is None:
+        return ()
+    cells, unit, subgroup = Cells.of(study), study.privacy.unit, evaluation.subgroup
+    grouped = (
+        "" if subgroup is None else f", by {one_line(subgroup.column)} ({', '.join(map(one_line, subgroup.values))})"
+    )
+    what = {"right-wrong": "right and wrong answers", "confusion": "each true label by each predicted one"}
+    counted = what.get(evaluation.cells, f"{evaluation.bins} bins of a score")
+    times_over = "once" if len(rounds) == 1 else f"{len(rounds)} times"
+    pays = (
+        f"A {unit} of one content may be trained on and held out here: it pays for both."
+        if both_sides
+        else f"Each {unit} is trained on or held out, and pays for its own side: the larger of the two counts here. "
+        "Somebody of whom some records are trained on and others held out pays for both."
+    )
+    releases = (
+        f"It also evaluates {times_over}, after {'round' if len(rounds) == 1 else 'rounds'} "
+        f"{', '.join(map(str, rounds))}: {cells.length} noisy counts over held-out records leave this house "
+        f"({counted}{grouped}), each with noise of {sigma(study):.3g} {unit}s."
+    )
+    costs = f"For a {unit} that is held out all of them together cost epsilon {evaluation.epsilon:g}."
+    return releases, costs, pays

@@ -1,4 +1,5 @@
 """The vault process, and the questions that it answers.
 
-`process`, `grpc_service`, `node_vault` (every question), `stance` (to an offer), `charged_round`, `local_metrics`.
+`process`, `grpc_service`, `node_vault` (every question), `stance` (to an offer), `charged_round`, `charged_evaluation`,
+`local_metrics`.
 """

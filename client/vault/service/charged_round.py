@@ -122,7 +122,8 @@ class ChargedRound:
         if task.round in run.attempts:
             refusal = Status.LOST
         elif troubles:
-            for name, rounds in troubles.items():
+            for name in troubles:
+                rounds = ledger.state.runs[name].waiting_in_words
                 log.error("Round %d refused: rounds %s of %s failed or were lost. %s", task.round, rounds, name, LOOK)
             refusal = Status.REFUSED_POLICY
         else:

@@ -15,12 +15,13 @@ import numpy as np
 
 from client.vault.service.node_vault import NodeVault
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
-from client.vault_api.messages import MESSAGE_SIZES, write_reply
+from client.vault_api.messages import MESSAGE_SIZES, write_evaluation, write_reply
 from shared.errors import RunError
 from shared.protocol.messages import (
     LEGS,
     NO_MAC,
     NO_POSITION,
+    EvaluationTask,
     LedgerPosition,
     LegTask,
     Peer,
@@ -138,6 +139,32 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         task = LegTask(leg, request.study_sha256, request.study_run, request.round, request.content)
         reply = self._vault.leg(task)
         return vault_pb2.LegReply(status=int(reply.status), content=reply.content)
+
+    def Evaluate(  # noqa: N802 - gRPC's name
+        self, request: vault_pb2.EvaluateRequest, context: grpc.ServicerContext
+    ) -> vault_pb2.EvaluateReply:
+        """Evaluate or resend; a second job at the same time is refused. A caller that is back gets the same bytes."""
+        if not self._one_job.acquire(blocking=False):
+            self._asked.set()
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy")
+        try:
+            self._steps.start(queue.SimpleQueue())
+            self._job = (request.study_run, request.number)
+            position = LedgerPosition(request.ledger_height, request.ledger_head, request.ledger_mac or NO_MAC)
+            adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
+            server_copy = position if position.height else NO_POSITION
+            task = EvaluationTask(request.study_sha256, request.study_run, request.number, adapter, server_copy)
+            reply = write_evaluation(self._vault.evaluate(task))
+            self._asked.clear()
+        except Exception:
+            # the cause may be data, and whoever waits for the answer must get one
+            log.exception("The vault failed; the link is told only that it failed.")
+            reply = b""
+        finally:
+            self._one_job.release()
+        if not reply:
+            context.abort(grpc.StatusCode.INTERNAL, "failed")
+        return vault_pb2.EvaluateReply(reply=reply)
 
     def Forget(  # noqa: N802 - gRPC's name
         self, request: vault_pb2.ForgetRequest, context: grpc.ServicerContext

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 import torch
 
-from client.policy import objections, open_at
+from client.policy import objections, open_at, subgroup_columns
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.rows import NOTHING_DECLARED, ApprovedRun
 from client.vault.ledger.state import LedgerState
@@ -35,6 +35,7 @@ from client.vault.secure_sum.admission import Admission
 from client.vault.secure_sum.legs import answer_leg
 from client.vault.secure_sum.masked_trainer import MaskedTrainer
 from client.vault.secure_sum.sum_files import Identity
+from client.vault.service.charged_evaluation import ChargedEvaluation
 from client.vault.service.charged_round import ChargedRound
 from client.vault.service.local_metrics import write_local_metrics
 from client.vault.service.stance import stance
@@ -43,6 +44,8 @@ from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.model import build
 from shared.errors import DataError, FedVaultError, LedgerError, PeerError, SettingsError
 from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
     LedgerPosition,
     LegReply,
     LegTask,
@@ -52,8 +55,10 @@ from shared.protocol.messages import (
     TrainReply,
     TrainTask,
     without_content,
+    without_histogram,
     without_update,
 )
+from shared.records.ragged import Records
 from shared.secure_sum.thresholds import OwnPolicy
 from shared.study.declaration import Study
 
@@ -103,10 +108,16 @@ class NodeVault:
             log.exception("Round %d refused: node.toml cannot be used.", task.round)
             return without_update(task, Status.REFUSED_POLICY)
         reply = self._about(task.study_run, lambda: self._train(node, task))
-        slot = node.settings.node.release_slot_s
-        if slot:
-            self._sleep(slot - time.time() % slot)
-        return reply
+        return self._at_slot(node, reply)
+
+    def evaluate(self, task: EvaluationTask) -> EvaluationReply:
+        """Answer an evaluation; never raises for what it or the data holds."""
+        try:
+            node = open_node(self._config)
+        except Exception:
+            log.exception("Evaluation %d refused: node.toml cannot be used.", task.number)
+            return without_histogram(task, Status.REFUSED_POLICY)
+        return self._at_slot(node, self._about(task.study_run, lambda: self._evaluate(node, task)))
 
     def offer(self, offer: StudyOffer) -> OfferReply:
         """Keep a study for a person to decide on, and say how this node stands to it."""
@@ -248,24 +259,60 @@ class NodeVault:
         else:
             forget_left_over(node, state)
 
-    def _answer(self, node: NodeFiles, task: TrainTask) -> TrainReply:
+    def _at_slot(self, node: NodeFiles, reply: Answer) -> Answer:
+        slot = node.settings.node.release_slot_s
+        if slot:
+            self._sleep(slot - time.time() % slot)
+        return reply
+
+    def _evaluate(self, node: NodeFiles, task: EvaluationTask) -> EvaluationReply:
+        loaded = self._opened(node, task, f"Evaluation {task.number}")
+        if isinstance(loaded, Status):
+            return without_histogram(task, loaded)
+        dataset, trainer = node.datasets.get(loaded.dataset), loaded.trainer
+
+        def held_out() -> Records:
+            StudyReview(node).materialise(trainer.study, node.dataset(loaded.dataset), loaded.run)
+            return node.approved.holdout(loaded.run)
+
+        reply = ChargedEvaluation(
+            trainer,
+            held_out,
+            node.open_ledger,
+            dataset=loaded.dataset,
+            randomness=OsRandomness(),
+            declared=NOTHING_DECLARED if dataset is None else dataset.limits,
+            refusal=partial(self._refusal, trainer, dataset, evaluates=True),
+            on_record=lambda: self._on_step(0),  # it may end here; how many records there are is not told
+        ).evaluate(task)
+        self._loaded = None if trainer.broken else self._loaded
+        if reply.status is not Status.EVALUATED:
+            self._look()
+        return reply
+
+    def _opened(self, node: NodeFiles, task: TrainTask | EvaluationTask, question: str) -> LoadedRun | Status:
+        """Return the run of a question with its model, or the public code of why it cannot be opened."""
         try:
             loaded = self._load(node, task)
             if loaded is not None:  # the model in memory is still the one in the folder
                 node.base_files(loaded.trainer.study)
         except LedgerError as error:
-            log.error("Round %d refused: %s", task.round, error)
-            return without_update(task, Status.REFUSED_LEDGER)
+            log.error("%s refused: %s", question, error)
+            return Status.REFUSED_LEDGER
         except SettingsError as error:
             # of the base model's folder, which the study names: nothing else is set up here
-            log.error("Round %d refused for its base model: %s", task.round, error)
-            return without_update(task, Status.REFUSED_MODEL)
+            log.error("%s refused for its base model: %s", question, error)
+            return Status.REFUSED_MODEL
         except Exception:
             # loading reads records: one code stands for whatever their files hold, and nothing is paid for yet
-            log.exception("Round %d refused; the server is told only that the policy does not allow it.", task.round)
-            return without_update(task, Status.REFUSED_POLICY)
-        if loaded is None:
-            return without_update(task, Status.REFUSED_POLICY)
+            log.exception("%s refused; the server is told only that the policy does not allow it.", question)
+            return Status.REFUSED_POLICY
+        return Status.REFUSED_POLICY if loaded is None else loaded
+
+    def _answer(self, node: NodeFiles, task: TrainTask) -> TrainReply:
+        loaded = self._opened(node, task, f"Round {task.round}")
+        if isinstance(loaded, Status):
+            return without_update(task, loaded)
         dataset = node.datasets.get(loaded.dataset)
         trainer, study = loaded.trainer, loaded.trainer.study
         charged = ChargedRound(
@@ -281,7 +328,7 @@ class NodeVault:
             self._loaded = None  # nothing that a failure left in memory serves another round
         return reply
 
-    def _load(self, node: NodeFiles, task: TrainTask) -> LoadedRun | None:
+    def _load(self, node: NodeFiles, task: TrainTask | EvaluationTask) -> LoadedRun | None:
         """Return the task's run, with its model; None if nobody approved it for this study."""
         if self._loaded is not None and self._loaded.run == task.study_run:
             return self._loaded
@@ -311,13 +358,18 @@ class NodeVault:
             on_step=self._on_step,
         )
 
-    def _refusal(self, trainer: RoundTrainer, dataset: Dataset | None, state: LedgerState) -> Status | None:
-        """Return what node.toml has against a round today: it may have become stricter since the approval."""
+    def _refusal(
+        self, trainer: RoundTrainer, dataset: Dataset | None, state: LedgerState, *, evaluates: bool = False
+    ) -> Status | None:
+        """Return what node.toml has against a round or evaluation today: it may have become stricter since."""
         if dataset is None or dataset.changes(state):
             return Status.REFUSED_POLICY
         rules = dataset.rules(state)
+        if evaluates and rules.evaluation == "no":
+            return Status.REFUSED_POLICY
         is_open = open_at(dataset.policy, self._now())
         columns = [dataset.policy.columns.get(column.name, column.name) for column in trainer.model.kind.columns]
+        columns += subgroup_columns(dataset.policy, trainer.study)
         if objections(rules, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS

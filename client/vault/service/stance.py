@@ -5,6 +5,7 @@ No record is looked at, so none can change the answer.
 
 import logging
 
+from client.vault.ledger.approval import whole_study
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
@@ -12,7 +13,6 @@ from client.vault.review.node_files import NodeFiles
 from client.vault.review.offers import Offered
 from client.vault.review.review import StudyReview
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
-from shared.privacy.noise_schedule import schedule_of
 from shared.protocol.messages import Status, StudyOffer
 from shared.study.declaration import Study
 
@@ -41,13 +41,13 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
         unchanged = [dataset for dataset in allowed if not dataset.changes(ledger.state)]
         if not unchanged:
             return reason
-        total_release = schedule_of(study).release(study.total_steps)
         # an account's rules are answered as its budget is: neither says which datasets share records
         state = ledger.state
         possible = [
             dataset
             for dataset in unchanged
-            if not review.objections(study, dataset, state) and dataset.budget(state).fits(total_release)
+            if not review.objections(study, dataset, state)
+            and dataset.budget(state).fits(whole_study(state, study, dataset.name))
         ]
         return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
 
@@ -72,6 +72,8 @@ def _allowed(node: NodeFiles, review: StudyReview, study: Study) -> tuple[list[D
 def _approved_by_policy(review: StudyReview, ledger: Ledger, offered: Offered, possible: list[Dataset]) -> Status:
     dataset = possible[0]
     unasked = dataset.policy.approval == "within-policy" and dataset.name in ledger.state.limits
+    # a policy that does not say yes to evaluations leaves them to a person
+    unasked = unasked and (offered.study.evaluation is None or dataset.rules(ledger.state).evaluation == "yes")
     if len(possible) != 1 or not unasked or ledger.state.troubles(dataset.name):
         return Status.AWAITING_APPROVAL
     try:

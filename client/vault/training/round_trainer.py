@@ -32,7 +32,7 @@ from shared.privacy.grid import MOST_NUMBERS
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.protocol.fixed_point import as_integers
-from shared.protocol.messages import Status, TrainReply, TrainTask, Vector
+from shared.protocol.messages import EvaluationTask, Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
 from shared.records.ragged import Records, with_units
 from shared.study.declaration import Study
@@ -172,6 +172,19 @@ class RoundTrainer:
     def admits(self, task: TrainTask) -> bool:
         """Return true if honest rounds before this one may have led to the task's adapter."""
         return self._bound.admits(task.round, task.adapter)
+
+    def evaluation_refusal(self, task: EvaluationTask) -> Status | None:
+        """Return a public reason not to evaluate an adapter on held-out records; None if there is none."""
+        study = self.study
+        if task.study_sha256 != self._study_sha256 or task.adapter.shape != (self.dimension,):
+            return Status.REFUSED_STUDY
+        if not np.isfinite(task.adapter).all():
+            return Status.REFUSED_STUDY
+        if task.number not in study.evaluated_after:
+            return Status.REFUSED_EVALUATION
+        if not self._bound.admits(task.number + 1, task.adapter):
+            return Status.REFUSED_ADAPTER
+        return Status.REFUSED_SIZE if self.declared_size < study.federation.smallest_declared_size else None
 
     def trainer(self) -> PrivateTrainer:
         """Return the trainer on the records, built at first use after the gradient probe, and kept."""

@@ -90,6 +90,30 @@ class LegReply(_message.Message):
     content: bytes
     def __init__(self, status: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
+class EvaluateRequest(_message.Message):
+    __slots__ = ("study_sha256", "study_run", "number", "adapter", "ledger_height", "ledger_head", "ledger_mac")
+    STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
+    STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    ADAPTER_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
+    LEDGER_MAC_FIELD_NUMBER: _ClassVar[int]
+    study_sha256: str
+    study_run: str
+    number: int
+    adapter: bytes
+    ledger_height: int
+    ledger_head: str
+    ledger_mac: str
+    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., number: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., ledger_mac: _Optional[str] = ...) -> None: ...
+
+class EvaluateReply(_message.Message):
+    __slots__ = ("reply",)
+    REPLY_FIELD_NUMBER: _ClassVar[int]
+    reply: bytes
+    def __init__(self, reply: _Optional[bytes] = ...) -> None: ...
+
 class ForgetRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

@@ -49,6 +49,11 @@ class VaultStub:
                 request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegRequest.SerializeToString,
                 response_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegReply.FromString,
                 _registered_method=True)
+        self.Evaluate = channel.unary_unary(
+                '/fedvault.vault.v1.Vault/Evaluate',
+                request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.EvaluateRequest.SerializeToString,
+                response_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.EvaluateReply.FromString,
+                _registered_method=True)
         self.Status = channel.unary_unary(
                 '/fedvault.vault.v1.Vault/Status',
                 request_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.StatusRequest.SerializeToString,
@@ -85,6 +90,13 @@ class VaultServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Evaluate(self, request, context):
+        """Count predictions on held-out records through noise, or send again what was released for it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Status(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -115,6 +127,11 @@ def add_VaultServicer_to_server(servicer, server):
                     servicer.Leg,
                     request_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegRequest.FromString,
                     response_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.LegReply.SerializeToString,
+            ),
+            'Evaluate': grpc.unary_unary_rpc_method_handler(
+                    servicer.Evaluate,
+                    request_deserializer=client_dot_vault__api_dot___generated_dot_vault__pb2.EvaluateRequest.FromString,
+                    response_serializer=client_dot_vault__api_dot___generated_dot_vault__pb2.EvaluateReply.SerializeToString,
             ),
             'Status': grpc.unary_unary_rpc_method_handler(
                     servicer.Status,
@@ -208,6 +225,33 @@ class Vault:
             '/fedvault.vault.v1.Vault/Leg',
             client_dot_vault__api_dot___generated_dot_vault__pb2.LegRequest.SerializeToString,
             client_dot_vault__api_dot___generated_dot_vault__pb2.LegReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Evaluate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/fedvault.vault.v1.Vault/Evaluate',
+            client_dot_vault__api_dot___generated_dot_vault__pb2.EvaluateRequest.SerializeToString,
+            client_dot_vault__api_dot___generated_dot_vault__pb2.EvaluateReply.FromString,
             options,
             channel_credentials,
             insecure,

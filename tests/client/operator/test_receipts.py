@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -16,13 +17,13 @@ from client.link.membership import _made_key, _request
 from client.operator.receipts import statement
 from client.vault.ledger.approval import take_roster
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import Limit
+from client.vault.ledger.rows import DatasetTerms, Evaluations, Limit, records_row, registration_row
 from server.certificate_authority import create, issue_node
 from shared.errors import PeerError, SettingsError
 from shared.evidence.receipt import Receipt, read_statement, sign, signer, verify
 from shared.evidence.signature import Signer
 from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
-from shared.privacy.releases import SharedGaussian, SubsampledGaussian
+from shared.privacy.releases import LargestSide, NoisyCounts, SharedGaussian, SubsampledGaussian
 from shared.study.declaration import Study
 from tests.support.ledgers import register
 
@@ -185,6 +186,34 @@ def test_a_receipt_of_shared_noise_says_what_all_other_nodes_could_see(tmp_path:
                     replace(receipt, epsilon_if_all_collude=wrong), ec.generate_private_key(ec.SECP256R1()), ""
                 ).as_json()
             )  # type: ignore[arg-type]
+
+
+def test_a_receipt_of_a_run_with_evaluations_says_what_they_released_and_the_larger_side(tmp_path: Path) -> None:
+    each, key = NoisyCounts(2.0, 1), ec.generate_private_key(ec.SECP256R1())
+    with Ledger(tmp_path / "evaluated.db", second_copy=tmp_path / "second" / "head.json") as opened:
+        terms = DatasetTerms(declared_size=50, holdout=0.1, identity_version=2)
+        opened.enter(records_row("secret-ward", (), None) | registration_row("secret-ward", Limit(9.0, 1e-5), terms))
+        evaluations = Evaluations(each, (2, 5))
+        more: dict[str, Any] = {"study_sha256": "s" * 64, "rounds": 5, "per_round": RELEASE, "evaluations": evaluations}
+        opened.approve("secret-ward", "r-1", **more)
+        assert verify(issue(opened, "r-1", key, "").as_json()).epsilon == 0.0
+        opened.reserve("r-1", 1)
+        opened.enter({"kind": "evaluation", "run": "r-1", "number": 2, "adapter_sha256": "a" * 64})
+        receipt = issue(opened, "r-1", key, "")
+        assert receipt.epsilon == pytest.approx(opened.state.spent("secret-ward"))
+    assert (receipt.fedvault_receipt, receipt.rounds_paid, receipt.evaluations_paid) == (4, (1,), (2,))
+    assert receipt.epsilon == epsilon_rdp([LargestSide(((RELEASE,), (each,)))], 1e-5)
+    assert verify(receipt.as_json()) == receipt
+    changes: tuple[dict[str, Any], ...] = (
+        {"evaluation": None}, {"pays_for_both_sides": True}, {"fedvault_receipt": 2}, {"epsilon": 0.1},
+        {"evaluation": {"mechanism": "x"}},
+    )  # fmt: skip
+    for wrong in changes:
+        with pytest.raises(PeerError):
+            verify(sign(replace(receipt, **wrong), key, "").as_json())
+    plain = json.loads(receipt.as_json())
+    with pytest.raises(PeerError):
+        verify(json.dumps(plain | {"evaluations_paid": [2, 5]}))
 
 
 def test_a_receipt_without_shared_noise_has_the_fields_that_it_always_had(ledger: Ledger) -> None:

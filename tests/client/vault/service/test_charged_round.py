@@ -159,7 +159,7 @@ def test_whatever_goes_wrong_after_the_reservation_is_one_code_and_lets_nothing_
     elif when == "exactness":
         opened.error = ExactnessError("Expected exact gradients, got others.")
     elif when == "the update is made durable":
-        monkeypatch.setattr(ledger, "_outbox", Outbox(ledger.path / "not-a-folder"))
+        monkeypatch.setattr(ledger, "outbox", Outbox(ledger.path / "not-a-folder"))
     else:
         monkeypatch.setattr(ledger, "_enter_commit", lambda *_: 1 / 0)
     reply = ChargedRound(troubled, lambda: nullcontext(ledger), dataset="data").train(task(troubled))
