@@ -275,11 +275,8 @@ class Ledger:
 
     def _released(self, *, going_on: bool = False) -> dict[str, Mapping[int, str | None]]:
         """Return what runs have begun, by the names under which the outbox keeps it; of those that go on, if wanted."""
-        runs = [
-            (n, run)
-            for n, run in self.state.runs.items()
-            if not going_on or (run.may_go_on and not self.state.is_over(n))
-        ]
+        over = [n for n, run in self.state.runs.items() if going_on and (self.state.is_over(n) or not run.may_go_on)]
+        runs = [(name, run) for name, run in self.state.runs.items() if name not in over]
         return {key: attempts for name, run in runs for key, attempts in run.released(name).items()}
 
     def close_run(self, run: str) -> None:

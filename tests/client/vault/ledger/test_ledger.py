@@ -72,12 +72,12 @@ def test_bytes_without_their_row_do_not_leave_once_the_run_is_over(opened: Open,
     for number in (1, 2):
         ledger.reserve("run", number)
     ledger.commit("run", 1, b"released")
-    ledger._outbox.keep("run", 2, b"masked")  # and a crash before its row
+    ledger.outbox.keep("run", 2, b"masked")  # and a crash before its row
     ledger = opened()
     ledger.enter(end)
     height = ledger.height
     assert ledger.answer("run", 1) == b"released" and ledger.answer("run", 2) is None
-    assert ledger.height == height and ledger._outbox.find("run", 2) is None
+    assert ledger.height == height and ledger.outbox.find("run", 2) is None
 
 
 def test_a_run_that_does_not_fit_is_refused_before_anything_is_written(opened: Open) -> None:
