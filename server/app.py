@@ -7,7 +7,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from server.aggregation.method import Aggregation, method_for
+from server.aggregation.method import method_for
 from server.rounds.asking import LedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, Evaluate, EvaluatePrivately, RunTerms, no_private_evaluation
@@ -32,7 +32,6 @@ def build_server_app(
     ledger_copies: LedgerCopies | None = None,
     grace_s: float = math.inf,
     within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
-    opened_sum: Callable[[int, int], Aggregation] | None = None,
     secure_sum: Callable[[Grid], SecureSum] | None = None,
     evaluate_privately: Callable[[Grid], EvaluatePrivately] = lambda _grid: no_private_evaluation,
 ) -> ServerApp:
@@ -50,8 +49,7 @@ def build_server_app(
         ledger_copies: keeps the ledger positions that nodes report; default: none.
         grace_s: how long a round that has its quorum waits for the others; default: up to its deadline.
         within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
-        opened_sum: takes summands of a secure sum without masks, given a round's number and their length: simulations.
-        secure_sum: of a run whose updates are masked.
+        secure_sum: of a run whose updates are masked, or, in simulations, could be.
         evaluate_privately: makes what has the nodes evaluate adapters; for a study with a private evaluation.
 
     Raises:
@@ -66,7 +64,7 @@ def build_server_app(
             terms,
             initial=initial,
             largest_norm=largest_norm,
-            aggregation=opened_sum or (lambda _number, length: start(length)),
+            aggregation=lambda _number, length: start(length),
             checkpoints=Checkpoints(folder),
             evaluate=evaluate,
             observer=observer,

@@ -5,12 +5,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from server.aggregation.method import Aggregation
-from server.aggregation.opened_sum import OpenedSum, step_numbers
+from flwr.serverapp import Grid
+
 from server.app import build_server_app
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.observer import Observer
+from server.rounds.replies import SecureSum
 from server.rounds.update_bounds import keep_within, norm_bound
+from server.secure_sum.step import step_of
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
 from shared.protocol.messages import Vector
@@ -23,6 +25,7 @@ from simulations.experiment.sites import Prepared
 from simulations.progress import Progress
 from simulations.results.summary import quality
 from simulations.server_crash import serve_through_crash
+from simulations.sites.open_sum import OpenRounds
 
 EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 
@@ -79,7 +82,7 @@ class ArmTraining:
                 within=within,
                 evaluate=self._evaluation(arm),
                 observer=observer,
-                opened_sum=_opened_sum(arm),
+                secure_sum=_secure_sum(arm, largest_norm),
             )
             self._engine.serve(app, self._sizes(arm))
 
@@ -144,15 +147,14 @@ def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
     return [*groups, tuple(group)] if group else groups
 
 
-def _opened_sum(arm: Arm) -> Callable[[int, int], Aggregation] | None:
-    """Return what takes an arm's summands; None for an arm without a secure sum."""
+def _secure_sum(arm: Arm, largest_norm: Callable[[int], float]) -> Callable[[Grid], SecureSum] | None:
+    """Return what makes the rounds of an arm with a secure sum; None for an arm without one."""
     federation = arm.study.federation
     if federation.secure_sum is None:
         return None
-    if federation.secure_sum == "masked":
-        return lambda _number, length: OpenedSum(length, None)
-    sizes, layout = sum_sizes(len(arm.site_indices), federation), layout_of(arm.study)
-    return lambda number, length: OpenedSum(length, step_numbers(arm.study, layout, number, sizes))
+    sizes = sum_sizes(len(arm.site_indices), federation)
+    rounds = OpenRounds(step_of(arm.study, layout_of(arm.study), lambda: sizes, largest_norm), sizes.threshold)
+    return lambda _grid: rounds
 
 
 def _bounds(arm: Arm, initial: Vector) -> tuple[Callable[[int], float], Callable[[int, Vector], Vector]]:

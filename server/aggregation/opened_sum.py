@@ -116,26 +116,23 @@ def suspicion(total: Sum, nodes: int, numbers: StepNumbers) -> Suspicion | None:
 
 
 class OpenedSum:
-    """Adds up summands modulo 2^64, as masks would have it, and takes the step: for simulations, where all is open.
+    """Adds up summands modulo 2^64, as masks would have it: for simulations, where all is open.
 
     Args:
         length: of the packed adapter.
-        numbers: of the round, with shared noise; None for masked updates.
     """
 
-    def __init__(self, length: int, numbers: StepNumbers | None) -> None:
-        self._total, self._numbers, self._nodes = np.zeros(length, np.int64), numbers, 0
+    def __init__(self, length: int) -> None:
+        self.total: Sum = np.zeros(length, np.int64)
+        self.nodes = 0
+        """Summands in it."""
 
     def add(self, update: Vector) -> None:
         """Add one summand, which travels where an update does."""
-        if update.dtype != np.int64 or update.shape != self._total.shape:
-            raise PeerError(f"Expected {len(self._total)} whole numbers, got {update.shape} of {update.dtype}.")
-        self._total += cast(Sum, update)
-        self._nodes += 1
-
-    def result(self, current: Vector) -> Vector:
-        """Return the current adapter plus the step, rounded to float32 once."""
-        return next_adapter(current, self._total, self._nodes, self._numbers)
+        if update.dtype != np.int64 or update.shape != self.total.shape:
+            raise PeerError(f"Expected {len(self.total)} whole numbers, got {update.shape} of {update.dtype}.")
+        self.total += cast(Sum, update)
+        self.nodes += 1
 
 
 def next_adapter(current: Vector, total: Sum, nodes: int, numbers: StepNumbers | None) -> Vector:

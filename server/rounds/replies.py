@@ -4,7 +4,6 @@ from typing import Protocol
 
 from flwr.app import Message
 
-from server.aggregation.method import Aggregation
 from server.rounds.round import RoundRecord
 from server.rounds.update_filter import Accepted, Declined, Rejected, Unanswered, inspect
 from shared.protocol.messages import TrainTask, Vector
@@ -25,10 +24,18 @@ class Replies(Protocol):
         ...
 
 
-class PlainReplies:
-    """Takes updates that the server can read, and hands them to an aggregation method."""
+class Collection(Protocol):
+    """Collects one round's updates."""
 
-    def __init__(self, task: TrainTask, collected: Aggregation, largest_norm: float) -> None:
+    def add(self, update: Vector) -> None:
+        """Add one accepted update."""
+        ...
+
+
+class PlainReplies:
+    """Takes updates that the server can read, and puts them into a collection."""
+
+    def __init__(self, task: TrainTask, collected: Collection, largest_norm: float) -> None:
         self._task, self._collected, self._largest_norm = task, collected, largest_norm
 
     def inspect(self, node: int, reply: Message) -> Verdict:
