@@ -31,11 +31,14 @@ class Audit:
     """The mean bound of ideal noise that keeps the claim exactly: an audit sees no more of it."""
     power_of_half: float
     """The bound that nine of ten runs with half the noise exceed. Unless it is above the claim, there is no verdict."""
+    noise: float | None = None
+    """Of what is left of a sum, as a share of what is promised; None where it is not measured."""
 
     @property
     def refuted(self) -> bool:
-        """True if the claim is false at 95 %."""
-        return self.epsilon_at_least > self.claim.epsilon
+        """True if the claim is false at 95 %, or noise is missing: the bound alone sees no loss of a third."""
+        missing = self.noise is not None and self.noise < 1 - 5 / math.sqrt(self.claim.canaries)
+        return missing or self.epsilon_at_least > self.claim.epsilon
 
     @property
     def verdict(self) -> str:

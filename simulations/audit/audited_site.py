@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import transformers
@@ -21,6 +22,7 @@ from shared.protocol.flower_records import decode_reply, encode_reply
 from shared.protocol.messages import Status, TrainTask, Vector
 from shared.protocol.update_encoding import Wire
 from shared.records.ragged import Records, ragged, with_units
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 from shared.study.schedule import round_factors
@@ -53,8 +55,18 @@ class Claim:
         return 8 * math.ceil(math.sqrt(self.canaries + BLOCK) / 8)
 
 
-def study_of(claim: Claim, folder: Path) -> Study:
-    """Declare the study that makes a claim, over a model with random weights that is written into a folder."""
+def study_of(claim: Claim, folder: Path, sizes: Thresholds | None = None) -> Study:
+    """Declare the study that makes a claim, over a model with random weights that is written into a folder.
+
+    Args:
+        claim: to make.
+        folder: for the model.
+        sizes: of a secure sum whose nodes share the noise, all of one size; None for sites with all noise of their own.
+    """
+    federation: dict[str, Any] = {"rounds": claim.rounds, "smallest_declared_size": 1, "wire": claim.wire}
+    if sizes is not None:
+        federation |= {"secure_sum": "shared", "threshold": sizes.threshold, "colluders": sizes.colluders}
+        federation |= {"typical_size": claim.canaries // 2}
     labels = math.ceil((claim.canaries + BLOCK) / (claim.width + 1))
     source = tiny_model(folder / f"model-{claim.width}", claim.width)
     declared = {
@@ -70,7 +82,7 @@ def study_of(claim: Claim, folder: Path) -> Study:
             "clipping": claim.clipping,
         },
         "training": {"local_steps": 1, "whitening": claim.whitening},
-        "federation": {"rounds": claim.rounds, "smallest_declared_size": 1, "wire": claim.wire},
+        "federation": federation,
         "performance": {"device": "cpu"},
     }
     return parse(Study, declared, where="audit")

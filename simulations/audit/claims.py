@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,15 @@ from client.vault.training.randomness import OsRandomness
 from shared.study.sections import RECORD
 from simulations.audit.audit import Audit, audit
 from simulations.audit.audited_site import Claim
-from simulations.audit.controls import one_seed_twice, part_of_the_noise, without_clipping
+from simulations.audit.controls import (
+    masks_of_zeros,
+    masks_used_twice,
+    one_seed_twice,
+    one_share_missing,
+    part_of_the_noise,
+    without_clipping,
+)
+from simulations.audit.summed_sites import MANY, audit_sum
 
 HONEST = "honest"
 EPSILONS = (1.0, 3.0, 8.0)
@@ -26,6 +34,8 @@ class Row(NamedTuple):
     code: str
     """`honest`, or the fault that was put in."""
     audit: Audit
+    summed: bool = False
+    """Whether the nodes share the noise, and the server opens their sum alone."""
 
     @property
     def as_expected(self) -> bool:
@@ -52,18 +62,36 @@ def audits(claims: list[Claim], folder: Path) -> Iterator[Row]:
                 yield Row(code, audit(claim, folder, seed=1, randomness=source))
 
 
+def sum_audits(claims: list[Claim], folder: Path) -> Iterator[Row]:
+    """Audit what a server with colluders sees of a sum whose nodes share each claim's noise, and then with each fault.
+
+    All records take part in each of two rounds: more of them show no more here, and the masks are used twice at once.
+    """
+    for claim in claims:
+        whole = replace(claim, sampling_rate=1.0, rounds=2)
+        yield Row(HONEST, audit_sum(whole, folder, seed=1), summed=True)
+        with one_share_missing():
+            yield Row("one share missing", audit_sum(whole, folder, seed=1), summed=True)
+        with masks_of_zeros():
+            yield Row("masks of zeros", audit_sum(whole, folder, seed=1, sizes=MANY, view="message"), summed=True)
+        with masks_used_twice():
+            yield Row("masks used twice", audit_sum(whole, folder, seed=1, sizes=MANY, view="difference"), summed=True)
+
+
 def table(rows: list[Row]) -> Table:
     """Lay the audits out, one a line: bounds beside the claim, then what ideal noise and half of it would show."""
     laid_out = Table(title="ε from below, at 95 %", title_justify="left", box=None, pad_edge=False)
     for heading in ("code", "unit", "claim", "at least", "if ideal", "if half", "verdict"):
         laid_out.add_column(heading, no_wrap=True)
-    for code, one in rows:
+    for code, one, summed in rows:
         figures = (one.claim.epsilon, one.epsilon_at_least, one.power, one.power_of_half)
-        unit = f"{one.claim.unit}, whitened" if one.claim.whitening else one.claim.unit
+        unit = f"{one.claim.unit}{', whitened' if one.claim.whitening else ''}{', summed' if summed else ''}"
         laid_out.add_row(code, unit, *(f"{figure:.2f}" for figure in figures), one.verdict)
     return laid_out
 
 
 def as_json(rows: list[Row]) -> str:
     """Return the audits as JSON."""
-    return json.dumps([{"code": row.code, **asdict(row.audit), "verdict": row.audit.verdict} for row in rows])
+    return json.dumps(
+        [{"code": row.code, "summed": row.summed, **asdict(row.audit), "verdict": row.audit.verdict} for row in rows]
+    )

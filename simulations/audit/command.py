@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ def audit_claims(epsilons: Sequence[float] | None, canaries: int, *, as_json: bo
     ]
     rows = []
     with tempfile.TemporaryDirectory() as folder, Console(stderr=True).status("auditing") as status:
-        for row in claims.audits(wanted, Path(folder)):
+        for row in chain(claims.audits(wanted, Path(folder)), claims.sum_audits(wanted, Path(folder))):
             rows.append(row)
             status.update(f"auditing, {len(rows)} rows so far")
     if as_json:

@@ -2,15 +2,19 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from client.vault.training.randomness import Randomness
+from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.trainer import PrivateTrainer
 from shared.privacy.grid import NOISE_STEPS
+from shared.secure_sum import masks
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 OPTIMIZER = "client.vault.training.optimizer"
@@ -47,6 +51,49 @@ def divisor_from_the_data() -> Iterator[None]:
         return honest(trainer, *arguments, **named)
 
     with patch.object(PrivateTrainer, "train_round", counted):
+        yield
+
+
+@contextmanager
+def one_share_missing() -> Iterator[None]:
+    """Have the other nodes of a sum add no noise: of two honest shares one is missing."""
+    honest = RoundTrainer.summand
+
+    def silent(site: RoundTrainer, *arguments: Any) -> NDArray[Any] | None:
+        summand = honest(site, *arguments)
+        # an empty site adds nothing but its noise
+        return summand if summand is None or site.trainer().activations.records.unit_count else 0 * summand
+
+    with patch.object(RoundTrainer, "summand", silent):
+        yield
+
+
+@contextmanager
+def masks_of_zeros() -> Iterator[None]:
+    """Let every mask of a secure sum be zeros, also where the sum is opened."""
+
+    def zeros(_seed: bytes, length: int) -> NDArray[np.uint64]:
+        return np.zeros(length, np.uint64)
+
+    with patch("shared.secure_sum.masks.stream", zeros), patch("shared.secure_sum.session.stream", zeros):
+        yield
+
+
+@contextmanager
+def masks_used_twice() -> Iterator[None]:
+    """Let all rounds have the masks of round 1."""
+
+    def of_one_round(seed: Callable[..., bytes]) -> Callable[..., bytes]:
+        return lambda secret, context, *names: seed(secret, replace(context, round=1), *names)
+
+    rooms = "shared.secure_sum.node", "shared.secure_sum.session"
+    own, pair = of_one_round(masks.own_seed), of_one_round(masks.pair_seed)
+    with (
+        patch(f"{rooms[0]}.fresh", lambda: bytes(masks.OWN_MASK_BYTES)),
+        patch(f"{rooms[0]}.own_seed", own),
+        patch(f"{rooms[1]}.own_seed", own),
+        patch(f"{rooms[0]}.pair_seed", pair),
+    ):
         yield
 
 
