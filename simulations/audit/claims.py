@@ -68,14 +68,14 @@ def sum_audits(claims: list[Claim], folder: Path) -> Iterator[Row]:
     All records take part in each of two rounds: more of them show no more here, and the masks are used twice at once.
     """
     for claim in claims:
-        whole = replace(claim, sampling_rate=1.0, rounds=2)
-        yield Row(HONEST, audit_sum(whole, folder, seed=1), summed=True)
+        of_all = replace(claim, sampling_rate=1.0, rounds=2)
+        yield Row(HONEST, audit_sum(of_all, folder, seed=1), summed=True)
         with one_share_missing():
-            yield Row("one share missing", audit_sum(whole, folder, seed=1), summed=True)
+            yield Row("one share missing", audit_sum(of_all, folder, seed=1), summed=True)
         with masks_of_zeros():
-            yield Row("masks of zeros", audit_sum(whole, folder, seed=1, sizes=MANY, view="message"), summed=True)
+            yield Row("masks of zeros", audit_sum(of_all, folder, seed=1, sizes=MANY, view="message"), summed=True)
         with masks_used_twice():
-            yield Row("masks used twice", audit_sum(whole, folder, seed=1, sizes=MANY, view="difference"), summed=True)
+            yield Row("masks used twice", audit_sum(of_all, folder, seed=1, sizes=MANY, view="difference"), summed=True)
 
 
 def table(rows: list[Row]) -> Table:

@@ -90,7 +90,7 @@ def audit_sum(
             scores += canaries.scores((seen.message - before).astype(np.float64))
         before = seen.message
     guesses = guess(scores, included)
-    promised = schedule_of(study).noise_multiplier * NOISE_STEPS * np.sqrt(claim.rounds)
+    accounted = schedule_of(study).noise_multiplier * NOISE_STEPS * np.sqrt(claim.rounds)
     return Audit(
         claim,
         guesses,
@@ -99,7 +99,7 @@ def audit_sum(
         float(np.mean(ideal_bounds(claim))),
         nearly_always(ideal_bounds(claim, noise=0.5)),
         # nothing but noise lies in the direction of a canary that is not in
-        noise=float(np.std(scores[~included]) / promised) if view == "sum" else None,
+        noise=float(np.std(scores[~included]) / accounted) if view == "sum" else None,
     )
 
 
