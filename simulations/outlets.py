@@ -1,5 +1,6 @@
 """Write what a finished run made in the form in which others serve it."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="A result folder.")],
     folder: Annotated[Path, typer.Argument(help="A new folder.")],
     as_onnx: Annotated[bool, typer.Option("--onnx", help="As a graph for ONNX Runtime, not for transformers.")] = False,
+    for_vllm: Annotated[bool, typer.Option("--vllm", help="The adapter of a language model, for vLLM.")] = False,
 ) -> None:
     """Write the complete model of a finished run, with the adapter in its weights; the adapter is in RUN/adapter.
 
@@ -19,9 +21,13 @@ def export(
     """
     from server.export.adapter import merge
     from server.export.onnx import write_onnx
+    from server.export.vllm import write_vllm
+    from server.operator.actions import form
     from shared.errors import SettingsError
 
     if folder.exists():
         raise SettingsError(f"Expected a new folder, {folder} is there.")
-    (write_onnx if as_onnx else merge)(run / "adapter", folder)
-    typer.echo(f"{folder}: the whole model, and README.md, its card.")
+    wanted = form(merged=not (as_onnx or for_vllm), onnx=as_onnx, vllm=for_vllm)
+    writers: dict[str, Callable[[Path, Path], object]] = {"merged": merge, "onnx": write_onnx, "vllm": write_vllm}
+    writers[wanted](run / "adapter", folder)
+    typer.echo(f"{folder} is written.")

@@ -180,7 +180,7 @@ class Actions:
 
     def _export(self, form: Form, operator: Operator) -> Done:
         run, folder = self._store.run(_text(form, "run")), Path(_text(form, "folder"))
-        wanted = actions.form(merged=form.get("merged") == "on", onnx=False)
+        wanted = actions.form(merged=form.get("merged") == "on")
         actions.export(self._home, self._store, run.id, folder, operator, form=wanted)
         return Done(f"{run.id} is exported", [f"Its folder: {folder.resolve()}"], f"/runs/{run.id}")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shared.study.sections import Model
 
 INVITE_DAYS = 7
-Form = Literal["adapter", "merged", "onnx"]
+Form = Literal["adapter", "merged", "onnx", "vllm"]
 COMMAND_LINE = "command line"
 
 
@@ -171,15 +171,20 @@ def finished_adapter(home: Home, store: Store, name: str) -> tuple[Run, Path]:
     return finished, adapter_folder(home, finished)
 
 
-def form(*, merged: bool, onnx: bool) -> Form:
+def form(*, merged: bool, onnx: bool = False, vllm: bool = False) -> Form:
     """Return the form in which a finished adapter is asked for.
 
     Raises:
         SettingsError: two forms are asked for at once.
     """
-    if merged and onnx:
-        raise SettingsError("Expected --merge or --onnx, got both.", hint="Export twice, into two folders.")
-    return "merged" if merged else "onnx" if onnx else "adapter"
+    asked: list[Form] = [name for name, wanted in _forms(merged, onnx, vllm) if wanted]
+    if len(asked) > 1:
+        raise SettingsError(f"Expected one form, got {' and '.join(asked)}.", hint="Export each into its own folder.")
+    return asked[0] if asked else "adapter"
+
+
+def _forms(merged: bool, onnx: bool, vllm: bool) -> tuple[tuple[Form, bool], ...]:
+    return (("merged", merged), ("onnx", onnx), ("vllm", vllm))
 
 
 def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, form: Form = "adapter") -> None:
@@ -200,6 +205,10 @@ def export(home: Home, store: Store, name: str, folder: Path, operator: Operator
         from server.export.onnx import write_onnx
 
         write_onnx(adapter, folder)
+    elif form == "vllm":
+        from server.export.vllm import write_vllm
+
+        write_vllm(adapter, folder)
     else:
         shutil.copytree(adapter, folder)
     note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)

@@ -19,6 +19,7 @@ from server.cli.app import cli
 from server.export.adapter import export, load_finished, merge
 from server.export.loading_code import code
 from server.export.model_card import card
+from server.export.vllm import RANKS, write_vllm
 from server.rounds.checkpoints import State
 from server.run_process import adapter_folder
 from server.run_store.store import Store
@@ -194,3 +195,31 @@ def test_the_servers_command_hands_out_either(
     found = {path.name for path in (tmp_path / "out").iterdir()}
     expected = {"config.json", "model.safetensors", "tokenizer.json"} if merged else {"adapter_model.safetensors"}
     assert expected | {"README.md", "fedvault.json"} <= found
+
+
+@pytest.mark.parametrize(
+    "adapter", [{}, {"method": "lora", "rank": 3}, {"rank": 12, "layers": "last:1"}], ids=["ffa", "lora", "rank 12"]
+)
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")  # PEFT asks transformers for it
+def test_the_folder_for_vllm_has_one_allowed_rank_and_computes_the_same(
+    language_study: Studies, randomised: Any, tmp_path: Path, adapter: dict[str, Any]
+) -> None:
+    study = language_study("llama", TASKS["generate"], **adapter)
+    model = randomised(study)
+    export(study, model.packed(), tmp_path / "adapter")
+    rank = write_vllm(tmp_path / "adapter", tmp_path / "vllm")
+    assert rank == next(allowed for allowed in RANKS if allowed >= study.adapter.rank)
+    tensors = load_file(tmp_path / "vllm" / "adapter_model.safetensors")
+    assert {name.rsplit(".", 2)[1] for name in tensors} == {"lora_A", "lora_B"}, "A is written out, frozen or not"
+    assert {tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name} == {rank}
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "vllm", dtype=torch.float32).eval()
+    ids = torch.tensor([[8, 9, 10, 11]])
+    torch.testing.assert_close(loaded(input_ids=ids).logits, model.base(input_ids=ids).logits)
+
+
+def test_what_vllm_does_not_serve_is_refused(language_study: Studies, randomised: Any, tmp_path: Path) -> None:
+    study = language_study("llama", TASKS["generate"], method="dora")
+    export(study, randomised(study).packed(), tmp_path / "adapter")
+    with pytest.raises(SettingsError, match="Expected a language model with"):
+        write_vllm(tmp_path / "adapter", tmp_path / "vllm")
+    assert not (tmp_path / "vllm").exists()
