@@ -42,7 +42,7 @@ BENCHMARKS = {
     "rounds": Benchmark("speed.rounds", 5),
     "many-nodes": Benchmark("speed.many_nodes", 8),
     "store-work": Benchmark("speed.store_work", 1, needs="apt-get install postgresql"),
-    "secure-sum": Benchmark("speed.secure_sum", 3),
+    "secure-sum": Benchmark("secure_sum", 3),
     "update-sizes": Benchmark("memory.update_sizes", 3),
     "decoders": Benchmark("speed.decoders", 10),
     "heads": Benchmark("quality.heads", 15, needs="fedvault-sim data fetch reuters newsgroups"),

@@ -27,7 +27,7 @@ from simulations.benchmarks.quality.noise import (
     ways,
 )
 from simulations.benchmarks.quality.pooled_heads import PooledHeads, dealt
-from simulations.benchmarks.speed.secure_sum import rows as sum_costs
+from simulations.benchmarks.secure_sum import rows as sum_costs
 
 STUDY = """[study]
 name = "small"
