@@ -1,20 +1,24 @@
 """Trains one arm after the other on an engine, and measures adapters on the sites' held-out records."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from flwr.serverapp import Grid
+from numpy.typing import NDArray
 
 from server.app import build_server_app
 from server.rounds.checkpoints import Checkpoints, State
+from server.rounds.coordinator import EvaluatePrivately, no_private_evaluation
 from server.rounds.observer import Observer
 from server.rounds.replies import SecureSum
 from server.rounds.update_bounds import keep_within, norm_bound
 from server.secure_sum.step import step_of
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
+from shared.private_evaluation.estimates import Evaluated
 from shared.protocol.messages import Vector
 from shared.study.secure_sum import sum_sizes
 from simulations.engines import worker
@@ -22,11 +26,13 @@ from simulations.engines.local import Engine
 from simulations.experiment.arms import Arm, arm_folder
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared
+from simulations.private_evaluation import SimulatedEvaluations, read_evaluations
 from simulations.progress import Progress
 from simulations.results.summary import quality
 from simulations.server_crash import serve_through_crash
 from simulations.sites.open_sum import OpenRounds
 
+OURS = "federated"
 EVALUATED_TOGETHER = 256  # held-out records, unless a single site has more
 
 
@@ -83,6 +89,7 @@ class ArmTraining:
                 evaluate=self._evaluation(arm),
                 observer=observer,
                 secure_sum=_secure_sum(arm, largest_norm),
+                evaluate_privately=lambda _grid: self._private_evaluation(arm, within),
             )
             self._engine.serve(app, self._sizes(arm))
 
@@ -114,6 +121,22 @@ class ArmTraining:
         calls = [(arm_name, group, adapter) for group in evaluated_together(self._prepared)]
         groups: list[list[worker.Seen]] = self._engine.map(worker.evaluate_sites, calls)
         return [*chain.from_iterable(groups)]
+
+    def private_evaluations(self) -> Sequence[Evaluated]:
+        """Return the private evaluations of the study's own arm, in order."""
+        return read_evaluations(arm_folder(self._folder, OURS) / "evaluations")
+
+    def _private_evaluation(self, arm: Arm, within: Callable[[int, Vector], Vector]) -> EvaluatePrivately:
+        if arm.name != OURS or arm.study.evaluation is None:
+            return no_private_evaluation
+        sites = {site.name: site.index for site in self._prepared.sites}
+
+        def counts(number: int, adapter: Vector) -> dict[str, NDArray[np.int64]]:
+            calls = [(arm.name, index, number, adapter) for index in sites.values()]
+            return dict(zip(sites, self._engine.map(worker.noisy_counts, calls), strict=True))
+
+        folder = arm_folder(self._folder, arm.name) / "evaluations"
+        return SimulatedEvaluations(arm.study, folder, counts, within).after
 
     def _evaluation(self, arm: Arm) -> Callable[[int, Vector], dict[str, Any]]:
         rounds = arm.study.federation.rounds

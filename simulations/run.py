@@ -16,6 +16,7 @@ from shared.adapted_model.model import layout_of
 from shared.errors import FedVaultError, SettingsError
 from shared.evidence.audit_result import AuditResult, read_audit, write_audit
 from shared.logs import without_stopping
+from shared.private_evaluation.estimates import Evaluated
 from shared.tasks.registry import task_kind
 from simulations.arm_training import ArmTraining
 from simulations.audit.scenario_audit import attacks, audit_scenario
@@ -87,7 +88,7 @@ class Run:
             write_arm(arm, folder.path)
         engine = self._engine()
         try:
-            results, predictions, state = self._run_arms(engine, arms, prepared)
+            results, predictions, state, evaluations = self._run_arms(engine, arms, prepared)
         finally:
             engine.close()
         # whatever fails from here on, what was trained is written
@@ -107,7 +108,9 @@ class Run:
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
         trouble = self._trouble(prepared, arms, state)
         lines = [*result.warnings, *sentences(trouble)]
-        result = result.model_copy(update={"audit": audited, "trouble": trouble, "warnings": lines})
+        result = result.model_copy(
+            update={"audit": audited, "trouble": trouble, "warnings": lines, "evaluations": evaluations}
+        )
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
         result = result.model_copy(update={"warnings": [*result.warnings, *faults]})
@@ -185,7 +188,7 @@ class Run:
 
     def _run_arms(
         self, engine: Engine, arms: list[Arm], prepared: Prepared
-    ) -> tuple[dict[str, ArmResult], dict[str, list[Seen]], State]:
+    ) -> tuple[dict[str, ArmResult], dict[str, list[Seen]], State, list[Evaluated]]:
         study, simulation = self._scenario.as_study(), self._scenario.simulation
         training = ArmTraining(engine, self._scenario, prepared, self._folder.path, self.progress)
         results, predictions, states = dict[str, ArmResult](), dict[str, list[Seen]](), dict[str, State]()
@@ -204,7 +207,7 @@ class Run:
                 states[arm.name] = training.train(arm)
                 predictions[arm.name] = training.predictions(arm, states[arm.name])
             results[arm.name] = trained(arm, prepared, states[arm.name])
-        return results, predictions, states["federated"]
+        return results, predictions, states["federated"], [*training.private_evaluations()]
 
     def _make_cache_folder(self) -> None:
         folder = self._folder.cache

@@ -12,15 +12,20 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from flwr.app import Context
+from numpy.typing import NDArray
 
 from client.answer import Trainer
 from client.app import build_client_app
+from client.vault.records.held_out import GROUP
+from client.vault.training.evaluator import exact_histogram, noisy_histogram
 from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel, build
+from shared.private_evaluation.noise import evaluation_release
 from shared.protocol.messages import TrainTask, Vector
 from shared.records.ragged import Records, joined, load
 from shared.study.secure_sum import sum_sizes
@@ -89,6 +94,17 @@ def evaluate_sites(arm_name: str, site_indices: tuple[int, ...], adapter: Vector
         Seen(_site(index).name, list(islice(evidence, int(part.usable.sum()))))
         for index, part in zip(site_indices, parts, strict=True)
     ]
+
+
+def noisy_counts(arm_name: str, site_index: int, number: int, adapter: Vector) -> NDArray[np.int64]:
+    """Count a site's held-out units with an adapter, and put a node's noise on the counts, but from the seed."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    arm, model, site = _arm(arm_name), _model(arm_name), _site(site_index)
+    model.load(adapter)
+    records = load(_prepared().evaluation_path(site))
+    exact = exact_histogram(arm.study, model, records, records[GROUP].values)
+    randomness = SeededRandomnessForSimulation(arm.seed, arm.random_stream, site.name, "evaluation", number)
+    return noisy_histogram(exact, evaluation_release(arm.study), randomness.step())
 
 
 def build_training_cache(arm_name: str, site_index: int) -> None:

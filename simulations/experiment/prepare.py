@@ -132,7 +132,7 @@ class Tables(NamedTuple):
 def _split(scenario: Scenario, source: Path) -> Tables:
     data = scenario.simulation.data
     reader, by = Table(task_kind(scenario.task), data.columns), column_of(data.partition)
-    named = (by, data.unit_column, data.split_by, *data.subgroups)
+    named = (by, data.unit_column, data.split_by, *data.subgroups, *_evaluated_columns(scenario, reader))
     table = read_source(reader, data, source, list(dict.fromkeys(one for one in named if one is not None)), by or "")
     _check_labels(scenario, reader, table, source)
     test = None
@@ -148,6 +148,15 @@ def _split(scenario: Scenario, source: Path) -> Tables:
         folder=source if source.is_dir() else source.parent,
     )
     return Tables(reader, table, parts, test)
+
+
+def _evaluated_columns(scenario: Scenario, reader: Table) -> list[str]:
+    """Return the column whose values a private evaluation counts apart, unless the task reads it anyway."""
+    subgroup = None if scenario.evaluation is None else scenario.evaluation.subgroup
+    if subgroup is None:
+        return []
+    column = scenario.simulation.data.columns.get(subgroup.column, subgroup.column)
+    return [] if column in reader.names.values() else [column]
 
 
 def _site(
@@ -175,6 +184,10 @@ def _site(
         flipped = _flipped(part, _label_column(reader), getattr(scenario.task, "labels", ()))
         poisoned = take_snapshot(flipped, reader, processor, rule, records_per_unit=scenario.privacy.records_per_unit)
         poisoned.train.save(files.flipped_path(site))
+    if scenario.evaluation is not None:
+        most, evaluation = scenario.privacy.records_per_unit, scenario.evaluation
+        counted_units = take_snapshot(part, reader, processor, rule, records_per_unit=most, evaluation=evaluation)
+        counted_units.holdout.save(files.evaluation_path(site))
     held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
     _save_groups(scenario, files, site, held_out, snapshot.holdout.usable)
     return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems)

@@ -69,6 +69,10 @@ class Prepared:
         """Return the file of a site's records that are never trained on."""
         return self.folder / f"{site.index}.holdout.npz"
 
+    def evaluation_path(self, site: Site) -> Path:
+        """Return the file of a site's units that a private evaluation counts."""
+        return self.folder / f"{site.index}.evaluation.npz"
+
     def groups_path(self, site: Site) -> Path:
         """Return the file of the groups of a site's held-out records, where rows are held out together."""
         return self.folder / f"{site.index}.groups.npy"

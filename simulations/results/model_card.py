@@ -10,6 +10,7 @@ from server.export.model_card import page
 from shared.evidence.audit_result import sentences
 from shared.files import write_atomically
 from shared.privacy.in_words import in_words
+from shared.private_evaluation.wording import markdown
 from simulations.experiment.scenario import Scenario
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result
@@ -74,10 +75,16 @@ def card(scenario: Scenario, result: Result, fingerprint: str) -> str:
             *_trouble(result),
             *_audit(result),
             _measured(result),
+            *_counted(result),
         ],
         merging=MERGING,
         tags=("federated-learning", "simulation", "fedvault"),
     )
+
+
+def _counted(result: Result) -> list[str]:
+    answered = [one for one in result.evaluations if one.estimates]
+    return [f"## Measured at the sites, privately\n\n{markdown(answered[-1])}"] if answered else []
 
 
 def _data(scenario: Scenario, result: Result) -> str:

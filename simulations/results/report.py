@@ -29,6 +29,7 @@ from shared.evidence.facts import (
 )
 from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
+from shared.private_evaluation.estimates import Evaluated
 from simulations.results.metric_names import words
 from simulations.results.result import ArmResult, Difference, Result
 from simulations.results.wording import in_points, notes
@@ -77,8 +78,14 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         meaning=meaning(spent),
         mechanism=_mechanism(first),
         simulation=_simulation(results),
-        further=Further(audit=first.audit),
+        further=Further(audit=first.audit, evaluation=_evaluated(results)),
     )
+
+
+def _evaluated(results: Sequence[Result]) -> Evaluated | None:
+    """Return the last private evaluation of a run; several runs have no common one."""
+    answered = [one for one in results[0].evaluations if one.estimates] if len(results) == 1 else []
+    return answered[-1] if answered else None
 
 
 def _check_same(results: Sequence[Result]) -> None:

@@ -5,6 +5,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shared.private_evaluation.estimates import Evaluated
+from shared.private_evaluation.wording import LEGEND, headline, rows
 from shared.study.sections import RECORD
 from simulations.results.metric_names import heading, shown
 from simulations.results.result import ArmResult, Result, SitePrivacy
@@ -34,6 +36,11 @@ def render(result: Result, console: Console) -> None:
         console.print(escape(note), highlight=False)
     if result.differences or notes(result):
         console.print()
+    if answered := [one for one in result.evaluations if one.estimates]:
+        console.print(escape(headline(answered[-1])), highlight=False)
+        console.print(evaluation_table(answered[-1]))
+        console.print(LEGEND, highlight=False)
+        console.print()
     for table in (sites_table(result), privacy_table(result), cost_table(result)):
         console.print(table)
     if any(arm.steps and not arm.private for arm in result.arms.values()):
@@ -42,6 +49,17 @@ def render(result: Result, console: Console) -> None:
         console.print("[yellow]Simulation: the noise was seeded to be repeatable; what was released is not private.[/]")
     for warning in result.warnings:
         console.print(f"[yellow]note:[/] {escape(warning)}", highlight=False)
+
+
+def evaluation_table(evaluated: Evaluated) -> Table:
+    """Tabulate the estimates of a private evaluation."""
+    cells = rows(evaluated.estimates)
+    table = _table("Private evaluation", *cells[0])
+    for row in cells[:SHOWN_ROWS]:
+        table.add_row(*map(escape, row.values()))
+    if len(cells) > SHOWN_ROWS:
+        table.add_row(f"{len(cells) - SHOWN_ROWS} more: --json")
+    return table
 
 
 def arms_table(result: Result) -> Table:

@@ -1,0 +1,107 @@
+"""Simulated sites release the counts that nodes would, and what is estimated from them holds the truth."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from shared.private_evaluation.cells import Cells
+from shared.private_evaluation.estimates import Evaluated
+from shared.private_evaluation.noise import sigma
+from simulations.experiment.arms import arm_folder
+from simulations.experiment.scenario import Scenario
+from simulations.progress import SilentProgress
+from simulations.results.report import report_of
+from simulations.results.result import Result
+from simulations.run import Run
+
+pytestmark = pytest.mark.integration
+ROUNDS = 10
+
+
+def declared(make: Callable[..., Scenario], **sections: Any) -> Scenario:
+    usual: dict[str, Any] = {
+        "adapter": {"layers": "last:1"},
+        "training": {"local_steps": 1},
+        "federation": {"rounds": ROUNDS},
+        "evaluation": {
+            "epsilon": 8.0,
+            "rounds": list(range(1, ROUNDS)),
+            "cells": "confusion",
+            "subgroup": {"column": "sex", "values": ["women", "men"]},
+        },
+        "simulation": {
+            "seed": 7,
+            "arms": ("federated",),
+            "processes": 1,
+            "data": {"source": "table.csv", "holdout": 0.5, "partition": {"by": "column", "column": "site"}},
+        },
+    }
+    return make(**{**usual, **sections})
+
+
+def executed(scenario: Scenario, folder: Path, table: pd.DataFrame, *, resume: bool = False) -> Result:
+    source = folder.parent / "table.csv"
+    table.assign(sex=["women", "Men ", "unknown"] * (len(table) // 3)).to_csv(source, index=False)
+    run = Run(scenario, source, folder, SilentProgress())
+    run.open(resume=resume)
+    return run.execute()
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    """Texts that differ, so that no held-out record is a copy of another."""
+    generator, rows = np.random.default_rng(3), []
+    for number in range(540):
+        label = int(generator.integers(2))
+        words = [f"word{i}" for i in generator.integers(0, 60, 8)]
+        text, site = " ".join([*words, ("bad", "good")[label]]), ("north", "south", "east")[number % 3]
+        rows.append((text, ("no", "yes")[label], site))
+    return pd.DataFrame(rows, columns=["text", "label", "site"])
+
+
+def test_ten_releases_through_real_training_hold_the_truth_and_are_read_again(
+    tmp_path: Path, table: pd.DataFrame, scenario: Callable[..., Scenario]
+) -> None:
+    study = declared(scenario)
+    result = executed(study, tmp_path / "run", table)
+    assert [one.number for one in result.evaluations] == list(range(1, ROUNDS + 1))
+    held = 0
+    for one, trained in zip(result.evaluations, result.rounds, strict=True):
+        assert one.sites == ("east", "north", "south") and one.sigma == pytest.approx(sigma(study.as_study()))
+        accuracy = next(e for e in one.estimates if (e.scope, e.measure) == ("all sites", "accuracy"))
+        assert trained.evaluation is not None and accuracy.low_here is not None and accuracy.high_here is not None
+        held += accuracy.low_here <= trained.evaluation.metrics["accuracy"] <= accuracy.high_here
+    assert held >= 8, "three or more of ten miss in one of 87 repetitions"
+    last = result.evaluations[-1]
+    units = {e.name: e for e in last.estimates if (e.scope, e.measure) == ("subgroup", "units")}
+    assert set(units) == {"women", "men", "other"}, "in any case and spacing"
+    report = report_of([result])
+    assert report.further.evaluation == last
+    (tmp_path / "run" / "result.json").unlink()
+    again = executed(study, tmp_path / "run", table, resume=True)
+    assert again.evaluations == result.evaluations, "a run that is resumed repeats none"
+    assert "Measured at the sites" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+
+
+def test_a_study_without_an_evaluation_has_none_in_its_result(finished: dict[str, Any]) -> None:
+    assert "evaluations" not in finished
+
+
+@pytest.fixture
+def finished(tmp_path: Path, table: pd.DataFrame, scenario: Callable[..., Scenario]) -> dict[str, Any]:
+    bare = declared(scenario, evaluation={"epsilon": 8.0}, federation={"rounds": 1})
+    declaration = bare.model_dump(mode="json", exclude={"evaluation"})
+    result = executed(Scenario.model_validate(declaration), tmp_path / "run", table)
+    folder = arm_folder(tmp_path / "run", "federated") / "evaluations"
+    assert not folder.exists() and result.evaluations == []
+    return dict(json.loads((tmp_path / "run" / "result.json").read_text()))
+
+
+def test_cells_of_a_scenario_are_those_of_its_study(scenario: Callable[..., Scenario]) -> None:
+    one = declared(scenario)
+    assert Cells.of(one) == Cells.of(one.as_study()) and Evaluated.model_fields["estimates"].default == ()
