@@ -11,7 +11,7 @@ STATES = {"runs": ("Runs", "good"), "starting": ("Starting", "warn"), "stopped":
 """Words and tone of a node's state; any other needs somebody to look."""
 ANSWERS = {"nothing yet": ("waits for you", "warn"), "no": ("rejected", "bad"), "yes": ("approved", "good")}
 FINDINGS = {"ok": ("ok", "good"), "warn": ("look", "warn"), "FAILED": ("failed", "bad")}
-OF_TRAINING = ("time", "run", "round", "train_seconds")
+OF_TRAINING = ("time", "run", "round", "train_seconds", "clip_fraction", "records_raised")
 MOST_SERIES = 4
 GAUGE_PX = 420.0
 """Narrow enough for a phone."""
@@ -133,7 +133,7 @@ def records(facts: Mapping[str, Any], unit: str) -> Cards:
 
 def measured(rows: Sequence[Mapping[str, Any]]) -> list[Picture]:
     """Draw what received adapters did on this node's held-out records, a drawing for each run that was measured."""
-    runs = dict.fromkeys(str(row["run"]) for row in rows)
+    runs = dict.fromkeys(str(row["run"]) for row in rows if _figures(row))
     return [_run_measured(run, [row for row in rows if row["run"] == run]) for run in list(runs)[-2:]]
 
 
@@ -174,7 +174,7 @@ def runs(known: Mapping[str, Mapping[str, Any]]) -> Table:
 
 
 def _run_measured(run: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
-    figures = {name for name, value in rows[-1].items() if isinstance(value, int | float)} - set(OF_TRAINING)
+    figures = set[str]().union(*map(_figures, rows))
     # a loss has no place on the axis of fractions, where there are any
     names = sorted(figures - {"loss"}) or sorted(figures)
     series = [
@@ -186,3 +186,8 @@ def _run_measured(run: str, rows: Sequence[Mapping[str, Any]]) -> Picture:
         for number, name in enumerate(names[:MOST_SERIES])
     ]
     return lines(f"Quality of {run} on held-out records here", series, across="round", up="on held-out records")
+
+
+def _figures(row: Mapping[str, Any]) -> set[str]:
+    """Return the names of what was measured on held-out records."""
+    return {name for name, value in row.items() if isinstance(value, int | float)} - set(OF_TRAINING)

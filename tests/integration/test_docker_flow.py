@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 
 logger = logging.getLogger(__name__)
 BLOCKS = blocks("docker/README.md", "bash")
-(STUDY,) = blocks("server/README.md", "toml")
+STUDY = blocks("server/README.md", "toml")[0]
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 

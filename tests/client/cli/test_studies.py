@@ -110,7 +110,7 @@ def test_show_takes_the_file_of_the_servers_guide_as_it_stands(
     node: Command, study: Callable[..., str], tmp_path: Path
 ) -> None:
     study()
-    (guide,) = blocks("server/README.md", "toml")
+    guide = blocks("server/README.md", "toml")[0]
     (tmp_path / "study.toml").write_text(guide)
     fingerprint = find(Model(source="bundled:minilm")).fingerprint
     policy = f'epsilon = 3.0\ndelta = 1e-5\ndeclared_size = 1000\nmodels = ["{fingerprint}"]\n'
