@@ -32,6 +32,7 @@ from shared.records.ragged import Records, ragged
 from shared.study.declaration import Study
 from shared.study.parsing import parse
 from simulations.e2e.federation import Federation, wait_until
+from tests.support.commands import command
 from tests.support.paths import ROOT
 
 __all__ = ["flwr", "opacus", "peft", "transformers"]
@@ -88,6 +89,14 @@ def _identity(tmp_path_factory: pytest.TempPathFactory) -> None:
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 0
     torch.set_num_threads(1)
     os.environ["FLWR_HOME"] = str(tmp_path_factory.mktemp("flower"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _commands_in_this_process() -> Iterator[None]:
+    """Operators' commands of a federation run in this process; what they start are real ones."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("simulations.e2e.federation.command", command)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """Compute the cost of a history of releases, as (epsilon, delta) for adding or removing one record.
 
 RDP decides, because it is additive and monotone at every order. PRV is shown beside it, as a tighter figure for one
-fixed schedule. Both come from Opacus, which is imported at first use because it loads PyTorch.
+fixed schedule. Both are Opacus' figures: `shared.privacy.moments` computes those of RDP, and Opacus is imported for PRV
+alone, at first use, because it loads PyTorch.
 
 | releases | orders | why |
 |---|---|---|
@@ -35,6 +36,7 @@ from numpy.typing import NDArray
 
 from shared.checks import positive, probability
 from shared.privacy.grid import MOST_NUMBERS
+from shared.privacy.moments import log_moment
 from shared.privacy.releases import (
     LargestSide,
     Release,
@@ -55,6 +57,8 @@ WHOLE_ORDERS = (*(float(order) for order in range(2, 64)), *(order for order in 
 """Those of a history with a shared release."""
 
 
+LEAST_SIGMA = 1e-100
+"""Squared it is above zero; with less, Opacus' own figures stand."""
 SUBSAMPLED_TAU = 1.5
 """Factor on tau for sums over Poisson samples."""
 
@@ -196,6 +200,8 @@ def _one_shared_step(noise_multiplier: float, sampling_rate: float, orders: tupl
 
 @lru_cache(maxsize=512)
 def _one_step(noise_multiplier: float, sampling_rate: float, orders: tuple[float, ...]) -> tuple[float, ...]:
+    if 0.0 < sampling_rate < 1.0 and noise_multiplier > LEAST_SIGMA:
+        return tuple(log_moment(order, sampling_rate, noise_multiplier) / (order - 1) for order in orders)
     from opacus.accountants.analysis import rdp
 
     curve = rdp.compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=1, orders=orders)

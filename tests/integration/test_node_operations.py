@@ -14,7 +14,8 @@ from shared.protocol.messages import StudyOffer
 from shared.study.declaration import Study
 from shared.study.sections import Model
 from simulations.e2e.certificates import expired_certificate
-from simulations.e2e.federation import Federation, Impatience, command
+from simulations.e2e.federation import Federation, Impatience
+from tests.support.commands import command
 
 pytestmark = pytest.mark.integration
 Studies = Callable[..., Study]
