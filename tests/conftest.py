@@ -1,5 +1,6 @@
 """Shared fixtures: a tiny BERT on disk, a study over it, records, and the Flower identity every process needs."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -46,6 +47,8 @@ LONGEST_FIRST = (
 )
 hypothesis.settings.register_profile("fedvault", deadline=None)  # no claim: a machine may be busy with something else
 hypothesis.settings.load_profile("fedvault")
+# what processes of tests begin with: it is loaded once for all of them
+multiprocessing.set_forkserver_preload(["simulations.engines.worker", "server.run_store.store"])
 WORDS = [f"word{i}" for i in range(60)] + ["good", "bad", "fine", "poor"]
 
 

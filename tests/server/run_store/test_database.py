@@ -26,9 +26,9 @@ SOON = datetime.now(UTC) + timedelta(days=1)
 
 
 def test_processes_that_open_a_new_store_at_once_all_find_it(url: str) -> None:
-    spawn = get_context("spawn")
-    together = spawn.Barrier(OPENERS)
-    with ProcessPoolExecutor(OPENERS, mp_context=spawn, initializer=_wait_for_all, initargs=(together,)) as pool:
+    processes = get_context("forkserver")
+    together = processes.Barrier(OPENERS)
+    with ProcessPoolExecutor(OPENERS, mp_context=processes, initializer=_wait_for_all, initargs=(together,)) as pool:
         for _ in range(TRIES):
             if url.startswith("sqlite"):
                 shutil.rmtree(Path(url.removeprefix("sqlite:///")).parent, ignore_errors=True)

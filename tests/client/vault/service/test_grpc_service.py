@@ -260,8 +260,8 @@ class started:  # noqa: N801 - reads as a sentence
     """A vault in a process of its own."""
 
     def __init__(self, folder: Path, study: Study, records: Dataset, step_s: float = 0.0) -> None:
-        spawn = multiprocessing.get_context("spawn")
-        self._process = spawn.Process(target=in_process, args=(folder, study, records, step_s), daemon=True)
+        processes = multiprocessing.get_context("forkserver")
+        self._process = processes.Process(target=in_process, args=(folder, study, records, step_s), daemon=True)
 
     def __enter__(self) -> Any:
         self._process.start()
