@@ -94,8 +94,8 @@ def _identity(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["FLWR_HOME"] = str(tmp_path_factory.mktemp("flower"))
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _commands_in_this_process() -> Iterator[None]:
+@pytest.fixture(scope="module")
+def commands_in_this_process() -> Iterator[None]:
     """Operators' commands of a federation run in this process; what they start are real ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("simulations.e2e.federation.command", command)

@@ -36,7 +36,7 @@ from shared.protocol.messages import OfferReply, Status, TrainTask
 from simulations.e2e.certificates import expired_certificate
 from simulations.e2e.federation import Federation
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("commands_in_this_process")]
 CONTROL = ("/v1/control/list-runs", "/v1/control/start-run", "/v1/runtime/acquire-task", "/docs", "/health")
 POLICY = f'epsilon = 1.0\ndelta = 1e-6\ndeclared_size = 10\nmodels = ["{"0" * 64}"]\n'
 FLEET = ("/v1/fleet/register-node", "/v1/fleet/pull-messages", "/v1/fleet/send-node-heartbeat")

@@ -17,7 +17,7 @@ from simulations.e2e.certificates import expired_certificate
 from simulations.e2e.federation import Federation, Impatience
 from tests.support.commands import command
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("commands_in_this_process")]
 Studies = Callable[..., Study]
 
 
