@@ -256,6 +256,12 @@ class ApprovedRun:
         """True if rounds or evaluations may still be reserved."""
         return self.earmarked > 0 or self._evaluations_left > 0
 
+    @property
+    def is_used(self) -> bool:
+        """True if it has reserved anything, or may still."""
+        evaluated = self.evaluations is not None and bool(self.evaluations.attempts or self._evaluations_left)
+        return bool(self.attempts or self.earmarked) or evaluated
+
     def spent(self, *, rounds: int = 0, evaluations: int = 0, earmarked: bool = False) -> tuple[Spending, ...]:
         """Return what the run has reserved so far, with so many rounds and evaluations more.
 

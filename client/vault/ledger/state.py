@@ -278,7 +278,7 @@ class LedgerState:
 
     def _is_used(self, account: set[str]) -> bool:
         runs = (run for run in self.runs.values() if run.dataset in account)
-        return any(run.spent(earmarked=True) for run in runs)
+        return any(run.is_used for run in runs)
 
     def _approve(self, row: Row) -> None:
         dataset, run = row["dataset"], row["run"]

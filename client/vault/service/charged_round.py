@@ -127,10 +127,9 @@ class ChargedRound:
                 log.error("Round %d refused: rounds %s of %s failed or were lost. %s", task.round, rounds, name, LOOK)
             refusal = Status.REFUSED_POLICY
         else:
-            refusal = self._refusal(ledger.state) or refusal
             if (difference := self._difference(ledger.state, run)) is not None:
                 log.error("Round %d refused: %s.", task.round, difference)
-                refusal = refusal or Status.REFUSED_STUDY
+            refusal = self._refusal(ledger.state) or refusal or (Status.REFUSED_STUDY if difference else None)
             refusal = refusal or self._admit(ledger, task)
         if refusal is not None:
             if refusal not in (Status.LOST, Status.REFUSED_POLICY):
