@@ -147,7 +147,13 @@ class DatasetPolicy(Section):
 
 
 def objections(
-    policy: DatasetPolicy, study: Study, *, dimension: int, columns: Collection[str], underway: bool = False
+    policy: DatasetPolicy,
+    study: Study,
+    *,
+    dimension: int,
+    columns: Collection[str],
+    underway: bool = False,
+    both_sides: bool = False,
 ) -> list[str]:
     """Return why this policy forbids a study, in words for both sides; empty if it does not.
 
@@ -157,8 +163,10 @@ def objections(
         dimension: floats in one update.
         columns: of the source that the study reads.
         underway: it was approved, and its rounds are paid for one by one.
+        both_sides: one unit may be trained on and held out; where the policy has `split_by` it may in any case.
     """
-    reasons = _about_spending(policy, study, underway=underway)
+    both_sides = both_sides or policy.split_by is not None
+    reasons = _about_spending(policy, study, underway=underway, both_sides=both_sides)
     if study.task.kind not in policy.tasks:
         reasons.append(f"task {study.task.kind!r} is not among {list(policy.tasks)}")
     if study.model.fingerprint not in policy.models:
@@ -190,8 +198,8 @@ def largest_reply_bytes(study: Study, dimension: int) -> int:
     return most_masked_bytes(dimension) if study.federation.secure_sum else packed_bytes(dimension, study.sent_as)
 
 
-def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> list[str]:
-    epsilon, delta, reasons = _epsilon(policy, study), study.privacy.delta, []
+def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool, both_sides: bool) -> list[str]:
+    epsilon, delta, reasons = _epsilon(study, both_sides=both_sides), study.privacy.delta, []
     if delta > policy.delta:
         reasons.append(f"delta {delta:g} is above {policy.delta:g}")
     if epsilon > policy.epsilon and not underway:
@@ -203,10 +211,10 @@ def _about_spending(policy: DatasetPolicy, study: Study, *, underway: bool) -> l
     return reasons
 
 
-def _epsilon(policy: DatasetPolicy, study: Study) -> float:
+def _epsilon(study: Study, *, both_sides: bool) -> float:
     """Return what a study may cost one unit: of training and evaluation what its side costs, or both sides."""
     evaluated = 0.0 if study.evaluation is None else study.evaluation.epsilon
-    if policy.split_by is not None:
+    if both_sides:
         return study.privacy.epsilon + evaluated
     return max(study.privacy.epsilon, evaluated)
 

@@ -80,6 +80,17 @@ def test_what_one_study_may_spend_is_asked_of_approved_runs_too(study: Callable[
             assert len(reasons) == expected
 
 
+@pytest.mark.parametrize("changes", [{}, {"split_by": "page"}])
+def test_one_study_may_not_spend_more_by_a_unit_on_both_sides(
+    study: Callable[..., Study], changes: dict[str, Any]
+) -> None:
+    asked = study(privacy={"epsilon": 1.0}, evaluation={"epsilon": 0.5})
+    for both_sides in (False, True):
+        declared = policy(epsilon_per_study=1.2, **changes)
+        reasons = objections(declared, asked, dimension=1, columns=(), both_sides=both_sides)
+        assert bool(reasons) == (both_sides or "split_by" in changes)
+
+
 @pytest.mark.parametrize(
     ("changes", "columns", "refused"),
     [

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 
-from client.vault.ledger.rows import ApprovedRun, Evaluations, Limit
+from client.vault.ledger.rows import UNDECLARED, ApprovedRun, DatasetTerms, Evaluations, Limit
 from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import SEE_A_PERSON
 from shared.errors import FedVaultError, LedgerError
@@ -11,10 +11,16 @@ from shared.privacy.releases import Release, Spending
 
 
 def whole_run(
-    state: LedgerState, dataset: str, *, rounds: int, per_round: Release, evaluations: Evaluations | None
+    state: LedgerState,
+    dataset: str,
+    *,
+    rounds: int,
+    per_round: Release,
+    evaluations: Evaluations | None,
+    declared: DatasetTerms = UNDECLARED,
 ) -> Spending:
     """Return what a run on a dataset costs as a whole: its worst case."""
-    both_sides = state.on_both_sides(dataset)
+    both_sides = state.on_both_sides(dataset, declared)
     run = ApprovedRun(dataset, "", rounds, per_round, evaluations=evaluations, both_sides=both_sides)
     (spent,) = run.spent(earmarked=True)
     return spent

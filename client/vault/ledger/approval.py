@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from client.vault.ledger.account import whole_run
 from client.vault.ledger.ledger import NOBODYS, Ledger
-from client.vault.ledger.rows import NOTHING_DECLARED, Evaluations, Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, UNDECLARED, DatasetTerms, Evaluations, Limit
 from client.vault.ledger.state import LedgerState
 from shared.errors import PolicyRefusal
 from shared.privacy.noise_schedule import schedule_of
@@ -65,10 +65,17 @@ def check_approval(
     budget.check_fits(whole_study(state, study, dataset), asked_for="a study")
 
 
-def whole_study(state: LedgerState, study: Study, dataset: str) -> Spending:
-    """Return what a study costs a dataset as a whole: training and evaluation, all rounds."""
-    rounds, evaluations = study.federation.rounds, evaluations_in(study)
-    return whole_run(state, dataset, rounds=rounds, per_round=round_release(study), evaluations=evaluations)
+def whole_study(state: LedgerState, study: Study, dataset: str, *, terms: DatasetTerms = UNDECLARED) -> Spending:
+    """Return what a study costs a dataset as a whole: training and evaluation, all rounds.
+
+    Args:
+        state: of the ledger.
+        study: as declared.
+        dataset: by name.
+        terms: what it is about to be registered with, if it is not yet.
+    """
+    rounds, evaluations, per_round = study.federation.rounds, evaluations_in(study), round_release(study)
+    return whole_run(state, dataset, rounds=rounds, per_round=per_round, evaluations=evaluations, declared=terms)
 
 
 def round_release(study: Study) -> Release:

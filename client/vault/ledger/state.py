@@ -195,9 +195,10 @@ class LedgerState:
         """Datasets of version 1 of the record identity."""
         return {name for name in self.limits if self.identity_version(name) == UNDECLARED.identity_version}
 
-    def on_both_sides(self, dataset: str) -> bool:
-        """Return true if equal content may stand on both sides: `split_by` decides, or no row says what does."""
-        return dataset not in self.terms or self.terms[dataset].split_by is not None
+    def on_both_sides(self, dataset: str, declared: DatasetTerms = UNDECLARED) -> bool:
+        """Return true if one unit may stand on both sides: `split_by` decides, or labels and spelling, or none says."""
+        terms = self.terms.get(dataset, UNDECLARED if dataset in self.limits else declared)
+        return terms.split_by is not None or terms.identity_version < IDENTITY_VERSION
 
     def is_over(self, name: str) -> bool:
         """Return true if a run was closed, or its dataset withdrawn with the records that it holds."""

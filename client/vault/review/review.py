@@ -112,7 +112,8 @@ class StudyReview:
             SettingsError: the base model is not here, or cannot carry the study out.
         """
         rules, columns = dataset.policy if state is None else dataset.rules(state), columns_read(dataset.policy, study)
-        reasons = objections(rules, study, dimension=self._dimension(study), columns=columns)
+        both_sides = state is not None and state.on_both_sides(dataset.name, dataset.terms)
+        reasons = objections(rules, study, dimension=self._dimension(study), columns=columns, both_sides=both_sides)
         if state is not None and reasons and rules != dataset.policy:
             account = ", ".join(sorted(state.account(dataset.name)))
             reasons.append(f"{account} share records, and the strictest of them counts")

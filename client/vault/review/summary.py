@@ -198,7 +198,7 @@ def evaluation_in_words(study: Study, *, both_sides: bool) -> tuple[str, ...]:
     counted = what.get(evaluation.cells, f"{evaluation.bins} bins of a score")
     times_over = "once" if len(rounds) == 1 else f"{len(rounds)} times"
     pays = (
-        f"A {unit} of one content may be trained on and held out here: it pays for both."
+        f"One {unit} may be both trained on and held out here: it pays for both."
         if both_sides
         else f"Each {unit} is trained on or held out, and pays for its own side: the larger of the two counts here. "
         "Somebody of whom some records are trained on and others held out pays for both."

@@ -362,15 +362,14 @@ class NodeVault:
         self, trainer: RoundTrainer, dataset: Dataset | None, state: LedgerState, *, evaluates: bool = False
     ) -> Status | None:
         """Return what node.toml has against a round or evaluation today: it may have become stricter since."""
-        if dataset is None or dataset.changes(state):
-            return Status.REFUSED_POLICY
-        rules = dataset.rules(state)
-        if evaluates and rules.evaluation == "no":
+        rules = None if dataset is None or dataset.changes(state) else dataset.rules(state)
+        if dataset is None or rules is None or (evaluates and rules.evaluation == "no"):
             return Status.REFUSED_POLICY
         is_open = open_at(dataset.policy, self._now())
         columns = [dataset.policy.columns.get(column.name, column.name) for column in trainer.model.kind.columns]
         columns += subgroup_columns(dataset.policy, trainer.study)
-        if objections(rules, trainer.study, dimension=trainer.dimension, columns=columns, underway=True):
+        both_sides, dimension = state.on_both_sides(dataset.name), trainer.dimension
+        if objections(rules, trainer.study, dimension=dimension, columns=columns, underway=True, both_sides=both_sides):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
 

@@ -47,7 +47,7 @@ def stance(node: NodeFiles, offer: StudyOffer) -> Status:
             dataset
             for dataset in unchanged
             if not review.objections(study, dataset, state)
-            and dataset.budget(state).fits(whole_study(state, study, dataset.name))
+            and dataset.budget(state).fits(whole_study(state, study, dataset.name, terms=dataset.terms))
         ]
         return _approved_by_policy(review, ledger, offered, possible) if possible else Status.REFUSED_BUDGET
 

@@ -8,6 +8,7 @@ could compute other bits, and another's presence would show in its prediction.
 | that can be used | as much as its unit has for each such record, in one cell |
 | that cannot be used | nothing |
 | that makes the model raise | nothing; the log says so |
+| where memory, a disk or the device gives out | the whole evaluation fails: what is left of them is no record's own |
 """
 
 import logging
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from client.vault.training.randomness import StepRandomness
 from shared.adapted_model.model import AdaptedModel
+from shared.errors import may_be_a_records_own
 from shared.privacy.releases import NoisyCounts
 from shared.private_evaluation.cells import Cells, Outcome
 from shared.private_evaluation.counts import counts
@@ -51,6 +53,7 @@ def exact_histogram(
     """Count held-out records by cell, each predicted by itself. Must not leave without noise.
 
     Guarantee: a held-out unit changes nothing but its own share of the counts, whoever else is held out.
+    Guarantee: what memory, a disk or a device lacks takes no record away: it ends the evaluation as a whole.
 
     Args:
         study: with an evaluation.
@@ -68,7 +71,9 @@ def exact_histogram(
             with torch.no_grad():
                 outcome = _outcome(model, records, index, one_label=one_label)
             place = cells.index(int(groups[index]), outcome)
-        except Exception:
+        except Exception as error:
+            if not may_be_a_records_own(error):
+                raise
             # what one record makes raise is that record's: it counts nothing, and changes nobody else's count
             log.debug("A held-out record could not be evaluated.", exc_info=True)
             raised += 1

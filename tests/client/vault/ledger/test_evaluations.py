@@ -88,7 +88,15 @@ def test_what_is_spent_grows_with_the_side_that_is_larger_so_far(opened: Open) -
     assert opened().state.spent("data") == epsilon_rdp([LargestSide(((times(ROUND, 2),), (DEAR,)))], DELTA)
 
 
-@pytest.mark.parametrize("terms", [DatasetTerms(declared_size=50, holdout=0.1, identity_version=2, split_by="page")])
+@pytest.mark.parametrize(
+    "terms",
+    [
+        DatasetTerms(declared_size=50, holdout=0.1, identity_version=2, split_by="page"),
+        DatasetTerms(declared_size=50, holdout=0.1, identity_version=1),
+        DatasetTerms("patient", declared_size=50, holdout=0.1, identity_version=1),
+    ],
+    ids=lambda terms: f"{terms.unit} of version {terms.identity_version} by {terms.split_by}",
+)
 def test_a_record_that_may_stand_on_both_sides_pays_for_both(terms: DatasetTerms, opened: Open) -> None:
     ledger = approve(opened(terms=terms))
     whole = [times(ROUND, 4), times(EACH, 2)]

@@ -10,13 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.vault.ledger.rows import IDENTITY_VERSION, DatasetTerms, Limit
+from client.vault.ledger.state import LedgerState
 from client.vault.records.held_out import GROUP, group_of, held_out_units
+from client.vault.records.identity import unit_name
 from client.vault.records.snapshot import SplitRule, take_snapshot
 from shared.base_models.load import load_tokenizer
 from shared.base_models.locate import find
 from shared.records.ragged import Records, ragged
 from shared.study.evaluation import Evaluation, Subgroup
-from shared.study.sections import Model
+from shared.study.sections import RECORD, Model
 from shared.study.tasks import SequenceClassification
 from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table
@@ -107,3 +110,21 @@ def test_a_record_that_is_trained_on_takes_no_held_out_one_away_from_an_evaluati
         taken_away.append(plain == 0)
         assert held_out_texts(both, reader, tokenizer, evaluation) >= before
     assert any(taken_away), "without an evaluation the held-out side gives way, so the case is a real one"
+
+
+@pytest.mark.parametrize("unit", [None, "patient"])
+@pytest.mark.parametrize("version", [1, IDENTITY_VERSION])
+def test_the_ledger_knows_in_which_datasets_a_unit_may_stand_on_both_sides(
+    version: int, unit: str | None, reader: Table
+) -> None:
+    rows = [(f"{word} {n}", label, f"{word}{n}") for n in range(60) for word in ("P", "p") for label in ("no", "yes")]
+    table = pd.DataFrame(rows, columns=["text", "label", "patient"], dtype=object)
+    rule = SplitRule(KEY, 0.5, unit_column=unit, identity_version=version)
+    contents = rule.contents(table)
+    sides: dict[str, set[Any]] = {}
+    owners = contents if unit is None else [unit_name(cell) for cell in table[unit]]
+    for owner, side in zip(owners, rule.splits(reader, table, contents), strict=True):
+        sides.setdefault(owner, set()).add(side)
+    terms = DatasetTerms(unit or RECORD, declared_size=50, holdout=0.5, identity_version=version)
+    state = LedgerState(limits={"data": Limit(3.0, 1e-5)}, terms={"data": terms})
+    assert any(len(found) > 1 for found in sides.values()) == state.on_both_sides("data")

@@ -29,6 +29,8 @@ from tests.support.operators import reject_run
         ({"approval": "within-policy"}, {"task": {"max_length": 65}}, Status.REFUSED_MODEL),
         ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.0}}, Status.AWAITING_APPROVAL),
         ({"epsilon": 1.0}, {"privacy": {"epsilon": 1.5}}, Status.REFUSED_POLICY),
+        ({"epsilon": 1.2}, {"privacy": {"epsilon": 1.0}, "evaluation": {"epsilon": 1.0}}, Status.AWAITING_APPROVAL),
+        ({"epsilon": 1.2, "split_by": "label"}, {"evaluation": {"epsilon": 1.0}}, Status.REFUSED_POLICY),
     ],
 )
 def test_an_offer_outside_the_policy_is_refused_for_a_public_reason(

@@ -153,6 +153,29 @@ def test_a_record_that_makes_the_model_raise_counts_nothing_and_changes_nobody(
     assert "1 held-out records made the model raise" in caplog.text and "Anna" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    "of_the_machine",
+    [MemoryError("full"), OSError("disk"), torch.OutOfMemoryError("full"), RuntimeError("CUDA error: device-side")],
+    ids=lambda error: type(error).__name__,
+)
+@pytest.mark.guarantee("what memory, a disk or a device lacks takes no record away: it ends the evaluation as a whole.")
+def test_a_machine_that_gives_out_takes_nobody_out_of_the_counts(
+    of_the_machine: Exception, setting: tuple[Study, Any, Records], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, model, records = setting
+    honest, asked = model.outputs, list[int]()
+
+    def outputs(batch: Any) -> Any:  # a long record filled the memory, or ended the device: all after it pay
+        asked.append(1)
+        if len(asked) > 4:
+            raise of_the_machine
+        return honest(batch)
+
+    monkeypatch.setattr(model, "outputs", outputs)
+    with pytest.raises(type(of_the_machine)):
+        exact_histogram(study, model, records, GROUPS)
+
+
 def test_whoever_ends_it_ends_it(setting: tuple[Study, Any, Records]) -> None:
     study, model, records = setting
 
