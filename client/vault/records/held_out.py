@@ -34,11 +34,16 @@ def held_out_units(
         records_per_unit: from the study.
         key: of the node.
     """
-    indices = [group_of(cell, subgroup) for cell in groups or ()] if subgroup is not None else [0] * len(held_out)
-    records = Records({**held_out.fields, GROUP: ragged(indices, np.int64)}, held_out.usable)
+    records = with_groups(held_out, groups, subgroup)
     if units is not None:
         return group(records, units, records_per_unit=records_per_unit, key=key)
     return records.select(rows_without_copies(records))
+
+
+def with_groups(held_out: Records, groups: Sequence[object] | None, subgroup: Subgroup | None) -> Records:
+    """Return held-out records with the group of each, from the cells of the subgroup's column."""
+    indices = [group_of(cell, subgroup) for cell in groups or ()] if subgroup is not None else [0] * len(held_out)
+    return Records({**held_out.fields, GROUP: ragged(indices, np.int64)}, held_out.usable)
 
 
 def group_of(cell: object, subgroup: Subgroup) -> int:

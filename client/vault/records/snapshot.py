@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from client.vault.ledger.rows import IDENTITY_VERSION
-from client.vault.records.held_out import held_out_units
+from client.vault.records.held_out import held_out_units, with_groups
 from client.vault.records.identity import RecordContents, unit_name
 from client.vault.records.privacy_units import group, rows_without_copies
 from client.vault.records.splits import Split, splits_of, unit_splits
@@ -95,7 +95,8 @@ class Facts:
     copies: int
     """Training rows left out because another is encoded alike: copies are one record."""
     most_alike: int
-    """The most usable training records of one content, under several answers, say; 1 if the unit is a column."""
+    """The most usable records of one content that are trained on, or counted by an evaluation, under several answers or
+    subgroups, say; 1 if the unit is a column."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def take_snapshot(
         evaluation: of the study: then the records held out are units too, with their groups.
     """
     contents = rule.contents(table)
-    splits = rule.splits(reader, table, contents)
+    splits, content_of = rule.splits(reader, table, contents), np.array(contents, dtype=object)
     train_rows = table[splits == Split.TRAIN]
     train, problems = reader.encode(train_rows, processor)
     evaluated = splits if evaluation is None else rule.decided(reader, table, contents)
@@ -142,12 +143,14 @@ def take_snapshot(
         train, copies, most_alike = group(train, units, records_per_unit=records_per_unit, key=rule.key), 0, 1
     else:
         unlike = rows_without_copies(train)
-        used = np.array(contents, dtype=object)[splits == Split.TRAIN][unlike][train.usable[unlike]]
-        alike = Counter(used.tolist())
-        copies, most_alike = len(train) - len(unlike), max(alike.values(), default=1)
+        copies, most_alike = len(train) - len(unlike), _most_alike(content_of[splits == Split.TRAIN], train, unlike)
         train = train.select(unlike)
     if evaluation is not None:
-        holdout = _units_of(holdout, held_out_rows, rule, evaluation, records_per_unit=records_per_unit)
+        held_out_contents = content_of[evaluated == Split.HOLDOUT]
+        holdout, counted_alike = _units_of(
+            holdout, held_out_rows, held_out_contents, rule, evaluation, records_per_unit=records_per_unit
+        )
+        most_alike = max(most_alike, counted_alike)
     facts = Facts(
         rows=len(table),
         train=len(train),
@@ -169,19 +172,30 @@ def take_snapshot(
 
 
 def _units_of(
-    holdout: Records, rows: pd.DataFrame, rule: SplitRule, evaluation: Evaluation, *, records_per_unit: int
-) -> Records:
-    """Return held-out records as the units that an evaluation counts."""
-    subgroup = evaluation.subgroup
-    column = None if subgroup is None else rule.names.get(subgroup.column, subgroup.column)
-    return held_out_units(
-        holdout,
-        units=None if rule.unit_column is None else rows[rule.unit_column].tolist(),
-        groups=None if column is None else rows[column].tolist(),
-        subgroup=subgroup,
-        records_per_unit=records_per_unit,
-        key=rule.key,
+    holdout: Records,
+    rows: pd.DataFrame,
+    contents: NDArray[np.object_],
+    rule: SplitRule,
+    evaluation: Evaluation,
+    *,
+    records_per_unit: int,
+) -> tuple[Records, int]:
+    """Return held-out records as the units that an evaluation counts, and the most of one content."""
+    subgroup, most_alike = evaluation.subgroup, 1
+    groups = None if subgroup is None else rows[rule.names.get(subgroup.column, subgroup.column)].tolist()
+    units = None if rule.unit_column is None else rows[rule.unit_column].tolist()
+    if units is None:
+        grouped = with_groups(holdout, groups, subgroup)
+        most_alike = _most_alike(contents, grouped, rows_without_copies(grouped))
+    counted_once = held_out_units(
+        holdout, units=units, groups=groups, subgroup=subgroup, records_per_unit=records_per_unit, key=rule.key
     )
+    return counted_once, most_alike
+
+
+def _most_alike(contents: NDArray[np.object_], records: Records, unlike: NDArray[np.int64]) -> int:
+    """Return the most usable records of one content, of those without copies; 1 at the least."""
+    return max(Counter(contents[unlike][records.usable[unlike]].tolist()).values(), default=1)
 
 
 def _on_both_sides(

@@ -93,9 +93,10 @@ class StudySummary:
         nothing_else = "beside the counts below nothing else" if self.evaluates else "nothing else"
         most = "" if self.epsilon_per_study is None else f" One study may spend {self.epsilon_per_study:g}."
         copies = f"\n  {facts.copies} copies of other records were left out" if facts.copies else ""
+        or_groups = " or subgroups" if self.evaluates else ""
         if facts.most_alike > 1:
             copies += (
-                f"\n  up to {facts.most_alike} records hold one content, with different answers: "
+                f"\n  up to {facts.most_alike} records hold one content, with different answers{or_groups}: "
                 f"for whoever it speaks of, epsilon counts up to {facts.most_alike} times"
             )
         return (

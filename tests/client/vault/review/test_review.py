@@ -52,6 +52,21 @@ def test_the_question_names_the_columns_and_what_one_study_may_spend(node: Node)
     assert refused.objections == ("epsilon 1.6 is above what one study may spend, 1.5",)
 
 
+@pytest.mark.parametrize(
+    "evaluation", [{"epsilon": 1.0}, {"epsilon": 1.0, "subgroup": {"column": "sex", "values": ["f", "m"]}}, None]
+)
+def test_contents_that_an_evaluation_counts_several_times_are_told(node: Node, evaluation: Any) -> None:
+    held_out = [f"good word{i},{label},{sex}" for i in range(9) for label in ("no", "yes") for sex in ("f", "m")]
+    node.data.write_text("text,label,sex\n" + "\n".join(held_out * 2) + "\n")
+    node.write(holdout=1 - 1e-9, readable_columns=["text", "label", "sex"])
+    sections = {} if evaluation is None else {"evaluation": evaluation}
+    reviewed = review_study(node.config, node.study(**sections))
+    assert reviewed.summary.records.train == 0
+    times = 1 if evaluation is None else 4 if "subgroup" in evaluation else 2
+    assert reviewed.summary.records.most_alike == times
+    assert (f"epsilon counts up to {times} times" in reviewed.summary.in_words) == (times > 1)
+
+
 def test_copies_are_one_record_and_contents_under_several_labels_are_told(node: Node) -> None:
     rows = ["good word1,yes"] * 5 + ["bad word2,no", "bad word2,yes", "bad word2,no", "bad word2,perhaps"]
     rows += [f"bad word{i},no" for i in range(10, 20)]
