@@ -368,8 +368,9 @@ class NodeVault:
         is_open = open_at(dataset.policy, self._now())
         columns = [dataset.policy.columns.get(column.name, column.name) for column in trainer.model.kind.columns]
         columns += subgroup_columns(dataset.policy, trainer.study)
-        both_sides, dimension = state.on_both_sides(dataset.name), trainer.dimension
-        if objections(rules, trainer.study, dimension=dimension, columns=columns, underway=True, both_sides=both_sides):
+        study, dimension = trainer.study, trainer.dimension
+        both_sides = study.evaluation is not None and state.on_both_sides(dataset.name)
+        if objections(rules, study, dimension=dimension, columns=columns, underway=True, both_sides=both_sides):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
 
