@@ -136,16 +136,13 @@ class Questions:
         reviewed = review.review(offered.study, node.dataset(dataset))
         on_stage("Looking at what a decision needs", 4, 4)
         account = figures(node)["datasets"].get(dataset, {})
-        secure_sum = offered.study.federation.secure_sum
+        trust = _trust(node, offered.run, reviewed)
         return {
             "summary": _plain(reviewed),
-            "shown": _digest(reviewed),
+            "shown": _digest(reviewed, trust),
             "spent": account.get("spent", 0.0),
             "ways": review.ways_to_send(offered.study),
-            "secure_sum": secure_sum,
-            "sums": sum_lines(node, offered.study, offered.run, reviewed.rules),
-            "peers": as_plain(known_peers(node, offered.run)) if secure_sum else [],
-            "colluders": reviewed.rules.colluders,
+            **trust,
             "findings": [asdict(one) | {"state": one.state, "notes": []} for one in for_decision(node, reviewed)],
         }
 
@@ -169,9 +166,9 @@ class Questions:
         node = open_node(self._config)
         review = StudyReview(node, on_stage)
         reviewed = review.review(offered.study, node.dataset(dataset))
-        if _digest(reviewed) != shown:
+        if _digest(reviewed, _trust(node, offered.run, reviewed)) != shown:
             raise PolicyRefusal(
-                "Expected the study as it was shown to you, but records, policy or ledger have changed since.",
+                "Expected the study as it was shown to you, but records, policy, ledger or peers have changed since.",
                 hint="Look at it again, then decide.",
             )
         on_stage("Entering the approval", 4, 4)
@@ -213,9 +210,21 @@ def _plain(reviewed: ReviewedStudy) -> Answer:
     return plain
 
 
-def _digest(reviewed: ReviewedStudy) -> str:
+def _trust(node: NodeFiles, run: str, reviewed: ReviewedStudy) -> Answer:
+    """Return who sees what of a run: its secure sum, and the other nodes as the server names them now."""
+    secure_sum = reviewed.study.federation.secure_sum
+    return {
+        "secure_sum": secure_sum,
+        "sums": sum_lines(node, reviewed.study, run, reviewed.rules),
+        "peers": as_plain(known_peers(node, run)) if secure_sum else [],
+        "colluders": reviewed.rules.colluders,
+    }
+
+
+def _digest(reviewed: ReviewedStudy, trust: Answer) -> str:
     """Return a digest of all that somebody who decides was shown."""
-    return hashlib.sha256(json.dumps(asdict(reviewed.summary), sort_keys=True).encode()).hexdigest()
+    shown = [asdict(reviewed.summary), trust]
+    return hashlib.sha256(json.dumps(shown, sort_keys=True).encode()).hexdigest()
 
 
 def _key(run: str, dataset: str) -> str:

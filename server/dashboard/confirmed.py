@@ -14,7 +14,7 @@ from shared.errors import DataError, SettingsError
 from shared.files import private_folder
 
 Form = Mapping[str, str]
-MOST_DAYS = 90
+MOST_DAYS, MOST_TEXT = 90, 400
 Value = TypeVar("Value")
 
 
@@ -195,11 +195,13 @@ def _text(form: Form, name: str) -> str:
     value = form.get(name, "").strip()
     if not value:
         raise SettingsError(f"Expected {name}, got nothing.", hint="Go back, and fill it in.")
+    if len(value) > MOST_TEXT or not value.isprintable():
+        raise SettingsError(f"Expected a printable line of at most {MOST_TEXT} characters, got {name}={value[:40]!r}.")
     return value
 
 
 def _days(form: Form) -> int:
     written = form.get("days") or str(actions.INVITE_DAYS)
-    if not written.isdecimal() or not 1 <= int(written) <= MOST_DAYS:
-        raise SettingsError(f"Expected 1 to {MOST_DAYS} days, got days={written!r}.")
+    if not written.isdecimal() or len(written) > 2 or not 1 <= int(written) <= MOST_DAYS:
+        raise SettingsError(f"Expected 1 to {MOST_DAYS} days, got days={written[:40]!r}.")
     return int(written)

@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.web.local_user import user_of
 from shared.web.rendering import Pages, Site
 from shared.web.sessions import Rate, Session, Sessions
 
@@ -36,6 +37,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 TOKEN_HEADER, TOKEN_FIELD = "x-fedvault-token", "token"
+OURS = ("none", "same-origin")
+"""Who had a browser ask, as it says: a person, or this page."""
 ENTER, LEAVE, STATIC = "/enter", "/leave", "/static/"
 MOST_BODY_BYTES, MOST_FIELDS = 64 * 1024, 100
 FORM = "application/x-www-form-urlencoded"
@@ -49,6 +52,7 @@ class Guard:
     """Lets in who has this page's session, and writes that come from this page.
 
     Guarantee: nothing of a page is shown, and nothing is done, for a request without its session's cookie.
+    Guarantee: a session's cookie is worth nothing to another user of the machine, where the machine says who asks.
     Guarantee: nothing is done for a write without this page's own Host and Origin and its session's token.
 
     What it hands on has in `request.state`: `token`, for forms; `visitor`, in words for logs and rows; `form`, the
@@ -97,7 +101,8 @@ class Guard:
         await self._within(request, scope, receive, send)
 
     async def _within(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        session = self._sessions.find(request.cookies.get(self._cookie, ""), by_itself=_by_itself(request))
+        secret, user = request.cookies.get(self._cookie, ""), user_of(scope.get("client"), scope.get("server"))
+        session = self._sessions.find(secret, user=user, by_itself=_by_itself(request))
         if session is None:
             await self._stranger(request)(scope, receive, send)
             return
@@ -109,7 +114,7 @@ class Guard:
             **scope.get("state", {}),
             "token": session.token,
             "visitor": f"{client}, session {session.label}",
-            "goes_on": lambda: self._sessions.find(session.secret, by_itself=True) is session,
+            "goes_on": lambda: self._sessions.find(secret, user=user, by_itself=True) is session,
         }
         if request.method in ("GET", "HEAD"):
             await self._app(scope, receive, send)
@@ -130,9 +135,9 @@ class Guard:
         if host not in self._hosts:
             return Response("This page answers under its own address only.\n", 421, media_type="text/plain")
         site, mode = request.headers.get("sec-fetch-site", "none"), request.headers.get("sec-fetch-mode", "")
-        # whoever follows a link comes from another site as well, and only looks
-        elsewhere = site not in ("none", "same-origin") and not (mode == "navigate" and request.method == "GET")
-        if elsewhere or (origin is not None and origin != f"http://{host}"):
+        # whoever follows a link comes from another site as well; one at another port has the cookie sent
+        follows = mode == "navigate" and request.method == "GET" and request.url.path in ("/", ENTER)
+        if (site not in OURS and not follows) or (origin is not None and origin != f"http://{host}"):
             return Response("Another site's page asked for this.\n", 403, media_type="text/plain")
         return None
 
@@ -142,7 +147,8 @@ class Guard:
         early = request.headers.get("sec-purpose") or request.headers.get("purpose")
         if request.method != "GET" or early:  # a browser that looks ahead must not use the key up
             return Response(status_code=405 if not early else 503)
-        session = self._sessions.enter(request.query_params.get("key", ""))
+        user = user_of(request.scope.get("client"), request.scope.get("server"))
+        session = self._sessions.enter(request.query_params.get("key", ""), user)
         if session is None:
             return self._refusal(request, 403, f"This address was used before, or is not this page's. {WHERE}")
         answer = RedirectResponse("/", 303)
@@ -174,9 +180,10 @@ def cookie_name(site: Site) -> str:
 
 
 def _by_itself(request: Request) -> bool:
-    """Return true for what a page asks for without a person: its events, and parts that it draws again."""
+    """Return true for what is asked for without a person: events, parts that a page draws again, and by other sites."""
     polls = request.headers.get("hx-request") and request.method == "GET"
-    return bool(polls) or "text/event-stream" in request.headers.get("accept", "")
+    elsewhere = request.headers.get("sec-fetch-site", "none") not in OURS
+    return bool(polls) or elsewhere or "text/event-stream" in request.headers.get("accept", "")
 
 
 def _unfit(request: Request, body: bytes | None, token: str, session: Session) -> str:

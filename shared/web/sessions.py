@@ -19,6 +19,8 @@ class Session:
     token: str
     """Comes with each write."""
     last_used: float
+    user: int | None = None
+    """Number of the user of this machine whose browser it is; None where that is not known."""
 
     @property
     def label(self) -> str:
@@ -53,19 +55,20 @@ class Sessions:
         self._key: str | None = None
         self.renew()
 
-    def enter(self, key: str) -> Session | None:
+    def enter(self, key: str, user: int | None = None) -> Session | None:
         """Return a new session for the key that was announced last, which is used up by this; None for any other."""
         if self._key is None or not secrets.compare_digest(key.encode(), self._key.encode()):
             return None
         self._key = None
-        self._session = Session(_secret(), _secret(), self._now())
+        self._session = Session(_secret(), _secret(), self._now(), user)
         return self._session
 
-    def find(self, secret: str, *, by_itself: bool = False) -> Session | None:
+    def find(self, secret: str, *, user: int | None = None, by_itself: bool = False) -> Session | None:
         """Return the session of a cookie, if it goes on.
 
         Args:
             secret: from the cookie.
+            user: whose process asks; the one who came in, or nobody.
             by_itself: the page asked, not the person: that keeps no session alive.
         """
         session = self._session
@@ -73,6 +76,8 @@ class Sessions:
             self.end()
             return None
         if session is None or not secrets.compare_digest(secret.encode(), session.secret.encode()):
+            return None
+        if session.user != user:
             return None
         if not by_itself:
             session.last_used = self._now()

@@ -1,5 +1,6 @@
 """Read the runs that a board shows: every result below some folders, and those of them that a filter leaves."""
 
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,9 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import SettingsError
+from simulations.results.report import OURS, report_of
 from simulations.results.result import Result, read_result
 
 RESULT = "result.json"
+LARGEST = 1e100
+"""Beyond it two figures of different signs are too far apart for a drawing."""
 DEEPEST = 3
 """Folders below a named one in which results are looked for."""
 SAME_FIGURES = ("performance.", "simulation.processes", "simulation.engine")
@@ -53,6 +57,9 @@ def read_runs(folders: Sequence[Path]) -> ReadRuns:
             result = read_result(path)
         except SettingsError as error:
             unreadable.append(str(error))
+            continue
+        if why := _unfit(result):
+            unreadable.append(f"Expected a result that can be shown, got {path}: {why}.")
             continue
         runs.append(BoardRun(_short(path.parent, paths), result, flat(result.scenario)))
     if not runs:
@@ -121,6 +128,38 @@ def _unique(values: Iterator[Any]) -> list[Any]:
 def _order(value: Any) -> tuple[bool, float, str]:
     number = isinstance(value, int | float)
     return not number, float(value) if number else 0.0, str(value)
+
+
+def _unfit(result: Result) -> str:
+    """Return why a result of the right shape cannot be shown; somebody else may have written it."""
+    seed = flat(result.scenario).get("simulation.seed", 0)
+    if type(seed) is not int:
+        return "its seed is no whole number"
+    if OURS not in result.arms or not result.privacy:
+        return "it has no arm or no site of its study"
+    spent = [site.epsilon_rdp for site in result.privacy.values()]
+    spent += [arm.epsilon for arm in result.arms.values() if arm.epsilon is not None]
+    if not all(map(math.isfinite, spent)) or any(map(_too_large, _numbers(result.model_dump()))):
+        return "a figure in it is beyond what can be drawn"
+    try:
+        report_of([result])
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        return f"there is no report of it ({type(error).__name__})"
+    return ""
+
+
+def _too_large(value: float) -> bool:
+    return math.isfinite(value) and abs(value) > LARGEST
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers(each)
+    elif isinstance(value, float):
+        yield value
 
 
 def _results(folder: Path) -> Iterator[Path]:

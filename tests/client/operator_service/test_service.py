@@ -19,6 +19,7 @@ from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
 from client.vault_api._generated import vault_pb2
 from shared.errors import BudgetError, DataError, RunError
+from shared.protocol.messages import Peer
 from shared.study.declaration import Study
 from simulations.e2e.federation import wait_until
 from tests.client.dashboard.conftest import CELL
@@ -29,7 +30,7 @@ Studies = Callable[..., Study]
 
 def test_the_links_socket_has_no_method_that_decides(tmp_path: Path, config: Path) -> None:
     methods = [method.name for method in vault_pb2.DESCRIPTOR.services_by_name["Vault"].methods]
-    assert sorted(methods) == ["Forget", "Leg", "Offer", "Status", "Train"]
+    assert sorted(methods) == ["Evaluate", "Forget", "Leg", "Offer", "Status", "Train"]
     steps, socket = Steps(), tmp_path / "vault.sock"
     with serving(VaultService(NodeVault(config), steps), socket), grpc.insecure_channel(f"unix:{socket}") as channel:
         for question in QUESTIONS:
@@ -90,6 +91,21 @@ def test_who_decides_is_named_and_what_is_not_on_offer_is_refused(config: Path, 
             vault.ask("review", run="r-name")
         vault.close()
     assert open_node(config).ledger_state().decisions.get("r-nameless") is None
+
+
+def test_a_yes_counts_for_the_other_nodes_that_were_shown(config: Path, study_of: Studies) -> None:
+    study = study_of("summed")
+    study = study.model_copy(update={"federation": study.federation.model_copy(update={"secure_sum": "masked"})})
+    show_study(config, study, "r-summed", peers=(Peer("south", "a" * 64),))
+    with serving_operator(config) as socket:
+        vault = OperatorClient(socket)
+        shown = finished(vault, "r-summed", "ward")["shown"]
+        show_study(config, study, "r-summed", peers=(Peer("south", "b" * 64),))
+        vault.ask("decide", run="r-summed", dataset="ward", answer="yes", by="A", note="", via="", shown=shown)
+        said = finished(vault, "r-summed", "ward")
+        vault.close()
+    assert "peers have changed" in said.get("error", ""), said
+    assert open_node(config).ledger_state().decisions.get("r-summed") is None
 
 
 def test_a_vault_that_is_not_there_is_said(tmp_path: Path) -> None:

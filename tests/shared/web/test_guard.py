@@ -1,5 +1,6 @@
 """Nothing is shown without a session, and nothing is done for a request that this page did not make."""
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -133,6 +134,39 @@ def test_the_cookie_is_for_this_page_alone(caller: Caller) -> None:
         caller.http.post("/leave", headers={"origin": caller.site.base}, data={"token": caller.token})
         said = http.get(caller.site.address).headers["set-cookie"].lower()
     assert "httponly" in said and "samesite=strict" in said and "path=/" in said
+
+
+@pytest.mark.guarantee(
+    "a session's cookie is worth nothing to another user of the machine, where the machine says who asks."
+)
+def test_a_stolen_cookie_lets_no_other_user_of_the_machine_in(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert caller.http.get("/").status_code == 200
+    for other in (os.getuid() + 1, None):
+        monkeypatch.setattr("shared.web.guard.user_of", lambda _client, _server, other=other: other)
+        assert caller.http.get("/").status_code == caller.post().status_code == 401
+    monkeypatch.undo()
+    assert caller.behind.writes == [] and caller.post().status_code == 200
+
+
+def test_a_site_at_another_port_opens_the_first_page_at_most_and_keeps_no_session_alive() -> None:
+    asked, clock = list[str](), [0.0]
+
+    async def shown(request: Request) -> Response:
+        asked.append(request.url.path)
+        return Response("shown")
+
+    keys, link = list[str](), {"sec-fetch-site": "same-site", "sec-fetch-mode": "navigate"}
+    sessions = Sessions(keys.append, idle_s=60, now=lambda: clock[0])
+    with (
+        open_site([Route("/", shown), Route("/runs/r/adapter.zip", shown)], PAGES, sessions) as site,
+        closing(httpx.Client(base_url=site.base)) as http,
+    ):
+        assert http.get(f"/enter?key={keys[0]}").status_code == 303
+        assert http.get("/runs/r/adapter.zip", headers=link).status_code == 403 and asked == []
+        clock[0] = 50
+        assert http.get("/", headers=link).status_code == 200
+        clock[0] = 100
+        assert http.get("/").status_code == 401 and asked == ["/"]
 
 
 def test_a_browser_that_looks_ahead_does_not_use_the_key_up(caller: Caller) -> None:

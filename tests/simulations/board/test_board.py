@@ -1,5 +1,7 @@
 """Runs side by side: seeds become intervals, what differs names a setting, and a page can be mailed."""
 
+import json
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,28 @@ def test_a_result_that_cannot_be_read_costs_no_other_run_its_place(runs: Path) -
     read = read_runs([runs])
     assert len(read.runs) == 3 and "e1/s1/result.json" in read.unreadable[0]
     assert "Not read" in board_of(read.runs, read.unreadable, lambda _run: None).notes[0]
+
+
+HOSTILE_FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a seed that is no number": lambda plain: plain["scenario"]["simulation"].update(seed="x"),
+    "no arm": lambda plain: plain["arms"].clear(),
+    "no site": lambda plain: plain["privacy"].clear(),
+    "no scenario": lambda plain: plain["scenario"].clear(),
+    "a cost without end": lambda plain: plain["arms"]["federated"].update(epsilon=1e309),
+    "a cost beyond any drawing": lambda plain: [site.update(epsilon_rdp=1e308) for site in plain["privacy"].values()],
+    "figures too far apart": lambda plain: plain["rounds"][0]["evaluation"].update(value=-1e308),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_FIGURES)
+def test_a_result_that_cannot_be_shown_costs_no_other_run_its_place(runs: Path, what: str) -> None:
+    path = runs / "e1" / "s1" / "result.json"
+    plain = json.loads(path.read_text())
+    HOSTILE_FIGURES[what](plain)
+    path.write_text(json.dumps(plain))
+    read = read_runs([runs])
+    assert len(read.runs) == 3 and "e1/s1/result.json" in read.unreadable[0]
+    assert board_of(read.runs, read.unreadable, lambda _run: None).sections
 
 
 def test_without_any_run_it_is_said_where_to_get_one(tmp_path: Path) -> None:
