@@ -61,7 +61,7 @@ def test_a_family_is_probed_takes_a_private_step_and_is_exported(kind: str, fami
     assert reply.status is Status.TRAINED and reply.update is not None
     finished = start + np.asarray(reply.update, np.float32)
     export(declared, finished, tmp_path / "out")
-    assert np.array_equal(load_finished(tmp_path / "out")._model.packed(), finished)
+    assert np.array_equal(load_finished(tmp_path / "out").model.packed(), finished)
 
 
 @pytest.mark.slow

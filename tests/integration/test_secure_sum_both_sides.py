@@ -50,7 +50,7 @@ class Vault:
 
     def leg(self, task: LegTask) -> LegReply:
         with self.node.ledger() as ledger:
-            return answer_leg(ledger, self.node.files, task)
+            return answer_leg(ledger, self.node.files, task, lambda _run: self.node.rule)
 
 
 class BothSides(Server):

@@ -27,7 +27,7 @@ from server.rounds.participants import OFFER_LIFE_S
 from shared.base_models.locate import find
 from shared.errors import RunError
 from shared.privacy.noise_schedule import declared_size
-from shared.protocol.long_poll import WAIT_PATH
+from shared.protocol.long_poll import NODE_HEADER, WAIT_PATH
 from shared.protocol.messages import (
     EvaluationReply,
     EvaluationTask,
@@ -261,7 +261,10 @@ def test_the_whole_wire_of_a_whole_study(
         assert secret.lower().encode() not in everything, secret
     assert {request.path for request in sent} <= {*PATHS, WAIT_PATH}
     assert {request.body for request in sent if request.path == WAIT_PATH} == {b""}, "waiting says nothing"
-    assert {name for request in sent for name in request.headers} <= HEADERS
+    waits = [request for request in sent if request.path == WAIT_PATH]
+    assert {request.headers[NODE_HEADER] for request in waits} == {str(member.node_id)}, "the server's own name for it"
+    others = [name for request in sent for name in request.headers if request.path != WAIT_PATH or name != NODE_HEADER]
+    assert set(others) <= HEADERS
     _check_messages([request.body for request in sent if request.path.endswith("push-messages")])
     objects = [request.body for request in sent if request.path.endswith("push-object")]
     _check_objects(objects, update_bytes=packed_bytes(vault.floats, encoding))

@@ -19,7 +19,7 @@ def filled(store: Store, make_study: Callable[..., Study]) -> str:
         store.record_round(run, record.as_dict(), {"accuracy": 0.1 + number / 7})
     answer = {"status": "evaluated", "histogram": [2**50, -3]}
     store.evaluations.keep_counts(run, 2, "north", answer, node=NODE, position=LedgerPosition(1, "a" * 64, "b" * 64))
-    store.evaluations.finish(run, 2, {"number": 2, "estimates": []})
+    store.evaluations.finish(run, 2, {"number": 2, "epsilon": 1.0, "sigma": 4.0, "sites": ["north"], "estimates": []})
     store.invite("nörd", "hash", datetime.now(UTC) + timedelta(days=1))
     store.enrol("hash", "key", NODE, datetime.now(UTC))
     store.record_answer({}, run="r-1", node=NODE, position=LedgerPosition(10**12, "a" * 64, "b" * 64))

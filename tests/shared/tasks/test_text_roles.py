@@ -90,7 +90,7 @@ def check_reloaded(study: Study, finished: np.ndarray[Any, Any], folder: Path, t
     judged = evaluate(model, records, tokens=256, with_loss=True)
     assert len(judged.evidence) == int(records.usable.sum()) < len(records)
     assert all(np.isfinite(value) for value in model.kind.metrics(judged.evidence).values())
-    again = load_finished(folder)._model
+    again = load_finished(folder).model
     assert evaluate(again, records, tokens=16, with_loss=True).loss == pytest.approx(judged.loss, rel=1e-4)
     plain = PeftModel.from_pretrained(AutoModel.from_pretrained(study.model.source, add_pooling_layer=False), folder)
     ids = torch.tensor([[5, 6, 7, 8]])

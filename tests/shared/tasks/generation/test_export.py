@@ -148,7 +148,7 @@ def test_a_whitened_head_is_handed_out_as_one_linear_layer(
     torch.testing.assert_close(found, model.head(features), rtol=1e-4, atol=1e-5)
     assert not torch.equal(model.head.whitener, torch.eye(32))
     texts = ["good word1 word2", "bad word3", "fine poor"]
-    torch.testing.assert_close(load_finished(folder / "adapter")._model.packed(), model.packed())
+    torch.testing.assert_close(load_finished(folder / "adapter").model.packed(), model.packed())
     assert load_finished(folder / "adapter").classify(texts)
 
 
