@@ -228,7 +228,7 @@ def folders(config: Path, settings: NodeSettings) -> Folders:
         metrics=home / "metrics.jsonl",
         running=home / "run",
         socket=home / "run" / "vault.sock",
-        operator_socket=home / "operator" / "operator.sock",
+        operator_socket=home / "operator" / "sock",
         secure_sum=home / "secure_sum",
         link=home / "link",
         logs=home / "logs",

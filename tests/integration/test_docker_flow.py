@@ -143,7 +143,7 @@ def show_page(reader: Reader) -> None:
         http.get(opened)
         wait_until(lambda: "Nothing waits for your decision" in http.get("/").text, "the page is answered")
         assert http.get(opened).status_code == 403
-    socket = reader.folder / "engine" / "volumes" / "north-operator" / "operator.sock"
+    socket = reader.folder / "engine" / "volumes" / "north-operator" / "sock"
     assert (oct(socket.stat().st_mode)[-3:], socket.stat().st_uid) == ("600", 10011)
 
 

@@ -585,7 +585,7 @@ def _(place: Place) -> str:
 
 @situation("The page, and no vault")
 def page_without_a_vault(place: Place) -> str:
-    client = OperatorClient(place.home / "operator" / "operator.sock", timeout_s=2)
+    client = OperatorClient(place.home / "operator" / "sock", timeout_s=2)
     with closing(client) as vault, pytest.raises(FedVaultError) as refused:
         vault.ask("overview")
     return str(refused.value)

@@ -52,6 +52,7 @@ def test_the_operators_socket_is_its_users_alone_and_lies_beside_no_other(config
         with serving_operator(config) as socket:
             assert stat.S_IMODE(socket.stat().st_mode) == 0o600 and stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
             assert socket == places.operator_socket and socket.parent != places.socket.parent
+            assert len(str(socket)) <= len(str(places.socket)), "no folder is too long for this one alone"
             mounted = (places.running, places.link)
             assert not any(socket.is_relative_to(folder) for folder in mounted), "what a link's container mounts"
     finally:

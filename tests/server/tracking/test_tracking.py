@@ -26,6 +26,12 @@ ROUNDS = {1: {"accuracy": 0.5}, 2: {"accuracy": 0.6}, 3: {"accuracy": 0.7}}
 CURVES = Curves("r-1", "a study r-1", {"privacy.epsilon": "3.0"}, {"epsilon.st-mary": "0.5"}, ROUNDS)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow keeps the files of a database's runs below the folder that it was called in."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
