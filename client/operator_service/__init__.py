@@ -1,4 +1,4 @@
-"""What the vault answers its operator's page, over a socket of its own: `service`, `questions`, `jobs`, `studies`.
+"""Answers the operator's page for the vault, over a socket of its own: `service`, `questions`, `jobs`, `studies`.
 
 It does what the commands do, with the same functions. Nothing that it answers holds a record's text.
 """

@@ -19,7 +19,7 @@ Value = TypeVar("Value")
 
 
 class Confirmation(NamedTuple):
-    """What will be done, and what it costs."""
+    """A question before an action: its effect, its cost, and the button that does it."""
 
     title: str
     sentences: Sequence[str]
@@ -31,7 +31,7 @@ class Confirmation(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What was done."""
+    """The page after an action."""
 
     title: str
     sentences: Sequence[str]

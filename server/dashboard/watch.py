@@ -41,7 +41,7 @@ class Cached(Generic[Value]):
 
 
 class RunHistory(NamedTuple):
-    """What a run's finished rounds come to."""
+    """Sums and figures over a run's finished rounds."""
 
     report: Report | None
     problem: str

@@ -19,7 +19,7 @@ LARGEST_COUNT = 2**52
 
 @dataclass(frozen=True)
 class Answer:
-    """What one site answered to one evaluation."""
+    """One site's answer to one evaluation."""
 
     status: str
     """`evaluated`, the code of its refusal, `unreadable`, or `node-error`."""

@@ -1,4 +1,4 @@
-"""What is sent of a run to where people keep their curves: plain values."""
+"""A run's settings and figures as plain values, for where people keep their curves."""
 
 import math
 from collections.abc import Mapping

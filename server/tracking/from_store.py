@@ -1,4 +1,4 @@
-"""What the run store knows of a run, as curves: figures of rounds and nodes, and nothing about anybody's records."""
+"""Makes curves of what the run store knows: figures of rounds and nodes, and nothing about anybody's records."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

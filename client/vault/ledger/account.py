@@ -1,4 +1,4 @@
-"""What a ledger's rows add up to, and what more of a run its records' account has room for."""
+"""Adds up a ledger's rows, and says what more of a run its records' account has room for."""
 
 import json
 from collections.abc import Iterable, Mapping

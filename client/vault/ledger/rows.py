@@ -127,12 +127,12 @@ class Evaluations:
 
     @property
     def as_row(self) -> dict[str, Any]:
-        """What the row of an approval says of them."""
+        """Fields of an approval's row that name its evaluations."""
         return {"evaluation": {"each": to_dict(self.each), "numbers": list(self.numbers)}}
 
     @property
     def lost(self) -> set[int]:
-        """Those without a release; one in progress looks like a lost one."""
+        """Numbers of evaluations without a release; one in progress looks like a lost one."""
         return {number for number, released in self.attempts.items() if released is None}
 
     @property
@@ -212,7 +212,7 @@ class ApprovedRun:
 
     @property
     def waiting_in_words(self) -> str:
-        """What waits for a person, in one line."""
+        """Failed and lost rounds and evaluations that no person has looked at, in one line."""
         failed, lost = self.waiting
         return ", ".join([*failed, *lost])
 
