@@ -31,7 +31,7 @@ class Control(Section):
     must_be_caught: bool
     """Whether nine of ten such attacks refute the promise where this fault is; others are not tried."""
     epsilon_at_least: float | None = Field(default=None, ge=0)
-    """What the attack showed of it, at 95 %; null where it was not tried."""
+    """What the attack showed of it, at 95 %, at the second try if the first missed; null where none was tried."""
     caught: bool = False
     """Whether the promise was refuted."""
 

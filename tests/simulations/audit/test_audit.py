@@ -16,7 +16,7 @@ from simulations.audit.audited_site import Claim, study_of
 from simulations.audit.canaries import LENGTH, Canaries
 from simulations.audit.controls import divisor_from_the_data, one_seed_twice, part_of_the_noise, without_clipping
 from simulations.audit.lone_record import guess_by_size
-from simulations.audit.one_run_bound import epsilon_of_gaussian
+from simulations.audit.one_run_bound import Guesses, epsilon_of_gaussian
 from simulations.audit.scenario_audit import audit_study, faults_for
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
@@ -105,6 +105,21 @@ def test_a_study_is_audited_under_its_own_schedule_and_faults_where_they_show(fo
         ("one seed twice", 8, True),
         ("a divisor from the data", 1, True),
     ]
+
+
+def test_a_fault_that_one_attack_misses_by_chance_is_attacked_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, tried = Claim(3.0, sampling_rate=0.4, rounds=4, canaries=320), []
+
+    def missed_once(tested: Claim, _folder: Path, *, seed: int, **_: object) -> Audit:
+        tried.append(seed)
+        return Audit(tested, Guesses(320, 30, 20), 2.9 if seed == 1 else 3.1, 0.0, 1.8, 4.0)
+
+    monkeypatch.setattr("simulations.audit.scenario_audit.audit", missed_once)
+    report = audit_study(study_of(claim, folder), folder, randomness=seeded)
+    assert report.epsilon_at_least == 2.9 and tried[:3] == [1, 1, 2], "the honest attack stands as it is"
+    assert all(one.caught for one in report.controls if one.must_be_caught)
 
 
 def test_where_no_fault_of_noise_can_be_caught_none_is_put_in() -> None:

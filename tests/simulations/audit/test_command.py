@@ -19,13 +19,14 @@ from simulations.audit.audited_site import Claim
 from simulations.audit.claims import HONEST, Row, audits, table
 from simulations.audit.command import audit_claims, audit_file
 from simulations.audit.one_run_bound import Guesses
-from simulations.audit.scenario_audit import attacks, audit_scenario
+from simulations.audit.scenario_audit import attacks, audit_scenario, audit_study
 from simulations.experiment.scenario import load
 from simulations.progress import SilentProgress
 from simulations.results.model_card import card
 from simulations.results.report import write_report
 from simulations.results.result import read_result
 from simulations.run import Run
+from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 SCENARIO = """
 [study]
@@ -109,7 +110,11 @@ def test_claims_hold_and_faults_are_caught(capsys: pytest.CaptureFixture[str]) -
     assert all(verdict == "refuted" for (_, epsilon), verdict in faulty.items() if epsilon < 8), faulty
 
 
-def test_a_scenario_is_audited_and_its_audit_is_in_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scenario_is_audited_and_its_audit_is_in_json(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeded = partial(audit_study, randomness=partial(SeededRandomnessForSimulation, 5))
+    monkeypatch.setattr("simulations.audit.scenario_audit.audit_study", seeded)
     assert audit_file(file, [], file.parent / "out", canaries=320, adapters=4, as_json=False)
     audited = read_audit(file.parent / "out" / "audit.json")
     printed = capsys.readouterr().out
