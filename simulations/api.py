@@ -87,6 +87,31 @@ class Result:
 
         return privacy_frame(self.figures)
 
+    @property
+    def metrics(self) -> "pd.DataFrame":
+        """Every metric of every arm's last adapter at every site, one value a row."""
+        from simulations.results.frames import metrics_frame
+
+        return metrics_frame(self.figures)
+
+    @property
+    def curves(self) -> "pd.DataFrame":
+        """Arms round by round, one value a row; of all arms with `simulation.curves = "all"`."""
+        from simulations.results.frames import curves_frame
+
+        return curves_frame(self.figures)
+
+    @property
+    def predictions(self) -> "pd.DataFrame":
+        """Each arm's last answer to each held-out record, beside the truth.
+
+        Raises:
+            SettingsError: the run kept none.
+        """
+        from simulations.results.stored_tables import read_predictions
+
+        return read_predictions(self.folder / "tables")
+
     @cached_property
     def pictures(self) -> "dict[str, Svg]":
         """Drawings as SVG: `arms`, `differences` and `rounds`, where there is more than one of each."""

@@ -139,8 +139,8 @@ class ArmTraining:
         return SimulatedEvaluations(arm.study, folder, counts, within).after
 
     def _evaluation(self, arm: Arm) -> Callable[[int, Vector], dict[str, Any]]:
-        rounds = arm.study.federation.rounds
-        interval = self._scenario.simulation.evaluate_every if arm.name == "federated" else rounds
+        rounds, simulation = arm.study.federation.rounds, self._scenario.simulation
+        interval = simulation.evaluate_every if arm.name == OURS or simulation.curves == "all" else rounds
 
         def evaluate(number: int, adapter: Vector) -> dict[str, Any]:
             if number != rounds and (number == 0 or number % interval):
@@ -148,7 +148,7 @@ class ArmTraining:
             seen = self.evaluate(arm.name, adapter)
             if number == rounds:
                 self._final[arm.name] = seen
-            return quality(self._scenario.as_study(), seen).model_dump()
+            return quality(self._scenario.as_study(), seen, last=number == rounds).model_dump()
 
         return evaluate
 

@@ -31,6 +31,7 @@ from simulations.progress import Progress
 from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
 from simulations.results.result import ArmResult, Difference, Result, TroubleResult, read_result, write_result
+from simulations.results.stored_tables import write_tables
 from simulations.results.subgroups import subgroups_of_arm
 from simulations.results.summary import sizes_of_updates, summary, trained
 from simulations.results.trouble import sentences, trouble_of
@@ -113,6 +114,9 @@ class Run:
         )
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
+        with without_stopping("The tables as Parquet", faults):
+            wanted = predictions if self._scenario.simulation.predictions else {}
+            write_tables(folder.tables, result, kind=task_kind(self._scenario.task), predictions=wanted)
         result = result.model_copy(update={"warnings": [*result.warnings, *faults]})
         write_result(folder.result, result)
         if self._cache is None:

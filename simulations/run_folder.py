@@ -22,7 +22,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.prepared, self.cache = path / "prepared", path / "cache"
+        self.prepared, self.cache, self.tables = path / "prepared", path / "cache", path / "tables"
         self.adapter, self.result, self.audit = path / "adapter", path / "result.json", path / "audit.json"
         self._scenario, self._timing = path / "scenario.json", path / "timing.json"
         self.timing: dict[str, float] = {}

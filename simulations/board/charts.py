@@ -48,7 +48,8 @@ def epsilon_against_quality(comparison: Comparison) -> Picture | None:
     across = [one.epsilon for one in drawn]
     reference = next((one for one in drawn if UNPROTECTED in one.arms), None)
     if reference is not None:
-        series.append(_level(reference, UNPROTECTED, min(across), max(across)))
+        level = _level(reference, UNPROTECTED, min(across), max(across))
+        series.append(_line(reference, UNPROTECTED, level))
     return lines("What ε costs", series, across="ε that a site spends", up=axis(comparison))
 
 
@@ -61,20 +62,28 @@ def rounds_side_by_side(comparison: Comparison) -> Picture | None:
 
 
 def every_arm(comparison: Comparison, setting: Setting) -> Picture | None:
-    """Draw one setting's own arm round by round, beside the level that each other arm comes to."""
+    """Draw one setting's own arm round by round, beside the others' curves, or else the level that each comes to."""
     curve = setting.curve()
     if len(curve) < 2:
         return None
     first, last = curve[0][0], curve[-1][0]
-    others = [_level(setting, name, first, last) for name in setting.arms if name != OURS]
+    others = [
+        _line(setting, name, setting.curve(name) or _level(setting, name, first, last))
+        for name in setting.arms
+        if name != OURS
+    ]
     series = [Line(setting.arms[OURS], curve, "ours"), *others]
     return lines(f"Every arm: {setting.label}", series, across="round", up=axis(comparison), counts=True)
 
 
-def _level(setting: Setting, arm: str, first: float, last: float) -> Line:
+def _level(setting: Setting, arm: str, first: float, last: float) -> list[tuple[float, float]]:
     value = setting.quality(arm).value
+    return [(first, value), (last, value)]
+
+
+def _line(setting: Setting, arm: str, points: Sequence[tuple[float, float]]) -> Line:
     private = all(run.result.arms[arm].private for run in setting.runs)
-    return Line(setting.arms[arm], [(first, value), (last, value)], "plain" if private else "warning")
+    return Line(setting.arms[arm], points, "plain" if private else "warning")
 
 
 def _ends(quality: Interval) -> tuple[float, float] | None:

@@ -54,13 +54,13 @@ class Setting:
         """Return the study's own arm less another, positive where it is better."""
         return minus(self.results, arm)
 
-    def curve(self) -> list[tuple[float, float]]:
-        """Return the study's own arm round by round, as means over seeds."""
+    def curve(self, arm: str = OURS) -> list[tuple[float, float]]:
+        """Return an arm round by round, as means over seeds; one that runs did not evaluate in between has none."""
         values = dict[int, list[float]]()
         for run in self.runs:
-            for one in run.result.rounds:
-                if one.evaluation is not None:
-                    values.setdefault(one.round, []).append(one.evaluation.value)
+            ours = {one.round: one.evaluation for one in run.result.rounds if one.evaluation is not None}
+            for number, measured in (ours if arm == OURS else run.result.arms[arm].curve).items():
+                values.setdefault(number, []).append(measured.value)
         return [(float(number), fmean(each)) for number, each in sorted(values.items()) if len(each) == len(self.runs)]
 
     def minutes(self) -> float:

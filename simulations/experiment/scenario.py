@@ -127,6 +127,11 @@ class Simulation(Section):
     """Adapter learning rate of a site alone, likewise."""
     evaluate_every: int = Field(default=1, ge=1)
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
+    curves: Literal["federated", "all"] = Field(default="federated", exclude_if=lambda value: value == "federated")
+    """Which arms are evaluated between their first round and their last: the study's own, or every one."""
+    predictions: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether `tables/predictions.parquet` gets each arm's last answer to each held-out record, beside the truth. The
+    file holds what records say."""
     reference: Literal["noiseless", "unclipped"] = "noiseless"
     """How the arms without privacy train. `noiseless`: by the study's own steps and scaled gradients without noise,
     at three times its rates, which noise no longer keeps low. `unclipped`: by plain gradients, at the rates below,

@@ -1,11 +1,12 @@
-"""Turn a result into pandas frames: its rounds, sites, arms and privacy, one row each."""
+"""Turn a result into pandas frames: its rounds, sites, arms and privacy, one row each; metrics and curves, one value
+each."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from simulations.results.result import ArmResult, Result, RoundResult
+from simulations.results.result import ArmResult, Quality, Result, RoundResult
 
 
 def rounds_frame(result: Result) -> pd.DataFrame:
@@ -27,9 +28,40 @@ def arms_frame(result: Result) -> pd.DataFrame:
     return _frame([_arm(result, name, one) for name, one in result.arms.items()], "arm")
 
 
+def metrics_frame(result: Result) -> pd.DataFrame:
+    """Tabulate every metric of every arm's last adapter at every site, one value a row."""
+    return pd.DataFrame(
+        [
+            {"arm": name, "site": site, "metric": metric, "value": value}
+            for name, arm in result.arms.items()
+            for site, metrics in arm.quality.metrics_by_site.items()
+            for metric, value in metrics.items()
+        ],
+        columns=["arm", "site", "metric", "value"],
+    )
+
+
+def curves_frame(result: Result) -> pd.DataFrame:
+    """Tabulate arms round by round: every metric over all sites, and the main one by site, one value a row."""
+    curves = {name: dict(arm.curve) for name, arm in result.arms.items()}
+    curves["federated"] = {one.round: one.evaluation for one in result.rounds if one.evaluation is not None}
+    rows = [
+        {"arm": name, "round": number, "site": site, "metric": metric, "value": value}
+        for name, curve in curves.items()
+        for number, measured in sorted(curve.items())
+        for site, metric, value in _points(measured)
+    ]
+    return pd.DataFrame(rows, columns=["arm", "round", "site", "metric", "value"])
+
+
 def privacy_frame(result: Result) -> pd.DataFrame:
     """Tabulate what each site has spent, as in `result.json`."""
     return _frame([{"site": name, **spent.model_dump()} for name, spent in result.privacy.items()], "site")
+
+
+def _points(measured: Quality) -> Iterable[tuple[str | None, str, float]]:
+    yield from ((None, name, value) for name, value in measured.metrics.items())
+    yield from ((site, measured.metric, value) for site, value in measured.per_site.items())
 
 
 def _round(one: RoundResult) -> dict[str, Any]:

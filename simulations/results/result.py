@@ -50,6 +50,8 @@ class Quality(Section):
     """The main metric by site."""
     worst_site: WorstSite
     """The site with the worst main metric."""
+    metrics_by_site: dict[str, dict[str, Measured]] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Every metric of the task by site and name; of the arms' last adapters alone. Left out of older results."""
 
 
 def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite:
@@ -122,6 +124,8 @@ class ArmResult(Section):
     """On held-out records."""
     fairness: dict[str, Fairness] = Field(default_factory=dict)
     """By column of simulation.data.subgroups."""
+    curve: dict[int, Quality] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """By round, with simulation.curves = "all"; the study's own arm has its under `rounds`."""
     note: str = ""
     """How its figures must be read, as the rest of a sentence that begins with its title; mostly empty."""
 

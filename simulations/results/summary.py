@@ -43,10 +43,17 @@ def sizes_of_updates(study: Study) -> Sizes:
     return Sizes(adapter_bytes(study), full_lora_bytes(study), full_model_bytes(study))
 
 
-def quality(study: Study, predictions: Sequence[Seen]) -> Quality:
-    """Compute metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order."""
+def quality(study: Study, predictions: Sequence[Seen], *, last: bool = True) -> Quality:
+    """Compute metrics over all sites' held-out records, by site and of the worst; sites in alphabetical order.
+
+    Args:
+        study: as declared.
+        predictions: of all sites.
+        last: whether every metric is kept by site, as for an arm's last adapter.
+    """
     kind = task_kind(study.task)
-    by_site = {site: kind.metrics(evidence)[kind.metric] for site, evidence in sorted(predictions) if evidence}
+    of_site = {site: kind.metrics(evidence) for site, evidence in sorted(predictions) if evidence}
+    by_site = {site: metrics[kind.metric] for site, metrics in of_site.items()}
     overall = kind.metrics([one for seen in predictions for one in seen.evidence])
     return Quality(
         metric=kind.metric,
@@ -55,6 +62,7 @@ def quality(study: Study, predictions: Sequence[Seen]) -> Quality:
         metrics=overall,
         per_site=by_site,
         worst_site=worst_of(by_site, higher_is_better=kind.higher_is_better),
+        metrics_by_site=of_site if last else {},
     )
 
 
@@ -76,7 +84,8 @@ def untrained(title: str, measured: Quality, seconds: float, *, private: bool = 
 
 def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
     """Return the result of an arm that was trained."""
-    last = state.evaluations[str(state.round)]
+    by_round = {int(number): Quality.model_validate(one) for number, one in state.evaluations.items() if one}
+    last = by_round[state.round]
     sites = [site for site in prepared.sites if site.index in arm.site_indices]
     released = arm.study.total_steps
     release, delta = schedule_of(arm.study).release(released), arm.study.privacy.delta
@@ -96,7 +105,10 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
         sampling_rate=arm.study.privacy.sampling_rate,
         steps=released,
         seconds=sum(sum(record["seconds"].values()) for record in state.records),
-        quality=Quality.model_validate(last),
+        quality=last,
+        curve={}
+        if arm.name == "federated" or len(by_round) == 1
+        else {number: one.model_copy(update={"metrics_by_site": {}}) for number, one in by_round.items()},
     )
 
 
@@ -196,6 +208,8 @@ def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: d
         return sites[node].name if node in sites else f"node {node}"
 
     evaluation = evaluations.get(str(record["round"]))
+    # the last round's is the arm's own, which has every metric by site
+    measured = Quality.model_validate(evaluation | {"metrics_by_site": {}}) if evaluation else None
     return RoundResult(
         round=record["round"],
         outcome=record["outcome"],
@@ -204,7 +218,7 @@ def _round_result(record: dict[str, Any], sites: dict[int, Site], evaluations: d
         rejected=[{"site": name(e["node"]), "reason": e["reason"]} for e in record["rejected"]],
         refused=[{"site": name(e["node"]), "status": e["status"]} for e in record["refused"]],
         missing=[name(node) for node in record["missing"]],
-        evaluation=Quality.model_validate(evaluation) if evaluation else None,
+        evaluation=measured,
     )
 
 

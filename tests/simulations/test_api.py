@@ -32,6 +32,8 @@ smallest_declared_size = 20
 [simulation]
 seed = 7
 processes = 1
+curves = "all"
+predictions = true
 arms = ["federated", "without-privacy"]
 [simulation.data]
 source = "table.csv"
@@ -74,6 +76,41 @@ def test_frames_hold_the_figures_of_the_result(result: Result) -> None:
     assert result.sites.federated.to_dict() == figures.final.per_site
     assert result.sites.train.sum() == figures.arms["federated"].rows
     assert result.privacy.epsilon_rdp.to_dict() == {name: one.epsilon_rdp for name, one in figures.privacy.items()}
+
+
+def test_every_arm_has_its_curve_and_every_site_all_metrics(result: Result) -> None:
+    arms, curves, metrics = result.figures.arms, result.curves, result.metrics
+    rounds = {name: sorted(set(curves[curves.arm == name]["round"])) for name in arms}
+    assert rounds == {"federated": [1, 2], "without-privacy": [1, 2]}
+    main = arms["without-privacy"].quality.metric
+    for name, arm in arms.items():
+        last = curves[(curves.arm == name) & (curves["round"] == 2) & (curves.metric == main)]
+        assert last.dropna().set_index("site").value.to_dict() == arm.quality.per_site
+        assert last[last.site.isna()].value.item() == arm.quality.value
+        of_arm = metrics[metrics.arm == name]
+        assert set(of_arm.metric) == set(arm.quality.metrics) and set(of_arm.site) == set(arm.quality.per_site)
+        shown = of_arm[of_arm.metric == main].set_index("site").value.to_dict()
+        assert shown == arm.quality.per_site
+    assert arms["federated"].curve == {}, "the study's own is under rounds"
+
+
+def test_predictions_lead_to_the_metrics_that_are_reported(result: Result) -> None:
+    told = result.predictions
+    evidence = told.evidence.map(json.loads)
+    assert set(told.site) == set(result.figures.data) and set(told.arm) == set(result.figures.arms)
+    of_arm = told.assign(right=[guess == truth for guess, truth, *_ in evidence]).groupby("arm").right.mean()
+    for name, arm in result.figures.arms.items():
+        assert of_arm[name] == pytest.approx(arm.quality.metrics["accuracy"])
+    assert set(told.prediction.map(json.loads)) <= {"no", "yes"} and told.score.between(0, 1).all()
+
+
+def test_a_run_leaves_its_frames_as_parquet(result: Result, tmp_path: Path) -> None:
+    names = {"rounds", "sites", "arms", "privacy", "metrics", "curves", "predictions"}
+    assert {path.stem for path in (result.folder / "tables").iterdir()} == names
+    stored = pd.read_parquet(result.folder / "tables" / "arms.parquet").set_index("arm")
+    assert stored.value.to_dict() == result.arms.value.to_dict()
+    with pytest.raises(SettingsError, match="Expected predictions in"):
+        _ = Result(result.figures, tmp_path).predictions
 
 
 def test_pictures_are_svg_that_a_notebook_draws(result: Result) -> None:
