@@ -149,19 +149,20 @@ def drive(home: Home, name: str) -> None:
     os.environ |= QUIET | {"FLWR_HOME": str(home.flower)}
     with Store(home.database()) as store:
         run = store.run(name)
-        store.record_event(STARTED, {"after_exit": last_exit()}, run=run.id)
-        events = store.events(run.id)
-        if reason := has_failed(events):
-            _fail(store, run, reason)
-            return
-        aside = steps_aside(events)
-        store.set_state(run.id, "waiting" if aside else "running", reason=aside)
-        try:
-            with InBackground(_sender(home, run)) as curves:
+        # closed last: what is sent then says how the run ended
+        with InBackground(_sender(home, run)) as curves:
+            store.record_event(STARTED, {"after_exit": last_exit()}, run=run.id)
+            events = store.events(run.id)
+            if reason := has_failed(events):
+                _fail(store, run, reason)
+                return
+            aside = steps_aside(events)
+            store.set_state(run.id, "waiting" if aside else "running", reason=aside)
+            try:
                 _drive(home, store, run, StoreObserver(store, run.id, waits=bool(aside), on_round=curves.soon))
-        except Exception as error:
-            _note_end(store, run, error)
-            raise
+            except Exception as error:
+                _note_end(store, run, error)
+                raise
 
 
 def _sender(home: Home, run: Run) -> Callable[[], object] | None:

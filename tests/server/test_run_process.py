@@ -207,6 +207,17 @@ def test_a_damaged_run_has_failed_at_once_and_holds_up_nobody(
         assert SupervisedProcesses(home, store).wanted()[-1].name == f"run-{other}"
 
 
+def test_where_a_run_is_kept_it_has_failed_as_well(
+    home: Home, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sent = queue(home, make_study(federation={"rounds": 1, "quorum": 2})), list[str]()
+    damage_checkpoints(home, run)
+    monkeypatch.setattr(run_process, "_sender", lambda home, run: lambda: sent.append(state_of(home, run.id)[0]))
+    with pytest.raises(DataError, match="damaged"):
+        drive(home, run)
+    assert sent == ["failed"]
+
+
 def test_a_process_that_ends_the_same_way_again_and_again_is_not_tried_for_ever(
     home: Home, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
 ) -> None:
