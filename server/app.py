@@ -64,7 +64,7 @@ def build_server_app(
             terms,
             initial=initial,
             largest_norm=largest_norm,
-            aggregation=lambda _number, length: start(length),
+            aggregation=start,
             checkpoints=Checkpoints(folder),
             evaluate=evaluate,
             observer=observer,

@@ -6,7 +6,10 @@ product of two means only approximates the mean of the products. Weights are uni
 their number is decided where they are divided (`federation.typical_size`).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 
 from server.aggregation.fixed_point import FixedPointSum
 from shared.protocol.messages import Vector
@@ -17,6 +20,8 @@ class UniformMean:
 
     def __init__(self, length: int) -> None:
         self._sum = FixedPointSum(length)
+        self.state: Mapping[str, NDArray[np.float64]] = {}
+        """Nothing: every round's mean stands by itself."""
 
     def add(self, update: Vector) -> None:
         """Add one update."""

@@ -1,12 +1,33 @@
-"""The interface of an aggregation method, and the registry of methods."""
+"""The interface of an aggregation method, and the registry of methods.
 
-from collections.abc import Callable
+A method reads nothing but public numbers and what nodes have released, so it costs no privacy whatever it computes.
+Whatever it makes is cut back to where nodes accept it (`server/rounds/update_bounds.py`).
+"""
+
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from server.aggregation.mean import UniformMean
 from shared.errors import SettingsError
 from shared.protocol.messages import Vector
 from shared.study.declaration import Study
+
+Arrays = Mapping[str, NDArray[np.float64]]
+"""State that a method keeps from round to round, by name; checkpoints hold it, so it outlives a crash."""
+
+
+class RoundStart(NamedTuple):
+    """What one round's collection begins with: public numbers, and the method's own state."""
+
+    number: int
+    """Of the round, from 1."""
+    length: int
+    """Of every update."""
+    state: Arrays
+    """What the last round that was aggregated left; empty before the first."""
 
 
 class Aggregation(Protocol):
@@ -17,24 +38,33 @@ class Aggregation(Protocol):
         ...
 
     def result(self, current: Vector) -> Vector:
-        """Return the next global adapter."""
+        """Return the next global adapter; called once, when all updates are there."""
+        ...
+
+    @property
+    def state(self) -> Arrays:
+        """Return what the next round's collection begins with; read after `result`."""
         ...
 
 
 class Method(NamedTuple):
     """A way of combining updates."""
 
-    start: Callable[[int], Aggregation]
-    """Starts one round's collection for vectors of a length."""
+    start: Callable[[RoundStart], Aggregation]
+    """Starts one round's collection."""
     adapters: tuple[str, ...]
     """The values of adapter.method that it is meant for."""
     linear: bool = True
     """Whether its result follows from the sum of the updates alone, as a secure sum gives it."""
 
 
+def _mean(start: RoundStart) -> Aggregation:
+    return UniformMean(start.length)
+
+
 METHODS = {
-    "ffa": Method(UniformMean, ("ffa-lora", "ia3", "head-only")),
-    "fedit": Method(UniformMean, ("lora", "dora")),
+    "ffa": Method(_mean, ("ffa-lora", "ia3", "head-only")),
+    "fedit": Method(_mean, ("lora", "dora")),
 }
 """Methods by their name in federation.aggregation. Nodes take any: it says what is done with what they released."""
 

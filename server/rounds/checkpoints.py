@@ -8,13 +8,15 @@ its round; so the history is read back to the nearest of these, and no round cos
 stay, as they are the history; of the vectors only the latest do.
 """
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -24,6 +26,8 @@ from shared.files import write_atomically
 from shared.protocol.messages import Vector, digest
 
 KEPT_ROUNDS = 3
+OF_METHOD = "method."
+"""Before the names of what an aggregation method keeps, beside the adapter."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class State:
     records: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, Any] = field(default_factory=dict)
     """Evaluation by round number, as text."""
+    method_state: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
+    """What the aggregation method keeps for the next round, by name."""
 
 
 class AskedBefore(NamedTuple):
@@ -59,9 +65,13 @@ class Checkpoints:
         Guarantee: a crash at any moment leaves a state that loads, this one or the one before.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._vector(state.round), save({"adapter": state.adapter}))
+        arrays = {name: np.ascontiguousarray(array, np.float64) for name, array in state.method_state.items()}
+        vectors = {"adapter": state.adapter, **{OF_METHOD + name: array for name, array in arrays.items()}}
+        write_atomically(self._vector(state.round), save(vectors))
         plain = {"study_sha256": state.study_sha256, "study_run": state.study_run, "round": state.round}
         plain |= {"adapter_sha256": digest(state.adapter), **self._history_of(state)}
+        if arrays:
+            plain["method_state_sha256"] = {name: _sha256(array) for name, array in arrays.items()}
         write_atomically(self._json(state.round), json.dumps(plain, allow_nan=False).encode())
         self._vector(state.round - KEPT_ROUNDS).unlink(missing_ok=True)
 
@@ -121,11 +131,15 @@ class Checkpoints:
     def _load(self, number: int) -> State | None:
         try:
             plain = json.loads(self._json(number).read_text())
-            adapter = load(self._vector(number).read_bytes())["adapter"].astype(np.float32)
+            vectors, expected = load(self._vector(number).read_bytes()), plain.get("method_state_sha256", {})
+            adapter = vectors["adapter"].astype(np.float32)
+            arrays = {name: vectors[OF_METHOD + name] for name in expected}
             if digest(adapter) != plain["adapter_sha256"]:
                 return None
+            if {name: _sha256(array) for name, array in arrays.items()} != expected:
+                return None
             records, evaluations = self._history(plain)
-            return State(plain["study_sha256"], plain["study_run"], number, adapter, records, evaluations)
+            return State(plain["study_sha256"], plain["study_run"], number, adapter, records, evaluations, arrays)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             return None
 
@@ -154,3 +168,7 @@ class Checkpoints:
 
     def _vector(self, number: int) -> Path:
         return self.folder / f"round-{number:05d}.safetensors"
+
+
+def _sha256(array: NDArray[np.float64]) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()

@@ -8,7 +8,7 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from server.aggregation.method import Aggregation
+from server.aggregation.method import Aggregation, Arrays, RoundStart
 from server.rounds.asking import Asking, LedgerCopies, NoLedgerCopies
 from server.rounds.attendance import last_in_line
 from server.rounds.checkpoints import Checkpoints, State
@@ -59,7 +59,7 @@ class Coordinator:
         terms: of the study run.
         initial: the adapter before round 1.
         largest_norm: bound on an honest update's norm, by round number.
-        aggregation: starts a round's collection, given its number and the length of the vectors.
+        aggregation: starts a round's collection.
         checkpoints: where state is kept, and resumed from.
         evaluate: on data the server's operator owns, if any.
         observer: receives progress.
@@ -78,7 +78,7 @@ class Coordinator:
         *,
         initial: Vector,
         largest_norm: Callable[[int], float],
-        aggregation: Callable[[int, int], Aggregation],
+        aggregation: Callable[[RoundStart], Aggregation],
         checkpoints: Checkpoints,
         evaluate: Evaluate | None = None,
         observer: Observer | None = None,
@@ -102,8 +102,10 @@ class Coordinator:
         self._evaluate_privately(self._participants, state.round, state.adapter)
         for number in range(state.round + 1, self.terms.rounds + 1):
             late = last_in_line(state.records, number)
-            adapter, record = self._round(number, self._within(number, state.adapter), late)
-            state = self._close(state, number, adapter, record)
+            adapter, method_state, record = self._round(
+                number, self._within(number, state.adapter), late, state.method_state
+            )
+            state = self._close(state, number, adapter, record, method_state)
             self._evaluate_privately(self._participants, number, state.adapter)
             for node in last_in_line(state.records, number + 1) & set(record.missing):
                 self._participants.note_silence(node)
@@ -117,7 +119,9 @@ class Coordinator:
         start = State(terms.study_sha256, terms.study_run, 0, self._initial)
         return self._close(start, 0, self._initial, None)
 
-    def _close(self, state: State, number: int, adapter: Vector, record: RoundRecord | None) -> State:
+    def _close(
+        self, state: State, number: int, adapter: Vector, record: RoundRecord | None, method_state: Arrays | None = None
+    ) -> State:
         evaluations, records = dict(state.evaluations), list(state.records)
         evaluation = None
         if self._evaluate is not None:
@@ -128,17 +132,19 @@ class Coordinator:
                 record.seconds["evaluate"] = time.monotonic() - started
         if record is not None:
             records.append(record.as_dict())
-        closed = State(state.study_sha256, state.study_run, number, adapter, records, evaluations)
+        closed = State(state.study_sha256, state.study_run, number, adapter, records, evaluations, method_state or {})
         self._checkpoints.save(closed)
         if self._observer is not None:
             self._observer.finished(record, evaluation)
         return closed
 
-    def _round(self, number: int, adapter: Vector, late: Collection[int]) -> tuple[Vector, RoundRecord]:
+    def _round(
+        self, number: int, adapter: Vector, late: Collection[int], method_state: Arrays
+    ) -> tuple[Vector, Arrays, RoundRecord]:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
         secure, quorum = self._secure_sum, self.terms.quorum
         if secure is not None and (finished := secure.resumed(task)) is not None:
-            return finished
+            return finished[0], method_state, finished[1]
         members, before = self._participants.members(), self._checkpoints.asked(number)
         if secure is not None:
             task, quorum = secure.task(task), secure.quorum
@@ -153,7 +159,7 @@ class Coordinator:
         )
         started = time.monotonic()
         current = Round(number, quorum, self.terms.deadline_s, self.terms.grace_s)
-        collected = self._aggregation(number, len(adapter))
+        collected = self._aggregation(RoundStart(number, len(adapter), method_state))
         replies = secure.replies(task) if secure else PlainReplies(task, collected, self._largest_norm(number))
         asking = Asking(
             self.grid,
@@ -168,10 +174,12 @@ class Coordinator:
         )
         outcome = asking.run(nodes, asked_before=before.nodes, missed=before.missed)
         trained = time.monotonic()
-        result = collected.result(adapter) if outcome == "aggregated" and secure is None else adapter
+        result = adapter
+        if outcome == "aggregated" and secure is None:
+            result, method_state = collected.result(adapter), collected.state
         seconds = {"train": trained - started, "aggregate": time.monotonic() - trained}
         bytes_down = packed_bytes(len(adapter), "float32")
         record = current.record(outcome, bytes_up=asking.bytes_up, bytes_down=bytes_down, seconds=seconds)
         if secure is not None and outcome == "aggregated":
-            return secure.close(task, replies, record)
-        return result, record
+            result, record = secure.close(task, replies, record)
+        return result, method_state, record

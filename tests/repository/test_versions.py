@@ -106,7 +106,7 @@ def study_with(node: Any, server_speaks: Versions, monkeypatch: pytest.MonkeyPat
         RunTerms("study", "r-1", 1, 1, 5.0),
         initial=np.zeros(3, np.float32),
         largest_norm=lambda _number: 100.0,
-        aggregation=lambda _number, length: UniformMean(length),
+        aggregation=lambda start: UniformMean(start.length),
         checkpoints=Checkpoints(folder),
         participants=ApprovedOnly(node, offer, quorum=1, patience_s=0.0),
     )

@@ -258,7 +258,7 @@ class Server:
             RunTerms(self.study_sha256, RUN, self._rounds, 2, 0.3, "int64", grace_s=0.0),
             initial=np.zeros(self.length, np.float32),
             largest_norm=lambda _number: 100.0,
-            aggregation=lambda _number, length: UniformMean(length),
+            aggregation=lambda start: UniformMean(start.length),
             checkpoints=Checkpoints(self.folder / "checkpoints"),
             participants=self.members,
             secure_sum=rounds,

@@ -50,7 +50,7 @@ def aggregate(nodes: int, floats: int) -> list[int]:
             RunTerms("study", "run", 1, nodes, 3600.0),
             initial=np.zeros(floats, np.float32),
             largest_norm=lambda _number: LARGEST_NORM,
-            aggregation=lambda _number, length: UniformMean(length),
+            aggregation=lambda start: UniformMean(start.length),
             checkpoints=Checkpoints(Path(folder)),
         )
         accepted: list[int] = coordinator.run().records[0]["accepted"]

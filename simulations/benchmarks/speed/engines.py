@@ -96,7 +96,7 @@ def round_seconds(grid: Grid, work: Work) -> float:
             RunTerms(work.study_sha256, work.study_run, 1, work.clients, 3600.0),
             initial=work.initial,
             largest_norm=lambda _number: float("inf"),
-            aggregation=lambda _number, length: UniformMean(length),
+            aggregation=lambda start: UniformMean(start.length),
             checkpoints=Checkpoints(Path(folder)),
         )
         (record,) = coordinator.run().records

@@ -221,7 +221,7 @@ def test_an_evaluation_stands_between_two_rounds(tmp_path: Path) -> None:
                 RunTerms("study", "run", rounds=3, quorum=1, deadline_s=20.0),
                 initial=ADAPTER,
                 largest_norm=lambda _number: 100.0,
-                aggregation=lambda _number, length: UniformMean(length),
+                aggregation=lambda start: UniformMean(start.length),
                 checkpoints=Checkpoints(tmp_path / "checkpoints"),
                 evaluate_privately=evaluated,
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,18 @@ def test_another_study_or_nothing_whole_is_said(tmp_path: Path) -> None:
     (tmp_path / "round-00001.safetensors").unlink()
     with pytest.raises(DataError, match="damaged"):
         latest(tmp_path)
+
+
+def test_what_a_method_keeps_is_loaded_and_a_changed_bit_of_it_is_damage(tmp_path: Path) -> None:
+    for number in (0, 1):
+        velocity = {"velocity": np.full(4, number + 0.1)}
+        Checkpoints(tmp_path).save(replace(state(number), method_state=velocity))
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.round == 1 and loaded.method_state["velocity"].tolist() == [1.1] * 4
+    path = tmp_path / "round-00001.safetensors"
+    content = bytearray(path.read_bytes())
+    place = content.index(np.float64(1.1).tobytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    loaded = latest(tmp_path)
+    assert loaded is not None and loaded.round == 0, "the round before is whole"

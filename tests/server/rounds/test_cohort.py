@@ -53,7 +53,7 @@ def coordinator(grid: LocalGrid, folder: Path) -> Coordinator:
         RunTerms("study", "run", ROUNDS, 2, 20.0, cohort=COHORT),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
-        aggregation=lambda _number, length: UniformMean(length),
+        aggregation=lambda start: UniformMean(start.length),
         checkpoints=Checkpoints(folder),
     )
 

@@ -13,13 +13,14 @@ import pytest
 from flwr.app import Error, Message
 
 from server.aggregation.mean import UniformMean
+from server.aggregation.method import RoundStart
 from server.rounds.asking import NoLedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.round import MOST_ASKS, Round
 from shared.errors import RunError, SettingsError
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply
-from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, digest
+from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, Vector, digest
 from simulations.engines.grid import LocalGrid
 from simulations.progress import SilentProgress
 from tests.support.in_process_grid import in_process
@@ -83,7 +84,7 @@ def coordinator(grid: Any, folder: Path, *, within: Any = lambda _number, sent: 
         RunTerms("study", "run", **terms),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: 100.0,
-        aggregation=lambda _number, length: UniformMean(length),
+        aggregation=lambda start: UniformMean(start.length),
         checkpoints=Checkpoints(folder),
         evaluate=lambda number, adapter: {"sum": float(adapter.sum()), "round": number},
         within=within,
@@ -336,3 +337,29 @@ def test_checkpoint_is_on_disk_before_any_message_of_the_next_round(pool: Thread
 def test_a_round_needs_someone_to_ask() -> None:
     with pytest.raises(SettingsError, match="at least one node"):
         Round(1, 1, 20.0).begin([], 0.0)
+
+
+class Velocity(UniformMean):
+    """Adds half of its last step to the mean."""
+
+    def __init__(self, start: RoundStart) -> None:
+        super().__init__(start.length)
+        self._before = start.state.get("step", np.zeros(start.length))
+
+    def result(self, current: Vector) -> Vector:
+        step = super().result(current) - current.astype(np.float64) + self._before / 2
+        self.state = {"step": step}
+        return (current + step).astype(np.float32)
+
+
+def test_what_a_method_keeps_outlives_the_server(pool: ThreadPoolExecutor, tmp_path: Path) -> None:
+    def run(folder: Path, rounds: int) -> State:
+        one = coordinator(grid_of(pool, [honest] * 3), folder, rounds=rounds)
+        one._aggregation = Velocity
+        return one.run()
+
+    whole = run(tmp_path / "whole", 3)
+    run(tmp_path / "cut", 2)
+    resumed = run(tmp_path / "cut", 3)
+    assert resumed.adapter.tolist() == whole.adapter.tolist() != run(tmp_path / "one", 1).adapter.tolist()
+    assert resumed.method_state["step"].tolist() == whole.method_state["step"].tolist()

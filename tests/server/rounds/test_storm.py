@@ -118,7 +118,7 @@ def run_to_its_end(weather: Weather, folder: Path) -> tuple[State, int]:
             RunTerms("study", "run", ROUNDS, QUORUM, DEADLINE_S),
             initial=np.zeros(LENGTH, np.float32),
             largest_norm=lambda _number: 100.0,
-            aggregation=lambda _number, length: UniformMean(length),
+            aggregation=lambda start: UniformMean(start.length),
             checkpoints=Checkpoints(folder),
         )
         try:

@@ -43,7 +43,7 @@ def driven(folder: Path, sites: list[Summand], step: Step) -> State:
         RunTerms("s" * 64, "federated", 3, 2, 5.0, "int64"),
         initial=np.zeros(LENGTH, np.float32),
         largest_norm=lambda _number: float("inf"),
-        aggregation=lambda _number, length: UniformMean(length),
+        aggregation=lambda start: UniformMean(start.length),
         checkpoints=Checkpoints(folder),
         secure_sum=OpenRounds(step, THRESHOLD),
     ).run()
