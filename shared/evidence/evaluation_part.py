@@ -16,24 +16,31 @@ def evaluation_part(report: Report, texts: Texts) -> list[Block]:
     evaluated, figures = report.further.evaluation, texts.figures
     if evaluated is None:
         return []
-    summary = texts(
-        "eval.summary",
-        round=figures.count(evaluated.number),
-        sites=figures.count(len(evaluated.sites)),
-        names=", ".join(evaluated.sites),
-        sigma=figures.value(evaluated.sigma),
-        epsilon=figures.epsilon(evaluated.epsilon),
-        unit=report.study.unit,
-    )
+    seeds = 1 if report.answer is None else report.answer.over_seeds
+    several = seeds > 1
+    words = {
+        "round": figures.count(evaluated.number),
+        "sites": figures.count(len(evaluated.sites)),
+        "names": ", ".join(evaluated.sites),
+        "sigma": figures.value(evaluated.sigma),
+        "epsilon": figures.epsilon(evaluated.epsilon),
+        "unit": report.study.unit,
+    }
+    if several:
+        summary = texts("eval.summary over seeds", seeds=figures.count(seeds), **words)
+    else:
+        summary = texts("eval.summary", **words)
     blocks: list[Block] = [Heading(texts("heading.evaluation")), Paragraph(summary)]
     if evaluated.without:
         left_out = ", ".join(f"{site} ({why.replace('_', ' ')})" for site, why in sorted(evaluated.without.items()))
         blocks.append(Paragraph(texts("eval.without", sites=left_out)))
-    header = [texts(f"table.{name}") for name in ("of whom", "measure", "value", "interval", "here")]
+    columns = ("of whom", "measure", "value", "interval", *(() if several else ("here",)))
+    header = [texts(f"table.{name}") for name in columns]
     ordered = sorted(evaluated.estimates, key=lambda one: ORDER.index(one.scope))
-    rows = [Row(_cells(one, texts)) for one in ordered]
+    rows = [Row(_cells(one, texts)[: len(header)]) for one in ordered]
+    legend = texts("eval.legend over seeds", seeds=figures.count(seeds)) if several else texts("eval.legend")
     most = SHOWN if report.simulation is None else SHOWN_OF_SIMULATION
-    return [*blocks, *table(header, rows, texts, most=most), Paragraph(texts("eval.legend"), "small")]
+    return [*blocks, *table(header, rows, texts, most=most), Paragraph(legend, "small")]
 
 
 def _cells(estimate: Estimate, texts: Texts) -> list[str]:

@@ -29,13 +29,15 @@ from shared.evidence.facts import (
 )
 from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
-from shared.private_evaluation.estimates import Evaluated
+from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import words
 from simulations.results.result import ArmResult, Difference, Result
 from simulations.results.wording import in_points, notes
 
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
+EXTREMES = ("gap", "worst site")
+"""Scopes of estimates that noise moves to one side."""
 
 
 def write_report(result: Result, path: Path) -> None:
@@ -78,14 +80,48 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         meaning=meaning(spent),
         mechanism=_mechanism(first),
         simulation=_simulation(results),
-        further=Further(audit=first.audit, evaluation=_evaluated(results)),
+        further=Further(audit=first.audit, evaluation=evaluated(results)),
     )
 
 
-def _evaluated(results: Sequence[Result]) -> Evaluated | None:
-    """Return the last private evaluation of a run; several runs have no common one."""
-    answered = [one for one in results[0].evaluations if one.estimates] if len(results) == 1 else []
-    return answered[-1] if answered else None
+def evaluated(results: Sequence[Result]) -> Evaluated | None:
+    """Return the last private evaluation of a run, or of runs that differ in their seed: means, with intervals.
+
+    What is not shown at every seed is not shown. Other intervals are by Student's t over seeds. A gap and a worst site
+    are extremes, which noise makes larger at every seed alike: theirs reach from the lowest end of any seed to the
+    highest, so that where there is no gap it begins above zero no more often than at one seed.
+    """
+    answered = [[one for one in result.evaluations if one.estimates] for result in results]
+    if not all(answered):
+        return None
+    last = [one[-1] for one in answered]
+    if len(last) == 1 or len({one.number for one in last}) > 1:
+        return last[0] if len(last) == 1 else None
+    by_seed = [{_key(estimate): estimate for estimate in one.estimates} for one in last]
+    common = [key for key in by_seed[0] if all(key in one for one in by_seed)]
+    return last[0].model_copy(
+        update={
+            "sites": tuple(site for site in last[0].sites if all(site in one.sites for one in last)),
+            "without": {site: why for one in last for site, why in one.without.items()},
+            "estimates": tuple(_estimate_over_seeds([one[key] for one in by_seed]) for key in common),
+        }
+    )
+
+
+def _key(one: Estimate) -> tuple[str, str, str, str]:
+    """Return what an estimate is of; which site is the worst may differ between seeds."""
+    return one.scope, "" if one.scope == "worst site" else one.name, one.measure, one.label
+
+
+def _estimate_over_seeds(seeds: Sequence[Estimate]) -> Estimate:
+    names = ", ".join(dict.fromkeys(one.name for one in seeds))
+    bare = Estimate(scope=seeds[0].scope, name=names, measure=seeds[0].measure, label=seeds[0].label)
+    values, lows, highs = ([getattr(one, end) for one in seeds] for end in ("value", "low", "high"))
+    if None in (*values, *lows, *highs):
+        return bare
+    mean = over_seeds(values)
+    low, high = (min(lows), max(highs)) if bare.scope in EXTREMES else (mean.low, mean.high)
+    return bare.model_copy(update={"value": mean.value, "low": low, "high": high})
 
 
 def _check_same(results: Sequence[Result]) -> None:

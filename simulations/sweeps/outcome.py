@@ -14,6 +14,7 @@ import pandas as pd
 from shared.evidence.facts import Interval
 from shared.files import write_atomically
 from shared.pages.charts import Bar, bars
+from shared.private_evaluation.estimates import Evaluated
 from shared.study.declaration import recorded
 from simulations.results.metric_names import heading, shown, words
 from simulations.results.pictures import Svg
@@ -21,7 +22,7 @@ from simulations.results.report import OURS
 from simulations.results.result import Result
 from simulations.sweeps.cells import Cell, named
 from simulations.sweeps.execution import Outcomes
-from simulations.sweeps.statistics import Against, Compared, Row, Setting, against_first, rows_of
+from simulations.sweeps.statistics import Against, Compared, Row, Setting, against_first, evaluations_of, rows_of
 from simulations.sweeps.tuning_cost import TuningCost, tuning_cost
 
 MOST_BARS = 40
@@ -53,6 +54,11 @@ class Sweep:
         return pd.DataFrame([dict(one.setting) | _plain_against(one) for one in self.against])
 
     @property
+    def evaluations(self) -> list[tuple[Setting, Evaluated]]:
+        """The last private evaluation at each setting that has one: means over seeds, and intervals."""
+        return evaluations_of(self.results)
+
+    @property
     def picture(self) -> Svg:
         """Bars with intervals, one for each arm at each setting, as SVG; empty where every run failed."""
         if not self.results:
@@ -72,6 +78,9 @@ class Sweep:
             "evaluated_on": None if first is None else first.evaluated_on,
             "rows": [{"setting": dict(row.setting), **_plain_row(row)} for row in self.rows],
             "against_first": [{"setting": dict(one.setting), **_plain_against(one)} for one in self.against],
+            "private_evaluations": [
+                {"setting": dict(setting), **one.model_dump(mode="json")} for setting, one in self.evaluations
+            ],
             "cost_of_choosing": None if self.cost is None else self.cost._asdict(),
             "chosen_on_validation": None if self.trial is None else self.trial.as_dict(),
             "cells": [

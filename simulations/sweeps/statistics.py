@@ -13,7 +13,8 @@ from typing import NamedTuple
 from scipy import stats
 
 from shared.evidence.facts import Interval
-from simulations.results.report import OURS, over_seeds
+from shared.private_evaluation.estimates import Evaluated
+from simulations.results.report import OURS, evaluated, over_seeds
 from simulations.results.result import Result
 from simulations.sweeps.cells import Cell
 
@@ -72,6 +73,12 @@ def against_first(runs: Runs) -> list[Against]:
     compared = [_paired(by_setting[other], by_setting[first]) for other in others]
     corrected = holm([one.p for one in compared])
     return [Against(other, first, one, p) for other, one, p in zip(others, compared, corrected, strict=True)]
+
+
+def evaluations_of(runs: Runs) -> list[tuple[Setting, Evaluated]]:
+    """Return the last private evaluation at each setting that has one, over its seeds."""
+    made = [(setting, evaluated(results)) for setting, results in _by_setting(runs).items()]
+    return [(setting, one) for setting, one in made if one is not None]
 
 
 def best_setting(runs: Runs) -> Setting:

@@ -57,6 +57,8 @@ def render_tables(sweep: Sweep, console: Console) -> None:
         console.print(_arms(sweep))
     if sweep.against:
         console.print(_against(sweep))
+    if sweep.evaluations:
+        console.print(_evaluations(sweep))
     for cell, error in sweep.errors.items():
         console.print(f"[red]failed:[/] {escape(' '.join(cell.changes))}: {escape(error)}", highlight=False)
 
@@ -88,6 +90,23 @@ def _against(sweep: Sweep) -> Table:
     for one in sweep.against:
         corrected = "-" if one.holm is None else f"{one.holm:.2g}"
         table.add_row(escape(named(one.setting)), str(one.compared.seeds), *_compared(one.compared), corrected)
+    return table
+
+
+def _evaluations(sweep: Sweep) -> Table:
+    """Show what holds for all sites, the worst one, and gaps; sweep.json has the rest."""
+    table = Table(title="Private evaluations: counts with noise, as nodes release them", box=SIMPLE_HEAD)
+    for name in ("setting", "of whom", "measure", "mean", "95 %"):
+        table.add_column(name, justify="right" if name in ("mean", "95 %") else "left")
+    for setting, one in sweep.evaluations:
+        for estimate in one.estimates:
+            if estimate.scope in ("all sites", "worst site", "gap"):
+                whom = f"{estimate.scope} ({estimate.name})" if estimate.name else estimate.scope
+                measure = f"{estimate.measure}, {estimate.label}" if estimate.label else estimate.measure
+                low, high, value = estimate.low, estimate.high, estimate.value
+                ends = "-" if low is None or high is None else f"{shown(low)} – {shown(high)}"
+                written = "not shown" if value is None else shown(value)
+                table.add_row(*map(escape, (named(setting), whom, measure, written, ends)))
     return table
 
 
