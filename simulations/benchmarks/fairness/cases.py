@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from shared.errors import SettingsError
 from simulations.experiment.scenario import Scenario, load
@@ -10,6 +11,16 @@ from simulations.forecast import plan_file
 FOLDER = Path(__file__).parent
 SETS = ("adult", "schools", "randhie", "compas")
 EPSILONS = (0.5, 1.0, 3.0, 8.0)
+SPLIT_SEED = 1
+REFERENCE_FACTOR = 3.0
+"""Of training without privacy; EXPERIMENTS.md, `References without privacy`."""
+
+
+class Suggested(NamedTuple):
+    """Settings that a plan suggests at an epsilon."""
+
+    changes: list[str]
+    rate: float
 
 
 @dataclass(frozen=True)
@@ -32,17 +43,26 @@ class Case:
     def scenario(self) -> Scenario:
         """Load the scenario, with the typical size and the learning rate that the planner suggests.
 
+        Held-out people are the same under every seed, so that what differs between runs is batches and noise. Training
+        without privacy has one rate whatever epsilon is: three times what the planner suggests at the largest.
+
         Raises:
             SettingsError: the data set was not fetched.
         """
-        changes = [f"privacy.epsilon={self.epsilon}", f"simulation.seed={self.seed}"]
+        own, largest = self._suggested(self.epsilon), self._suggested(max(EPSILONS))
+        factor = REFERENCE_FACTOR * largest.rate / own.rate
+        changes = [*own.changes, f"training.learning_rate={own.rate:g}", f"simulation.noiseless_factor={factor:.4g}"]
+        return load(self.path, changes)
+
+    def _suggested(self, epsilon: float) -> Suggested:
+        changes = [f"privacy.epsilon={epsilon}", f"simulation.seed={self.seed}"]
+        changes += [f"simulation.seeds.{what}={SPLIT_SEED}" for what in ("split", "holdout")]
         forecast = plan_file(self.path, None, changes, epsilon_limit=None, spent_steps=0).forecast
         if forecast.typical_size.helps:
             changes.append(f"federation.typical_size={forecast.typical_size.mean}")
             forecast = plan_file(self.path, None, changes, epsilon_limit=None, spent_steps=0).forecast
-        if forecast.head_start is not None:
-            changes.append(f"training.learning_rate={forecast.head_start:.2g}")
-        return load(self.path, changes)
+        rate = forecast.head_start or load(self.path, changes).training.learning_rate
+        return Suggested(changes, float(f"{rate:.2g}"))
 
 
 def cases(names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int) -> list[Case]:
