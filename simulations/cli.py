@@ -271,7 +271,7 @@ def board(
 
     Example: fedvault-sim board runs --where privacy.epsilon=3 --export board.html
     """
-    from shared.web.process import invitation, serve
+    from shared.web.process import serve
     from simulations.board.export import board_pages, export_board
     from simulations.board.runs import matching, parse_filter, read_runs
     from simulations.board.site import BoardSite
@@ -281,7 +281,7 @@ def board(
         typer.echo(str(export_board(read, matching(read.runs, wanted), export)))
         return
     pages = board_pages(", ".join(folder.name or str(folder) for folder in folders))
-    serve(BoardSite(folders, wanted, pages).routes(), pages, say=lambda at: typer.echo(invitation(at)), port=port)
+    serve(BoardSite(folders, wanted, pages).routes(), pages, say=typer.echo, port=port)
 
 
 @cli.command()

@@ -22,11 +22,10 @@ def dashboard(
     Example: fedvault-node dashboard --allow-decisions
     """
     from client.dashboard.process import serve
-    from shared.web.process import invitation
 
     serve(
         config,
-        say=lambda address: typer.echo(invitation(address)),
+        say=typer.echo,
         name=name,
         port=port,
         allow_decisions=allow_decisions,

@@ -1,6 +1,5 @@
 """The pages of the operator, and the two forms on them: a yes and a no."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -14,6 +13,7 @@ from client.operator_api.messages import LOOK, Question
 from shared.errors import FedVaultError
 from shared.web.events import follow
 from shared.web.rendering import Pages, Site
+from shared.web.trouble import Shown, explained
 
 FOLDER = Path(__file__).parent / "templates"
 LOOK_EVERY_S = 3.0
@@ -59,16 +59,12 @@ class Dashboard:
         ]
         return shown + (decide if self._allow_decisions else [])
 
-    def _shown(self, page: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    def _shown(self, page: Shown) -> Shown:
         """Return a page that says what the vault cannot do, where it cannot."""
+        return explained(page, self._trouble, mended=503)
 
-        def answer(request: Request) -> Response:
-            try:
-                return page(request)
-            except FedVaultError as error:
-                return self.pages.response(request, "trouble.html", status=503, error=str(error), hint=error.hint)
-
-        return answer
+    def _trouble(self, request: Request, error: FedVaultError, status: int) -> Response:
+        return self.pages.response(request, "trouble.html", status=status, error=str(error), hint=error.hint)
 
     def _overview(self, request: Request) -> Response:
         return self.pages.response(request, "overview.html", views=views, **self._vault.ask("overview"))

@@ -17,7 +17,7 @@ def serve(config: Path, *, say: Callable[[str], None], name: str, port: int, all
 
     Args:
         config: the node's settings.
-        say: is given each one-time address.
+        say: is given each sentence for whoever started the page.
         name: of this node; empty: the name of its folder.
         port: 0 takes one that is free.
         allow_decisions: whether studies can be approved and rejected on the page.

@@ -24,10 +24,10 @@ def dashboard(
         with saying("Loading the page"):
             from server.dashboard.site import ServerSite, server_pages
             from server.dashboard.watch import Watch
-            from shared.web.process import invitation, serve
+            from shared.web.process import serve
 
         # meanwhile a person opens the address
         Thread(target=import_module, args=("server.export.run_report",), daemon=True).start()
         pages = server_pages(folder.settings().hosts[0])
         site = ServerSite(Watch(folder, store), pages)
-        serve(site.routes(), pages, say=lambda address: typer.echo(invitation(address)), port=port)
+        serve(site.routes(), pages, say=typer.echo, port=port)

@@ -1,16 +1,17 @@
 """Addresses of the server's page, and what each shows."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+import secrets
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from server.certificate_authority import node_certificate_ends
-from server.dashboard.confirmed import Actions
+from server.dashboard.confirmed import Actions, Done
 from server.dashboard.downloads import adapter_archive, adapter_card, signed_report
 from server.dashboard.history import quality_curve, rounds_table, run_cards, spent_by_node, study_facts, trust_sentence
 from server.dashboard.nodes import counted
@@ -24,6 +25,7 @@ from shared.evidence.figures import moment
 from shared.evidence.signed_report import FORMS
 from shared.web.events import follow
 from shared.web.rendering import Pages, Site
+from shared.web.trouble import Shown, explained
 
 TEMPLATES = Path(__file__).parent / "templates"
 A_PAGE = 50
@@ -31,7 +33,6 @@ A_PAGE = 50
 LOG, LATEST = 100, 12
 NAVIGATION = (("/", "Now"), ("/nodes", "Nodes"), ("/runs", "Runs"), ("/log", "Log"))
 NOTE = "This page is open on this machine alone. Whatever is done here stands in the log, with who and from where."
-Shown = Callable[[Request], Response]
 
 
 def server_pages(instance: str) -> Pages:
@@ -49,7 +50,7 @@ class ServerSite:
 
     def __init__(self, watch: Watch, pages: Pages) -> None:
         self.watch, self._pages, self._store, self._home = watch, pages, watch.store, watch.home
-        self._actions = Actions(watch.home, watch.store)
+        self._actions, self._done = Actions(watch.home, watch.store), dict[str, Done]()
 
     def routes(self) -> list[Route]:
         """Return every address of the page."""
@@ -64,11 +65,12 @@ class ServerSite:
             "/runs/{run}/report.{form}": self.report,
             "/log": self.log,
             "/confirm/{action}": self.confirm,
+            "/done/{what}": self.done,
         }
         written: Mapping[str, Shown] = {"/do/{action}": self.do}
         return [
-            *(Route(path, self._explained(show)) for path, show in shown.items()),
-            *(Route(path, self._explained(do), methods=["POST"]) for path, do in written.items()),
+            *(Route(path, explained(show, self._trouble)) for path, show in shown.items()),
+            *(Route(path, explained(do, self._trouble), methods=["POST"]) for path, do in written.items()),
         ]
 
     def now(self, request: Request) -> Response:
@@ -182,9 +184,18 @@ class ServerSite:
         return self._shown(request, "confirm.html", action=action, question=question, carried=carried)
 
     def do(self, request: Request) -> Response:
-        """Do what was confirmed."""
+        """Do what was confirmed; what came of it has an address of its own, and loading that does nothing."""
         done = self._actions.do(request.path_params["action"], request.state.form, _operator(request))
-        return self._shown(request, "done.html", done=done)
+        while len(self._done) >= LATEST:
+            del self._done[next(iter(self._done))]
+        what = secrets.token_urlsafe(16)
+        self._done[what] = done
+        return RedirectResponse(f"/done/{what}", 303)
+
+    def done(self, request: Request) -> Response:
+        """Show what came of an action; of one long ago, the log does."""
+        done = self._done.get(request.path_params["what"])
+        return RedirectResponse("/log", 303) if done is None else self._shown(request, "done.html", done=done)
 
     def _live(self) -> dict[str, Any]:
         live = self.watch.live()
@@ -200,16 +211,8 @@ class ServerSite:
     def _shown(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
         return self._pages.response(request, template, status=status, **values)
 
-    def _explained(self, show: Shown) -> Shown:
-        """Return a page that says what went wrong, where an operator can mend it."""
-
-        def explained(request: Request) -> Response:
-            try:
-                return show(request)
-            except FedVaultError as error:
-                return self._shown(request, "problem.html", status=409, problem=str(error), hint=error.hint or "")
-
-        return explained
+    def _trouble(self, request: Request, error: FedVaultError, status: int) -> Response:
+        return self._shown(request, "problem.html", status=status, problem=str(error), hint=error.hint or "")
 
 
 def _operator(request: Request) -> Operator:

@@ -5,16 +5,22 @@ from collections.abc import AsyncIterator, Callable
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from shared.web.sessions import MOST_STREAMS, Session
 
 EVERY_S, TICK_S = 1.0, 0.5
 """Pause between two drawings, and the longest one before it is noticed that nobody listens any more."""
+ENOUGH = "As many pages as may follow what happens do so already: close one.\n"
 ALIVE_EVERY_S, LONGEST_S = 15.0, 1200.0
 """A comment shows whether somebody still listens; a stream ends at last, and a browser asks for another."""
 
 
-def follow(request: Request, draw: Callable[[], str], *, every_s: float = EVERY_S) -> StreamingResponse:
+def follow(request: Request, draw: Callable[[], str], *, every_s: float = EVERY_S) -> Response:
     """Return a stream of one part of a page, whenever it changed, until the session or the process ends.
+
+    Guarantee: a session follows at most `MOST_STREAMS` pages at a time.
 
     Args:
         request: that opened the stream.
@@ -40,7 +46,31 @@ def follow(request: Request, draw: Callable[[], str], *, every_s: float = EVERY_
             await asyncio.sleep(tick)
             now += tick
 
-    return StreamingResponse(stream(), media_type="text/event-stream")
+    return Stream(request.state.session, stream())
+
+
+class Stream(StreamingResponse):
+    """Sends events while it is among the streams that its session may have.
+
+    Args:
+        session: who follows.
+        events: to send.
+    """
+
+    def __init__(self, session: Session, events: AsyncIterator[str]) -> None:
+        super().__init__(events, media_type="text/event-stream")
+        self._session = session
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them, unless as many others are sent already."""
+        if self._session.streams >= MOST_STREAMS:
+            await Response(ENOUGH, 429, media_type="text/plain")(scope, receive, send)
+            return
+        self._session.streams += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._session.streams -= 1
 
 
 def event(text: str) -> str:

@@ -6,6 +6,7 @@
 | another Origin, or a request that another site had the browser make | 403 |
 | no session, or one that ended | 401, and where the address is |
 | a write without this page's own Origin, the session's token, or as no form | 403 |
+| a write whose question no page of this session has asked, or that was answered before | 403 |
 | more than a person does | 429 |
 """
 
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.web.confirmations import CONFIRMATION_FIELD
 from shared.web.local_user import user_of
 from shared.web.rendering import Pages, Site
 from shared.web.sessions import Rate, Session, Sessions
@@ -43,8 +45,12 @@ ENTER, LEAVE, STATIC = "/enter", "/leave", "/static/"
 MOST_BODY_BYTES, MOST_FIELDS = 64 * 1024, 100
 FORM = "application/x-www-form-urlencoded"
 WHERE = (
-    "Open the address that stands in the terminal where the page was started. It opens once; a new one follows when "
-    "you log out, or after an idle while."
+    "Open the address that stands in the terminal where the page was started. It opens once, within a few minutes; the "
+    "terminal says how to get another."
+)
+UNASKED = (
+    "Nothing was done: no question of this page waits for this answer. It was answered before, or was asked long ago. "
+    "Load the page again; it shows what holds now."
 )
 
 
@@ -54,9 +60,11 @@ class Guard:
     Guarantee: nothing of a page is shown, and nothing is done, for a request without its session's cookie.
     Guarantee: a session's cookie is worth nothing to another user of the machine, where the machine says who asks.
     Guarantee: nothing is done for a write without this page's own Host and Origin and its session's token.
+    Guarantee: nothing is done for a write that does not answer a question which a page of this session asked.
 
-    What it hands on has in `request.state`: `token`, for forms; `visitor`, in words for logs and rows; `form`, the
-    fields of a write, which is read here and nowhere else; `goes_on`, false once the session has ended.
+    What it hands on has in `request.state`: `session`, whose token forms bear and whose confirmations its questions
+    are; `visitor`, in words for logs and rows; `form`, the fields of a write, which is read here and nowhere else;
+    `goes_on`, false once the session has ended.
 
     Args:
         app: behind the door.
@@ -112,7 +120,7 @@ class Guard:
         client = request.client.host if request.client else "this machine"
         scope["state"] = {
             **scope.get("state", {}),
-            "token": session.token,
+            "session": session,
             "visitor": f"{client}, session {session.label}",
             "goes_on": lambda: self._sessions.find(secret, user=user, by_itself=True) is session,
         }
@@ -121,13 +129,15 @@ class Guard:
             return
         body = await _body(request)
         form = _fields(body or b"")
-        scope["state"]["form"] = form
-        why = _unfit(request, body, form.get(TOKEN_FIELD, ""), session)
+        why = _unfit(request, body, form.pop(TOKEN_FIELD, ""), session)
         if why:
             await self._refusal(request, 403, why)(scope, receive, send)
         elif request.url.path == LEAVE:
             await self._leave(request)(scope, receive, send)
+        elif not session.confirmations.take(form.pop(CONFIRMATION_FIELD, ""), request.url.path, form):
+            await self._refusal(request, 403, UNASKED)(scope, receive, send)
         else:
+            scope["state"]["form"] = form
             await self._app(scope, receive, send)
 
     def _from_elsewhere(self, request: Request) -> Response | None:
@@ -150,7 +160,8 @@ class Guard:
         user = user_of(request.scope.get("client"), request.scope.get("server"))
         session = self._sessions.enter(request.query_params.get("key", ""), user)
         if session is None:
-            return self._refusal(request, 403, f"This address was used before, or is not this page's. {WHERE}")
+            why = f"This address was used before, has expired, or is not this page's. {WHERE}"
+            return self._refusal(request, 403, why)
         answer = RedirectResponse("/", 303)
         answer.set_cookie(self._cookie, session.secret, httponly=True, samesite="strict", path="/")
         return answer

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse
 
 from shared.pages import blocks
 from shared.pages.blocks import Picture
+from shared.web.sessions import Session
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
@@ -76,8 +77,9 @@ class Pages:
 
     def text(self, request: Request, template: str, **values: Any) -> str:
         """Return the text of a page, or of a part of one."""
-        token = getattr(request.state, "token", "")
-        return self._templates.get_template(template).render(path=request.url.path, token=token, **values)
+        session: Session | None = getattr(request.state, "session", None)
+        token, ask = ("", None) if session is None else (session.token, session.confirmations.ask)
+        return self._templates.get_template(template).render(path=request.url.path, token=token, ask=ask, **values)
 
     def as_file(self, template: str, **values: Any) -> str:
         """Return the text of a page that no server stands behind: a file to keep, without forms and without a session.
@@ -87,7 +89,7 @@ class Pages:
             values: for the template; `style` is the element with the one stylesheet, which such a page holds itself.
         """
         style = Markup(f"<style>{(STATIC / 'style.css').read_text()}</style>")  # noqa: S704 - our own file
-        return self._templates.get_template(template).render(style=style, path="", token="", **values)
+        return self._templates.get_template(template).render(style=style, path="", token="", ask=None, **values)
 
 
 def drawing(picture: Picture) -> Markup:

@@ -1,13 +1,19 @@
-"""Who may see a page: a key that opens it once, one session at a time, and an end after an idle while. Does no IO."""
+"""Who may see a page: a key that opens it once and soon, one session at a time, an end after an idle while. No IO."""
 
 import hashlib
 import secrets
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from shared.web.confirmations import Confirmations
 
 IDLE_S = 20 * 60.0
+KEY_LIFE_S = 10 * 60.0
 SECRET_BYTES = 32
+MOST_STREAMS = 4
+"""Of events, for one session; a browser opens six connections to one address, and needs some for pages."""
 
 
 @dataclass
@@ -21,6 +27,10 @@ class Session:
     last_used: float
     user: int | None = None
     """Number of the user of this machine whose browser it is; None where that is not known."""
+    confirmations: Confirmations = field(default_factory=Confirmations)
+    """Questions that its pages have asked."""
+    streams: int = 0
+    """Pages of it that follow what happens."""
 
     @property
     def label(self) -> str:
@@ -35,11 +45,14 @@ class Session:
 class Sessions:
     """Keys and the session of one page.
 
-    Guarantee: the key of a page opens it once; the next one is announced when that session has ended.
+    Guarantee: the key of a page opens it once, and only for a while; the next one is announced when that session has
+        ended, or whoever started the page asks for it.
 
     Args:
         announce: is given each new key, for the person who started the page.
+        expired: is called when a key was not used while it was good.
         idle_s: a session that was not used for so long ends.
+        key_life_s: a key that was not used for so long opens nothing.
         now: seconds of a clock that never goes back.
     """
 
@@ -47,21 +60,28 @@ class Sessions:
         self,
         announce: Callable[[str], None] = lambda _key: None,
         *,
+        expired: Callable[[], None] = lambda: None,
         idle_s: float = IDLE_S,
+        key_life_s: float = KEY_LIFE_S,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._announce, self._idle_s, self._now = announce, idle_s, now
+        self._announce, self._expired = announce, expired
+        self._idle_s, self._key_life_s, self._now = idle_s, key_life_s, now
+        self._lock = threading.RLock()
         self._session: Session | None = None
-        self._key: str | None = None
+        self._key, self._key_since = "", now()
         self.renew()
 
     def enter(self, key: str, user: int | None = None) -> Session | None:
         """Return a new session for the key that was announced last, which is used up by this; None for any other."""
-        if self._key is None or not secrets.compare_digest(key.encode(), self._key.encode()):
-            return None
-        self._key = None
-        self._session = Session(_secret(), _secret(), self._now(), user)
-        return self._session
+        with self._lock:
+            self.tidy()
+            if not self._key or not secrets.compare_digest(key.encode(), self._key.encode()):
+                return None
+            self._key = ""
+            confirmations = Confirmations(now=self._now)
+            self._session = Session(_secret(), _secret(), self._now(), user, confirmations)
+            return self._session
 
     def find(self, secret: str, *, user: int | None = None, by_itself: bool = False) -> Session | None:
         """Return the session of a cookie, if it goes on.
@@ -71,27 +91,37 @@ class Sessions:
             user: whose process asks; the one who came in, or nobody.
             by_itself: the page asked, not the person: that keeps no session alive.
         """
-        session = self._session
-        if session is not None and self._now() - session.last_used > self._idle_s:
-            self.end()
-            return None
-        if session is None or not secrets.compare_digest(secret.encode(), session.secret.encode()):
-            return None
-        if session.user != user:
-            return None
-        if not by_itself:
-            session.last_used = self._now()
-        return session
+        with self._lock:
+            self.tidy()
+            session = self._session
+            if session is None or not secrets.compare_digest(secret.encode(), session.secret.encode()):
+                return None
+            if session.user != user:
+                return None
+            if not by_itself:
+                session.last_used = self._now()
+            return session
+
+    def tidy(self) -> None:
+        """End what has lasted too long: a session without its person, and a key that nobody used."""
+        with self._lock:
+            if self._session is not None and self._now() - self._session.last_used > self._idle_s:
+                self.end()
+            if self._key and self._now() - self._key_since > self._key_life_s:
+                self._key = ""
+                self._expired()
 
     def end(self) -> None:
         """End the session, and announce the key of the next one."""
-        self._session = None
-        self.renew()
+        with self._lock:
+            self._session = None
+            self.renew()
 
     def renew(self) -> None:
-        """Announce a new key."""
-        self._key = _secret()
-        self._announce(self._key)
+        """Announce a new key; a session goes on until somebody comes in with it."""
+        with self._lock:
+            self._key, self._key_since = _secret(), self._now()
+            self._announce(self._key)
 
 
 class Rate:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from starlette.routing import BaseRoute
 
+from shared.web.connections import REQUEST_S
 from shared.web.process import address, application, listening, server_of
 from shared.web.rendering import Pages
 from shared.web.sessions import Sessions
@@ -30,10 +31,13 @@ class OpenSite:
 
 
 @contextmanager
-def open_site(routes: Sequence[BaseRoute], pages: Pages, sessions: Sessions | None = None) -> Iterator[OpenSite]:
+def open_site(
+    routes: Sequence[BaseRoute], pages: Pages, sessions: Sessions | None = None, *, request_s: float = REQUEST_S
+) -> Iterator[OpenSite]:
     """Serve a site as its command does, until the block ends."""
     with listening() as opened:
         site = OpenSite(opened.getsockname()[1])
         known = sessions or Sessions(site.keys.append)
-        with serving(server_of(application(routes, pages, known, port=site.port)), [opened]):
+        app = application(routes, pages, known, port=site.port)
+        with serving(server_of(app, request_s=request_s), [opened]):
             yield site

@@ -6,7 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 from playwright.sync_api import Browser
+from starlette.routing import Route
 
+from client.dashboard.app import Dashboard
 from shared.protocol.messages import Peer
 from shared.study.declaration import Study
 from simulations.e2e.federation import wait_until
@@ -136,10 +138,12 @@ def test_a_page_that_only_shows_cannot_decide(config: Path, study_of: Studies) -
     with operators_page(config, allow_decisions=False) as shown, httpx.Client(base_url=shown.site.base) as http:
         http.get(shown.site.address)
         wait_until(lambda: "This page only shows" in http.get("/study?run=r-5&dataset=ward").text, "it was looked at")
+        routes = Dashboard(shown.vault, "north", allow_decisions=False).routes
+        assert all(isinstance(route, Route) and route.methods == {"GET", "HEAD"} for route in routes)
         token = http.get("/").text.split('name="token" value="')[1].split('"')[0]
         form = {"token": token, "run": "r-5", "dataset": "ward", "by": "Mallory"}
         for path in ("/approve", "/reject"):
-            assert http.post(path, data=form, headers={"origin": shown.site.base}).status_code == 404
+            assert http.post(path, data=form, headers={"origin": shown.site.base}).status_code == 403
         assert decisions(shown, "r-5") == []
         for headers, status in (({"host": "rebound.example"}, 421), ({"origin": "http://evil.example"}, 403)):
             assert http.get("/", headers=headers).status_code == status

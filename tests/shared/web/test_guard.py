@@ -27,7 +27,8 @@ class Behind:
         self.writes = list[dict[str, str]]()
 
     async def shown(self, request: Request) -> Response:
-        return PAGES.response(request, "refused.html", why="secret words")
+        asked = request.state.session.confirmations.ask("/write", {"name": "x"})
+        return PAGES.response(request, "refused.html", why=f"secret words {asked} and no more")
 
     async def write(self, request: Request) -> Response:
         self.writes.append(request.state.form)
@@ -44,10 +45,14 @@ class Caller:
         page = self.http.get("/").text
         self.token = page.split('name="token" value="')[1].split('"')[0]
 
+    def asked(self) -> str:
+        """Return what answers the question of a page that is loaded now."""
+        return self.http.get("/").text.split("secret words ")[1].split(" ")[0]
+
     def post(self, headers: dict[str, str] | None = None, **changes: Any) -> httpx.Response:
         """Write as the page does, but for what a test changes; None leaves a header out."""
         sent = {"origin": self.site.base} | (headers or {})
-        content = {"data": {"token": self.token, "name": "x"}} | changes
+        content = changes or {"data": {"token": self.token, "confirmation": self.asked(), "name": "x"}}
         return self.http.post("/write", headers={k: v for k, v in sent.items() if v is not None}, **content)
 
 
@@ -77,8 +82,9 @@ def test_nothing_is_shown_or_done_without_the_sessions_cookie(caller: Caller, co
 def test_a_write_of_the_page_itself_is_done_and_says_from_where(caller: Caller) -> None:
     answer = caller.post()
     assert answer.status_code == 200 and answer.json()["visitor"].startswith("127.0.0.1, session ")
-    assert caller.behind.writes == [{"token": caller.token, "name": "x"}]
-    assert caller.post({"x-fedvault-token": caller.token}, data={"name": "y"}).status_code == 200
+    assert caller.behind.writes == [{"name": "x"}]
+    form = {"name": "x", "confirmation": caller.asked()}
+    assert caller.post({"x-fedvault-token": caller.token}, data=form).status_code == 200
 
 
 REFUSED: dict[str, tuple[dict[str, Any], dict[str, Any], int]] = {
@@ -105,6 +111,27 @@ def test_a_write_that_this_page_did_not_make_is_refused(caller: Caller, case: st
     headers, changes, status = REFUSED[case]
     assert caller.post(headers, **changes).status_code == status
     assert caller.behind.writes == []
+
+
+@pytest.mark.guarantee(
+    "nothing is done for a write that does not answer a question which a page of this session asked."
+)
+def test_a_write_that_answers_no_question_is_refused(caller: Caller) -> None:
+    used = caller.asked()
+    form = {"token": caller.token, "confirmation": used, "name": "x"}
+    assert caller.post(data=form).status_code == 200 and len(caller.behind.writes) == 1
+    asked = caller.asked()
+    for wrong in (
+        {"confirmation": used},
+        {"confirmation": ""},
+        {"confirmation": "guess"},
+        {"confirmation": asked, "name": "y"},
+        {"confirmation": caller.asked(), "more": "1"},
+    ):
+        answer = caller.post(data=form | wrong)
+        assert answer.status_code == 403 and "Nothing was done" in answer.text
+    del form["confirmation"]
+    assert caller.post(data=form).status_code == 403 and len(caller.behind.writes) == 1
 
 
 @pytest.mark.parametrize("headers", [{"host": "rebound.example"}, {"origin": "http://evil.example"}])
@@ -141,11 +168,12 @@ def test_the_cookie_is_for_this_page_alone(caller: Caller) -> None:
 )
 def test_a_stolen_cookie_lets_no_other_user_of_the_machine_in(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caller.http.get("/").status_code == 200
+    kept = {"data": {"token": caller.token, "confirmation": caller.asked(), "name": "x"}}
     for other in (os.getuid() + 1, None):
         monkeypatch.setattr("shared.web.guard.user_of", lambda _client, _server, other=other: other)
-        assert caller.http.get("/").status_code == caller.post().status_code == 401
+        assert caller.http.get("/").status_code == caller.post(**kept).status_code == 401
     monkeypatch.undo()
-    assert caller.behind.writes == [] and caller.post().status_code == 200
+    assert caller.behind.writes == [] and caller.post(**kept).status_code == 200
 
 
 def test_a_site_at_another_port_opens_the_first_page_at_most_and_keeps_no_session_alive() -> None:

@@ -21,7 +21,8 @@ PAGE = """{% extends "base.html" %}{% import "parts.html" as parts %}
 {% block content %}<h1>{{ name }}</h1>
 {% call parts.live("/events") %}<p>count {{ count }}</p>{% endcall %}
 {{ parts.picture(gauge) }}
-{{ parts.form("/write", token, "Count") }}{{ parts.field("by", "Your name", "Goes nowhere.", required=true) }}
+{{ parts.question("/write", token, ask, {}, ["by"], "Count") }}
+{{ parts.field("by", "Your name", "Goes nowhere.", required=true) }}
 <button>Count</button></form>{% endblock %}"""
 NAME = "<script>document.title='taken'</script>"
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from shared.pages.blocks import Card, Cards, Code, Facts, Heading, Paragraph, Picture, Row, Table
 from shared.pages.charts import Bar, Line, Part, bars, gauge, lines
 from shared.web.rendering import STATIC, Pages, Site, drawing
+from shared.web.sessions import Session
 from tests.support.paths import ROOT
 
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -32,10 +33,12 @@ def test_texts_are_shown_as_texts(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text(
         '{% extends "base.html" %}{% import "parts.html" as parts %}{% block title %}{{ name }}{% endblock %}'
         "{% block content %}{% for block in blocks %}{{ parts.show(block, name) }}{% endfor %}"
-        "{{ parts.field(name, name, name, name) }}{{ parts.form(name, name, name) }}</form>{% endblock %}"
+        "{{ parts.field(name, name, name, name) }}"
+        "{{ parts.question(name, token, ask, {name: name}, [], name) }}</form>{% endblock %}"
     )
     pages = Pages(tmp_path, Site("node", HOSTILE, ((HOSTILE, HOSTILE),), HOSTILE))
-    scope = {"type": "http", "path": "/", "headers": [], "method": "GET", "state": {"token": HOSTILE}}
+    session = Session(HOSTILE, HOSTILE, 0.0)
+    scope = {"type": "http", "path": "/", "headers": [], "method": "GET", "state": {"session": session}}
     text = pages.text(Request(scope), "page.html", name=HOSTILE, blocks=blocks)
     assert "<script>alert" not in text and "<img" not in text and "49" not in text
     assert text.count("&lt;script&gt;") > 20

@@ -15,7 +15,10 @@ class Clock:
         return self.now
 
 
-@pytest.mark.guarantee("the key of a page opens it once; the next one is announced when that session has ended.")
+@pytest.mark.guarantee(
+    "the key of a page opens it once, and only for a while; the next one is announced when that session has ended, or "
+    "whoever started the page asks for it."
+)
 def test_a_key_opens_once_and_the_next_one_follows_the_session() -> None:
     keys = list[str]()
     sessions = Sessions(keys.append)
@@ -24,7 +27,26 @@ def test_a_key_opens_once_and_the_next_one_follows_the_session() -> None:
     assert sessions.enter(keys[0]) is None and len(keys) == 1
     sessions.end()
     assert sessions.find(session.secret) is None and sessions.enter(keys[0]) is None
+    again = sessions.enter(keys[1])
+    assert again is not None
+    sessions.renew()
+    assert sessions.find(again.secret) is again, "until somebody comes in with the new one"
+    assert sessions.enter(keys[2]) is not None and sessions.find(again.secret) is None
+
+
+def test_a_key_that_nobody_used_opens_nothing_after_a_while_and_that_is_said() -> None:
+    keys, said, clock = list[str](), list[str](), Clock()
+    sessions = Sessions(keys.append, expired=lambda: said.append("expired"), key_life_s=60, now=clock)
+    clock.now = 61.0
+    assert sessions.enter(keys[0]) is None and said == ["expired"] and len(keys) == 1
+    sessions.tidy()
+    assert said == ["expired"], "it is said once"
+    sessions.renew()
+    clock.now = 121.0
     assert sessions.enter(keys[1]) is not None
+    clock.now = 1000.0
+    sessions.tidy()
+    assert said == ["expired"], "a key that was used does not expire"
 
 
 @pytest.mark.parametrize("key", ["", "guess", "é", "\0"])
