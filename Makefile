@@ -48,6 +48,7 @@ test: setup ## run the tests, offline
 
 test-all: setup ## run the tests, slow ones too
 	@$(BIN)/python -m pip install -qq 'helm-python-sdk>=0.2'
+	@$(BIN)/python -m pip install -qq 'llama-cpp-python>=0.3' || echo "Not built: llama-cpp-python. Its test is left out."
 	@$(PYTEST)
 
 test-gpu: setup ## run the tests of models and of training on a CUDA device

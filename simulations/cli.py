@@ -5,7 +5,7 @@ import logging
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,11 +15,7 @@ from shared.explanations.options import Columns, Count, Rows
 from shared.logs import without_stopping
 from simulations.outlets import export
 from simulations.quiet import ENVIRONMENT, quiet_libraries
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from simulations.progress import SilentProgress, TerminalProgress
+from simulations.sweeps.search_command import search
 
 INTERRUPTED = 130
 
@@ -32,6 +28,7 @@ cli = typer.Typer(
 data = typer.Typer(help="Models and data sets that install from the package registry.", no_args_is_help=True)
 cli.add_typer(data, name="data")
 cli.command()(export)
+cli.command()(search)
 
 
 @cli.callback()
@@ -70,12 +67,13 @@ def run(
     from rich.console import Console
 
     quiet_libraries()
+    from simulations.progress import progress_for
     from simulations.results.result import as_json as to_json
     from simulations.results.tables import render
 
     console, beside = Console(), Console(stderr=True)
     try:
-        with _progress(as_json, beside) as progress:
+        with progress_for(beside, silent=as_json) as progress:
             result = api.run(loaded, out=folder, resume=resume, progress=progress, ray_address=ray_address).figures
     except KeyboardInterrupt:
         settings = [part for change in wanted for part in ("--set", change)]
@@ -387,12 +385,6 @@ def main() -> None:
     """Run `fedvault-sim`."""
     os.environ |= ENVIRONMENT
     run_command(cli)
-
-
-def _progress(silent: bool, console: "Console") -> "SilentProgress | TerminalProgress":
-    from simulations.progress import SilentProgress, TerminalProgress
-
-    return SilentProgress() if silent else TerminalProgress(console)
 
 
 if __name__ == "__main__":

@@ -136,3 +136,8 @@ class SilentProgress:
 
     def finished(self, record: RoundRecord | None, evaluation: dict[str, Any] | None) -> None:
         """Show nothing."""
+
+
+def progress_for(console: Console, *, silent: bool) -> SilentProgress | TerminalProgress:
+    """Return what shows progress on a console, or on none."""
+    return SilentProgress() if silent else TerminalProgress(console)

@@ -184,6 +184,7 @@ def export(
     merged: Annotated[bool, typer.Option("--merge", help="A complete model, with the adapter in its weights.")] = False,
     as_onnx: Annotated[bool, typer.Option("--onnx", help="The complete model as a graph, for ONNX Runtime.")] = False,
     for_vllm: Annotated[bool, typer.Option("--vllm", help="The adapter of a language model, for vLLM.")] = False,
+    as_gguf: Annotated[bool, typer.Option("--gguf", help="The adapter of a language model, for llama.cpp.")] = False,
     home: HomeOption = HOME,
 ) -> None:
     """Hand out a finished adapter, or the whole model with it, and its model card; plain transformers loads either.
@@ -192,10 +193,11 @@ def export(
     """
     from server.operator import actions
 
-    operator, form = actions.Operator(actions.this_user()), actions.form(merged=merged, onnx=as_onnx, vllm=for_vllm)
+    operator = actions.Operator(actions.this_user())
+    form = actions.form(merged=merged, onnx=as_onnx, vllm=for_vllm, gguf=as_gguf)
     with open_store(Home(home)) as store, saying("Writing it") if form != "adapter" else nullcontext():
         actions.export(Home(home), store, run, folder, operator, form=form)
-    what = "the adapter" if form in ("adapter", "vllm") else "the whole model"
+    what = "the adapter" if form in ("adapter", "vllm", "gguf") else "the whole model"
     typer.echo(f"{folder}: {what}, its head if it has one, and README.md, its card, which says how to load it.")
 
 

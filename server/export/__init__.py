@@ -1,6 +1,6 @@
 """Hands out a finished adapter, and what is to be said of its run.
 
-In reading order: `adapter` (writes and loads it), `onnx` (as a graph), `vllm` (for that server), `model_card` (the card
-beside it), `loading_code` (the card's code), `trust` (whom the promise rests on), `run_report` (the facts of a run's
-report).
+In reading order: `adapter` (writes and loads it), `onnx` (as a graph), `one_rank`, `vllm` and `llama_cpp` (for those
+servers), `model_card` (the card beside it), `loading_code` (the card's code), `trust` (whom the promise rests on),
+`run_report` (the facts of a run's report).
 """

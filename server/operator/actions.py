@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from shared.study.sections import Model
 
 INVITE_DAYS = 7
-Form = Literal["adapter", "merged", "onnx", "vllm"]
+Form = Literal["adapter", "merged", "onnx", "vllm", "gguf"]
 COMMAND_LINE = "command line"
 
 
@@ -171,20 +171,17 @@ def finished_adapter(home: Home, store: Store, name: str) -> tuple[Run, Path]:
     return finished, adapter_folder(home, finished)
 
 
-def form(*, merged: bool, onnx: bool = False, vllm: bool = False) -> Form:
+def form(*, merged: bool, onnx: bool = False, vllm: bool = False, gguf: bool = False) -> Form:
     """Return the form in which a finished adapter is asked for.
 
     Raises:
         SettingsError: two forms are asked for at once.
     """
-    asked: list[Form] = [name for name, wanted in _forms(merged, onnx, vllm) if wanted]
+    forms: dict[Form, bool] = {"merged": merged, "onnx": onnx, "vllm": vllm, "gguf": gguf}
+    asked = [name for name, wanted in forms.items() if wanted]
     if len(asked) > 1:
         raise SettingsError(f"Expected one form, got {' and '.join(asked)}.", hint="Export each into its own folder.")
     return asked[0] if asked else "adapter"
-
-
-def _forms(merged: bool, onnx: bool, vllm: bool) -> tuple[tuple[Form, bool], ...]:
-    return (("merged", merged), ("onnx", onnx), ("vllm", vllm))
 
 
 def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, form: Form = "adapter") -> None:
@@ -209,6 +206,10 @@ def export(home: Home, store: Store, name: str, folder: Path, operator: Operator
         from server.export.vllm import write_vllm
 
         write_vllm(adapter, folder)
+    elif form == "gguf":
+        from server.export.llama_cpp import write_gguf
+
+        write_gguf(adapter, folder)
     else:
         shutil.copytree(adapter, folder)
     note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)

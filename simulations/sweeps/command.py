@@ -11,6 +11,7 @@ from simulations.experiment.scenario import data_path, load
 from simulations.quiet import quiet_libraries
 from simulations.sweeps.cells import cells_of, read_axis
 from simulations.sweeps.order import Order, carry_out
+from simulations.sweeps.outcome import Sweep
 from simulations.sweeps.outcome import as_json as to_json
 from simulations.sweeps.text import announcer, render
 
@@ -36,10 +37,15 @@ def sweep_file(file: Path, over: Sequence[str], changes: Sequence[str], folder: 
     quiet_libraries()
     order = Order(file, tuple(changes), axes, folder, at_once=how.at_once, ray_address=how.ray_address)
     made = carry_out(order, choose=how.choose, done=announcer(Console(stderr=True), len(cells)))
-    if how.as_json:
+    show(made, folder, as_json=how.as_json)
+    return not made.errors
+
+
+def show(made: Sweep, folder: Path, *, as_json: bool) -> None:
+    """Print what a sweep shows, and where its files are."""
+    if as_json:
         typer.echo(to_json(made))
     else:
         render(made, Console())
         written = [folder / name for name in ("table.csv", "sweep.svg", "sweep.json") if (folder / name).exists()]
         Console().print("\n" + "   ".join(map(str, written)), highlight=False)
-    return not made.errors

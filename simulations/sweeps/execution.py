@@ -73,18 +73,27 @@ def execute(
     Raises:
         SettingsError: a cell's values make no valid scenario, or its data are not there.
     """
-    for job in jobs:
-        try:
-            data_path(job.scenario(), job.file)
-        except FedVaultError as error:
-            raise SettingsError(f"{', '.join(job.cell.changes)}: {error}", hint=error.hint) from None
+    check(jobs)
     made = dict[Cell, Result | str]()
-    for cell, outcome in _side_by_side(jobs, at_once) if at_once > 1 else ((job.cell, _attempt(job)) for job in jobs):
+    for cell, outcome in _side_by_side(jobs, at_once) if at_once > 1 else ((job.cell, attempt(job)) for job in jobs):
         made[cell] = outcome
         done(cell, outcome)
     for cache in {job.cache for job in jobs}:
         shutil.rmtree(cache, ignore_errors=True)
     return Outcomes({job.cell: made[job.cell] for job in jobs})
+
+
+def check(jobs: Sequence[Job]) -> None:
+    """Read every cell's scenario.
+
+    Raises:
+        SettingsError: a cell's values make no valid scenario, or its data are not there.
+    """
+    for job in jobs:
+        try:
+            data_path(job.scenario(), job.file)
+        except FedVaultError as error:
+            raise SettingsError(f"{', '.join(job.cell.changes)}: {error}", hint=error.hint) from None
 
 
 def run_job(job: Job, processes: int | None = None) -> Result:
@@ -104,7 +113,8 @@ def run_job(job: Job, processes: int | None = None) -> Result:
     return run.execute()
 
 
-def _attempt(job: Job, processes: int | None = None) -> Result | str:
+def attempt(job: Job, processes: int | None = None) -> Result | str:
+    """Run a cell, or go on with it, or read its result; returns the error in words if it fails."""
     try:
         return run_job(job, processes)
     except FedVaultError as error:
@@ -115,7 +125,7 @@ def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Cell, Res
     cores = len(os.sched_getaffinity(0))
     pool = ProcessPoolExecutor(at_once, WorkerContext(), _start)
     try:
-        running = {pool.submit(_attempt, job, max(1, cores // at_once)): job for job in jobs}
+        running = {pool.submit(attempt, job, max(1, cores // at_once)): job for job in jobs}
         for future in as_completed(running):
             yield running[future].cell, future.result()
     except BrokenProcessPool as error:

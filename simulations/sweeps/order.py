@@ -56,13 +56,27 @@ def carry_out(
     if not choose:
         return _summarised(execute(order.jobs("cells"), at_once=order.at_once, done=done), order.folder)
     tried = execute(order.jobs("validation", (VALIDATION,)), at_once=order.at_once, done=done)
-    trial = _summarised(tried, order.folder / "validation")
+    return best_on_held_out(order, tried_settings(tried, order.folder / "validation"), done)
+
+
+def tried_settings(tried: Outcomes, folder: Path) -> Sweep:
+    """Summarise runs on validation records, and write what they show.
+
+    Raises:
+        RunError: nothing can be chosen, since every run failed.
+    """
+    trial = _summarised(tried, folder)
     if not trial.results:
         raise RunError(
-            "Expected at least one run to choose by, all of them failed.", hint=next(iter(tried.errors.values()))
+            "Expected at least one run to choose by, all of them failed.", hint=next(iter(trial.errors.values()))
         )
+    return trial
+
+
+def best_on_held_out(order: Order, trial: Sweep, done: Callable[[Cell, Result | str], None]) -> Sweep:
+    """Run the setting that was best on validation records on the held-out ones, and write what it shows."""
     best = best_setting(trial.results)
-    chosen = [cell for cell in cells_of(order.axes, order.changes) if cell.setting == best]
+    chosen = [cell for cell in trial.results if cell.setting == best]
     held_out = execute(order.jobs("cells", cells=chosen), at_once=order.at_once, done=done)
     made = replace(summarise(held_out, order.folder), cost=trial.cost, trial=trial)
     write(made, order.folder)
