@@ -65,7 +65,7 @@ def build_server_app(
             initial=initial,
             largest_norm=largest_norm,
             aggregation=start,
-            checkpoints=Checkpoints(folder),
+            checkpoints=Checkpoints(folder, lasting=study.chosen_among),
             evaluate=evaluate,
             observer=observer,
             participants=participants(grid) if participants else None,

@@ -8,6 +8,7 @@ often that round was asked is kept as well.
 import logging
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from server.flower.control import Control
 from server.flower.grid import drive_run
 from server.gateway.registration import synchronise_nodes
 from server.private_evaluation.asking import PrivateEvaluations, histogram_bytes
-from server.private_evaluation.stored import StoredEvaluations, last_evaluated
+from server.private_evaluation.stored import StoredEvaluations, evaluations_of
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly, why_it_waits
@@ -241,16 +242,24 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
             ),
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))
-    state = finished[0]
-    _complete_history(store, run, state)
+    _complete_history(store, run, finished[0])
+    _hand_out(store, run, finished[0], folder)
+
+
+def _hand_out(store: Store, run: Run, state: State, folder: Path) -> None:
+    """Write the adapter and its card, that of an earlier round if the study chooses, and that the run is finished."""
+    study, evaluations = run.study, evaluations_of(store, store.run(run.id))
+    if (number := evaluations.handed_out(state.round)) != state.round:
+        state = replace(state, adapter=Checkpoints(folder / "checkpoints").adapter(number))
     export(study, state.adapter, folder / "adapter")
     with without_stopping("The model card"):
         asked, sums = _asked_by_round(store, run), sum_history(store.events(run.id))
-        evaluated = last_evaluated(store.evaluations.of_run(run.id))
         card = folder / "adapter"
-        write_card(card, run.id, study, state, names=store.names(), asked=asked, secure_sum=sums, evaluated=evaluated)
+        write_card(
+            card, run.id, study, state, names=store.names(), asked=asked, secure_sum=sums, evaluations=evaluations
+        )
     store.set_state(run.id, "finished")
-    store.record_event("finished", {"rounds": state.round}, run=run.id)
+    store.record_event("finished", {"rounds": state.round, "handed_out": number}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)
 
 

@@ -1,6 +1,7 @@
 """Trains one arm after the other on an engine, and measures adapters on the sites' held-out records."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from server.rounds.update_bounds import keep_within, norm_bound
 from server.secure_sum.step import step_of
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
+from shared.private_evaluation.choice import Choice
 from shared.private_evaluation.estimates import Evaluated
 from shared.protocol.messages import Vector
 from shared.study.secure_sum import sum_sizes
@@ -26,7 +28,7 @@ from simulations.engines.local import Engine
 from simulations.experiment.arms import Arm, arm_folder
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared
-from simulations.private_evaluation import SimulatedEvaluations, read_evaluations
+from simulations.private_evaluation import SimulatedEvaluations, read_choice, read_evaluations
 from simulations.progress import Progress
 from simulations.results.summary import quality
 from simulations.server_crash import serve_through_crash
@@ -108,7 +110,21 @@ class ArmTraining:
                 f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
                 hint=f"See the records in {folder}.",
             )
-        return states[0]
+        return self._handed_out(arm, states[0], folder)
+
+    def _handed_out(self, arm: Arm, state: State, folder: Path) -> State:
+        """Return a final state with the adapter that is handed out: that of an earlier round, if it was chosen."""
+        choice = self.choice(arm)
+        if choice is None or (number := choice.handed_out(state.round)) == state.round:
+            return state
+        self._final.pop(arm.name, None)  # predictions of the last round's
+        return replace(state, adapter=Checkpoints(folder).adapter(number))
+
+    def choice(self, arm: Arm) -> Choice | None:
+        """Return the choice among the private evaluations of an arm; None if it has none."""
+        if arm.name != OURS:
+            return None
+        return read_choice(arm.study, arm_folder(self._folder, arm.name) / "evaluations")
 
     def predictions(self, arm: Arm, state: State) -> list[worker.Seen]:
         """Return a trained arm's final predictions; one that was trained before this start is evaluated again."""

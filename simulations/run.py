@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from client.vault.training.round_trainer import device_for
 from server.export.adapter import export
@@ -16,7 +17,6 @@ from shared.adapted_model.model import layout_of
 from shared.errors import FedVaultError, SettingsError
 from shared.evidence.audit_result import AuditResult, read_audit, write_audit
 from shared.logs import without_stopping
-from shared.private_evaluation.estimates import Evaluated
 from shared.tasks.registry import task_kind
 from simulations.arm_training import ArmTraining
 from simulations.audit.scenario_audit import attacks, audit_scenario
@@ -33,7 +33,7 @@ from simulations.results.paired import below_twins, differences
 from simulations.results.result import ArmResult, Difference, Result, TroubleResult, read_result, write_result
 from simulations.results.stored_tables import write_tables
 from simulations.results.subgroups import subgroups_of_arm
-from simulations.results.summary import sizes_of_updates, summary, trained
+from simulations.results.summary import quality, sizes_of_updates, summary, trained
 from simulations.results.trouble import sentences, trouble_of
 from simulations.run_folder import RunFolder
 from simulations.server_crash import crash_of
@@ -89,7 +89,7 @@ class Run:
             write_arm(arm, folder.path)
         engine = self._engine()
         try:
-            results, predictions, state, evaluations = self._run_arms(engine, arms, prepared)
+            results, predictions, state, evaluated_privately = self._run_arms(engine, arms, prepared)
         finally:
             engine.close()
         # whatever fails from here on, what was trained is written
@@ -109,9 +109,8 @@ class Run:
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
         trouble = self._trouble(prepared, arms, state)
         lines = [*result.warnings, *sentences(trouble)]
-        result = result.model_copy(
-            update={"audit": audited, "trouble": trouble, "warnings": lines, "evaluations": evaluations}
-        )
+        more = {"audit": audited, "trouble": trouble, "warnings": lines, **evaluated_privately}
+        result = result.model_copy(update=more)
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
         with without_stopping("The tables as Parquet", faults):
@@ -192,7 +191,7 @@ class Run:
 
     def _run_arms(
         self, engine: Engine, arms: list[Arm], prepared: Prepared
-    ) -> tuple[dict[str, ArmResult], dict[str, list[Seen]], State, list[Evaluated]]:
+    ) -> tuple[dict[str, ArmResult], dict[str, list[Seen]], State, dict[str, Any]]:
         study, simulation = self._scenario.as_study(), self._scenario.simulation
         training = ArmTraining(engine, self._scenario, prepared, self._folder.path, self.progress)
         results, predictions, states = dict[str, ArmResult](), dict[str, list[Seen]](), dict[str, State]()
@@ -210,8 +209,11 @@ class Run:
             with self._folder.timed(arm.name):
                 states[arm.name] = training.train(arm)
                 predictions[arm.name] = training.predictions(arm, states[arm.name])
-            results[arm.name] = trained(arm, prepared, states[arm.name])
-        return results, predictions, states["federated"], [*training.private_evaluations()]
+            measured = quality(study, predictions[arm.name])
+            results[arm.name] = trained(arm, prepared, states[arm.name], measured)
+        ours = next(arm for arm in arms if arm.name == "federated")
+        evaluated = {"evaluations": [*training.private_evaluations()], "choice": training.choice(ours)}
+        return results, predictions, states["federated"], evaluated
 
     def _make_cache_folder(self) -> None:
         folder = self._folder.cache

@@ -1,7 +1,6 @@
 """Prints rows, facts and a run's events on a terminal, or as JSON."""
 
 import json
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -10,6 +9,7 @@ from server.operator.round_text import Names, event_line
 from shared.command_line import print_table
 
 if TYPE_CHECKING:
+    from server.private_evaluation.stored import RunEvaluations
     from server.run_store.values import Event
 
 
@@ -34,16 +34,23 @@ def print_event(event: "Event", names: Names, as_json: bool) -> None:
     typer.echo(json.dumps(vars(event)) if as_json else event_line(event, names))
 
 
-def print_evaluations(evaluations: Sequence[dict[str, Any]]) -> None:
-    """Print who answered every private evaluation of a run, and what the last one that was answered says."""
-    from shared.private_evaluation.estimates import Evaluated
-    from shared.private_evaluation.wording import LEGEND, headline, left_out, rows
+def print_evaluations(evaluations: "RunEvaluations", last: int) -> None:
+    """Print who answered every private evaluation of a run, and what that of the adapter which is handed out says.
 
-    evaluated = [Evaluated.model_validate(one) for one in evaluations]
-    for one in evaluated:
+    Args:
+        evaluations: of the run.
+        last: its last finished round.
+    """
+    from shared.private_evaluation.wording import LEGEND, choice_lines, headline, left_out, rows
+
+    for one in evaluations.all:
         typer.echo(headline(one))
-    answered = [one for one in evaluated if one.estimates]
-    if answered:
-        print_table(rows(answered[-1].estimates))
-        for line in filter(None, (left_out(answered[-1].estimates), LEGEND)):
+    shown, choice = evaluations.of_adapter, evaluations.choice
+    for line in choice_lines(choice, last) if choice else ():
+        typer.echo(line)
+    if shown is not None:
+        if shown is not evaluations.all[-1]:
+            typer.echo(f"After round {shown.number}:")
+        print_table(rows(shown.estimates))
+        for line in filter(None, (left_out(shown.estimates), LEGEND)):
             typer.echo(line)

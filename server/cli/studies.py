@@ -16,6 +16,7 @@ from server.settings import Home
 from shared.terminal import saying
 
 if TYPE_CHECKING:
+    from server.private_evaluation.stored import RunEvaluations
     from server.run_store.store import Store
     from server.run_store.values import Run
 
@@ -111,7 +112,7 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     with open_store(Home(home)) as store:
         shown = store.run(run)
         rounds, names, events = store.rounds(shown.id), node_names(store), store.events(shown.id)
-        secure_sum, evaluations = sum_history(events), [*store.evaluations.of_run(shown.id).values()]
+        secure_sum, evaluations = sum_history(events), _evaluations(store, shown)
         in_flight = round_in_flight(events, shown.round) if shown.state == "running" else None
         progress = progress_line(shown, store) if shown.state not in OVER else ""
         if shown.state == "failed":
@@ -120,7 +121,8 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
         history = [record | {"evaluation": evaluation} for record, evaluation in rounds]
         more = {"history": history, "in_flight": in_flight, "nodes": names}
         more |= {"secure_sum": secure_sum} if secure_sum else {}
-        more |= {"evaluations": evaluations} if evaluations else {}
+        more |= {} if evaluations is None else {"evaluations": [one.model_dump(mode="json") for one in evaluations.all]}
+        more |= {} if evaluations is None or not evaluations.choice else {"choice": evaluations.choice.model_dump()}
         typer.echo(json.dumps(shown.as_dict() | more, indent=1))
         return
     print_facts(shown.as_dict(), as_json)
@@ -130,9 +132,18 @@ def show(run: RunName, home: HomeOption = HOME, as_json: AsJson = False) -> None
     for line in [*sums, *reason_lines(records, events, names), *silence_lines(records, names)]:
         typer.echo(line)
     if evaluations:
-        print_evaluations(evaluations)
+        print_evaluations(evaluations, shown.round)
     if progress:
         typer.echo(progress)
+
+
+def _evaluations(store: "Store", run: "Run") -> "RunEvaluations | None":
+    """Return the private evaluations of a run; None where there are none, so that nothing is loaded for them."""
+    if not store.evaluations.of_run(run.id):
+        return None
+    from server.private_evaluation.stored import evaluations_of
+
+    return evaluations_of(store, run)
 
 
 def stop(run: RunName, yes: Yes = False, home: HomeOption = HOME, as_json: AsJson = False) -> None:

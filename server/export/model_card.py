@@ -8,6 +8,7 @@ from typing import Any
 
 from server.export.loading_code import code
 from server.export.trust import trust_setting
+from server.private_evaluation.stored import RunEvaluations
 from server.rounds.checkpoints import State
 from shared.errors import SettingsError
 from shared.files import write_atomically
@@ -16,8 +17,7 @@ from shared.privacy.collusion import collusion
 from shared.privacy.in_words import in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
-from shared.private_evaluation.estimates import Evaluated
-from shared.private_evaluation.wording import markdown
+from shared.private_evaluation.wording import choice_lines, markdown
 from shared.protocol.messages import Status
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
@@ -38,10 +38,10 @@ def write_card(
     names: Mapping[int, str],
     asked: Asked = (),
     secure_sum: Mapping[str, Any] | None = None,
-    evaluated: Evaluated | None = None,
+    evaluations: RunEvaluations | None = None,
 ) -> None:
     """Write the card as README.md, which model hubs show."""
-    text = card(run, study, state, names=names, asked=asked, secure_sum=secure_sum, evaluated=evaluated)
+    text = card(run, study, state, names=names, asked=asked, secure_sum=secure_sum, evaluations=evaluations)
     write_atomically(folder / "README.md", text.encode())
 
 
@@ -82,27 +82,31 @@ def card(
     names: Mapping[int, str],
     asked: Asked = (),
     secure_sum: Mapping[str, Any] | None = None,
-    evaluated: Evaluated | None = None,
+    evaluations: RunEvaluations | None = None,
 ) -> str:
     """Return the card as Markdown; organisations are numbered, not named.
 
     A node's spending is the most that the server can tell: a round that was lost on the way is paid for nevertheless.
     What counts is the node's own signed receipt.
     """
-    trained = {names.get(node, str(node)) for record in state.records for node in record["accepted"]}
-    measured = state.evaluations.get(str(state.round)) or {}
+    evaluated, choice = (None, None) if evaluations is None else (evaluations.of_adapter, evaluations.choice)
+    number = state.round if choice is None else choice.handed_out(state.round)
+    led_to_it = [record for record in state.records if record["round"] <= number]
+    trained = {names.get(node, str(node)) for record in led_to_it for node in record["accepted"]}
+    measured = state.evaluations.get(str(number)) or {}
     # a secure sum asks its whole roster in every round
     nodes = max((len(record["asked"]) for record in state.records), default=0)
     figures = ", ".join(f"{name} {value:.3f}" for name, value in measured.items() if isinstance(value, float))
     return page(
         study,
         fingerprint=str(study.model.fingerprint),
-        trained_by=f"{len(trained)} organisations in {len(state.records)} rounds as run `{run}` of",
+        trained_by=f"{len(trained)} organisations in {len(led_to_it)} rounds as run `{run}` of",
         sections=[
             _privacy(study, rounds_paid(state.records, names=names, asked=asked), nodes=nodes),
             *([f"## Trust\n\n{trust_setting(secure_sum)}"] if secure_sum else []),
             "## Measured\n\n" + (figures or "The server's operator measured nothing."),
             *([f"## Measured at the organisations\n\n{markdown(evaluated)}"] if evaluated else []),
+            *(["## The choice among evaluations\n\n" + "\n".join(choice_lines(choice, state.round))] if choice else []),
         ],
         merging=f"After `fedvault-server export {run} model --merge`, `model` is a complete one:",
         tags=("federated-learning", "differential-privacy", "fedvault"),

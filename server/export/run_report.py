@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server.export.model_card import PAID_FOR, Asked, base_name, rounds_paid
-from server.private_evaluation.stored import last_evaluated
+from server.private_evaluation.stored import RunEvaluations, evaluations_of
 from server.run_store.store import Store
 from server.run_store.values import Run
 from shared.errors import PeerError, SettingsError
@@ -33,7 +33,7 @@ from shared.evidence.signed_report import renderer
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
-from shared.private_evaluation.estimates import HIGHER_IS_BETTER, Evaluated
+from shared.private_evaluation.estimates import HIGHER_IS_BETTER
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
@@ -81,8 +81,7 @@ def run_report(
     handed_over = [_checked(written, run, authority) for written in receipts]
     houses = _houses(study, records, names, asked, dict(handed_over))
     spent = max((house.epsilon for house in houses), default=0.0)
-    lengths, evaluated = [house.bytes_each for house in houses], last_evaluated(store.evaluations.of_run(run.id))
-    updates = sum(house.released or 0 for house in houses)
+    evaluations = evaluations_of(store, run)
     return Report(
         kind="server",
         language=language,
@@ -92,18 +91,26 @@ def run_report(
         issuer=issuer,
         study=_study(study),
         run=_run(run, len(records)),
-        answer=_answer(study, rounds) or _answer_by_counts(evaluated),
-        left=Left(
-            houses=len(houses),
-            updates=updates,
-            bytes=None if None in lengths else sum((one.bytes_each or 0) * (one.released or 0) for one in houses),
-        ),
+        answer=_answer(study, rounds[: evaluations.handed_out(len(rounds))]) or _answer_by_counts(evaluations),
+        left=_left(houses),
         houses=houses,
         meaning=meaning(spent),
         trust=_trust(study, houses, records, spent),
         incidents=_incidents(records, names),
         adapter_sha256=_adapter(adapter),
-        further=(further or Further()).model_copy(update={"evaluation": evaluated}),
+        further=(further or Further()).model_copy(
+            update={"evaluation": evaluations.of_adapter, "choice": evaluations.choice}
+        ),
+    )
+
+
+def _left(houses: Sequence[House]) -> Left:
+    return Left(
+        houses=len(houses),
+        updates=sum(house.released or 0 for house in houses),
+        bytes=None
+        if None in [house.bytes_each for house in houses]
+        else sum((house.bytes_each or 0) * (house.released or 0) for house in houses),
     )
 
 
@@ -138,6 +145,8 @@ def _study(study: Study) -> StudyFacts:
 
 def _run(run: Run, done: int) -> RunFacts:
     ends = {"finished": "finished", "stopped": "stopped", "failed": "failed"}
+    if done < run.rounds:
+        ends["finished"] = "ended early"
     facts = {"name": run.id, "state": ends.get(run.state, "open"), "rounds": run.rounds, "rounds_done": done}
     return RunFacts.model_validate(
         facts | {"began": run.created, "reason": run.reason if run.state == "failed" else ""}
@@ -162,8 +171,17 @@ def _answer(study: Study, rounds: Rounds) -> Answer | None:
     )
 
 
-def _answer_by_counts(evaluated: Evaluated | None) -> Answer | None:
+def _answer_by_counts(evaluations: RunEvaluations) -> Answer | None:
     """Return what the sites' noisy counts say of all their held-out units together."""
+    evaluated, choice = evaluations.of_adapter, evaluations.choice
+    if choice is not None and choice.hands_out:  # the best of several: its interval allows for that
+        return Answer(
+            metric=choice.measure,
+            higher_is_better=True,
+            quality=Interval(value=choice.value, low=choice.low, high=choice.high),
+            measured_on="counts",
+            in_points=True,
+        )
     of_all = [one for one in evaluated.estimates if one.scope == "all sites"] if evaluated is not None else []
     shown = next((one for one in of_all if one.measure in HIGHER_IS_BETTER and one.value is not None), None)
     if shown is None or shown.value is None:

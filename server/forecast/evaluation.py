@@ -4,11 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from shared.private_evaluation.choice import compares
 from shared.private_evaluation.estimates import CALIBRATION, UNITS, Estimate
 from shared.private_evaluation.noise import sigma
-from shared.private_evaluation.precision import TYPICAL, expected_estimates, half_width
+from shared.private_evaluation.precision import TYPICAL, expected_choice, expected_estimates, half_width
 from shared.study.declaration import Study
-from shared.study.evaluation import CellKind, has_one_label
+from shared.study.evaluation import CellKind, has_one_label, measure_of
 
 KINDS: tuple[CellKind, ...] = ("right-wrong", "confusion", "scores")
 
@@ -30,6 +31,8 @@ class EvaluationForecast:
     """Half the length of one node's interval, by its declared size; None where nothing is shown."""
     by_cells: dict[str, float | None]
     """Half the length of all nodes' interval, by what a study of this task may count; None where nothing is shown."""
+    choice: str = ""
+    """What follows from comparing its evaluations, in words; empty if the study does not."""
 
     def of_node(self, declared_size: int) -> str:
         """Return half the length of a node's interval, in words."""
@@ -46,6 +49,7 @@ class EvaluationForecast:
             f"{times}, epsilon {self.epsilon:g} for units held out, noise of {self.sigma:.3g} on each count; {measure} "
             f"of all nodes {_in_words(_main(self.estimates, 'all sites'))}{by_group} (95 %, at {TYPICAL:g} right and "
             f"{self.held_out:.2g} held out for each declared); by what is counted: {others}"
+            f"{self.choice}"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -82,7 +86,24 @@ def forecast_evaluation(study: Study, sizes: Mapping[str, int], held_out: float)
             size: _width(_main(expected_estimates(study, held_out * size), "all sites")) for size in set(sizes.values())
         },
         by_cells=by_cells,
+        choice=_choice(study, units, nodes),
     )
+
+
+def _choice(study: Study, units: float, nodes: int) -> str:
+    evaluation = study.evaluation
+    if evaluation is None or not compares(study):
+        return ""
+    measure, expected = measure_of(evaluation, study.task), expected_choice(study, units, sites=nodes)
+    if expected is None:
+        return "; evaluations are not compared, as nothing would be shown: the last round's adapter is handed out"
+    chosen, improvement = expected
+    best = f"; the best of them by {measure} is handed out, known to ± {chosen:.3f} as one of several"
+    ends = (
+        f"; the run ends after {evaluation.stop_after} in a row that are not better by about {improvement:.3f}, which "
+        "is what stands out of their noise"
+    )
+    return (best if evaluation.keep == "best" else "") + (ends if evaluation.stop_after is not None else "")
 
 
 def _main(estimates: tuple[Estimate, ...], scope: str) -> Estimate | None:

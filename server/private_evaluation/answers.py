@@ -1,5 +1,6 @@
 """Judge one answer to an evaluation: counts that fit the study, a node's own code, or neither."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +41,11 @@ class Answer:
     def from_dict(cls, plain: dict[str, Any]) -> "Answer":
         """Read what `as_dict` returned."""
         return cls(plain["status"], np.array(plain["histogram"], np.int64))
+
+
+def histograms(answers: Mapping[str, Answer]) -> dict[str, NDArray[np.int64]]:
+    """Return the counts of the sites that sent some, by site."""
+    return {site: one.histogram for site, one in answers.items() if one.counted}
 
 
 def inspect(message: Message, task: EvaluationTask, *, cells: int) -> Answer | None:

@@ -8,12 +8,13 @@ from typing import Protocol
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from server.private_evaluation.answers import Answer, inspect
+from server.private_evaluation.answers import Answer, histograms, inspect
 from server.private_evaluation.waiting import Waiting
 from server.rounds.asking import FIRST_POLL_S, LONGEST_POLL_S, LOOK_EVERY_S
 from server.rounds.participants import Members, Participants
 from server.rounds.questions import Questions
 from shared.private_evaluation.cells import Cells
+from shared.private_evaluation.choice import Histograms, choose
 from shared.private_evaluation.estimates import Evaluated, estimates
 from shared.private_evaluation.noise import sigma
 from shared.protocol.evaluation_records import encode_evaluation, evaluation_for
@@ -61,6 +62,7 @@ class PrivateEvaluations:
     """The private evaluations of one study run.
 
     Guarantee: a site's answer is durable before anything else happens, and a run that was cut off asks for no second.
+    Guarantee: a run ends early by evaluations that are durable alone, so also if it is cut off before it ends.
 
     Args:
         grid: Flower's.
@@ -78,14 +80,26 @@ class PrivateEvaluations:
     storage: Storage
     within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter
 
-    def after(self, participants: Participants, number: int, adapter: Vector) -> None:
-        """Ask participants for the evaluation that is due after so many rounds, if there is one that is not over."""
-        if number not in self.study.evaluated_after or self.storage.is_finished(number):
-            return
-        sent = self.within(number + 1, adapter)
-        task = EvaluationTask(self.study.sha256, self.study_run, number, sent)
-        late = self._ask(participants, task, Cells.of(self.study).length)
-        self.storage.finish(summary(self.study, number, self.storage.answers(number), late=late))
+    def after(self, participants: Participants, number: int, adapter: Vector) -> bool:
+        """Ask participants for the evaluation that is due after so many rounds, if there is one that is not over.
+
+        Returns:
+            Whether the study declares that the run ends here, by what was evaluated so far.
+        """
+        if number not in self.study.evaluated_after:
+            return False
+        if not self.storage.is_finished(number):
+            sent = self.within(number + 1, adapter)
+            task = EvaluationTask(self.study.sha256, self.study_run, number, sent)
+            late = self._ask(participants, task, Cells.of(self.study).length)
+            self.storage.finish(summary(self.study, number, self.storage.answers(number), late=late))
+        choice = choose(self.study, self._released(number))
+        return choice is not None and choice.ends_after(number)
+
+    def _released(self, latest: int) -> dict[int, Histograms]:
+        """Return the counts of the evaluations that are over, up to one: the decision is made of these alone."""
+        over = [n for n in self.study.evaluated_after if n <= latest and self.storage.is_finished(n)]
+        return {number: histograms(self.storage.answers(number)) for number in over}
 
     def _ask(self, participants: Participants, task: EvaluationTask, cells: int) -> list[str]:
         """Ask until it is over; returns the sites that did not answer."""
@@ -139,13 +153,13 @@ def histogram_bytes(study: Study) -> int:
 def summary(study: Study, number: int, answers: Mapping[str, Answer], *, late: list[str]) -> Evaluated:
     """Return the estimates of an evaluation, and why some sites are not in them."""
     assert study.evaluation is not None  # noqa: S101 - only such studies are evaluated
-    noise, histograms = sigma(study), {site: one.histogram for site, one in answers.items() if one.counted}
+    noise, released = sigma(study), histograms(answers)
     return Evaluated(
         number=number,
         epsilon=study.evaluation.epsilon,
         sigma=noise,
-        sites=tuple(sorted(histograms)),
+        sites=tuple(sorted(released)),
         without={site: one.status for site, one in sorted(answers.items()) if not one.counted}
         | {site: LATE for site in late if site not in answers},
-        estimates=estimates(Cells.of(study), histograms, noise),
+        estimates=estimates(Cells.of(study), released, noise),
     )

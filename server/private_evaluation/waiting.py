@@ -77,7 +77,7 @@ class Waiting:
         if now >= self._deadline:
             return True
         waited_for = [node for node in self.late if now - self._gone.get(node, now) < COMES_BACK_S]
-        return bool(self._times) and not waited_for and not set(may_come) - self.answered
+        return bool(self._times or self.answered) and not waited_for and not set(may_come) - self.answered
 
     def _is_due(self, node: int, now: float) -> bool:
         if node not in self._times:

@@ -10,7 +10,7 @@ stay, as they are the history; of the vectors only the latest do.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,10 +54,15 @@ class AskedBefore(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one study run in one folder."""
+    """The checkpoints of one study run in one folder.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        folder: of the run.
+        lasting: rounds whose adapters stay, since one of them may be handed out; of the others only the latest do.
+    """
+
+    def __init__(self, folder: Path, *, lasting: Collection[int] = ()) -> None:
+        self.folder, self._lasting = folder, lasting
 
     def save(self, state: State) -> None:
         """Make a state durable before anything else happens.
@@ -73,7 +78,22 @@ class Checkpoints:
         if arrays:
             plain["method_state_sha256"] = {name: _sha256(array) for name, array in arrays.items()}
         write_atomically(self._json(state.round), json.dumps(plain, allow_nan=False).encode())
-        self._vector(state.round - KEPT_ROUNDS).unlink(missing_ok=True)
+        if (old := state.round - KEPT_ROUNDS) not in self._lasting:
+            self._vector(old).unlink(missing_ok=True)
+
+    def adapter(self, number: int) -> Vector:
+        """Return the adapter after a round that was kept.
+
+        Raises:
+            DataError: it is not there, or not as it was written.
+        """
+        state = self._load(number)
+        if state is None:
+            raise DataError(
+                f"Expected the adapter after round {number} in {self.folder}, got none, or a damaged one.",
+                hint="Restore the folder from a backup. The run cannot hand out another adapter than it chose.",
+            )
+        return state.adapter
 
     def _history_of(self, state: State) -> dict[str, Any]:
         """Return what a state's file holds of the rounds so far: its own, where the files before it hold the others."""

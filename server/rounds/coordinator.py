@@ -21,11 +21,12 @@ from shared.protocol.messages import TrainTask, Vector
 from shared.protocol.update_encoding import Wire, packed_bytes
 
 Evaluate = Callable[[int, Vector], dict[str, Any]]
-EvaluatePrivately = Callable[[Participants, int, Vector], None]
+EvaluatePrivately = Callable[[Participants, int, Vector], bool]
 
 
-def no_private_evaluation(_participants: Participants, _number: int, _adapter: Vector) -> None:
+def no_private_evaluation(_participants: Participants, _number: int, _adapter: Vector) -> bool:
     """Leave an adapter as the study without a private evaluation does."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Coordinator:
         within: cuts an adapter, before a round sends it, back to where nodes accept it; default: leaves it.
         secure_sum: of the run, if its updates are masked; it takes the place of the aggregation.
         evaluate_privately: has participants evaluate an adapter, given how many rounds led to it; what is over
-            already, or not declared, it leaves.
+            already, or not declared, it leaves. Returns whether the run ends here.
     """
 
     def __init__(
@@ -97,16 +98,18 @@ class Coordinator:
         self._evaluate_privately = evaluate_privately
 
     def run(self) -> State:
-        """Run every round that is not finished yet; returns the final state."""
+        """Run every round that is not finished yet, or up to where the study ends it; returns the final state."""
         state = self._resumed()
-        self._evaluate_privately(self._participants, state.round, state.adapter)
+        over = self._evaluate_privately(self._participants, state.round, state.adapter)
         for number in range(state.round + 1, self.terms.rounds + 1):
+            if over:
+                break
             late = last_in_line(state.records, number)
             adapter, method_state, record = self._round(
                 number, self._within(number, state.adapter), late, state.method_state
             )
             state = self._close(state, number, adapter, record, method_state)
-            self._evaluate_privately(self._participants, number, state.adapter)
+            over = self._evaluate_privately(self._participants, number, state.adapter)
             for node in last_in_line(state.records, number + 1) & set(record.missing):
                 self._participants.note_silence(node)
         return state

@@ -4,6 +4,7 @@ from shared.evidence.facts import Report
 from shared.evidence.texts import Texts
 from shared.evidence.wording import table
 from shared.pages.blocks import Block, Heading, Paragraph, Row
+from shared.private_evaluation.choice import Choice
 from shared.private_evaluation.estimates import UNITS, Estimate
 
 ORDER = ("all sites", "worst site", "gap", "subgroup", "site", "confidence", "true label")
@@ -34,13 +35,39 @@ def evaluation_part(report: Report, texts: Texts) -> list[Block]:
     if evaluated.without:
         left_out = ", ".join(f"{site} ({why.replace('_', ' ')})" for site, why in sorted(evaluated.without.items()))
         blocks.append(Paragraph(texts("eval.without", sites=left_out)))
+    if (choice := report.further.choice) is not None:
+        blocks.append(Paragraph(_chosen(choice, report.run.rounds_done, texts), "small"))
     columns = ("of whom", "measure", "value", "interval", *(() if several else ("here",)))
     header = [texts(f"table.{name}") for name in columns]
     ordered = sorted(evaluated.estimates, key=lambda one: ORDER.index(one.scope))
     rows = [Row(_cells(one, texts)[: len(header)]) for one in ordered]
     legend = texts("eval.legend over seeds", seeds=figures.count(seeds)) if several else texts("eval.legend")
-    most = SHOWN if report.simulation is None else SHOWN_OF_SIMULATION
+    most = SHOWN if report.simulation is None else SHOWN_OF_SIMULATION - (report.further.choice is not None)
     return [*blocks, *table(header, rows, texts, most=most), Paragraph(legend, "small")]
+
+
+def _chosen(choice: Choice, last: int, texts: Texts) -> str:
+    """Say which evaluation is best, with the interval that allows for the choice, and whether it ended the run."""
+    figures = texts.figures
+    best = texts(
+        "choice.best",
+        rounds=", ".join(map(figures.count, choice.compared)),
+        best=figures.count(choice.best),
+        measure=texts(f"eval.measure {choice.measure}"),
+        sites=figures.count(len(choice.sites)),
+        value=figures.value(choice.value),
+        low=figures.value(choice.low),
+        high=figures.value(choice.high),
+        low_here=figures.value(choice.low_here),
+        high_here=figures.value(choice.high_here),
+        of=figures.count(choice.of),
+        handed_out=figures.count(choice.handed_out(last)),
+    )
+    sentences = [best, *([texts("choice.clear")] if choice.clear else [])]
+    if choice.stop_after is not None:
+        row, most = figures.count(choice.without_improvement), figures.count(choice.stop_after)
+        sentences.append(texts("choice.row", row=row, most=most))
+    return " ".join(sentences)
 
 
 def _cells(estimate: Estimate, texts: Texts) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainSerializer
 
 from shared.evidence.audit_result import AuditResult
+from shared.private_evaluation.choice import Choice
 from shared.private_evaluation.estimates import Evaluated
 from shared.section import Section
 
@@ -261,7 +262,9 @@ class Further(Section):
     audit: AuditResult | None = None
     # left out while it is not there: reports without one stay readable to versions that do not know it
     evaluation: Evaluated | None = Field(default=None, exclude_if=lambda value: value is None)
-    """The last one of the run that some site answered."""
+    """That of the adapter which is handed out: the last one of the run that some site answered, or the one chosen."""
+    choice: Choice | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Among the run's evaluations, where its study declares one."""
 
 
 class Position(Section):

@@ -2,5 +2,6 @@
 
 `cells` (what is counted), `counts` (one unit changes them by at most 1), `noise` (that a study's evaluation needs);
 then what follows from noisy counts: `intervals` and `averages` (pure numbers), `estimates` (of sites and subgroups),
-`precision` (what to expect, before anybody agrees), `wording` (for people).
+`choice` (which evaluation is best, and whether further rounds help), `precision` (what to expect, before anybody
+agrees), `wording` (for people).
 """

@@ -92,6 +92,18 @@ def estimates(cells: Cells, histograms: Mapping[str, NDArray[np.int64]], sigma: 
     )
 
 
+def quality_of(cells: Cells, histograms: Mapping[str, NDArray[np.int64]], sigma: float) -> dict[str, Quantity]:
+    """Return how good the model is for the units of some sites together, by measure.
+
+    Args:
+        cells: of the study.
+        histograms: by site, as released; at least one.
+        sigma: standard deviation of the noise on each count, in units.
+    """
+    together = np.sum([in_units(counts) for counts in histograms.values()], axis=0).reshape(cells.shape)
+    return _quality(cells, *_all_groups(together, sigma * len(histograms) ** 0.5))
+
+
 def _of_units(scope: Scope, name: str, cells: Cells, counts: Numbers, sigma: float) -> Iterator[Estimate]:
     """Yield size and quality of the units of some sites, whatever their group."""
     yield _size(scope, name, counts, sigma)

@@ -138,9 +138,9 @@ def gap(quantities: Sequence[Quantity], *, sampling: bool) -> Interval:
     """
     pairs = list(combinations(quantities, 2))
     low = _farthest(
-        pairs, lambda one, other: _difference(one, other, sampling=sampling, z=deviations(TAILS / len(pairs))).low
+        pairs, lambda one, other: difference(one, other, sampling=sampling, z=deviations(TAILS / len(pairs))).low
     )
-    return Interval(low, _farthest(pairs, lambda one, other: _difference(one, other, sampling=sampling, z=Z).high))
+    return Interval(low, _farthest(pairs, lambda one, other: difference(one, other, sampling=sampling, z=Z).high))
 
 
 def _farthest(pairs: Sequence[tuple[Quantity, Quantity]], limit: Callable[[Quantity, Quantity], Numbers]) -> Numbers:
@@ -148,7 +148,8 @@ def _farthest(pairs: Sequence[tuple[Quantity, Quantity]], limit: Callable[[Quant
     return np.asarray(np.max([[limit(one, other), limit(other, one)] for one, other in pairs], axis=(0, 1)).clip(0))
 
 
-def _difference(one: Quantity, other: Quantity, *, sampling: bool, z: float) -> Interval:
+def difference(one: Quantity, other: Quantity, *, sampling: bool, z: float) -> Interval:
+    """Return the interval of one quantity less another, independent one, from those of the two (MOVER)."""
     first, following = one.interval(sampling=sampling, z=z), other.interval(sampling=sampling, z=z)
     between, down = one.estimate - other.estimate, np.hypot(one.estimate - first.low, following.high - other.estimate)
     return Interval(between - down, between + np.hypot(first.high - one.estimate, other.estimate - following.low))

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.private_evaluation.cells import RIGHT, STEPS, Cells
-from shared.private_evaluation.estimates import Estimate, estimates
+from shared.private_evaluation.estimates import Estimate, estimates, quality_of
+from shared.private_evaluation.intervals import TAILS, Z, deviations, difference
 from shared.private_evaluation.noise import sigma
 from shared.study.declaration import Study
+from shared.study.evaluation import measure_of
 
 TYPICAL = 0.8
 """Share of right answers that is put in; near a half intervals are wider by a quarter, near 1 narrower."""
@@ -32,6 +34,30 @@ def expected_estimates(study: Study, held_out: float, *, sites: int = 1) -> tupl
     cells = Cells.of(study)
     together = estimates(cells, {"": _expected(cells, held_out)}, sigma(study) * sites**0.5)
     return tuple(one for one in together if one.scope not in ("site", "worst site"))
+
+
+def expected_choice(study: Study, held_out: float, *, sites: int = 1) -> tuple[float, float] | None:
+    """Return half the length of the interval of a best evaluation, and the least improvement that stands out of noise.
+
+    Args:
+        study: whose evaluations are compared.
+        held_out: units that all sites hold out.
+        sites: how many add their noise.
+
+    Returns:
+        None where nothing would be shown.
+
+    Raises:
+        BudgetError: no practical noise is enough.
+    """
+    evaluation, cells = study.evaluation, Cells.of(study)
+    assert evaluation is not None  # noqa: S101 - Cells.of refuses a study without one
+    figures = quality_of(cells, {"": _expected(cells, held_out)}, sigma(study) * sites**0.5)
+    figure = figures[measure_of(evaluation, study.task)]
+    if not figure.shown:
+        return None
+    chosen = figure.interval(sampling=True, z=deviations(TAILS / len(study.evaluated_after)))
+    return float(chosen.high - chosen.low) / 2, float(difference(figure, figure, sampling=False, z=Z).high)
 
 
 def half_width(estimate: Estimate) -> float | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from shared.private_evaluation.choice import Choice
 from shared.private_evaluation.estimates import UNITS, Estimate, Evaluated
 
 SHOWN_CELLS = 12
@@ -45,6 +46,38 @@ def markdown(evaluated: Evaluated) -> str:
 {evaluated.epsilon:g} at most. Intervals cover that noise and the draw of units.
 
 {chr(10).join(lines)}"""
+
+
+def choice_lines(choice: Choice, last: int) -> list[str]:
+    """Return sentences on which evaluation is best, what that says, and whether the run went on.
+
+    Args:
+        choice: among a run's evaluations.
+        last: finished round of the run.
+    """
+    compared, latest = f"{', '.join(map(str, choice.compared[:-1]))} and {choice.compared[-1]}", choice.compared[-1]
+    clearly = "" if choice.clear else f" It is not better than that after round {latest} by more than their noise."
+    handed_out = choice.handed_out(last)
+    lines = [
+        f"Of the evaluations after rounds {compared}, that after round {choice.best} is best, by {choice.measure} over "
+        f"{_sites(choice)}: {choice.value:.3f}, and {choice.low:.3f} to {choice.high:.3f} for whichever is chosen."
+        + ("" if choice.best == latest else clearly),
+        "The best of several noisy figures is rather too high; this interval, of 95 %, allows for the choice.",
+        f"The adapter after round {handed_out} is handed out."
+        if choice.hands_out
+        else "The last round's adapter is handed out.",
+    ]
+    if choice.stop_after is not None:
+        lines.append(
+            f"Evaluations in a row that were not better by more than their noise: {choice.without_improvement}. "
+            f"{'The run ended there' if choice.ends_after(last) else 'The run ends'} after {choice.stop_after}."
+        )
+    return lines
+
+
+def _sites(choice: Choice) -> str:
+    count = len(choice.sites)
+    return "the one site that answered all of them" if count == 1 else f"the {count} sites that answered all of them"
 
 
 def _unnamed(estimate: Estimate) -> str:

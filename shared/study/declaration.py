@@ -57,6 +57,9 @@ ADDED_LATER: dict[str, Any] = {
     "federation.colluders": None,
     "model.fingerprint_version": 1,
     "evaluation": None,
+    "evaluation.keep": "last",
+    "evaluation.stop_after": None,
+    "evaluation.measure": None,
 }
 """Paths of keys and of whole sections that older studies lack, each with the value that these studies had in effect,
 whatever the default is today: as JSON has it, and None for a section that was not there. What has that value is left
@@ -137,6 +140,12 @@ class Study(Section):
         if self.evaluation is None:
             return ()
         return tuple(sorted({*self.evaluation.rounds, self.federation.rounds}))
+
+    @property
+    def chosen_among(self) -> tuple[int, ...]:
+        """Rounds whose adapters a run chooses among; empty for a study that hands out the last round's."""
+        best = self.evaluation is not None and self.evaluation.keep == "best"
+        return self.evaluated_after if best else ()
 
     def measures(self, number: int) -> bool:
         """Return true if a round, counted from 1, only measures."""

@@ -18,6 +18,7 @@ from shared.study.tasks import (
 
 CellKind = Literal["right-wrong", "confusion", "scores"]
 CELL_KINDS: tuple[CellKind, ...] = get_args(CellKind)
+Measure = Literal["accuracy", "macro F1", "mean score"]
 OTHER = "other"
 """Group of the units whose value the study does not declare."""
 MOST_CELLS = 2**16
@@ -58,6 +59,15 @@ class Evaluation(Section):
     """Bins of equal width, with cells = "scores"."""
     subgroup: Subgroup | None = None
     """A column whose values are counted apart, so that it shows whom the model fails. Default: one group."""
+    keep: Literal["last", "best"] = "last"
+    """Whose adapter the run hands out: the `last` round's, or that of the evaluated round whose estimate is `best`. It
+    is chosen by what was released anyway, so it costs no privacy; the best of several noisy figures is flattered."""
+    stop_after: int | None = Field(default=None, ge=1, le=1000)
+    """Ends the run after so many evaluations in a row that are not better than what came before by more than their
+    noise. What nodes approved stays as it was; they pay for what was done. Default: all rounds are run."""
+    measure: Measure | None = None
+    """By which of its estimates evaluations are compared. Default: accuracy, or the mean score where nothing is right
+    or wrong."""
 
 
 def has_one_label(task: Task) -> bool:
@@ -90,6 +100,18 @@ def cells_shape(evaluation: Evaluation, task: Task) -> tuple[int, ...]:
     return (groups, 2)
 
 
+def measures(evaluation: Evaluation, task: Task) -> tuple[Measure, ...]:
+    """Return the estimates by which evaluations of a task can be compared, the usual one first."""
+    if evaluation.cells == "confusion":
+        return ("accuracy", "macro F1")
+    return ("accuracy",) if evaluation.cells == "right-wrong" or has_one_label(task) else ("mean score",)
+
+
+def measure_of(evaluation: Evaluation, task: Task) -> Measure:
+    """Return the estimate by which evaluations of a task are compared."""
+    return evaluation.measure or measures(evaluation, task)[0]
+
+
 def check_evaluation(evaluation: Evaluation | None, task: Task, federation: Federation) -> None:
     """Refuse an evaluation that a study's task or rounds do not allow.
 
@@ -116,3 +138,24 @@ def check_evaluation(evaluation: Evaluation | None, task: Task, federation: Fede
         raise ValueError(
             f"[evaluation] counts in {MOST_CELLS} cells at most, got {cells}: leave out groups or 'confusion'"
         )
+    _check_choice(evaluation, task, times=len({*rounds, federation.rounds}))
+
+
+def _check_choice(evaluation: Evaluation, task: Task, *, times: int) -> None:
+    """Refuse a choice among evaluations that there cannot be.
+
+    Raises:
+        ValueError: naming the first rule that it breaks.
+    """
+    keep, stop_after, measure = evaluation.keep, evaluation.stop_after, evaluation.measure
+    if keep == "best" and times < 2:
+        raise ValueError("evaluation.keep = 'best' chooses among evaluations, got only one: name more in rounds")
+    if stop_after is not None and times < stop_after + 2:
+        raise ValueError(
+            f"evaluation.stop_after = {stop_after} needs at least {stop_after + 2} evaluations, got {times}: the first "
+            "is what others are compared with, and the last ends the run anyway"
+        )
+    if measure is not None and keep == "last" and stop_after is None:
+        raise ValueError("evaluation.measure only goes with keep = 'best' or with stop_after")
+    if measure is not None and measure not in (known := measures(evaluation, task)):
+        raise ValueError(f"evaluation.measure must be one of {', '.join(known)} with these cells, got {measure!r}")

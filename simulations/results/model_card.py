@@ -10,10 +10,10 @@ from server.export.model_card import page
 from shared.evidence.audit_result import sentences
 from shared.files import write_atomically
 from shared.privacy.in_words import in_words
-from shared.private_evaluation.wording import markdown
+from shared.private_evaluation.wording import choice_lines, markdown
 from simulations.experiment.scenario import Scenario
 from simulations.results.metric_names import heading, shown
-from simulations.results.result import ArmResult, Result
+from simulations.results.result import ArmResult, Result, evaluated_adapter
 from simulations.results.trouble import sentences as trouble_sentences
 from simulations.results.wording import covered, held_out, notes, records_of, spent_in_words
 
@@ -83,8 +83,10 @@ def card(scenario: Scenario, result: Result, fingerprint: str) -> str:
 
 
 def _counted(result: Result) -> list[str]:
-    answered = [one for one in result.evaluations if one.estimates]
-    return [f"## Measured at the sites, privately\n\n{markdown(answered[-1])}"] if answered else []
+    evaluated, choice = evaluated_adapter(result), result.choice
+    lines = [f"## Measured at the sites, privately\n\n{markdown(evaluated)}"] if evaluated else []
+    chosen = [] if choice is None else ["\n".join(choice_lines(choice, len(result.rounds)))]
+    return [*lines, *chosen]
 
 
 def _data(scenario: Scenario, result: Result) -> str:

@@ -31,7 +31,7 @@ from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import words
-from simulations.results.result import ArmResult, Difference, Result
+from simulations.results.result import ArmResult, Difference, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 
 CONFIDENCE = 0.95
@@ -74,27 +74,30 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
             epsilon=scenario_privacy.get("epsilon"),
             delta=privacy[0].delta,
         ),
-        run=RunFacts(name="", state="finished", rounds=len(first.rounds), rounds_done=len(first.rounds)),
+        run=_run(first),
         answer=_answer(results),
         left=_left(first),
         meaning=meaning(spent),
         mechanism=_mechanism(first),
         simulation=_simulation(results),
-        further=Further(audit=first.audit, evaluation=evaluated(results)),
+        further=Further(
+            audit=first.audit,
+            evaluation=evaluated(results),
+            choice=first.choice if len(results) == 1 else None,
+        ),
     )
 
 
 def evaluated(results: Sequence[Result]) -> Evaluated | None:
-    """Return the last private evaluation of a run, or of runs that differ in their seed: means, with intervals.
+    """Return the private evaluation of what a run hands out; of runs that differ in their seed means, with intervals.
 
     What is not shown at every seed is not shown. Other intervals are by Student's t over seeds. A gap and a worst site
     are extremes, which noise makes larger at every seed alike: theirs reach from the lowest end of any seed to the
     highest, so that where there is no gap it begins above zero no more often than at one seed.
     """
-    answered = [[one for one in result.evaluations if one.estimates] for result in results]
-    if not all(answered):
+    last = [one for one in map(evaluated_adapter, results) if one is not None]
+    if len(last) < len(results):
         return None
-    last = [one[-1] for one in answered]
     if len(last) == 1 or len({one.number for one in last}) > 1:
         return last[0] if len(last) == 1 else None
     by_seed = [{_key(estimate): estimate for estimate in one.estimates} for one in last]
@@ -122,6 +125,14 @@ def _estimate_over_seeds(seeds: Sequence[Estimate]) -> Estimate:
     mean = over_seeds(values)
     low, high = (min(lows), max(highs)) if bare.scope in EXTREMES else (mean.low, mean.high)
     return bare.model_copy(update={"value": mean.value, "low": low, "high": high})
+
+
+def _run(result: Result) -> RunFacts:
+    done, declared = len(result.rounds), result.scenario.get("federation", {}).get("rounds", len(result.rounds))
+    ended_early = result.choice is not None and result.choice.ends_after(done) and done < declared
+    return RunFacts(
+        name="", state="ended early" if ended_early else "finished", rounds=max(done, declared), rounds_done=done
+    )
 
 
 def _check_same(results: Sequence[Result]) -> None:

@@ -82,12 +82,18 @@ def untrained(title: str, measured: Quality, seconds: float, *, private: bool = 
     )
 
 
-def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
-    """Return the result of an arm that was trained."""
+def trained(arm: Arm, prepared: Prepared, state: State, measured: Quality) -> ArmResult:
+    """Return the result of an arm that was trained.
+
+    Args:
+        arm: as declared.
+        prepared: its sites.
+        state: its final one.
+        measured: of the adapter that it hands out.
+    """
     by_round = {int(number): Quality.model_validate(one) for number, one in state.evaluations.items() if one}
-    last = by_round[state.round]
     sites = [site for site in prepared.sites if site.index in arm.site_indices]
-    released = arm.study.total_steps
+    released = state.round * arm.study.training.local_steps  # fewer than declared if its evaluations ended it
     release, delta = schedule_of(arm.study).release(released), arm.study.privacy.delta
     if_all_collude = None
     if isinstance(release, SharedGaussian):
@@ -105,7 +111,7 @@ def trained(arm: Arm, prepared: Prepared, state: State) -> ArmResult:
         sampling_rate=arm.study.privacy.sampling_rate,
         steps=released,
         seconds=sum(sum(record["seconds"].values()) for record in state.records),
-        quality=last,
+        quality=measured,
         curve={}
         if arm.name == "federated" or len(by_round) == 1
         else {number: one.model_copy(update={"metrics_by_site": {}}) for number, one in by_round.items()},

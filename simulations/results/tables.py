@@ -6,10 +6,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from shared.private_evaluation.estimates import Evaluated
-from shared.private_evaluation.wording import LEGEND, headline, rows
+from shared.private_evaluation.wording import LEGEND, choice_lines, headline, rows
 from shared.study.sections import RECORD
 from simulations.results.metric_names import heading, shown
-from simulations.results.result import ArmResult, Result, SitePrivacy
+from simulations.results.result import ArmResult, Result, SitePrivacy, evaluated_adapter
 from simulations.results.wording import (
     covered,
     difference_cells,
@@ -36,10 +36,12 @@ def render(result: Result, console: Console) -> None:
         console.print(escape(note), highlight=False)
     if result.differences or notes(result):
         console.print()
-    if answered := [one for one in result.evaluations if one.estimates]:
-        console.print(escape(headline(answered[-1])), highlight=False)
-        console.print(evaluation_table(answered[-1]))
+    if (evaluated := evaluated_adapter(result)) is not None:
+        console.print(escape(headline(evaluated)), highlight=False)
+        console.print(evaluation_table(evaluated))
         console.print(LEGEND, highlight=False)
+        for line in choice_lines(result.choice, len(result.rounds)) if result.choice else ():
+            console.print(escape(line), highlight=False)
         console.print()
     for table in (sites_table(result), privacy_table(result), cost_table(result)):
         console.print(table)

@@ -88,6 +88,25 @@ def test_ten_releases_through_real_training_hold_the_truth_and_are_read_again(
     assert "Measured at the sites" in (tmp_path / "run" / "adapter" / "README.md").read_text()
 
 
+def test_a_simulation_ends_early_and_hands_out_the_best_by_a_servers_rule(
+    tmp_path: Path, table: pd.DataFrame, scenario: Callable[..., Scenario]
+) -> None:
+    compared = {"epsilon": 2.0, "rounds": [1, 2], "keep": "best", "stop_after": 1}
+    ends_early = declared(scenario, evaluation=compared, federation={"rounds": 4})
+    result = executed(ends_early, tmp_path / "run", table.head(180))
+    choice = result.choice
+    assert choice is not None and len(result.rounds) < 4 and choice.ends_after(len(result.rounds))
+    assert choice.compared == tuple(range(1, len(result.rounds) + 1)), "noise this large hides any improvement"
+    best = next(one for one in result.rounds if one.round == choice.best)
+    assert best.evaluation is not None and result.final.value == pytest.approx(best.evaluation.value)
+    steps = {spent.steps for spent in result.privacy.values()}
+    assert steps == {len(result.rounds)} and result.arms["federated"].steps == len(result.rounds), "what was done"
+    report = report_of([result])
+    assert report.run.state == "ended early" and report.further.choice == choice
+    assert report.further.evaluation is not None and report.further.evaluation.number == choice.best
+    assert "is rather too high" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+
+
 def test_a_study_without_an_evaluation_has_none_in_its_result(finished: dict[str, Any]) -> None:
     assert "evaluations" not in finished
 

@@ -34,6 +34,7 @@ from shared.evidence.facts import (
 from shared.evidence.signed_report import SignedReport, renderer, sign
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SubsampledGaussian
+from shared.private_evaluation.choice import Choice
 from shared.private_evaluation.estimates import Estimate, Evaluated
 
 HOSTILE = '<script>alert(1)</script>&"\'\\ #eval("1") [/red] \u202e {x}'
@@ -93,6 +94,22 @@ AUDIT = AuditResult(
 )
 
 
+CHOICE = Choice(
+    measure="accuracy",
+    compared=(4, 6, 8, 9),
+    of=5,
+    sites=("north", "south"),
+    best=8,
+    value=0.743,
+    low=0.631,
+    high=0.842,
+    low_here=0.662,
+    high_here=0.817,
+    clear=False,
+    hands_out=True,
+    without_improvement=1,
+    stop_after=3,
+)
 EVALUATED = Evaluated(
     number=8,
     epsilon=1.1,
@@ -197,7 +214,7 @@ def server_report(**changes: Any) -> Report:
         "adapter_sha256": "9" * 64,
         "server_rounds": None,
         "ledger": None,
-        "further": Further(evaluation=EVALUATED),
+        "further": Further(evaluation=EVALUATED, choice=CHOICE),
     }
     return node_report(**{**usual, **changes})
 

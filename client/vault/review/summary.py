@@ -210,4 +210,10 @@ def evaluation_in_words(study: Study, *, both_sides: bool) -> tuple[str, ...]:
         f"({counted}{grouped}), each with noise of {sigma(study):.3g} {unit}s."
     )
     costs = f"For a {unit} that is held out all of them together cost epsilon {evaluation.epsilon:g}."
-    return releases, costs, pays
+    best = (
+        ["The adapter of the best evaluation is handed out; that costs nothing more."]
+        if evaluation.keep == "best"
+        else []
+    )
+    ends = [] if evaluation.stop_after is None else ["If they stop improving, the run ends early, and less is paid."]
+    return releases, costs, pays, *best, *ends

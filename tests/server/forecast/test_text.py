@@ -72,3 +72,15 @@ def test_the_interval_of_a_private_evaluation_is_said_beforehand(make_study: Cal
     without = with_evaluation(forecast_study(make_study(), LAYOUT, {"large": 9000}), make_study())
     assert without.evaluation is None and "private evaluation" not in facts(without)
     assert "evaluated to" not in rows(without)[0]
+
+
+def test_a_choice_among_evaluations_is_said_beforehand(make_study: Callable[..., Study]) -> None:
+    def words(size: int, **choice: object) -> str:
+        study = make_study(evaluation={"epsilon": 8.0, "rounds": [1, 2]} | choice)
+        return facts(with_evaluation(forecast_study(study, LAYOUT, {"a": size, "b": size}), study))[
+            "private evaluation"
+        ]
+
+    assert "the best of them by accuracy is handed out, known to ± 0.0" in words(9000, keep="best")
+    assert "the run ends after 1 in a row that are not better by about 0.0" in words(9000, stop_after=1)
+    assert "handed out" not in words(9000) and "not compared" in words(20, keep="best")

@@ -29,6 +29,12 @@ def test_it_is_over_when_all_have_answered(waiting: Waiting) -> None:
     assert waiting.is_over([], 3) and waiting.late == []
 
 
+def test_it_is_over_at_once_if_all_had_answered_before_the_server_was_cut_off() -> None:
+    resumed = Waiting(quorum=1, deadline_s=100, grace_s=10, began=0)
+    resumed.note_answer(1, 0, counted=True)
+    assert resumed.due([1], 0) == [] and resumed.is_over([], 0)
+
+
 def test_who_may_still_come_is_waited_for(waiting: Waiting) -> None:
     for node in (1, 2, 3):
         waiting.note_answer(node, 1, counted=node == 1)

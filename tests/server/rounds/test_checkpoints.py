@@ -32,6 +32,18 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.safetensors"))) == KEPT_ROUNDS and len(list(tmp_path.iterdir())) == 6 + KEPT_ROUNDS
 
 
+def test_adapters_that_may_be_handed_out_stay(tmp_path: Path) -> None:
+    checkpoints = Checkpoints(tmp_path, lasting=(2, 4))
+    for number in range(9):
+        checkpoints.save(state(number))
+    assert checkpoints.adapter(2).tolist() == [2, 2, 2, 2] and checkpoints.adapter(4).tolist() == [4, 4, 4, 4]
+    with pytest.raises(DataError, match="the adapter after round 3"):
+        checkpoints.adapter(3)
+    (tmp_path / "round-00002.safetensors").write_bytes(b"torn")
+    with pytest.raises(DataError, match="after round 2"):
+        checkpoints.adapter(2)
+
+
 def test_a_round_writes_its_own_record_alone(tmp_path: Path) -> None:
     for number in range(200):
         Checkpoints(tmp_path).save(state(number))

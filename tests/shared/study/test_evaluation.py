@@ -45,6 +45,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"federation": {"secure_sum": "masked"}, "evaluation": {"epsilon": 1}},
         r"\[evaluation\] does not go with federation.secure_sum yet",
     ),
+    "the best of one": ({"evaluation": {"epsilon": 1, "keep": "best"}}, "chooses among evaluations, got only one"),
+    "an end that is the end": (
+        {"evaluation": {"epsilon": 1, "rounds": [1, 2], "stop_after": 2}},
+        "needs at least 4 evaluations, got 3",
+    ),
+    "a measure for nothing": ({"evaluation": {"epsilon": 1, "measure": "accuracy"}}, "only goes with keep"),
+    "a measure that is not counted": (
+        {"evaluation": {"epsilon": 1, "rounds": [1], "keep": "best", "measure": "macro F1"}},
+        "must be one of accuracy with these cells, got 'macro F1'",
+    ),
     "a word too much": (
         {"evaluation": {"epsilon": 1, "cell": "scores"}},
         "evaluation.cell: no such key. Perhaps 'cells'",
@@ -57,6 +67,16 @@ def test_an_evaluation_that_cannot_be_is_refused_by_name(case: str, make_study: 
     sections, words = REFUSED[case]
     with pytest.raises(SettingsError, match=words):
         make_study(**sections)
+
+
+def test_a_choice_among_evaluations_is_part_of_the_identity_only_where_it_is_declared(make_study: Make) -> None:
+    plain, spelled_out, best = (
+        make_study(evaluation={"epsilon": 1, "rounds": [1]} | more)
+        for more in ({}, {"keep": "last", "stop_after": None}, {"keep": "best"})
+    )
+    assert plain.sha256 == spelled_out.sha256 != best.sha256
+    assert plain.chosen_among == () and best.chosen_among == (1, 3)
+    assert recorded(best.model_dump(mode="json"), where="file") == best
 
 
 def test_the_last_round_is_always_evaluated(make_study: Make) -> None:
