@@ -149,25 +149,24 @@ def reject(
 
 def resume(
     run: Annotated[str, typer.Argument(help="A run of `studies`, or the beginning of its name.")],
+    by: By = "",
+    note: Note = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: Config = NODE_TOML,
 ) -> None:
     """Let a run continue whose rounds failed or were lost, once you have looked at the log and mended the cause."""
-    node = open_node(config)
+    from client.operator.resuming import resume as enter
+    from client.operator.resuming import stalled
+    from client.vault.ledger.rows import decided
+
+    node, words = open_node(config), decided(by, note)
     with node.open_ledger() as ledger:
         name = run if run in ledger.state.runs else node.offers.find(run).run
-        run_then = ledger.state.run(name)
-        failed, lost = run_then.waiting
-        unseen = set[int]().union(*run_then.unseen)
-        evaluations = () if run_then.evaluations is None else set[int]().union(*run_then.evaluations.unseen)
-    if not failed + lost:
-        raise SettingsError(f"Expected a run that waits for you, {name} does not.")
-    rounds = ", ".join(failed + lost)
+        rounds = stalled(ledger.state, name)
     typer.echo(
         f"Rounds of {name} that failed or were lost: {rounds}. `fedvault-node logs` tells why. They stay paid for."
     )
     if not yes:
         typer.confirm("Is the cause mended, so that it may continue?", abort=True)
     with node.open_ledger() as ledger:
-        ledger.resume(name, sorted(unseen), sorted(evaluations))
-        typer.echo(f"It continues. Row {ledger.height} of the ledger.")
+        typer.echo(enter(ledger, name, rounds, words))

@@ -1,4 +1,4 @@
-"""The pages of the operator, and the two forms on them: a yes and a no."""
+"""The pages of the operator, and the forms on them: a yes, a no, a trial, and leave to continue."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Route
 
 from client.dashboard import views
 from client.operator_api.messages import LOOK, Question
-from shared.errors import FedVaultError
+from shared.errors import FedVaultError, SettingsError
 from shared.web.events import follow
 from shared.web.rendering import Pages, Site
 from shared.web.trouble import Shown, explained
@@ -51,11 +51,14 @@ class Dashboard:
             Route("/activity", self._activity),
             Route("/studies", self._shown(self._studies)),
             Route("/study", self._shown(self._study)),
+            Route("/trial", self._shown(self._trial)),
             Route("/ledger", self._shown(self._ledger)),
         ]
         decide: list[BaseRoute] = [
             Route("/approve", self._shown(self._approve), methods=["POST"]),
             Route("/reject", self._shown(self._reject), methods=["POST"]),
+            Route("/resume", self._shown(self._resume), methods=["POST"]),
+            Route("/try", self._shown(self._try), methods=["POST"]),
         ]
         return shown + (decide if self._allow_decisions else [])
 
@@ -86,15 +89,24 @@ class Dashboard:
         query = request.query_params
         again = "again" in query
         answer = self._vault.ask("review", run=query.get("run", ""), dataset=query.get("dataset", ""), again=again)
-        here = _study_address(answer["run"], answer["dataset"])
+        here = _address("/study", answer["run"], answer["dataset"])
         if again:  # loading the page once more is not to look once more
             return RedirectResponse(here, 303)
         template = "study_parts.html" if request.headers.get("hx-request") else "study.html"
         job, values = answer["job"], {"here": here, "allow_decisions": self._allow_decisions, **answer}
+        values["trial_address"] = _address("/trial", answer["run"], answer["dataset"])
         # what a decision changed stands all over the page
         entered = job is not None and job["answer"] is not None and job["kind"] != LOOK
         headers = {"HX-Refresh": "true"} if request.headers.get("hx-request") and entered else {}
         return self.pages.response(request, template, headers=headers, views=views, **values)
+
+    def _trial(self, request: Request) -> Response:
+        query = request.query_params
+        answer = self._vault.ask("trial", run=query.get("run", ""), dataset=query.get("dataset", ""))
+        where = answer["run"], answer["dataset"]
+        template = "trial_parts.html" if request.headers.get("hx-request") else "trial.html"
+        values = {"here": _address("/trial", *where), "back": _address("/study", *where), **answer}
+        return self.pages.response(request, template, views=views, allow_decisions=self._allow_decisions, **values)
 
     def _ledger(self, request: Request) -> Response:
         before = request.query_params.get("before", "")
@@ -108,20 +120,30 @@ class Dashboard:
         return self._decided(request, "no")
 
     def _decided(self, request: Request, answer: str) -> Response:
+        run, dataset, form = request.state.form["run"], request.state.form["dataset"], request.state.form
+        if answer == "yes" and form.get("read") != "yes":
+            raise SettingsError("Expected the mark at what you have read, got none.", hint="Go back, and read it.")
+        shown = form.get("shown", "")
+        self._vault.ask("decide", run=run, dataset=dataset, answer=answer, shown=shown, **_who(request))
+        return RedirectResponse(_address("/study", run, dataset), 303)
+
+    def _resume(self, request: Request) -> Response:
         form = request.state.form
-        run, dataset = form.get("run", ""), form.get("dataset", "")
-        self._vault.ask(
-            "decide",
-            run=run,
-            dataset=dataset,
-            answer=answer,
-            by=form.get("by", ""),
-            note=form.get("note", ""),
-            shown=form.get("shown", ""),
-            via=f"the page, {request.state.visitor}",
-        )
-        return RedirectResponse(_study_address(run, dataset), 303)
+        if form.get("mended") != "yes":
+            raise SettingsError("Expected the mark at the mended cause, got none.", hint="Go back, once it is mended.")
+        self._vault.ask("resume", run=form["run"], rounds=form["rounds"], **_who(request))
+        return RedirectResponse(_address("/study", form["run"], form["dataset"]), 303)
+
+    def _try(self, request: Request) -> Response:
+        run, dataset = request.state.form["run"], request.state.form["dataset"]
+        self._vault.ask("begin_trial", run=run, dataset=dataset, via=_who(request)["via"])
+        return RedirectResponse(_address("/trial", run, dataset), 303)
 
 
-def _study_address(run: str, dataset: str) -> str:
-    return f"/study?{urlencode({'run': run, 'dataset': dataset})}"
+def _who(request: Request) -> dict[str, str]:
+    form = request.state.form
+    return {"by": form.get("by", ""), "note": form.get("note", ""), "via": f"the page, {request.state.visitor}"}
+
+
+def _address(page: str, run: str, dataset: str) -> str:
+    return f"{page}?{urlencode({'run': run, 'dataset': dataset})}"

@@ -26,7 +26,7 @@ SENTENCES = {
     "evaluated": "Noisy counts over held-out records, of {run} after round {number}, left this house: {released}.",
     "roster": "The members of {run}'s secure sum were fixed.",
     "survivors": "Who is part of the sum of round {round} of {run} was fixed.",
-    "resume": "The operator looked at {looked_at} of {run}, which failed or were lost.",
+    "resume": "The operator{named} looked at {looked_at} of {run}, which failed or were lost{note}.",
     "close": "Run {run} was closed: what it had earmarked and not used is free again.",
     "withdraw": "{dataset} was withdrawn: nothing more is trained on its records.",
     "accept": "The operator went on although rows were missing; nothing was given back.",
@@ -62,11 +62,13 @@ def sentence(row: Mapping[str, Any]) -> str:
     """Return what a row of the ledger says."""
     words = {name: one_line(value) if isinstance(value, str) else value for name, value in row.items()}
     ties = ", ".join(map(one_line, row.get("ties", ())))
+    via = f", on {words['via']}" if row.get("via") else ""
     words |= {
+        "via": via,
+        "named": f" ({words['by']}{via})" if row.get("by") else "",
         "unit": row.get("unit", UNDECLARED.unit),
         "tied": f"; they share some with {ties}" if ties else "",
         "by": f" by {words['by']}" if row.get("by") else "",
-        "via": f", on {words['via']}" if row.get("via") else "",
         "note": f' ("{words["note"]}")' if row.get("note") else "",
         "study": str(row.get("study_sha256", ""))[:16],
         "released": str(row.get("released_sha256", ""))[:16],

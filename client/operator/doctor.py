@@ -17,6 +17,7 @@ from shared.errors import FedVaultError, RunError
 from shared.study.declaration import Study
 
 LEAST_FREE_BYTES = 2 * 2**30
+TRIAL = "study: gradient probe, speed, memory"
 
 
 Begins = Callable[[str], None]
@@ -111,4 +112,4 @@ def _study(node: NodeFiles, study: Study, dataset: Dataset, look: Look) -> Itera
     reviewed = cache(lambda: StudyReview(node).review(study, dataset))
     yield look("study: policy and budget", lambda: trial.decision(reviewed().summary))
     yield look("study: labels", lambda: trial.labels(reviewed().snapshot.facts))
-    yield look("study: gradient probe, speed, memory", lambda: trial.trial(node, reviewed()))
+    yield look(TRIAL, lambda: trial.trial(node, reviewed()))

@@ -4,7 +4,7 @@ import json
 from typing import Any, Literal, get_args
 
 SERVICE = "fedvault.Operator"
-Question = Literal["overview", "activity", "studies", "review", "decide", "ledger"]
+Question = Literal["overview", "activity", "studies", "review", "decide", "ledger", "trial", "begin_trial", "resume"]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
 MOST_BYTES = 8 * 1024 * 1024
 OPTIONS = (("grpc.max_receive_message_length", MOST_BYTES), ("grpc.max_send_message_length", MOST_BYTES))

@@ -26,7 +26,7 @@ class Job:
     """One job, as plain values; it holds no record."""
 
     kind: str
-    """`review`, `approve` or `reject`."""
+    """`review`, `approve`, `reject` or `trial`."""
     since: float
     stage: str = "Waiting for its turn"
     done: int = 0
@@ -45,11 +45,13 @@ class Jobs:
     """The latest job of each study, worked on in one thread.
 
     Args:
+        fresh_s: for so long after its end a job is shown.
         now: seconds of a clock that never goes back.
     """
 
-    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
-        self._now, self._lock, self._jobs = now, threading.Lock(), dict[str, Job]()
+    def __init__(self, *, fresh_s: float = FRESH_S, now: Callable[[], float] = time.monotonic) -> None:
+        self._fresh_s, self._now, self._lock, self._jobs = fresh_s, now, threading.Lock(), dict[str, Job]()
+        self._closed = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="operator")
 
     def start(self, key: str, kind: str, work: Work) -> bool:
@@ -69,7 +71,7 @@ class Jobs:
         """Return the latest job of a key, unless it ended a while ago."""
         with self._lock:
             job = self._jobs.get(key)
-            stale = job is not None and job.answer is not None and self._now() - job.since > FRESH_S
+            stale = job is not None and job.answer is not None and self._now() - job.since > self._fresh_s
             return None if stale else job
 
     def clear(self, key: str) -> None:
@@ -78,6 +80,16 @@ class Jobs:
             job = self._jobs.get(key)
             if job is not None and job.answer is not None:
                 del self._jobs[key]
+
+    @property
+    def closed(self) -> bool:
+        """True once the vault ends: what takes long then ends as well."""
+        return self._closed.is_set()
+
+    def close(self) -> None:
+        """Begin no other job, and let the one that is worked on know."""
+        self._closed.set()
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _work(self, job: Job, work: Work) -> None:
         def on_stage(stage: str, done: int = 0, total: int = 0) -> None:
@@ -93,6 +105,8 @@ class Jobs:
 
 def in_words(error: Exception) -> dict[str, Any]:
     """Return an error as the page may show it: in its own words, unless these may quote a record."""
+    if isinstance(error, OSError) and error.strerror:  # its file's name may be a record's cell
+        return {"error": f"The system refused: {error.strerror}.", "hint": "`fedvault-node logs` says where."}
     if isinstance(error, DataError) or not isinstance(error, FedVaultError):
         what = UNREADABLE if isinstance(error, DataError) else "Something went wrong that was not expected."
         return {"error": what, "hint": "`fedvault-node show RUN` and `fedvault-node logs` say what."}

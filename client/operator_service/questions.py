@@ -13,12 +13,15 @@ from client.operator.doctor import for_decision
 from client.operator.forgetting import forget_ended
 from client.operator.ledger_report import figures
 from client.operator.ledger_text import why
+from client.operator.resuming import resume, stalled
 from client.operator.status import metric_lines, node_status, waiting
 from client.operator.status_text import in_sentences
 from client.operator_api.messages import LOOK, Question
 from client.operator_service.jobs import Jobs, OnStage
-from client.operator_service.studies import study_rows, sum_lines
+from client.operator_service.studies import offered_run, study_rows, sum_lines
+from client.operator_service.trial import try_apart
 from client.vault.ledger.rows import decided
+from client.vault.ledger.state import LedgerState
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.offers import Offered
 from client.vault.review.peers import as_plain, known_peers
@@ -41,10 +44,11 @@ class Questions:
     Args:
         config: the node's settings.
         jobs: works on what takes long.
+        trials: works on what takes longer, so that no decision waits for it.
     """
 
-    def __init__(self, config: Path, jobs: Jobs) -> None:
-        self._config, self._jobs = config, jobs
+    def __init__(self, config: Path, jobs: Jobs, trials: Jobs) -> None:
+        self._config, self._jobs, self._trials = config, jobs, trials
 
     def answer(self, question: Question, arguments: Answer) -> Answer:
         """Return the answer to a question.
@@ -59,6 +63,9 @@ class Questions:
             "review": self._review,
             "decide": self._decide,
             "ledger": self._ledger,
+            "trial": self._trial,
+            "begin_trial": self._begin_trial,
+            "resume": self._resume,
         }
         return answers[question](open_node(self._config), **arguments)
 
@@ -104,12 +111,12 @@ class Questions:
         }
 
     def _review(self, node: NodeFiles, run: str, dataset: str = "", again: bool = False) -> Answer:
-        offered = _offered(node, run)
+        offered = offered_run(node, run)
         chosen = dataset or next(iter(node.datasets), "")
         state, key = node.ledger_state(), _key(offered.run, chosen)
         if again:
             self._jobs.clear(key)
-        job = self._jobs.latest(key)
+        job, trial = self._jobs.latest(key), self._trials.latest(key)
         approved = state.runs.get(offered.run)
         over = approved is not None or state.answer(offered.run) == "no"
         if job is None and chosen and not (approved is not None):
@@ -127,6 +134,8 @@ class Questions:
             "decided": over,
             "open": approved is not None and not approved.closed,
             "history": [line for line in _rows(node) if line["run"] == offered.run],
+            "stalled": stalled(state, offered.run) if approved is not None and _is_stalled(state, offered.run) else "",
+            "trial": None if trial is None else trial.plain,
             "job": None if job is None else job.plain,
         }
 
@@ -149,9 +158,7 @@ class Questions:
     def _decide(
         self, node: NodeFiles, run: str, dataset: str, answer: str, by: str, note: str, via: str, shown: str = ""
     ) -> Answer:
-        offered, words = _offered(node, run), decided(by, note, via)
-        if not words.get("by"):
-            raise SettingsError("Expected the name of who decides, got none.", hint="It goes into the ledger's row.")
+        offered, words = offered_run(node, run), _named(by, note, via)
         work: Callable[[OnStage], Answer]
         if answer == "yes":
             kind, work = "approve", lambda on_stage: self._approve(offered, dataset, words, shown, on_stage)
@@ -176,6 +183,29 @@ class Questions:
             review.approve(ledger, reviewed, offered.run, words)
             return {"done": f"Approved. Row {ledger.height} of the ledger, {ledger.head[:16]}."}
 
+    def _trial(self, node: NodeFiles, run: str, dataset: str) -> Answer:
+        offered, chosen = offered_run(node, run), node.dataset(dataset).name
+        job = self._trials.latest(_key(offered.run, chosen))
+        name = offered.study.study.name
+        return {"run": offered.run, "study": name, "dataset": chosen, "job": None if job is None else job.plain}
+
+    def _begin_trial(self, node: NodeFiles, run: str, dataset: str, via: str) -> Answer:
+        offered, chosen = offered_run(node, run), node.dataset(dataset).name
+
+        def work(on_stage: OnStage) -> Answer:
+            return try_apart(self._config, offered.run, chosen, on_stage, lambda: self._trials.closed)
+
+        log.info("%s is tried on %s; asked for on %s.", offered.run, chosen, via)
+        if not self._trials.start(_key(offered.run, chosen), "trial", work):
+            raise PolicyRefusal("Expected one trial at a time, this one is under way.", hint="Wait for it.")
+        return {"started": "trial"}
+
+    def _resume(self, node: NodeFiles, run: str, rounds: str, by: str, note: str, via: str) -> Answer:
+        words = _named(by, note, via)
+        log.info("%s resumes %s on %s.", words["by"], run, via)
+        with node.open_ledger() as ledger:
+            return {"done": resume(ledger, run, rounds, words)}
+
     def _reject(self, offered: Offered, words: dict[str, str], on_stage: OnStage) -> Answer:
         node = open_node(self._config)
         on_stage("Entering the rejection", 0, 2)
@@ -187,16 +217,16 @@ class Questions:
         return {"done": f"Rejected. {row}"}
 
 
-def _offered(node: NodeFiles, run: str) -> Offered:
-    """Return an offer by its run's whole name: an address says which one, and no other.
+def _named(by: str, note: str, via: str) -> dict[str, str]:
+    words = decided(by, note, via)
+    if not words.get("by"):
+        raise SettingsError("Expected the name of who decides, got none.", hint="It goes into the ledger's row.")
+    return words
 
-    Raises:
-        SettingsError: no such run is on offer.
-    """
-    for offered in node.offers.all():
-        if offered.run == run:
-            return offered
-    raise SettingsError(f"Expected the run of a study on offer, got {run!r}.")
+
+def _is_stalled(state: LedgerState, run: str) -> bool:
+    """Return true if a person has to look before a run goes on; one lost round may be the one that is trained now."""
+    return run in state.troubles(state.run(run).dataset)
 
 
 def _rows(node: NodeFiles) -> list[Answer]:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import grpc
@@ -15,6 +15,7 @@ from client.vault.service.grpc_service import serving_on
 from shared.errors import FedVaultError
 
 log = logging.getLogger(__name__)
+TRIAL_FRESH_S = 3600.0
 
 
 @contextmanager
@@ -27,7 +28,12 @@ def serving_operator(config: Path) -> Iterator[Path]:
         config: the node's settings.
     """
     socket = folders(config, load_node(config)).operator_socket
-    with serving_on(socket, lambda server: _add(server, Questions(config, Jobs()))):
+    jobs, trials = Jobs(), Jobs(fresh_s=TRIAL_FRESH_S)
+    with (
+        closing(jobs),
+        closing(trials),
+        serving_on(socket, lambda server: _add(server, Questions(config, jobs, trials))),
+    ):
         log.info("The operator's socket is %s.", socket)
         yield socket
 

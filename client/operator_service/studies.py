@@ -7,6 +7,7 @@ from client.vault.ledger.state import LedgerState
 from client.vault.review.node_files import NodeFiles
 from client.vault.review.offers import Offered
 from client.vault.review.peers import known_peers, sum_in_words
+from shared.errors import SettingsError
 from shared.privacy.in_words import best_guess
 from shared.study.declaration import Study
 
@@ -32,6 +33,18 @@ def study_rows(node: NodeFiles) -> list[dict[str, Any]]:
             }
             for offered in node.offers.all()
         ]
+
+
+def offered_run(node: NodeFiles, run: str) -> Offered:
+    """Return an offer by its run's whole name: an address says which one, and no other.
+
+    Raises:
+        SettingsError: no such run is on offer.
+    """
+    for offered in node.offers.all():
+        if offered.run == run:
+            return offered
+    raise SettingsError(f"Expected the run of a study on offer, got {run!r}.")
 
 
 def sum_lines(node: NodeFiles, study: Study, run: str | None, rules: DatasetPolicy) -> list[str]:

@@ -218,14 +218,16 @@ class Ledger:
         """Say that a reserved round failed, before that is answered."""
         self.enter({"kind": "fail", "run": run, "round": number})
 
-    def resume(self, run: str, rounds: Sequence[int], evaluations: Sequence[int] = ()) -> None:
+    def resume(self, run: str, rounds: Sequence[int], evaluations: Sequence[int] = (), **words: str) -> None:
         """Say that a person looked at some failed and lost rounds and evaluations of a run, so that it may go on.
+
+        `words` say who it was, why, and from where.
 
         Raises:
             PolicyRefusal: they did not fail, and were not lost.
         """
         looked_at = {"evaluations": sorted(evaluations)} if evaluations else {}
-        self.enter({"kind": "resume", "run": run, "rounds": sorted(rounds), **looked_at})
+        self.enter({"kind": "resume", "run": run, "rounds": sorted(rounds), **looked_at, **words})
 
     def check_room(self, run: str, *, declared: Mapping[str, Limit] = NOTHING_DECLARED) -> None:
         """Refuse a round that the account has no room for any more: see `account.check_room`."""

@@ -1,6 +1,7 @@
 """Every row of a node's troubleshooting page: the situation is brought about, and the sentence read."""
 
 import fcntl
+import html
 import json
 import os
 import shutil
@@ -15,12 +16,16 @@ from typing import Any
 import httpx
 import pytest
 import torch
+from starlette.responses import Response
+from starlette.routing import Route
 
 from client.link.fleet import NotAccepted, call_flower
 from client.link.loop import _trouble
 from client.link.membership import _made_key, _request
+from client.operator.resuming import resume
 from client.operator.server_checks import _clock
 from client.operator_api.asking import OperatorClient
+from client.operator_service import trial
 from client.operator_service.jobs import Jobs
 from client.operator_service.questions import Questions
 from client.vault.ledger.ledger import Ledger
@@ -35,7 +40,9 @@ from shared.processes import running
 from shared.protocol.invite import Invite
 from shared.protocol.messages import Peer, StudyOffer
 from shared.study.declaration import load_study
-from shared.web.process import listening
+from shared.web.process import expiry, listening
+from shared.web.rendering import Pages, Site
+from shared.web.sessions import KEY_LIFE_S, Sessions
 from simulations.e2e.federation import free_port, wait_until
 from tests.support.enrolling_gateway import enrolling
 from tests.support.flower_answers import refusing
@@ -44,6 +51,7 @@ from tests.support.operators_page import show_study
 from tests.support.other_user import closed_to_this_user
 from tests.support.stuck_vault import TASK, stuck_vault
 from tests.support.troubleshooting import Row, Situations, rows_of
+from tests.support.web import open_site
 
 ROWS = rows_of("client/TROUBLESHOOTING.md")
 situation = Situations()
@@ -607,7 +615,7 @@ def page_in_a_container(place: Place) -> str:
 def moved_study(place: Place) -> str:
     study = load_study(place.folder / place.write_study())
     show_study(place.folder / "node.toml", study, "r-1")
-    questions = Questions(place.folder / "node.toml", Jobs())
+    questions = Questions(place.folder / "node.toml", Jobs(), Jobs())
     questions.answer(
         "decide", {"run": "r-1", "dataset": "ward", "answer": "yes", "by": "A", "note": "", "via": "", "shown": "else"}
     )
@@ -617,6 +625,44 @@ def moved_study(place: Place) -> str:
         return job["answer"]
 
     return str(wait_until(ended, "it was tried")["error"])
+
+
+@situation("The page's address, opened too late")
+def late_address(place: Place) -> str:
+    said, now = list[str](), [0.0]
+    sessions = Sessions(expired=lambda: said.append(expiry(KEY_LIFE_S, terminal=True)), now=lambda: now[0])
+    now[0] = KEY_LIFE_S + 1
+    sessions.tidy()
+    return said[0]
+
+
+@situation("An answer that was given before, or a page of long ago")
+def late_answer(place: Place) -> str:
+    pages = Pages(None, Site("node", "ward"))
+    routes = [Route("/", lambda request: Response(request.state.session.token))]
+    with open_site(routes, pages) as site, httpx.Client(base_url=site.base, follow_redirects=True) as http:
+        form = {"token": http.get(site.address).text, "confirmation": "used"}
+        return html.unescape(http.post("/resume", data=form, headers={"origin": site.base}).text)
+
+
+@situation("A run on the page in which another round failed meanwhile")
+def failed_again(place: Place) -> str:
+    place.approves()
+    with open_node(place.folder / "node.toml").open_ledger() as ledger:
+        for number in (1, 2):
+            ledger.reserve("r-1", number)
+            ledger.fail("r-1", number)
+        with pytest.raises(FedVaultError) as refused:
+            resume(ledger, "r-1", "1")
+    return str(refused.value)
+
+
+@situation("A trial on the page that the machine has no room for")
+def trial_without_room(place: Place) -> str:
+    place.patch.setattr(trial, "_command", lambda *_: ["sh", "-c", "kill -9 $$"])
+    with pytest.raises(FedVaultError) as ended:
+        trial.try_apart(place.folder / "node.toml", "r-1", "ward", lambda *_: None, lambda: False)
+    return f"{ended.value} {ended.value.hint}"
 
 
 @situation("A study waits")

@@ -14,6 +14,7 @@ from shared.study.declaration import Study
 from simulations.e2e.federation import wait_until
 from tests.client.dashboard.conftest import CELL
 from tests.support.browser import PHONE, Visitor, browser
+from tests.support.operators import approve_study
 from tests.support.operators_page import OperatorsPage, operators_page, show_study
 
 __all__ = ["browser"]
@@ -130,6 +131,44 @@ def test_the_address_opens_once_and_another_browser_sees_nothing(page: Operators
     visitor.page.get_by_role("button", name="Log out").click()
     for one in (visitor, stranger):
         one.close()
+
+
+def test_a_study_is_tried_and_nothing_of_it_stays(page: OperatorsPage, visitor: Visitor, study_of: Studies) -> None:
+    show_study(page.config, study_of("tried"), "r-6")
+    height = len(page.vault.ask("ledger")["shown"])
+    visitor.open("/study?run=r-6&dataset=ward")
+    visitor.page.get_by_role("link", name="Try gradients").click()
+    visitor.expect_accessible()
+    visitor.page.get_by_role("button", name="Try it here").press("Enter")
+    visitor.page.get_by_text("It is tried now").wait_for()
+    visitor.page.get_by_text("What came of it").wait_for()
+    assert "study: gradient probe, speed, memory: exact; " in visitor.text() and CELL not in visitor.text()
+    visitor.expect_accessible()
+    visitor.page.get_by_role("link", name="Back to the study").click()
+    visitor.page.get_by_text("gradient probe, speed, memory: exact").wait_for()
+    assert len(page.vault.ask("ledger")["shown"]) == height and decisions(page, "r-6") == []
+
+
+def test_a_run_that_waits_is_resumed_by_whoever_has_looked(
+    page: OperatorsPage, visitor: Visitor, study_of: Studies
+) -> None:
+    study = study_of("failed once")
+    show_study(page.config, study, "r-7")
+    approve_study(page.config, study, "r-7")
+    with page.node.open_ledger() as ledger:
+        ledger.reserve("r-7", 1)
+        ledger.fail("r-7", 1)
+    visitor.open("/")
+    visitor.page.get_by_role("link", name="r-7", exact=True).click()
+    visitor.page.get_by_text("This run waits for you").wait_for()
+    visitor.expect_accessible()
+    resume = visitor.page.get_by_role("form", name="Resume")
+    resume.get_by_label("Your name").fill("Dr. Weber")
+    resume.get_by_label("the cause is mended").check()
+    resume.get_by_role("button", name="Let it continue").press("Enter")
+    visitor.page.get_by_text("The operator (Dr. Weber, on the page, 127.0.0.1, session ").wait_for()
+    assert "looked at rounds 1 of r-7" in visitor.text() and "This run waits" not in visitor.text()
+    assert page.node.ledger_state().run("r-7").waiting_in_words == ""
 
 
 @pytest.mark.guarantee("a page that was started without leave to decide has no address that decides.")
