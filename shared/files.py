@@ -7,6 +7,7 @@ the folder to the disk as well, for a rename that is not on the disk can be undo
 import errno
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -21,6 +22,9 @@ from shared.errors import AccessError, SettingsError
 PRIVATE_FILE, PRIVATE_FOLDER = 0o600, 0o700
 OTHERS = 0o007
 PUBLIC_FILE = 0o644  # less what the umask takes away
+LONGEST_READABLE = 40
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+"""Names that are files' names as they are."""
 NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
 """How file systems say that they know no hard links, as some network volumes do."""
 
@@ -110,6 +114,14 @@ def private_file(path: Path) -> Iterator[Path]:
     finally:
         unfinished.unlink(missing_ok=True)
     sync_folder(path.parent)
+
+
+def named_after(name: str) -> str:
+    """Return a file's name for a name that may hold anything: readable, in no other folder, no other name's file."""
+    if PLAIN_NAME.fullmatch(name):
+        return name
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "-", name)[:LONGEST_READABLE].strip("-")
+    return f"{readable or 'name'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
 
 
 def require_access(folder: Path, *, to_write: bool = True) -> None:

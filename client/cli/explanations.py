@@ -7,6 +7,7 @@ import typer
 
 from client.cli.options import NODE_TOML, AsJson, Config, DatasetName, chosen_dataset, open_node
 from shared.explanations.options import Count
+from shared.files import named_after
 
 
 def explain(
@@ -27,6 +28,6 @@ def explain(
 
     chosen = chosen_dataset(open_node(config), dataset)
     columns = [f"{name}={column}" for name, column in chosen.policy.columns.items()]
-    folder = out or Path(f"explained-{chosen.name}")
+    folder = out or Path(f"explained-{named_after(chosen.name)}")
     typer.echo(f"{folder} will hold records of {chosen.name}: keep it where they may lie.", err=True)
     explain_table(adapter, chosen.source, columns, count, folder, typer.echo, in_json=as_json)

@@ -10,6 +10,7 @@ import typer
 
 from client.cli.options import NODE_TOML, AsJson, Config, node_folders, open_node, print_or_write, text_of
 from shared.errors import SettingsError
+from shared.files import named_after
 
 Out = Annotated[Path | None, typer.Option("--out", help="Where to write it; default: print.")]
 
@@ -56,7 +57,7 @@ def sign(
     if is_report(text.encode()):
         facts, key = read_unsigned(text, issuer=member.name), member.key()
         made = sign_report(facts, key, member.certificate_path.read_text())
-        for path in write_files(made, out or Path(f"report-{facts.run.name}"), key):
+        for path in write_files(made, out or Path(f"report-{named_after(facts.run.name)}"), key):
             typer.echo(str(path))
         return
     stated = receipts.read_statement(text)

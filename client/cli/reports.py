@@ -8,6 +8,7 @@ import typer
 
 from client.cli.options import NODE_TOML, AsJson, Config, open_node
 from shared.errors import PeerError, SettingsError
+from shared.files import named_after
 
 
 def report(
@@ -66,7 +67,7 @@ def report(
     if as_json:
         typer.echo(made.as_json())
         return
-    for path in write_files(made, out or Path(f"report-{facts.run.name}"), key):
+    for path in write_files(made, out or Path(f"report-{named_after(facts.run.name)}"), key):
         typer.echo(str(path))
 
 

@@ -155,9 +155,9 @@ def resume(
     config: Config = NODE_TOML,
 ) -> None:
     """Let a run continue whose rounds failed or were lost, once you have looked at the log and mended the cause."""
-    from client.operator.resuming import resume as enter
-    from client.operator.resuming import stalled
     from client.vault.ledger.rows import decided
+    from client.vault.review.resuming import resume as enter
+    from client.vault.review.resuming import stalled
 
     node, words = open_node(config), decided(by, note)
     with node.open_ledger() as ledger:

@@ -13,7 +13,6 @@ from client.operator.doctor import for_decision
 from client.operator.forgetting import forget_ended
 from client.operator.ledger_report import figures
 from client.operator.ledger_text import why
-from client.operator.resuming import resume, stalled
 from client.operator.status import metric_lines, node_status, waiting
 from client.operator.status_text import in_sentences
 from client.operator_api.messages import LOOK, Question
@@ -25,6 +24,7 @@ from client.vault.ledger.state import LedgerState
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.offers import Offered
 from client.vault.review.peers import as_plain, known_peers
+from client.vault.review.resuming import resume, stalled
 from client.vault.review.review import ReviewedStudy, StudyReview
 from shared.errors import PolicyRefusal, SettingsError
 

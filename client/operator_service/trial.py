@@ -68,8 +68,8 @@ def _lines(child: "subprocess.Popen[bytes]", stopping: Callable[[], bool]) -> It
         piece = os.read(child.stdout.fileno(), 65_536)
         if not piece:
             return
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from map(json.loads, whole)
+        *lines, rest = (rest + piece).split(b"\n")
+        yield from map(json.loads, lines)
     raise RunError(
         f"Expected the trial to end within {MOST_S / 60:g} minutes, it did not.",
         hint="`fedvault-node doctor RUN` waits.",

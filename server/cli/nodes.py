@@ -27,7 +27,7 @@ def invite(
     from server.gateway import enrolment
     from server.operator import actions
 
-    folder, path = Home(home), out or Path(f"{name}.invite.json")
+    folder, path = Home(home), out or Path(enrolment.invite_file(name))
     with open_store(folder) as store:
         operator = actions.Operator(actions.this_user())
         created = actions.invite(folder, store, name, operator, renew=renew, days=days)

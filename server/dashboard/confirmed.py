@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from server.gateway.enrolment import write_invite
+from server.gateway.enrolment import invite_file, write_invite
 from server.operator import actions
 from server.operator.actions import Operator
 from server.operator.status_text import paid_round, waits_for
@@ -107,8 +107,7 @@ class Actions:
         return Done(f"{name} is invited", [where, f"There: fedvault-node join {path.name}"], "/nodes")
 
     def _invite_path(self, name: str) -> Path:
-        plain = "".join(mark if mark.isalnum() or mark in "-_." else "-" for mark in name).lstrip(".") or "node"
-        return self._home.folder.resolve() / "invites" / f"{plain}.invite.json"
+        return self._home.folder.resolve() / "invites" / invite_file(name)
 
     def _ask_revoke(self, form: Form) -> Confirmation:
         name = _text(form, "node")

@@ -33,7 +33,7 @@ from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER, Node
 from server.settings import Home
 from shared.errors import FedVaultError, PolicyRefusal, RunError, SettingsError
-from shared.files import write_private
+from shared.files import named_after, write_private
 from shared.protocol.invite import ENROL_PATH, RENEW_PATH, Invite
 
 log = logging.getLogger(__name__)
@@ -243,6 +243,11 @@ def revoke(store: Store, control: Control | None, name: str) -> None:
             control.unregister(node.node_id)
         except RunError as error:
             log.warning("The gateway refuses %s; Flower could not be reached: %s", name, error)
+
+
+def invite_file(name: str) -> str:
+    """Return the name of the file that a node's invite is written to."""
+    return f"{named_after(name)}.invite.json"
 
 
 def write_invite(invite: Invite, path: Path) -> None:

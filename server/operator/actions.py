@@ -185,7 +185,7 @@ def form(*, merged: bool, onnx: bool = False, vllm: bool = False, gguf: bool = F
 
 
 def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, form: Form = "adapter") -> None:
-    """Copy a finished adapter into a new folder, or write the whole model with it.
+    """Copy a finished adapter into a new folder, or write the whole model with it; what fails leaves no folder.
 
     Raises:
         SettingsError: the run is not finished, the folder is there, or the form does not suit the task.
@@ -194,6 +194,15 @@ def export(home: Home, store: Store, name: str, folder: Path, operator: Operator
     finished, adapter = finished_adapter(home, store, name)
     if folder.exists():
         raise SettingsError(f"Expected a new folder, {folder} is there.")
+    try:
+        _write(adapter, folder, form)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # half of a model looks like one
+        raise
+    note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)
+
+
+def _write(adapter: Path, folder: Path, form: Form) -> None:
     if form == "merged":
         from server.export.adapter import merge
 
@@ -212,7 +221,6 @@ def export(home: Home, store: Store, name: str, folder: Path, operator: Operator
         write_gguf(adapter, folder)
     else:
         shutil.copytree(adapter, folder)
-    note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)
 
 
 def note(store: Store, operator: Operator, action: str, **details: Any) -> None:

@@ -44,6 +44,8 @@ def in_words(error: Exception) -> FedVaultError:
         return AccessError.of(error)
     if isinstance(error, OSError):
         return RunError(f"Expected a file to be read or written, got: {_of_system(error)}.", hint="Mend it; try again.")
+    if "os error" in str(error):  # how libraries in Rust pass on what the system said
+        return RunError(f"Expected a file to be read or written, got: {error}.", hint="Mend it; try again.")
     return RunError(
         f"Expected no fault of the program, got {type(error).__name__}.",
         hint="The terminal where the page was started says more.",

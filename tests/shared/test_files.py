@@ -12,6 +12,7 @@ from shared.errors import SettingsError
 from shared.files import (
     append_private,
     complete_folder,
+    named_after,
     private_file,
     private_folder,
     write_atomically,
@@ -19,6 +20,7 @@ from shared.files import (
     write_private,
     write_private_once,
 )
+from simulations.experiment.arms import arm_folder
 
 
 def mode(path: Path) -> int:
@@ -152,3 +154,30 @@ def test_another_users_folder_is_refused_where_it_is_open_to_everybody(
         private_folder(tmp_path / "there")
     assert "chmod 700" in refused.value.hint
     private_folder(tmp_path / "group")
+
+
+LOOK_ALIKE = (
+    "a b",
+    "a-b",
+    "a/b",
+    "a\\b",
+    "../a-b",
+    "A b",
+    "ä b",
+    ".a-b",
+    "a-b ",
+    "",
+    "-",
+    "x" * 300,
+    "x" * 301,
+    "a\0b",
+    "..",
+)
+
+
+def test_no_two_names_share_a_file_and_none_leaves_its_folder() -> None:
+    for make in (named_after, lambda name: arm_folder(Path("run"), name).name):
+        names = [make(name) for name in LOOK_ALIKE]
+        assert len({name.lower() for name in names}) == len(LOOK_ALIKE)
+        assert all(Path(name).name == name and not name.startswith(".") and len(name) <= 100 for name in names)
+    assert named_after("north-clinic_2.0") == "north-clinic_2.0"

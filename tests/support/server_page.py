@@ -40,7 +40,7 @@ class ServerInPieces:
             self.store.invite(name, f"hash-{name}", now + timedelta(days=7))
             self.store.enrol(f"hash-{name}", f"key-{name}", number, now)
             self.numbers[name] = number
-        self.away = {names[-1]}
+        self.away = set(names[-1:])
 
     def seen(self) -> list[FlowerNode]:
         """Return the nodes as Flower would."""

@@ -1,5 +1,5 @@
 """Studies on offer, and the decision about each: the operator's, or the policy's alone.
 
 `node_files` (opened once for each question), `offers`, `peers`, `registering`, `summary`, `review`,
-`forgetting`.
+`resuming`, `forgetting`.
 """

@@ -22,7 +22,6 @@ from starlette.routing import Route
 from client.link.fleet import NotAccepted, call_flower
 from client.link.loop import _trouble
 from client.link.membership import _made_key, _request
-from client.operator.resuming import resume
 from client.operator.server_checks import _clock
 from client.operator_api.asking import OperatorClient
 from client.operator_service import trial
@@ -32,6 +31,7 @@ from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.lock import ledger_lock
 from client.vault.review import node_files
 from client.vault.review.node_files import open_node
+from client.vault.review.resuming import resume
 from client.vault.training.round_trainer import device_for
 from server.certificate_authority import create, issue_node
 from server.gateway.enrolment import invite

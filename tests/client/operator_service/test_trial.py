@@ -32,8 +32,8 @@ def test_what_is_being_done_is_passed_on_and_then_the_answer(monkeypatch: pytest
     lines = """print('{"stage": "reading", "done": 1}\\n{"finding"', flush=True); print(': {}}')"""
     with pytest.raises(ValueError, match="Expecting"):
         run(monkeypatch, lines)
-    whole = """print('{"stage": "reading", "done": 1}\\n{"finding"', end='', flush=True); print(': {}}')"""
-    assert run(monkeypatch, whole) == ({"finding": {}}, [("reading", 1)])
+    said = """print('{"stage": "reading", "done": 1}\\n{"finding"', end='', flush=True); print(': {}}')"""
+    assert run(monkeypatch, said) == ({"finding": {}}, [("reading", 1)])
 
 
 def test_a_trial_that_the_system_ends_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

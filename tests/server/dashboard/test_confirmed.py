@@ -1,13 +1,18 @@
 """Every action of the server's page needs its question, is done once, and says in words what the system refused."""
 
+import errno
+import html
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
 
+from server.dashboard.confirmed import Actions
 from server.dashboard.site import server_pages
 from shared.study.declaration import Study
 from tests.support.server_page import ServerInPieces
@@ -97,3 +102,50 @@ def test_what_was_confirmed_cannot_be_changed_on_the_way(server: ServerInPieces,
     form = operator.asked("invite", name="new-clinic", days="3")
     assert operator.answer("invite", form | {"renew": "on"}).status_code == 403
     assert not {"another", "new-clinic"} & {node.name for node in server.store.nodes()}
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_what_the_system_refuses_is_a_sentence(
+    operator: Operator, server: ServerInPieces, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> NoReturn:
+        raise OSError(errno.ENOSPC, "No space left on device", "/exports")
+
+    form = operator.asked("stop", run=server.run)
+    monkeypatch.setattr(Actions, "do", refused)
+    monkeypatch.setattr("shared.web.confirmations.Confirmations.take", lambda *_: True)
+    answer = operator.answer(action, form)
+    assert answer.status_code == 500 and "got: No space left on device (/exports)." in answer.text
+
+
+def test_an_export_that_fails_says_why_and_leaves_no_folder(
+    server: ServerInPieces, operator: Operator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = server.home.runs / server.run / "adapter"
+    adapter.mkdir(parents=True)
+    for name in ("README.md", "adapter_model.safetensors"):
+        (adapter / name).write_text("x")
+    server.store.set_state(server.run, "finished")
+    (tmp_path / "a-file").touch()
+    form = operator.asked("export", run=server.run, folder=str(tmp_path / "a-file" / "out"))
+    answer = operator.answer("export", form)
+    assert answer.status_code == 500 and "Not a directory" in answer.text
+
+    def copies_half(source: Path, target: Path) -> NoReturn:
+        target.mkdir()
+        (target / "README.md").touch()
+        raise shutil.Error([(str(source), str(target), "[Errno 28] No space left on device")])
+
+    monkeypatch.setattr(shutil, "copytree", copies_half)
+    form = operator.asked("export", run=server.run, folder=str(tmp_path / "out"))
+    answer = operator.answer("export", form)
+    assert answer.status_code == 500 and "No space left on device" in html.unescape(answer.text)
+    assert not (tmp_path / "out").exists()
+
+
+def test_invites_of_names_that_look_alike_are_two_files(server: ServerInPieces, operator: Operator) -> None:
+    names = ("a b", "a-b", "a/b", "../a b", "\u00e4 b", ".a-b")
+    for name in names:
+        assert operator.answer("invite", operator.asked("invite", name=name)).status_code == 303
+    written = list((server.home.folder / "invites").iterdir())
+    assert len(written) == len(names) and all(path.is_file() for path in written)

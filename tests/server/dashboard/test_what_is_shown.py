@@ -9,7 +9,6 @@ import pytest
 
 from server.dashboard.confirmed import Actions
 from server.dashboard.nodes import counted, node_lines
-from server.dashboard.site import A_PAGE
 from server.dashboard.under_way import in_time, listed, minutes_left, under_way
 from server.flower.control import FlowerNode
 from server.operator.actions import Operator
@@ -169,25 +168,3 @@ def test_a_study_that_changed_since_it_was_seen_is_not_queued(
     with pytest.raises(SettingsError, match="changed since"):
         acts.do("run", {"file": str(file)} | asked.carries, ANNA)
     assert server.store.runs() == []
-
-
-def test_a_look_at_a_long_run_draws_one_page_of_it(tmp_path: Path, make_study: Callable[..., Study]) -> None:
-    from starlette.requests import Request
-
-    server = ServerInPieces(tmp_path / "federation", [f"node-{number:03}" for number in range(200)])
-    server.begin(make_study(federation={"rounds": 1000}))
-    for number in range(1, A_PAGE + 11):
-        server.finish(number, {"accuracy": 0.8, "records": 100})
-    server.observer.asks(A_PAGE + 11, list(server.numbers.values()))
-    site = server.site()
-
-    def shown(show: Callable[[Request], Any], **path: str) -> str:
-        scope = {"type": "http", "method": "GET", "path": "/", "query_string": b"", "headers": [], "path_params": path}
-        return bytes(show(Request(scope)).body).decode()
-
-    run, nodes, now = shown(site.run, run=server.run), shown(site.nodes), shown(site.now)
-    # two tables of a page each, with a row of titles
-    assert run.count("<tr") == 2 * A_PAGE + 2 and nodes.count("<tr") == A_PAGE + 1
-    assert "Page 1 of 2" in run and "Page 1 of 4" in run and "and 176 more" in now
-    assert max(map(len, (run, nodes, now))) < 100_000
-    server.store.close()

@@ -21,6 +21,10 @@ CASES: dict[str, tuple[Exception, str]] = {
     "a folder of another user": (PermissionError(errno.EACCES, "Permission denied", "/exports"), "/exports to be open"),
     "some of many files": (shutil.Error([("a", "b", "[Errno 28] No space left on device: 'b'")]), "No space left"),
     "an error without a number": (OSError("unexpected end"), "unexpected end"),
+    "a full disk, by way of safetensors": (
+        ValueError("I/O error: No space left on device (os error 28)"),
+        "No space left on device",
+    ),
     "a fault of ours": (ZeroDivisionError("/secret"), "got ZeroDivisionError"),
 }
 

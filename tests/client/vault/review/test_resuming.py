@@ -1,13 +1,22 @@
 """A run goes on once a person has looked at what failed, and for nothing else that failed meanwhile."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
 from client.evidence.history import history
-from client.operator.resuming import resume, stalled
 from client.vault.ledger.rows import decided
 from client.vault.review.node_files import open_node
+from client.vault.review.resuming import resume, stalled
 from shared.errors import PolicyRefusal, SettingsError
+from shared.study.declaration import Study
 from tests.support.nodes import UnjoinedNode
+
+
+@pytest.fixture
+def node(tmp_path: Path, tiny_bert: Path, make_study: Callable[..., Study]) -> UnjoinedNode:
+    return UnjoinedNode(tmp_path, tiny_bert, make_study)
 
 
 @pytest.mark.guarantee("a run is resumed for the rounds that a person was shown, and for none that failed since.")
