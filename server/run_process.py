@@ -212,6 +212,7 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
         secure = SecureRun(folder, store, run.id, study, note=observer.note, waits=observer.waits_for_nodes)
     update_bytes = most_masked_bytes(len(initial)) if secure else packed_bytes(len(initial), study.federation.wire)
     storage, within = StoredEvaluations(store, run.id, observer), keep_within(study, layout, initial)
+    opening = secure.opening if secure else lambda _grid: None
     with drive_run(home, update_bytes=max(update_bytes, histogram_bytes(study))) as grid:
         app = build_server_app(
             study,
@@ -238,7 +239,7 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
             grace_s=settings.grace_s,
             secure_sum=(lambda grid: secure.rounds(grid, layout, largest_norm)) if secure else None,
             evaluate_privately=lambda grid: (
-                PrivateEvaluations(grid, study, run.id, settings.grace_s, storage, within).after
+                PrivateEvaluations(grid, study, run.id, settings.grace_s, storage, within, opening(grid)).after
             ),
         )
         app(grid, Context(run_id=grid.run.run_id, node_id=1, node_config={}, state=RecordDict(), run_config={}))

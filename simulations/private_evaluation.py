@@ -8,13 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.private_evaluation.answers import Answer
-from server.private_evaluation.asking import summary
+from server.private_evaluation.collecting import summary, summary_of_sum
 from server.rounds.participants import Participants
+from server.secure_sum.opening import Opened
 from shared.files import write_atomically
 from shared.private_evaluation.choice import Choice, choose, compares
 from shared.private_evaluation.estimates import Evaluated
 from shared.protocol.messages import Status, Vector
 from shared.study.declaration import Study
+from shared.study.secure_sum import sum_sizes
 
 COUNTS = ".counts"
 """Suffix of the file with the noisy counts themselves, beside that of the estimates."""
@@ -26,7 +28,8 @@ class SimulatedEvaluations:
     Args:
         study: of the arm, with an evaluation.
         folder: for the files.
-        counts: returns every site's noisy counts by its name, given the rounds that led to an adapter.
+        counts: returns every site's noisy counts by its name, given the rounds that led to an adapter. Under a secure
+            sum they are its parts without their masks, which cancel: only their sum goes further.
         within: cuts an adapter back as a server does before it is sent, given the number of the next round.
     """
 
@@ -50,8 +53,7 @@ class SimulatedEvaluations:
         path = self._folder / f"{number:05d}.json"
         if not path.exists():
             counts = self._counts(number, self._within(number + 1, adapter))
-            answers = {name: Answer(Status.EVALUATED.name.lower(), histogram) for name, histogram in counts.items()}
-            evaluated = summary(self._study, number, answers, late=[])
+            evaluated = (_summed if self._study.federation.secure_sum else _by_site)(self._study, number, counts)
             self._folder.mkdir(parents=True, exist_ok=True)
             plain = {name: histogram.tolist() for name, histogram in counts.items()}
             write_atomically(path.with_suffix(COUNTS), json.dumps(plain).encode())
@@ -72,6 +74,18 @@ def read_choice(study: Study, folder: Path) -> Choice | None:
         for path in folder.glob("*.json")
     }
     return choose(study, released)
+
+
+def _by_site(study: Study, number: int, counts: dict[str, NDArray[np.int64]]) -> Evaluated:
+    answers = {name: Answer(Status.EVALUATED.name.lower(), histogram) for name, histogram in counts.items()}
+    return summary(study, number, answers, late=[])
+
+
+def _summed(study: Study, number: int, counts: dict[str, NDArray[np.int64]]) -> Evaluated:
+    """Return what the sum of the sites' counts tells, as a server that opens it has it."""
+    opened = Opened(tuple(sorted(counts)), np.sum([*counts.values()], axis=0, dtype=np.int64))
+    sizes = sum_sizes(len(counts), study.federation)
+    return summary_of_sum(study, number, opened, {}, sizes, late=[])
 
 
 def read_evaluations(folder: Path) -> Sequence[Evaluated]:

@@ -1,5 +1,6 @@
 """States the facts of one run for a report, from the ledger and the node's files: no dataset's name, no record."""
 
+import math
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -177,7 +178,8 @@ def _budget(state: LedgerState, run: str, approved: ApprovedRun) -> Budget:
 def _trust(approved: ApprovedRun, delta: float, spent: float) -> Trust:
     total_release = times(approved.per_round, len(approved.attempts))
     if isinstance(total_release, SharedGaussian):
-        return Trust(noise="shared", epsilon_if_all_collude=if_all_collude(total_release, delta))
+        cost = math.fsum(if_all_collude(one, delta) for one in approved.spent())
+        return Trust(noise="shared", epsilon_if_all_collude=cost)
     return Trust(noise="own", epsilon_if_all_collude=spent)
 
 

@@ -141,6 +141,7 @@ class VaultClient:
             study_run=task.study_run,
             round=task.round,
             content=task.content,
+            purpose=task.purpose,
         )
         try:
             reply = self._stub.Leg(request, timeout=LEG_TIMEOUT_S, wait_for_ready=True)
@@ -162,6 +163,7 @@ class VaultClient:
             ledger_height=task.server_copy.height,
             ledger_head=task.server_copy.head,
             ledger_mac=task.server_copy.mac,
+            roster=task.roster,
         )
         give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
         while True:

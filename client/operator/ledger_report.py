@@ -135,10 +135,11 @@ def _noise_shared(run: ApprovedRun, delta: float) -> dict[str, Any]:
     """Return what a run with shared noise promises over all its rounds, by the number of nodes that collude."""
     if not isinstance(run.per_round, SharedGaussian) or not run.per_round.settled:
         return {}
-    whole_run = times(run.per_round, run.rounds)
+    rounds, evaluations = times(run.per_round, run.rounds), run.evaluations
+    counts = None if evaluations is None else times(evaluations.each, len(evaluations.numbers))
     return {
-        "shares_noise": collusion(whole_run, delta).in_words,
-        "epsilon_by_colluders": [list(point) for point in curve(whole_run, delta)],
+        "shares_noise": collusion(rounds, delta, counts, both_sides=run.both_sides).in_words,
+        "epsilon_by_colluders": [list(point) for point in curve(rounds, delta, counts, both_sides=run.both_sides)],
     }
 
 

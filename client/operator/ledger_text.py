@@ -71,7 +71,10 @@ def show(report: Mapping[str, Any]) -> None:
 
 def secure_sum(run: Mapping[str, Any]) -> str:
     """Return which roster a run's secure sum has, and for which rounds this node signed who is in the sum."""
-    rounds = ", ".join(str(number) for number, _purpose in run["survivors_signed"]) or "no round yet"
+    signed = (
+        f"{number}" if purpose == "training" else f"{purpose} {number}" for number, purpose in run["survivors_signed"]
+    )
+    rounds = ", ".join(signed) or "no round yet"
     return f"It takes part in a secure sum with roster {run['roster'][:16]}; survivors signed for: {rounds}."
 
 

@@ -1,10 +1,11 @@
 """States what the ledger says of one run, as a receipt that is signed elsewhere."""
 
+import math
 from datetime import UTC, datetime
 
 from client.vault.ledger.ledger import Ledger
 from shared.errors import SettingsError
-from shared.evidence.receipt import EVALUATED, SHARED_NOISE, VERSION, Receipt, if_all_collude
+from shared.evidence.receipt import Receipt, if_all_collude, receipt_version
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.releases import SharedGaussian, SubsampledGaussian, times, to_dict
 
@@ -25,21 +26,20 @@ def statement(ledger: Ledger, run: str) -> Receipt:
     rounds, limit = tuple(sorted(approved.attempts)), ledger.state.budget(approved.dataset).limit
     total_release = times(per_round, len(rounds))
     shared, evaluations = isinstance(total_release, SharedGaussian), approved.evaluations
-    usual = VERSION if evaluations is None else EVALUATED
-    numbers = () if evaluations is None else tuple(sorted(evaluations.attempts))
+    numbers, spent = () if evaluations is None else tuple(sorted(evaluations.attempts)), approved.spent()
     return Receipt(
-        fedvault_receipt=SHARED_NOISE if shared else usual,
+        fedvault_receipt=receipt_version(shared=shared, evaluates=evaluations is not None),
         run=run,
         study_sha256=approved.study_sha256,
         rounds_paid=rounds,
         release=to_dict(total_release),
-        epsilon=epsilon_rdp(approved.spent(), limit.delta),
+        epsilon=epsilon_rdp(spent, limit.delta),
         delta=limit.delta,
         ledger_height=ledger.height,
         ledger_head=ledger.head,
         issued=datetime.now(UTC).isoformat(timespec="seconds"),
         public_key="",
-        epsilon_if_all_collude=if_all_collude(total_release, limit.delta) if shared else None,
+        epsilon_if_all_collude=math.fsum(if_all_collude(one, limit.delta) for one in spent) if shared else None,
         evaluation=None if evaluations is None else to_dict(times(evaluations.each, len(numbers))),
         evaluations_paid=numbers,
         pays_for_both_sides=approved.both_sides and evaluations is not None,

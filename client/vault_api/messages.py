@@ -42,9 +42,11 @@ def read_reply(written: bytes) -> TrainReply:
 
 
 def write_evaluation(reply: EvaluationReply) -> bytes:
-    """Write an evaluation's answer as bytes: a line of JSON, then the counts as whole numbers."""
-    plain = {name: value for name, value in asdict(reply).items() if name != "histogram"}
-    return json.dumps(plain, sort_keys=True).encode() + b"\n" + reply.histogram.astype("<i8").tobytes()
+    """Write an evaluation's answer as bytes: a line of JSON, then whole numbers, or what stands in place of them."""
+    plain = {name: value for name, value in asdict(reply).items() if name not in ("histogram", "masked")}
+    plain |= {"masked": True} if reply.masked else {}
+    numbers = reply.masked or reply.histogram.astype("<i8").tobytes()
+    return json.dumps(plain, sort_keys=True).encode() + b"\n" + numbers
 
 
 def read_evaluation(written: bytes) -> EvaluationReply:
@@ -57,6 +59,8 @@ def read_evaluation(written: bytes) -> EvaluationReply:
     try:
         plain = json.loads(head)
         plain |= {"status": Status(plain["status"]), "ledger": LedgerPosition(**plain["ledger"])}
-        return EvaluationReply(**plain, histogram=np.frombuffer(counts, "<i8").astype(np.int64))
+        masked = counts if plain.pop("masked", False) else b""
+        histogram = np.frombuffer(b"" if masked else counts, "<i8").astype(np.int64)
+        return EvaluationReply(**plain, histogram=histogram, masked=masked)
     except (ValueError, KeyError, TypeError):
         raise PeerError("Expected a written evaluation, got other bytes.") from None

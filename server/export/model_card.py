@@ -17,6 +17,7 @@ from shared.privacy.collusion import collusion
 from shared.privacy.in_words import in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
+from shared.private_evaluation.noise import all_counts
 from shared.private_evaluation.wording import choice_lines, markdown
 from shared.protocol.messages import Status
 from shared.study.declaration import Study
@@ -207,7 +208,8 @@ def _shared_noise(study: Study, nodes: int) -> str:
         sizes = sum_sizes(nodes, study.federation)
     except SettingsError:
         return ""
-    promise = collusion(release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders), study.privacy.delta)
+    settled = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
+    promise = collusion(settled, study.privacy.delta, all_counts(study))
     return f"""
 The organisations shared one noise, behind a secure sum: each added a part of it, which hides little by itself.
 {promise.in_words} A person with records at two organisations spends more than twice as much.

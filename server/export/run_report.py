@@ -31,9 +31,11 @@ from shared.evidence.facts import (
 from shared.evidence.receipt import Receipt, if_all_collude, signer, verify
 from shared.evidence.signed_report import renderer
 from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.collusion import whole_run
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
 from shared.private_evaluation.estimates import HIGHER_IS_BETTER
+from shared.private_evaluation.noise import all_counts
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
@@ -237,7 +239,8 @@ def _trust(study: Study, houses: Sequence[House], records: Sequence[dict[str, An
     except SettingsError:
         return None
     settled = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
-    return Trust(noise="shared", epsilon_if_all_collude=if_all_collude(settled, study.privacy.delta))
+    total = whole_run(settled, all_counts(study))
+    return Trust(noise="shared", epsilon_if_all_collude=if_all_collude(total, study.privacy.delta))
 
 
 def _answered(record: Mapping[str, Any]) -> list[int]:

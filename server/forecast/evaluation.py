@@ -6,10 +6,11 @@ from typing import Any
 
 from shared.private_evaluation.choice import compares
 from shared.private_evaluation.estimates import CALIBRATION, UNITS, Estimate
-from shared.private_evaluation.noise import sigma
+from shared.private_evaluation.noise import sigma, summed_noise
 from shared.private_evaluation.precision import TYPICAL, expected_choice, expected_estimates, half_width
 from shared.study.declaration import Study
 from shared.study.evaluation import CellKind, has_one_label, measure_of
+from shared.study.secure_sum import sum_sizes
 
 KINDS: tuple[CellKind, ...] = ("right-wrong", "confusion", "scores")
 
@@ -22,20 +23,24 @@ class EvaluationForecast:
     """Of all its releases, for a unit that is held out."""
     releases: int
     sigma: float
-    """Standard deviation of the noise on each count of a node, in units."""
+    """Standard deviation of the noise on each count of a node, in units; of the sum, where that alone is opened."""
     held_out: float
     """Units that are held out, for each that is declared."""
     estimates: tuple[Estimate, ...]
     """Of all nodes together, with the intervals to expect; one without value would not be shown."""
     by_size: dict[int, float | None]
-    """Half the length of one node's interval, by its declared size; None where nothing is shown."""
+    """Half the length of one node's interval, by its declared size; None where nothing is shown, as in one sum."""
     by_cells: dict[str, float | None]
     """Half the length of all nodes' interval, by what a study of this task may count; None where nothing is shown."""
     choice: str = ""
     """What follows from comparing its evaluations, in words; empty if the study does not."""
+    one_sum: bool = False
+    """Whether only the sum of the nodes' counts is opened."""
 
     def of_node(self, declared_size: int) -> str:
         """Return half the length of a node's interval, in words."""
+        if self.one_sum:
+            return "only in the sum"
         return _plus_minus(self.by_size[declared_size])
 
     def in_words(self) -> str:
@@ -45,8 +50,10 @@ class EvaluationForecast:
         times = "once" if self.releases == 1 else f"{self.releases} times"
         gap = _main(self.estimates, "gap")
         by_group = f"; gap of subgroups {_in_words(gap)}" if gap is not None else ""
+        noise = f"noise of {self.sigma:.3g} on each count"
+        noise += " of the sum, which alone is opened" if self.one_sum else ""
         return (
-            f"{times}, epsilon {self.epsilon:g} for units held out, noise of {self.sigma:.3g} on each count; {measure} "
+            f"{times}, epsilon {self.epsilon:g} for units held out, {noise}; {measure} "
             f"of all nodes {_in_words(_main(self.estimates, 'all sites'))}{by_group} (95 %, at {TYPICAL:g} right and "
             f"{self.held_out:.2g} held out for each declared); by what is counted: {others}"
             f"{self.choice}"
@@ -67,26 +74,30 @@ def forecast_evaluation(study: Study, sizes: Mapping[str, int], held_out: float)
 
     Raises:
         BudgetError: no practical noise is enough.
+        SettingsError: a secure sum of so many nodes does not go with the study.
     """
     if study.evaluation is None:
         return None
-    units, nodes = held_out * sum(sizes.values()), len(sizes)
+    units, nodes, summed = held_out * sum(sizes.values()), len(sizes), study.federation.secure_sum is not None
+    roster = sum_sizes(nodes, study.federation) if summed else None
     by_cells = dict[str, float | None]()
     for kind in KINDS if has_one_label(study.task) else (study.evaluation.cells,):
         other = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"cells": kind})})
-        by_cells[kind] = _width(_main(expected_estimates(other, units, sites=nodes), "all sites"))
+        by_cells[kind] = _width(_main(expected_estimates(other, units, sites=nodes, sizes=roster), "all sites"))
     return EvaluationForecast(
         epsilon=study.evaluation.epsilon,
         releases=len(study.evaluated_after),
-        sigma=sigma(study),
+        sigma=summed_noise(study, nodes, roster) if summed else sigma(study),
         held_out=held_out,
-        estimates=expected_estimates(study, units, sites=nodes),
+        estimates=expected_estimates(study, units, sites=nodes, sizes=roster),
         # sizes have two digits, so even thousands of sites have few different ones
         by_size={
-            size: _width(_main(expected_estimates(study, held_out * size), "all sites")) for size in set(sizes.values())
+            size: None if summed else _width(_main(expected_estimates(study, held_out * size), "all sites"))
+            for size in set(sizes.values())
         },
         by_cells=by_cells,
         choice=_choice(study, units, nodes),
+        one_sum=summed,
     )
 
 

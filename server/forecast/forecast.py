@@ -30,6 +30,7 @@ from shared.privacy.signal_to_noise import (
     ratio,
 )
 from shared.privacy.study_steps import all_steps, batch_of, parts_of, ratio_with, round_steps
+from shared.private_evaluation.noise import all_counts
 from shared.private_evaluation.precision import HELD_OUT
 from shared.protocol.update_encoding import packed_bytes
 from shared.study.declaration import LINEAR_HEAD_KINDS, Study
@@ -129,7 +130,8 @@ def _shared_noise(study: Study, nodes: int) -> str:
     if not isinstance(release, SharedGaussian):
         return ""
     sizes = sum_sizes(nodes, study.federation)
-    promise = collusion(release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders), study.privacy.delta)
+    settled = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
+    promise = collusion(settled, study.privacy.delta, all_counts(study))
     return promise.in_words
 
 

@@ -27,6 +27,8 @@ class Answer:
     histogram: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64), repr=False)
     ledger: LedgerPosition = NO_POSITION
     """The node's, when it paid."""
+    masked: bytes = field(default=b"", repr=False)
+    """Its part of a secure sum, in place of a histogram; never written to the run store."""
 
     @property
     def counted(self) -> bool:
@@ -48,7 +50,7 @@ def histograms(answers: Mapping[str, Answer]) -> dict[str, NDArray[np.int64]]:
     return {site: one.histogram for site, one in answers.items() if one.counted}
 
 
-def inspect(message: Message, task: EvaluationTask, *, cells: int) -> Answer | None:
+def inspected(message: Message, task: EvaluationTask, *, cells: int, summed: bool = False) -> Answer | None:
     """Return the answer in a message; None if it is Flower's word that no answer will come to this question.
 
     Guarantee: counts that do not fit the study's cells are not used, whatever a node sends.
@@ -57,6 +59,7 @@ def inspect(message: Message, task: EvaluationTask, *, cells: int) -> Answer | N
         message: as it came from Flower; may hold an error, or anything.
         task: what the node was asked.
         cells: counts that the study declares.
+        summed: they come as a part of a secure sum, which is judged by its session.
     """
     if not message.has_content():
         return None if message.error.code in NO_ANSWER else Answer(NODE_ERROR)
@@ -72,6 +75,9 @@ def inspect(message: Message, task: EvaluationTask, *, cells: int) -> Answer | N
         return Answer(UNREADABLE)
     if reply.status is not Status.EVALUATED:
         return Answer(reply.status.name.lower(), ledger=reply.ledger)
+    if summed or reply.masked:
+        counted = summed and reply.masked and not len(reply.histogram)
+        return Answer(reply.status.name.lower() if counted else UNREADABLE, ledger=reply.ledger, masked=reply.masked)
     if len(reply.histogram) != cells or np.abs(reply.histogram.astype(float)).max(initial=0) > LARGEST_COUNT:
         return Answer(UNREADABLE, ledger=reply.ledger)
     return Answer(reply.status.name.lower(), reply.histogram, reply.ledger)

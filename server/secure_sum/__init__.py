@@ -3,6 +3,6 @@
 Reading order: `numbers` (public ones, by how many nodes there are), `roster` (who takes part in a run, once and for
 good) and `members` (how nodes come into it), `running_sum` and `collection` (what becomes of masked replies), `legs`
 (whom to ask what until the sum is open, without IO), `step` (from the opened sum to the next adapter), `files` (what a
-crash leaves), `rounds` (drives it all over Flower's Grid), `deployment` (makes these for a server's run), `history`
-(what happened, for whoever watches). The mathematics is in `shared/secure_sum`.
+crash leaves), `opening` (drives one sum over Flower's Grid), `rounds` (those of a run), `deployment` (makes these for a
+server's run), `history` (what happened, for whoever watches). The mathematics is in `shared/secure_sum`.
 """

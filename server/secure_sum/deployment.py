@@ -11,8 +11,9 @@ from server.secure_sum.files import SumFiles
 from server.secure_sum.history import ROSTER, roster_event
 from server.secure_sum.members import Federation, RosterMembers
 from server.secure_sum.numbers import fewest_nodes, most_nodes
+from server.secure_sum.opening import Note, Opening, Surroundings
 from server.secure_sum.roster import RunRoster
-from server.secure_sum.rounds import Note, SecureRounds, Surroundings
+from server.secure_sum.rounds import SecureRounds
 from server.secure_sum.step import step_of
 from shared.adapted_model.adapters import Layout
 from shared.errors import RunError
@@ -64,7 +65,11 @@ class SecureRun:
     def rounds(self, grid: Grid, layout: Layout, largest_norm: Callable[[int], float]) -> SecureRounds:
         """Return what drives its rounds over a grid."""
         step = step_of(self._study, layout, self._thresholds, largest_norm)
-        return SecureRounds(grid, self.roster, self._files, step, self._around)
+        return SecureRounds(self.opening(grid), step)
+
+    def opening(self, grid: Grid) -> Opening:
+        """Return what opens its sums over a grid."""
+        return Opening(grid, self.roster, self._files, self._around)
 
     def _thresholds(self) -> Thresholds:
         if self.roster.fixed is None:

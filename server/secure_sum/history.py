@@ -24,22 +24,33 @@ def roster_event(roster: Roster) -> tuple[str, dict[str, Any]]:
 
 
 def sum_history(events: Sequence[Event]) -> dict[str, Any] | None:
-    """Return the roster of a run and the state of each of its rounds; None for a run without a secure sum.
+    """Return the roster of a run, the state of each of its rounds, and of its evaluations if it has any.
+
+    None for a run without a secure sum.
 
     Args:
         events: of the run, in order.
     """
     roster = next((event.body for event in events if event.kind == ROSTER), None)
-    rounds = dict[int, dict[str, Any]]()
+    if roster is None:
+        return None
+    evaluations = _sums([event for event in events if event.body.get("purpose") == "evaluation"])
+    rounds = _sums([event for event in events if event.body.get("purpose", "training") == "training"])
+    return roster | {"rounds": rounds} | ({"evaluations": evaluations} if evaluations else {})
+
+
+def _sums(events: Sequence[Event]) -> list[dict[str, Any]]:
+    """Return the state of each sum that some events speak of, by its number."""
+    sums = dict[int, dict[str, Any]]()
     for event in events:
         if event.kind in ROUND_EVENTS:
             number = int(event.body["round"])
-            one = rounds.setdefault(number, {"round": number, "state": "open", "blamed": []})
+            one = sums.setdefault(number, {"round": number, "state": "open", "blamed": []})
             one["blamed"] += [blame for blame in _blamed(event) if blame not in one["blamed"]]
             if event.kind != "blamed":
                 one["state"] = "fixed" if event.kind == "signed" else event.kind
                 one |= {name: event.body[name] for name in ("survivors", "missing", "reason") if name in event.body}
-    return None if roster is None else roster | {"rounds": [rounds[number] for number in sorted(rounds)]}
+    return [sums[number] for number in sorted(sums)]
 
 
 def announced(mode: str, fewest_nodes: int, nodes: int, threshold: int, colluders: int) -> str:
@@ -51,17 +62,18 @@ def announced(mode: str, fewest_nodes: int, nodes: int, threshold: int, colluder
 
 
 def history_lines(history: dict[str, Any]) -> list[str]:
-    """Return the roster and the states of the rounds as sentences."""
+    """Return the roster and the states of the sums as sentences."""
     nodes, threshold, colluders = history["nodes"], history["threshold"], history["colluders"]
     first = f"Secure sum ({history['mode']}) of {len(nodes)} nodes: {', '.join(nodes)}. {_trust(threshold, colluders)}"
     lines = [first + "."]
-    for one in history["rounds"]:
-        line = f"Round {one['round']}: {one['state']}, survivors {', '.join(one.get('survivors', [])) or 'none'}"
-        if one.get("missing"):
-            line += f"; without {', '.join(one['missing'])}"
-        if one.get("reason"):
-            line += f"; {one['reason']}"
-        lines += [line + ".", *(f"Round {one['round']}: {blame}." for blame in one["blamed"])]
+    for of, sums in (("Round", history["rounds"]), ("Evaluation after round", history.get("evaluations", []))):
+        for one in sums:
+            line = f"{of} {one['round']}: {one['state']}, survivors {', '.join(one.get('survivors', [])) or 'none'}"
+            if one.get("missing"):
+                line += f"; without {', '.join(one['missing'])}"
+            if one.get("reason"):
+                line += f"; {one['reason']}"
+            lines += [line + ".", *(f"{of} {one['round']}: {blame}." for blame in one["blamed"])]
     return lines
 
 

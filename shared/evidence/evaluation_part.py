@@ -32,6 +32,8 @@ def evaluation_part(report: Report, texts: Texts) -> list[Block]:
     else:
         summary = texts("eval.summary", **words)
     blocks: list[Block] = [Heading(texts("heading.evaluation")), Paragraph(summary)]
+    if evaluated.one_sum is not None and evaluated.one_sum.sigma is not None:
+        blocks.append(Paragraph(texts("eval.only sum", sigma=figures.value(evaluated.one_sum.sigma))))
     if evaluated.without:
         left_out = ", ".join(f"{site} ({why.replace('_', ' ')})" for site, why in sorted(evaluated.without.items()))
         blocks.append(Paragraph(texts("eval.without", sites=left_out)))

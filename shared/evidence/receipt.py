@@ -13,16 +13,17 @@ from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
 from shared.privacy.releases import LargestSide, Release, SharedGaussian, Spending, from_dict
 
 TOLERANCE = 1e-9
-FIRST_VERSION, VERSION, SHARED_NOISE, EVALUATED = 1, 2, 3, 4
+FIRST_VERSION, VERSION, SHARED_NOISE, EVALUATED, SHARED_AND_EVALUATED = 1, 2, 3, 4, 5
 """2: the node's certificate is in the receipt. 3, of shared noise alone: epsilon if all others collude. 4, of runs with
-evaluations alone: what these released."""
+evaluations alone: what these released. 5, of shared noise and evaluations: both."""
+SHARED, WITH_EVALUATION = (SHARED_NOISE, SHARED_AND_EVALUATED), (EVALUATED, SHARED_AND_EVALUATED)
 ONLY_IN = {
-    "epsilon_if_all_collude": SHARED_NOISE,
-    "evaluation": EVALUATED,
-    "evaluations_paid": EVALUATED,
-    "pays_for_both_sides": EVALUATED,
+    "epsilon_if_all_collude": SHARED,
+    "evaluation": WITH_EVALUATION,
+    "evaluations_paid": WITH_EVALUATION,
+    "pays_for_both_sides": WITH_EVALUATION,
 }
-"""Fields that receipts of one version have, and no others."""
+"""Fields that receipts of some versions have, and no others."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Receipt:
 
     def _plain(self) -> dict[str, Any]:
         version = self.fedvault_receipt
-        return {name: value for name, value in asdict(self).items() if ONLY_IN.get(name, version) == version}
+        return {name: value for name, value in asdict(self).items() if version in ONLY_IN.get(name, (version,))}
 
 
 def sign(stated: Receipt, key: ec.EllipticCurvePrivateKey, certificate: str) -> Receipt:
@@ -130,9 +131,16 @@ def _read(written: str) -> tuple[Receipt, tuple[Release, Release | None]]:
         raise PeerError("Expected a receipt, got something else.") from None
 
 
-def if_all_collude(release: Release, delta: float) -> float:
+def receipt_version(*, shared: bool, evaluates: bool) -> int:
+    """Return the version of the format that a run's receipt has."""
+    if evaluates:
+        return SHARED_AND_EVALUATED if shared else EVALUATED
+    return SHARED_NOISE if shared else VERSION
+
+
+def if_all_collude(spending: Spending, delta: float) -> float:
     """Return what releases of shared noise cost if all other nodes collude."""
-    return epsilon_if_colluding([release], delta) if release.count else 0.0
+    return epsilon_if_colluding([spending], delta) if spending.count else 0.0
 
 
 def spent(trained: Release, evaluated: Release | None, *, both_sides: bool) -> Spending:
@@ -144,7 +152,7 @@ def spent(trained: Release, evaluated: Release | None, *, both_sides: bool) -> S
 
 
 def _check_arithmetic(receipt: Receipt, release: Release, evaluation: Release | None) -> None:
-    if (evaluation is not None) != (receipt.fedvault_receipt == EVALUATED):
+    if (evaluation is not None) != (receipt.fedvault_receipt in WITH_EVALUATION):
         raise PeerError("Expected what evaluations released in a receipt of a run that has some, and in no other.")
     paid = receipt.rounds_paid or receipt.evaluations_paid
     total = spent(release, evaluation, both_sides=receipt.pays_for_both_sides)
@@ -154,7 +162,7 @@ def _check_arithmetic(receipt: Receipt, release: Release, evaluation: Release | 
             f"Expected epsilon {epsilon:.6f} from the stated noise, the receipt says {receipt.epsilon:.6f}."
         )
     shared = isinstance(release, SharedGaussian)
-    if shared != (receipt.fedvault_receipt == SHARED_NOISE) or shared != (receipt.epsilon_if_all_collude is not None):
+    if shared != (receipt.fedvault_receipt in SHARED) or shared != (receipt.epsilon_if_all_collude is not None):
         raise PeerError("Expected what all other nodes could see beside shared noise, and beside no other.")
-    if shared and abs(if_all_collude(release, receipt.delta) - (receipt.epsilon_if_all_collude or 0.0)) > TOLERANCE:
+    if shared and abs(if_all_collude(total, receipt.delta) - (receipt.epsilon_if_all_collude or 0.0)) > TOLERANCE:
         raise PeerError("Expected epsilon_if_all_collude from the stated noise, the receipt says another.")

@@ -2,9 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from shared.checks import at_least, positive, probability
 from shared.errors import SettingsError
@@ -94,11 +94,11 @@ class SharedGaussian(SubsampledDiscreteGaussian):
         """Scale of one node's discrete Gaussian, in steps of the grid."""
         return self.own_multiplier * (1 + ROUNDING) / self.grid
 
-    def with_nodes(self, nodes: int, threshold: int, colluders: int) -> "SharedGaussian":
+    def with_nodes(self, nodes: int, threshold: int, colluders: int) -> Self:
         """Return the release of a run whose roster is known."""
         return replace(self, nodes=nodes, threshold=threshold, colluders=colluders)
 
-    def against(self, colluders: int) -> "SharedGaussian":
+    def against(self, colluders: int) -> Self:
         """Return what everyone else sees if so many nodes collude: the noise of those who do not.
 
         Guarantee: more colluders never see more noise, and a node's own share is the least that they see.
@@ -141,7 +141,30 @@ class NoisyCounts(Gaussian):
     """Step of the grid, in units."""
 
 
+@dataclass(frozen=True)
+class SharedCounts(SharedGaussian):
+    """`count` histograms over held-out units, summed over many nodes, each of which adds a share of the noise.
+
+    It costs what one sum of shared noise does at a sampling rate of 1. Counts lie on the grid by themselves, so nothing
+    is added to their sensitivity for rounding.
+    """
+
+    mechanism: ClassVar[str] = "shared-discrete-gaussian-counts"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.sampling_rate != 1:
+            raise SettingsError(f"Expected counts over all held-out units, got sampling_rate={self.sampling_rate:g}.")
+
+    @property
+    def own_scale(self) -> float:
+        """Scale of one node's discrete Gaussian, in steps of the grid."""
+        return self.own_multiplier * self.sensitivity / self.grid
+
+
 Release = SubsampledGaussian | Gaussian
+CountsRelease = NoisyCounts | SharedCounts
+"""What an evaluation releases: a node's own counts with all their noise, or its part of a sum."""
 
 
 @dataclass(frozen=True)
@@ -154,10 +177,6 @@ class LargestSide:
 
     sides: tuple[tuple[Release, ...], ...]
 
-    def __post_init__(self) -> None:
-        if has_shared(release for side in self.sides for release in side):
-            raise SettingsError("Expected sides whose noise is each node's own, got shared noise.")
-
     @property
     def count(self) -> int:
         """Number of releases on all sides."""
@@ -166,7 +185,7 @@ class LargestSide:
 
 Spending = Release | LargestSide
 """One entry of a history: what an account has paid for."""
-Repeated = TypeVar("Repeated", SubsampledGaussian, SharedGaussian, Gaussian, Release)
+Repeated = TypeVar("Repeated", SubsampledGaussian, SharedGaussian, SharedCounts, Gaussian, Release, CountsRelease)
 
 
 def to_dict(release: Release) -> dict[str, Any]:
@@ -180,10 +199,8 @@ def from_dict(plain: dict[str, Any]) -> Release:
     Raises:
         SettingsError: unknown mechanism, missing or impossible values.
     """
-    kinds = {
-        kind.mechanism: kind
-        for kind in (SubsampledGaussian, SubsampledDiscreteGaussian, SharedGaussian, Gaussian, NoisyCounts)
-    }
+    sums = (SubsampledGaussian, SubsampledDiscreteGaussian, SharedGaussian, SharedCounts)
+    kinds = {kind.mechanism: kind for kind in (*sums, Gaussian, NoisyCounts)}
     values = dict(plain)
     kind = kinds.get(values.pop("mechanism", ""))
     if kind is None:
@@ -205,17 +222,31 @@ def if_colluding(history: Iterable[Spending], colluders: int | None = None) -> l
     Releases that are not shared stay as they are. Shared ones without a roster have released nothing.
     """
     seen = list[Spending]()
-    for release in history:
-        if not isinstance(release, SharedGaussian):
-            seen.append(release)
-        elif release.settled:
-            seen.append(release.against(release.nodes - 1 if colluders is None else colluders))
+    for spent in history:
+        if isinstance(spent, LargestSide):
+            seen.append(LargestSide(tuple(tuple(_seen(side, colluders)) for side in spent.sides)))
+        else:
+            seen += _seen([spent], colluders)
     return seen
 
 
 def has_shared(history: Iterable[Spending]) -> bool:
-    """Return true if some release shares its noise with other nodes'."""
-    return any(isinstance(release, SharedGaussian) for release in history)
+    """Return true if some release shares its noise with other nodes', be it on one side of a run alone."""
+    return any(
+        has_shared(release for side in spent.sides for release in side)
+        if isinstance(spent, LargestSide)
+        else isinstance(spent, SharedGaussian)
+        for spent in history
+    )
+
+
+def _seen(releases: Iterable[Release], colluders: int | None) -> Iterator[Release]:
+    """Yield what releases are against so many colluders, or against all others."""
+    for release in releases:
+        if not isinstance(release, SharedGaussian):
+            yield release
+        elif release.settled:
+            yield release.against(release.nodes - 1 if colluders is None else colluders)
 
 
 def merged(history: Iterable[Release]) -> dict[tuple[float, float], int]:

@@ -55,6 +55,17 @@ class Estimate(Section):
     """Upper end."""
 
 
+class OneSum(Section):
+    """The sum of the sites' counts, where a server can open nothing else: then no number is of a single site."""
+
+    noise: Literal["masked", "shared"]
+    """`masked`: every site adds all the noise of its own counts. `shared`: each adds a part, and the sum has enough."""
+    sigma: float | None = None
+    """Standard deviation of the noise on each count of the sum, in units; null where it was not opened."""
+    lost: str = ""
+    """Why it was not opened; empty if it was."""
+
+
 class Evaluated(Section):
     """One private evaluation of a run: which sites answered, with which noise, and what follows from their counts."""
 
@@ -63,13 +74,15 @@ class Evaluated(Section):
     epsilon: float
     """Of all evaluations of the run together, for one unit that is held out."""
     sigma: float
-    """Standard deviation of the noise on each count of a site, in units."""
+    """Standard deviation of the noise on each count of a site, in units; of what it adds to a sum, if there is one."""
     sites: tuple[str, ...]
     """Those that answered."""
     without: dict[str, str] = Field(default_factory=dict)
     """Why the others did not: the code of a refusal, `late`, or `unreadable`."""
     estimates: tuple[Estimate, ...] = ()
     """Empty if no site answered."""
+    one_sum: OneSum | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Of a run with a secure sum: then no estimate is of a single site, and there is no worst one."""
 
 
 def estimates(cells: Cells, histograms: Mapping[str, NDArray[np.int64]], sigma: float) -> tuple[Estimate, ...]:
@@ -84,9 +97,24 @@ def estimates(cells: Cells, histograms: Mapping[str, NDArray[np.int64]], sigma: 
         return ()
     by_site = {name: in_units(counts).reshape(cells.shape) for name, counts in sorted(histograms.items())}
     together, spread = np.sum([*by_site.values()], axis=0), sigma * len(by_site) ** 0.5
+    return _in_order(cells, together, spread, [*_of_sites(cells, by_site, sigma)])
+
+
+def estimates_of_sum(cells: Cells, histogram: NDArray[np.int64], sigma: float) -> tuple[Estimate, ...]:
+    """Return every number that the sum of the sites' counts tells: none of a single site.
+
+    Args:
+        cells: of the study.
+        histogram: the sum, as it was opened.
+        sigma: standard deviation of the noise on each of its counts, in units.
+    """
+    return _in_order(cells, in_units(histogram).reshape(cells.shape), sigma, [])
+
+
+def _in_order(cells: Cells, together: Numbers, spread: float, of_sites: list[Estimate]) -> tuple[Estimate, ...]:
     return (
         *_of_units("all sites", "", cells, together, spread),
-        *_of_sites(cells, by_site, sigma),
+        *of_sites,
         *_of_subgroups(cells, together, spread),
         *_of_cells(cells, together, spread),
     )

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.private_evaluation.cells import RIGHT, STEPS, Cells
-from shared.private_evaluation.estimates import Estimate, estimates, quality_of
+from shared.private_evaluation.estimates import Estimate, estimates_of_sum, quality_of
 from shared.private_evaluation.intervals import TAILS, Z, deviations, difference
-from shared.private_evaluation.noise import sigma
+from shared.private_evaluation.noise import sigma, summed_noise
+from shared.secure_sum.thresholds import Thresholds
 from shared.study.declaration import Study
 from shared.study.evaluation import measure_of
 
@@ -20,20 +21,22 @@ HELD_OUT = 0.1
 """Share of its units that a node holds out unless its node.toml says otherwise."""
 
 
-def expected_estimates(study: Study, held_out: float, *, sites: int = 1) -> tuple[Estimate, ...]:
+def expected_estimates(
+    study: Study, held_out: float, *, sites: int = 1, sizes: Thresholds | None = None
+) -> tuple[Estimate, ...]:
     """Return the estimates that sites would come to, together.
 
     Args:
         study: with an evaluation.
         held_out: units that all of them hold out.
         sites: how many add their noise.
+        sizes: of the run's roster, where they share it.
 
     Raises:
         BudgetError: no practical noise is enough.
     """
     cells = Cells.of(study)
-    together = estimates(cells, {"": _expected(cells, held_out)}, sigma(study) * sites**0.5)
-    return tuple(one for one in together if one.scope not in ("site", "worst site"))
+    return estimates_of_sum(cells, _expected(cells, held_out), summed_noise(study, sites, sizes))
 
 
 def expected_choice(study: Study, held_out: float, *, sites: int = 1) -> tuple[float, float] | None:

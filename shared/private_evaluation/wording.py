@@ -9,9 +9,10 @@ SHOWN_CELLS = 12
 """Rows of a confusion matrix, or of bins of confidence, that a terminal shows; JSON has all."""
 CELL_SCOPES = ("true label", "confidence")
 NOT_SHOWN = "not shown"
+NO_SITES = "there is no number of a single site, and no worst one"
 LEGEND = (
     "Intervals are of 95 %, for whom the units were drawn from: they cover the noise and the draw of units; the last\n"
-    "column, for these very units, covers the noise alone. That of the worst site holds the least value of all sites,\n"
+    "column, for these very units, covers the noise alone. That of a worst site holds the least value of all sites,\n"
     "whichever it is. There is a gap where its interval begins above 0; where there is none, a row says so in at most\n"
     f"5 of 100 evaluations. '{NOT_SHOWN}': it rests on a count below five standard deviations of its noise."
 )
@@ -19,11 +20,16 @@ LEGEND = (
 
 def headline(evaluated: Evaluated) -> str:
     """Return one sentence or two on an evaluation: who answered, and with which noise."""
-    sites = len(evaluated.sites)
-    line = (
-        f"Private evaluation after round {evaluated.number}: {sites} {'site' if sites == 1 else 'sites'} sent counts "
-        f"of held-out units, each with noise of {evaluated.sigma:.2f} units."
-    )
+    sites, summed = len(evaluated.sites), evaluated.one_sum
+    line = f"Private evaluation after round {evaluated.number}: "
+    if summed is None:
+        line += f"{sites} {'site' if sites == 1 else 'sites'} sent counts of held-out units, each with noise of "
+        line += f"{evaluated.sigma:.2f} units."
+    elif summed.sigma is None:
+        line += f"no counts: {summed.lost}."
+    else:
+        line += f"only the sum of {sites} sites' counts of held-out units was opened, each with noise of "
+        line += f"{summed.sigma:.2f} units; {NO_SITES}."
     without = ", ".join(f"{site} ({reason})" for site, reason in sorted(evaluated.without.items()))
     return f"{line} Without {without}." if without else line
 
@@ -41,9 +47,12 @@ def markdown(evaluated: Evaluated) -> str:
     header = ("of", "measure", "value", "95 % interval")
     table = [[_unnamed(one), what(one), *list(_row(one).values())[2:4]] for one in public]
     lines = [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *table)]
+    summed = evaluated.one_sum
+    sigma = evaluated.sigma if summed is None or summed.sigma is None else summed.sigma
+    only_sum = "" if summed is None else f" Only their sum was opened: {NO_SITES}."
     return f"""From noisy counts over records that organisations held out, {len(evaluated.sites)} of them, after round
-{evaluated.number}: each count has noise of {evaluated.sigma:.2f} units, which costs a held-out unit epsilon
-{evaluated.epsilon:g} at most. Intervals cover that noise and the draw of units.
+{evaluated.number}: each count has noise of {sigma:.2f} units, which costs a held-out unit epsilon
+{evaluated.epsilon:g} at most. Intervals cover that noise and the draw of units.{only_sum}
 
 {chr(10).join(lines)}"""
 

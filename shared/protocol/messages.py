@@ -24,6 +24,9 @@ Counts = NDArray[np.int64]
 Leg = Literal["survivors", "opening"]
 """A question of a secure sum: who is in it, signed; or what opens their sum and nothing else."""
 LEGS: tuple[Leg, ...] = get_args(Leg)
+SumOf = Literal["training", "evaluation"]
+"""What a secure sum adds up: the parts of a round, or the counts of an evaluation."""
+SUMS_OF: tuple[SumOf, ...] = get_args(SumOf)
 
 
 class Status(IntEnum):
@@ -156,8 +159,10 @@ class LegTask:
     study_sha256: str
     study_run: str
     round: int
+    """Of an evaluation, the rounds that led to its adapter."""
     content: bytes
     """Of the secure sum's session; the protocol carries it as it is."""
+    purpose: SumOf = "training"
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,8 @@ class EvaluationTask:
     adapter: Vector
     server_copy: LedgerPosition = NO_POSITION
     """This node's ledger position as the server last received it."""
+    roster: bytes = b""
+    """Who takes part in the run's secure sum, as in a task; empty for a study without one."""
 
     @cached_property
     def adapter_sha256(self) -> str:
@@ -191,7 +198,7 @@ class EvaluationTask:
 
 @dataclass(frozen=True)
 class EvaluationReply:
-    """A node's answer to an evaluation: `evaluated` with its noisy counts, or a public code."""
+    """A node's answer to an evaluation: `evaluated` with its noisy counts or its part of a sum, or a public code."""
 
     study_run: str
     number: int
@@ -202,6 +209,8 @@ class EvaluationReply:
     failed or was lost after it was paid for; none where it was refused before."""
     ledger: LedgerPosition = NO_POSITION
     """The node's ledger position when it paid for this evaluation."""
+    masked: bytes = b""
+    """What the node adds to a secure sum, in place of a histogram; zeros as long where it failed or was lost."""
 
 
 def without_update(task: TrainTask, status: Status) -> TrainReply:

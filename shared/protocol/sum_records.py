@@ -1,7 +1,8 @@
 """Write the two further questions of a secure sum as Flower's records, and read them back.
 
 What they hold is the secure sum's own: bytes that the protocol carries as they are. A sender may put anything into a
-record: what cannot be read is refused.
+record: what cannot be read is refused. Questions and answers about a round travel in the oldest version that has them,
+so that a node of that age understands them, whatever else the other side speaks.
 """
 
 from typing import Any
@@ -10,8 +11,8 @@ from flwr.app import ConfigRecord, RecordDict
 
 from shared.errors import PeerError
 from shared.protocol.flower_records import Values, bytes_under, config_of, round_of, status_of, text_under
-from shared.protocol.messages import LEGS, PROTOCOL_VERSION, Leg, LegReply, LegTask
-from shared.protocol.versions import SAYS_SECURE_SUM, SPOKEN, Versions
+from shared.protocol.messages import LEGS, SUMS_OF, Leg, LegReply, LegTask, SumOf
+from shared.protocol.versions import SAYS_SECURE_SUM, SAYS_SUMMED_EVALUATION, SPOKEN, Versions
 
 LEG = "leg"
 KNOWING = Versions(SAYS_SECURE_SUM, SPOKEN.newest)
@@ -26,8 +27,10 @@ def is_leg(records: RecordDict) -> bool:
 
 def encode_leg(task: LegTask) -> RecordDict:
     """Turn a question of a secure sum into Flower records."""
+    of_round = task.purpose == "training"
     config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
+        "protocol-version": SAYS_SECURE_SUM if of_round else SAYS_SUMMED_EVALUATION,
+        **({} if of_round else {"purpose": task.purpose}),
         "leg": task.leg,
         "study-sha256": task.study_sha256,
         "study-run": task.study_run,
@@ -46,13 +49,14 @@ def decode_leg(records: RecordDict) -> LegTask:
     """
     config = config_of(records, LEG, KNOWING)
     leg, number, content = _leg(config), round_of(config), _content(config)
-    return LegTask(leg, text_under(config, "study-sha256"), text_under(config, "study-run"), number, content)
+    study_sha256, run = text_under(config, "study-sha256"), text_under(config, "study-run")
+    return LegTask(leg, study_sha256, run, number, content, _purpose(config))
 
 
 def encode_leg_reply(reply: LegReply) -> RecordDict:
     """Turn a node's answer to a question of a secure sum into Flower records."""
     config: dict[str, Any] = {
-        "protocol-version": PROTOCOL_VERSION,
+        "protocol-version": SAYS_SECURE_SUM,
         "leg": reply.leg,
         "study-run": reply.study_run,
         "round": reply.round,
@@ -80,6 +84,14 @@ def _leg(config: Values) -> Leg:
         if named == leg:
             return leg
     raise PeerError(f"Expected a question among {', '.join(LEGS)}, got {named!r}.")
+
+
+def _purpose(config: Values) -> SumOf:
+    named = text_under(config, "purpose") if "purpose" in config else "training"
+    for purpose in SUMS_OF:
+        if named == purpose:
+            return purpose
+    raise PeerError(f"Expected a sum of {' or '.join(SUMS_OF)}, got {named!r}.")
 
 
 def _content(config: Values) -> bytes:

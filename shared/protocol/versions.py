@@ -9,6 +9,7 @@
 | 7 | a study may state purpose, requester, contact, legal basis and retention |
 | 8 | secure sums: offers name the peers, answers bear a roster's entry, tasks a roster; two more questions a round |
 | 9 | private evaluations: a node counts over the records that it holds out, and answers with noisy counts |
+| 10 | evaluations under a secure sum: their question bears a roster, and the sum's questions say what it is of |
 
 The server offers a study in an envelope whose layout stays version 3's for ever. Both sides name the versions that they
 speak. Tasks to a node use the newest version that both speak; a reply uses its task's version. A study that uses what
@@ -31,7 +32,7 @@ class Versions(NamedTuple):
         return newest if newest >= max(self.oldest, other.oldest) else None
 
 
-SPOKEN = Versions(3, 9)
+SPOKEN = Versions(3, 10)
 BEFORE_NEGOTIATION = Versions(3, 3)
 """Versions of a side that names none."""
 ENVELOPE = Versions(3, 3)
@@ -50,3 +51,5 @@ SAYS_SECURE_SUM = 8
 """First version whose nodes take part in secure sums."""
 SAYS_EVALUATION = 9
 """First version whose nodes answer private evaluations."""
+SAYS_SUMMED_EVALUATION = 10
+"""First version whose nodes add the counts of an evaluation to a secure sum."""

@@ -18,6 +18,7 @@ from shared.protocol.versions import (
     SAYS_EVALUATION,
     SAYS_PURPOSE,
     SAYS_SECURE_SUM,
+    SAYS_SUMMED_EVALUATION,
     SAYS_WIRE,
     SPOKEN,
     Versions,
@@ -165,6 +166,8 @@ class Study(Section):
         needed = [version for path, version in KNOWN_SINCE.items() if _has(declared, path.split("."))]
         if self.federation.aggregation not in AGGREGATIONS_BEFORE_FREE_NAMES:
             needed.append(FREE_AGGREGATION)
+        if self.evaluation is not None and self.federation.secure_sum is not None:
+            needed.append(SAYS_SUMMED_EVALUATION)
         return Versions(max([SPOKEN.oldest, *needed]), SPOKEN.newest)
 
     @property

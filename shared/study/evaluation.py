@@ -120,10 +120,6 @@ def check_evaluation(evaluation: Evaluation | None, task: Task, federation: Fede
     """
     if evaluation is None:
         return
-    if federation.secure_sum is not None:
-        raise ValueError(
-            "[evaluation] does not go with federation.secure_sum yet: each node's counts leave by themselves"
-        )
     rounds = evaluation.rounds
     if list(rounds) != sorted(set(rounds)) or not all(1 <= number <= federation.rounds for number in rounds):
         raise ValueError(f"evaluation.rounds must ascend within 1 to federation.rounds = {federation.rounds}")
@@ -137,6 +133,11 @@ def check_evaluation(evaluation: Evaluation | None, task: Task, federation: Fede
     if cells > MOST_CELLS:
         raise ValueError(
             f"[evaluation] counts in {MOST_CELLS} cells at most, got {cells}: leave out groups or 'confusion'"
+        )
+    if federation.secure_sum is not None and (evaluation.keep == "best" or evaluation.stop_after is not None):
+        raise ValueError(
+            "evaluation.keep = 'best' and evaluation.stop_after do not go with federation.secure_sum: sums over "
+            "different nodes cannot be compared over the same units"
         )
     _check_choice(evaluation, task, times=len({*rounds, federation.rounds}))
 

@@ -25,6 +25,7 @@ from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel, build
+from shared.privacy.releases import SharedCounts
 from shared.private_evaluation.noise import evaluation_release
 from shared.protocol.messages import TrainTask, Vector
 from shared.records.ragged import Records, joined, load
@@ -104,7 +105,11 @@ def noisy_counts(arm_name: str, site_index: int, number: int, adapter: Vector) -
     records = load(_prepared().evaluation_path(site))
     exact = exact_histogram(arm.study, model, records, records[GROUP].values)
     randomness = SeededRandomnessForSimulation(arm.seed, arm.random_stream, site.name, "evaluation", number)
-    return noisy_histogram(exact, evaluation_release(arm.study), randomness.step())
+    release = evaluation_release(arm.study)
+    if isinstance(release, SharedCounts):
+        sizes = sum_sizes(len(arm.site_indices), arm.study.federation)
+        release = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
+    return noisy_histogram(exact, release, randomness.step())
 
 
 def build_training_cache(arm_name: str, site_index: int) -> None:

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 from server.rounds.checkpoints import State
 from shared.adapted_model.payload_sizes import adapter_bytes, full_lora_bytes, full_model_bytes
 from shared.privacy.accounting import epsilon_if_colluding, epsilon_prv, epsilon_rdp
+from shared.privacy.collusion import whole_run
 from shared.privacy.noise_schedule import NoiseSchedule, schedule_of
 from shared.privacy.releases import SharedGaussian
+from shared.private_evaluation.noise import all_counts
 from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
@@ -99,7 +101,7 @@ def trained(arm: Arm, prepared: Prepared, state: State, measured: Quality) -> Ar
     if isinstance(release, SharedGaussian):
         sizes = sum_sizes(len(sites), arm.study.federation)
         release = release.with_nodes(sizes.nodes, sizes.threshold, sizes.colluders)
-        if_all_collude = epsilon_if_colluding([release], delta)
+        if_all_collude = epsilon_if_colluding([whole_run(release, all_counts(arm.study))], delta)
     spent = epsilon_rdp([release], delta)
     return ArmResult(
         title=arm.title,

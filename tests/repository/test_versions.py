@@ -20,8 +20,16 @@ from server.rounds.checkpoints import Checkpoints
 from server.rounds.coordinator import Coordinator, RunTerms
 from server.rounds.participants import ApprovedOnly
 from shared.errors import PeerError, VersionError
+from shared.protocol.evaluation_records import (
+    decode_evaluation,
+    decode_evaluation_reply,
+    encode_evaluation,
+    encode_evaluation_reply,
+)
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply, encode_task
 from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
     LegReply,
     LegTask,
     OfferReply,
@@ -31,7 +39,8 @@ from shared.protocol.messages import (
     TrainTask,
     without_content,
 )
-from shared.protocol.versions import SPOKEN, Versions
+from shared.protocol.sum_records import encode_leg, encode_leg_reply
+from shared.protocol.versions import SAYS_EVALUATION, SAYS_SECURE_SUM, SAYS_SUMMED_EVALUATION, SPOKEN, Versions
 
 ranges = st.tuples(st.integers(1, 9), st.integers(0, 4)).map(lambda found: Versions(found[0], sum(found)))
 OLD_OFFER = {"protocol-version": 3, "study-run": "r-1", "study-json": "{}"}
@@ -173,6 +182,7 @@ NEWER_STUDIES: dict[str, tuple[dict[str, Any], int]] = {
     "another aggregation": ({"federation": {"aggregation": "median"}}, 6),
     "who asks": ({"study": {"contact": "office@example.org"}}, 7),
     "an evaluation": ({"evaluation": {"epsilon": 1.0}}, 9),
+    "an evaluation in a secure sum": ({"evaluation": {"epsilon": 1.0}, "federation": {"secure_sum": "masked"}}, 10),
 }
 
 
@@ -197,6 +207,27 @@ def test_an_older_node_refuses_the_version_of_a_study_that_it_cannot_know(
         asked.members()
     assert set(reports[-1]) == {"refused_version"} and f"this study needs {since} to {SPOKEN.newest}" in caplog.text
     assert make_study(federation={"wire": "float32"}).versions == SPOKEN, "nothing new is asked of anybody"
+
+
+def version_of(records: RecordDict, name: str) -> object:
+    record = records[name]
+    assert isinstance(record, ConfigRecord)
+    return record["protocol-version"]
+
+
+def test_questions_beside_a_task_travel_in_the_oldest_version_that_has_them() -> None:
+    """They do not know which version the node speaks: written in our own, an older node could not read them."""
+    leg, counts = LegTask("opening", "s" * 64, "r-1", 1, b"x"), np.zeros(2, np.int64)
+    assert version_of(encode_leg(leg), "leg") == SAYS_SECURE_SUM
+    assert version_of(encode_leg(replace(leg, purpose="evaluation")), "leg") == SAYS_SUMMED_EVALUATION
+    assert version_of(encode_leg_reply(LegReply("opening", "r-1", 1, Status.TRAINED)), "leg") == SAYS_SECURE_SUM
+    asked = EvaluationTask("s" * 64, "r-1", 1, np.ones(3, np.float32))
+    own = EvaluationReply("r-1", 1, asked.adapter_sha256, Status.EVALUATED, counts)
+    for roster, since in ((b"", SAYS_EVALUATION), (b"names", SAYS_SUMMED_EVALUATION)):
+        question = encode_evaluation(replace(asked, roster=roster))
+        assert version_of(question, "evaluation") == since and decode_evaluation(question).roster == roster
+        reply = encode_evaluation_reply(replace(own, masked=roster))
+        assert version_of(reply, "counts") == since and decode_evaluation_reply(reply).masked == roster
 
 
 def test_a_code_that_a_server_cannot_know_is_sent_as_one_that_it_knows() -> None:

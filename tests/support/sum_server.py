@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from server.aggregation.mean import UniformMean
 from server.certificate_authority import public_pem
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, RunTerms
+from server.rounds.coordinator import Coordinator, EvaluatePrivately, RunTerms, no_private_evaluation
 from server.run_store.values import Node
 from server.secure_sum.files import SumFiles
 from server.secure_sum.members import Federation, RosterMembers
+from server.secure_sum.opening import Opening, Surroundings
 from server.secure_sum.roster import RunRoster
-from server.secure_sum.rounds import SecureRounds, Surroundings
+from server.secure_sum.rounds import SecureRounds
 from shared.errors import SettingsError
 from shared.protocol.fixed_point import as_integers, mean_of
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
@@ -199,6 +200,7 @@ class Server:
         self.on_change: Callable[[dict[str, list[int]]], None] = lambda _by_status: None
         self.now: Callable[[], float] = itertools.count(1e9).__next__
         """A second passes whenever somebody looks at the clock."""
+        self.evaluating: Callable[[Opening], EvaluatePrivately] = lambda _opening: no_private_evaluation
         self.roster_clock: Callable[[], float] = itertools.count(0.0, 30.0).__next__
 
     def numbers(self, nodes: int) -> Numbers:
@@ -252,7 +254,8 @@ class Server:
             self.now,
             look_every_s=0.0,
         )
-        rounds = SecureRounds(self.grid, self.roster, files, self._step, around)  # type: ignore[arg-type]
+        opening = Opening(self.grid, self.roster, files, around)  # type: ignore[arg-type]
+        rounds = SecureRounds(opening, self._step)
         return Coordinator(
             self.grid,  # type: ignore[arg-type]
             RunTerms(self.study_sha256, RUN, self._rounds, 2, 0.3, "int64", grace_s=0.0),
@@ -262,6 +265,7 @@ class Server:
             checkpoints=Checkpoints(self.folder / "checkpoints"),
             participants=self.members,
             secure_sum=rounds,
+            evaluate_privately=self.evaluating(opening),
         ).run()
 
     def expected(self, *names: str, number: int = 1) -> NDArray[np.int64]:

@@ -1,14 +1,15 @@
-"""An operator's approval of a study run, and the roster of its secure sum, as rows of the ledger."""
+"""An operator's approval of a study run, the roster of its secure sum, and its evaluations, as rows of the ledger."""
 
+import hashlib
 from collections.abc import Mapping
 
 from client.vault.ledger.account import whole_run
 from client.vault.ledger.ledger import NOBODYS, Ledger
-from client.vault.ledger.rows import NOTHING_DECLARED, UNDECLARED, DatasetTerms, Evaluations, Limit
+from client.vault.ledger.rows import NOTHING_DECLARED, UNDECLARED, DatasetTerms, Evaluations, Limit, evaluations_of
 from client.vault.ledger.state import LedgerState
-from shared.errors import PolicyRefusal
+from shared.errors import LedgerError, PolicyRefusal
 from shared.privacy.noise_schedule import schedule_of
-from shared.privacy.releases import Release, SharedGaussian, Spending, times
+from shared.privacy.releases import Release, SharedGaussian, Spending
 from shared.private_evaluation.noise import evaluation_release
 from shared.study.declaration import Study
 
@@ -115,8 +116,39 @@ def take_roster(
     """
     approved = ledger.state.run(run)
     if isinstance(approved.per_round, SharedGaussian) and not approved.per_round.settled:
-        whole_run = times(approved.per_round.with_nodes(nodes, threshold, colluders), approved.rounds)
-        budget = ledger.state.budget(approved.dataset, declared=declared)
-        budget.check_collusion(whole_run, asked_for="a roster")
+        settled = approved.with_nodes(nodes, threshold, colluders)
+        budget = ledger.state.budget(approved.dataset, declared=declared, without=run)
+        budget.check_collusion(*settled.spent(earmarked=True), asked_for="a roster")
     sizes = {"nodes": nodes, "threshold": threshold, "colluders": colluders}
     ledger.enter({"kind": "roster", "run": run, "roster_sha256": sha256, **sizes})
+
+
+def commit_evaluation(ledger: Ledger, run: str, number: int, released: bytes) -> None:
+    """Make released bytes of an evaluation durable, then say so in the ledger; only then may they leave."""
+    ledger.outbox.keep(evaluations_of(run), number, released)
+    digest = hashlib.sha256(released).hexdigest()
+    ledger.enter({"kind": "evaluated", "run": run, "number": number, "released_sha256": digest})
+    ledger.prune_outbox()
+
+
+def released_evaluation(ledger: Ledger, run: str, number: int) -> bytes | None:
+    """Return what an evaluation released, if anything; if a crash came before its row, the row is entered now.
+
+    Raises:
+        LedgerError: the kept bytes are not the ones in the ledger.
+    """
+    evaluations = ledger.state.run(run).evaluations
+    if evaluations is None or number not in evaluations.attempts:
+        return None
+    released, known = ledger.outbox.find(evaluations_of(run), number), evaluations.attempts[number]
+    if released is None:
+        return None
+    if known is None and ledger.state.is_over(run):  # nothing made of its records leaves any more
+        ledger.outbox.forget(evaluations_of(run), number)
+        return None
+    digest = hashlib.sha256(released).hexdigest()
+    if known is None:
+        ledger.enter({"kind": "evaluated", "run": run, "number": number, "released_sha256": digest})
+    elif known != digest:
+        raise LedgerError(f"Expected the released bytes of evaluation {number} of {run!r}, got others.")
+    return released

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from client.vault.ledger.rows import Limit
 from shared.errors import BudgetError
 from shared.privacy.accounting import best_order, epsilon_if_colluding, epsilon_rdp, order_of_limit
-from shared.privacy.releases import Release, SharedGaussian, Spending, times
+from shared.privacy.releases import LargestSide, Release, SharedGaussian, Spending, has_shared, times
 from shared.search import largest
 
 MOST_AFFORDED = 2**53
@@ -65,7 +65,8 @@ class Budget:
     def fits_if_all_collude(self, *more: Spending) -> bool:
         """Return true if the second limit holds, or nothing shares its noise. Without a roster there is no figure."""
         history, limit = [*self.history, *more], self.limit.if_all_collude
-        if not any(isinstance(release, SharedGaussian) for release in history):
+        may_share = any(isinstance(spent, SharedGaussian | LargestSide) for spent in history)
+        if not may_share or not has_shared(history):
             return True
         if limit is None or math.isinf(limit):
             return limit is not None

@@ -6,8 +6,21 @@ from functools import reduce
 from typing import Any, Literal
 
 from shared.errors import PolicyRefusal, SettingsError
-from shared.privacy.releases import LargestSide, NoisyCounts, Release, Spending, from_dict, times, to_dict
+from shared.privacy.releases import (
+    CountsRelease,
+    LargestSide,
+    Release,
+    SharedCounts,
+    SharedGaussian,
+    Spending,
+    from_dict,
+    times,
+    to_dict,
+)
+from shared.secure_sum.context import Purpose
 from shared.study.sections import RECORD
+
+EVALUATION: Purpose = "evaluation"
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ class Decision:
 class Evaluations:
     """The evaluations of one approved run: one release for each number of rounds that its study evaluates after."""
 
-    each: NoisyCounts
+    each: CountsRelease
     numbers: tuple[int, ...]
     adapters: dict[int, str] = field(default_factory=dict)
     """Digest of the adapter that was evaluated, by number."""
@@ -121,7 +134,7 @@ class Evaluations:
         if "evaluation" not in row:
             return None
         each, numbers = from_dict(row["evaluation"]["each"]), tuple(row["evaluation"]["numbers"])
-        if not isinstance(each, NoisyCounts) or each.count != 1 or not numbers or len(set(numbers)) != len(numbers):
+        if not isinstance(each, CountsRelease) or each.count != 1 or not numbers or len(set(numbers)) != len(numbers):
             raise PolicyRefusal(f"Expected noisy counts after some numbers of rounds, got {row['evaluation']}.")
         return cls(each, numbers)
 
@@ -144,8 +157,10 @@ class Evaluations:
         """Charge one.
 
         Raises:
-            PolicyRefusal: there is none of this number, or it had its attempt.
+            PolicyRefusal: there is none of this number, it had its attempt, or nobody knows yet who shares its noise.
         """
+        if isinstance(self.each, SharedCounts) and not self.each.settled:
+            raise PolicyRefusal("Expected a roster before the first evaluation, whose noise is shared.")
         if number not in self.numbers or number in self.attempts:
             raise PolicyRefusal(f"Expected a first attempt at one of the evaluations {self.numbers}, got {number}.")
         self.attempts[number], self.adapters[number] = None, adapter_sha256
@@ -190,7 +205,7 @@ class ApprovedRun:
     roster: str | None = None
     """Digest of the roster of its secure sum; None before this node took one."""
     survivors: dict[tuple[int, str], str] = field(default_factory=dict)
-    """Digest of the survivors that this node signed, by round and purpose."""
+    """Digest of the survivors that this node signed, by round, or number of an evaluation, and purpose."""
     evaluations: Evaluations | None = None
     both_sides: bool = False
     """True if a record may be trained on and count among the held-out ones: it then pays for both."""
@@ -215,6 +230,36 @@ class ApprovedRun:
         """Failed and lost rounds and evaluations that no person has looked at, in one line."""
         failed, lost = self.waiting
         return ", ".join([*failed, *lost])
+
+    def with_nodes(self, nodes: int, threshold: int, colluders: int) -> "ApprovedRun":
+        """Return the run with the numbers of a roster, where it shares noise: nothing was released before."""
+        run = replace(self)
+        if isinstance(run.per_round, SharedGaussian):
+            run.per_round = run.per_round.with_nodes(nodes, threshold, colluders)
+        if run.evaluations is not None and isinstance(run.evaluations.each, SharedCounts):
+            run.evaluations = replace(
+                run.evaluations, each=run.evaluations.each.with_nodes(nodes, threshold, colluders)
+            )
+        return run
+
+    def sign(self, row: Mapping[str, Any]) -> None:
+        """Take over which survivors of a sum this node has signed.
+
+        Guarantee: of each round and each evaluation one set of survivors is signed, and only where this node gave its
+        part of that sum.
+
+        Raises:
+            PolicyRefusal: there was a set, or this node gave no part.
+        """
+        number, purpose, evaluated = row["round"], row["purpose"], self.evaluations
+        if purpose == EVALUATION:
+            attempts, failed = ({}, set[int]()) if evaluated is None else (evaluated.attempts, evaluated.failed)
+        else:
+            attempts, failed = self.attempts, self.failed
+        given = self.roster is not None and attempts.get(number) is not None and number not in failed
+        if not given or (number, purpose) in self.survivors:
+            raise PolicyRefusal(f"Expected a sum of {row['run']!r} without survivors yet, got {purpose} {number}.")
+        self.survivors[number, purpose] = row["sha256"]
 
     @property
     def earmarked(self) -> int:

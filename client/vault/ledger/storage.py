@@ -30,12 +30,12 @@ CREATE TRIGGER rows_stay BEFORE UPDATE ON rows BEGIN SELECT RAISE(ABORT, 'the le
 CREATE TRIGGER rows_last BEFORE DELETE ON rows BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
 {ROWS_IN_ORDER}
 """
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SALT_BYTES = 16  # the server is told hashes of rows, and must not find out by trying what they hold
-MIGRATIONS = {1: ROWS_IN_ORDER, 2: "", 3: ""}
+MIGRATIONS = {1: ROWS_IN_ORDER, 2: "", 3: "", 4: ""}
 """Statements that lead from a version to the next. 1: `INSERT OR REPLACE` went past the other two triggers. 2: rows may
 be of the kind `reject`, which an older version would take for damage; it refuses the version instead. 3: rows may be of
-the kinds `roster` and `survivors`."""
+the kinds `roster` and `survivors`. 4: an approval may name evaluations whose noise is shared."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from client.vault.review.node_files import NodeFiles
 def forget_left_over(node: NodeFiles, state: LedgerState, now: float | None = None) -> None:
     """Delete copies of runs that are over and still have some, because a crash came between the row and the files.
 
-    Keys of a secure sum go as well where all rounds were trained, and the last one's sum is opened or lost for long, or
-    where nobody has asked for a round for three months: a server that gave a run up says so to nobody, and who gets at
-    the keys later could open what this node once sent.
+    Keys of a secure sum go as well where all rounds and evaluations were asked for, and the last one's sum is opened or
+    lost for long, or where nobody has asked for one for three months: a server that gave a run up says so to nobody,
+    and who gets at the keys later could open what this node once sent.
 
     Args:
         node: whose files they are.
@@ -23,7 +23,7 @@ def forget_left_over(node: NodeFiles, state: LedgerState, now: float | None = No
         forget_copies(node, state)
     for name, run in state.runs.items():
         idle_s = (time.time() if now is None else now) - node.sums.last_change(name)
-        if node.sums.holds(name) and idle_s > (NEWEST_KEPT_S if run.earmarked else KEPT_S):
+        if node.sums.holds(name) and idle_s > (NEWEST_KEPT_S if run.may_go_on else KEPT_S):
             node.sums.forget(name)
 
 

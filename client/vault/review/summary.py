@@ -15,13 +15,16 @@ from shared.privacy.in_words import best_guess, in_words
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.study_steps import batch_of
 from shared.private_evaluation.cells import Cells
-from shared.private_evaluation.noise import sigma
+from shared.private_evaluation.noise import all_counts, sigma
 from shared.study.declaration import Study
 from shared.study.sections import STATED
 from shared.study.sections import in_words as words
 
 if TYPE_CHECKING:
     from client.vault.records.snapshot import Facts
+
+
+BEHIND_A_MASK = "leave this house behind a mask, so that only their sum over all nodes is opened"
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,12 @@ def summarise(
         epsilon_after=budget.epsilon(total_release),
         epsilon_limit=budget.limit.epsilon,
         fits=budget.fits(total_release),
-        shares_noise=tuple(promise.in_words for promise in possible(study, delta=budget.limit.delta)),
+        shares_noise=tuple(
+            promise.in_words
+            for promise in possible(
+                study, delta=budget.limit.delta, counts=all_counts(study), both_sides=state.on_both_sides(dataset.name)
+            )
+        ),
         epsilon_per_study=dataset.policy.epsilon_per_study,
         delta=budget.limit.delta,
         unit=dataset.policy.unit,
@@ -204,10 +212,15 @@ def evaluation_in_words(study: Study, *, both_sides: bool) -> tuple[str, ...]:
         else f"Each {unit} is trained on or held out, and pays for its own side: the larger of the two counts here. "
         "Somebody of whom some records are trained on and others held out pays for both."
     )
+    leave, noise = {
+        None: ("leave this house", f"each with noise of {sigma(study):.3g} {unit}s."),
+        "masked": (BEHIND_A_MASK, f"each with noise of {sigma(study):.3g} {unit}s."),
+        "shared": (BEHIND_A_MASK, f"each with this node's part of a noise of {sigma(study):.3g} {unit}s."),
+    }[study.federation.secure_sum]
     releases = (
         f"It also evaluates {times_over}, after {'round' if len(rounds) == 1 else 'rounds'} "
-        f"{', '.join(map(str, rounds))}: {cells.length} noisy counts over held-out records leave this house "
-        f"({counted}{grouped}), each with noise of {sigma(study):.3g} {unit}s."
+        f"{', '.join(map(str, rounds))}: {cells.length} noisy counts over held-out records {leave} "
+        f"({counted}{grouped}), {noise}"
     )
     costs = f"For a {unit} that is held out all of them together cost epsilon {evaluation.epsilon:g}."
     best = (

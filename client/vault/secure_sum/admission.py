@@ -22,7 +22,7 @@ from client.vault.ledger.rows import NOTHING_DECLARED, Limit
 from client.vault.secure_sum.sum_files import UNSIGNED, Identity, SumFiles
 from shared.errors import BudgetError, SettingsError
 from shared.privacy.sum_numbers import sum_numbers
-from shared.protocol.messages import Status, TrainTask
+from shared.protocol.messages import EvaluationTask, Status, TrainTask
 from shared.secure_sum.node import take_roster
 from shared.secure_sum.refusals import Refusal, SecureSumError
 from shared.secure_sum.roster import Roster
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 class Admission:
-    """Decides about the roster of a study's task, with the ledger held.
+    """Decides about the roster of a study's task or evaluation, with the ledger held.
 
     Guarantee: a node takes part only under the first roster that it took, with its own keys in it unchanged.
     Guarantee: a roster that breaks the operator's own rule is refused before anything is paid, also if it was taken.
@@ -50,15 +50,15 @@ class Admission:
     ) -> None:
         self._files, self._study, self._policy, self._declared = files, study, policy, declared
 
-    def __call__(self, ledger: Ledger, task: TrainTask) -> Status | None:
+    def __call__(self, ledger: Ledger, task: TrainTask | EvaluationTask) -> Status | None:
         """Return a public reason not to take part; None once the roster is taken, and durable."""
         taken = ledger.state.run(task.study_run).roster
         identity = self._files.identity(task.study_run)
         if taken is not None and (identity is None or self._lost(task.study_run, taken)):
-            log.error("Round %d refused: the keys of %s are gone from this node.", task.round, task.study_run)
+            log.error("Refused: the keys of %s are gone from this node.", task.study_run)
             return Status.OUT_OF_SECURE_SUM
         if identity is None:
-            log.error("Round %d refused: this node has made no keys for %s.", task.round, task.study_run)
+            log.error("Refused: this node has made no keys for %s.", task.study_run)
             return Status.REFUSED_ROSTER
         try:
             roster = Roster.from_bytes(task.roster)
@@ -66,7 +66,7 @@ class Admission:
             if taken is None:
                 self._enter(ledger, roster)
         except (SecureSumError, SettingsError, BudgetError) as error:
-            log.error("Round %d refused for its roster: %s", task.round, error)
+            log.error("%s was refused for its roster: %s", task.study_run, error)
             return Status.REFUSED_ROSTER
         return None
 

@@ -1,5 +1,7 @@
 """The two questions of a secure sum after its masked vectors: sign the survivors, then open their sum.
 
+The sum is of a round's parts or of an evaluation's counts. Both have rows, files and keys of their own.
+
 | the question | the answer |
 |---|---|
 | of a run that nobody approved, or of another study | `refused_study` |
@@ -17,12 +19,13 @@
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
+from client.vault.ledger.approval import released_evaluation
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import ApprovedRun
-from client.vault.secure_sum.masked_trainer import TRAINING
+from client.vault.ledger.rows import EVALUATION, ApprovedRun
 from client.vault.secure_sum.sum_files import SumFiles
-from client.vault_api.messages import read_reply
+from client.vault_api.messages import read_evaluation, read_reply
 from shared.protocol.messages import LegReply, LegTask, Status, without_content
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.node import MaskedRow, Member, SurvivorsRow, open_sum, sign_survivors
@@ -30,6 +33,13 @@ from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.thresholds import OwnPolicy
 
 log = logging.getLogger(__name__)
+
+
+class Released(NamedTuple):
+    """What this node gave to a sum."""
+
+    adapter_sha256: str
+    masked: bytes
 
 
 def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask, policy: Callable[[ApprovedRun], OwnPolicy]) -> LegReply:
@@ -55,11 +65,8 @@ def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask, policy: Callable[
         return without_content(task, Status.REJECTED)
     if run.roster is None:
         return without_content(task, Status.REFUSED_ROSTER)
-    member = _member(files, task.study_run, run.roster)
-    written, part = ledger.answer(task.study_run, task.round), files.part(task.study_run, task.round, TRAINING)
-    released = None if written is None else read_reply(written)
-    if released is not None and released.status is not Status.TRAINED:
-        released = None
+    member, released = _member(files, task.study_run, run.roster), _released(ledger, task)
+    part = files.part(task.study_run, task.round, task.purpose)
     if member is None or (released is not None and part is None):
         log.error("Round %d of %s: its keys are gone from this node.", task.round, task.study_run)
         return without_content(task, Status.OUT_OF_SECURE_SUM)
@@ -72,14 +79,29 @@ def answer_leg(ledger: Ledger, files: SumFiles, task: LegTask, policy: Callable[
     except SecureSumError as error:
         log.error("Round %d of %s: its roster is refused by the policy of today: %s", task.round, task.study_run, error)
         return without_content(task, Status.REFUSED_ROSTER)
-    member, adapter = replace(member, smallest_cohort=own.smallest_cohort), released.base_sha256
-    context = RoundContext(task.study_run, run.study_sha256, task.round, adapter, run.roster, TRAINING)
+    member, study = replace(member, smallest_cohort=own.smallest_cohort), run.study_sha256
+    context = RoundContext(task.study_run, study, task.round, released.adapter_sha256, run.roster, task.purpose)
     try:
         content = _content(ledger, member, context, task, replace(part, message=released.masked))
     except SecureSumError as error:
         log.error("Round %d of %s: %s was refused: %s", task.round, task.study_run, task.leg, error)
         return without_content(task, Status.REFUSED_SURVIVORS)
     return replace(without_content(task, Status.TRAINED), content=content)
+
+
+def _released(ledger: Ledger, task: LegTask) -> Released | None:
+    """Return what this node gave to a sum; None if that was nothing."""
+    if task.purpose == EVALUATION:
+        counted = released_evaluation(ledger, task.study_run, task.round)
+        evaluated = None if counted is None else read_evaluation(counted)
+        if evaluated is None or evaluated.status is not Status.EVALUATED:
+            return None
+        return Released(evaluated.adapter_sha256, evaluated.masked)
+    written = ledger.answer(task.study_run, task.round)
+    trained = None if written is None else read_reply(written)
+    if trained is None or trained.status is not Status.TRAINED:
+        return None
+    return Released(trained.base_sha256, trained.masked)
 
 
 def _content(ledger: Ledger, member: Member, context: RoundContext, task: LegTask, masked: MaskedRow) -> bytes:

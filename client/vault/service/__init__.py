@@ -1,5 +1,5 @@
 """The vault process, and the questions that it answers.
 
 `process`, `grpc_service`, `node_vault` (every question), `stance` (to an offer), `charged_round`, `charged_evaluation`,
-`local_metrics`.
+`secure_sums` (what the settings say of them), `local_metrics`.
 """

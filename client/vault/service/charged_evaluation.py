@@ -10,34 +10,37 @@
 | an adapter that no honest rounds lead to, a small site, closed hours | a public code, before anything is reserved |
 | one that the records' account has no room for any more | `refused_budget` |
 | a ledger that cannot be trusted or written | `refused_ledger` |
+| a secure sum whose roster this node does not take, or whose keys it has not any more | a public code |
 | noise other than the ledger has | `refused_study` |
 | all else | reserved, counted with noise, made durable, sent |
 | whatever goes wrong after the reservation, its run being ended too | `failed`, and it stays paid for |
 """
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from client.vault.ledger.account import check_room
+from client.vault.ledger.approval import commit_evaluation, released_evaluation
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import NOTHING_DECLARED, ApprovedRun, Evaluations, Limit, evaluations_of
+from client.vault.ledger.rows import NOTHING_DECLARED, ApprovedRun, Evaluations, Limit
 from client.vault.ledger.state import LedgerState
 from client.vault.records.held_out import GROUP
+from client.vault.secure_sum.masked_counts import MaskedCounts, OwnCounts
 from client.vault.training.evaluator import exact_histogram, noisy_histogram
 from client.vault.training.randomness import Randomness
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault_api.messages import read_evaluation, write_evaluation
 from shared.errors import BudgetError, ExactnessError, LedgerError, PolicyRefusal, SettingsError
-from shared.privacy.releases import NoisyCounts
+from shared.privacy.releases import CountsRelease
 from shared.private_evaluation.cells import Cells
 from shared.private_evaluation.noise import evaluation_release
 from shared.protocol.messages import EvaluationReply, EvaluationTask, LedgerPosition, Status, without_histogram
 from shared.records.ragged import Records
 
-Reserved = tuple[LedgerPosition, NoisyCounts]
+Reserved = tuple[LedgerPosition, CountsRelease]
+AS_THEY_ARE = OwnCounts()
 LOOK = "Look at the log, mend the cause, then: fedvault-node resume RUN"
 log = logging.getLogger(__name__)
 
@@ -58,6 +61,7 @@ class ChargedEvaluation:
         declared: the limits of node.toml today by dataset, which may be stricter than the ledger's.
         refusal: a public reason of the node's policy not to evaluate now; None if there is none.
         on_record: called before each record; an exception from it ends the evaluation.
+        leaves: how the counts leave: as they are, or behind the mask of a secure sum whose roster it admits.
     """
 
     def __init__(
@@ -71,10 +75,11 @@ class ChargedEvaluation:
         declared: Mapping[str, Limit] = NOTHING_DECLARED,
         refusal: Callable[[LedgerState], Status | None] = lambda _state: None,
         on_record: Callable[[], None] = lambda: None,
+        leaves: OwnCounts = AS_THEY_ARE,
     ) -> None:
         self._trainer, self._held_out, self._open_ledger = trainer, held_out, open_ledger
         self._dataset, self._randomness, self._declared = dataset, randomness, declared
-        self._refusal, self._on_record = refusal, on_record
+        self._refusal, self._on_record, self._leaves = refusal, on_record, leaves
 
     def evaluate(self, task: EvaluationTask) -> EvaluationReply:
         """Answer one question; never raises for what it or the data holds."""
@@ -100,16 +105,19 @@ class ChargedEvaluation:
             return without_histogram(task, Status.REFUSED_EVALUATION)
         if evaluations.adapters.get(number, task.adapter_sha256) != task.adapter_sha256:
             return without_histogram(task, Status.REFUSED_EVALUATION)
-        if (released := released_before(ledger, task.study_run, number)) is not None:
+        if (released := released_evaluation(ledger, task.study_run, number)) is not None:
             return read_evaluation(released)
         if number in evaluations.attempts:
-            return without_histogram(task, Status.LOST, cells=Cells.of(self._trainer.study).length)
-        if (refusal := self._reason_not_to(ledger.state, task, run, evaluations)) is not None:
+            return self._leaves.without(task, Status.LOST, cells=Cells.of(self._trainer.study).length)
+        refusal = self._reason_not_to(ledger.state, task, run, evaluations) or self._leaves.admit(ledger, task)
+        if refusal is not None:
             return without_histogram(task, refusal)
         check_room(ledger.state, task.study_run, declared=self._declared, evaluation=True)
         _ = ledger.position_with_mac  # a missing key is found before anything is paid
         ledger.enter(_row("evaluation", task) | {"adapter_sha256": task.adapter_sha256})
-        return ledger.position_with_mac, evaluations.each
+        # as it is now: the roster says who shares the noise
+        charged = ledger.state.run(task.study_run).evaluations
+        return ledger.position_with_mac, (charged or evaluations).each
 
     def _reason_not_to(
         self, state: LedgerState, task: EvaluationTask, run: ApprovedRun, evaluations: Evaluations
@@ -121,17 +129,18 @@ class ChargedEvaluation:
             log.error("Evaluation %d refused: rounds %s of %s failed or were lost. %s", task.number, rounds, name, LOOK)
         if troubles or run.closed or state.is_over(task.study_run):
             return Status.REFUSED_POLICY
-        if release != evaluations.each:
+        if _noise_of(release) != _noise_of(evaluations.each):
             log.error("Evaluation %d refused: %s was entered, %s is computed.", task.number, evaluations.each, release)
             return Status.REFUSED_STUDY
         return self._refusal(state) or self._trainer.evaluation_refusal(task)
 
     def _evaluate_reserved(
-        self, task: EvaluationTask, position: LedgerPosition, charged: NoisyCounts
+        self, task: EvaluationTask, position: LedgerPosition, charged: CountsRelease
     ) -> EvaluationReply:
         """Evaluate what is paid for, and answer only what is durable."""
         cells = Cells.of(self._trainer.study).length
-        reply = failed = replace(without_histogram(task, Status.FAILED, cells=cells), ledger=position)
+        # made first: neither a record nor a file that broke meanwhile decides its length
+        reply = failed = replace(self._leaves.without(task, Status.FAILED, cells=cells), ledger=position)
         try:
             reply = replace(self._counted(task, charged), ledger=position)
         except Exception:
@@ -144,52 +153,23 @@ class ChargedEvaluation:
                     reply = failed
                 elif reply.status is Status.FAILED:
                     ledger.enter(_row("evaluation-failed", task))
-                _commit(ledger, task, write_evaluation(reply))
+                commit_evaluation(ledger, task.study_run, task.number, write_evaluation(reply))
         except Exception:
             # what is not durable must not leave: it could not be sent again
             log.exception("Evaluation %d failed: its counts could not be made durable.", task.number)
             return failed
         return reply
 
-    def _counted(self, task: EvaluationTask, charged: NoisyCounts) -> EvaluationReply:
+    def _counted(self, task: EvaluationTask, charged: CountsRelease) -> EvaluationReply:
+        if self._trainer.study.federation.secure_sum is not None and not isinstance(self._leaves, MaskedCounts):
+            raise ExactnessError("Expected counts of a secure sum to leave behind a mask, got a bare question.")
         trainer, records = self._trainer, self._held_out()
         if GROUP not in records.fields:
             raise ExactnessError("Expected held-out records that were kept for an evaluation, got others.")
         groups = records[GROUP].values
         trainer.model.load(task.adapter)
         exact = exact_histogram(trainer.study, trainer.model, records, groups, on_record=self._on_record)
-        histogram = noisy_histogram(exact, charged, self._randomness.step())
-        return replace(without_histogram(task, Status.EVALUATED), histogram=histogram)
-
-
-def released_before(ledger: Ledger, run: str, number: int) -> bytes | None:
-    """Return what an evaluation released, if anything; if a crash came before its row, the row is entered now.
-
-    Raises:
-        LedgerError: the kept bytes are not the ones in the ledger.
-    """
-    evaluations = ledger.state.run(run).evaluations
-    if evaluations is None or number not in evaluations.attempts:
-        return None
-    released, known = ledger.outbox.find(evaluations_of(run), number), evaluations.attempts[number]
-    if released is None:
-        return None
-    if known is None and ledger.state.is_over(run):  # nothing made of its records leaves any more
-        ledger.outbox.forget(evaluations_of(run), number)
-        return None
-    digest = hashlib.sha256(released).hexdigest()
-    if known is None:
-        ledger.enter({"kind": "evaluated", "run": run, "number": number, "released_sha256": digest})
-    elif known != digest:
-        raise LedgerError(f"Expected the released bytes of evaluation {number} of {run!r}, got others.")
-    return released
-
-
-def _commit(ledger: Ledger, task: EvaluationTask, released: bytes) -> None:
-    """Make released bytes durable, then say so in the ledger; only then may they leave."""
-    ledger.outbox.keep(evaluations_of(task.study_run), task.number, released)
-    ledger.enter(_row("evaluated", task) | {"released_sha256": hashlib.sha256(released).hexdigest()})
-    ledger.prune_outbox()
+        return self._leaves.reply(task, noisy_histogram(exact, charged, self._randomness.step()))
 
 
 def _row(kind: str, task: EvaluationTask) -> dict[str, object]:
@@ -199,3 +179,8 @@ def _row(kind: str, task: EvaluationTask) -> dict[str, object]:
 def _refused(task: EvaluationTask, status: Status, error: Exception) -> EvaluationReply:
     log.error("Evaluation %d refused: %s", task.number, error)
     return without_histogram(task, status)
+
+
+def _noise_of(release: CountsRelease) -> tuple[type[CountsRelease], float, int, float]:
+    """Return what decides what a release costs, but for who shares its noise: that is the roster's."""
+    return type(release), release.noise_multiplier, release.count, release.sensitivity

@@ -21,6 +21,7 @@ from shared.protocol.messages import (
     LEGS,
     NO_MAC,
     NO_POSITION,
+    SUMS_OF,
     EvaluationTask,
     LedgerPosition,
     LegTask,
@@ -136,7 +137,8 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         """Answer a question of a secure sum; a job in progress goes on."""
         del context
         leg = next(known for known in LEGS if known == request.leg)
-        task = LegTask(leg, request.study_sha256, request.study_run, request.round, request.content)
+        purpose = next(known for known in SUMS_OF if known == (request.purpose or "training"))
+        task = LegTask(leg, request.study_sha256, request.study_run, request.round, request.content, purpose)
         reply = self._vault.leg(task)
         return vault_pb2.LegReply(status=int(reply.status), content=reply.content)
 
@@ -153,7 +155,8 @@ class VaultService(vault_pb2_grpc.VaultServicer):
             position = LedgerPosition(request.ledger_height, request.ledger_head, request.ledger_mac or NO_MAC)
             adapter = np.frombuffer(request.adapter, "<f4").astype(np.float32)
             server_copy = position if position.height else NO_POSITION
-            task = EvaluationTask(request.study_sha256, request.study_run, request.number, adapter, server_copy)
+            study_sha256, run, roster = request.study_sha256, request.study_run, request.roster
+            task = EvaluationTask(study_sha256, run, request.number, adapter, server_copy, roster)
             reply = write_evaluation(self._vault.evaluate(task))
             self._asked.clear()
         except Exception:

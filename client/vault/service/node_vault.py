@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,20 +24,19 @@ from typing import TypeVar
 import torch
 
 from client.policy import objections, open_at, subgroup_columns
-from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import NOTHING_DECLARED, ApprovedRun
+from client.vault.ledger.rows import NOTHING_DECLARED
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.forgetting import forget_copies, forget_left_over
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.review import StudyReview
-from client.vault.secure_sum.admission import Admission
 from client.vault.secure_sum.legs import answer_leg
 from client.vault.secure_sum.masked_trainer import MaskedTrainer
 from client.vault.secure_sum.sum_files import Identity
 from client.vault.service.charged_evaluation import ChargedEvaluation
 from client.vault.service.charged_round import ChargedRound
 from client.vault.service.local_metrics import write_local_metrics
+from client.vault.service.secure_sums import admission, counts_leave, own_policy
 from client.vault.service.stance import stance
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer, device_for
@@ -59,8 +58,6 @@ from shared.protocol.messages import (
     without_update,
 )
 from shared.records.ragged import Records
-from shared.secure_sum.thresholds import OwnPolicy
-from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -148,7 +145,7 @@ class NodeVault:
         try:
             node = open_node(self._config)
             with node.open_ledger() as ledger:
-                return answer_leg(ledger, node.sums, task, partial(_own_policy, node, ledger.state, task.study_run))
+                return answer_leg(ledger, node.sums, task, partial(own_policy, node, ledger.state, task.study_run))
         except (LedgerError, OSError) as error:
             log.error("A question of the secure sum of round %d was refused: %s", task.round, error)
             return without_content(task, Status.REFUSED_LEDGER)
@@ -284,6 +281,7 @@ class NodeVault:
             declared=NOTHING_DECLARED if dataset is None else dataset.limits,
             refusal=partial(self._refusal, trainer, dataset, evaluates=True),
             on_record=lambda: self._on_step(0),  # it may end here; how many records there are is not told
+            leaves=counts_leave(node, trainer.study, dataset),
         ).evaluate(task)
         self._loaded = None if trainer.broken else self._loaded
         if reply.status is not Status.EVALUATED:
@@ -321,7 +319,7 @@ class NodeVault:
             dataset=loaded.dataset,
             declared=NOTHING_DECLARED if dataset is None else dataset.limits,
             refusal=partial(self._refusal, trainer, dataset),
-            admit=_admission(node, study, dataset),
+            admit=admission(node, study, dataset),
         )
         reply = charged.train(task)
         if loaded.trainer.broken:
@@ -373,27 +371,3 @@ class NodeVault:
         if objections(rules, study, dimension=dimension, columns=columns, underway=True, both_sides=both_sides):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
-
-
-def _own_policy(node: NodeFiles, state: LedgerState, run: str, approved: ApprovedRun) -> OwnPolicy:
-    """Return what is asked of a run's secure sum, by node.toml as it is today and by the quorum that was approved.
-
-    Raises:
-        SettingsError: node.toml has no rule for it any more.
-    """
-    own = node.settings.own_policy(node.dataset(approved.dataset).rules(state))
-    return replace(own, smallest_cohort=max(own.smallest_cohort, node.approved.study(run).federation.quorum))
-
-
-def _admission(node: NodeFiles, study: Study, dataset: Dataset | None) -> Callable[[Ledger, TrainTask], Status | None]:
-    """Return what admits a task's roster; a study without a secure sum has none, and takes part with none."""
-    if study.federation.secure_sum is None:
-        return lambda _ledger, task: Status.REFUSED_STUDY if task.roster else None
-    if dataset is None:
-        return lambda _ledger, _task: Status.REFUSED_POLICY
-
-    def admit(ledger: Ledger, task: TrainTask) -> Status | None:
-        own = node.settings.own_policy(dataset.rules(ledger.state))
-        return Admission(node.sums, study, own, dataset.limits)(ledger, task)
-
-    return admit

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from client.vault.training.randomness import StepRandomness
 from shared.adapted_model.model import AdaptedModel
 from shared.errors import may_be_a_records_own
-from shared.privacy.releases import NoisyCounts
+from shared.privacy.releases import CountsRelease
 from shared.private_evaluation.cells import Cells, Outcome
 from shared.private_evaluation.counts import counts
 from shared.private_evaluation.noise import noise_scale
@@ -34,7 +34,7 @@ from shared.tasks.kind import OutputKind
 log = logging.getLogger(__name__)
 
 
-def noisy_histogram(exact: NDArray[np.int64], release: NoisyCounts, randomness: StepRandomness) -> NDArray[np.int64]:
+def noisy_histogram(exact: NDArray[np.int64], release: CountsRelease, randomness: StepRandomness) -> NDArray[np.int64]:
     """Put noise on every count, whatever it is.
 
     Guarantee: every count gets its own discrete Gaussian noise of exactly the scale that was charged, empty cells too.

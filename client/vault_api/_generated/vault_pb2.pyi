@@ -69,18 +69,20 @@ class OfferReply(_message.Message):
     def __init__(self, status: _Optional[int] = ..., exchange_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
 
 class LegRequest(_message.Message):
-    __slots__ = ("leg", "study_sha256", "study_run", "round", "content")
+    __slots__ = ("leg", "study_sha256", "study_run", "round", "content", "purpose")
     LEG_FIELD_NUMBER: _ClassVar[int]
     STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
     STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
     ROUND_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    PURPOSE_FIELD_NUMBER: _ClassVar[int]
     leg: str
     study_sha256: str
     study_run: str
     round: int
     content: bytes
-    def __init__(self, leg: _Optional[str] = ..., study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
+    purpose: str
+    def __init__(self, leg: _Optional[str] = ..., study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., round: _Optional[int] = ..., content: _Optional[bytes] = ..., purpose: _Optional[str] = ...) -> None: ...
 
 class LegReply(_message.Message):
     __slots__ = ("status", "content")
@@ -91,7 +93,7 @@ class LegReply(_message.Message):
     def __init__(self, status: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
-    __slots__ = ("study_sha256", "study_run", "number", "adapter", "ledger_height", "ledger_head", "ledger_mac")
+    __slots__ = ("study_sha256", "study_run", "number", "adapter", "ledger_height", "ledger_head", "ledger_mac", "roster")
     STUDY_SHA256_FIELD_NUMBER: _ClassVar[int]
     STUDY_RUN_FIELD_NUMBER: _ClassVar[int]
     NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +101,7 @@ class EvaluateRequest(_message.Message):
     LEDGER_HEIGHT_FIELD_NUMBER: _ClassVar[int]
     LEDGER_HEAD_FIELD_NUMBER: _ClassVar[int]
     LEDGER_MAC_FIELD_NUMBER: _ClassVar[int]
+    ROSTER_FIELD_NUMBER: _ClassVar[int]
     study_sha256: str
     study_run: str
     number: int
@@ -106,7 +109,8 @@ class EvaluateRequest(_message.Message):
     ledger_height: int
     ledger_head: str
     ledger_mac: str
-    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., number: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., ledger_mac: _Optional[str] = ...) -> None: ...
+    roster: bytes
+    def __init__(self, study_sha256: _Optional[str] = ..., study_run: _Optional[str] = ..., number: _Optional[int] = ..., adapter: _Optional[bytes] = ..., ledger_height: _Optional[int] = ..., ledger_head: _Optional[str] = ..., ledger_mac: _Optional[str] = ..., roster: _Optional[bytes] = ...) -> None: ...
 
 class EvaluateReply(_message.Message):
     __slots__ = ("reply",)

@@ -175,7 +175,7 @@ def test_only_declared_rounds_are_evaluated(ask: Callable[..., Evaluated], store
 
 
 @pytest.mark.guarantee(
-    "a site's answer is durable before anything else happens, and a run that was cut off asks for no second."
+    "a site's answer is durable before anything else happens, and a run that was cut off asks no site for other counts."
 )
 @pytest.mark.parametrize("writes", range(4))
 def test_a_server_that_is_killed_asks_no_node_twice_that_has_answered(

@@ -20,7 +20,7 @@ from server.rounds.checkpoints import Checkpoints
 from server.run_process import drive
 from server.run_store.store import Store
 from server.run_store.values import Node
-from server.secure_sum import rounds
+from server.secure_sum import opening
 from server.secure_sum.files import SumFiles
 from server.settings import Home
 from shared.protocol.fixed_point import as_integers, mean_of
@@ -52,8 +52,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
     for module, name, value in [
         (participants, "POLL_S", 0.001),
         (asking, "FIRST_POLL_S", 0.0005),
-        (rounds, "LOOK_EVERY_S", 0.0),
-        (rounds, "SHORTEST_POLL_S", 0.0005),
+        (opening, "LOOK_EVERY_S", 0.0),
+        (opening, "SHORTEST_POLL_S", 0.0005),
         (run_process, "Control", lambda _home: SimpleNamespace(wait_until_it_answers=int, nodes=list, close=int)),
         (run_process, "synchronise_nodes", lambda _store, _control: None),
         (run_process, "initial_adapter", lambda _study: np.zeros(LENGTH, np.float32)),

@@ -7,7 +7,7 @@ import pytest
 from server.cli.printing import print_event
 from server.rounds import participants
 from server.run_store.values import Event
-from server.secure_sum import rounds
+from server.secure_sum import opening
 from server.secure_sum.history import history_lines, roster_event, sum_history
 from shared.protocol.messages import Status
 from tests.support.sum_server import Server
@@ -17,7 +17,7 @@ from tests.support.sum_server import Server
 def events(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     """Of a run of two rounds: in the first a share lies and a node is missing, the second is lost."""
     monkeypatch.setattr(participants, "POLL_S", 0.001)
-    monkeypatch.setattr(rounds, "LONGEST_POLL_S", 0.001)
+    monkeypatch.setattr(opening, "LONGEST_POLL_S", 0.001)
     server = Server(tmp_path, 5, rounds=2)
     server.fixed_for_s = 20
     liar, silent = server.nodes[1], server.nodes[2]

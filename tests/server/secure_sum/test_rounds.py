@@ -11,7 +11,7 @@ import pytest
 from server.aggregation.mean import UniformMean
 from server.rounds import participants
 from server.rounds.checkpoints import Checkpoints
-from server.secure_sum import roster, rounds
+from server.secure_sum import opening, roster
 from server.secure_sum.files import SumFiles
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
@@ -22,8 +22,8 @@ from tests.support.sum_server import LENGTH, NodesGrid, Server
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(participants, "POLL_S", 0.001)
-    monkeypatch.setattr(rounds, "SHORTEST_POLL_S", 0.0005)
-    monkeypatch.setattr(rounds, "LONGEST_POLL_S", 0.001)
+    monkeypatch.setattr(opening, "SHORTEST_POLL_S", 0.0005)
+    monkeypatch.setattr(opening, "LONGEST_POLL_S", 0.001)
 
 
 def names(server: Server) -> list[str]:

@@ -10,6 +10,7 @@ from flwr.app import ConfigRecord, RecordDict
 from shared.errors import PeerError
 from shared.protocol.evaluation_records import (
     LARGEST_COUNTS_BYTES,
+    LARGEST_MASKED_BYTES,
     decode_evaluation,
     decode_evaluation_reply,
     encode_evaluation,
@@ -24,6 +25,7 @@ from shared.protocol.messages import (
     Status,
     without_histogram,
 )
+from shared.secure_sum.messages import most_masked_bytes
 from shared.study.evaluation import MOST_CELLS
 
 ADAPTER = np.arange(5, dtype=np.float32)
@@ -40,7 +42,7 @@ def test_question_and_answer_survive_the_trip() -> None:
     assert (reply.histogram == COUNTS).all() and replace(reply, histogram=COUNTS) == REPLY
     other = LedgerPosition(9, "c" * 64, "d" * 64)
     assert decode_evaluation(evaluation_for(encode_evaluation(TASK), other)).server_copy == other
-    assert 8 * MOST_CELLS == LARGEST_COUNTS_BYTES
+    assert 8 * MOST_CELLS == LARGEST_COUNTS_BYTES and most_masked_bytes(MOST_CELLS) <= LARGEST_MASKED_BYTES
 
 
 def test_an_answer_without_counts_is_as_long_as_one_with_them() -> None:
@@ -65,6 +67,9 @@ def test_an_answer_without_counts_is_as_long_as_one_with_them() -> None:
         ("counts", "histogram", b"seven b"),
         ("counts", "histogram", bytes(LARGEST_COUNTS_BYTES + 8)),
         ("counts", "histogram", [1, 2]),
+        ("counts", "masked", "text"),
+        ("counts", "masked", bytes(LARGEST_MASKED_BYTES + 1)),
+        ("evaluation", "roster", "text"),
     ],
 )
 def test_what_is_no_evaluation_is_refused(name: str, key: str, value: Any) -> None:

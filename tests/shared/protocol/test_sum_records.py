@@ -51,6 +51,8 @@ def test_questions_and_answers_survive_the_trip(leg: Leg) -> None:
     answer = LegReply(leg, "r-1", 3, Status.TRAINED, b"\x01\x00")
     assert is_leg(encode_leg(question)) and decode_leg(encode_leg(question)) == question
     assert decode_leg_reply(encode_leg_reply(answer)) == answer
+    of_counts = LegTask(leg, "s" * 64, "r-1", 3, b"who", "evaluation")
+    assert decode_leg(encode_leg(of_counts)) == of_counts
 
 
 def test_an_offer_names_peers_and_its_answer_bears_an_entry() -> None:
@@ -88,6 +90,8 @@ def spoiled(key: str, value: Any) -> RecordDict:
         ("round", -1),
         ("content", "text"),
         ("content", bytes(LARGEST_CONTENT_BYTES + 1)),
+        ("purpose", "prediction"),
+        ("purpose", 3),
         ("protocol-version", 7),
         ("protocol-version", 99),
     ],

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.errors import SettingsError
-from shared.protocol.versions import SAYS_EVALUATION, SPOKEN
+from shared.protocol.versions import SAYS_EVALUATION, SAYS_SECURE_SUM, SAYS_SUMMED_EVALUATION, SPOKEN
 from shared.study.declaration import Study, recorded
 
 Make = Callable[..., Study]
@@ -41,9 +41,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "'other'",
     ),
     "no groups": ({"evaluation": {"epsilon": 1, "subgroup": {"column": "s", "values": []}}}, "subgroup.values"),
-    "a secure sum": (
-        {"federation": {"secure_sum": "masked"}, "evaluation": {"epsilon": 1}},
-        r"\[evaluation\] does not go with federation.secure_sum yet",
+    "the best of sums": (
+        {"federation": {"secure_sum": "masked"}, "evaluation": {"epsilon": 1, "rounds": [1], "keep": "best"}},
+        "do not go with federation.secure_sum",
+    ),
+    "an end by sums": (
+        {"federation": {"secure_sum": "masked"}, "evaluation": {"epsilon": 1, "rounds": [1, 2], "stop_after": 1}},
+        "do not go with federation.secure_sum",
     ),
     "the best of one": ({"evaluation": {"epsilon": 1, "keep": "best"}}, "chooses among evaluations, got only one"),
     "an end that is the end": (
@@ -91,3 +95,6 @@ def test_a_study_without_an_evaluation_is_what_it_was_and_one_with_it_asks_for_n
     assert "evaluation" not in without.canonical_json() and "evaluation" not in without.model_dump()
     assert without.versions == SPOKEN and evaluated.versions == (SAYS_EVALUATION, SPOKEN.newest)
     assert recorded(evaluated.model_dump(mode="json"), where="file").sha256 == evaluated.sha256 != without.sha256
+    summed = make_study(federation={"secure_sum": "masked"}, evaluation={"epsilon": 1})
+    assert summed.versions == (SAYS_SUMMED_EVALUATION, SPOKEN.newest)
+    assert make_study(federation={"secure_sum": "masked"}).versions == (SAYS_SECURE_SUM, SPOKEN.newest)

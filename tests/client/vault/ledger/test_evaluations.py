@@ -12,9 +12,9 @@ from client.vault.ledger.account import check_room
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.recovery import accept
 from client.vault.ledger.rows import DatasetTerms, Evaluations, Limit, records_row, registration_row
-from shared.errors import BudgetError, PolicyRefusal, SettingsError
+from shared.errors import BudgetError, PolicyRefusal
 from shared.privacy.accounting import ORDERS, epsilon_rdp
-from shared.privacy.releases import LargestSide, NoisyCounts, SharedGaussian, SubsampledGaussian, times
+from shared.privacy.releases import LargestSide, NoisyCounts, SubsampledGaussian, times
 from tests.support.ledgers import rows_of
 
 DELTA, ROUND, EACH = 1e-5, SubsampledGaussian(1.5, 0.1, 6), NoisyCounts(9.0, 1)
@@ -191,8 +191,3 @@ def test_going_on_without_rows_charges_every_evaluation_that_is_left(opened: Ope
     accept(tmp_path / "node" / "ledger.db", tmp_path / "elsewhere" / "head.json", datasets=["data"])
     run = opened().state.runs["run"]
     assert run.closed and run.evaluations is not None and set(run.evaluations.attempts) == {2, 4}
-
-
-def test_sides_have_no_shared_noise() -> None:
-    with pytest.raises(SettingsError, match="each node's own"):
-        LargestSide(((SharedGaussian(1.0, 0.1, 1),), (EACH,)))
