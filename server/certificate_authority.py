@@ -140,11 +140,13 @@ def _issue_server(
 ) -> Issued:
     signer, signing = _read(authority.certificate), _read_key(authority.key)
     key = ec.generate_private_key(ec.SECP384R1())
-    builder = _builder(_name(hosts[0]), signer.subject, key.public_key(), signing.public_key(), moment, lifetime)
+    builder = certificate_builder(
+        _name(hosts[0]), signer.subject, key.public_key(), signing.public_key(), moment, lifetime
+    )
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.SubjectAlternativeName([_host(host) for host in hosts]), critical=False)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+    builder = builder.add_extension(key_usage(), critical=True)
     issued = _paths(folder, SERVER)
     _write(issued, key, builder.sign(signing, hashes.SHA384()))
     return issued
@@ -181,10 +183,10 @@ def issue_node(folder: Path, name: str, request: bytes, *, now: datetime | None 
             f"Expected an authority beyond the certificate's end, it ends {authority.expires:%Y-%m-%d}.",
             hint="Roll it over: fedvault-server renew --authority",
         )
-    builder = _builder(_name(name), signer.subject, key, signing.public_key(), moment, NODE_LIFETIME)
+    builder = certificate_builder(_name(name), signer.subject, key, signing.public_key(), moment, NODE_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
-    builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
+    builder = builder.add_extension(key_usage(), critical=True)
     return builder.sign(signing, hashes.SHA384()).public_bytes(serialization.Encoding.PEM)
 
 
@@ -234,9 +236,9 @@ def public_pem(key: ec.EllipticCurvePublicKey) -> str:
 
 def _make_authority(issued: Issued, subject: x509.Name, now: datetime) -> None:
     key = ec.generate_private_key(ec.SECP384R1())
-    builder = _builder(subject, subject, key.public_key(), key.public_key(), now, AUTHORITY_LIFETIME)
+    builder = certificate_builder(subject, subject, key.public_key(), key.public_key(), now, AUTHORITY_LIFETIME)
     builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-    builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
+    builder = builder.add_extension(key_usage(signs_certificates=True), critical=True)
     _write(issued, key, builder.sign(key, hashes.SHA384()))
 
 
@@ -266,7 +268,7 @@ def _host(host: str) -> x509.GeneralName:
         return x509.DNSName(host)
 
 
-def _builder(
+def certificate_builder(
     subject: x509.Name,
     issuer: x509.Name,
     key: ec.EllipticCurvePublicKey,
@@ -274,6 +276,7 @@ def _builder(
     now: datetime,
     lifetime: timedelta,
 ) -> x509.CertificateBuilder:
+    """Return the beginning of a certificate of ours."""
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -287,7 +290,8 @@ def _builder(
     )
 
 
-def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+def key_usage(*, signs_certificates: bool = False) -> x509.KeyUsage:
+    """Return what a certificate's key is for: to sign certificates, or else to sign in TLS."""
     return x509.KeyUsage(
         digital_signature=not signs_certificates,
         key_cert_sign=signs_certificates,

@@ -1,4 +1,4 @@
-"""The processes that `fedvault-server start` keeps running: SuperLink, gateway, and the run that is wanted."""
+"""The processes that `fedvault-server start` keeps running: SuperLink, gateway, page, and the run that is wanted."""
 
 import logging
 import sys
@@ -33,26 +33,31 @@ class SupervisedProcesses:
 
     def __init__(self, home: Home, store: Store) -> None:
         self._home, self._store = home, store
-        self._limit = home.settings().flower_database_limit_bytes
+        settings = home.settings()
+        self._limit, self._operators = settings.flower_database_limit_bytes, settings.operators
         self._driven = ""
         self._rotating, self._grown, self._warned, self._queue = False, True, False, RunQueue()
 
     def wanted(self) -> list[Child]:
-        """Return SuperLink, gateway, and at most one run; runs that nobody wants any more are marked as stopped."""
+        """Return what should run, with at most one run; runs that nobody wants any more are marked as stopped."""
         self._store.stop_unwanted()
         run_wanted = self._queue.next(self._store.open_runs(), time.monotonic())
         if run_wanted is not None:
             # queued while the SuperLink was being stopped: it starts again, and its files stay
             self._rotating, self._grown = False, True
         elif self._should_rotate():
-            return [self._child("gateway")]
-        children = [self._child("superlink"), self._child("gateway")]
+            return self._always()
+        children = [self._child("superlink"), *self._always()]
         if run_wanted is not None:
             if run_wanted != self._driven:
                 forget_old_run_logs(self._home.logs, but=run_wanted)
             self._driven = run_wanted
             children.append(self._child("run", "--run", run_wanted, name=f"run-{run_wanted}"))
         return children
+
+    def _always(self) -> list[Child]:
+        """Return what runs beside the SuperLink: the gateway, and the page if operators reach it from elsewhere."""
+        return [self._child("gateway"), *([self._child("page")] if self._operators else [])]
 
     def _should_rotate(self) -> bool:
         """Decide whether Flower's database is to be started afresh: it grows with every update and never shrinks.

@@ -51,6 +51,9 @@ class ServerSettings(Section):
     Relative to the server's folder; empty: rounds are not measured."""
     evaluation_columns: dict[str, str] = Field(default_factory=dict)
     """What the task's columns are called in it, as in { text = "review", label = "stars" }; default: the same."""
+    operators: bool = False
+    """Whether operators with a certificate reach the server's page at https://HOST:PORT/operator/, from other machines
+    as well; true or false. `fedvault-server operator NAME` issues one. Takes effect at the next start."""
     mlflow: str = ""
     """URI of an MLflow server that receives every run's settings, rounds and adapter, as in https://mlflow.example.org;
     empty: none does. It learns nodes' names, and what each has spent. Needs the extra `tracking`."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import backups, dashboard, explanations, federation, nodes, reports, studies, tracking
+from server.cli import backups, dashboard, explanations, federation, nodes, operators, reports, studies, tracking
 from shared.command_line import VERBOSE, run_command
 
 cli = typer.Typer(
@@ -24,6 +24,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "halt": federation.halt,
     "status": federation.status,
     "dashboard": dashboard.dashboard,
+    "operator": operators.operator,
+    "operators": operators.list_operators,
     "backup": backups.backup,
     "restore": backups.restore,
     "plan": studies.plan,

@@ -11,7 +11,12 @@ from server.cli.options import HOME, AsJson, HomeOption, open_store
 from server.settings import Home
 from shared.terminal import saying
 
-PROCESSES = {"superlink": "server.flower.superlink", "gateway": "server.gateway.process", "run": "server.run_process"}
+PROCESSES = {
+    "superlink": "server.flower.superlink",
+    "gateway": "server.gateway.process",
+    "page": "server.dashboard.remote_page",
+    "run": "server.run_process",
+}
 
 
 def init(

@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from server.cli.options import HOME, AsJson, HomeOption, Yes, confirm_loss, open_store
+from server.cli.options import HOME, STDOUT, AsJson, HomeOption, Yes, confirm_loss, open_store
 from server.cli.printing import print_rows
 from server.settings import Home
-
-STDOUT = Path("-")
 
 
 def invite(
@@ -60,12 +58,23 @@ def list_nodes(home: HomeOption = HOME, as_json: AsJson = False) -> None:
     print_rows(rows, as_json)
 
 
-def revoke(name: Annotated[str, typer.Argument(help="A node.")], yes: Yes = False, home: HomeOption = HOME) -> None:
-    """Shut a node out, from its next request on."""
-    from server.operator import actions
+def revoke(
+    name: Annotated[str, typer.Argument(help="A node; with --operator an operator.")],
+    operator: Annotated[
+        bool, typer.Option("--operator", help="All certificates of an operator; open pages end within a second.")
+    ] = False,
+    yes: Yes = False,
+    home: HomeOption = HOME,
+) -> None:
+    """Shut a node out, from its next request on; or an operator."""
+    from server.operator import actions, remote_operators
 
     folder = Home(home)
     with open_store(folder) as store:
+        if operator:
+            remote_operators.revoke_certificates(store, name, actions.Operator(actions.this_user()))
+            typer.echo(f"{name} is shut out of the page.")
+            return
         for loss in actions.lost_by_revoking(store, name):
             confirm_loss(loss, f"Shut {name} out?", yes=yes)
         actions.revoke(folder, store, name, actions.Operator(actions.this_user()))

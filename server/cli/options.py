@@ -16,7 +16,7 @@ HomeOption = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 RunName = Annotated[str, typer.Argument(help="A run, or the beginning of its name. `runs` lists them.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-HOME = Path("federation")
+HOME, STDOUT = Path("federation"), Path("-")
 
 
 def confirm_loss(loss: str, question: str, *, yes: bool) -> None:

@@ -2,5 +2,5 @@
 
 In reading order: `under_way` (the round that is being asked), `nodes` (who is there), `history` (a run's rounds, cost
 and quality), `watch` (gathers all of it), `confirmed` (what is done after a question), `downloads`, `site` (addresses
-and templates).
+and templates). For operators at other machines: `operator_sessions`, `remote_page` (the page behind the gateway).
 """

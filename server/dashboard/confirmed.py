@@ -15,6 +15,7 @@ from shared.files import private_folder
 
 Form = Mapping[str, str]
 MOST_DAYS, MOST_TEXT = 90, 400
+STUDIES, EXPORTS = "studies", "exports"
 Value = TypeVar("Value")
 
 
@@ -42,14 +43,16 @@ class Actions:
     """Asks, and does what was confirmed.
 
     Guarantee: the server's page changes nothing before its question was answered, and the event log has who did it.
+    Guarantee: an operator at another machine names no file outside `studies` and `exports` of the server's folder.
 
     Args:
         home: the server's folder.
         store: its run store, open.
+        elsewhere: whoever asks sits at another machine.
     """
 
-    def __init__(self, home: Home, store: Store) -> None:
-        self._home, self._store = home, store
+    def __init__(self, home: Home, store: Store, *, elsewhere: bool = False) -> None:
+        self._home, self._store, self._elsewhere = home, store, elsewhere
         self._asks: Mapping[str, Callable[[Form], Confirmation]] = {
             "invite": self._ask_invite,
             "revoke": self._ask_revoke,
@@ -121,7 +124,7 @@ class Actions:
         return Done(f"{name} is shut out", ["What it sends from now on is refused."], "/nodes")
 
     def _ask_run(self, form: Form) -> Confirmation:
-        file = Path(_text(form, "file"))
+        file = self._place(_text(form, "file"), STUDIES)
         study = actions.pinned_study(file, lambda *_: None)
         asked, privacy, rounds = study.study, study.privacy, study.federation
         sentences = [
@@ -140,7 +143,7 @@ class Actions:
         return Confirmation(f"Run {asked.name}?", sentences, "Queue it", "/runs", carries=carries)
 
     def _run(self, form: Form, operator: Operator) -> Done:
-        study = actions.pinned_study(Path(_text(form, "file")), lambda *_: None)
+        study = actions.pinned_study(self._place(_text(form, "file"), STUDIES), lambda *_: None)
         if study.sha256 != form.get("study_sha256"):
             raise SettingsError(
                 "Expected the study that you saw, got a file that has changed since.", hint="Look again."
@@ -168,7 +171,7 @@ class Actions:
 
     def _ask_export(self, form: Form) -> Confirmation:
         run, _adapter = actions.finished_adapter(self._home, self._store, _text(form, "run"))
-        folder, merged = Path(_text(form, "folder")), form.get("merged") == "on"
+        folder, merged = self._place(_text(form, "folder"), EXPORTS), form.get("merged") == "on"
         what = "the whole model, with the adapter in its weights" if merged else "the adapter, its head if it has one"
         return Confirmation(
             f"Export {run.id}?",
@@ -178,10 +181,27 @@ class Actions:
         )
 
     def _export(self, form: Form, operator: Operator) -> Done:
-        run, folder = self._store.run(_text(form, "run")), Path(_text(form, "folder"))
+        run, folder = self._store.run(_text(form, "run")), self._place(_text(form, "folder"), EXPORTS)
         wanted = actions.form(merged=form.get("merged") == "on")
         actions.export(self._home, self._store, run.id, folder, operator, form=wanted)
         return Done(f"{run.id} is exported", [f"Its folder: {folder.resolve()}"], f"/runs/{run.id}")
+
+    def _place(self, written: str, below: str) -> Path:
+        """Return the path that a form names: any on this machine, or one below a folder in the server's.
+
+        Raises:
+            SettingsError: somebody elsewhere names another.
+        """
+        if not self._elsewhere:
+            return Path(written)
+        allowed = (self._home.folder / below).resolve()
+        path = (allowed / written.removeprefix(f"{below}/")).resolve()
+        if path == allowed or not path.is_relative_to(allowed):
+            raise SettingsError(
+                f"Expected a path below {below} in the server's folder, got {written[:40]!r}.",
+                hint="Other places of this machine are for commands, and for its own page.",
+            )
+        return path
 
 
 def _known(table: Mapping[str, Value], action: str) -> Value:

@@ -20,7 +20,7 @@ from server.dashboard.watch import Watch
 from server.operator.actions import Operator, note, this_user
 from server.operator.round_text import event_line, node_names
 from server.operator.status_text import OVER, certificate_lines, server_lines
-from shared.errors import FedVaultError
+from shared.errors import FedVaultError, PolicyRefusal
 from shared.evidence.figures import moment
 from shared.evidence.signed_report import FORMS
 from shared.web.events import follow
@@ -30,14 +30,15 @@ from shared.web.trouble import Shown, explained
 TEMPLATES = Path(__file__).parent / "templates"
 A_PAGE = 50
 """Rows of a table on one page, so that hundreds of nodes and thousands of rounds cost no more than fifty."""
-LOG, LATEST = 100, 12
+LOG, LATEST, REFUSED = 100, 12, 403
 NAVIGATION = (("/", "Now"), ("/nodes", "Nodes"), ("/runs", "Runs"), ("/log", "Log"))
 NOTE = "This page is open on this machine alone. Whatever is done here stands in the log, with who and from where."
+NOTE_ELSEWHERE = "This page is open to operators with a certificate. The log has what each does, and from where."
 
 
-def server_pages(instance: str) -> Pages:
-    """Return the templates of a server's page."""
-    return Pages(TEMPLATES, Site("server", instance, NAVIGATION, NOTE))
+def server_pages(instance: str, *, root: str = "") -> Pages:
+    """Return the templates of a server's page; `root` stands before its paths where a gateway passes them on."""
+    return Pages(TEMPLATES, Site("server", instance, NAVIGATION, NOTE_ELSEWHERE if root else NOTE, root))
 
 
 class ServerSite:
@@ -46,11 +47,13 @@ class ServerSite:
     Args:
         watch: looks at it.
         pages: templates.
+        elsewhere: whoever operates it sits at another machine, and names files in the server's folder alone.
     """
 
-    def __init__(self, watch: Watch, pages: Pages) -> None:
+    def __init__(self, watch: Watch, pages: Pages, *, elsewhere: bool = False) -> None:
         self.watch, self._pages, self._store, self._home = watch, pages, watch.store, watch.home
-        self._actions, self._done = Actions(watch.home, watch.store), dict[str, Done]()
+        self._actions, self._elsewhere = Actions(watch.home, watch.store, elsewhere=elsewhere), elsewhere
+        self._done = dict[str, Done]()
 
     def routes(self) -> list[Route]:
         """Return every address of the page."""
@@ -144,7 +147,8 @@ class ServerSite:
         )
 
     def adapter(self, request: Request) -> Response:
-        """Hand out a finished adapter."""
+        """Hand out a finished adapter, to whom may act."""
+        _require_action(request)
         answer = adapter_archive(self._home, self._store, request.path_params["run"])
         note(self._store, _operator(request), "download", run=request.path_params["run"], what="adapter")
         return answer
@@ -178,6 +182,7 @@ class ServerSite:
 
     def confirm(self, request: Request) -> Response:
         """Ask before something is done."""
+        _require_action(request)
         action, form = request.path_params["action"], dict(request.query_params)
         question = self._actions.ask(action, form)
         carried = {name: value for name, value in (form | dict(question.carries)).items() if name != "token"}
@@ -185,17 +190,18 @@ class ServerSite:
 
     def do(self, request: Request) -> Response:
         """Do what was confirmed; what came of it has an address of its own, and loading that does nothing."""
+        _require_action(request)
         done = self._actions.do(request.path_params["action"], request.state.form, _operator(request))
         while len(self._done) >= LATEST:
             del self._done[next(iter(self._done))]
         what = secrets.token_urlsafe(16)
         self._done[what] = done
-        return RedirectResponse(f"/done/{what}", 303)
+        return RedirectResponse(f"{self._pages.site.root}/done/{what}", 303)
 
     def done(self, request: Request) -> Response:
         """Show what came of an action; of one long ago, the log does."""
-        done = self._done.get(request.path_params["what"])
-        return RedirectResponse("/log", 303) if done is None else self._shown(request, "done.html", done=done)
+        done, log = self._done.get(request.path_params["what"]), f"{self._pages.site.root}/log"
+        return RedirectResponse(log, 303) if done is None else self._shown(request, "done.html", done=done)
 
     def _live(self) -> dict[str, Any]:
         live = self.watch.live()
@@ -209,14 +215,28 @@ class ServerSite:
         }
 
     def _shown(self, request: Request, template: str, *, status: int = 200, **values: Any) -> Response:
-        return self._pages.response(request, template, status=status, **values)
+        return self._pages.response(request, template, status=status, elsewhere=self._elsewhere, **values)
 
     def _trouble(self, request: Request, error: FedVaultError, status: int) -> Response:
+        status = REFUSED if isinstance(error, PolicyRefusal) else status
         return self._shown(request, "problem.html", status=status, problem=str(error), hint=error.hint or "")
 
 
 def _operator(request: Request) -> Operator:
-    return Operator(this_user(), f"page, {request.state.visitor}")
+    return Operator(request.state.who or this_user(), f"page, {request.state.visitor}")
+
+
+def _require_action(request: Request) -> None:
+    """Return if who asks may act.
+
+    Raises:
+        PolicyRefusal: who asks may only look.
+    """
+    if not request.state.may_act:
+        raise PolicyRefusal(
+            f"Expected an operator who may act, {request.state.who} may look.",
+            hint="A certificate of another kind is for that: fedvault-server operator NAME --allow-actions",
+        )
 
 
 def _paged(request: Request, count: int, name: str = "page") -> tuple[int, int]:

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.certificate_authority import public_pem
+from server.operator_authority import bears_mark
 
 REMEMBERED = 1024
 BOTH = frozenset({b"content-length", b"transfer-encoding"})
@@ -42,14 +43,24 @@ def _ends_in_two_ways(scope: Scope) -> bool:
     return {name for name, _ in scope.get("headers", ())} >= BOTH
 
 
+def client_certificate(scope: Scope) -> bytes | None:
+    """Return the client's certificate (DER), which TLS has checked; None without one."""
+    chain = scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
+    return chain[0] if chain else None
+
+
 def client_key(request: Request) -> str | None:
-    """Return the public key (PEM) of the client's certificate, which TLS has checked; None without one."""
-    chain = request.scope.get("extensions", {}).get("tls", {}).get("client_cert_chain", [])
-    return key_of(chain[0]) if chain else None
+    """Return the public key (PEM) of a node's certificate, which TLS has checked; None without one.
+
+    Guarantee: an operator's certificate counts as none where a node's is asked for, whatever its key.
+    """
+    certificate = client_certificate(request.scope)
+    return None if certificate is None else key_of(certificate)
 
 
 @lru_cache(maxsize=REMEMBERED)
 def key_of(certificate: bytes) -> str | None:
-    """Return the public key (PEM) of a certificate (DER); None if it is of another kind than ours."""
-    key = x509.load_der_x509_certificate(certificate).public_key()
-    return public_pem(key) if isinstance(key, ec.EllipticCurvePublicKey) else None
+    """Return the public key (PEM) of a certificate (DER); None if it is an operator's, or of another kind than ours."""
+    parsed = x509.load_der_x509_certificate(certificate)
+    key = parsed.public_key()
+    return public_pem(key) if isinstance(key, ec.EllipticCurvePublicKey) and not bears_mark(parsed) else None

@@ -6,11 +6,13 @@ import resource
 import ssl
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import uvicorn
+from starlette.routing import BaseRoute
 
 from server.certificate_authority import SERVER, trusted_authorities
 from server.certificate_ends import CertificateEnd, announce_daily, certificate_ends
@@ -24,11 +26,15 @@ from server.gateway.fleet_calls import FleetCalls
 from server.gateway.handed_out import HandedOut
 from server.gateway.long_poll import LongPoll, PresentNodes
 from server.gateway.metrics import build_metrics_app
+from server.gateway.operators.admission import OperatorAdmission
+from server.gateway.operators.page_socket import page_socket, short_name
+from server.gateway.operators.passage import OperatorLimits, Passage
 from server.gateway.proxy import Limits, build_gateway
 from server.gateway.refusals import Refusals
 from server.gateway.registration import synchronise_nodes
 from server.mailbox.fleet_messages import FleetMessages
 from server.mailbox.mailbox import Mailbox
+from server.operator_authority import operators_authority
 from server.run_store.store import Store
 from server.settings import Home, ServerSettings
 from server.wake_pipe import open_pipe, pipe_of
@@ -102,7 +108,7 @@ def serve(home: Home) -> None:
         messages=FleetMessages(Mailbox(home.mailbox)),
         headers={SECRET_HEADER: home.secret()},
         leaves=present.forget,
-        routes=[*enrolment.routes(), waiting.route()],
+        routes=[*enrolment.routes(), waiting.route(), *operator_routes(home, settings, store, refusals)],
         refusals=refusals,
     )
 
@@ -125,8 +131,22 @@ def serve(home: Home) -> None:
         port=settings.port,
         limits=connection_limits(settings, raise_descriptor_limit()),
         refusals=refusals,
+        operators=settings.operators,
     )
     uvicorn.Server(config).run()
+
+
+def operator_routes(
+    home: Home, settings: ServerSettings, store: Store, refusals: Refusals, limits: OperatorLimits | None = None
+) -> Sequence[BaseRoute]:
+    """Return the way to the server's page, if server.toml opens it.
+
+    Guarantee: no operator's certificate opens anything unless server.toml says so.
+    """
+    if not settings.operators:
+        return []
+    admission = OperatorAdmission(store.operators, operators_authority(home.keys))
+    return Passage(short_name(page_socket(home.running)), admission, limits=limits, refusals=refusals).routes()
 
 
 def raise_descriptor_limit() -> int:
@@ -159,6 +179,7 @@ def tls_config(
     port: int,
     limits: ConnectionLimits | None = None,
     refusals: Refusals | None = None,
+    operators: bool = False,
 ) -> uvicorn.Config:
     """Return uvicorn's settings, with connections that are bounded, and TLS by the federation's certificates.
 
@@ -166,7 +187,7 @@ def tls_config(
         SettingsError: there are no certificates.
     """
     bounds = limits or ConnectionLimits()
-    entrance = Entrance(tls_context(keys), bounds, refusals or Refusals())
+    entrance = Entrance(tls_context(keys, operators=operators), bounds, refusals or Refusals())
     return uvicorn.Config(
         application,  # type: ignore[arg-type]
         host=host,
@@ -177,6 +198,8 @@ def tls_config(
         backlog=BACKLOG,
         log_config=None,
         access_log=False,
+        # a front passes TLS through: whatever names an address is the client's own word
+        proxy_headers=False,
         server_header=False,
         ws="none",
         timeout_keep_alive=math.ceil(bounds.idle_s),
@@ -184,8 +207,10 @@ def tls_config(
     )
 
 
-def tls_context(keys: Path) -> ssl.SSLContext:
+def tls_context(keys: Path, *, operators: bool = False) -> ssl.SSLContext:
     """Return the server's TLS: 1.2 or newer, and a client certificate of the federation's own authorities.
+
+    With `operators` also one of the operators' authority; otherwise such a certificate ends the handshake.
 
     A connection without a certificate is accepted, for enrolment; the application refuses it everything else.
 
@@ -198,7 +223,8 @@ def tls_context(keys: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
-    context.load_verify_locations(cadata=trusted_authorities(keys))
+    own = operators_authority(keys) if operators else ""
+    context.load_verify_locations(cadata=trusted_authorities(keys) + own)
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
 

@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from server.earlier_names import read_event_kind, read_record
 from server.run_store.database import open_database
 from server.run_store.evaluations import EvaluationStore
+from server.run_store.operators import OperatorStore
 from server.run_store.tables import EventRow, NodeRow, NumberRow, RoundRow, RunRow, newer_position
 from server.run_store.values import NO_NUMBER, OPEN_STATES, Event, Node, Run, RunState
 from shared.errors import PolicyRefusal, SettingsError
@@ -43,6 +44,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self._engine = open_database(url)
         self.evaluations = EvaluationStore(self._session)
+        self.operators = OperatorStore(self._session)
 
     def __enter__(self) -> Self:
         return self

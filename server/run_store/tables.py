@@ -85,6 +85,19 @@ class NodeRow(Base):
     """The node's own; the server can neither make nor check one."""
 
 
+class OperatorRow(Base):
+    """One certificate of an operator who may see the page from another machine."""
+
+    __tablename__ = "operators"
+    serial: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    may_act: Mapped[bool]
+    issued: Mapped[str]
+    issued_by: Mapped[str]
+    expires: Mapped[str]
+    revoked: Mapped[str | None]
+
+
 class NumberRow(Base):
     """A number that Flower ever gave a node: rounds keep numbers, and a new database gives others."""
 

@@ -4,15 +4,15 @@
 |---|---|
 | another Host than this page's (DNS rebinding) | 421 |
 | another Origin, or a request that another site had the browser make | 403 |
-| no session, or one that ended | 401, and where the address is |
-| a write without this page's own Origin, the session's token, or as no form | 403 |
+| nobody whom the gateway knows, no session, or one that ended | 401, and how to come in |
+| a write without this page's own Origin, the session's token, or as no form; by whom may only look | 403 |
 | a write whose question no page of this session has asked, or that was answered before | 403 |
 | more than a person does | 429 |
 """
 
 import hashlib
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import MutableHeaders
@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.web.confirmations import CONFIRMATION_FIELD
 from shared.web.local_user import user_of
 from shared.web.rendering import Pages, Site
-from shared.web.sessions import Rate, Session, Sessions
+from shared.web.sessions import Caller, Entry, Rate, Session
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -44,14 +44,16 @@ OURS = ("none", "same-origin")
 ENTER, LEAVE, STATIC = "/enter", "/leave", "/static/"
 MOST_BODY_BYTES, MOST_FIELDS = 64 * 1024, 100
 FORM = "application/x-www-form-urlencoded"
-WHERE = (
-    "Open the address that stands in the terminal where the page was started. It opens once, within a few minutes; the "
-    "terminal says how to get another."
-)
 UNASKED = (
     "Nothing was done: no question of this page waits for this answer. It was answered before, or was asked long ago. "
     "Load the page again; it shows what holds now."
 )
+
+
+def local_caller(scope: Scope) -> Caller:
+    """Return who asks on this machine."""
+    client: tuple[str, int] | None = scope.get("client")
+    return Caller(user_of(client, scope.get("server")), client[0] if client else "this machine")
 
 
 class Guard:
@@ -62,15 +64,20 @@ class Guard:
     Guarantee: nothing is done for a write without this page's own Host and Origin and its session's token.
     Guarantee: nothing is done for a write that does not answer a question which a page of this session asked.
 
+    Guarantee: whoever may only look changes nothing, whatever the page behind would do.
+
     What it hands on has in `request.state`: `session`, whose token forms bear and whose confirmations its questions
-    are; `visitor`, in words for logs and rows; `form`, the fields of a write, which is read here and nowhere else;
-    `goes_on`, false once the session has ended.
+    are; `visitor`, in words for logs and rows; `who` a gateway has recognised; `may_act`; `form`, the fields of a
+    write, which is read here and nowhere else; `goes_on`, false once the session has ended.
 
     Args:
         app: behind the door.
         pages: draws refusals.
         sessions: who may come in.
         hosts: names with port under which the page is reached; no other is answered.
+        who: returns who asks; nobody is let in where it returns None.
+        scheme: `https` where a gateway has TLS in front.
+        entered: hears of each session that begins.
         strangers: rate of requests without a session.
         visitors: rate of requests with one.
     """
@@ -80,14 +87,20 @@ class Guard:
         app: ASGIApp,
         *,
         pages: Pages,
-        sessions: Sessions,
+        sessions: Entry,
         hosts: Collection[str],
+        who: Callable[[Scope], Caller | None] = local_caller,
+        scheme: str = "http",
+        entered: Callable[[Caller, Session], None] = lambda _caller, _session: None,
         strangers: Rate | None = None,
         visitors: Rate | None = None,
     ) -> None:
         self._app, self._pages, self._sessions, self._hosts = app, pages, sessions, frozenset(hosts)
+        self._who, self._scheme, self._entered = who, scheme, entered
+        self._tls, self._path = scheme == "https", f"{pages.site.root}/"
         self._strangers, self._visitors = strangers or Rate(2.0, 30), visitors or Rate(20.0, 120)
-        self._cookie = cookie_name(pages.site)
+        # a browser takes a cookie of such a name over TLS alone
+        self._cookie = f"{'__Secure-' if self._tls else ''}{cookie_name(pages.site)}"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, refuse, or hand on."""
@@ -97,31 +110,36 @@ class Guard:
             return
         request = Request(scope, receive)
         send = _with_headers(send, cacheable=request.url.path.startswith(STATIC))
-        answer = self._from_elsewhere(request)
+        caller, answer = self._who(scope), self._from_elsewhere(request)
+        if answer is None and caller is None:
+            answer = self._refusal(request, 401, self._sessions.where)
         if answer is None and request.url.path.startswith(STATIC):
             await self._app(scope, receive, send)
             return
-        if answer is None and request.url.path == ENTER:
-            answer = self._enter(request)
-        if answer is not None:
+        if answer is None and caller is not None and request.url.path == ENTER and self._sessions.needs_key:
+            answer = self._enter(request, caller)
+        if answer is None and caller is not None:
+            await self._within(request, caller, scope, receive, send)
+        elif answer is not None:
             await answer(scope, receive, send)
-            return
-        await self._within(request, scope, receive, send)
 
-    async def _within(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        secret, user = request.cookies.get(self._cookie, ""), user_of(scope.get("client"), scope.get("server"))
+    async def _within(self, request: Request, caller: Caller, scope: Scope, receive: Receive, send: Send) -> None:
+        secret, user = request.cookies.get(self._cookie, ""), caller.user
         session = self._sessions.find(secret, user=user, by_itself=_by_itself(request))
         if session is None:
-            await self._stranger(request)(scope, receive, send)
+            begins = not self._sessions.needs_key and request.method == "GET" and not _by_itself(request)
+            answer = self._enter(request, caller) if begins else self._stranger(request)
+            await answer(scope, receive, send)
             return
         if not self._visitors.take():
             await self._refusal(request, 429, "Too many requests. Wait a moment.")(scope, receive, send)
             return
-        client = request.client.host if request.client else "this machine"
         scope["state"] = {
             **scope.get("state", {}),
             "session": session,
-            "visitor": f"{client}, session {session.label}",
+            "visitor": f"{caller.words}, session {session.label}",
+            "who": caller.name,
+            "may_act": caller.may_act,
             "goes_on": lambda: self._sessions.find(secret, user=user, by_itself=True) is session,
         }
         if request.method in ("GET", "HEAD"):
@@ -133,7 +151,9 @@ class Guard:
         if why:
             await self._refusal(request, 403, why)(scope, receive, send)
         elif request.url.path == LEAVE:
-            await self._leave(request)(scope, receive, send)
+            await self._leave(request, session)(scope, receive, send)
+        elif not caller.may_act:
+            await self._refusal(request, 403, f"{caller.name} may look here, and change nothing.")(scope, receive, send)
         elif not session.confirmations.take(form.pop(CONFIRMATION_FIELD, ""), request.url.path, form):
             await self._refusal(request, 403, UNASKED)(scope, receive, send)
         else:
@@ -147,40 +167,45 @@ class Guard:
         site, mode = request.headers.get("sec-fetch-site", "none"), request.headers.get("sec-fetch-mode", "")
         # whoever follows a link comes from another site as well; one at another port has the cookie sent
         follows = mode == "navigate" and request.method == "GET" and request.url.path in ("/", ENTER)
-        if (site not in OURS and not follows) or (origin is not None and origin != f"http://{host}"):
+        if (site not in OURS and not follows) or (origin is not None and origin != f"{self._scheme}://{host}"):
             return Response("Another site's page asked for this.\n", 403, media_type="text/plain")
         return None
 
-    def _enter(self, request: Request) -> Response:
+    def _enter(self, request: Request, caller: Caller) -> Response:
         if not self._strangers.take():
             return self._refusal(request, 429, "Too many tries. Wait a moment.")
         early = request.headers.get("sec-purpose") or request.headers.get("purpose")
         if request.method != "GET" or early:  # a browser that looks ahead must not use the key up
             return Response(status_code=405 if not early else 503)
-        user = user_of(request.scope.get("client"), request.scope.get("server"))
-        session = self._sessions.enter(request.query_params.get("key", ""), user)
+        session = self._sessions.enter(request.query_params.get("key", ""), caller.user)
         if session is None:
-            why = f"This address was used before, has expired, or is not this page's. {WHERE}"
+            why = f"This address was used before, has expired, or is not this page's. {self._sessions.where}"
             return self._refusal(request, 403, why)
-        answer = RedirectResponse("/", 303)
-        answer.set_cookie(self._cookie, session.secret, httponly=True, samesite="strict", path="/")
+        self._entered(caller, session)
+        # whoever needs no key asked for a page: the same comes again, now with the cookie
+        asked = request.url.path.removeprefix("/") + (f"?{request.url.query}" if request.url.query else "")
+        answer = RedirectResponse(self._path + ("" if self._sessions.needs_key else asked), 303)
+        answer.set_cookie(
+            self._cookie, session.secret, path=self._path, secure=self._tls, httponly=True, samesite="strict"
+        )
         return answer
 
-    def _leave(self, request: Request) -> Response:
-        self._sessions.end()
-        answer = self._refusal(request, 200, f"You are logged out. {WHERE}")
-        answer.delete_cookie(self._cookie, httponly=True, samesite="strict", path="/")
+    def _leave(self, request: Request, session: Session) -> Response:
+        self._sessions.end(session)
+        answer = self._refusal(request, 200, f"You are logged out. {self._sessions.where}")
+        answer.delete_cookie(self._cookie, path=self._path, secure=self._tls, httponly=True, samesite="strict")
         return answer
 
     def _stranger(self, request: Request) -> Response:
         if not self._strangers.take():
             return self._refusal(request, 429, "Too many requests. Wait a moment.")
-        return self._refusal(request, 401, f"You are not logged in here, or were idle for long. {WHERE}")
+        return self._refusal(request, 401, f"You are not logged in here, or were idle for long. {self._sessions.where}")
 
     def _refusal(self, request: Request, status: int, why: str) -> Response:
         # htmx puts no refusal into a page: it loads the whole one again, which then says why
         again = {"HX-Refresh": "true"} if request.headers.get("hx-request") and status == 401 else {}
-        return self._pages.response(request, "refused.html", status=status, headers=again, why=why)
+        link = not self._sessions.needs_key
+        return self._pages.response(request, "refused.html", status=status, headers=again, why=why, link=link)
 
 
 def cookie_name(site: Site) -> str:

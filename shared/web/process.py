@@ -60,7 +60,11 @@ def application(routes: Sequence[BaseRoute], pages: Pages, sessions: Sessions, *
         port: under which it is reached.
     """
     hosts = [f"{name}:{port}" for name in (LOOPBACK, "localhost")]
-    door = Middleware(Guard, pages=pages, sessions=sessions, hosts=hosts)
+    return behind(Middleware(Guard, pages=pages, sessions=sessions, hosts=hosts), routes)
+
+
+def behind(door: Middleware, routes: Sequence[BaseRoute]) -> Starlette:
+    """Return a site behind a door, with the files that all sites share."""
     app = Starlette(routes=[*routes, Mount("/static", StaticFiles(directory=STATIC))], middleware=[door])
     app.state.stopping = lambda: False
     return app

@@ -1,5 +1,6 @@
 """Fill templates in: everything is escaped but drawings of `shared.pages.charts`, which escape what they are given."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from shared.web.sessions import Session
 
 TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
+ROOT_OF_PATHS = re.compile(r"(?:/[a-z]+)?")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,12 @@ class Site:
     """Paths and their labels, in order."""
     note: str = ""
     """One sentence that stands below every page."""
+    root: str = ""
+    """What stands before each of its paths, as a browser sees them, such as `/operator`."""
+
+    def __post_init__(self) -> None:
+        if not ROOT_OF_PATHS.fullmatch(self.root):
+            raise ValueError(f"Expected a beginning of paths such as /operator, got root={self.root!r}.")
 
 
 class Pages:
@@ -79,7 +87,9 @@ class Pages:
         """Return the text of a page, or of a part of one."""
         session: Session | None = getattr(request.state, "session", None)
         token, ask = ("", None) if session is None else (session.token, session.confirmations.ask)
-        return self._templates.get_template(template).render(path=request.url.path, token=token, ask=ask, **values)
+        known = {"who": getattr(request.state, "who", ""), "may_act": getattr(request.state, "may_act", False)}
+        shown = self._templates.get_template(template)
+        return shown.render(path=request.url.path, token=token, ask=ask, **known, **values)
 
     def as_file(self, template: str, **values: Any) -> str:
         """Return the text of a page that no server stands behind: a file to keep, without forms and without a session.
@@ -89,7 +99,8 @@ class Pages:
             values: for the template; `style` is the element with the one stylesheet, which such a page holds itself.
         """
         style = Markup(f"<style>{(STATIC / 'style.css').read_text()}</style>")  # noqa: S704 - our own file
-        return self._templates.get_template(template).render(style=style, path="", token="", ask=None, **values)
+        shown = self._templates.get_template(template)
+        return shown.render(style=style, path="", token="", ask=None, who="", **values)
 
 
 def drawing(picture: Picture) -> Markup:

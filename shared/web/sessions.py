@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from shared.web.confirmations import Confirmations
 
@@ -16,17 +17,30 @@ MOST_STREAMS = 4
 """Of events, for one session; a browser opens six connections to one address, and needs some for pages."""
 
 
+class Caller(NamedTuple):
+    """Who asks, as this machine or a gateway says."""
+
+    user: int | str | None
+    """Whose session it may be: a number of a user of this machine, or a certificate; None where that is not known."""
+    words: str
+    """From where, for logs and rows."""
+    name: str = ""
+    """Whom a gateway has recognised; empty on this machine."""
+    may_act: bool = True
+    """Whether anything may be changed."""
+
+
 @dataclass
 class Session:
-    """One browser that came in with the key."""
+    """One browser that came in."""
 
     secret: str
     """Stands in its cookie."""
     token: str
     """Comes with each write."""
     last_used: float
-    user: int | None = None
-    """Number of the user of this machine whose browser it is; None where that is not known."""
+    user: int | str | None = None
+    """Whose browser it is; None where that is not known."""
     confirmations: Confirmations = field(default_factory=Confirmations)
     """Questions that its pages have asked."""
     streams: int = 0
@@ -42,6 +56,27 @@ class Session:
         return secrets.compare_digest(sent.encode(), self.token.encode())
 
 
+class Entry(Protocol):
+    """Knows who may see a page: `Sessions`, or what a gateway's certificates stand behind."""
+
+    needs_key: bool
+    """Whether a session begins with a key, or with the first look of a person who is known already."""
+    where: str
+    """How to come in, for whom the page has refused."""
+
+    def enter(self, key: str, user: int | str | None) -> Session | None:
+        """Return a new session, or None."""
+        ...
+
+    def find(self, secret: str, *, user: int | str | None, by_itself: bool) -> Session | None:
+        """Return the session of a cookie, if it goes on."""
+        ...
+
+    def end(self, session: Session | None) -> None:
+        """End a session."""
+        ...
+
+
 class Sessions:
     """Keys and the session of one page.
 
@@ -55,6 +90,12 @@ class Sessions:
         key_life_s: a key that was not used for so long opens nothing.
         now: seconds of a clock that never goes back.
     """
+
+    needs_key = True
+    where = (
+        "Open the address that stands in the terminal where the page was started. It opens once, within a few minutes; "
+        "the terminal says how to get another."
+    )
 
     def __init__(
         self,
@@ -72,18 +113,17 @@ class Sessions:
         self._key, self._key_since = "", now()
         self.renew()
 
-    def enter(self, key: str, user: int | None = None) -> Session | None:
+    def enter(self, key: str, user: int | str | None = None) -> Session | None:
         """Return a new session for the key that was announced last, which is used up by this; None for any other."""
         with self._lock:
             self.tidy()
             if not self._key or not secrets.compare_digest(key.encode(), self._key.encode()):
                 return None
             self._key = ""
-            confirmations = Confirmations(now=self._now)
-            self._session = Session(_secret(), _secret(), self._now(), user, confirmations)
+            self._session = new_session(user, self._now)
             return self._session
 
-    def find(self, secret: str, *, user: int | None = None, by_itself: bool = False) -> Session | None:
+    def find(self, secret: str, *, user: int | str | None = None, by_itself: bool = False) -> Session | None:
         """Return the session of a cookie, if it goes on.
 
         Args:
@@ -111,8 +151,8 @@ class Sessions:
                 self._key = ""
                 self._expired()
 
-    def end(self) -> None:
-        """End the session, and announce the key of the next one."""
+    def end(self, _session: Session | None = None) -> None:
+        """End the one session, and announce the key of the next one."""
         with self._lock:
             self._session = None
             self.renew()
@@ -146,6 +186,11 @@ class Rate:
             return False
         self._left -= 1
         return True
+
+
+def new_session(user: int | str | None, now: Callable[[], float]) -> Session:
+    """Return a session that begins."""
+    return Session(_secret(), _secret(), now(), user, Confirmations(now=now))
 
 
 def _secret() -> str:

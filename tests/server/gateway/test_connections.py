@@ -114,6 +114,21 @@ def answers(connection: ssl.SSLSocket) -> bool:
     return connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+def test_no_word_of_a_client_changes_the_address_that_is_counted_and_logged(keys: Keys) -> None:
+    port, addresses = free_port(), list[str]()
+
+    async def noted(request: Request) -> Response:
+        addresses.append(request.client.host if request.client else "")
+        return PlainTextResponse("ok")
+
+    app = Starlette(routes=[Route("/", noted)])
+    with served(tls_config(app, keys.server, host=HOST, port=port)), Peers(port) as peers:
+        for name in (b"x-forwarded-for", b"forwarded", b"x-real-ip"):
+            connection = peers.tls(keys.node, GET.replace(b"host: x", b"host: x\r\n" + name + b": 198.51.100.7"))
+            assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+    assert addresses == [HOST] * 3
+
+
 BODY = b"GET /2 HTTP/1.1\r\nhost: x\r\n\r\n"
 AMBIGUOUS = {
     "a length and chunks": b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n" + BODY,
