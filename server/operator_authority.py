@@ -26,7 +26,7 @@ from shared.files import private_folder, write_private_once
 FILE = "operators.pem"
 """Key and certificate of the authority: one file, so that of two processes that make it one wins, whole."""
 MARK = "urn:fedvault:operator"
-SUBJECT, FRIENDLY = "FedVault operators", b"FedVault operator"
+SUBJECT = "FedVault operators"
 REMEMBERED = 256
 
 
@@ -34,6 +34,7 @@ REMEMBERED = 256
 class NewCertificate:
     """An operator's certificate with its key, which nothing here keeps."""
 
+    name: str
     key: ec.EllipticCurvePrivateKey
     certificate: x509.Certificate
 
@@ -48,8 +49,9 @@ class NewCertificate:
 
     def as_pkcs12(self, passphrase: str) -> bytes:
         """Return both as a file that a browser imports, under a passphrase."""
+        name = f"FedVault operator {self.name}".encode()
         encryption = serialization.BestAvailableEncryption(passphrase.encode())
-        return pkcs12.serialize_key_and_certificates(FRIENDLY, self.key, self.certificate, None, encryption)
+        return pkcs12.serialize_key_and_certificates(name, self.key, self.certificate, None, encryption)
 
 
 def operators_authority(keys: Path) -> str:
@@ -80,7 +82,7 @@ def issue(keys: Path, name: str, lifetime: timedelta, *, now: datetime | None = 
     builder = builder.add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
     mark = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(MARK)])
     builder = builder.add_extension(mark, critical=False).add_extension(key_usage(), critical=True)
-    return NewCertificate(key, builder.sign(signing, hashes.SHA384()))
+    return NewCertificate(name, key, builder.sign(signing, hashes.SHA384()))
 
 
 def bears_mark(certificate: x509.Certificate) -> bool:

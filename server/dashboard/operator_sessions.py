@@ -4,8 +4,10 @@ import secrets
 import time
 from collections.abc import Callable
 
-from shared.web.sessions import IDLE_S, Session, new_session
+from shared.web.sessions import IDLE_S, Rate, Session, new_session
 
+ENTERS_PER_S, ENTERS_AT_ONCE = 1 / 30, 20
+"""Sessions that a certificate may begin: each is a line in the event log."""
 EACH = 4
 """Browsers that one certificate may be used in at a time; for one more the oldest session ends."""
 
@@ -28,11 +30,14 @@ class OperatorSessions:
         self, is_good: Callable[[str], bool], *, idle_s: float = IDLE_S, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._is_good, self._idle_s, self._now = is_good, idle_s, now
-        self._sessions = dict[str, list[Session]]()
+        self._sessions, self._rates = dict[str, list[Session]](), dict[str, Rate]()
 
     def enter(self, _key: str, user: int | str | None) -> Session | None:
-        """Return a new session for a certificate."""
+        """Return a new session for a certificate; None if it begins too many."""
         if not isinstance(user, str):
+            return None
+        rate = self._rates.setdefault(user, Rate(ENTERS_PER_S, ENTERS_AT_ONCE, now=self._now))
+        if not rate.take():
             return None
         session = new_session(user, self._now)
         self._sessions[user] = [*self._going_on(user), session][-EACH:]

@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib import import_module
-from threading import Thread
 
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
@@ -30,8 +28,6 @@ HTTPS_PORT = 443
 def serve(home: Home) -> None:
     """Serve the page on its socket until SIGTERM."""
     with Store(home.database()) as store, listening_on(page_socket(home.running)) as opened:
-        # seconds of imports, which the first look at a run would wait for
-        Thread(target=import_module, args=("server.export.run_report",), daemon=True).start()
         server_of(remote_site(home.settings(), Watch(home, store))).run(sockets=[opened])
 
 
@@ -55,7 +51,7 @@ def remote_site(settings: ServerSettings, watch: Watch) -> Starlette:
         scheme="https",
         entered=entered,
         # the gateway counts each operator's requests by themselves
-        strangers=Rate(5.0, 60),
+        strangers=Rate(20.0, 120),
         visitors=Rate(200.0, 1000),
     )
     return behind(door, site.routes())

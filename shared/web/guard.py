@@ -63,7 +63,6 @@ class Guard:
     Guarantee: a session's cookie is worth nothing to another user of the machine, where the machine says who asks.
     Guarantee: nothing is done for a write without this page's own Host and Origin and its session's token.
     Guarantee: nothing is done for a write that does not answer a question which a page of this session asked.
-
     Guarantee: whoever may only look changes nothing, whatever the page behind would do.
 
     What it hands on has in `request.state`: `session`, whose token forms bear and whose confirmations its questions
@@ -178,6 +177,8 @@ class Guard:
         if request.method != "GET" or early:  # a browser that looks ahead must not use the key up
             return Response(status_code=405 if not early else 503)
         session = self._sessions.enter(request.query_params.get("key", ""), caller.user)
+        if session is None and not self._sessions.needs_key:
+            return self._refusal(request, 429, "Too many sessions were begun. Wait a moment.")
         if session is None:
             why = f"This address was used before, has expired, or is not this page's. {self._sessions.where}"
             return self._refusal(request, 403, why)

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from server.gateway.bodies import Pace, TooLarge, TooSlow, declared_bytes, read_whole
+from server.gateway.client_certificate import client_certificate
 from server.gateway.operators.admission import OperatorAdmission, named_headers
 from server.gateway.refusals import Refusals, origin
 from server.gateway.turns import Busy, TokenBuckets, Turns
@@ -111,7 +112,8 @@ class Passage:
         """Answer a request: refuse it, or pass it on."""
         request = Request(scope, receive)
         address = request.client.host if request.client else "unknown"
-        operator = await run_in_threadpool(self._admission.operator, scope)
+        shows = client_certificate(scope) is not None
+        operator = await run_in_threadpool(self._admission.operator, scope) if shows else None
         if operator is None:
             self._refusals.count(origin(address), "401 at the page")
             refused = PlainTextResponse("not an operator of this federation\n", 401, headers=CLOSE)

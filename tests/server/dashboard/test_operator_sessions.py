@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.dashboard.operator_sessions import EACH, OperatorSessions
+from server.dashboard.operator_sessions import EACH, ENTERS_AT_ONCE, OperatorSessions
 
 
 class Certificates:
@@ -57,3 +57,12 @@ def test_a_certificate_has_few_sessions_and_each_ends_by_itself() -> None:
     sessions.end(opened[-1])
     assert sessions.find(opened[-1].secret, user="a") is None  # type: ignore[union-attr]
     assert sessions.find(opened[-2].secret, user="a") is opened[-2]  # type: ignore[union-attr]
+
+
+def test_a_certificate_begins_so_many_sessions_and_no_more_for_a_while() -> None:
+    certificates = Certificates("a", "b")
+    sessions = certificates.sessions()
+    opened = [sessions.enter("", "a") for _ in range(ENTERS_AT_ONCE + 1)]
+    assert opened[-2] is not None and opened[-1] is None and sessions.enter("", "b") is not None
+    certificates.now = 31
+    assert sessions.enter("", "a") is not None

@@ -1,16 +1,25 @@
 """Over real TLS: an operator's certificate opens the page and nothing else, and nobody else's opens the page."""
 
+import asyncio
+import base64
 import contextlib
 import ssl
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
+from server.certificate_authority import public_pem
 from server.gateway.bodies import Pace
+from server.gateway.operators import passage
 from server.gateway.operators.passage import OperatorLimits
 from server.operator.remote_operators import revoke_certificates
 from server.operator_authority import issue
@@ -117,10 +126,6 @@ def test_no_operators_certificate_gets_a_byte_past_the_gateway_while_the_page_is
 
 @pytest.mark.guarantee("an operator's certificate counts as none where a node's is asked for, whatever its key.")
 def test_an_operators_certificate_reaches_no_call_of_a_node(noted: RemotePage, anna: Path) -> None:
-    import base64
-
-    from server.certificate_authority import public_pem
-
     key = load_pem_private_key(anna.read_bytes(), None)
     node = noted.node("anna", key)  # type: ignore[arg-type]  # the very key was let in as a node as well
     shown = base64.b64encode(public_pem(key.public_key()).encode()).decode()  # type: ignore[arg-type]
@@ -281,3 +286,28 @@ def test_requests_beyond_a_persons_rate_are_refused(noted: RemotePage, anna: Pat
     with noted.browser(noted.operator("fast")) as fast, noted.browser(anna) as other:
         answers = [fast.get("/operator/nodes").status_code for _ in range(FEW.burst + 20)]
         assert answers[0] == 200 and answers[-1] == 429 and other.get("/operator/nodes").status_code == 200
+
+
+def test_half_a_file_does_not_look_whole_when_its_operator_is_revoked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(_request: Request) -> Response:
+        async def parts() -> AsyncIterator[bytes]:
+            while True:
+                yield b"part of an adapter"
+                await asyncio.sleep(0.02)
+
+        return StreamingResponse(parts())
+
+    monkeypatch.setattr(passage, "LOOK_EVERY_S", 0.0)
+    page = Starlette(routes=[Route("/runs/r-1/adapter.zip", endless)])
+    with (
+        remote_page(tmp_path, page=page) as opened,
+        opened.browser(opened.operator("anna")) as anna,
+        anna.stream("GET", "/operator/runs/r-1/adapter.zip") as answer,
+    ):
+        parts = answer.iter_raw()
+        assert next(parts).startswith(b"part")
+        revoke_certificates(opened.server.store, "anna", ROOT)
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(parts)
