@@ -14,6 +14,7 @@ ALLOWED = {
     "shared/adapted_model/activation_file.py": "a cache that is read and written in pieces, and may be lost",
     "shared/adapted_model/frozen_activations.py": "the same cache, renamed when it is complete",
     "client/vault/service/grpc_service.py": "modes of a socket and its folder",
+    "server/gateway/operators/page_socket.py": "the mode of a socket, and its folder's descriptor",
     "shared/processes/log_files.py": "logs, which may be lost",
     "server/wake_pipe.py": "a pipe, which holds nothing that a crash could lose",
     "server/flower/superlink.py": "Flower's own process writes its database",

@@ -57,6 +57,18 @@ def test_a_run_that_is_queued_while_the_superlink_stops_keeps_flowers_database(
     assert flower_bytes(home) == 2**21
 
 
+def test_the_page_for_other_machines_runs_only_if_the_settings_open_it(tmp_path: Path, store: Store) -> None:
+    home = Home(tmp_path)
+    home.flower.mkdir()
+    for line, also in {"": [], "operators = false\n": [], "operators = true\n": ["page"]}.items():
+        home.config.write_text(f'hosts = ["127.0.0.1"]\nflower_database_limit_bytes = 1048576\n{line}')
+        processes = SupervisedProcesses(home, store)
+        assert [child.name for child in processes.wanted()] == ["superlink", "gateway", *also]
+        (home.flower / "state.db").write_bytes(bytes(2**21))
+        assert [child.name for child in processes.wanted()] == ["gateway", *also]
+        (home.flower / "state.db").unlink()
+
+
 def test_logs_of_the_latest_runs_are_kept_and_older_ones_go(
     tmp_path: Path, store: Store, make_study: Callable[..., Study]
 ) -> None:

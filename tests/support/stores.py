@@ -4,6 +4,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from server.run_store.operators import OperatorCertificate
 from server.run_store.store import Store
 from shared.protocol.messages import LedgerPosition
 from shared.study.declaration import Study
@@ -22,6 +23,8 @@ def filled(store: Store, make_study: Callable[..., Study]) -> str:
     store.evaluations.finish(run, 2, {"number": 2, "epsilon": 1.0, "sigma": 4.0, "sites": ["north"], "estimates": []})
     store.invite("nörd", "hash", datetime.now(UTC) + timedelta(days=1))
     store.enrol("hash", "key", NODE, datetime.now(UTC))
+    ends = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+    store.operators.add(OperatorCertificate("a1b2", "anna", True, "2026-11-29", "root", ends, None))
     store.record_answer({}, run="r-1", node=NODE, position=LedgerPosition(10**12, "a" * 64, "b" * 64))
     return run
 
@@ -31,5 +34,6 @@ def held(url: str) -> dict[str, Any]:
     with Store(url) as store:
         (run,) = store.runs()
         facts = {"run": run.as_dict(), "nodes": store.nodes(), "names": store.names(), "rounds": store.rounds(run.id)}
+        facts |= {"operators": store.operators.certificates()}
         facts |= {"evaluations": store.evaluations.of_run(run.id), "counts": store.evaluations.counts(run.id, 2)}
         return facts | {"events": store.events(run.id), "position": store.ledger_position(NODE)}

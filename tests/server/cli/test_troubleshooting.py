@@ -1,6 +1,8 @@
 """Every row of a server's troubleshooting page: the situation is brought about, and the sentence read."""
 
+import asyncio
 import fcntl
+import html
 import io
 import json
 import logging
@@ -16,27 +18,39 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import httpx
 import pytest
 import uvicorn
+from cryptography.hazmat.primitives.serialization import Encoding
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
 from flwr.proto.node_pb2 import Node as FlowerNode
+from sqlalchemy.exc import OperationalError
+from starlette.applications import Starlette
 
 from server.certificate_authority import create, issue_server, keep_node_certificate
 from server.cli import main
+from server.dashboard.remote_page import remote_site
+from server.dashboard.watch import Watch
 from server.flower.control import Control
 from server.flower.patience import FlowerRefusedError
 from server.gateway.door import ConnectionLimits, Door
 from server.gateway.fleet_calls import CallRefused, FleetCalls
 from server.gateway.handed_out import HandedOut
+from server.gateway.operators.admission import OperatorAdmission
+from server.gateway.operators.passage import OperatorLimits, Passage
 from server.gateway.process import Presence, keep_serving_metrics, tls_config
 from server.gateway.refusals import Refusals
+from server.operator.actions import Operator
 from server.operator.reasons import OF_REASON, OF_STATUS
+from server.operator.remote_operators import issue_certificate
+from server.operator_authority import issue, operators_authority
 from server.processes import SupervisedProcesses
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.participants import why_it_waits
 from server.run_process import _note_end
+from server.run_store.operators import OperatorStore
 from server.run_store.store import Store
 from server.run_store.values import NO_NUMBER
 from server.runs.ends import KILLED, TRIES
@@ -568,6 +582,105 @@ def _(_: Place) -> str:
     assert out is not None
     with logged("server.gateway.refusals") as lines:
         Refusals().count("203.0.113.9", out[1])
+    return "\n".join(lines)
+
+
+# operators at other machines
+simple("The page is asked for before it is open", lambda p: p.types("operator", "anna"))
+simple("An operator with a name that no log can show", lambda p: p.types("operator", "Anna B"))
+
+
+@situation("Revoking an operator with a slip in the name")
+def _(place: Place) -> str:
+    place.types("operator", "anna")
+    return place.types("revoke", "ana", "--operator")
+
+
+@situation("The operators' authority is damaged")
+def _(place: Place) -> str:
+    place.types("operator", "anna")
+    place.writes("keys/operators.pem", "torn")
+    return place.types("operator", "ruth")
+
+
+@situation("The operators' authority ends")
+def _(place: Place) -> str:
+    operators_authority(place.home.keys)
+    late = datetime.now(UTC) + timedelta(days=3600)
+    return printed(lambda: issue(place.home.keys, "anna", timedelta(days=90), now=late))
+
+
+def passage(place: Place, **limits: int) -> httpx.Response:
+    """Ask for the page with a certificate of anna's, while no process of it runs; without limits: with none."""
+    shown = list[bytes]()
+    with Store(place.home.database()) as store:
+        if limits:
+            issued = issue_certificate(place.home, store, "anna", Operator("root"))
+            shown = [issued.certificate.public_bytes(Encoding.DER)]
+        admission = OperatorAdmission(store.operators, operators_authority(place.home.keys))
+        gateway = Starlette(routes=Passage("nowhere", admission, limits=OperatorLimits(**limits)).routes())
+
+        async def asked() -> httpx.Response:
+            async def with_certificate(scope: Any, receive: Any, send: Any) -> None:
+                await gateway(scope | {"extensions": {"tls": {"client_cert_chain": shown}}}, receive, send)
+
+            transport = httpx.ASGITransport(with_certificate)
+            async with httpx.AsyncClient(transport=transport, base_url="https://127.0.0.1") as client:
+                return await client.get("/operator/live")
+
+        return asyncio.run(asked())
+
+
+simple("A browser shows no certificate, or one that ended or was revoked", lambda p: passage(p).text)
+simple("The page's process does not run", lambda p: passage(p, streams=1).text)
+simple("A page is open too often", lambda p: passage(p, streams=0).text)
+
+
+def page_says(place: Place, method: str, path: str, *, host: str = "127.0.0.1", may_act: bool = False) -> str:
+    """Ask the page itself, as the gateway passes a request of anna's on, and write with its session's own token."""
+    with Store(place.home.database()) as store:
+        issued = issue_certificate(place.home, store, "anna", Operator("root"), may_act=may_act)
+        settings = place.home.settings()
+        page, base = remote_site(settings, Watch(place.home, store)), f"https://127.0.0.1:{settings.port}"
+        named = {"fedvault-operator": "anna", "fedvault-certificate": issued.serial, "fedvault-address": "203.0.113.9"}
+
+        async def asked() -> str:
+            async with httpx.AsyncClient(transport=httpx.ASGITransport(page), base_url=base, headers=named) as client:
+                entered = await client.get("/log", headers={} if host == "127.0.0.1" else {"host": host})
+                if entered.status_code != 303:
+                    return entered.text
+                cookie = entered.headers["set-cookie"].partition(";")[0]
+                token = (await client.get("/log", headers={"cookie": cookie})).text.partition('name="token" value="')[2]
+                headers = {"cookie": cookie, "origin": base}
+                form = {"token": token.partition('"')[0]} if method == "POST" else None
+                answer = await client.request(method, path, headers=headers, data=form)
+                return html.unescape(answer.text)
+
+        return asyncio.run(asked())
+
+
+simple("A button that an operator may not press", lambda p: page_says(p, "POST", "/do/stop"))
+simple("Asking for what an operator may not do", lambda p: page_says(p, "GET", "/confirm/stop?run=r-1"))
+simple(
+    "An operator elsewhere names a file of the machine",
+    lambda p: page_says(p, "GET", "/confirm/run?file=/srv/study.toml", may_act=True),
+)
+simple("The page under a name that is not in `hosts`", lambda p: page_says(p, "GET", "/", host="other.example"))
+
+
+@situation("The run store is away while an operator looks")
+def _(place: Place) -> str:
+    with Store(place.home.database()) as store:
+        issued = issue_certificate(place.home, store, "anna", Operator("root"))
+
+    class Away:
+        def valid(self, _serial: str, _now: datetime) -> None:
+            raise OperationalError("SELECT 1", {}, Exception("the server closed the connection"))
+
+    shown = issued.certificate.public_bytes(Encoding.DER)
+    with logged("server.gateway.operators.admission") as lines:
+        admission = OperatorAdmission(cast(OperatorStore, Away()), operators_authority(place.home.keys))
+        assert admission.operator({"extensions": {"tls": {"client_cert_chain": [shown]}}}) is None
     return "\n".join(lines)
 
 

@@ -113,6 +113,7 @@ def test_an_expired_certificate_of_an_operator_ends_the_handshake(noted: RemoteP
     assert notes.seen == []
 
 
+@pytest.mark.guarantee("no operator's certificate opens anything unless server.toml says so.")
 def test_no_operators_certificate_gets_a_byte_past_the_gateway_while_the_page_is_shut(tmp_path: Path) -> None:
     notes = Notes()
     with remote_page(tmp_path, page=notes.app, is_open=False) as opened:
@@ -265,6 +266,9 @@ def test_a_page_that_does_not_run_is_said_and_nothing_waits(tmp_path: Path) -> N
         assert status(answer) == 503 and b"the page is not ready" in answer
 
 
+@pytest.mark.guarantee(
+    "the server's page for other machines listens on a socket of the server's user alone, and on no port."
+)
 def test_the_socket_of_the_page_is_the_users_own_in_a_deep_folder_too(tmp_path: Path) -> None:
     deep = tmp_path / ("a" * 60) / ("b" * 60)
     deep.mkdir(parents=True)
