@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pandas as pd
@@ -100,12 +102,15 @@ def test_the_page_from_the_first_file_to_leaving(folder: Path) -> None:
     port, other = free_port(), free_port()
     settings.write_text(
         re.sub(r"port = \d+", f"port = {port}", settings.read_text()) + f"superlink_port = {other}\nmetrics_port = 0\n"
+        "operators = true\n"
     )
     reader.says("docker compose up -d server")
     wait_until(lambda: healthy(reader), "the server is healthy", timeout_s=300.0, poll_s=COMMAND_POLL_S)
     reader.says("export COMPOSE_FILE=docker/compose.yaml\n" + after)
     reader.left.pop(0)
     assert (folder / "north.invite.json").stat().st_mode & 0o077 == 0
+    assert re.search(r"anna +valid +look", reader.types()) and (folder / "anna.p12").stat().st_mode & 0o077 == 0
+    an_operator_sees_the_page(reader, port)
 
     found = reader.types()
     assert "FAILED" not in found and "accepted as north" in found and "its ledger has" in found
@@ -145,6 +150,31 @@ def show_page(reader: Reader) -> None:
         assert http.get(opened).status_code == 403
     socket = reader.folder / "engine" / "volumes" / "north-operator" / "sock"
     assert (oct(socket.stat().st_mode)[-3:], socket.stat().st_uid) == ("600", 10011)
+
+
+def an_operator_sees_the_page(reader: Reader, port: int) -> None:
+    """Show an operator's certificate to the gateway, which passes on to the page's own process; then revoke it."""
+    reader.says(
+        "export COMPOSE_FILE=docker/compose.yaml\n"
+        "docker compose exec -T server fedvault-server operator ruth --pem --out - > ruth.pem\n"
+        "cp engine/volumes/server/keys/authority.crt ."
+    )
+    context = ssl.create_default_context(cafile=reader.folder / "authority.crt")
+    context.load_cert_chain(reader.folder / "ruth.pem")
+    with httpx.Client(verify=context, timeout=30) as http:
+        on_this_machine: dict[str, Any] = {
+            "extensions": {"sni_hostname": "server"},
+            "headers": {"host": f"server:{port}"},
+        }
+        at = f"https://127.0.0.1:{port}/operator/"
+        entered = http.get(at, **on_this_machine)
+        assert entered.status_code == 303, entered.text
+        on_this_machine["headers"]["cookie"] = entered.headers["set-cookie"].partition(";")[0]
+        assert "You are ruth, who may look and change nothing." in http.get(at, **on_this_machine).text
+        reader.says(
+            "export COMPOSE_FILE=docker/compose.yaml\ndocker compose exec server fedvault-server revoke ruth --operator"
+        )
+        assert http.get(at, **on_this_machine).status_code == 401
 
 
 def write_what_the_operators_write(folder: Path) -> None:
