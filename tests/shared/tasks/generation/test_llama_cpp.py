@@ -72,13 +72,9 @@ def test_llama_cpp_computes_what_peft_does(
     export(study, randomised(study).packed(), tmp_path / "adapter")
     write_gguf(tmp_path / "adapter", tmp_path / "gguf")
     write_base(Path(study.model.source), tmp_path / "base.gguf")
-    served = llama_cpp.Llama(
-        str(tmp_path / "base.gguf"),
-        lora_path=str(tmp_path / "gguf" / ADAPTER),
-        logits_all=True,
-        n_ctx=64,
-        verbose=False,
-    )
+    full = llama_cpp.GGML_TYPE_F32  # half of the digits by default, in the memory of keys and values
+    paths, keys = {"lora_path": str(tmp_path / "gguf" / ADAPTER)}, {"type_k": full, "type_v": full}
+    served = llama_cpp.Llama(str(tmp_path / "base.gguf"), **paths, **keys, logits_all=True, n_ctx=64, verbose=False)
     peft, drawn, moved = as_peft(tmp_path / "adapter"), np.random.default_rng(0), 0.0
     vocabulary = peft.get_base_model().config.vocab_size
     for _ in range(PROMPTS):
