@@ -105,7 +105,7 @@ def pinned_study(file: Path, say: Callable[[str, int, int], None], *, force: boo
     declared = load_study(file)
     method_for(declared)
     say("Hashing the base model", 0, 2)
-    declared = declared.model_copy(update={"model": _pinned_model(declared.model)})
+    declared = declared.model_copy(update={"model": _pinned_model(declared)})
     say("Checking whether the base model can carry the study out", 1, 2)
     layout = layout_of(declared)
     if not force:
@@ -228,12 +228,14 @@ def note(store: Store, operator: Operator, action: str, **details: Any) -> None:
     store.record_operator(action, {"who": operator.who, "from": operator.where, **details})
 
 
-def _pinned_model(model: "Model") -> "Model":
-    """Name a model by its fingerprint, and its folder in full: the run starts in whatever folder the server does."""
+def _pinned_model(study: "Study") -> "Model":
+    """Name a model by its fingerprints, and its folder in full: the run starts in whatever folder the server does."""
+    from shared.base_models.loaded_weights import pinned_weights
     from shared.base_models.locate import find
+    from shared.tasks.registry import task_kind
 
-    files = find(model)
-    pinned = {"fingerprint": files.fingerprint}
+    model, files = study.model, find(study.model)
+    pinned = {"fingerprint": files.fingerprint, **pinned_weights(model, files, task_kind(study.task).auto)}
     if model.bundled_name is None and model.revision is None:
         pinned["source"] = str(files.directory.resolve())
     return model.model_copy(update=pinned)

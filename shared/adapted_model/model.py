@@ -1,6 +1,7 @@
 """Build the model that is trained: a frozen base with its adapter, and a head, cut where training begins."""
 
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from shared.adapted_model.dry_run import refuse_what_cannot_run
 from shared.adapted_model.head_strategy import NOTHING_TO_MEASURE, strategy_for
 from shared.base_models import layers
 from shared.base_models.load import in_our_words, load_base, width_of
+from shared.base_models.loaded_weights import check_loaded
 from shared.base_models.locate import BaseModelFiles, find
 from shared.base_models.mapped_weights import give_back
 from shared.errors import SettingsError
@@ -36,11 +38,14 @@ class AdaptedModel(nn.Module):
         super().__init__()
         self.kind: TaskKind = task_kind(study.task)
         with in_our_words("a base model that suits the task", base_files.directory):
-            base = load_base(base_files, self.kind.auto, with_weights=with_weights)
+            base_weights = study.model.base_weights
+            base = load_base(base_files, self.kind.auto, with_weights=with_weights, base_weights=base_weights)
+            if with_weights:
+                check_loaded(base, study.model)
             self.kind.check(study.task, base, base_files)
             self.config = base.config
             self.kind.adapt(base)
-        self.base_files = base_files
+        self.base_files, self.base_weights = base_files, base_weights
         self.cut = adapters.lowest_trained_layer(base, study.adapter)
         self.base = adapters.attach(base, study.adapter, self.kind.peft_task)
         self.head_strategy = strategy_for(study, self.kind.head(base.config))
@@ -90,11 +95,12 @@ class AdaptedModel(nn.Module):
     @property
     def frozen_id(self) -> str:
         """Name of the frozen activations: the base model, and where it is cut."""
-        return f"{self.base_files.fingerprint[:16]}-pooled" if self.head_only else self.frozen_id_at(self.cut or 0)
+        return self.frozen_id_at("pooled" if self.head_only else self.cut or 0)
 
-    def frozen_id_at(self, cut: int) -> str:
+    def frozen_id_at(self, cut: int | Literal["pooled"]) -> str:
         """Return the name of the frozen activations at another cut of the same base model."""
-        return f"{self.base_files.fingerprint[:16]}-{cut}"
+        held = "" if self.base_weights == "float32" else f"-{self.base_weights}"
+        return f"{self.base_files.fingerprint[:16]}{held}-{cut}"
 
     def state_rows(self, records: Records, *, pooled: bool | None = None) -> NDArray[np.int64]:
         """Return the number of frozen states of each record (records,): one if they are pooled, else one per token."""
@@ -112,12 +118,12 @@ class AdaptedModel(nn.Module):
         assert self._parts is not None  # noqa: S101 - asked only of a model that is cut
         with torch.no_grad():
             batch = collate(one, [0], fills, next(self.parameters()).device)
-            return int(self.kind.frozen(self._parts[0], batch).shape[1])
+            return int(self.kind.frozen(self._parts[0], self.read(batch)).shape[1])
 
     def pooled_from(self, cut: int, batch: Batch) -> Tensor:
         """Compute pooled features (records, width) of the frozen base from the states at a lower cut."""
         with torch.no_grad():
-            return self.kind.features(self.kind.run(layers.above(self.base, cut), batch), batch)
+            return self._run(layers.above(self.base, cut), batch)
 
     def frozen_states(self, batch: Batch) -> Tensor:
         """Run the layers below the lowest trained one (records, tokens, width); no gradient ever flows here.
@@ -126,10 +132,10 @@ class AdaptedModel(nn.Module):
         """
         with torch.no_grad():
             if self.head_only:
-                return self.kind.features(self.kind.run(self.base, batch), batch).unsqueeze(1)
+                return self._run(self.base, batch).unsqueeze(1)
             if self._parts is None:
                 raise ValueError("a model that is not cut has no frozen layers below")
-            return self.kind.frozen(self._parts[0], batch)
+            return self.kind.frozen(self._parts[0], self.read(batch)).float()
 
     def rest_frozen_layers(self) -> None:
         """Give back the memory of the frozen layers, where the system allows it, once their activations are stored."""
@@ -146,7 +152,17 @@ class AdaptedModel(nn.Module):
     def _features(self, batch: Batch) -> Tensor:
         if self.head_only and "states" in batch:
             return batch["states"].squeeze(1)
-        return self.kind.features(self.kind.run(self.part_for(batch), batch), batch)
+        return self._run(self.part_for(batch), batch)
+
+    def _run(self, part: nn.Module, batch: Batch) -> Tensor:
+        """Compute features in float32, whatever numbers the base model computes in."""
+        return self.kind.features(self.kind.run(part, self.read(batch)).float(), batch)
+
+    def read(self, batch: Batch) -> Batch:
+        """Return a batch in the numbers that the base model reads."""
+        if self.base_weights == "float32":
+            return batch
+        return {name: each.to(torch.bfloat16) if each.is_floating_point() else each for name, each in batch.items()}
 
     def losses(self, batch: Batch) -> Tensor:
         """Compute one loss per record (records,); 0 for a record that cannot be used."""

@@ -1,6 +1,6 @@
 """Load what a base model's folder holds: the one place where transformers opens it, for simulation, node and server.
 
-Base models are frozen, in float32 and deterministic, with a language head or without. Whatever is unfit about a folder
+Base models are frozen, in the numbers that the study says and deterministic, with a language head or without. Whatever is unfit about a folder
 is refused by name, before anything is trained or paid for.
 """
 
@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from shared.base_models.covered import HERE, refuse_uncovered
+from shared.base_models.four_bits import quantise
 from shared.base_models.loaded_keys import check_keys, check_language_head
 from shared.base_models.locate import BaseModelFiles
 from shared.base_models.model_folder import (
@@ -38,6 +39,7 @@ from shared.base_models.model_folder import (
     state_of,
 )
 from shared.errors import FedVaultError, SettingsError
+from shared.study.sections import BaseWeights
 
 log = logging.getLogger(__name__)
 
@@ -55,14 +57,17 @@ EXTRACTORS = (PREPROCESSOR, PROCESSOR)
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_file", "target_vocab_file", "normalizer_file", "added_tokens_file")
 
 
-def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = True) -> PreTrainedModel:
-    """Load the model in float32, in evaluation mode, without dropout and without an untrained pooler.
+def load_base(
+    base_files: BaseModelFiles, auto: Any, *, with_weights: bool = True, base_weights: BaseWeights = "float32"
+) -> PreTrainedModel:
+    """Load the model in evaluation mode, without dropout and without an untrained pooler.
 
     Args:
         base_files: the model's files on this machine.
         auto: the transformers class that the task needs, such as AutoModel or AutoModelForCausalLM.
-        with_weights: False gives shapes only (meta tensors), for code that needs the layout and no arithmetic. The
-            files are checked all the same.
+        with_weights: False gives shapes only (meta tensors, float32), for code that needs the layout and no arithmetic.
+            The files are checked all the same.
+        base_weights: in which numbers, as the study says.
 
     Raises:
         SettingsError: the folder is unfit, the model has no such form, or mixes records by batch statistics.
@@ -74,7 +79,8 @@ def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = Tru
     _check_form(base_files.directory, state_of(base_files.directory), auto)
     with in_our_words("a base model", base_files.directory):
         if with_weights:
-            model, _ = _opened(base_files.directory, auto, config)
+            dtype = torch.float32 if base_weights == "float32" else torch.bfloat16
+            model, _ = _opened(base_files.directory, auto, config, dtype=dtype)
         else:
             with torch.device("meta"):
                 model = auto.from_config(config, trust_remote_code=False)
@@ -83,6 +89,8 @@ def load_base(base_files: BaseModelFiles, auto: Any, *, with_weights: bool = Tru
     _refuse_batch_statistics(model)
     _silence_padding_check(model)
     loaded: PreTrainedModel = model.eval().requires_grad_(False)
+    if with_weights and base_weights == "4bit":
+        quantise(loaded)
     return loaded
 
 
@@ -230,10 +238,9 @@ def _opened(directory: Path, auto: Any, config: PretrainedConfig, **options: Any
         directory,
         config=config,
         use_safetensors=True,
-        dtype=torch.float32,
         output_loading_info=True,
         **HERE,
-        **options,
+        **{"dtype": torch.float32, **options},
     )
     return opened
 

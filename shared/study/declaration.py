@@ -46,6 +46,8 @@ from shared.study.tasks import Task
 
 LINEAR_HEAD_KINDS = ("sequence-classification", "image-classification", "audio-classification")
 """Task kinds with one linear head on pooled features of one length."""
+OF_LINEAR_LAYERS = ("ffa-lora", "lora", "head-only")
+"""Adapters whose gradients need no vectorised model: only these train on a base model in short numbers."""
 ADDED_LATER: dict[str, Any] = {
     **{f"study.{name}": "" for name in STATED},
     "privacy.head_share": None,
@@ -57,6 +59,8 @@ ADDED_LATER: dict[str, Any] = {
     "federation.threshold": None,
     "federation.colluders": None,
     "model.fingerprint_version": 1,
+    "model.base_weights": "float32",
+    "model.loaded_fingerprint": None,
     "evaluation": None,
     "evaluation.keep": "last",
     "evaluation.stop_after": None,
@@ -105,6 +109,13 @@ class Study(Section):
             raise ValueError("model.revision only goes with a hub id; for other sources set model.fingerprint")
         if not self.adapter.has_rank and (self.adapter.rank_pattern or self.adapter.rank_stabilized):
             raise ValueError(f"adapter.method = {self.adapter.method!r} has no rank: leave rank settings out")
+        if self.model.base_weights != "float32" and self.adapter.method not in OF_LINEAR_LAYERS:
+            raise ValueError(
+                f"model.base_weights = {self.model.base_weights!r} goes with adapter.method = "
+                f"{', '.join(OF_LINEAR_LAYERS)}, got {self.adapter.method!r}"
+            )
+        if self.model.loaded_fingerprint is not None and self.model.base_weights == "float32":
+            raise ValueError("model.loaded_fingerprint only goes with model.base_weights other than 'float32'")
         cohort, quorum = self.federation.cohort, self.federation.quorum
         if cohort is not None and cohort < quorum:
             raise ValueError(f"federation.cohort must be at least federation.quorum = {quorum}, got {cohort}")

@@ -22,7 +22,7 @@ AGGREGATIONS_BEFORE_FREE_NAMES = ("ffa", "fedit")
 MOST_WEIGHT = 4
 """The most typical sites that one site may count as."""
 
-
+BaseWeights = Literal["float32", "bfloat16", "4bit"]
 Stated = Literal["purpose", "requester", "contact", "legal_basis", "retention"]
 STATED: tuple[Stated, ...] = get_args(Stated)
 """Keys of [study] that say who asks and why; a node's policy may require them."""
@@ -88,6 +88,19 @@ class Model(Section):
     fingerprint_version: Literal[1, 2] = 1
     """Which files the fingerprint covers. `2`: every file that is read of the model's folder. `1`, as in older studies:
     without special tokens, added tokens and processor; a folder where these change what is computed is refused."""
+
+    # left out of every dump while they say nothing: folders, stores and adapters from before them go on as they are
+    base_weights: BaseWeights = Field(default="float32", exclude_if=lambda value: value == "float32")
+    """In which numbers the base model is held: `float32`; `bfloat16`, two bytes a weight, in which it also computes; or
+    `4bit`, NF4 in blocks of 64, for the matrices of linear layers, and bfloat16 for all else. Adapter, head, gradients
+    and sums stay float32 and above. Another choice is another function, so it is part of the identity; not if it is
+    `float32`. Only with `ffa-lora`, `lora` and `head-only`. Nodes older than this key refuse it."""
+    loaded_fingerprint: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{64}$", exclude_if=lambda value: value is None
+    )
+    """SHA-256 over the weights as they are held, after rounding, and how they are rounded; a node whose own differ
+    refuses. Only with other `base_weights` than `float32`, whose bytes `fingerprint` covers. Default: none is checked;
+    a server fills in that of its own copy when it starts a run."""
 
     @field_validator("source")
     @classmethod

@@ -33,6 +33,7 @@ from client.vault.training.linear_gradients import plain_linear_layers
 from client.vault.training.trainer import PrivateTrainer, longest_declared
 from shared.adapted_model.frozen_activations import FrozenActivations, open_activations
 from shared.adapted_model.model import AdaptedModel
+from shared.base_models.four_bits import plain_gradients
 from shared.errors import ExactnessError
 from shared.files import write_private
 from shared.protocol.messages import Vector
@@ -106,7 +107,8 @@ def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> fl
     records = model.kind.synthetic(model.config, LENGTHS, variant=0)
     with trainer.measuring(measures), _scratch(cache) as scratch:
         gradients = _batched(trainer, records, scratch)
-        tolerance = TOLERANCE if trainer.precision == "float32" else HALF_TOLERANCE
+        short = trainer.precision != "float32" or model.base_weights != "float32"
+        tolerance = HALF_TOLERANCE if short else TOLERANCE
         try:
             worst = _compare(gradients, _one_by_one(model, records, device), tolerance)
         except ExactnessError as inexact:
@@ -221,7 +223,7 @@ def _batched(trainer: PrivateTrainer, records: Records, cache: Path | None) -> G
 def _one_by_one(model: AdaptedModel, records: Records, device: torch.device) -> Gradients:
     named = {name: p for name, p in model.named_parameters() if p.requires_grad}
     rows: dict[str, list[Tensor]] = {name: [] for name in named}
-    with plain_linear_layers(model):
+    with plain_linear_layers(model), plain_gradients(model):
         for index in range(len(records)):
             batch = collate(records, [index], model.kind.fills, device, step=1)
             loss = _loss(model, batch)
@@ -255,7 +257,7 @@ def _loss(model: AdaptedModel, batch: Batch) -> Tensor:
     """The loss of one record, or of one that is measured, written once more: an oracle runs no line that it judges."""
     if not model.measuring:
         return model.kind.losses(model(batch), batch).sum()
-    (features,) = model.kind.features(model.kind.run(model.base, batch), batch).detach()
+    (features,) = model.kind.features(model.kind.run(model.base, model.read(batch)).float(), batch).detach()
     moments = model.head.get_parameter("moments.weight")
     loss: Tensor = -(features @ moments @ features)
     return loss
