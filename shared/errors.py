@@ -109,6 +109,9 @@ def _rebuild(kind: type[FedVaultError], message: str, hint: str) -> FedVaultErro
 OF_THE_MACHINE = ("memory", "CUDA", "cuDNN", "cuBLAS", "CUBLAS", "CUDNN", "device-side", "HIP error")
 """Words in a `RuntimeError` of PyTorch that speak of the machine, not of a record."""
 
+OUT_OF_MEMORY = ("allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""Words in a `RuntimeError` of PyTorch where memory ran out."""
+
 
 def may_be_a_records_own(error: Exception) -> bool:
     """Return true if what a record holds may have raised this; false for memory, disks, devices and our own checks.
@@ -121,3 +124,9 @@ def may_be_a_records_own(error: Exception) -> bool:
     ):
         return False
     return not (isinstance(error, RuntimeError) and any(word in str(error) for word in OF_THE_MACHINE))
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return true if memory ran out, of this machine or of a GPU; their libraries have a kind or a word each for it."""
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or (isinstance(error, RuntimeError) and any(word in str(error) for word in OUT_OF_MEMORY))

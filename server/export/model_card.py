@@ -140,7 +140,7 @@ tags: [{", ".join(tags)}]
 
 A `{study.adapter.method}` adapter for `{name}` (fingerprint `{fingerprint}`), trained
 by {trained_by} study `{study.sha256}`. Task:
-{_task(study)}.
+{_task(study)}.{_held(study)}
 
 {(chr(10) * 2).join(sections)}
 
@@ -221,6 +221,22 @@ def _question(study: Study) -> str:
     asked = [column for column in kind.columns if column.name not in kind.answers]
     cells = {column.name: "Path(file).read_bytes()" if column.media else '"…"' for column in asked}
     return ", ".join(f'"{name}": [{cell}]' for name, cell in cells.items())
+
+
+def _held(study: Study) -> str:
+    """Say in which numbers the base model was held while it was trained on, and what loads it so; nothing in float32."""
+    if study.model.base_weights == "float32":
+        return ""
+    quantised = (
+        'quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", '
+        "bnb_4bit_compute_dtype=torch.bfloat16)"
+    )
+    option = quantised if study.model.base_weights == "4bit" else "dtype=torch.bfloat16"
+    return (
+        f"\n\nWhile it was trained the base model was {study.model.held}. With weights as they were published, and "
+        f"merged into them, it answers slightly otherwise; `from_pretrained(…, {option})` comes close to what was "
+        "trained, and `load_finished` of FedVault computes it."
+    )
 
 
 def _task(study: Study) -> str:

@@ -135,7 +135,7 @@ class AdaptedModel(nn.Module):
                 return self._run(self.base, batch).unsqueeze(1)
             if self._parts is None:
                 raise ValueError("a model that is not cut has no frozen layers below")
-            return self.kind.frozen(self._parts[0], self.read(batch)).float()
+            return at_least_float32(self.kind.frozen(self._parts[0], self.read(batch)))
 
     def rest_frozen_layers(self) -> None:
         """Give back the memory of the frozen layers, where the system allows it, once their activations are stored."""
@@ -155,14 +155,14 @@ class AdaptedModel(nn.Module):
         return self._run(self.part_for(batch), batch)
 
     def _run(self, part: nn.Module, batch: Batch) -> Tensor:
-        """Compute features in float32, whatever numbers the base model computes in."""
-        return self.kind.features(self.kind.run(part, self.read(batch)).float(), batch)
+        return self.kind.features(at_least_float32(self.kind.run(part, self.read(batch))), batch)
 
     def read(self, batch: Batch) -> Batch:
         """Return a batch in the numbers that the base model reads."""
         if self.base_weights == "float32":
             return batch
-        return {name: each.to(torch.bfloat16) if each.is_floating_point() else each for name, each in batch.items()}
+        dtype = next(p.dtype for p in self.base.parameters() if p.is_floating_point())
+        return {name: each.to(dtype) if each.is_floating_point() else each for name, each in batch.items()}
 
     def losses(self, batch: Batch) -> Tensor:
         """Compute one loss per record (records,); 0 for a record that cannot be used."""
@@ -192,6 +192,11 @@ class AdaptedModel(nn.Module):
     def peft_model(self) -> PeftModel | None:
         """Return the base with its adapter in PEFT's own type; None if only the head is trained."""
         return self.base if isinstance(self.base, PeftModel) else None
+
+
+def at_least_float32(states: Tensor) -> Tensor:
+    """Return what a base model computed in numbers that heads, losses and stored activations are made of."""
+    return states.float() if states.dtype == torch.bfloat16 else states
 
 
 def build(study: Study, base_files: BaseModelFiles | None = None) -> AdaptedModel:

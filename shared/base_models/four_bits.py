@@ -22,7 +22,7 @@ LEVELS = (
     -0.09105003625154495, 0.0, 0.07958029955625534, 0.16093020141124725, 0.24611230194568634, 0.33791524171829224,
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 )  # fmt: skip
-"""What the sixteen codes stand for, as parts of a block's largest number: equally likely under a normal distribution."""
+"""What the sixteen codes stand for, as parts of a block's largest number."""
 SMALLEST_SCALE = 1e-38
 BITS_PER_WEIGHT = 4 + 32 / BLOCK
 
@@ -56,15 +56,13 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, packed: Tensor, scales: Tensor, bias: Tensor | None, layer: nn.Linear) -> Tensor:
-        ctx.save_for_backward(packed, scales)
-        ctx.shape = (layer.out_features, layer.in_features)
+        ctx.packed, ctx.scales, ctx.shape = packed, scales, (layer.out_features, layer.in_features)
         return F.linear(x, dequantised(packed, scales, ctx.shape, x.dtype), bias)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,) = upstream
-        packed, scales = ctx.saved_tensors
-        return gradient @ dequantised(packed, scales, ctx.shape, gradient.dtype), None, None, None, None
+        return gradient @ dequantised(ctx.packed, ctx.scales, ctx.shape, gradient.dtype), None, None, None, None
 
 
 class FourBitLinear(nn.Linear):

@@ -1,7 +1,7 @@
 """Load what a base model's folder holds: the one place where transformers opens it, for simulation, node and server.
 
-Base models are frozen, in the numbers that the study says and deterministic, with a language head or without. Whatever is unfit about a folder
-is refused by name, before anything is trained or paid for.
+Base models are frozen, in the numbers that the study says and deterministic, with a language head or without. Whatever
+is unfit about a folder is refused by name, before anything is trained or paid for.
 """
 
 import logging

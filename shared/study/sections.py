@@ -23,6 +23,11 @@ MOST_WEIGHT = 4
 """The most typical sites that one site may count as."""
 
 BaseWeights = Literal["float32", "bfloat16", "4bit"]
+HELD: dict[BaseWeights, str] = {
+    "float32": "",
+    "bfloat16": "held in bfloat16",
+    "4bit": "held in four bits a number (NF4, blocks of 64), the rest in bfloat16",
+}
 Stated = Literal["purpose", "requester", "contact", "legal_basis", "retention"]
 STATED: tuple[Stated, ...] = get_args(Stated)
 """Keys of [study] that say who asks and why; a node's policy may require them."""
@@ -112,6 +117,11 @@ class Model(Section):
     def shown_source(self) -> str:
         """The source as people write it: `bundled:` and a name, a directory, or a hub id."""
         return self.source if self.bundled_name is None else BUNDLED_PREFIX + self.bundled_name
+
+    @property
+    def held(self) -> str:
+        """In which numbers the base model is held, in words; empty in float32."""
+        return HELD[self.base_weights]
 
     @property
     def bundled_name(self) -> str | None:
@@ -260,6 +270,14 @@ class Performance(Section):
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the trained part's matrix products; DoRA and IA3 stay at `float32` on a GPU. Gradients are summed,
     clipped and noised in float64 either way."""
+    activation_checkpointing: bool = False
+    """Keep only each layer's inputs for the backward pass and compute the rest again there: much less memory for about
+    a third more time. Gradients have the same bits, or the probe refuses. Not for DoRA and IA3."""
+    fit_memory: bool = False
+    """Halve `micro_batch_tokens` until the longest synthetic records fit into this machine's memory, measured before
+    any record is read; and where memory runs out in training, begin the step again with layers computed twice, then
+    with half the records at once, as far as the probe has shown that the sum keeps its bits. Otherwise the round
+    fails."""
     activation_cache: bool = True
     """Store activations below the lowest adapted layer on disk for the length of the study."""
     activation_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)

@@ -163,7 +163,9 @@ def summarise(
         purpose=study.study.stated_purpose.rstrip("."),
         stated={words([name]): text for name in STATED[1:] if (text := getattr(study.study, name).rstrip("."))},
         unstated=study.study.unstated,
-        trains=f"a {study.adapter.method} adapter of {study.model.shown_source}",
+        trains=", ".join(
+            filter(None, [f"a {study.adapter.method} adapter of {study.model.shown_source}", study.model.held])
+        ),
         columns=columns,
         rounds=study.federation.rounds,
         steps=study.total_steps,

@@ -30,9 +30,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from client.vault.training.linear_gradients import plain_linear_layers
-from client.vault.training.trainer import PrivateTrainer, longest_declared
+from client.vault.training.micro_batches import longest_declared
+from client.vault.training.trainer import PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, open_activations
-from shared.adapted_model.model import AdaptedModel
+from shared.adapted_model.model import AdaptedModel, at_least_float32
 from shared.base_models.four_bits import plain_gradients
 from shared.errors import ExactnessError
 from shared.files import write_private
@@ -84,11 +85,11 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None, hostile: Vector | None
     model, before, real = trainer.model, trainer.model.packed(), trainer.activations
     rounds = (True, False) if model.head_strategy.measures else (False,)
     try:
-        _randomise(model)
+        randomise(model)
         worst = max(_probe(trainer, cache, measures=measures) for measures in rounds)
         random = model.packed()
         one_by_one = False
-        for adapter in (random,) if hostile is None else (random, _finite(trainer, hostile)):
+        for adapter in (random,) if hostile is None else (random, finite(trainer, hostile)):
             model.load(adapter)
             one_by_one |= any(_depends_on_company(trainer, cache, measures=measures) for measures in rounds)
         return Verdict(worst, one_by_one)
@@ -105,8 +106,8 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None, hostile: Vector | None
 def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> float:
     model, device = trainer.model, trainer.activations.device
     records = model.kind.synthetic(model.config, LENGTHS, variant=0)
-    with trainer.measuring(measures), _scratch(cache) as scratch:
-        gradients = _batched(trainer, records, scratch)
+    with trainer.measuring(measures), scratch(cache) as folder:
+        gradients = _batched(trainer, records, folder)
         short = trainer.precision != "float32" or model.base_weights != "float32"
         tolerance = HALF_TOLERANCE if short else TOLERANCE
         try:
@@ -114,7 +115,7 @@ def _probe(trainer: PrivateTrainer, cache: Path | None, *, measures: bool) -> fl
         except ExactnessError as inexact:
             # alone, a record's sums over a large vocabulary round more than in a batch: the loop may be what is off
             worst = _compare(gradients, _one_by_one_in_double(model, records, device, inexact), tolerance)
-        _check_uncoupled(trainer, gradients, scratch)
+        _check_uncoupled(trainer, gradients, folder)
     return worst
 
 
@@ -138,6 +139,7 @@ def verdict_key(trainer: PrivateTrainer, *, cached: bool, hostile: Vector | None
         "divisor": trainer.divisor,
         "units": trainer.activations.records.units is not None,
         "precision": trainer.precision,
+        "checkpointing": trainer.checkpointing,
         "cached": cached,
         "hostile": None if hostile is None else hashlib.sha256(hostile.tobytes()).hexdigest(),
     }
@@ -191,7 +193,7 @@ def ensure_exact(
 
 
 @contextmanager
-def _scratch(cache: Path | None) -> Iterator[Path | None]:
+def scratch(cache: Path | None) -> Iterator[Path | None]:
     if cache is None:
         yield None
         return
@@ -200,7 +202,7 @@ def _scratch(cache: Path | None) -> Iterator[Path | None]:
         yield Path(folder)
 
 
-def _randomise(model: AdaptedModel) -> None:
+def randomise(model: AdaptedModel) -> None:
     drawn = np.random.default_rng(21).standard_normal(model.layout.length)
     model.load(model.packed() + (SPREAD * drawn).astype(np.float32))
     model.head_strategy.imagine()
@@ -257,7 +259,8 @@ def _loss(model: AdaptedModel, batch: Batch) -> Tensor:
     """The loss of one record, or of one that is measured, written once more: an oracle runs no line that it judges."""
     if not model.measuring:
         return model.kind.losses(model(batch), batch).sum()
-    (features,) = model.kind.features(model.kind.run(model.base, model.read(batch)).float(), batch).detach()
+    states = at_least_float32(model.kind.run(model.base, model.read(batch)))
+    (features,) = model.kind.features(states, batch).detach()
     moments = model.head.get_parameter("moments.weight")
     loss: Tensor = -(features @ moments @ features)
     return loss
@@ -301,24 +304,24 @@ def _depends_on_company(trainer: PrivateTrainer, cache: Path | None, *, measures
     """
     model = trainer.model
     with trainer.measuring(measures):
-        records = model.kind.synthetic(model.config, _lengths_of_batches(trainer), variant=0)
+        records = model.kind.synthetic(model.config, lengths_of_batches(trainer), variant=0)
         if model.has_frozen_layers:
             _check_frozen_bits(model, records, trainer.activations.device)
         if trainer.activations.records.units is not None:
             records = with_units(records, np.arange(len(records)))
-        with _scratch(cache) as scratch:
-            trainer.train_on(_opened(trainer, records, scratch))
+        with scratch(cache) as folder:
+            trainer.train_on(opened(trainer, records, folder))
             everybody = np.arange(len(records))
-            together, fewer = _gradients_of(trainer, everybody), _gradients_of(trainer, everybody[1:])
+            together, fewer = gradients_of(trainer, everybody), gradients_of(trainer, everybody[1:])
             some = {0, len(records) - 1, *_first_of_each(trainer.activations.canonical_shapes(trainer.length_step))}
             return any(
                 not same_bits(together[index], fewer.get(index, together[index]))
-                or (index in some and not same_bits(together[index], _gradients_of(trainer, everybody[[index]])[index]))
+                or (index in some and not same_bits(together[index], gradients_of(trainer, everybody[[index]])[index]))
                 for index in everybody.tolist()
             )
 
 
-def _opened(trainer: PrivateTrainer, records: Records, folder: Path | None) -> FrozenActivations:
+def opened(trainer: PrivateTrainer, records: Records, folder: Path | None) -> FrozenActivations:
     device, limit_bytes = trainer.activations.device, 2**30 if folder else 0
     storage = trainer.activations.storage
     return open_activations(trainer.model, records, device, folder=folder, limit_bytes=limit_bytes, storage=storage)
@@ -336,7 +339,7 @@ def _check_frozen_bits(model: AdaptedModel, records: Records, device: torch.devi
         )
 
 
-def _gradients_of(trainer: PrivateTrainer, chosen: NDArray[np.int64]) -> dict[int, list[Tensor]]:
+def gradients_of(trainer: PrivateTrainer, chosen: NDArray[np.int64]) -> dict[int, list[Tensor]]:
     """Return the gradients of units by their index, as a logical batch of them has them."""
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     rows: dict[int, list[Tensor]] = {}
@@ -367,7 +370,7 @@ def _first_of_each(shapes: NDArray[np.int64]) -> list[int]:
     return list(first.values())
 
 
-def _lengths_of_batches(trainer: PrivateTrainer) -> list[int]:
+def lengths_of_batches(trainer: PrivateTrainer) -> list[int]:
     """Return lengths of synthetic records: of some shapes up to the longest, one more than a physical batch holds.
 
     Each shape comes with padding and without.
@@ -381,11 +384,11 @@ def _lengths_of_batches(trainer: PrivateTrainer) -> list[int]:
     return [near for length, count in counts.items() for near in [*[length - 3] * count, length, length]]
 
 
-def _finite(trainer: PrivateTrainer, adapter: Vector) -> Vector:
+def finite(trainer: PrivateTrainer, adapter: Vector) -> Vector:
     """Halve an adapter until gradients are finite and not all zero: NaN agrees with NaN and shows nothing."""
     for _ in range(HALVINGS):
         trainer.model.load(adapter)
-        gradients = _gradients_of(trainer, np.arange(1))[0]
+        gradients = gradients_of(trainer, np.arange(1))[0]
         if all(bool(part.isfinite().all()) for part in gradients) and any(bool(part.any()) for part in gradients):
             return adapter
         adapter = adapter / np.float32(2)

@@ -27,14 +27,15 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, batch: BatchSize) -> Tensor:
-        ctx.save_for_backward(x, weight, bias)
-        ctx.records = batch.records
+        ctx.save_for_backward(x)
+        # the parameters themselves: of what is saved, a layer that is computed again gives back copies
+        ctx.weight, ctx.bias, ctx.records = weight, bias, batch.records
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor | None, None, None, None]:
         (gradient,) = upstream
-        x, weight, bias = ctx.saved_tensors
+        (x,), weight, bias = ctx.saved_tensors, ctx.weight, ctx.bias
         # batch-major reshape: also right for models that flatten (records, tokens) into one dimension
         per_record = gradient.reshape(ctx.records, -1, gradient.shape[-1]).to(weight.dtype)
         if weight.requires_grad:

@@ -20,9 +20,11 @@ import torch
 from numpy.typing import NDArray
 
 from client.vault.training.gradient_probe import LENGTHS, Verdict, ensure_exact
+from client.vault.training.micro_batches import fitting_tokens
 from client.vault.training.randomness import Randomness
 from client.vault.training.rounding import encoding_for, rounded
 from client.vault.training.summand import shared_summand, site_weight
+from client.vault.training.thrift_probe import thrifts
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
@@ -99,6 +101,7 @@ class RoundTrainer:
         self._records = records
         self._trainer: PrivateTrainer | None = None
         self._verdict: Verdict | None = None
+        self._tokens, self._thrifts = study.performance.micro_batch_tokens, 0
         self.last: Trained | None = None
         self.broken = False
         """True once a round failed: its model may hold anything."""
@@ -205,20 +208,28 @@ class RoundTrainer:
             storage = self.study.performance.activation_storage
             trainer = self._trainer_on(FrozenActivations(self.model, records, self._device, storage=storage))
             hostile = worst_adapter(self.study, self.model.layout, self.model.start)
+            if self.study.performance.fit_memory:
+                self._tokens = trainer.micro_batch_tokens = fitting_tokens(trainer)
             self._verdict = ensure_exact(trainer, cache=self._cache, verdicts=self._verdicts, hostile=hostile)
+            if self.study.performance.fit_memory:
+                trainer.one_by_one = self._verdict.one_by_one
+                self._thrifts = thrifts(trainer, cache=self._cache, hostile=hostile)
 
     def _trainer_on(self, activations: FrozenActivations) -> PrivateTrainer:
         training = self.study.training
-        return PrivateTrainer(
+        trainer = PrivateTrainer(
             self.model,
             activations,
             self._schedule,
             divisor_size=self.study.federation.divisor_size(self.declared_size),
             learning_rates=LearningRates(training.learning_rate, training.adapter_learning_rate),
-            micro_batch_tokens=self.study.performance.micro_batch_tokens,
+            micro_batch_tokens=self._tokens,
             precision=self.study.performance.precision,
             one_by_one=self._verdict is not None and self._verdict.one_by_one,
+            checkpointing=self.study.performance.activation_checkpointing,
         )
+        trainer.thrifts = self._thrifts
+        return trainer
 
     @property
     def _device(self) -> torch.device:

@@ -67,8 +67,7 @@ def shared_summand(
         optimizer, records = trainer.optimizer(release, weight=weight), trainer.activations.records
         places = _packed_order(trainer, optimizer)
         drawn = prefetch_noise(randomness.step(), trainer.entries, optimizer.noise_scale, trainer.activations.device)
-        for count in trainer.gradients(drawn.poisson_batch(records.unit_count, release.sampling_rate)):
-            optimizer.accumulate(count)
+        trainer.sum_up(optimizer, drawn.poisson_batch(records.unit_count, release.sampling_rate))
         trainer.clip_fraction = int(optimizer.scaled_down) / max(1, optimizer.seen)
         return optimizer.noisy_sum(drawn)[places]
 

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from client.vault.training.linear_gradients import BatchSize, check_gradients, make_per_example, only_linear
+from client.vault.training.micro_batches import longest_declared, one_of_each, rows_of_units
 from client.vault.training.noise_prefetch import prefetch_noise
 from client.vault.training.optimizer import PrivateOptimizer
 from client.vault.training.randomness import Randomness
@@ -30,13 +31,12 @@ from client.vault.training.vmap_gradients import vectorised_gradients
 from shared.adapted_model.frozen_activations import MOST_ROWS, FrozenActivations
 from shared.adapted_model.measured import MEASURING_RATE
 from shared.adapted_model.model import AdaptedModel
-from shared.errors import ExactnessError, may_be_a_records_own
+from shared.base_models.checkpointed_layers import checkpointed
+from shared.errors import ExactnessError, lacks_memory, may_be_a_records_own
 from shared.privacy.noise_schedule import NoiseSchedule
 from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.records.batches import LENGTH_STEP, grouped
 from shared.study.sections import RECORD
-from shared.tasks.fit import lengths_of
-from shared.tasks.kind import TaskKind
 
 log = logging.getLogger(__name__)
 Descent = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
@@ -77,6 +77,7 @@ class PrivateTrainer:
         micro_batch_tokens: most tokens in a physical batch; performance only.
         precision: of matrix products; performance only.
         one_by_one: whether a physical batch holds one record, because the probe saw bits that depend on company.
+        checkpointing: whether layers are computed again in the backward pass; performance only.
         descent: what is done with noisy means, begun anew in every round.
 
     Raises:
@@ -94,6 +95,7 @@ class PrivateTrainer:
         micro_batch_tokens: int,
         precision: Literal["float32", "bfloat16"] = "float32",
         one_by_one: bool = False,
+        checkpointing: bool = False,
         descent: Descent = torch.optim.SGD,
     ) -> None:
         if (plan.unit == RECORD) != (activations.records.units is None):
@@ -103,7 +105,8 @@ class PrivateTrainer:
         self.divisor = plan.sampling_rate * divisor_size
         self.learning_rates = learning_rates
         self.micro_batch_tokens, self.precision, self.descent = micro_batch_tokens, precision, descent
-        self.one_by_one = one_by_one
+        self.one_by_one, self.checkpointing = one_by_one, checkpointing
+        self.thrift, self.thrifts = 0, 0  # ways to need less memory that are taken, and that `thrift_probe` has shown
         model.measure(False)
         self.linear = only_linear(model)  # else gradients are vectorised over the whole model
         self.batch_size = make_per_example(model) if self.linear else BatchSize()
@@ -225,7 +228,8 @@ class PrivateTrainer:
         batch = self.activations.batch(filled, step=self.length_step)
         # vectorised, a GPU's softmax has no backward pass in bfloat16
         half = self.precision == "bfloat16" and (self.linear or self._device == "cpu")
-        with torch.autocast(self._device, torch.bfloat16, enabled=half):
+        again = self.linear and (self.checkpointing or self.thrift > 0)
+        with torch.autocast(self._device, torch.bfloat16, enabled=half), checkpointed(self.model, on=again):
             if self.linear:
                 self.batch_size.records = len(filled)
                 losses = self.model.losses(batch)
@@ -248,7 +252,8 @@ class PrivateTrainer:
         most = min(at_once // tokens, GRADIENT_BYTES // (ENTRY_BYTES * self.entries), int(self.divisor) // FILLED_UP)
         if full and lengths[0] < self._longest:
             most //= FULL_IS_RARE
-        return 1 << max(0, most.bit_length() - 1)
+        halvings = self.thrift if self.checkpointing else max(0, self.thrift - 1)
+        return 1 << max(0, most.bit_length() - 1 - halvings)
 
     @property
     def length_step(self) -> int:
@@ -310,7 +315,7 @@ class PrivateTrainer:
         records, device = self.activations.records, self.activations.device
         if records.units is None:
             raise ExactnessError("Expected records grouped by unit, got single records.")
-        rows = _rows_of(records.units, chosen, unit_count=records.unit_count)
+        rows = rows_of_units(records.units, chosen, unit_count=records.unit_count)
         trained = [p for p in self.model.parameters() if p.requires_grad]
         sums = [torch.zeros(len(chosen), *p.shape, dtype=torch.float64, device=device) for p in trained]
         for part in self._some_ahead(self.physical_batches(np.flatnonzero(rows >= 0))):
@@ -346,9 +351,34 @@ class PrivateTrainer:
             group["lr"] = factor * group["initial_lr"]
         drawn = prefetch_noise(randomness.step(), self.entries, optimizer.noise_scale, self.activations.device)
         chosen = drawn.poisson_batch(self._units, release.sampling_rate)
-        for count in self.gradients(chosen):
-            optimizer.accumulate(count)
+        self.sum_up(optimizer, chosen)
         optimizer.noisy_step(drawn)
+
+    def sum_up(self, optimizer: PrivateOptimizer, chosen: NDArray[np.int64]) -> None:
+        """Clip and add up the gradients of one logical batch.
+
+        Guarantee: where memory runs out the same records are summed again, to the same bits, and get noise once; where
+        the probe has not shown the same bits, the round fails.
+        """
+        before = optimizer.seen, optimizer.scaled_down
+        while not self._tried(optimizer, chosen):
+            self.thrift += 1
+            log.warning("Memory ran out: the step begins again, way %d of %d to need less.", self.thrift, self.thrifts)
+            optimizer.zero_grad()
+            optimizer.seen, optimizer.scaled_down = before
+            if self._device == "cuda":
+                torch.cuda.empty_cache()
+
+    def _tried(self, optimizer: PrivateOptimizer, chosen: NDArray[np.int64]) -> bool:
+        """Return false if memory ran out and there is a way to need less."""
+        try:
+            for count in self.gradients(chosen):
+                optimizer.accumulate(count)
+            return True
+        except (RuntimeError, MemoryError) as error:
+            if not lacks_memory(error) or self.thrift >= self.thrifts:
+                raise
+            return False
 
     def _unit_groups(self, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut a logical batch of units so that no unit is cut and the sums of one group fit into memory."""
@@ -366,26 +396,3 @@ class PrivateTrainer:
             if name not in trained and update[start : start + size].any():
                 raise ExactnessError(f"Expected no tensor to move but those that are trained, got {name}.")
             start += size
-
-
-def longest_declared(kind: TaskKind) -> int:
-    """Return the length at which a study cuts records, which many of them have; 0 if it declares none."""
-    task = getattr(kind, "task", None)
-    return max([0, *lengths_of(task).values(), getattr(task, "max_target_length", 0)])
-
-
-def one_of_each(units: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Split places into sets that hold every unit once: a GPU adds to one place in any order, to others safely."""
-    order = np.argsort(units, kind="stable")
-    firsts = np.searchsorted(units[order], units[order], side="left")
-    turns = np.empty(len(units), np.int64)
-    turns[order] = np.arange(len(units)) - firsts
-    for turn in range(int(turns.max(initial=-1)) + 1):
-        yield np.flatnonzero(turns == turn)
-
-
-def _rows_of(units: NDArray[np.int64], chosen: NDArray[np.int64], *, unit_count: int) -> NDArray[np.int64]:
-    """Return each record's unit's place among the chosen ones (records,); -1 for a record of another unit."""
-    place = np.full(unit_count, -1, dtype=np.int64)
-    place[chosen] = np.arange(len(chosen))
-    return place[units]

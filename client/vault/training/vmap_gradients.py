@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from shared.errors import ExactnessError
+from shared.errors import ExactnessError, lacks_memory
 from shared.records.batches import Batch
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
         with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels would be run record by record
             gradients = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):
+        if lacks_memory(error):
             raise
         raise ExactnessError(
             f"Expected a model whose gradients can be vectorised over records, got: {str(error).splitlines()[0]}",
