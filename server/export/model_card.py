@@ -224,7 +224,7 @@ def _question(study: Study) -> str:
 
 
 def _held(study: Study) -> str:
-    """Say in which numbers the base model was held while it was trained on, and what loads it so; nothing in float32."""
+    """Say in which numbers the base model was held in training, and what loads it so; nothing in float32."""
     if study.model.base_weights == "float32":
         return ""
     quantised = (
