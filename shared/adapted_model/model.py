@@ -155,7 +155,8 @@ class AdaptedModel(nn.Module):
         return self._run(self.part_for(batch), batch)
 
     def _run(self, part: nn.Module, batch: Batch) -> Tensor:
-        return self.kind.features(at_least_float32(self.kind.run(part, self.read(batch))), batch)
+        states = self.kind.run(part, self.read(batch))
+        return self.kind.features(states if self.base_weights == "float32" else at_least_float32(states), batch)
 
     def read(self, batch: Batch) -> Batch:
         """Return a batch in the numbers that the base model reads."""

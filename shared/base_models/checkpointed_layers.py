@@ -15,12 +15,12 @@ def layers_to_checkpoint(model: nn.Module) -> list[nn.Module]:
 
 
 @contextmanager
-def checkpointed(model: nn.Module, *, on: bool) -> Iterator[None]:
-    """Let forward passes of a deterministic model keep each layer's inputs only; nothing changes without `on`.
+def checkpointed(model: nn.Module) -> Iterator[None]:
+    """Let forward passes of a deterministic model keep each layer's inputs only.
 
     What is computed again has the same shapes and runs the same kernels, so gradients have the same bits.
     """
-    layers = layers_to_checkpoint(model) if on else []
+    layers = layers_to_checkpoint(model)
     for layer in layers:
         # no random state is kept: base models are deterministic
         again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)

@@ -75,12 +75,12 @@ def measured_bytes(trainer: "PrivateTrainer") -> int:
     model, device, before = trainer.model, trainer.activations.device, trainer.activations
     longest = [max(1, longest_declared(model.kind))] if trainer.activations.varying else [1]
     records = model.kind.synthetic(model.config, longest, variant=0)
-    kept = KeptForBackward(model)
+    counted = KeptForBackward(model)
     try:
         trainer.train_on(type(before)(model, records, device, storage=before.storage))
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
-        with kept:
+        with counted:
             trainer.per_example_gradients([0])
         if device.type == "cuda":
             return torch.cuda.max_memory_allocated(device)
@@ -88,7 +88,7 @@ def measured_bytes(trainer: "PrivateTrainer") -> int:
         trainer.train_on(before)
         for parameter in model.parameters():
             parameter.grad_sample = None  # type: ignore[attr-defined]
-    return BESIDE_KEPT * kept.bytes + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    return BESIDE_KEPT * counted.bytes + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
 
 
 class KeptForBackward(torch.autograd.graph.saved_tensors_hooks):

@@ -14,7 +14,7 @@ Rules
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -229,7 +229,10 @@ class PrivateTrainer:
         # vectorised, a GPU's softmax has no backward pass in bfloat16
         half = self.precision == "bfloat16" and (self.linear or self._device == "cpu")
         again = self.linear and (self.checkpointing or self.thrift > 0)
-        with torch.autocast(self._device, torch.bfloat16, enabled=half), checkpointed(self.model, on=again):
+        with (
+            torch.autocast(self._device, torch.bfloat16, enabled=half),
+            checkpointed(self.model) if again else nullcontext(),
+        ):
             if self.linear:
                 self.batch_size.records = len(filled)
                 losses = self.model.losses(batch)
