@@ -255,8 +255,7 @@ class PrivateTrainer:
         most = min(at_once // tokens, GRADIENT_BYTES // (ENTRY_BYTES * self.entries), int(self.divisor) // FILLED_UP)
         if full and lengths[0] < self._longest:
             most //= FULL_IS_RARE
-        halvings = self.thrift if self.checkpointing else max(0, self.thrift - 1)
-        return 1 << max(0, most.bit_length() - 1 - halvings)
+        return 1 << max(0, most.bit_length() - 1 - max(0, self.thrift - (not self.checkpointing)))
 
     @property
     def length_step(self) -> int:
@@ -377,11 +376,11 @@ class PrivateTrainer:
         try:
             for count in self.gradients(chosen):
                 optimizer.accumulate(count)
-            return True
         except (RuntimeError, MemoryError) as error:
             if not lacks_memory(error) or self.thrift >= self.thrifts:
                 raise
             return False
+        return True
 
     def _unit_groups(self, chosen: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
         """Cut a logical batch of units so that no unit is cut and the sums of one group fit into memory."""
