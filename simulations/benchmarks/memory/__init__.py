@@ -1,4 +1,5 @@
 """Benchmarks of memory and bytes.
 
-`peak` (of one process), `node_memory`, `server_memory`, `update_sizes`.
+`peak` (of one process), `node_memory`, `server_memory`, `update_sizes`, `big_models` (what one GPU holds:
+`python -m simulations.benchmarks.memory`).
 """

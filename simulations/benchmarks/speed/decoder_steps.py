@@ -28,6 +28,7 @@ from shared.adapted_model.model import build
 from shared.privacy.noise_schedule import schedule_of
 from shared.study.declaration import Study
 from shared.study.parsing import parse
+from shared.study.sections import BaseWeights
 from simulations.benchmarks.memory.peak import peak_bytes
 from simulations.benchmarks.speed.waiting import until_done
 from simulations.benchmarks.stock.peft_model import Shapes, shapes_of, trained
@@ -49,7 +50,11 @@ class Work:
     device: str
     """As torch names it."""
     precision: Precision = "float32"
-    """Of matrix products; weights are float32 either way."""
+    """Of matrix products, whatever the weights are held in."""
+    base_weights: BaseWeights = "float32"
+    """In which numbers a node holds the model; peers hold it in float32."""
+    checkpointing: bool = False
+    """Whether a node computes layers again in the backward pass."""
 
     def autocast(self) -> torch.autocast:
         """Return the context of precision in which a peer runs its model."""
@@ -64,10 +69,21 @@ class Step:
     trains: Shapes
 
 
-def write_decoder(folder: Path, shape: dict[str, Any]) -> None:
-    """Leave a decoder with random weights where a study finds it."""
+def write_decoder(folder: Path, shape: dict[str, Any], device: str | None = None) -> None:
+    """Leave a decoder with random weights where a study finds it.
+
+    Args:
+        folder: of the model.
+        shape: of its configuration.
+        device: to draw the weights on, in bfloat16, for large models; default: the CPU, in float32.
+    """
     torch.manual_seed(0)
-    LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(folder)
+    if device is None:
+        model = LlamaForCausalLM(LlamaConfig(**shape))
+    else:
+        with torch.device(device):
+            model = LlamaForCausalLM._from_config(LlamaConfig(**shape), dtype=torch.bfloat16)
+    model.save_pretrained(folder)
     # a folder without a tokenizer is no base model; the records here are made of token ids
     marks = {"unk_token": "[UNK]", "eos_token": "</s>"}
     words = Tokenizer(WordLevel({"[UNK]": 0, "</s>": 1, "a": 2}, unk_token=marks["unk_token"]))
@@ -93,10 +109,14 @@ def study_of(work: Work) -> Study:
     """Declare a study of LoRA on query and value of all layers, by default settings."""
     declared = {
         "study": {"name": "benchmark"},
-        "model": {"source": str(work.model)},
+        "model": {"source": str(work.model), "base_weights": work.base_weights},
         "task": {"kind": "causal-lm", "form": "text", "max_length": work.tokens},
         "adapter": {"layers": "all"},
-        "performance": {"micro_batch_tokens": work.records * work.tokens, "precision": work.precision},
+        "performance": {
+            "micro_batch_tokens": work.records * work.tokens,
+            "precision": work.precision,
+            "activation_checkpointing": work.checkpointing,
+        },
     }
     return parse(Study, declared, where="benchmark")
 
@@ -113,6 +133,7 @@ def _private(work: Work) -> Step:
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
         precision=study.performance.precision,
+        checkpointing=study.performance.activation_checkpointing,
     )
     optimizer, randomness = trainer.optimizer(trainer.plan.release(1)), OsRandomness()
 
