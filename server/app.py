@@ -55,7 +55,7 @@ def build_server_app(
     Raises:
         SettingsError: the study names no aggregation method that is known here, or one for other adapters.
     """
-    app, start, terms = ServerApp(), method_for(study).start, _terms(study, study_run, grace_s)
+    app, method, terms = ServerApp(), method_for(study), _terms(study, study_run, grace_s)
 
     @app.main()
     def main(grid: Grid, _context: Context) -> None:  # the declaration says it all
@@ -64,7 +64,7 @@ def build_server_app(
             terms,
             initial=initial,
             largest_norm=largest_norm,
-            aggregation=start,
+            aggregation=method.start,
             checkpoints=Checkpoints(folder, lasting=study.chosen_among),
             evaluate=evaluate,
             observer=observer,
@@ -72,6 +72,7 @@ def build_server_app(
             ledger_copies=ledger_copies,
             within=within,
             secure_sum=secure_sum(grid) if secure_sum else None,
+            of_mean=method.of_mean,
             evaluate_privately=evaluate_privately(grid),
         )
         on_done(coordinator.run())

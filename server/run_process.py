@@ -15,14 +15,16 @@ from typing import Any
 
 from flwr.app import Context, RecordDict
 
+from server.aggregation.method import method_for
 from server.app import build_server_app
 from server.export.adapter import export
 from server.export.model_card import write_card
+from server.export.plugins import PLUGIN, plugins_of
 from server.flower.control import Control
 from server.flower.grid import drive_run
 from server.gateway.registration import synchronise_nodes
 from server.private_evaluation.asking import PrivateEvaluations, histogram_bytes
-from server.private_evaluation.stored import StoredEvaluations, evaluations_of
+from server.private_evaluation.stored import RunEvaluations, StoredEvaluations, evaluations_of
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly, why_it_waits
@@ -197,6 +199,7 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
     latest = Checkpoints(folder / "checkpoints").latest(study_sha256=study.sha256, study_run=run.id)
     if latest is not None:
         _complete_history(store, run, latest)
+    _note_plugin(store, run)
     initial, layout, settings = initial_adapter(study), layout_of(study), home.settings()
     control = Control(home)
     control.wait_until_it_answers()
@@ -254,14 +257,31 @@ def _hand_out(store: Store, run: Run, state: State, folder: Path) -> None:
         state = replace(state, adapter=Checkpoints(folder / "checkpoints").adapter(number))
     export(study, state.adapter, folder / "adapter")
     with without_stopping("The model card"):
-        asked, sums = _asked_by_round(store, run), sum_history(store.events(run.id))
-        card = folder / "adapter"
-        write_card(
-            card, run.id, study, state, names=store.names(), asked=asked, secure_sum=sums, evaluations=evaluations
-        )
+        _write_card(folder / "adapter", store, run, state, evaluations)
     store.set_state(run.id, "finished")
     store.record_event("finished", {"rounds": state.round, "handed_out": number}, run=run.id)
     log.info("%s is finished after %d rounds.", run.id, state.round)
+
+
+def _write_card(folder: Path, store: Store, run: Run, state: State, evaluations: RunEvaluations) -> None:
+    write_card(
+        folder,
+        run.id,
+        run.study,
+        state,
+        names=store.names(),
+        asked=_asked_by_round(store, run),
+        secure_sum=sum_history(store.events(run.id)),
+        evaluations=evaluations,
+        plugins=plugins_of(store.events(run.id, kind=PLUGIN)),
+    )
+
+
+def _note_plugin(store: Store, run: Run) -> None:
+    """Write which package brings the run's aggregation, once for each version of it that the run goes on with."""
+    offered = method_for(run.study).plugin
+    if offered is not None and (use := offered.use) not in plugins_of(store.events(run.id, kind=PLUGIN)):
+        store.record_event(PLUGIN, use.model_dump(), run=run.id)
 
 
 def _complete_history(store: Store, run: Run, state: State) -> None:

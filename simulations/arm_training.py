@@ -138,6 +138,13 @@ class ArmTraining:
         groups: list[list[worker.Seen]] = self._engine.map(worker.evaluate_sites, calls)
         return [*chain.from_iterable(groups)]
 
+    def personalise(self, site_indices: list[int], adapter: Vector) -> list[worker.PersonalSite]:
+        """Train a finished federated adapter further at some sites, each by itself and WITHOUT PRIVACY."""
+        self._progress.phase("personal", len(site_indices))
+        calls = [(OURS, index, adapter) for index in site_indices]
+        sites: list[worker.PersonalSite] = self._engine.map(worker.personal_site, calls, done=self._progress.step)
+        return sites
+
     def private_evaluations(self) -> Sequence[Evaluated]:
         """Return the private evaluations of the study's own arm, in order."""
         return read_evaluations(arm_folder(self._folder, OURS) / "evaluations")

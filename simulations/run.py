@@ -18,12 +18,13 @@ from shared.errors import FedVaultError, SettingsError
 from shared.evidence.audit_result import AuditResult, read_audit, write_audit
 from shared.logs import without_stopping
 from shared.tasks.registry import task_kind
-from simulations.arm_training import ArmTraining
+from simulations.arm_training import OURS, ArmTraining
 from simulations.audit.scenario_audit import attacks, audit_scenario
-from simulations.baselines import constant_answer, untrained_head
+from simulations.baselines import constant_answer, personal_arm, untrained_head
 from simulations.engines.local import Engine, LocalEngine
 from simulations.engines.worker import Seen
 from simulations.experiment.arms import Arm, arm_folder, trained_arms, write_arm
+from simulations.experiment.plugins_used import plugins_used
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen, subgroups_of
@@ -83,6 +84,7 @@ class Run:
         folder = self._folder
         if folder.result.exists():
             return read_result(folder.result)
+        folder.note_plugins(plugins_used(self._scenario, splits=not is_saved(folder.prepared)))
         prepared, arms = self._prepare()
         sizes, faults = sizes_of_updates(self._scenario.as_study()), list[str]()
         for arm in arms:
@@ -109,8 +111,8 @@ class Run:
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
         trouble = self._trouble(prepared, arms, state)
         lines = [*result.warnings, *sentences(trouble)]
-        more = {"audit": audited, "trouble": trouble, "warnings": lines, **evaluated_privately}
-        result = result.model_copy(update=more)
+        more = {"audit": audited, "trouble": trouble, "warnings": lines, "plugins": folder.plugins()}
+        result = result.model_copy(update=more | evaluated_privately)
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
         with without_stopping("The tables as Parquet", faults):
@@ -211,9 +213,15 @@ class Run:
                 predictions[arm.name] = training.predictions(arm, states[arm.name])
             measured = quality(study, predictions[arm.name])
             results[arm.name] = trained(arm, prepared, states[arm.name], measured)
-        ours = next(arm for arm in arms if arm.name == "federated")
+            if arm.name == OURS and "personal" in simulation.arms:
+                with self._folder.timed("personal"):
+                    adapter = states[arm.name].adapter
+                    results["personal"], predictions["personal"] = personal_arm(
+                        study, prepared, adapter, training.personalise
+                    )
+        ours = next(arm for arm in arms if arm.name == OURS)
         evaluated = {"evaluations": [*training.private_evaluations()], "choice": training.choice(ours)}
-        return results, predictions, states["federated"], evaluated
+        return results, predictions, states[OURS], evaluated
 
     def _make_cache_folder(self) -> None:
         folder = self._folder.cache

@@ -3,12 +3,13 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from shared.errors import SettingsError
+from shared.evidence.facts import PluginUse
 from shared.files import write_atomically
 from simulations.experiment.scenario import Scenario
 
@@ -25,6 +26,7 @@ class RunFolder:
         self.prepared, self.cache, self.tables = path / "prepared", path / "cache", path / "tables"
         self.adapter, self.result, self.audit = path / "adapter", path / "result.json", path / "audit.json"
         self._scenario, self._timing = path / "scenario.json", path / "timing.json"
+        self._plugins = path / "plugins.json"
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""
 
@@ -42,10 +44,22 @@ class RunFolder:
         if self._timing.exists():
             self.timing = json.loads(self._timing.read_text())
 
+    def plugins(self) -> tuple[PluginUse, ...]:
+        """Return the plug-ins that took part so far, over every start of this run."""
+        written = json.loads(self._plugins.read_text()) if self._plugins.exists() else []
+        return tuple(map(PluginUse.model_validate, written))
+
+    def note_plugins(self, used: Sequence[PluginUse]) -> None:
+        """Take note of plug-ins that take part from now on: another version of one stands beside the first."""
+        before = self.plugins()
+        if new := [one for one in used if one not in before]:
+            plain = [one.model_dump() for one in (*before, *new)]
+            write_atomically(self._plugins, json.dumps(plain, indent=1).encode())
+
     def release(self) -> None:
         """Leave the folder free for a corrected scenario; for a run that has trained nothing."""
         shutil.rmtree(self.prepared)
-        for path in (self._scenario, self._timing):
+        for path in (self._scenario, self._timing, self._plugins):
             path.unlink(missing_ok=True)
         if not any(self.path.iterdir()):
             self.path.rmdir()

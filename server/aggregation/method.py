@@ -1,19 +1,22 @@
-"""The interface of an aggregation method, and the registry of methods.
+"""The interface of an aggregation method, and the registry of methods; other packages may bring more.
 
 A method reads nothing but public numbers and what nodes have released, so it costs no privacy whatever it computes.
 Whatever it makes is cut back to where nodes accept it (`server/rounds/update_bounds.py`).
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.aggregation.mean import UniformMean
+from server.plugins.guarded import GuardedAggregation
+from server.plugins.packages import AGGREGATIONS, Plugin, plugin
 from shared.errors import SettingsError
 from shared.protocol.messages import Vector
 from shared.study.declaration import Study
+from shared.study.sections import Adapter
 
 Arrays = Mapping[str, NDArray[np.float64]]
 """State that a method keeps from round to round, by name; checkpoints hold it, so it outlives a crash."""
@@ -56,6 +59,13 @@ class Method(NamedTuple):
     """The values of adapter.method that it is meant for."""
     linear: bool = True
     """Whether its result follows from the sum of the updates alone, as a secure sum gives it."""
+    of_mean: bool = False
+    """Whether it makes more of a secure sum's mean than adding it to the adapter."""
+    plugin: Plugin | None = None
+    """Where another package brings it."""
+
+
+ADAPTERS = tuple(get_args(Adapter.model_fields["method"].annotation))
 
 
 def _mean(start: RoundStart) -> Aggregation:
@@ -76,12 +86,7 @@ def method_for(study: Study) -> Method:
         SettingsError: this server has no method of that name, or it is meant for other adapters.
     """
     name, adapter = study.federation.aggregation, study.adapter.method
-    method = METHODS.get(name)
-    if method is None:
-        raise SettingsError(
-            f"Expected federation.aggregation among {', '.join(METHODS)}, got {name!r}.",
-            hint="These are the methods that this server knows.",
-        )
+    method = METHODS.get(name) or _of_package(plugin(AGGREGATIONS, name, built_in=", ".join(METHODS)))
     if adapter not in method.adapters:
         suitable = " or ".join(repr(other) for other, known in METHODS.items() if adapter in known.adapters)
         raise SettingsError(
@@ -92,6 +97,24 @@ def method_for(study: Study) -> Method:
         linear = ", ".join(other for other, known in METHODS.items() if known.linear)
         raise SettingsError(
             f"Expected a federation.aggregation of sums alone beside federation.secure_sum, got {name!r}.",
-            hint=f"Linear are: {linear}.",
+            hint=f"Linear are: {linear}. A plug-in says so itself: needs_only_the_mean = True.",
         )
     return method
+
+
+def _of_package(offered: Plugin) -> Method:
+    """Return the method that a plug-in declares.
+
+    Raises:
+        SettingsError: it cannot be loaded, or declares something else.
+    """
+    declared = offered.load()
+    adapters, linear = getattr(declared, "adapters", ADAPTERS), getattr(declared, "needs_only_the_mean", False)
+    if not (callable(declared) and isinstance(linear, bool) and isinstance(adapters, tuple)):
+        what = "be a class, with adapters as a tuple and needs_only_the_mean as True or False where it has them"
+        raise offered.failed(what, f"{declared!r}, {adapters!r}, {linear!r}")
+
+    def start(begin: RoundStart) -> Aggregation:
+        return GuardedAggregation(offered, begin.length, begin.state)
+
+    return Method(start, adapters, linear, of_mean=linear, plugin=offered)

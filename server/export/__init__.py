@@ -2,5 +2,5 @@
 
 In reading order: `adapter` (writes and loads it), `onnx` (as a graph), `one_rank`, `vllm` and `llama_cpp` (for those
 servers), `model_card` (the card beside it), `loading_code` (the card's code), `trust` (whom the promise rests on),
-`run_report` (the facts of a run's report).
+`plugins` (whose code took part), `run_report` (the facts of a run's report).
 """

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from server.export.loading_code import code
+from server.export.plugins import section
 from server.export.trust import trust_setting
 from server.private_evaluation.stored import RunEvaluations
 from server.rounds.checkpoints import State
 from shared.errors import SettingsError
+from shared.evidence.facts import PluginUse
 from shared.files import write_atomically
 from shared.privacy.accounting import epsilon_rdp
 from shared.privacy.collusion import collusion
@@ -40,9 +42,12 @@ def write_card(
     asked: Asked = (),
     secure_sum: Mapping[str, Any] | None = None,
     evaluations: RunEvaluations | None = None,
+    plugins: Sequence[PluginUse] = (),
 ) -> None:
     """Write the card as README.md, which model hubs show."""
-    text = card(run, study, state, names=names, asked=asked, secure_sum=secure_sum, evaluations=evaluations)
+    text = card(
+        run, study, state, names=names, asked=asked, secure_sum=secure_sum, evaluations=evaluations, plugins=plugins
+    )
     write_atomically(folder / "README.md", text.encode())
 
 
@@ -84,6 +89,7 @@ def card(
     asked: Asked = (),
     secure_sum: Mapping[str, Any] | None = None,
     evaluations: RunEvaluations | None = None,
+    plugins: Sequence[PluginUse] = (),
 ) -> str:
     """Return the card as Markdown; organisations are numbered, not named.
 
@@ -108,6 +114,7 @@ def card(
             "## Measured\n\n" + (figures or "The server's operator measured nothing."),
             *([f"## Measured at the organisations\n\n{markdown(evaluated)}"] if evaluated else []),
             *(["## The choice among evaluations\n\n" + "\n".join(choice_lines(choice, state.round))] if choice else []),
+            *section(plugins),
         ],
         merging=f"After `fedvault-server export {run} model --merge`, `model` is a complete one:",
         tags=("federated-learning", "differential-privacy", "fedvault"),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from server.export.model_card import PAID_FOR, Asked, base_name, rounds_paid
+from server.export.plugins import PLUGIN, plugins_of
 from server.private_evaluation.stored import RunEvaluations, evaluations_of
 from server.run_store.store import Store
 from server.run_store.values import Run
@@ -75,11 +76,7 @@ def run_report(
     """
     study, rounds, names = run.study, store.rounds(run.id), store.names()
     records = [record for record, _ in rounds]
-    asked = [
-        (event.body["round"], event.body["nodes"])
-        for event in store.events(run.id, kind="asked")
-        if isinstance(event.body.get("nodes"), list)
-    ]
+    asked = _asked(store, run)
     handed_over = [_checked(written, run, authority) for written in receipts]
     houses = _houses(study, records, names, asked, dict(handed_over))
     spent = max((house.epsilon for house in houses), default=0.0)
@@ -101,7 +98,11 @@ def run_report(
         incidents=_incidents(records, names),
         adapter_sha256=_adapter(adapter),
         further=(further or Further()).model_copy(
-            update={"evaluation": evaluations.of_adapter, "choice": evaluations.choice}
+            update={
+                "evaluation": evaluations.of_adapter,
+                "choice": evaluations.choice,
+                "plugins": plugins_of(store.events(run.id, kind=PLUGIN)),
+            }
         ),
     )
 
@@ -114,6 +115,11 @@ def _left(houses: Sequence[House]) -> Left:
         if None in [house.bytes_each for house in houses]
         else sum((house.bytes_each or 0) * (house.released or 0) for house in houses),
     )
+
+
+def _asked(store: Store, run: Run) -> Asked:
+    events = store.events(run.id, kind="asked")
+    return [(one.body["round"], one.body["nodes"]) for one in events if isinstance(one.body.get("nodes"), list)]
 
 
 def wilson(share: float, count: int) -> Interval:

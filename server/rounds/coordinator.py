@@ -66,8 +66,9 @@ class Coordinator:
         observer: receives progress.
         participants: decides who may be asked; default: everyone present.
         ledger_copies: keeps the ledger positions that nodes report; default: none.
-        within: cuts an adapter, before a round sends it, back to where nodes accept it; default: leaves it.
-        secure_sum: of the run, if its updates are masked; it takes the place of the aggregation.
+        within: cuts an adapter that a round made, or sends, back to where nodes accept it; default: leaves it.
+        secure_sum: of the run, if its updates are masked; its mean takes the place of the updates.
+        of_mean: whether the aggregation makes more of that mean than adding it to the adapter.
         evaluate_privately: has participants evaluate an adapter, given how many rounds led to it; what is over
             already, or not declared, it leaves. Returns whether the run ends here.
     """
@@ -87,6 +88,7 @@ class Coordinator:
         ledger_copies: LedgerCopies | None = None,
         within: Callable[[int, Vector], Vector] = lambda _number, adapter: adapter,
         secure_sum: SecureSum | None = None,
+        of_mean: bool = False,
         evaluate_privately: EvaluatePrivately = no_private_evaluation,
     ) -> None:
         self.grid, self.terms = grid, terms
@@ -94,7 +96,7 @@ class Coordinator:
         self._ledger_copies = ledger_copies or NoLedgerCopies()
         self._initial, self._largest_norm, self._aggregation = initial, largest_norm, aggregation
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
-        self._within, self._secure_sum = within, secure_sum
+        self._within, self._secure_sum, self._of_mean = within, secure_sum, of_mean
         self._evaluate_privately = evaluate_privately
 
     def run(self) -> State:
@@ -105,10 +107,10 @@ class Coordinator:
             if over:
                 break
             late = last_in_line(state.records, number)
-            adapter, method_state, record = self._round(
+            made, method_state, record = self._round(
                 number, self._within(number, state.adapter), late, state.method_state
             )
-            state = self._close(state, number, adapter, record, method_state)
+            state = self._close(state, number, self._within(number + 1, made), record, method_state)
             over = self._evaluate_privately(self._participants, number, state.adapter)
             for node in last_in_line(state.records, number + 1) & set(record.missing):
                 self._participants.note_silence(node)
@@ -147,7 +149,7 @@ class Coordinator:
         task = TrainTask(self.terms.study_sha256, self.terms.study_run, number, adapter, wire=self.terms.wire)
         secure, quorum = self._secure_sum, self.terms.quorum
         if secure is not None and (finished := secure.resumed(task)) is not None:
-            return finished[0], method_state, finished[1]
+            return self._of_sum(number, adapter, method_state, *finished)
         members, before = self._participants.members(), self._checkpoints.asked(number)
         if secure is not None:
             task, quorum = secure.task(task), secure.quorum
@@ -184,5 +186,15 @@ class Coordinator:
         bytes_down = packed_bytes(len(adapter), "float32")
         record = current.record(outcome, bytes_up=asking.bytes_up, bytes_down=bytes_down, seconds=seconds)
         if secure is not None and outcome == "aggregated":
-            result, record = secure.close(task, replies, record)
+            return self._of_sum(number, adapter, method_state, *secure.close(task, replies, record))
         return result, method_state, record
+
+    def _of_sum(
+        self, number: int, adapter: Vector, method_state: Arrays, summed: Vector, record: RoundRecord
+    ) -> tuple[Vector, Arrays, RoundRecord]:
+        """Return what the aggregation makes of a secure sum, whose mean was added to the adapter."""
+        if not self._of_mean or record.outcome != "aggregated":
+            return summed, method_state, record
+        collected = self._aggregation(RoundStart(number, len(adapter), method_state))
+        collected.add(summed - adapter)
+        return collected.result(adapter), collected.state, record

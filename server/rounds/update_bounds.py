@@ -56,7 +56,8 @@ def keep_within(study: Study, layout: Layout, initial: Vector) -> Callable[[int,
         nearest = bound.nearest(number, adapter)
         if nearest is not adapter:
             log.warning(
-                "Round %d: the adapter lay beyond what honest updates lead to and was cut: an update was not honest.",
+                "Round %d: the adapter lay beyond what honest updates lead to and was cut: an update was not "
+                "honest, or the aggregation of another package went too far.",
                 number,
             )
         return nearest

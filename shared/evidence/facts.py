@@ -256,8 +256,28 @@ class SimulationFacts(Section):
     notes: tuple[str, ...] = ()
 
 
+class PluginUse(Section):
+    """A plug-in that took part: code of a package that was installed beside FedVault."""
+
+    kind: Literal["aggregation", "partitioner"]
+    """What it did: combine updates, or deal rows out to sites."""
+    name: str
+    """As the study or scenario says."""
+    package: str
+    """That offers it."""
+    version: str
+    """Of the package."""
+    sha256: str
+    """Of its code as it was installed."""
+
+    @property
+    def in_words(self) -> str:
+        """Return it in one line, as cards say it."""
+        return f"`{self.name}` ({self.kind}) of the package {self.package} {self.version}, code SHA-256 `{self.sha256}`"
+
+
 class Further(Section):
-    """Parts that exist only if somebody measured them."""
+    """Parts that exist only if somebody measured them, or that others brought."""
 
     audit: AuditResult | None = None
     # left out while it is not there: reports without one stay readable to versions that do not know it
@@ -265,6 +285,8 @@ class Further(Section):
     """That of the adapter which is handed out: the last one of the run that some site answered, or the one chosen."""
     choice: Choice | None = Field(default=None, exclude_if=lambda value: value is None)
     """Among the run's evaluations, where its study declares one."""
+    plugins: tuple[PluginUse, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Code beside FedVault's that took part; more than one version of it where the run went on with another."""
 
 
 class Position(Section):

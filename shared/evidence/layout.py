@@ -192,6 +192,8 @@ def _fingerprints(report: Report, texts: Texts) -> list[Block]:
     rows: list[tuple[str, Cell]] = [(texts("fact.study"), Code(study.sha256))]
     if study.base_model_fingerprint:
         rows.append((texts("fact.base model", name=study.base_model), Code(study.base_model_fingerprint)))
+    for one in report.further.plugins:
+        rows.append((texts(f"fact.plug-in {one.kind}"), Code(f"{one.name}, {one.package} {one.version}, {one.sha256}")))
     if report.adapter_sha256:
         rows.append((texts("fact.adapter"), Code(report.adapter_sha256)))
     if (noise := report.mechanism) is not None:

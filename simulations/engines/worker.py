@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 
 from client.answer import Trainer
 from client.app import build_client_app
+from client.personal.training import Personal, WithoutNoise, personalise_without_privacy
 from client.vault.records.held_out import GROUP
 from client.vault.training.evaluator import exact_histogram, noisy_histogram
 from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel, build
+from shared.errors import DataError
 from shared.privacy.releases import SharedCounts
 from shared.private_evaluation.noise import evaluation_release
 from shared.protocol.messages import TrainTask, Vector
@@ -38,7 +40,7 @@ from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 from simulations.sites.summing import SummingSite
 from simulations.sites.textbook import TextbookSite
 from simulations.sites.troubled import TroubledSite
-from simulations.sites.without_privacy import SiteWithoutPrivacy, WithoutNoise
+from simulations.sites.without_privacy import SiteWithoutPrivacy
 
 RUN_FOLDER = "FEDVAULT_SIMULATION"
 THREADS = "FEDVAULT_THREADS"
@@ -95,6 +97,34 @@ def evaluate_sites(arm_name: str, site_indices: tuple[int, ...], adapter: Vector
         Seen(_site(index).name, list(islice(evidence, int(part.usable.sum()))))
         for index, part in zip(site_indices, parts, strict=True)
     ]
+
+
+class PersonalSite(NamedTuple):
+    """What a site's own adapter predicts for its held-out records."""
+
+    seen: Seen
+    steps: int
+    """That it took beyond the federated adapter: UNPROTECTED."""
+
+
+def personal_site(arm_name: str, site_index: int, adapter: Vector) -> PersonalSite:
+    """Train a finished adapter further at one site WITHOUT PRIVACY, as its node would for itself, and evaluate it."""
+    torch.set_num_threads(int(os.environ.get(THREADS, "1")))
+    arm, model, site = _arm(arm_name), _model(arm_name), _site(site_index)
+    try:
+        personal = personalise_without_privacy(
+            arm.study,
+            model,
+            load(_prepared().train_path(site)),
+            adapter,
+            declared_size=site.declared_size,
+            randomness=SeededRandomnessForSimulation(arm.seed, "personal", site.name, 0),
+            activations=partial(_activations, arm, model),
+        )
+    except DataError:  # too few records: such a site uses the adapter as it came
+        personal = Personal(adapter, 0, 0)
+    (seen,) = evaluate_sites(arm_name, (site_index,), personal.adapter)
+    return PersonalSite(seen, personal.steps)
 
 
 def noisy_counts(arm_name: str, site_index: int, number: int, adapter: Vector) -> NDArray[np.int64]:

@@ -1,3 +1,3 @@
-"""From a TOML file to sites on disk: `scenario`, `partition_kinds`, `partition`, `partition_file`, `split_rules`,
-`trouble`, `sites`, `prepare`, `arms`, `catalogue`.
+"""From a TOML file to sites on disk: `scenario`, `partition_kinds`, `partition`, `partition_file`,
+`partition_plugin`, `plugins_used`, `split_rules`, `trouble`, `sites`, `prepare`, `arms`, `catalogue`.
 """

@@ -9,9 +9,10 @@ import pandas as pd
 
 from client.vault.records.identity import unit_name
 from shared.errors import DataError
-from simulations.experiment.partition_file import read_partition
+from simulations.experiment.partition_file import parts_by_name, read_partition
 from simulations.experiment.partition_kinds import (
     ByColumn,
+    ByPlugin,
     BySize,
     Continuous,
     Dirichlet,
@@ -22,6 +23,7 @@ from simulations.experiment.partition_kinds import (
     Pathological,
     Shards,
 )
+from simulations.experiment.partition_plugin import site_names
 
 ROW, UNIT, NUMBER = "fedvault: number of the row", "fedvault: unit", "fedvault: number"
 """Columns that are added while sites are dealt out; no column of a table is called so."""
@@ -51,9 +53,12 @@ def split(
 
     Raises:
         DataError: no row names a site, there are more sites than rows or units, or a partition file fits another table.
+        SettingsError: a plug-in is not installed, or does not say which site each row belongs to.
     """
     if isinstance(how, FromFile):
         parts = read_partition(folder / Path(how.file).expanduser(), table)
+    elif isinstance(how, ByPlugin):
+        parts = parts_by_name(table, site_names(table, how, label_column, unit_column, seed))
     else:
         parts = _parts(table, how, label_column=label_column, unit_column=unit_column, seed=seed)
     for part in parts.values():

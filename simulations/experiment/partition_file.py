@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -48,6 +48,10 @@ def read_partition(path: Path, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         site_of[row] = line[1].strip()
     if not site_of:
         raise DataError(f"Expected at least one row in {path}, got none.")
-    numbers = pd.Series({table.index[row - 1]: site for row, site in site_of.items()}).sort_index()
-    named = table.loc[numbers.index]
-    return {site: named[numbers == site] for site in sorted(set(site_of.values()))}
+    return parts_by_name(table, [site_of.get(row) for row in range(1, last + 1)])
+
+
+def parts_by_name(table: pd.DataFrame, names: Sequence[str | None]) -> dict[str, pd.DataFrame]:
+    """Give each site its rows in the table's order, sites in alphabetical order; a row without a name has none."""
+    sites = pd.Series(list(names), index=table.index, dtype=object)
+    return {site: table[sites == site] for site in sorted(set(sites.dropna()))}

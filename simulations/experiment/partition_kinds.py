@@ -1,6 +1,6 @@
 """The ways of splitting one table into sites that a scenario may name; flwr-datasets' partitioners carry them out."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -105,9 +105,19 @@ class FromFile(Section):
     """Relative to the folder of `source`. Every run writes its own as `prepared/partition.csv`."""
 
 
-Kind = ByColumn | Grouped | Iid | BySize | Dirichlet | Pathological | Shards | Continuous | FromFile
+class ByPlugin(Section):
+    """A partition that a plug-in makes: code of a package that is installed beside FedVault."""
+
+    by: Literal["plug-in"]
+    name: str = Field(pattern=r"^[a-z][a-z0-9._-]*$", max_length=40)
+    """Under the entry points `fedvault.partitioners`."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Its own keys; it refuses those that it does not know."""
+
+
+Kind = ByColumn | Grouped | Iid | BySize | Dirichlet | Pathological | Shards | Continuous | FromFile | ByPlugin
 Partition = Annotated[Kind, Field(discriminator="by")]
-WHOLE_UNITS = ("column", "iid", "grouped", "size", "file")
+WHOLE_UNITS = ("column", "iid", "grouped", "size", "file", "plug-in")
 """Partitions under which units stay whole, or whose sites the data themselves name."""
 
 

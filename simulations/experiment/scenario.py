@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from server.aggregation.method import method_for
+from server.plugins.packages import PARTITIONERS, plugin
 from shared.base_models.bundled import data_folder
 from shared.errors import SettingsError
 from shared.section import Positive, Section
@@ -16,7 +17,7 @@ from shared.study.declaration import Study
 from shared.study.model_folder import elsewhere, is_name, name_model_beside
 from shared.study.parsing import parse, read_toml
 from shared.study.sections import RECORD
-from simulations.experiment.partition_kinds import WHOLE_UNITS, Iid, Partition
+from simulations.experiment.partition_kinds import WHOLE_UNITS, ByPlugin, Iid, Partition
 from simulations.experiment.trouble import Trouble
 
 ARMS = (
@@ -26,6 +27,7 @@ ARMS = (
     "single-site",
     "textbook",
     "federated",
+    "personal",
     "untroubled",
     "local-noise",
     "pooled",
@@ -113,8 +115,9 @@ class Simulation(Section):
     at the same epsilon: LoRA's A and B, Adam begun anew in every round, gradients cut at length 1. `pooled` trains on
     all sites' records in one place, also privately; units of different sites stay different there. `local-noise` is
     the study without its secure sum, where that shares the noise: each site adds all of it. `untroubled` is
-    the study without `[simulation.trouble]`, on the same batches and noise. `audit` trains nothing
-    that is compared: it attacks training, as `fedvault-sim audit` does."""
+    the study without `[simulation.trouble]`, on the same batches and noise. `personal` trains the federated adapter
+    further at each site WITHOUT PRIVACY, as `fedvault-node personalise` does for that node's own eyes. `audit` trains
+    nothing that is compared: it attacks training, as `fedvault-sim audit` does."""
     textbook_learning_rate: Positive = 0.1
     """Adam's, of the head in the arm `textbook`; chosen on texts that are not measured (Reuters R8, 20 Newsgroups)."""
     textbook_adapter_learning_rate: Positive = 0.01
@@ -246,11 +249,13 @@ def load(path: Path, changes: Sequence[str] = ()) -> Scenario:
     """Read a scenario and apply `section.key=value` changes, each value as TOML writes it, or bare text.
 
     Raises:
-        SettingsError: as `shared.study.declaration.load_study`; a change that names no key; or an aggregation that the
-            server does not know.
+        SettingsError: as `shared.study.declaration.load_study`; a change that names no key; or an aggregation or
+            a partition that neither FedVault nor an installed package knows.
     """
     scenario = parse(Scenario, read_changed(path, changes), where=str(path))
     method_for(scenario)
+    if isinstance(how := scenario.simulation.data.partition, ByPlugin):
+        plugin(PARTITIONERS, how.name)
     return scenario
 
 

@@ -46,6 +46,7 @@ PARTED = {
     "shards": "in shards of sorted rows",
     "continuous": "by a number of theirs",
     "file": "as a file says",
+    "plug-in": "by a plug-in",
 }
 """How records became sites, by partition.by."""
 

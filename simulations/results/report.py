@@ -18,6 +18,7 @@ from shared.evidence.facts import (
     Language,
     Left,
     Mechanism,
+    PluginUse,
     Point,
     Report,
     RunFacts,
@@ -84,6 +85,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
             audit=first.audit,
             evaluation=evaluated(results),
             choice=first.choice if len(results) == 1 else None,
+            plugins=_plugins(results),
         ),
     )
 
@@ -133,6 +135,10 @@ def _run(result: Result) -> RunFacts:
     return RunFacts(
         name="", state="ended early" if ended_early else "finished", rounds=max(done, declared), rounds_done=done
     )
+
+
+def _plugins(results: Sequence[Result]) -> tuple[PluginUse, ...]:
+    return tuple(dict.fromkeys(one for result in results for one in result.plugins))
 
 
 def _check_same(results: Sequence[Result]) -> None:

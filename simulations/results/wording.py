@@ -52,9 +52,10 @@ def in_points(result: Result) -> bool:
 
 
 def notes(result: Result) -> list[str]:
-    """Return a sentence on each arm whose figures need one, and on records that are none of the held-out ones."""
+    """Return a sentence on each arm whose figures need one, on other records than held-out ones, and on plug-ins."""
     by_arm = [f"{arm.title} {arm.note}" for arm in result.arms.values() if arm.note]
-    return by_arm if result.evaluated_on == "held-out" else [*by_arm, VALIDATION]
+    others = [f"Code of another package took part: {one.in_words}." for one in result.plugins]
+    return [*by_arm, *([] if result.evaluated_on == "held-out" else [VALIDATION]), *others]
 
 
 def held_out(result: Result) -> str:

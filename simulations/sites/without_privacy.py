@@ -9,11 +9,10 @@ It lives in `simulations`, which a node never imports, and it warns whenever it 
 import logging
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from client.vault.training.randomness import Randomness, StepRandomness
+from client.personal.training import WithoutNoise
+from client.vault.training.randomness import Randomness
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations
 from shared.adapted_model.model import AdaptedModel
@@ -23,27 +22,6 @@ from shared.study.declaration import Study
 from shared.study.schedule import round_factors
 
 log = logging.getLogger(__name__)
-
-
-class WithoutNoise:
-    """Draws batches as another source does, and noise that is zero: UNPROTECTED."""
-
-    def __init__(self, randomness: Randomness) -> None:
-        self._randomness = randomness
-
-    def step(self) -> StepRandomness:
-        """Return a step's randomness, whose noise is zero."""
-        return _StepWithoutNoise(self._randomness.step())
-
-
-class _StepWithoutNoise:
-    def __init__(self, step: StepRandomness) -> None:
-        self.poisson_batch, self.uniforms = step.poisson_batch, step.uniforms
-
-    def discrete_gaussian(self, count: int, scale: float) -> NDArray[np.int64]:
-        """Return zeros."""
-        del scale
-        return np.zeros(count, np.int64)
 
 
 class SiteWithoutPrivacy:

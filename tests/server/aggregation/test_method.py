@@ -41,7 +41,7 @@ def test_a_node_takes_any_name_and_a_server_says_which_ones_it_knows(make_study:
             largest_norm=lambda _number: 1.0,  # type: ignore[arg-type]
         ),
     ):
-        with pytest.raises(SettingsError, match=r"aggregation among ffa, fedit, got 'trimmed-mean'\."):
+        with pytest.raises(SettingsError, match=r"ffa, fedit, or an installed plug-in, got 'trimmed-mean'\."):
             started()
 
 
@@ -49,7 +49,7 @@ def test_a_simulation_refuses_a_name_before_it_opens_data(tiny_bert: Path, tmp_p
     file = tmp_path / "scenario.toml"
     file.write_text(SCENARIO.format(model=tiny_bert))
     assert load(file).federation.aggregation == "ffa"
-    with pytest.raises(SettingsError, match="among ffa, fedit, got 'median'"):
+    with pytest.raises(SettingsError, match="among ffa, fedit, or an installed plug-in, got 'median'"):
         load(file, ["federation.aggregation=median"])
 
 

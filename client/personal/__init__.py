@@ -1,0 +1,4 @@
+"""A node's own adapter, made WITHOUT PRIVACY from a finished one, for that node's eyes alone.
+
+`training` (no noise, no server). Nothing that answers a server, no link and no page may import this room.
+"""
