@@ -24,7 +24,8 @@ from server.flower.control import Control
 from server.flower.grid import drive_run
 from server.gateway.registration import synchronise_nodes
 from server.private_evaluation.asking import PrivateEvaluations, histogram_bytes
-from server.private_evaluation.stored import RunEvaluations, StoredEvaluations, evaluations_of
+from server.private_evaluation.results import RunEvaluations, evaluations_of
+from server.private_evaluation.stored import StoredEvaluations
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly, why_it_waits

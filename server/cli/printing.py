@@ -9,7 +9,7 @@ from server.operator.round_text import Names, event_line
 from shared.command_line import print_table
 
 if TYPE_CHECKING:
-    from server.private_evaluation.stored import RunEvaluations
+    from server.private_evaluation.results import RunEvaluations
     from server.run_store.values import Event
 
 

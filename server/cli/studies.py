@@ -16,7 +16,7 @@ from server.settings import Home
 from shared.terminal import saying
 
 if TYPE_CHECKING:
-    from server.private_evaluation.stored import RunEvaluations
+    from server.private_evaluation.results import RunEvaluations
     from server.run_store.store import Store
     from server.run_store.values import Run
 
@@ -141,7 +141,7 @@ def _evaluations(store: "Store", run: "Run") -> "RunEvaluations | None":
     """Return the private evaluations of a run; None where there are none, so that nothing is loaded for them."""
     if not store.evaluations.of_run(run.id):
         return None
-    from server.private_evaluation.stored import evaluations_of
+    from server.private_evaluation.results import evaluations_of
 
     return evaluations_of(store, run)
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from server.certificate_authority import node_certificate_ends
 from server.dashboard.confirmed import Actions, Done
 from server.dashboard.downloads import adapter_archive, adapter_card, signed_report
+from server.dashboard.evaluations import evaluation_curve, evaluation_lines, evaluation_rows, evaluation_table
 from server.dashboard.history import quality_curve, rounds_table, run_cards, spent_by_node, study_facts, trust_sentence
 from server.dashboard.nodes import counted
 from server.dashboard.under_way import in_time, listed
@@ -20,9 +21,12 @@ from server.dashboard.watch import Watch
 from server.operator.actions import Operator, note, this_user
 from server.operator.round_text import event_line, node_names
 from server.operator.status_text import OVER, certificate_lines, server_lines
+from server.private_evaluation.results import RunEvaluations
+from server.run_store.values import Run
 from shared.errors import FedVaultError, PolicyRefusal
 from shared.evidence.figures import moment
 from shared.evidence.signed_report import FORMS
+from shared.private_evaluation.wording import LEGEND, left_out
 from shared.web.events import follow
 from shared.web.rendering import Pages, Site
 from shared.web.trouble import Shown, explained
@@ -139,12 +143,27 @@ class ServerSite:
             spent_page=at,
             spent_pages=of,
             curve=quality_curve(history.points, history.metric),
+            **self._evaluated(request, run, history.evaluations),
             rounds=rounds_table(rounds, names),
             page=page,
             pages=pages,
             events=[event_line(event, names) for event in self._store.latest_events(run.id, most=LATEST)][::-1],
             forms=FORMS,
         )
+
+    def _evaluated(self, request: Request, run: Run, evaluations: RunEvaluations | None) -> dict[str, Any]:
+        """Return what the page of a run says of its private evaluations."""
+        shown = None if evaluations is None else evaluations.of_adapter
+        at, of = _paged(request, 0 if shown is None else len(evaluation_rows(shown)), "estimates")
+        more = "" if shown is None else left_out(shown.estimates)
+        return {
+            "evaluated": [] if evaluations is None else evaluation_lines(evaluations, run.round),
+            "evaluated_curve": None if evaluations is None else evaluation_curve(evaluations.all),
+            "estimates": None if shown is None else evaluation_table(shown, first=at * A_PAGE, most=A_PAGE),
+            "estimates_page": at,
+            "estimates_pages": of,
+            "legend": f"{LEGEND} {more}",
+        }
 
     def adapter(self, request: Request) -> Response:
         """Hand out a finished adapter, to whom may act."""

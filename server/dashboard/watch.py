@@ -12,6 +12,7 @@ from server.dashboard.under_way import UnderWay, minutes_left, under_way
 from server.flower.control import FlowerNode
 from server.operator.facts import flower_nodes, status_facts
 from server.operator.status_text import OVER, waits_for
+from server.private_evaluation.results import RunEvaluations, evaluations_of
 from server.rounds.attendance import sits_out_until
 from server.run_store.store import Store
 from server.run_store.values import Run
@@ -53,6 +54,8 @@ class RunHistory(NamedTuple):
     """Records of the last rounds."""
     sits_out: Mapping[str, int]
     """Nodes that kept missing rounds, each with the last round that it sits out."""
+    evaluations: RunEvaluations | None
+    """Private ones; None where there are none."""
 
 
 class Live(NamedTuple):
@@ -123,8 +126,8 @@ class Watch:
         return Live(run, asked, waits, minutes, quality, queue, self.nodes())
 
     def history(self, run: Run) -> RunHistory:
-        """Return what a run's finished rounds come to; worked out once a round."""
-        key = (run.round, run.state, run.updated if run.state in OVER else "")
+        """Return what a run's finished rounds come to; worked out once a round, or evaluation."""
+        key = (run.round, self.store.evaluations.count(run.id), run.state, run.updated if run.state in OVER else "")
         with self._lock:
             known = self._known.get(run.id)
             if known is None or known[0] != key:
@@ -144,11 +147,12 @@ class Watch:
 
         rounds, names = self.store.rounds(run.id), self.store.names()
         records = [record for record, _ in rounds]
-        report, problem, metric = None, "", ""
+        report, problem, metric, evaluations = None, "", "", None
         try:
             kind = task_kind(run.study.task)
             metric = kind.metric
             report = run_report(self.store, run, self.home.runs / run.id / "adapter")
+            evaluations = evaluations_of(self.store, run)
         except FedVaultError as error:
             problem = str(error)
         points = [(record["round"], float(one[metric])) for record, one in rounds if one and metric in one]
@@ -156,4 +160,5 @@ class Watch:
         sits_out = {
             names.get(node, str(node)): until for node, until in sits_out_until(records).items() if finished < until
         }
-        return RunHistory(report, problem, points, metric.replace("_", " "), records[-16:], sits_out)
+        counted = evaluations if evaluations is not None and evaluations.all else None
+        return RunHistory(report, problem, points, metric.replace("_", " "), records[-16:], sits_out, counted)

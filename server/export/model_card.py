@@ -9,7 +9,7 @@ from typing import Any
 from server.export.loading_code import code
 from server.export.plugins import section
 from server.export.trust import trust_setting
-from server.private_evaluation.stored import RunEvaluations
+from server.private_evaluation.results import RunEvaluations
 from server.rounds.checkpoints import State
 from shared.errors import SettingsError
 from shared.evidence.facts import PluginUse

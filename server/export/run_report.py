@@ -11,7 +11,7 @@ from typing import Any
 
 from server.export.model_card import PAID_FOR, Asked, base_name, rounds_paid
 from server.export.plugins import PLUGIN, plugins_of
-from server.private_evaluation.stored import RunEvaluations, evaluations_of
+from server.private_evaluation.results import RunEvaluations, evaluations_of
 from server.run_store.store import Store
 from server.run_store.values import Run
 from shared.errors import PeerError, SettingsError

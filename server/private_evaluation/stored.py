@@ -1,50 +1,15 @@
 """Keeps the private evaluations of a run in the run store."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
-from server.private_evaluation.answers import Answer, histograms
+from server.private_evaluation.answers import Answer
 from server.run_store.store import Store
-from server.run_store.values import Run
-from shared.private_evaluation.choice import Choice, choose, compares
 from shared.private_evaluation.estimates import Evaluated
 from shared.protocol.messages import NO_POSITION, LedgerPosition
 
 ASKED = "evaluating"
 """Kind of event."""
-
-
-class RunEvaluations(NamedTuple):
-    """What evaluations of a run came to."""
-
-    all: Sequence[Evaluated]
-    """Those that are over, in order."""
-    choice: Choice | None
-    """Among them; None if the study declares none, or there is none yet."""
-    of_adapter: Evaluated | None
-    """That of the adapter that is handed out, so far; None if no site answered any."""
-
-    def handed_out(self, last: int) -> int:
-        """Return how many rounds led to the adapter that is handed out, of a run whose last round this is."""
-        return last if self.choice is None else self.choice.handed_out(last)
-
-
-def evaluations_of(store: Store, run: Run) -> RunEvaluations:
-    """Return the evaluations of a run, and the choice among them that its study declares.
-
-    Raises:
-        DataError: the study of the run is damaged.
-    """
-    over = store.evaluations.of_run(run.id)
-    evaluated = [Evaluated.model_validate(one) for one in over.values()]
-    answered = [one for one in evaluated if one.estimates]
-    choice = None
-    if over and compares(study := run.study):
-        choice = choose(study, {number: histograms(_answers(store, run.id, number)) for number in over})
-    of_adapter = answered[-1] if answered else None
-    if choice is not None:
-        of_adapter = next((one for one in answered if one.number == choice.handed_out(run.round)), of_adapter)
-    return RunEvaluations(evaluated, choice, of_adapter)
 
 
 def _answers(store: Store, run: str, number: int) -> dict[str, Answer]:

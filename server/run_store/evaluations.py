@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from server.run_store.tables import CountsRow, EvaluationRow, EventRow, RunRow, newer_position
@@ -51,6 +51,12 @@ class EvaluationStore:
         query = select(EvaluationRow).where(EvaluationRow.run == run).order_by(EvaluationRow.number)
         with self._session() as session:
             return {row.number: row.estimates for row in session.scalars(query)}
+
+    def count(self, run: str) -> int:
+        """Return how many evaluations of a run are over."""
+        query = select(func.count()).select_from(EvaluationRow).where(EvaluationRow.run == run)
+        with self._session() as session:
+            return session.scalar(query) or 0
 
     def latest(self) -> tuple[str, dict[str, Any]] | None:
         """Return the newest run with an evaluation that is over, and the last of these."""

@@ -9,6 +9,7 @@ from playwright.sync_api import Browser
 from server.dashboard.site import server_pages
 from shared.study.declaration import Study
 from tests.support.browser import PHONE, Visitor, browser
+from tests.support.evaluations import evaluate
 from tests.support.server_page import ServerInPieces, under_way
 from tests.support.web import OpenSite, open_site
 
@@ -20,8 +21,14 @@ PAGES = ("/", "/nodes", "/runs", "/log")
 @pytest.fixture
 def server(tmp_path: Path, make_study: Callable[..., Study]) -> Iterator[ServerInPieces]:
     pieces = ServerInPieces(tmp_path / "federation", ("north", HOSTILE, "west", "east"))
-    study = make_study(study={"description": HOSTILE, "requester": HOSTILE}, federation={"rounds": 9})
+    groups = {"column": "sex", "values": ["<b>women", "men"]}
+    evaluation = {"epsilon": 4.0, "rounds": [1, 3, 5, 7], "subgroup": groups, "keep": "best", "stop_after": 3}
+    study = make_study(
+        study={"description": HOSTILE, "requester": HOSTILE}, evaluation=evaluation, federation={"rounds": 9}
+    )
     under_way(pieces, study, 5)
+    for number, right in ((1, 0.6), (3, 0.8), (5, 0.79)):
+        evaluate(pieces, number, right, small="west")
     # no study that is read may have such a name; a run store may hold one
     named = study.model_copy(update={"study": study.study.model_copy(update={"name": HOSTILE})})
     pieces.store.create_run(named)
@@ -58,7 +65,10 @@ def test_a_round_is_watched_as_the_run_engine_writes_it(
     for path in (*PAGES, f"/runs/{server.run}"):
         assert visitor.open(path) == 200
         visitor.expect_accessible()
-    assert HOSTILE in visitor.text() and visitor.open("/runs") == 200 and HOSTILE in visitor.text()
+    words = visitor.text()
+    assert "that after round 3 is best, by accuracy over the 4 sites" in words and "subgroup <b>women" in words
+    assert "not shown" in words and visitor.page.get_by_role("img", name="Private evaluations").is_visible()
+    assert HOSTILE in words and visitor.open("/runs") == 200 and HOSTILE in visitor.text()
     visitor.page.get_by_role("link", name=HOSTILE).click()
     visitor.page.get_by_text("Expected the study of").first.wait_for()
     assert visitor.page.title().startswith("<script>")
@@ -88,6 +98,8 @@ def test_nothing_is_done_before_its_question_was_answered(
     assert "new-clinic" in visitor.text() and "127.0.0.1, session" in visitor.text()
     assert visitor.open("/confirm/export?run=r-none&folder=x") == 409
     visitor.complaints = [line for line in visitor.complaints if "409" not in line]
+    visitor.open(f"/runs/{server.run}")
+    assert "site north" in visitor.text(), "estimates are there without a script"
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     visitor.expect_clean()
     visitor.close()

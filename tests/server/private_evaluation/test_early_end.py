@@ -13,7 +13,7 @@ from flwr.app import Message
 
 from server import run_process
 from server.export.run_report import run_report
-from server.private_evaluation.stored import evaluations_of
+from server.private_evaluation.results import evaluations_of
 from server.rounds import participants
 from server.run_process import drive
 from server.run_store.evaluations import EvaluationStore
