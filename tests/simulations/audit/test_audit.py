@@ -11,6 +11,8 @@ import pytest
 
 from client.vault.training.randomness import Randomness
 from shared.errors import SettingsError
+from shared.evidence.audit_result import AuditResult, CanaryAudit, sentences
+from simulations.audit import scenario_audit
 from simulations.audit.audit import Audit, audit, ideal_bounds
 from simulations.audit.audited_site import Claim, study_of
 from simulations.audit.canaries import LENGTH, Canaries
@@ -155,3 +157,38 @@ def test_directions_are_orthonormal_and_are_found_again() -> None:
 def test_more_canaries_than_trained_numbers_are_refused() -> None:
     with pytest.raises(SettingsError, match="at most 256 canaries"):
         Canaries(300, seed=0).gradients(np.array([0]), 300)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "right", "says"),
+    [
+        (8.0, [200], "were caught: a divisor from the data (8.4)"),
+        (8.0, [199, 200], "were caught: a divisor from the data (8.4)"),
+        (8.0, [199, 199], "were NOT caught: a divisor from the data (7.2)"),
+        (9.0, [], "cannot be relied on to see: a divisor from the data (shows 8.4)"),
+    ],
+)
+def test_a_divisor_is_tried_twice_and_where_no_attack_sees_it_this_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, epsilon: float, right: list[int], says: str
+) -> None:
+    """With every guess right, 400 sites show 8.37; training under epsilon 8 was guessed right 16 times of 16."""
+    tries = iter(right)
+    monkeypatch.setattr(scenario_audit, "guess_by_size", lambda *_, **__: Guesses(400, 200, next(tries)))
+    control = scenario_audit._control_by_size(Claim(epsilon), tmp_path, 1, seeded)
+    audited = CanaryAudit(
+        epsilon_stated=epsilon,
+        delta=1e-5,
+        unit="record",
+        sampling_rate=0.1,
+        steps=48,
+        canaries=5000,
+        guesses=500,
+        correct=300,
+        epsilon_at_least=0.5,
+        epsilon_at_least_any=0.4,
+        epsilon_if_ideal=1.0,
+        controls=(control,),
+    )
+    result = AuditResult(fedvault_version="0", date="2026-11-29", study_sha256="a" * 64, canaries=audited)
+    assert says in " ".join(sentences(result))
+    assert next(tries, None) is None, "all tries were needed"
