@@ -7,7 +7,8 @@ from shared.pages.blocks import Block, Cards, Cell, Code, Facts, Heading, Link, 
 
 STYLE = """
 :root{color-scheme:light}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#1d2329;background:#fff}h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.15rem;margin:2rem 0 .5rem}
+color:#1d2329;background:#fff;overflow-wrap:break-word}
+h1{font-size:1.6rem;line-height:1.2}h2{font-size:1.15rem;margin:2rem 0 .5rem}
 .lead{font-size:1.1rem}.small{font-size:.85rem;color:#5a636c}
 .box{border-left:4px solid #8a5a00;background:#fff7e6;padding:.6rem 1rem}
 .cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(12rem,1fr));gap:.75rem;margin:1rem 0}
@@ -16,8 +17,9 @@ color:#1d2329;background:#fff}h1{font-size:1.6rem;line-height:1.2}h2{font-size:1
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{padding:.3rem .5rem;border-bottom:1px solid #dde2e7;text-align:right;vertical-align:top}
 th:first-child,td:first-child,.facts td,.facts th{text-align:left}.facts th{font-weight:400;color:#5a636c;width:16rem}
-code{font-size:.85em;overflow-wrap:anywhere}.warning td{color:#b3261e}.ours td{font-weight:600}
+code{font-size:.85em}code,.facts td{overflow-wrap:anywhere}.warning td{color:#b3261e}.ours td{font-weight:600}
 svg{display:block;width:100%;height:auto;margin:.5rem 0}svg text{font-family:system-ui,sans-serif}
+@media screen and (max-width:40rem){.drawn svg{min-width:34rem}.facts th{width:auto}}
 @media print{body{margin:0;font-size:11px}.card,svg,tr{break-inside:avoid}}
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -67,7 +69,7 @@ def _written(block: Block) -> str:
             )
             return f'<table class="facts"><tbody>{lines}</tbody></table>'
         case Picture(svg, _):
-            return svg
+            return f'<div class="wide drawn" tabindex="0">{svg}</div>'
         case Table():
             return _table(block)
 
@@ -78,7 +80,7 @@ def _table(table: Table) -> str:
         f'<tr class="{row.tone}">' + "".join(f"<td>{_cell(cell)}</td>" for cell in row.cells) + "</tr>"
         for row in table.rows
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    return f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
 def _cell(cell: Cell) -> str:

@@ -7,11 +7,13 @@ from playwright.sync_api import Browser
 from simulations.board.export import board_pages, export_board
 from simulations.board.runs import read_runs
 from simulations.board.site import BoardSite
+from simulations.results.report import write_report
 from tests.support.browser import PHONE, Visitor, browser
 from tests.support.results import result, write_run
 from tests.support.web import open_site
 
 __all__ = ["browser"]
+HEIGHTS = "[...document.querySelectorAll('svg text')].map(text => text.getBoundingClientRect().height)"
 HOSTILE = "<script>document.title='taken'</script>"
 
 
@@ -44,5 +46,14 @@ def test_a_board_is_filtered_and_leads_to_reports(tmp_path: Path, browser: Brows
     visitor.open(str(export_board(read := read_runs([tmp_path]), read.runs, tmp_path / "board.html")))
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     assert HOSTILE not in visitor.page.title()
+    write_report(result(0.7, name=HOSTILE), tmp_path / "report.html")
+    visitor.open(str(tmp_path / "report.html"))
+    assert visitor.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     visitor.expect_clean()
+    visitor.close()
+    visitor = Visitor(browser, "file://", viewport=PHONE)
+    visitor.open(str(tmp_path / "report.html"))
+    heights = visitor.page.evaluate(HEIGHTS)
+    assert heights and min(heights) > 9, "labels of drawings can be read on a phone"
+    visitor.expect_accessible()
     visitor.close()
