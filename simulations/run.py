@@ -31,6 +31,7 @@ from simulations.experiment.sites import Prepared, held_out_groups, is_saved, re
 from simulations.progress import Progress
 from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
+from simulations.results.report import UNPROTECTED
 from simulations.results.result import ArmResult, Difference, Result, TroubleResult, read_result, write_result
 from simulations.results.stored_tables import write_tables
 from simulations.results.subgroups import subgroups_of_arm
@@ -131,11 +132,12 @@ class Run:
         two_labels = len(getattr(self._scenario.task, "labels", ())) == 2
         if groups is None:
             return
+        plain = predictions.get(UNPROTECTED)
         for column, values in subgroups_of(prepared).items():
             for name, seen in predictions.items():
-                fairness = results[name].fairness | {
-                    column: subgroups_of_arm(seen, groups, values, two_labels=two_labels)
-                }
+                reference = None if name == UNPROTECTED else plain
+                compared = subgroups_of_arm(seen, groups, values, two_labels=two_labels, reference=reference)
+                fairness = results[name].fairness | {column: compared}
                 results[name] = results[name].model_copy(update={"fairness": fairness})
 
     def _audited(self, prepared: Prepared, faults: list[str]) -> AuditResult | None:

@@ -276,6 +276,18 @@ class PluginUse(Section):
         return f"`{self.name}` ({self.kind}) of the package {self.package} {self.version}, code SHA-256 `{self.sha256}`"
 
 
+class SubgroupFacts(Section):
+    """How good a simulation's result is for one subgroup of the held-out units, and what privacy did to that."""
+
+    column: str
+    name: str
+    units: int
+    quality: Measured
+    """Accuracy."""
+    effect: Interval | None = None
+    """Accuracy less that of the same training without privacy, on the same units; None where there is none."""
+
+
 class Further(Section):
     """Parts that exist only if somebody measured them, or that others brought."""
 
@@ -287,6 +299,8 @@ class Further(Section):
     """Among the run's evaluations, where its study declares one."""
     plugins: tuple[PluginUse, ...] = Field(default=(), exclude_if=lambda value: not value)
     """Code beside FedVault's that took part; more than one version of it where the run went on with another."""
+    subgroups: tuple[SubgroupFacts, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Of a simulation: those with enough units to tell anything."""
 
 
 class Position(Section):

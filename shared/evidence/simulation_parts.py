@@ -10,7 +10,8 @@ from shared.pages.blocks import Block, Heading, Paragraph, Picture, Row, Tone
 from shared.pages.charts import Bar, Line, bars, lines
 
 SHOWN_BESIDE = 6
-"""Sites of a report that has a private evaluation too."""
+"""Rounds and sites of a report that has a private evaluation or subgroups too."""
+SHOWN_SUBGROUPS = 8
 
 
 def simulation_parts(report: Report, texts: Texts) -> list[Block]:
@@ -33,10 +34,15 @@ def simulation_parts(report: Report, texts: Texts) -> list[Block]:
         *_differences(report, facts, texts),
         *_rounds(report, facts, texts),
         Heading(texts("sim.sites")),
-        *_sites(facts, texts, metric, most=SHOWN_ROWS if report.further.evaluation is None else SHOWN_BESIDE),
+        *_sites(facts, texts, metric, most=_most(report)),
+        *_subgroups(report, texts),
         Heading(texts("sim.sizes")),
         *_sizes(facts, texts),
     ]
+
+
+def _most(report: Report) -> int:
+    return SHOWN_BESIDE if report.further.evaluation or report.further.subgroups else SHOWN_ROWS
 
 
 def _guarantee(report: Report, texts: Texts) -> str:
@@ -140,7 +146,7 @@ def _rounds(report: Report, facts: SimulationFacts, texts: Texts) -> Iterator[Bl
     header = [texts(f"table.{name}") for name in ("round", "all", "worst")]
     figures = texts.figures
     rows = [Row([figures.count(one.round), figures.value(one.value), figures.value(one.worst)]) for one in facts.curve]
-    yield from table(header, rows, texts)
+    yield from table(header, rows, texts, most=_most(report))
 
 
 def _curve(report: Report, series: list[Line], texts: Texts) -> Picture:
@@ -172,6 +178,21 @@ def _sites(facts: SimulationFacts, texts: Texts, metric: str, *, most: int) -> l
         for site in facts.sites
     ]
     return table(header, rows, texts, most=most)
+
+
+def _subgroups(report: Report, texts: Texts) -> list[Block]:
+    subgroups, figures = report.further.subgroups, texts.figures
+    if not subgroups:
+        return []
+    rows = []
+    for one in subgroups:
+        low_high = None if one.effect is None else ends(one.effect, texts, in_points=True)
+        change = "-" if one.effect is None else figures.difference(one.effect.value, in_points=True)
+        written = change if low_high is None else f"{change} ({low_high[0]} – {low_high[1]})"
+        rows.append(Row([f"{one.column}: {one.name}", figures.count(one.units), figures.value(one.quality), written]))
+    header = [texts(f"table.{name}") for name in ("subgroup", "units", "accuracy", "effect")]
+    blocks = table(header, rows, texts, most=SHOWN_SUBGROUPS)
+    return [Heading(texts("sim.subgroups")), *blocks, Paragraph(texts("sim.subgroups legend"), "small")]
 
 
 def _sizes(facts: SimulationFacts, texts: Texts) -> list[Block]:

@@ -151,6 +151,12 @@ def gauge(title: str, parts: Sequence[Part], *, limit: float, width: float = WID
     return _drawing(title, says, 40 + LINE_PX * len(parts), drawn, width=width)
 
 
+def on_white(svg: str) -> str:
+    """Return a drawing for a file of its own, which some viewers would show on black."""
+    start = svg.index(">") + 1
+    return f'{svg[:start]}<rect width="100%" height="100%" fill="#fff"/>{svg[start:]}'
+
+
 class _Axis:
     """A linear axis between two places of the drawing."""
 

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,17 +26,21 @@ from shared.evidence.facts import (
     SiteFacts,
     Size,
     StudyFacts,
+    SubgroupFacts,
     meaning,
 )
 from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import words
-from simulations.results.result import ArmResult, Difference, Result, evaluated_adapter
+from simulations.results.result import ArmResult, Difference, Effect, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
+ACCURACY = "accuracy"
+FEWEST = 30
+"""Held-out units of a subgroup; smaller ones make no gap and stand in no report."""
 EXTREMES = ("gap", "worst site")
 """Scopes of estimates that noise moves to one side."""
 
@@ -84,6 +88,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         further=Further(
             audit=first.audit,
             evaluation=evaluated(results),
+            subgroups=tuple(_subgroups(results)),
             choice=first.choice if len(results) == 1 else None,
             plugins=_plugins(results),
         ),
@@ -273,6 +278,29 @@ def _sites(results: Sequence[Result]) -> list[SiteFacts]:
         for name, spent in first.privacy.items()
         if name in first.data and name in first.final.per_site
     ]
+
+
+def _subgroups(results: Sequence[Result]) -> Iterator[SubgroupFacts]:
+    """Yield the subgroups that are large enough at every seed."""
+    for column, first in results[0].arms[OURS].fairness.items():
+        by_seed = [result.arms[OURS].fairness.get(column, first).subgroups for result in results]
+        for name in first.subgroups:
+            seeds = [one[name] for one in by_seed if name in one and one[name].units >= FEWEST]
+            if len(seeds) == len(results):
+                effects = [one.effects[ACCURACY] for one in seeds if ACCURACY in one.effects]
+                yield SubgroupFacts(
+                    column=column,
+                    name=name,
+                    units=seeds[0].units,
+                    quality=statistics.fmean(one.rates[ACCURACY] for one in seeds),
+                    effect=_effect(effects) if len(effects) == len(results) else None,
+                )
+
+
+def _effect(effects: Sequence[Effect]) -> Interval:
+    if len(effects) > 1:
+        return over_seeds([one.value for one in effects])
+    return Interval(value=effects[0].value, low=effects[0].low, high=effects[0].high)
 
 
 def _sizes(result: Result) -> list[Size]:

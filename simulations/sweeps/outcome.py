@@ -13,7 +13,7 @@ import pandas as pd
 
 from shared.evidence.facts import Interval
 from shared.files import write_atomically
-from shared.pages.charts import Bar, bars
+from shared.pages.charts import Bar, bars, on_white
 from shared.private_evaluation.estimates import Evaluated
 from shared.study.declaration import recorded
 from simulations.results.metric_names import heading, shown, words
@@ -114,7 +114,7 @@ def write(sweep: Sweep, folder: Path) -> list[Path]:
     if sweep.results:
         table = io.StringIO()
         sweep.table.to_csv(table, index=False)
-        files |= {"table.csv": table.getvalue(), "sweep.svg": sweep.picture}
+        files |= {"table.csv": table.getvalue(), "sweep.svg": on_white(sweep.picture)}
     for name, text in files.items():
         write_atomically(folder / name, text.encode())
     return [folder / name for name in files]

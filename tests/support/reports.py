@@ -28,6 +28,7 @@ from shared.evidence.facts import (
     SiteFacts,
     Size,
     StudyFacts,
+    SubgroupFacts,
     Trust,
     meaning,
 )
@@ -142,6 +143,15 @@ EVALUATED = Evaluated(
         ),
         Estimate(scope="subgroup", name="other", measure="accuracy"),
     ),
+)
+
+
+SUBGROUPS = (
+    SubgroupFacts(
+        column="sex", name="women", units=318, quality=0.766, effect=Interval(value=-0.024, low=-0.051, high=0.007)
+    ),
+    SubgroupFacts(column="sex", name="men", units=733, quality=0.789, effect=Interval(value=-0.016)),
+    SubgroupFacts(column="age", name="above 80", units=39, quality=0.641),
 )
 
 
@@ -265,6 +275,7 @@ def simulation_report(**changes: Any) -> Report:
         "houses": (),
         "simulation": facts,
         "trust": None,
+        "further": Further(evaluation=EVALUATED, subgroups=SUBGROUPS),
     }
     return server_report(**{**usual, "adapter_sha256": "", "incidents": (), **changes})
 

@@ -2,8 +2,8 @@
 
 import json
 import logging
-import math
 import os
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -14,9 +14,10 @@ from rich.table import Table
 
 from shared.command_line import run_command
 from shared.files import write_atomically
+from shared.pages.charts import on_white
 from simulations.benchmarks.fairness.cases import EPSILONS, SETS, Case, cases
-from simulations.benchmarks.fairness.gaps import Row, rows
-from simulations.benchmarks.fairness.page import HEADER, cells, page
+from simulations.benchmarks.fairness.gaps import ACCURACY, rows
+from simulations.benchmarks.fairness.page import GAP_HEADER, HEADER, cells, gap_cells, page, picture
 from simulations.experiment.scenario import data_path
 from simulations.progress import SilentProgress
 from simulations.quiet import ENVIRONMENT, quiet_libraries
@@ -31,9 +32,10 @@ def main(
     epsilons: Annotated[list[float] | None, typer.Option("--epsilon", help="May be given several times.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to this one.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of all runs: finished ones are not run again.")] = FOLDER,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for a picture of each set; default: OUT.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Run what is not done yet, print the table and draw OUT/fairness.html."""
+    """Run what is not done yet, print tables, and draw OUT/fairness.html and a picture of each set."""
     os.environ |= ENVIRONMENT
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
@@ -43,32 +45,36 @@ def main(
             status.update(f"{case.name}, epsilon {case.epsilon:g}, seed {case.seed}")
             results[case] = run(case, out)
     figures = rows(results)
-    plain = [asdict(row) | {"epsilon": row.epsilon if math.isfinite(row.epsilon) else None} for row in figures]
+    plain = [asdict(row) | {"effect": row.effect.model_dump()} for row in figures]
     write_atomically(out / "fairness.json", json.dumps(plain, indent=1, allow_nan=False).encode())
     write_atomically(out / "fairness.html", page(figures).encode())
+    for name in dict.fromkeys(row.name for row in figures):
+        write_atomically((pictures or out) / f"{name}.svg", on_white(picture(name, figures).svg).encode())
     console = Console()
     if as_json:
         console.print_json(data=plain)
         return
-    console.print(_table(figures))
-    console.print(f"picture: {out / 'fairness.html'}")
+    shown = [row for row in figures if row.subgroup and row.rate == ACCURACY]
+    console.print(_table("subgroups, in points", HEADER, map(cells, shown)))
+    console.print(_table("gaps, in points", GAP_HEADER, [gap_cells(row) for row in figures if not row.subgroup]))
+    console.print(f"page: {out / 'fairness.html'}")
 
 
 def run(case: Case, root: Path) -> Result:
-    """Run or resume one case; runs of one set and seed share their frozen activations."""
-    scenario, cache = case.scenario(), root / case.name / f"seed-{case.seed}" / "cache"
+    """Run or resume one case; runs of one set have the same records, and so share their frozen activations."""
+    scenario, cache = case.scenario(), root / case.name / "cache"
     one = Run(scenario, data_path(scenario, case.path), case.folder(root), SilentProgress(), cache=cache)
     one.open(resume=True)
     return one.execute()
 
 
-def _table(figures: list[Row]) -> Table:
-    shown = Table(title="gaps between groups, in points", title_justify="left")
-    for heading in HEADER:
-        shown.add_column(heading)
-    for row in figures:
-        shown.add_row(*cells(row))
-    return shown
+def _table(title: str, header: Sequence[str], shown: Iterable[Sequence[str]]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in header:
+        table.add_column(heading)
+    for row in shown:
+        table.add_row(*row)
+    return table
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The sets on which fairness is measured, and the scenario of each run."""
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,20 +50,27 @@ class Case:
         Raises:
             SettingsError: the data set was not fetched.
         """
-        own, largest = self._suggested(self.epsilon), self._suggested(max(EPSILONS))
+        own, largest = suggested(self.name, self.epsilon), suggested(self.name, max(EPSILONS))
         factor = REFERENCE_FACTOR * largest.rate / own.rate
-        changes = [*own.changes, f"training.learning_rate={own.rate:g}", f"simulation.noiseless_factor={factor:.4g}"]
-        return load(self.path, changes)
+        rates = [f"training.learning_rate={own.rate:g}", f"simulation.noiseless_factor={factor:.4g}"]
+        return load(self.path, [*own.changes, *rates, f"simulation.seed={self.seed}"])
 
-    def _suggested(self, epsilon: float) -> Suggested:
-        changes = [f"privacy.epsilon={epsilon}", f"simulation.seed={self.seed}"]
-        changes += [f"simulation.seeds.{what}={SPLIT_SEED}" for what in ("split", "holdout")]
-        forecast = plan_file(self.path, None, changes, epsilon_limit=None, spent_steps=0).forecast
-        if forecast.typical_size.helps:
-            changes.append(f"federation.typical_size={forecast.typical_size.mean}")
-            forecast = plan_file(self.path, None, changes, epsilon_limit=None, spent_steps=0).forecast
-        rate = forecast.head_start or load(self.path, changes).training.learning_rate
-        return Suggested(changes, float(f"{rate:.2g}"))
+
+@cache
+def suggested(name: str, epsilon: float) -> Suggested:
+    """Plan a set's study at an epsilon; with the people held out who are so under every seed.
+
+    Raises:
+        SettingsError: the data set was not fetched.
+    """
+    path = FOLDER / f"{name}.toml"
+    changes = [f"privacy.epsilon={epsilon}"] + [f"simulation.seeds.{one}={SPLIT_SEED}" for one in ("split", "holdout")]
+    forecast = plan_file(path, None, changes, epsilon_limit=None, spent_steps=0).forecast
+    if forecast.typical_size.helps:
+        changes.append(f"federation.typical_size={forecast.typical_size.mean}")
+        forecast = plan_file(path, None, changes, epsilon_limit=None, spent_steps=0).forecast
+    rate = forecast.head_start or load(path, changes).training.learning_rate
+    return Suggested(changes, float(f"{rate:.2g}"))
 
 
 def cases(names: tuple[str, ...], epsilons: tuple[float, ...], seeds: int) -> list[Case]:

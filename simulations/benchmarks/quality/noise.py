@@ -18,7 +18,7 @@ from rich.console import Console
 from shared.command_line import run_command
 from shared.errors import SettingsError
 from shared.files import write_atomically
-from shared.pages.charts import Line, lines
+from shared.pages.charts import Line, lines, on_white
 from shared.privacy.collusion import collusion
 from shared.privacy.noise_schedule import schedule_of
 from shared.privacy.releases import SharedGaussian
@@ -90,7 +90,8 @@ def main(
             write_atomically(path, "".join(json.dumps(one) + "\n" for one in done.values()).encode())
     cells = [done[key] for key in done if key[0] in wanted and key[1] in values and key[2] <= seeds]
     for name in dict.fromkeys(cell["set"] for cell in cells if not steps):
-        write_atomically(out / f"{name}.svg", drawn([cell for cell in cells if cell["set"] == name]).encode())
+        own = [cell for cell in cells if cell["set"] == name]
+        write_atomically(out / f"{name}.svg", on_white(drawn(own)).encode())
     for line in table(cells, SHARED if steps else POOLED):
         console.print(line, markup=False, highlight=False)
 

@@ -15,11 +15,14 @@ from simulations.results.result import (
     ArmResult,
     Bytes,
     Difference,
+    Effect,
+    Fairness,
     Quality,
     Result,
     RoundResult,
     SiteData,
     SitePrivacy,
+    Subgroup,
     WorstSite,
     schema_markdown,
 )
@@ -266,6 +269,26 @@ def test_several_seeds_have_paired_intervals_over_them(result: Result) -> None:
     assert "mean of 3 seeds" in written and "Intervals are over 3 seeds" in written
     assert "not other seeds" not in written
     assert over_seeds([0.5]).low is None
+
+
+def with_subgroups(result: Result, accuracy: float, effect: float) -> Result:
+    known = Effect(value=effect, low=effect - 0.02, high=effect + 0.02)
+    people = {
+        HOSTILE: Subgroup(records=90, units=45, rates={"accuracy": accuracy}, effects={"accuracy": known}),
+        "few": Subgroup(records=29, units=29, rates={"accuracy": 0.1234}),
+    }
+    ours = result.arms["federated"].model_copy(update={"fairness": {"sex": Fairness(subgroups=people, gaps={})}})
+    return result.model_copy(update={"arms": result.arms | {"federated": ours}})
+
+
+def test_a_report_says_what_privacy_does_to_each_subgroup(result: Result) -> None:
+    one = page(with_subgroups(result, 0.7654, -0.05))
+    assert "Subgroup by subgroup" in one and "0.765" in one and "0.123" not in one
+    assert "-5.0 (-7.0 – -3.0)" in one.replace("\u2212", "-")
+    seeds = [with_subgroups(of_seed(result, seed, 0.7, 0.8), 0.7, effect) for seed, effect in ((1, -0.02), (2, -0.04))]
+    (over,) = report_of(seeds).further.subgroups
+    assert over.effect is not None and over.effect.value == pytest.approx(-0.03)
+    assert over.effect.low == pytest.approx(-0.03 - 12.706 * 0.01, abs=1e-4)
 
 
 def test_runs_that_differ_in_more_than_their_seed_make_no_report(result: Result) -> None:

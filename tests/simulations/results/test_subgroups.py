@@ -7,7 +7,8 @@ import pytest
 
 from simulations.engines.worker import Seen
 from simulations.experiment.sites import Groups
-from simulations.results.subgroups import FEWEST, RATES, subgroups_of_arm
+from simulations.results.report import FEWEST
+from simulations.results.subgroups import RATES, subgroups_of_arm
 
 Predictions = tuple[list[Seen], Groups, dict[str, list[str]]]
 
@@ -100,3 +101,26 @@ def test_a_small_subgroup_is_shown_and_makes_no_gap_and_a_blank_is_no_subgroup()
     assert list(fairness.gaps) == ["accuracy"] and fairness.gaps["accuracy"].value < 0.15
     values |= {site: ["all"] * len(names) for site, names in values.items()}
     assert subgroups_of_arm(seen, groups, values, two_labels=True).gaps == {}
+
+
+def test_what_privacy_does_to_a_subgroup_is_held_by_its_interval_and_nothing_done_is_not_claimed() -> None:
+    """Of 40 intervals of 95 %, fewer than 33 cover with a chance below 1 in 2,000."""
+    hurt = kept = gap = 0
+    for seed in range(40):
+        plain, groups, values = predictions(seed, women=0.85, men=0.85)
+        luck, noisy = np.random.default_rng(seed), list[Seen]()
+        for site in plain:
+            flipped = luck.random(len(site.evidence)) < np.where(np.array(values[site.site]) == "women", 0.2, 0.0)
+            pairs = [
+                (1 - guess, true) if flip else (guess, true)
+                for (guess, true), flip in zip(site.evidence, flipped, strict=True)
+            ]
+            noisy.append(Seen(site.site, pairs))
+        fairness = subgroups_of_arm(noisy, groups, values, two_labels=True, reference=plain)
+        women, men = (fairness.subgroups[name].effects["accuracy"] for name in ("women", "men"))
+        hurt += women.low <= 0.2 * (0.15 - 0.85) <= women.high
+        kept += men.low == men.value == men.high == 0
+        wider = fairness.gaps["accuracy"].effect
+        gap += wider is not None and wider.value > 0 and wider.low <= 0.14 <= wider.high
+    assert hurt >= 33 and kept == 40 and gap >= 30
+    assert subgroups_of_arm(plain, groups, values, two_labels=True).subgroups["women"].effects == {}
