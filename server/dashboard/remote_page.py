@@ -50,8 +50,8 @@ def remote_site(settings: ServerSettings, watch: Watch) -> Starlette:
         who=known.caller,
         scheme="https",
         entered=entered,
-        # the gateway counts each operator's requests by themselves
-        strangers=Rate(20.0, 120),
+        # the gateway counts each operator's requests by themselves, and so are the sessions that each begins
+        strangers=Rate(200.0, 1000),
         visitors=Rate(200.0, 1000),
     )
     return behind(door, site.routes())
@@ -82,7 +82,8 @@ class KnownOperators:
         certificate = self._certificate(serial)
         if certificate is None or certificate.name != name:
             return None
-        return Caller(serial, f"{address}, certificate {serial}", name, certificate.may_act)
+        words, until = f"{address}, certificate {serial}", f"{name} until {certificate.expires[:10]}"
+        return Caller(serial, words, name, certificate.may_act, until)
 
     def _certificate(self, serial: str) -> OperatorCertificate | None:
         try:
@@ -93,5 +94,5 @@ class KnownOperators:
 
 def hosts_of(names: Sequence[str], port: int) -> list[str]:
     """Return what a browser calls a server in `Host`: names with the port, and without it where it is HTTPS's own."""
-    written = [f"[{name}]" if ":" in name else name for name in names]
+    written = [f"[{name}]" if ":" in name else name for name in map(str.lower, names)]
     return [f"{name}:{port}" for name in written] + (written if port == HTTPS_PORT else [])

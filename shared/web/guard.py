@@ -66,8 +66,8 @@ class Guard:
     Guarantee: whoever may only look changes nothing, whatever the page behind would do.
 
     What it hands on has in `request.state`: `session`, whose token forms bear and whose confirmations its questions
-    are; `visitor`, in words for logs and rows; `who` a gateway has recognised; `may_act`; `form`, the fields of a
-    write, which is read here and nowhere else; `goes_on`, false once the session has ended.
+    are; `visitor`, in words for logs and rows; `who` a gateway has recognised, `until` when, and `may_act`; `form`, the
+    fields of a write, which is read here and nowhere else; `goes_on`, false once the session has ended.
 
     Args:
         app: behind the door.
@@ -138,6 +138,7 @@ class Guard:
             "session": session,
             "visitor": f"{caller.words}, session {session.label}",
             "who": caller.name,
+            "until": caller.until,
             "may_act": caller.may_act,
             "goes_on": lambda: self._sessions.find(secret, user=user, by_itself=True) is session,
         }

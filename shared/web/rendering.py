@@ -87,7 +87,7 @@ class Pages:
         """Return the text of a page, or of a part of one."""
         session: Session | None = getattr(request.state, "session", None)
         token, ask = ("", None) if session is None else (session.token, session.confirmations.ask)
-        known = {"who": getattr(request.state, "who", ""), "may_act": getattr(request.state, "may_act", False)}
+        known = {"until": getattr(request.state, "until", ""), "may_act": getattr(request.state, "may_act", False)}
         shown = self._templates.get_template(template)
         return shown.render(path=request.url.path, token=token, ask=ask, **known, **values)
 
@@ -100,7 +100,7 @@ class Pages:
         """
         style = Markup(f"<style>{(STATIC / 'style.css').read_text()}</style>")  # noqa: S704 - our own file
         shown = self._templates.get_template(template)
-        return shown.render(style=style, path="", token="", ask=None, who="", **values)
+        return shown.render(style=style, path="", token="", ask=None, until="", **values)
 
 
 def drawing(picture: Picture) -> Markup:

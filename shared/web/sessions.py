@@ -28,6 +28,8 @@ class Caller(NamedTuple):
     """Whom a gateway has recognised; empty on this machine."""
     may_act: bool = True
     """Whether anything may be changed."""
+    until: str = ""
+    """The name, and how long that holds, for the person to read; empty on this machine."""
 
 
 @dataclass

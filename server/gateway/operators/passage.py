@@ -59,7 +59,7 @@ class OperatorLimits:
     """Largest form."""
     pace: Pace = field(default_factory=lambda: Pace(grace_s=10.0, bytes_per_s=float("inf")))
     """The slowest that a form may come."""
-    at_once: int = 8
+    at_once: int = 16
     """Requests that are with the page at a time."""
     each: int = 4
     """Those of one certificate."""

@@ -34,7 +34,7 @@ def test_an_operator_watches_a_round_from_elsewhere_until_the_certificate_is_rev
     west = opened.server.numbers["north-clinic"]
     opened.server.observer.asks(3, [west], again=[west], ask=2)
     visitor.page.get_by_text("Round 3, ask 2").wait_for()
-    assert "You are anna." in visitor.text()
+    assert "You are anna until 20" in visitor.text() and "look and change" not in visitor.text()
     (cookie,) = visitor.cookies()
     assert (cookie["secure"], cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (
         True,
