@@ -112,4 +112,5 @@ def _study(node: NodeFiles, study: Study, dataset: Dataset, look: Look) -> Itera
     reviewed = cache(lambda: StudyReview(node).review(study, dataset))
     yield look("study: policy and budget", lambda: trial.decision(reviewed().summary))
     yield look("study: labels", lambda: trial.labels(reviewed().snapshot.facts))
+    yield look("study: room", lambda: trial.room(node, reviewed()))
     yield look(TRIAL, lambda: trial.trial(node, reviewed()))

@@ -9,6 +9,10 @@ from shared.errors import FedVaultError
 OUT_OF_MEMORY = (
     "End other programs on this device, or lower [performance] micro_batch_tokens: the result stays the same."
 )
+NO_ROOM = (
+    "Set [performance] activation_checkpointing = true or a lower micro_batch_tokens, or ask for a study with "
+    "model.base_weights = 'bfloat16' or '4bit'."
+)
 CONSEQUENCES = {
     "settings": "no command works, and every round is refused",
     "ledger": "nothing is trained: what was spent cannot be known",
@@ -24,6 +28,7 @@ CONSEQUENCES = {
     "budget": "every study on these records is refused",
     "labels": "training would spend budget and learn nothing",
     "policy and budget": "it cannot be approved",
+    "room": "its rounds would be paid for and fail",
     "gradient probe, speed, memory": "its rounds would be paid for and fail",
 }
 """What follows where a check fails, by the check's name without its dataset."""

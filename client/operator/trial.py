@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.operator.finding import OUT_OF_MEMORY, Seen
+from client.operator.finding import NO_ROOM, OUT_OF_MEMORY, Seen
 from client.vault.records.snapshot import Facts
 from client.vault.review.node_files import NodeFiles
 from client.vault.review.review import ReviewedStudy
@@ -53,6 +53,30 @@ def labels(facts: Facts) -> Seen:
             f"{saw}.", hint="The others have no text, or a label that the study has not: spelling and case count."
         )
     return Seen(saw, notes=tuple(facts.problems))
+
+
+def room(node: NodeFiles, reviewed: ReviewedStudy) -> str:
+    """Compare what a study is estimated to need with the memory that there is, before anything is loaded.
+
+    Raises:
+        RunError: there is less.
+    """
+    from client.vault.training.micro_batches import estimated
+    from client.vault.training.round_trainer import device_for
+    from client.vault.training.trainer import CPU_TOKENS
+
+    performance = node.settings.performance
+    study, device = _by_itself(reviewed.study, performance), device_for(performance.device).type
+    tokens = performance.micro_batch_tokens if device == "cuda" else min(CPU_TOKENS, performance.micro_batch_tokens)
+    need, memory = estimated(study, node.base_files(study), tokens=tokens), memory_of(device)
+    batch = f" and {tokens} tokens at once {need.batch / 2**30:.1f}" if need.batch is not None else ""
+    saw = (
+        f"the weights need about {need.weights / 2**30:.1f} GiB{batch}; "
+        f"there are {memory.total_bytes / 2**30:.1f} GiB of {memory.of}"
+    )
+    if need.weights + (need.batch or 0) > memory.total_bytes:
+        raise RunError(f"{saw}.", hint=NO_ROOM)
+    return saw
 
 
 def trial(node: NodeFiles, reviewed: ReviewedStudy) -> str:

@@ -93,16 +93,25 @@ def quantise(model: PreTrainedModel) -> None:
     A language head, layers that the model's authors keep in single precision, and matrices that do not fill whole
     blocks stay as they are.
     """
+    for module in layers_to_quantise(model):
+        packed, scales = quantised(module.weight)
+        module.__class__ = FourBitLinear
+        module.weight = nn.Parameter(packed, requires_grad=False)
+        module.register_buffer("scales", scales)
+
+
+def layers_to_quantise(model: PreTrainedModel) -> list[nn.Linear]:
+    """Return the layers that `quantise` turns into quantised ones."""
     in_single = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
     head = model.get_output_embeddings() if model.can_generate() else None
-    for name, module in model.named_modules():
-        if type(module) is not nn.Linear or module is head or module.weight.numel() % BLOCK:
-            continue
-        if not set(name.split(".")).intersection(in_single):
-            packed, scales = quantised(module.weight)
-            module.__class__ = FourBitLinear
-            module.weight = nn.Parameter(packed, requires_grad=False)
-            module.register_buffer("scales", scales)
+    return [
+        module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and module is not head
+        and module.weight.numel() % BLOCK == 0
+        and not set(name.split(".")).intersection(in_single)
+    ]
 
 
 @contextmanager

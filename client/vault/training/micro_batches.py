@@ -7,6 +7,8 @@ before, and what training falls back to when memory runs out was shown by the pr
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,9 +16,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from shared.adapted_model.dry_run import SHAPES_ONLY
+from shared.adapted_model.model import AdaptedModel
+from shared.base_models.checkpointed_layers import checkpointed
+from shared.base_models.four_bits import BITS_PER_WEIGHT, layers_to_quantise
+from shared.base_models.load import load_base
+from shared.base_models.locate import BaseModelFiles
 from shared.errors import lacks_memory
+from shared.records.batches import collate
+from shared.study.declaration import Study
 from shared.tasks.fit import lengths_of
 from shared.tasks.kind import TaskKind
+from shared.tasks.registry import task_kind
 
 if TYPE_CHECKING:
     from client.vault.training.trainer import PrivateTrainer
@@ -89,6 +100,45 @@ def measured_bytes(trainer: "PrivateTrainer") -> int:
         for parameter in model.parameters():
             parameter.grad_sample = None  # type: ignore[attr-defined]
     return BESIDE_KEPT * counted.bytes + sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+
+
+@dataclass(frozen=True)
+class Need:
+    """The memory that a study needs for its model and for one physical batch, in bytes: an estimate."""
+
+    weights: int
+    batch: int | None
+    """None where the model's code needs values, and cannot be run by shapes alone."""
+
+
+def estimated(study: Study, base_files: BaseModelFiles, *, tokens: int) -> Need:
+    """Estimate what a study needs, from shapes alone: no weights are read, and no memory is taken.
+
+    Args:
+        study: with this machine's performance settings.
+        base_files: of its base model.
+        tokens: of a physical batch.
+    """
+    base = load_base(base_files, task_kind(study.task).auto, with_weights=False)
+    numbers = sum(p.numel() for p in base.parameters())
+    short = sum(layer.weight.numel() for layer in layers_to_quantise(base)) if study.model.base_weights == "4bit" else 0
+    wide = 4 if study.model.base_weights == "float32" else 2
+    weights = int((numbers - short) * wide + short * BITS_PER_WEIGHT / 8)
+    model = AdaptedModel(study, base_files, with_weights=False).to(SHAPES_ONLY)
+    for parameter in model.base.parameters():
+        if wide == 2 and not parameter.requires_grad:
+            parameter.data = parameter.data.bfloat16()
+    longest = max(1, longest_declared(model.kind))
+    records = model.kind.synthetic(model.config, [longest], variant=0)
+    batch = collate(records, [0] * max(1, tokens // longest), model.kind.fills, SHAPES_ONLY)
+    batch["unpadded"] = batch["usable"]  # models look into masks, and there are no values
+    counted = KeptForBackward(model)
+    try:
+        with counted, checkpointed(model) if study.performance.activation_checkpointing else nullcontext():
+            model(batch)
+    except Exception:  # each model's code has its own kinds of asking for values
+        return Need(weights, None)
+    return Need(weights, BESIDE_KEPT * counted.bytes)
 
 
 class KeptForBackward(torch.autograd.graph.saved_tensors_hooks):

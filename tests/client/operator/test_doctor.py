@@ -77,6 +77,18 @@ def test_a_model_that_does_not_fit_is_said_so(node: UnjoinedNode, monkeypatch: p
     assert not found.ok and found.todo == OUT_OF_MEMORY
 
 
+@pytest.mark.parametrize(("gib", "ok"), [(8.0, True), (1e-5, False)])
+def test_what_a_study_needs_is_compared_with_the_memory_there_is_before_anything_is_loaded(
+    node: UnjoinedNode, monkeypatch: pytest.MonkeyPatch, gib: float, ok: bool
+) -> None:
+    memory = Memory("GPU memory", 0, 0, int(gib * 2**30))
+    monkeypatch.setattr("client.operator.trial.memory_of", lambda _device: memory)
+    monkeypatch.setattr("client.operator.trial.trial", lambda *_: "exact")
+    found = node.examined()["study: room"]
+    assert found.ok == ok and "the weights need about 0.0 GiB and 512 tokens at once 0.0" in found.saw
+    assert f"there are {gib:.1f} GiB of GPU memory" in found.saw and (ok or "model.base_weights" in found.todo)
+
+
 def test_a_study_that_shares_its_noise_is_tried_with_all_of_it(
     node: UnjoinedNode, make_study: Callable[..., Study]
 ) -> None:

@@ -9,15 +9,27 @@ import torch
 
 from client.vault.training import thrift_probe
 from client.vault.training.gradient_probe import Verdict
-from client.vault.training.micro_batches import FEWEST_TOKENS, fitting_tokens, measured_bytes
+from client.vault.training.micro_batches import (
+    BESIDE_KEPT,
+    FEWEST_TOKENS,
+    KeptForBackward,
+    estimated,
+    fitting_tokens,
+    measured_bytes,
+)
 from client.vault.training.round_trainer import RoundTrainer
 from client.vault.training.thrift_probe import thrifts
 from client.vault.training.trainer import PrivateTrainer
 from shared.adapted_model.model import build
+from shared.base_models.four_bits import FourBitLinear
+from shared.base_models.load import load_base
+from shared.base_models.locate import find
 from shared.errors import lacks_memory
 from shared.protocol.messages import Status, TrainReply, TrainTask
+from shared.records.batches import collate
 from shared.records.ragged import Records as Dataset
 from shared.study.declaration import Study
+from shared.tasks.registry import task_kind
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 
 Studies, Records = Callable[..., Study], Callable[..., Dataset]
@@ -163,6 +175,35 @@ def test_what_is_measured_grows_with_the_batch_and_shrinks_with_layers_computed_
     trainer.checkpointing = True
     again = measured_bytes(trainer)
     assert weights < again < few < many and many - weights > 3 * (few - weights)
+
+
+@pytest.mark.parametrize("held", ["float32", "bfloat16", "4bit"])
+def test_weights_are_estimated_as_they_are_held_and_a_batch_by_what_it_keeps(make_study: Studies, held: str) -> None:
+    """Oracle: the model itself, loaded, and what its own forward pass keeps."""
+    declared: dict[str, Any] = {
+        "model": {"base_weights": held},
+        "adapter": {"layers": "all"},
+        "task": {"max_length": 64},
+    }
+    study = make_study(**declared)
+    files, model = find(study.model), build(study)
+    base = load_base(files, task_kind(study.task).auto, base_weights=study.model.base_weights)
+    need, more = (estimated(study, files, tokens=tokens) for tokens in (64, 640))
+    assert (
+        need.weights
+        == more.weights
+        == sum(tensor.nbytes for tensor in base.parameters())
+        + sum(module.scales.nbytes for module in base.modules() if isinstance(module, FourBitLinear))
+    )
+    records = model.kind.synthetic(model.config, [64], variant=0)
+    batch = collate(records, [0], model.kind.fills, torch.device("cpu"))
+    counted = KeptForBackward(model)
+    with counted:
+        model(batch)
+    assert need.batch is not None and more.batch is not None
+    assert 0.5 < need.batch / (BESIDE_KEPT * counted.bytes) < 2 and 9 < more.batch / need.batch < 11
+    again = make_study(**declared, performance={"activation_checkpointing": True})
+    assert (estimated(again, files, tokens=64).batch or 0) < need.batch / 2
 
 
 @pytest.mark.parametrize("error", [ValueError("memory"), RuntimeError("shape mismatch"), OSError("out of memory")])
