@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -18,7 +18,7 @@ from server.certificate_authority import (
 )
 
 log = logging.getLogger(__name__)
-ANNOUNCED_BEFORE = timedelta(days=60)
+ANNOUNCED_BEFORE, OPERATOR_ANNOUNCED_BEFORE = timedelta(days=60), timedelta(days=14)
 RENEW_SERVER, ROLL_OVER = "Renew it now: fedvault-server renew", "Roll it over now: fedvault-server renew --authority"
 
 
@@ -69,6 +69,21 @@ def certificate_ends(keys: Path, nodes: Collection[str]) -> list[CertificateEnd]
             remedy = f"Is that node on? Once it has ended: fedvault-server invite {name} --renew"
             ends.append(CertificateEnd("node", name, end, end - ANNOUNCED_BEFORE, remedy))
     return ends
+
+
+def operator_lines(ends: Mapping[str, datetime], now: datetime) -> list[str]:
+    """Return a sentence for every operator whose last certificate is about to end; nobody else waits for it.
+
+    Args:
+        ends: by operator, when the last certificate that is good does.
+        now: the time.
+    """
+    return [
+        f"Operator {name}'s certificate ends {end:%Y-%m-%d}, in {(end - now).days} days. "
+        f"Another one: fedvault-server operator {name}"
+        for name, end in ends.items()
+        if end - now <= OPERATOR_ANNOUNCED_BEFORE
+    ]
 
 
 def without_newest_authority(keys: Path, nodes: Collection[str]) -> list[str] | None:

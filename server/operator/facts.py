@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from server.certificate_ends import certificate_ends, due_lines, without_newest_authority
+from server.certificate_ends import certificate_ends, due_lines, operator_lines, without_newest_authority
 from server.flower.control import Control, FlowerNode
 from server.health import Answer, answers
 from server.processes import flower_bytes
@@ -21,7 +21,7 @@ def status_facts(home: Home) -> dict[str, Any]:
     settings, state, answering = home.settings(), read_state(home.running), answers(home)
     now = datetime.now(UTC)
     with Store(home.database()) as store:
-        wanted, names = store.next_wanted(), store.enrolled_names()
+        wanted, names, operators = store.next_wanted(), store.enrolled_names(), store.operators.ends(now)
     server, *others = certificate_ends(home.keys, names)
     processes = state["processes"] if state else {}
     ours = {name: answer is Answer.OURS for name, answer in answering.items()}
@@ -38,7 +38,7 @@ def status_facts(home: Home) -> dict[str, Any]:
         "certificate_ends": server.ends.isoformat(),
         "renew_due": server.due(now),
         "certificate_ended": now >= server.ends,
-        "certificates": [server.in_words(now), *due_lines(others, now)],
+        "certificates": [server.in_words(now), *due_lines(others, now), *operator_lines(operators, now)],
         "without_new_authority": without_newest_authority(home.keys, names),
     }
 

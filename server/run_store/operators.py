@@ -64,6 +64,12 @@ class OperatorStore:
             certificate = None if row is None else _certificate(row)
         return certificate if certificate is not None and certificate.status(now) == "valid" else None
 
+    def ends(self, now: datetime) -> dict[str, datetime]:
+        """Return when the last good certificate of each operator ends."""
+        good = [one for one in self.certificates() if one.status(now) == "valid"]
+        # the latest one comes last, and is the one that stays
+        return {one.name: datetime.fromisoformat(one.expires) for one in sorted(good, key=lambda one: one.expires)}
+
     def revoke(self, name: str) -> list[str]:
         """Revoke all certificates of an operator that are not revoked yet; returns their numbers.
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from server.certificate_authority import NODE_LIFETIME, create, issue_server, keep_node_certificate
-from server.certificate_ends import CertificateEnd, announce_daily, certificate_ends, due_lines
+from server.certificate_ends import CertificateEnd, announce_daily, certificate_ends, due_lines, operator_lines
 from server.gateway.metrics import build_metrics_app
 from server.run_store.store import Store
 
@@ -46,6 +46,12 @@ def test_an_authority_is_announced_while_it_can_still_sign_for_a_whole_lifetime(
     (line,) = [line for line in lines(keys, last) if "authority" in line]
     remedy = "Roll it over now: fedvault-server renew --authority"
     assert line == f"The federation's authority ends 2039-12-30, in 457 days. {remedy}"
+
+
+def test_an_operator_is_announced_two_weeks_before_the_last_certificate_ends() -> None:
+    ends = {"anna": NOW + 13 * DAY, "ruth": NOW + 15 * DAY}
+    remedy = "Another one: fedvault-server operator anna"
+    assert operator_lines(ends, NOW) == [f"Operator anna's certificate ends 2030-01-14, in 13 days. {remedy}"]
 
 
 def test_the_log_has_a_line_a_day_whatever_happens(keys: Path, caplog: pytest.LogCaptureFixture) -> None:

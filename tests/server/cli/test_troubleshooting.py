@@ -631,6 +631,10 @@ def passage(place: Place, **limits: int) -> httpx.Response:
         return asyncio.run(asked())
 
 
+simple(
+    "An operator's certificate is about to end",
+    lambda p: p.types("operator", "anna", "--days", "9") + p.types("status"),
+)
 simple("A browser shows no certificate, or one that ended or was revoked", lambda p: passage(p).text)
 simple("The page's process does not run", lambda p: passage(p, streams=1).text)
 simple("A page is open too often", lambda p: passage(p, streams=0).text)
