@@ -1,6 +1,6 @@
 """Say in words what happened in a run: rounds, reasons, silence, and the round that is being asked."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from server.operator.reasons import in_words, reasons_of
@@ -20,6 +20,11 @@ def node_names(store: "Store") -> Names:
     return {str(number): name for number, name in store.names().items()}
 
 
+def _sum_of(body: Mapping[str, Any]) -> str:
+    """Name what a secure sum adds up."""
+    return f"{'evaluation after ' if body.get('purpose') == 'evaluation' else ''}round {body['round']}"
+
+
 def event_line(event: "Event", names: Names) -> str:
     """Return an event as one line of text."""
     lines: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -29,11 +34,11 @@ def event_line(event: "Event", names: Names) -> str:
         "answered": lambda body: _answered_line(body, names),
         "round": lambda body: _round_line(body, names),
         "roster": lambda body: f"roster of the secure sum: {', '.join(body['nodes'])}",
-        "fixed": lambda body: f"round {body['round']}: survivors {', '.join(body['survivors'])}",
-        "signed": lambda body: f"round {body['round']}: survivors signed by {', '.join(body['by'])}",
-        "opened": lambda body: f"round {body['round']}: the sum of {body['nodes']} nodes is open",
-        "lost": lambda body: f"round {body['round']}: the sum is lost: {body['reason']}",
-        "blamed": lambda body: f"round {body['round']}: {body['name']} broke a rule of the secure sum: {body['code']}",
+        "fixed": lambda body: f"{_sum_of(body)}: survivors {', '.join(body['survivors'])}",
+        "signed": lambda body: f"{_sum_of(body)}: survivors signed by {', '.join(body['by'])}",
+        "opened": lambda body: f"{_sum_of(body)}: the sum of {body['nodes']} nodes is open",
+        "lost": lambda body: f"{_sum_of(body)}: the sum is lost: {body['reason']}",
+        "blamed": lambda body: f"{_sum_of(body)}: {body['name']} broke a rule of the secure sum: {body['code']}",
         "evaluating": lambda body: f"evaluation after round {body['number']} asks {named(body['nodes'], names)}",
         "counted": lambda body: _counted_line(body, names),
         "evaluated": lambda body: f"the evaluation after round {body['number']} is over",

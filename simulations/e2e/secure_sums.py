@@ -14,10 +14,11 @@ from server.run_store.store import Store
 from server.secure_sum.deployment import FOLDER
 from server.secure_sum.files import SumFiles
 from server.settings import Home
+from shared.secure_sum.context import PURPOSES, Purpose
 from shared.secure_sum.messages import MaskedVector
 from simulations.e2e.federation import Federation, Impatience, wait_until
 
-ROUNDS = 8
+ROUNDS, EVALUATED = 8, 3
 STUDY = """
 [study]
 name = "secure-{mode}"
@@ -40,8 +41,13 @@ quorum = 3
 deadline_s = 90
 smallest_declared_size = 30
 typical_size = 70
+[evaluation]
+epsilon = 8.0
+rounds = [{evaluated}]
 """
 STEPS = {"masked": 4, "shared": 1}
+Recorded = dict[tuple[Purpose, int, int], bytes]
+"""Masked vectors, by what they are of, the number and the place."""
 LEGS = ("asked", "fixed", "signed")
 """Events of the run store after which a node is killed: it trains, it is asked to sign, it is asked to open."""
 WIDEST_UNIFORM = 0.01
@@ -55,13 +61,13 @@ def secure_study(federation: Federation, nodes: Sequence[str], mode: str) -> str
         Impatience: it did not end, a round was not opened, a node answered twice, or a reply was no uniform bytes.
     """
     path = federation.folder / f"{mode}.toml"
-    path.write_text(STUDY.format(mode=mode, steps=STEPS[mode], rounds=ROUNDS))
+    path.write_text(STUDY.format(mode=mode, steps=STEPS[mode], rounds=ROUNDS, evaluated=EVALUATED))
     run = federation.start_study(path)
     for name in nodes:
         federation.shown(name, run)
         federation.node(name, "peers", run, "--pin-all")
     federation.approve(list(nodes), run)
-    recorded = dict[tuple[int, int], bytes]()
+    recorded: Recorded = {}
 
     def is_so(look: Callable[[], bool]) -> bool:
         _record(federation, run, recorded)
@@ -76,8 +82,10 @@ def secure_study(federation: Federation, nodes: Sequence[str], mode: str) -> str
         _check_ledger(federation, name, run)
     _check_uniform(recorded)
     opened = [event.body["nodes"] for event in _events(federation, run) if event.kind == "opened"]
+    counted = _check_evaluations(federation, run, mode)
     return (
-        f"{len(opened)} sums of {min(opened)} to {max(opened)} nodes opened; {len(recorded)} replies alone are uniform"
+        f"{len(opened)} sums of {min(opened)} to {max(opened)} nodes opened; {len(recorded)} replies alone are "
+        f"uniform; {counted}"
     )
 
 
@@ -98,25 +106,47 @@ def _kill_in_each_leg(
         wait_until(lambda: is_so(lambda: count("round") > rounds), f"a round after a kill at {leg}")  # noqa: B023
 
 
-def _record(federation: Federation, run: str, recorded: dict[tuple[int, int], bytes]) -> None:
+def _check_evaluations(federation: Federation, run: str, mode: str) -> str:
+    """Return what the evaluations came to, of which only sums may have been opened."""
+    evaluations, said = federation.run(run)["evaluations"], []
+    for evaluated in evaluations:
+        summed, units = evaluated["one_sum"], [one for one in evaluated["estimates"] if one["measure"] == "units"]
+        if summed["noise"] != mode or any(one["scope"] in ("site", "worst site") for one in evaluated["estimates"]):
+            raise Impatience(f"an evaluation of single sites: {evaluated}")
+        if summed["sigma"] is None:
+            raise Impatience(f"evaluation {evaluated['number']}: {summed['lost']}")
+        said.append(
+            f"{len(evaluated['sites'])} sites' {units[0]['value']:.0f} held-out units ± {summed['sigma']:.2f} a count"
+        )
+    if [one["number"] for one in evaluations] != [EVALUATED, ROUNDS]:
+        raise Impatience(f"evaluations {evaluations}")
+    return f"counted in sums alone: {', '.join(said)}"
+
+
+def _record(federation: Federation, run: str, recorded: Recorded) -> None:
     """Keep the masked vectors that the gateway let through, which the server has on its disk for a round."""
     files = SumFiles(Home(federation.home).runs / run / FOLDER)
-    for number, place in itertools.product(range(1, ROUNDS + 1), range(1, len(federation.nodes) + 1)):
-        message = files.vector(number, place)
+    places = range(1, len(federation.nodes) + 1)
+    for purpose, number, place in itertools.product(PURPOSES, range(1, ROUNDS + 1), places):
+        message = files.vector(number, place, purpose)
         if message is not None:
-            recorded[number, place] = message
+            recorded[purpose, number, place] = message
 
 
 def _check_ledger(federation: Federation, name: str, run: str) -> None:
     path = Path(federation.folder) / f"{name}.{run}.rows.jsonl"
     federation.node(name, "ledger", "--export", str(path))
     rows = [row for row in map(json.loads, path.read_text().splitlines()) if row.get("run") == run]
-    once = Counter((row["kind"], row.get("round")) for row in rows if row["kind"] in ("roster", "reserve", "survivors"))
+    single = ("roster", "reserve", "survivors", "evaluation")
+    of = [
+        (row["kind"], row.get("round", row.get("number")), row.get("purpose")) for row in rows if row["kind"] in single
+    ]
+    once = Counter(of)
     if not once or max(once.values()) > 1:
         raise Impatience(f"{name}: {once}")
 
 
-def _check_uniform(recorded: dict[tuple[int, int], bytes]) -> None:
+def _check_uniform(recorded: Recorded) -> None:
     """Compare each recorded vector's mean square with a uniform one's: an update, or noise alone, has nearly none."""
     if not recorded:
         raise Impatience("no masked vector was recorded")

@@ -107,6 +107,25 @@ def test_a_simulation_ends_early_and_hands_out_the_best_by_a_servers_rule(
     assert "is rather too high" in (tmp_path / "run" / "adapter" / "README.md").read_text()
 
 
+def test_simulated_sites_that_share_noise_are_evaluated_in_sums_alone(
+    tmp_path: Path, table: pd.DataFrame, scenario: Callable[..., Scenario]
+) -> None:
+    federation = {"rounds": 1, "secure_sum": "shared", "quorum": 3, "typical_size": 90}
+    declared_one = declared(scenario, federation=federation, evaluation={"epsilon": 20.0})
+    result = executed(declared_one, tmp_path / "run", table)
+    (one,) = result.evaluations
+    assert one.sites == ("east", "north", "south") and one.one_sum is not None and one.one_sum.noise == "shared"
+    # two honest ones of three have all of it
+    assert one.one_sum.sigma == pytest.approx((3 / 2) ** 0.5 * sigma(declared_one.as_study()))
+    assert {estimate.scope for estimate in one.estimates} == {"all sites"}
+    units = next(estimate for estimate in one.estimates if estimate.measure == "units")
+    held_out = sum(site.evaluated or 0 for site in result.data.values())
+    assert units.low_here is not None and units.high_here is not None
+    # seeded; within five deviations, also of two cells
+    assert abs((units.value or 0) - held_out) < 5 * one.one_sum.sigma * 2**0.5
+    assert "no number of a single site" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+
+
 def test_a_study_without_an_evaluation_has_none_in_its_result(finished: dict[str, Any]) -> None:
     assert "evaluations" not in finished
 

@@ -23,7 +23,7 @@ from shared.errors import PeerError, SettingsError
 from shared.evidence.receipt import Receipt, read_statement, sign, signer, verify
 from shared.evidence.signature import Signer
 from shared.privacy.accounting import epsilon_if_colluding, epsilon_rdp
-from shared.privacy.releases import LargestSide, NoisyCounts, SharedGaussian, SubsampledGaussian
+from shared.privacy.releases import LargestSide, NoisyCounts, SharedCounts, SharedGaussian, SubsampledGaussian
 from shared.study.declaration import Study
 from tests.support.ledgers import register
 
@@ -214,6 +214,34 @@ def test_a_receipt_of_a_run_with_evaluations_says_what_they_released_and_the_lar
     plain = json.loads(receipt.as_json())
     with pytest.raises(PeerError):
         verify(json.dumps(plain | {"evaluations_paid": [2, 5]}))
+
+
+def test_a_receipt_of_a_run_that_shares_the_noise_of_rounds_and_counts_says_both(tmp_path: Path) -> None:
+    release, each = SharedGaussian(1.5, 0.05, 1), SharedCounts(2.0, 1.0, 1)
+    key, limit = ec.generate_private_key(ec.SECP256R1()), Limit(9.0, 1e-5, math.inf)
+    with Ledger(tmp_path / "both.db", second_copy=tmp_path / "second" / "head.json") as opened:
+        terms = DatasetTerms(declared_size=50, holdout=0.1, identity_version=2)
+        opened.enter(records_row("secret-ward", (), None) | registration_row("secret-ward", limit, terms))
+        more: dict[str, Any] = {"study_sha256": "s" * 64, "rounds": 5, "per_round": release}
+        opened.approve(
+            "secret-ward", "r-1", **more, evaluations=Evaluations(each, (2, 5)), declared={"secret-ward": limit}
+        )
+        assert verify(issue(opened, "r-1", key, "").as_json()).epsilon_if_all_collude == 0.0
+        take_roster(opened, "r-1", "a" * 64, nodes=10, threshold=8, colluders=1)
+        opened.reserve("r-1", 1)
+        opened.enter({"kind": "evaluation", "run": "r-1", "number": 2, "adapter_sha256": "a" * 64})
+        receipt = issue(opened, "r-1", key, "")
+    sides = LargestSide(((release.with_nodes(10, 8, 1),), (each.with_nodes(10, 8, 1),)))
+    assert receipt.fedvault_receipt == 5 and verify(receipt.as_json()) == receipt
+    assert receipt.epsilon == epsilon_rdp([sides], 1e-5)
+    assert receipt.epsilon_if_all_collude == epsilon_if_colluding([sides], 1e-5) > receipt.epsilon
+    changes: tuple[dict[str, Any], ...] = (
+        {"epsilon_if_all_collude": receipt.epsilon}, {"evaluation": None}, {"fedvault_receipt": 4},
+        {"fedvault_receipt": 3}, {"pays_for_both_sides": True},
+    )  # fmt: skip
+    for wrong in changes:
+        with pytest.raises(PeerError):
+            verify(sign(replace(receipt, **wrong), key, "").as_json())
 
 
 def test_a_receipt_without_shared_noise_has_the_fields_that_it_always_had(ledger: Ledger) -> None:

@@ -1,6 +1,7 @@
 """Warnings in words: what else would be spent for nothing."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -72,6 +73,24 @@ def test_the_interval_of_a_private_evaluation_is_said_beforehand(make_study: Cal
     without = with_evaluation(forecast_study(make_study(), LAYOUT, {"large": 9000}), make_study())
     assert without.evaluation is None and "private evaluation" not in facts(without)
     assert "evaluated to" not in rows(without)[0]
+
+
+def test_of_one_sum_only_the_interval_of_all_nodes_is_said_beforehand(make_study: Callable[..., Study]) -> None:
+    def forecast(mode: str) -> dict[str, Any]:
+        federation = {"secure_sum": mode, "typical_size": 300}
+        study = make_study(evaluation={"epsilon": 1.0}, federation=federation, training={"local_steps": 1})
+        sizes = {f"node {number}": 300 for number in range(10)}
+        made = with_evaluation(forecast_study(study, LAYOUT, sizes), study)
+        assert {row["evaluated to"] for row in rows(made)} == {"only in the sum"}
+        assert "on each count of the sum, which alone is opened" in facts(made)["private evaluation"]
+        assert made.evaluation is not None
+        return made.evaluation.as_dict()
+
+    masked, shared = forecast("masked"), forecast("shared")
+    # ten nodes of which seven are honest in every sum share what each would add by itself
+    assert masked["sigma"] / shared["sigma"] == pytest.approx(7**0.5, rel=0.02)
+    assert shared["by_cells"]["right-wrong"] < masked["by_cells"]["right-wrong"]
+    assert not any(one["scope"] in ("site", "worst site") for one in shared["estimates"])
 
 
 def test_a_choice_among_evaluations_is_said_beforehand(make_study: Callable[..., Study]) -> None:

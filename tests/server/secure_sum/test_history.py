@@ -53,7 +53,8 @@ def test_a_run_without_a_secure_sum_has_no_history() -> None:
 def test_events_of_a_secure_sum_are_printed_by_name(events: list[Event], capsys: pytest.CaptureFixture[str]) -> None:
     lost = Event(99, "r-1", "2030-01-01T10:11:12.000", "lost", {"round": 3, "reason": "its time is over", "blamed": []})
     blamed = Event(98, "r-1", "2030-01-01T10:11:12.000", "blamed", {"round": 3, "name": "north", "code": "signature"})
-    for event in [*events[:4], blamed, lost]:
+    counts = Event(100, "r-1", "2030-01-01T10:11:12.000", "opened", {"round": 3, "nodes": 4, "purpose": "evaluation"})
+    for event in [*events[:4], blamed, lost, counts]:
         print_event(event, {}, as_json=False)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "10:11:12  roster of the secure sum: clinic-a, clinic-b, clinic-c, clinic-d, clinic-e"
@@ -62,6 +63,7 @@ def test_events_of_a_secure_sum_are_printed_by_name(events: list[Event], capsys:
     assert lines[4:] == [
         "10:11:12  round 3: north broke a rule of the secure sum: signature",
         "10:11:12  round 3: the sum is lost: its time is over",
+        "10:11:12  evaluation after round 3: the sum of 4 nodes is open",
     ]
 
 

@@ -5,9 +5,12 @@ from string import Formatter
 
 import pytest
 
+from shared.evidence.evaluation_part import evaluation_part
 from shared.evidence.figures import Figures
-from shared.evidence.texts import FILES, Texts, catalogue
+from shared.evidence.texts import FILES, Language, Texts, catalogue
+from shared.private_evaluation.estimates import OneSum
 from tests.support.paths import ROOT
+from tests.support.reports import server_report
 
 
 def placeholders(text: str) -> set[str | None]:
@@ -35,6 +38,21 @@ def test_every_text_is_used_and_every_text_that_is_used_is_there() -> None:
     keys = set(catalogue("en")) - {"decimal", "thousands"}
     assert {key for key in keys if not any(pattern.match(key) for pattern in patterns)} == set()
     assert [p.pattern for p in patterns if not any(p.match(key) for key in keys)] == []
+
+
+@pytest.mark.parametrize(
+    ("language", "says"), [("en", "no number of a single site"), ("de", "keine Zahl eines einzelnen")]
+)
+def test_a_report_on_one_sum_says_that_no_site_has_a_number(language: Language, says: str) -> None:
+    further = server_report().further
+    assert further.evaluation is not None
+    words = {}
+    for one_sum in (None, OneSum(noise="shared", sigma=1.25), OneSum(noise="masked", lost="too few")):
+        evaluated = further.evaluation.model_copy(update={"one_sum": one_sum})
+        report = server_report().model_copy(update={"further": further.model_copy(update={"evaluation": evaluated})})
+        words[one_sum] = str(evaluation_part(report, Texts(language)))
+    plain, opened, lost = words.values()
+    assert says in opened and "1.25" in opened.replace(",", ".") and says not in plain + lost
 
 
 def test_numbers_have_the_separators_of_their_language() -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
+from shared.errors import SettingsError
 from shared.privacy.accounting import epsilon_if_colluding
 from shared.privacy.collusion import collusion, curve, possible
 from shared.privacy.in_words import if_all_collude
-from shared.privacy.releases import SharedGaussian
+from shared.privacy.releases import NoisyCounts, SharedCounts, SharedGaussian, from_dict, to_dict
 from shared.study.declaration import Study
 
 DELTA = 1e-5
@@ -60,3 +61,23 @@ def test_the_curve_goes_from_what_the_run_allows_for_to_all_others() -> None:
     assert len(points) == 6 and points[0][0] == 3 and points[-1] == (29, epsilon_if_colluding([release], DELTA))
     assert [epsilon for _, epsilon in points] == sorted(epsilon for _, epsilon in points)
     assert [number for number, _ in curve(RELEASE.with_nodes(4, 3, 1), DELTA)] == [1, 2, 3]
+
+
+def test_counts_that_share_their_noise_are_the_larger_side_where_they_cost_more() -> None:
+    trained, cheap, dear = RELEASE.with_nodes(10, 8, 1), SharedCounts(20.0, 1.0, 2), SharedCounts(0.9, 1.0, 2)
+    assert collusion(trained, DELTA, cheap).epsilon == pytest.approx(collusion(trained, DELTA).epsilon, rel=1e-3)
+    assert collusion(trained, DELTA, dear).epsilon > 1.5 * collusion(trained, DELTA).epsilon
+    more = collusion(trained, DELTA, dear)
+    assert more.epsilon_if_all_collude > collusion(trained, DELTA).epsilon_if_all_collude
+    assert collusion(trained, DELTA, dear, both_sides=True).epsilon > more.epsilon
+    assert curve(trained, DELTA, dear)[-1][1] == more.epsilon_if_all_collude
+    own = collusion(trained, DELTA, NoisyCounts(0.9, 2))
+    assert own.epsilon_if_all_collude < more.epsilon_if_all_collude, "noise of one's own is nobody else's to take"
+
+
+def test_counts_are_over_all_units_and_are_read_back() -> None:
+    for counts in (SharedCounts(2.0, 1.0, 1), SharedCounts(2.0, 1.0, 3).with_nodes(4, 3, 1)):
+        assert from_dict(to_dict(counts)) == counts and type(from_dict(to_dict(counts))) is SharedCounts
+    assert SharedCounts(2.0, 1.0, 1).with_nodes(4, 3, 1).own_scale == pytest.approx(2.0 * 2**24 / 2**0.5)
+    with pytest.raises(SettingsError, match="all held-out units"):
+        SharedCounts(2.0, 0.5, 1)

@@ -8,11 +8,12 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 
 from shared.errors import SettingsError
-from shared.privacy.accounting import epsilon_rdp
+from shared.privacy.accounting import WHOLE_ORDERS, epsilon_rdp
 from shared.privacy.releases import from_dict, times, to_dict
 from shared.private_evaluation.cells import STEPS
-from shared.private_evaluation.noise import evaluation_release, noise_scale, sigma
+from shared.private_evaluation.noise import evaluation_release, noise_scale, sigma, summed_noise
 from shared.study.declaration import Study
+from shared.study.secure_sum import sum_sizes
 
 Make = Callable[..., Study]
 
@@ -45,3 +46,24 @@ def test_a_release_says_its_grid_and_is_read_back(make_study: Make) -> None:
 def test_a_study_without_an_evaluation_has_no_noise_of_one(make_study: Make) -> None:
     with pytest.raises(SettingsError, match="one without"):
         sigma(make_study())
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 2.0, 8.0])
+def test_shared_noise_is_that_of_the_honest_nodes_by_an_independent_library(epsilon: float, make_study: Make) -> None:
+    """The oracle knows no shared noise: it composes what h honest nodes add together, at whole orders."""
+    shared = make_study(
+        federation={"secure_sum": "shared", "typical_size": 60},
+        training={"local_steps": 1},
+        evaluation={"epsilon": epsilon, "rounds": [1]},
+    )
+    sizes = sum_sizes(10, shared.federation)
+    together = summed_noise(shared, sizes.honest, sizes)
+    oracle = RdpAccountant(WHOLE_ORDERS)
+    oracle.compose(dp.SelfComposedDpEvent(dp.GaussianDpEvent(together), 2))
+    assert oracle.get_epsilon(shared.privacy.delta) == pytest.approx(epsilon, rel=0.01)
+    assert together == pytest.approx(sigma(shared))
+    assert summed_noise(shared, 10, sizes) == pytest.approx(sigma(shared) * math.sqrt(10 / sizes.honest))
+    own = make_study(federation={"secure_sum": "masked"}, evaluation={"epsilon": epsilon, "rounds": [1]})
+    assert summed_noise(own, 10, sizes) == pytest.approx(sigma(own) * math.sqrt(10))
+    with pytest.raises(SettingsError, match="without a roster"):
+        summed_noise(shared, 10)

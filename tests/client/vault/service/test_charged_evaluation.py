@@ -18,6 +18,7 @@ from client.vault.ledger.outbox import Outbox
 from client.vault.ledger.rows import evaluations_of
 from client.vault.records.approved_runs import ApprovedRuns
 from client.vault.review.node_files import open_node
+from client.vault.review.summary import evaluation_in_words
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
 from client.vault_api.messages import write_evaluation
@@ -370,3 +371,11 @@ def test_what_an_operator_approves_is_said_before(node: Node, study: Study) -> N
     assert "(right and wrong answers, by sex (f, m))" in words and "beside the counts below nothing else" in words
     assert "Somebody of whom some records are trained on and others held out pays for both." in words
     assert "For a record that is held out all of them together cost epsilon 1." in words
+
+
+def test_what_leaves_behind_a_mask_is_said_before(node: Node) -> None:
+    for mode, noise in (("masked", "each with noise of"), ("shared", "each with this node's part of a noise of")):
+        sections = {"federation": {"secure_sum": mode, "typical_size": 60}, "training": {"local_steps": 1}}
+        releases, *_ = evaluation_in_words(node.study(evaluation=WITH_GROUPS, **sections), both_sides=False)
+        assert "leave this house behind a mask, so that only their sum over all nodes is opened" in releases
+        assert noise in releases
