@@ -108,19 +108,19 @@ def _kill_in_each_leg(
 
 def _check_evaluations(federation: Federation, run: str, mode: str) -> str:
     """Return what the evaluations came to, of which only sums may have been opened."""
-    evaluations, said = federation.run(run)["evaluations"], []
+    evaluations, outcomes = federation.run(run)["evaluations"], []
     for evaluated in evaluations:
         summed, units = evaluated["one_sum"], [one for one in evaluated["estimates"] if one["measure"] == "units"]
         if summed["noise"] != mode or any(one["scope"] in ("site", "worst site") for one in evaluated["estimates"]):
             raise Impatience(f"an evaluation of single sites: {evaluated}")
         if summed["sigma"] is None:
             raise Impatience(f"evaluation {evaluated['number']}: {summed['lost']}")
-        said.append(
+        outcomes.append(
             f"{len(evaluated['sites'])} sites' {units[0]['value']:.0f} held-out units ± {summed['sigma']:.2f} a count"
         )
     if [one["number"] for one in evaluations] != [EVALUATED, ROUNDS]:
         raise Impatience(f"evaluations {evaluations}")
-    return f"counted in sums alone: {', '.join(said)}"
+    return f"counted in sums alone: {', '.join(outcomes)}"
 
 
 def _record(federation: Federation, run: str, recorded: Recorded) -> None:
