@@ -9,12 +9,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from shared.adapted_model.dry_run import SHAPES_ONLY
 from shared.adapted_model.model import AdaptedModel
@@ -130,15 +132,38 @@ def estimated(study: Study, base_files: BaseModelFiles, *, tokens: int) -> Need:
             parameter.data = parameter.data.bfloat16()
     longest = max(1, longest_declared(model.kind))
     records = model.kind.synthetic(model.config, [longest], variant=0)
-    batch = collate(records, [0] * max(1, tokens // longest), model.kind.fills, SHAPES_ONLY)
+    at_once = max(1, tokens // (longest + model.kind.fixed_tokens))
+    batch = collate(records, [0] * at_once, model.kind.fills, SHAPES_ONLY)
     batch["unpadded"] = batch["usable"]  # models look into masks, and there are no values
     counted = KeptForBackward(model)
     try:
-        with counted, checkpointed(model) if study.performance.activation_checkpointing else nullcontext():
-            model(batch)
+        layers = checkpointed(model) if study.performance.activation_checkpointing else nullcontext()
+        with counted, _FusedAttention(), layers:
+            model.losses(batch)
     except Exception:  # each model's code has its own kinds of asking for values
         return Need(weights, None)
     return Need(weights, BESIDE_KEPT * counted.bytes)
+
+
+class _Fused(torch.autograd.Function):
+    """Attention by its shapes, keeping what a fused kernel keeps: never a number for each pair of tokens."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        attended = query.new_empty(*query.shape[:-1], value.shape[-1])
+        ctx.save_for_backward(query, key, value, attended)
+        return attended
+
+
+class _FusedAttention(TorchFunctionMode):
+    """Lets a model without weights attend as it would on a device, in this thread alone."""
+
+    def __torch_function__(self, function: Any, _types: Any, given: Any = (), named: Any = None) -> Any:
+        if function is F.scaled_dot_product_attention:
+            return _Fused.apply(*given[:3])  # type: ignore[no-untyped-call]
+        if function is torch.Tensor.__bool__:
+            return True  # decoders ask whether a batch is one text a row
+        return function(*given, **(named or {}))
 
 
 class KeptForBackward(torch.autograd.graph.saved_tensors_hooks):

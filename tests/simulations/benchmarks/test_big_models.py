@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from client.vault.training.micro_batches import estimated
+from shared.base_models.locate import find
 from simulations.benchmarks.memory import __main__ as command
 from simulations.benchmarks.memory import big_models
 from simulations.benchmarks.memory.big_models import CASES, SIZES, Case, Measured, _llama, rows
-from simulations.benchmarks.speed.decoder_steps import Work, study_of
+from simulations.benchmarks.speed.decoder_steps import Work, study_of, write_decoder
 
 TINY = _llama(32, 64, 2, 4, 2, 64, tied=True)
 
@@ -37,3 +39,13 @@ def test_without_a_gpu_nothing_is_measured_and_it_is_said(
     command.main()
     assert "Nothing was measured: PyTorch finds no CUDA device here" in " ".join(capsys.readouterr().out.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_decoder_needs_is_estimated_without_weights(tmp_path: Path) -> None:
+    write_decoder(tmp_path, TINY)
+    kept, again = (
+        study_of(Work(tmp_path, 2, 32, "cpu", base_weights="4bit", checkpointing=on)) for on in (False, True)
+    )
+    files = find(kept.model)
+    needs = [estimated(study, files, tokens=64).batch for study in (kept, again)]
+    assert needs[0] is not None and needs[1] is not None and 0 < needs[1] < needs[0]

@@ -199,9 +199,9 @@ def test_weights_are_estimated_as_they_are_held_and_a_batch_by_what_it_keeps(mak
     batch = collate(records, [0], model.kind.fills, torch.device("cpu"))
     counted = KeptForBackward(model)
     with counted:
-        model(batch)
+        model.losses(batch)
     assert need.batch is not None and more.batch is not None
-    assert 0.5 < need.batch / (BESIDE_KEPT * counted.bytes) < 2 and 9 < more.batch / need.batch < 11
+    assert 0.7 < need.batch / (BESIDE_KEPT * counted.bytes) < 1.5 and 9 < more.batch / need.batch < 11
     again = make_study(**declared, performance={"activation_checkpointing": True})
     assert (estimated(again, files, tokens=64).batch or 0) < need.batch / 2
 
