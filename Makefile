@@ -75,10 +75,12 @@ audit: setup ## attack the node's own training: epsilon from below, and faults t
 extras: setup ## resolve each extra alone, from the package index: nothing old, nothing that holds the project back
 	@$(BIN)/python -m tests.support.extras
 
-pictures: setup ## draw the pictures of reports and pages that stand in the guides
+pictures: setup ## draw the pictures of reports, pages and explanations that stand in the guides
+	@$(BIN)/fedvault-sim data fetch emoji dinov2-small
 	@$(BIN)/python -m tests.support.report_pictures
 	@$(BIN)/python -m tests.support.page_pictures
 	@$(BIN)/python -m tests.support.dashboard_pictures
+	@$(BIN)/python -m tests.support.explanation_pictures
 
 proto: setup ## generate the vault's gRPC code from its .proto
 	@$(PROTOC) --python_out=. --pyi_out=. --grpc_python_out=. client/vault_api/_generated/vault.proto

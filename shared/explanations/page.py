@@ -70,7 +70,7 @@ def _blocks(one: Explanation) -> list[Block]:
         return [heading, sentence, heat_map(f"Cells of row {one.row + 1}", parts.shown, parts.cells)]
     sentence = Paragraph(
         f"Score {parts.score:+.2f} ({one.score_is}); {parts.blank_score:+.2f} for a blank text. "
-        f"Off by {abs(parts.gap):.3f}."
+        f"Weights miss the difference by {abs(parts.gap):.3f}."
     )
     drawn = [
         weighted_words(f"Words of row {one.row + 1}", [(piece.text, piece.weight) for piece in text])
