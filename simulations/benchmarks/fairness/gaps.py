@@ -71,7 +71,7 @@ def _rows(name: str, epsilon: float, arms: Sequence[tuple[ArmResult, ArmResult]]
                 own.value,
                 100 * statistics.fmean(plain.value for _, plain in gaps),
                 _over_people_and_seeds(effects),
-                ends=(own.low or 0.0, own.high or 0.0),
+                ends=(max(0.0, own.low or 0.0), own.high or 0.0),
                 by_chance=100 * statistics.fmean(ours.by_chance for ours, _ in gaps),
                 seeds=len(arms),
             )
