@@ -1,7 +1,7 @@
 """The Flower ServerApp: wiring only."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flwr.app import Context
@@ -10,7 +10,14 @@ from flwr.serverapp import Grid, ServerApp
 from server.aggregation.method import method_for
 from server.rounds.asking import LedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import Coordinator, Evaluate, EvaluatePrivately, RunTerms, no_private_evaluation
+from server.rounds.coordinator import (
+    Coordinator,
+    Evaluate,
+    EvaluatePrivately,
+    Floors,
+    RunTerms,
+    no_private_evaluation,
+)
 from server.rounds.observer import Observer
 from server.rounds.participants import Participants
 from server.rounds.replies import SecureSum
@@ -26,6 +33,8 @@ def build_server_app(
     initial: Vector,
     on_done: Callable[[State], None],
     largest_norm: Callable[[int], float],
+    floors: Floors | None = None,
+    parts: Sequence[Sequence[slice]] = (),
     evaluate: Evaluate | None = None,
     observer: Observer | None = None,
     participants: Callable[[Grid], Participants] | None = None,
@@ -40,15 +49,12 @@ def build_server_app(
     Args:
         study, study_run: as declared, and the name of this run of it.
         folder: for checkpoints; a run found there is resumed.
-        initial: packed adapter before round 1.
-        on_done: receives the final state; Flower's own engines return nothing.
-        largest_norm: bound on an honest update by round number; `norm_bound` for a study.
-        evaluate: on data that the server's operator owns.
-        observer: receives progress.
-        participants: decides who may be asked; default: everyone present.
-        ledger_copies: keeps the ledger positions that nodes report; default: none.
+        initial, on_done: packed adapter before round 1; receives the final state, for Flower's engines return nothing.
+        largest_norm, within: bound on updates, and what cuts an adapter back to what nodes accept; see `update_bounds`.
+        floors, parts: what noise makes of updates (`noise_floor`), and where the model's parts stand in one.
+        evaluate, observer: evaluates on data that the server's operator owns; receives progress.
+        participants, ledger_copies: decide who may be asked, default: everyone present; keep nodes' ledger positions.
         grace_s: how long a round that has its quorum waits for the others; default: up to its deadline.
-        within: cuts an adapter, before a round sends it, back to where nodes accept it; `keep_within` for a study.
         secure_sum: of a run whose updates are masked, or, in simulations, could be.
         evaluate_privately: makes what has the nodes evaluate adapters; for a study with a private evaluation.
 
@@ -64,7 +70,8 @@ def build_server_app(
             terms,
             initial=initial,
             largest_norm=largest_norm,
-            aggregation=method.start,
+            aggregation=lambda start: method.start(start._replace(parts=parts)),
+            floors=floors,
             checkpoints=Checkpoints(folder, lasting=study.chosen_among),
             evaluate=evaluate,
             observer=observer,

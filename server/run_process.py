@@ -30,7 +30,7 @@ from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.evaluation import evaluator
 from server.rounds.participants import ApprovedOnly, why_it_waits
 from server.rounds.round import RoundRecord
-from server.rounds.update_bounds import keep_within, norm_bound
+from server.rounds.update_bounds import keep_within, noise_floor, norm_bound
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.runs.ends import INTERRUPTED, STARTED, as_event, has_failed, in_words, needs_a_person, steps_aside
@@ -43,6 +43,7 @@ from server.tracking.mlflow_server import send
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.environment import QUIET
 from shared.logs import without_stopping
+from shared.privacy.adapter_bound import part_places
 from shared.processes.supervisor import last_exit
 from shared.protocol.messages import NO_POSITION, LedgerPosition, StudyOffer
 from shared.protocol.update_encoding import packed_bytes
@@ -212,6 +213,7 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
         evaluate = evaluator(study, table, settings.evaluation_columns, cache=cache)
     finished: list[State] = []
     secure, largest_norm = None, lru_cache(maxsize=None)(partial(norm_bound, study, layout=layout))
+    floors = lru_cache(maxsize=None)(partial(noise_floor, study, layout))
     if study.federation.secure_sum is not None:
         secure = SecureRun(folder, store, run.id, study, note=observer.note, waits=observer.waits_for_nodes)
     update_bytes = most_masked_bytes(len(initial)) if secure else packed_bytes(len(initial), study.federation.wire)
@@ -225,6 +227,8 @@ def _drive(home: Home, store: Store, run: Run, observer: StoreObserver) -> None:
             initial=initial,
             on_done=finished.append,
             largest_norm=largest_norm,
+            floors=floors,
+            parts=[*part_places(layout).values()],
             within=within,
             evaluate=evaluate,
             observer=observer,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from server.app import build_server_app
 from server.rounds.checkpoints import Checkpoints, State
-from server.rounds.coordinator import EvaluatePrivately, no_private_evaluation
+from server.rounds.coordinator import EvaluatePrivately, Floors, no_private_evaluation
 from server.rounds.observer import Observer
+from server.rounds.participants import AllPresent
 from server.rounds.replies import SecureSum
-from server.rounds.update_bounds import keep_within, norm_bound
+from server.rounds.update_bounds import keep_within, noise_floor, norm_bound
 from server.secure_sum.step import step_of
 from shared.adapted_model.model import initial_adapter, layout_of
 from shared.errors import RunError
+from shared.privacy.adapter_bound import part_places
 from shared.private_evaluation.choice import Choice
 from shared.private_evaluation.estimates import Evaluated
 from shared.protocol.messages import Vector
@@ -78,6 +81,7 @@ class ArmTraining:
         folder, states = arm_folder(self._folder, arm.name) / "checkpoints", list[State]()
         initial = initial_adapter(arm.study)
         largest_norm, within = _bounds(arm, initial)
+        layout, floors, sizes = layout_of(arm.study), _floors(arm), self._declared_sizes(arm)
 
         def serve(observer: Observer) -> None:
             app = build_server_app(
@@ -87,7 +91,15 @@ class ArmTraining:
                 initial=initial,
                 on_done=states.append,
                 largest_norm=largest_norm,
+                floors=floors,
+                parts=[*part_places(layout).values()],
                 within=within,
+                participants=lambda grid: AllPresent(
+                    grid,
+                    quorum=arm.study.federation.quorum,
+                    patience_s=arm.study.federation.deadline_s,
+                    declared_sizes=sizes,
+                ),
                 evaluate=self._evaluation(arm),
                 observer=observer,
                 secure_sum=_secure_sum(arm, largest_norm),
@@ -181,6 +193,12 @@ class ArmTraining:
         sizes = [by_index[index] for index in arm.site_indices]
         return [sum(sizes)] if arm.pooled else sizes
 
+    def _declared_sizes(self, arm: Arm) -> dict[int, int]:
+        """Declared size of each node of an arm, by its number on the grid."""
+        by_index = {site.index: site.declared_size for site in self._prepared.sites}
+        sizes = [by_index[index] for index in arm.site_indices]
+        return dict(enumerate([sum(sizes)] if arm.pooled else sizes, start=1))
+
 
 def evaluated_together(prepared: Prepared) -> list[tuple[int, ...]]:
     """Group sites for evaluation, the largest first and small ones together, so that thousands make few batches."""
@@ -201,6 +219,13 @@ def _secure_sum(arm: Arm, largest_norm: Callable[[int], float]) -> Callable[[Gri
     sizes = sum_sizes(len(arm.site_indices), federation)
     rounds = OpenRounds(step_of(arm.study, layout_of(arm.study), lambda: sizes, largest_norm), sizes.threshold)
     return lambda _grid: rounds
+
+
+def _floors(arm: Arm) -> Floors | None:
+    """Return what noise makes of updates; None where steps are not our own private ones."""
+    if not arm.protected or arm.recipe != "own":
+        return None
+    return lru_cache(maxsize=None)(partial(noise_floor, arm.study, layout_of(arm.study)))
 
 
 def _bounds(arm: Arm, initial: Vector) -> tuple[Callable[[int], float], Callable[[int, Vector], Vector]]:

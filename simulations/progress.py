@@ -93,7 +93,9 @@ class TerminalProgress:
         note = f"{words(quality.metric)} {shown(quality.value)}" if quality else ""
         self._bars.update(self._task, completed=record.round, note=escape(note))
         missing = [{"node": node} for node in record.missing]
-        for verdict, entries in (("rejected", record.rejected), ("refused", record.refused), ("missing", missing)):
+        quiet = [{"node": node} for node in record.quiet]
+        by_verdict = {"rejected": record.rejected, "refused": record.refused, "missing": missing, "quiet": quiet}
+        for verdict, entries in by_verdict.items():
             for entry in entries:
                 self._bars.console.print(f"round {record.round}: {verdict} {entry}", style="yellow", markup=False)
         if quality:

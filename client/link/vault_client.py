@@ -127,7 +127,7 @@ class VaultClient:
         keys, entry = PublicKeys(reply.exchange_key, reply.signing_key), b""
         if signer is not None and keys.exchange:
             entry = signer.entry(offer, keys)
-        return OfferReply(offer.study_run, Status(reply.status), entry=entry)
+        return OfferReply(offer.study_run, Status(reply.status), declared_size=reply.declared_size, entry=entry)
 
     def leg(self, task: LegTask) -> LegReply:
         """Ask a question of a secure sum; a vault that starts up is waited for, one that trains answers beside it.

@@ -4,12 +4,13 @@ A method reads nothing but public numbers and what nodes have released, so it co
 Whatever it makes is cut back to where nodes accept it (`server/rounds/update_bounds.py`).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from server.aggregation.geometric_median import GeometricMedian
 from server.aggregation.mean import UniformMean
 from server.plugins.guarded import GuardedAggregation
 from server.plugins.packages import AGGREGATIONS, Plugin, plugin
@@ -31,6 +32,8 @@ class RoundStart(NamedTuple):
     """Of every update."""
     state: Arrays
     """What the last round that was aggregated left; empty before the first."""
+    parts: Sequence[Sequence[slice]] = ()
+    """Where the parts of the model that have rates of their own, head and adapter, stand in an update."""
 
 
 class Aggregation(Protocol):
@@ -59,6 +62,8 @@ class Method(NamedTuple):
     """The values of adapter.method that it is meant for."""
     linear: bool = True
     """Whether its result follows from the sum of the updates alone, as a secure sum gives it."""
+    changes: str = ""
+    """What it changes beside the mean, in words for a plan; empty for the mean itself."""
     of_mean: bool = False
     """Whether it makes more of a secure sum's mean than adding it to the adapter."""
     plugin: Plugin | None = None
@@ -72,9 +77,22 @@ def _mean(start: RoundStart) -> Aggregation:
     return UniformMean(start.length)
 
 
+def _median(start: RoundStart) -> Aggregation:
+    return GeometricMedian(start.length, start.parts)
+
+
 METHODS = {
     "ffa": Method(_mean, ("ffa-lora", "ia3", "head-only")),
     "fedit": Method(_mean, ("lora", "dora")),
+    "geometric-median": Method(
+        _median,
+        ADAPTERS,
+        linear=False,
+        changes=(
+            "Updates are combined by their geometric median: fewer than half of the sites cannot lead the adapter "
+            "where they like, and noise costs as much as with the mean. A round's updates lie on disk until its end."
+        ),
+    ),
 }
 """Methods by their name in federation.aggregation. Nodes take any: it says what is done with what they released."""
 

@@ -276,6 +276,7 @@ def _incidents(records: Sequence[dict[str, Any]], names: Mapping[int, str]) -> t
             incidents.append(Incident(round=number, what=what, who=name(entry["node"]), why=status))
         for entry in record["rejected"]:
             incidents.append(Incident(round=number, what="rejected", who=name(entry["node"]), why=entry["reason"]))
+        incidents += [Incident(round=number, what="quiet", who=name(node)) for node in record.get("quiet", [])]
         incidents += [Incident(round=number, what="missing", who=name(node)) for node in record["missing"]]
     return tuple(incidents)
 

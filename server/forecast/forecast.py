@@ -55,7 +55,7 @@ def forecast_study(
         BudgetError: no practical noise is enough for the study's epsilon.
     """
     at_least(0, spent_steps=spent_steps)
-    method_for(study)
+    method = method_for(study)
     joining = _joining(study, sizes)
     schedule, parts = schedule_of(study), parts_of(study, layout.tensors)
     limit = study.privacy.epsilon if epsilon_limit is None else epsilon_limit
@@ -96,6 +96,7 @@ def forecast_study(
         shared_noise=_shared_noise(study, len(joining)),
         gain_of_shared_noise=_gain_of_shared_noise(study, [*joining.values()]),
         prospect=prospect(by_part[0].study_ratio, of_head=by_part[0].name == "head"),
+        method=method.changes,
     )
 
 

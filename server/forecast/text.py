@@ -67,6 +67,7 @@ def _outlook(forecast: StudyForecast) -> str:
 def warnings(forecast: StudyForecast) -> list[str]:
     """Return what else would be spent for nothing, and what shared noise does not promise."""
     lines = [f"The nodes share one noise. {forecast.shared_noise}", _gain(forecast)] if forecast.shared_noise else []
+    lines += [forecast.method] if forecast.method else []
     for part in forecast.parts:
         if forecast.prospect in (Prospect.LITTLE, Prospect.ENOUGH) and part.study_ratio < LEARNS_NOTHING:
             lines.append(

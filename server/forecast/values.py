@@ -108,6 +108,8 @@ class StudyForecast:
     """How many times the ratio is with one noise for all nodes, beside each node with all of it; None for a study whose
     noise cannot be shared."""
     prospect: Prospect
+    method: str = ""
+    """What the method of aggregation changes, in words; empty for the mean."""
     evaluation: EvaluationForecast | None = None
     """None for a study without a private evaluation."""
 

@@ -40,7 +40,11 @@ OF_REASON = {
     "stranger": "it was not asked",
     "duplicate": "it had answered already, and the first answer counts",
 }
-_BY_CODE = OF_STATUS | OF_REASON
+OF_DOUBT = {
+    "quiet": "its update was used, but is quieter than the noise it declares: its own records may be unprotected",
+}
+"""Why an update that was used needs a person's look all the same."""
+_BY_CODE = OF_STATUS | OF_REASON | OF_DOUBT
 
 
 def in_words(code: str) -> str:
@@ -49,6 +53,7 @@ def in_words(code: str) -> str:
 
 
 def reasons_of(record: dict[str, Any]) -> list[tuple[Any, str]]:
-    """Return each node that took no part in a round or whose update was not used, with the code of the reason."""
+    """Return each node that took no part in a round, or whose update was not used or needs a look, with the code."""
     refused = [(entry["node"], entry["status"]) for entry in record["refused"]]
-    return refused + [(entry["node"], entry["reason"]) for entry in record["rejected"]]
+    rejected = [(entry["node"], entry["reason"]) for entry in record["rejected"]]
+    return refused + rejected + [(node, "quiet") for node in record.get("quiet", [])]

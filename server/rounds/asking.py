@@ -1,5 +1,6 @@
 """Drives one round over a Flower Grid, from its first question until it is aggregated or lost."""
 
+import logging
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -20,6 +21,11 @@ from server.rounds.update_filter import Accepted, Declined, Unanswered
 from shared.protocol.flower_records import encode_task, with_server_copy
 from shared.protocol.messages import NO_POSITION, LedgerPosition, TrainTask
 
+log = logging.getLogger(__name__)
+QUIET = (
+    "Round %d: the update of node %d is quieter than the noise that it declares. Its records are not protected as "
+    "promised: ask its operator to stop it and to check its installation."
+)
 FIRST_POLL_S, LONGEST_POLL_S = 0.01, 0.2
 LOOK_EVERY_S = 1.0
 """How often a round that is short of somebody looks who is present."""
@@ -155,7 +161,9 @@ class Asking:
         outcome = "accepted"
         if isinstance(verdict, Accepted):
             self.bytes_up = max(self.bytes_up, self._replies.add(node, verdict))
-            current.accept(node, time.monotonic())
+            current.accept(node, time.monotonic(), quiet=verdict.quiet)
+            if verdict.quiet:
+                log.warning(QUIET, current.number, node)
         elif isinstance(verdict, Declined):
             outcome = verdict.status.name.lower()
             current.refuse(node, outcome)

@@ -17,10 +17,13 @@ from server.rounds.observer import Observer
 from server.rounds.participants import AllPresent, Participants
 from server.rounds.replies import PlainReplies, SecureSum
 from server.rounds.round import Round, RoundRecord
+from server.rounds.update_bounds import NoiseFloor
 from shared.protocol.messages import TrainTask, Vector
 from shared.protocol.update_encoding import Wire, packed_bytes
 
 Evaluate = Callable[[int, Vector], dict[str, Any]]
+Floors = Callable[[int, int], NoiseFloor]
+"""Floor of a site's updates, given the round and its declared size."""
 EvaluatePrivately = Callable[[Participants, int, Vector], bool]
 
 
@@ -61,6 +64,7 @@ class Coordinator:
         initial: the adapter before round 1.
         largest_norm: bound on an honest update's norm, by round number.
         aggregation: starts a round's collection.
+        floors: of what noise makes of updates; default: none is known.
         checkpoints: where state is kept, and resumed from.
         evaluate: on data the server's operator owns, if any.
         observer: receives progress.
@@ -81,6 +85,7 @@ class Coordinator:
         initial: Vector,
         largest_norm: Callable[[int], float],
         aggregation: Callable[[RoundStart], Aggregation],
+        floors: Floors | None = None,
         checkpoints: Checkpoints,
         evaluate: Evaluate | None = None,
         observer: Observer | None = None,
@@ -98,6 +103,7 @@ class Coordinator:
         self._checkpoints, self._evaluate, self._observer = checkpoints, evaluate, observer
         self._within, self._secure_sum, self._of_mean = within, secure_sum, of_mean
         self._evaluate_privately = evaluate_privately
+        self._floors = floors
 
     def run(self) -> State:
         """Run every round that is not finished yet, or up to where the study ends it; returns the final state."""
@@ -165,7 +171,7 @@ class Coordinator:
         started = time.monotonic()
         current = Round(number, quorum, self.terms.deadline_s, self.terms.grace_s)
         collected = self._aggregation(RoundStart(number, len(adapter), method_state))
-        replies = secure.replies(task) if secure else PlainReplies(task, collected, self._largest_norm(number))
+        replies = secure.replies(task) if secure else self._plain_replies(task, collected)
         asking = Asking(
             self.grid,
             current,
@@ -198,3 +204,10 @@ class Coordinator:
         collected = self._aggregation(RoundStart(number, len(adapter), method_state))
         collected.add(summed - adapter)
         return collected.result(adapter), collected.state, record
+
+    def _plain_replies(self, task: TrainTask, collected: Aggregation) -> PlainReplies:
+        def floor(node: int) -> NoiseFloor | None:
+            size = self._participants.declared_size(node)
+            return self._floors(task.round, size) if self._floors is not None and size is not None else None
+
+        return PlainReplies(task, collected, self._largest_norm(task.round), floor=floor)

@@ -87,6 +87,10 @@ class Participants(Protocol):
         """Return the version of the protocol to ask this node in."""
         ...
 
+    def declared_size(self, node: int) -> int | None:
+        """Return the public size of the node's dataset; None if it is not known."""
+        ...
+
 
 class AllPresent:
     """Lets every node that is present take part.
@@ -95,10 +99,14 @@ class AllPresent:
         grid: Flower's.
         quorum: fewest nodes.
         patience_s: how long to wait for them.
+        declared_sizes: of their datasets, by node.
     """
 
-    def __init__(self, grid: Grid, *, quorum: int, patience_s: float) -> None:
+    def __init__(
+        self, grid: Grid, *, quorum: int, patience_s: float, declared_sizes: Mapping[int, int] | None = None
+    ) -> None:
         self._grid, self._quorum, self._patience_s = grid, quorum, patience_s
+        self._sizes = declared_sizes or {}
 
     def members(self) -> list[int]:
         """Return everyone present as soon as there are enough."""
@@ -129,6 +137,10 @@ class AllPresent:
         """Return our own newest version: these nodes run the same code."""
         del node
         return SPOKEN.newest
+
+    def declared_size(self, node: int) -> int | None:
+        """Return what was declared beforehand."""
+        return self._sizes.get(node)
 
 
 @dataclass
@@ -230,6 +242,7 @@ class ApprovedOnly:
         self._spoken = offer.versions
         self.quorum, self._patience_s, self._on_change = quorum, patience_s, on_change
         self._answers, self._open, self._versions = Answers(), dict[str, int](), dict[int, int]()
+        self._sizes = dict[int, int]()
         self._on_wait, self._on_enough, self._status_of = on_wait, on_enough, status_of
         self._started = False
         self._reported: dict[str, list[int]] | None = None
@@ -284,6 +297,10 @@ class ApprovedOnly:
         """Return the newest version that the node speaks as well, by its answer to the offer."""
         return self._versions.get(node, self._spoken.newest)
 
+    def declared_size(self, node: int) -> int | None:
+        """Return the size that the node named with its approval; None for a node older than that."""
+        return self._sizes.get(node)
+
     def _ask(self, nodes: list[int], now: float) -> None:
         messages = [
             Message(self._content, node, "query", group_id=f"{self._run}/offer", ttl=OFFER_LIFE_S) for node in nodes
@@ -319,6 +336,8 @@ class ApprovedOnly:
             log.warning(message, node, *answer.versions, *self._spoken)
             return Status.REFUSED_VERSION
         self._versions[node] = common
+        if answer.declared_size:
+            self._sizes[node] = answer.declared_size
         return self._status_of(node, answer) if answer.study_run == self._run else None
 
     def _report(self, by_status: dict[str, list[int]]) -> None:

@@ -1,10 +1,13 @@
 """Judge each reply to one round, and put the accepted ones into the round's collection."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from flwr.app import Message
 
 from server.rounds.round import RoundRecord
+from server.rounds.update_bounds import NoiseFloor
 from server.rounds.update_filter import Accepted, Declined, Rejected, Unanswered, inspect
 from shared.protocol.messages import TrainTask, Vector
 from shared.protocol.update_encoding import packed_bytes
@@ -33,15 +36,33 @@ class Collection(Protocol):
 
 
 class PlainReplies:
-    """Takes updates that the server can read, and puts them into a collection."""
+    """Takes updates that the server can read, and puts them into a collection.
 
-    def __init__(self, task: TrainTask, collected: Collection, largest_norm: float) -> None:
+    Args:
+        task: as the nodes are asked it.
+        collected: takes the accepted updates.
+        largest_norm: of any accepted update.
+        floor: of a node's updates, if it is known.
+    """
+
+    def __init__(
+        self,
+        task: TrainTask,
+        collected: Collection,
+        largest_norm: float,
+        *,
+        floor: Callable[[int], NoiseFloor | None] = lambda _node: None,
+    ) -> None:
         self._task, self._collected, self._largest_norm = task, collected, largest_norm
+        self._floor = floor
 
     def inspect(self, node: int, reply: Message) -> Verdict:
         """Accept or reject one reply, by its update's size, values and length."""
-        del node
-        return inspect(reply, self._task, largest_norm=self._largest_norm)
+        verdict = inspect(reply, self._task, largest_norm=self._largest_norm)
+        if not isinstance(verdict, Accepted):
+            return verdict
+        floor = self._floor(node)
+        return replace(verdict, quiet=floor is not None and floor.is_quiet(verdict.update))
 
     def add(self, node: int, accepted: Accepted) -> int:
         """Add an update to the collection; returns its packed size."""

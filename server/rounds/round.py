@@ -56,10 +56,12 @@ class RoundRecord:
     """How many deadlines it took."""
     questions: int | None = None
     """Tasks sent, repeated ones included; None if each node asked got one."""
+    quiet: list[int] = field(default_factory=list)
+    """Those accepted whose update is quieter than their own noise makes it; left out of JSON if there are none."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
-        return dict(vars(self))
+        return {name: value for name, value in vars(self).items() if name != "quiet" or value}
 
 
 class Decision(NamedTuple):
@@ -111,6 +113,7 @@ class Round:
     accepted: list[int] = field(default_factory=list)
     rejected: list[dict[str, Any]] = field(default_factory=list)
     refused: list[dict[str, Any]] = field(default_factory=list)
+    quiet: list[int] = field(default_factory=list)
     _answered: set[int] = field(default_factory=set)
 
     def begin(self, nodes: Collection[int], now: float, *, asked_before: Collection[int] = (), missed: int = 0) -> None:
@@ -154,9 +157,10 @@ class Round:
         self.gone.pop(node, None)
         return True
 
-    def accept(self, node: int, now: float) -> None:
-        """Take note that a node's update was accepted."""
+    def accept(self, node: int, now: float, *, quiet: bool = False) -> None:
+        """Take note that a node's update was accepted, and whether it is quieter than its noise makes it."""
         self.accepted.append(node)
+        self.quiet += [node] if quiet else []
         if len(self.accepted) == self.quorum:
             began = self.deadline - self.deadline_s
             self.deadline = closing_time(began, now, grace_s=self.grace_s, deadline=self.deadline)
@@ -229,6 +233,7 @@ class Round:
             seconds=seconds,
             asks=self.asks,
             questions=sum(self.times.values()),
+            quiet=sorted(self.quiet),
         )
 
     def _due(self, node: int, now: float) -> bool:

@@ -2,12 +2,16 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from shared.adapted_model.adapters import Layout
-from shared.privacy.adapter_bound import AdapterBound
+from shared.privacy.adapter_bound import AdapterBound, part_places
 from shared.privacy.noise_schedule import schedule_of
-from shared.privacy.study_steps import parts_in
+from shared.privacy.signal_to_noise import Part, Steps, shortest_noise
+from shared.privacy.study_steps import batch_of, parts_in, round_steps
 from shared.privacy.update_bounds import largest_signal, noise_deviation, widest_site
 from shared.protocol.messages import Vector
 from shared.protocol.update_encoding import ROUNDING_ROOM
@@ -37,6 +41,57 @@ def norm_bound(study: Study, round_number: int, layout: Layout) -> float:
         divisor=schedule.sampling_rate * divisor,
         dimension=sum(part.dimension for part in trained),
     )
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """The length that its noise alone gives each part of one site's honest update, whatever the records are."""
+
+    shortest: Mapping[str, float]
+    """By part of the model."""
+    places: Mapping[str, Sequence[slice]]
+    """Where each part's values stand in an update."""
+
+    def is_quiet(self, update: Vector) -> bool:
+        """Return true if a part of an update is shorter than its noise makes it.
+
+        Guarantee: an update with its whole noise is called quiet with a probability below e^-17, whatever its records.
+        """
+        for part, least in self.shortest.items():
+            squares = (float(np.linalg.norm(update[place].astype(np.float64))) ** 2 for place in self.places[part])
+            if ROUNDING_ROOM["bfloat16"] * math.sqrt(sum(squares)) < least:
+                return True
+        return False
+
+
+def noise_floor(study: Study, layout: Layout, number: int, declared_size: int) -> NoiseFloor:
+    """Return the floor of a round's updates at a site of a declared size."""
+    steps = round_steps(study, schedule_of(study), batch_of(study, declared_size), number)
+    parts = parts_in(study, layout.tensors, number)
+    return NoiseFloor({part.name: _shortest(part, steps) for part in parts}, part_places(layout))
+
+
+def _shortest(part: Part, steps: Steps) -> float:
+    """Return a length that a part of an update exceeds except with probability e^-18, whatever its signal does.
+
+    What the last k steps begin with cannot cancel their noise, which is not drawn yet (Anderson 1955: a shift makes a
+    centred Gaussian no shorter). Signals after the first of them can cancel at most their own length. So the bound is
+    the noise of k steps less the longest signal of k - 1, for the best k.
+    """
+    batch, share = steps.batch, math.sqrt(part.share or 1.0)
+
+    def of_last(count: int) -> float:
+        noise = shortest_noise([part], replace(steps, factors=steps.factors[-count:]))
+        later = largest_signal(
+            rate=part.learning_rate,
+            factors=steps.factors[len(steps.factors) - count + 1 :],
+            clip_norm=steps.clip_norm * share,
+            expected_batch=batch.units,
+            divisor=batch.divisor,
+        )
+        return noise - later
+
+    return max(map(of_last, range(1, len(steps.factors) + 1)))
 
 
 def keep_within(study: Study, layout: Layout, initial: Vector) -> Callable[[int, Vector], Vector]:

@@ -43,6 +43,8 @@ class Accepted:
     update: Vector
     ledger: LedgerPosition = NO_POSITION
     """The node's ledger when it paid for the round."""
+    quiet: bool = False
+    """Whether it is quieter than its own noise makes it: the node adds less than it declares, or none."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class MaskedReplies:
         reason = self._fault(self._name_of(node), trained.masked)
         if reason is not None:
             return Rejected(reason, trained.ledger)
-        return AcceptedVector(NO_UPDATE, trained.ledger, trained.masked)
+        return AcceptedVector(NO_UPDATE, trained.ledger, message=trained.masked)
 
     def add(self, node: int, accepted: Accepted) -> int:
         """Add a masked vector to the sum; returns the bytes that it came in."""

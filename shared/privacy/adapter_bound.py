@@ -51,9 +51,9 @@ TOLERANCE = 1.01
 START_ROOM = 1e-4
 """The same for start values, in multiples of the largest one of a part: their linear algebra may differ."""
 LAST_BIT, SUM_BIT = 2.0**-23, 2.0**-32
-METHOD_REACH = {"ffa": 1.0, "fedit": 1.0}
+METHOD_REACH = {"ffa": 1.0, "fedit": 1.0, "geometric-median": 1.0}
 """How many times as far as the plain mean an aggregation method may take an adapter, by its name. A node that does not
-know a name takes the plain mean's."""
+know a name takes the plain mean's, and a server cuts back to it."""
 
 
 class Reach(NamedTuple):
@@ -77,7 +77,7 @@ class AdapterBound:
     """
 
     def __init__(self, study: Study, layout: Layout, start: Vector) -> None:
-        self._start, self._places = start, _places(layout)
+        self._start, self._places = start, part_places(layout)
         self.reach = [self._rounded(study, before, moved) for before, moved in enumerate(_moved(study, layout))]
         """By rounds before, and by part."""
 
@@ -177,7 +177,7 @@ def _reach(part: Part, total: float, squares: float, schedule: NoiseSchedule, fe
     return Reach(signal + spread * highest, signal + spread * (math.sqrt(part.dimension) + math.sqrt(2 * TAIL)))
 
 
-def _places(layout: Layout) -> dict[str, list[slice]]:
+def part_places(layout: Layout) -> dict[str, list[slice]]:
     """Return where each part's values stand in the packed adapter."""
     places, end = dict[str, list[slice]](), 0
     for name, shape in layout.tensors:

@@ -45,7 +45,7 @@ from shared.protocol.versions import (
 LARGEST_ROUND = 2**31 - 1
 LARGEST_ENTRY_BYTES = 4 * 2**10
 SALT, SALT_BYTES = "salt", 16
-HEIGHT_FORM, HASH_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
+NUMBER_FORM, HASH_FORM = re.compile(r"[0-9]{12}"), re.compile(r"[0-9a-f]{64}")
 Values = Mapping[str, object]
 """Contents of one of Flower's records. A sender may put anything into it."""
 
@@ -130,6 +130,7 @@ def encode_offer_reply(reply: OfferReply) -> RecordDict:
         **_envelope(reply.versions),
         "study-run": reply.study_run,
         "status": int(reply.status),
+        "declared-size": f"{reply.declared_size:012d}",  # as text: every stance has one length
     }
     if reply.entry:
         config["entry"] = reply.entry
@@ -149,7 +150,10 @@ def decode_offer_reply(records: RecordDict) -> OfferReply:
     entry = bytes_under(config, "entry") if "entry" in config else b""
     if len(entry) > LARGEST_ENTRY_BYTES:
         raise PeerError(f"Expected an entry of at most {LARGEST_ENTRY_BYTES} bytes, got {len(entry)}.")
-    return OfferReply(text_under(config, "study-run"), status_of(config), _versions(config), entry)
+    size = text_under(config, "declared-size") if "declared-size" in config else "0" * 12  # an older node's
+    if not NUMBER_FORM.fullmatch(size):
+        raise PeerError("Expected twelve digits under 'declared-size', got another text.")
+    return OfferReply(text_under(config, "study-run"), status_of(config), _versions(config), int(size), entry)
 
 
 def decode_task(records: RecordDict) -> TrainTask:
@@ -287,7 +291,7 @@ def read_position(config: Values, version: int) -> LedgerPosition:
     """Return the position of a ledger that a record bears, or refuse it."""
     height, head = text_under(config, "height"), text_under(config, "head")
     mac = text_under(config, "mac") if version >= SAYS_MAC else NO_MAC
-    if not (HEIGHT_FORM.fullmatch(height) and HASH_FORM.fullmatch(head) and HASH_FORM.fullmatch(mac)):
+    if not (NUMBER_FORM.fullmatch(height) and HASH_FORM.fullmatch(head) and HASH_FORM.fullmatch(mac)):
         raise PeerError("Expected the height, head hash and MAC of a ledger, got something else.")
     return LedgerPosition(int(height), head, mac)
 

@@ -106,6 +106,8 @@ class OfferReply:
     status: Status
     versions: Versions = SPOKEN
     """Versions of the protocol that the node speaks."""
+    declared_size: int = 0
+    """Of an approved run: the size that its operator declared, a public number; 0 if it is not said."""
     entry: bytes = b""
     """This node's signed line in the roster of the run's secure sum; empty for a study without one."""
 

@@ -209,8 +209,10 @@ class Federation(Section):
     aggregation: str = Field(default="ffa", max_length=40, pattern=r"^[a-z][a-z0-9._-]*$")
     """How the server combines updates, by the method's name; nodes take any, since it reads only what they released.
     `ffa`: the mean of all updates, exact for adapters that enter linearly (`ffa-lora`, `ia3`, `head-only`). `fedit`:
-    the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B. Nodes older
-    than protocol version 6 know these two names only."""
+    the same mean for `lora` and `dora`, where it only approximates the mean of the products of A and B.
+    `geometric-median`, for any adapter: one site of five that lies costs about a point of accuracy where it costs
+    the mean up to 37, and honest sites lose next to nothing; not with a `secure_sum`. Nodes older than protocol
+    version 6 know the first two names only."""
     quorum: int = Field(default=2, ge=1)
     """Fewest accepted updates that make a round; with fewer, it is asked again, and the global adapter stays unchanged
     if it is lost."""

@@ -241,12 +241,13 @@ class PoisonedSite(Section):
     """What the server made of a site that was poisoned on purpose."""
 
     poison: str
-    """flipped-labels, scaled-update, or noise-free-update: then no noise protected this site's records, and its ε
-    under `privacy` does not hold."""
+    """flipped-labels, scaled-update, or noise-free-update: then its ε under `privacy` does not hold."""
     accepted: int
     """Rounds in which its update went into the adapter."""
     rejected: dict[str, int]
     """Rounds in which it was rejected, by reason."""
+    quiet: int = 0
+    """Rounds in which the server named its update as quieter than the noise that the site declares."""
 
 
 class ServerCrash(Section):

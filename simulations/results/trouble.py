@@ -67,7 +67,8 @@ def sentences(result: TroubleResult | None) -> list[str]:
         lines.append(f"Trouble: {result.rounds_lost} rounds were lost below the quorum.")
     for site, one in result.poisoned.items():
         reasons = "".join(f", rejected {count} times ({reason})" for reason, count in one.rejected.items())
-        lines.append(f"Trouble: {site!r} was POISONED ({one.poison}): accepted {one.accepted} times{reasons}.")
+        doubts = f", named as quieter than its noise {one.quiet} times" if one.quiet else ""
+        lines.append(f"Trouble: {site!r} was POISONED ({one.poison}): accepted {one.accepted} times{doubts}{reasons}.")
         if one.poison == "noise-free-update":
             lines.append(f"NOTHING protected the records of {site!r}: it added no noise, and no ε holds for it.")
     if (crash := result.server_crash) is not None:
@@ -86,4 +87,5 @@ def _poisoned(
     rejected = Counter(
         str(entry["reason"]) for record in records for entry in record["rejected"] if entry["node"] == node
     )
-    return PoisonedSite(poison=str(trouble.poison), accepted=accepted, rejected=dict(rejected))
+    quiet = sum(node in record.get("quiet", []) for record in records)
+    return PoisonedSite(poison=str(trouble.poison), accepted=accepted, rejected=dict(rejected), quiet=quiet)

@@ -305,6 +305,7 @@ def _check_objects(bodies: list[bytes], *, update_bytes: int) -> None:
         "round",
         "base-sha256",
         "status",
+        "declared-size",  # public
         "height",
         "head",
         "mac",

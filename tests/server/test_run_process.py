@@ -25,6 +25,7 @@ from server.run_process import StoreObserver, drive
 from server.run_store.store import Store
 from server.runs.ends import KILLED, TRIES
 from server.settings import Home
+from shared.adapted_model.adapters import Layout
 from shared.errors import DataError
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
 from shared.protocol.messages import OfferReply, Status, TrainReply, digest
@@ -77,7 +78,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
             "Control": lambda _home: control,
             "drive_run": driven,
             "initial_adapter": lambda _study: np.zeros(LENGTH, np.float32),
-            "layout_of": lambda _study: None,
+            "layout_of": lambda _study: Layout(()),
             "norm_bound": lambda *_, **__: 100.0,
             "keep_within": lambda *_: lambda _number, adapter: adapter,
             "export": lambda _study, _adapter, folder: folder.mkdir(exist_ok=True),

@@ -95,6 +95,8 @@ def test_lost_answers_and_a_scaled_update_are_told_by_site(ran: Callable[..., Re
 def test_a_noise_free_update_is_accepted_and_said_to_protect_nobody(ran: Callable[..., Result], tmp_path: Path) -> None:
     result = ran(1, poisoned_sites=["south"], poison="noise-free-update")
     assert result.trouble is not None and result.trouble.poisoned["south"].accepted == 1
+    assert result.trouble.poisoned["south"].quiet == 1, "the server names it"
+    assert any("named as quieter than its noise 1 times" in warning for warning in result.warnings)
     assert any("NOTHING protected the records of 'south'" in warning for warning in result.warnings)
     assert "NOTHING protected" in (tmp_path / "run" / "adapter" / "README.md").read_text()
     ours, untroubled = adapters(tmp_path / "run")

@@ -68,7 +68,7 @@ class ApprovedRuns:
         return recorded(json.loads(path.read_text()), where=str(path))
 
     def declared_size(self, run: str) -> int:
-        """The dataset's public size, as declared at the time."""
+        """Return the dataset's public size, as declared at the time."""
         return int(json.loads((self._of(run) / "declared_size.json").read_text()))
 
     def train(self, run: str) -> Records:

@@ -124,7 +124,7 @@ class VaultService(vault_pb2_grpc.VaultServicer):
         del context
         run, peers = request.study_run, tuple(Peer(peer.name, peer.key_sha256) for peer in request.peers)
         reply = self._vault.offer(StudyOffer(run, request.study_json, peers=peers))
-        answer = vault_pb2.OfferReply(status=int(reply.status))
+        answer = vault_pb2.OfferReply(status=int(reply.status), declared_size=reply.declared_size)
         if reply.status is Status.APPROVED and request.node_name:
             identity = self._vault.identity(run, name=request.node_name, certificate_key=request.certificate_key)
             if identity is not None:

@@ -119,26 +119,26 @@ class NodeVault:
     def offer(self, offer: StudyOffer) -> OfferReply:
         """Keep a study for a person to decide on, and say how this node stands to it."""
         try:
-            status = stance(open_node(self._config), offer)
+            reply = stance(open_node(self._config), offer)
         except PeerError as error:
             log.error("An offer was refused: %s", error)
-            status = Status.REFUSED_STUDY
+            reply = OfferReply(offer.study_run, Status.REFUSED_STUDY)
         except (LedgerError, OSError) as error:
             log.error("An offer was refused: %s", error)
-            status = Status.REFUSED_LEDGER
+            reply = OfferReply(offer.study_run, Status.REFUSED_LEDGER)
         except DataError as error:
             log.error("An offer was refused: %s %s", error, error.hint)
-            status = Status.REFUSED_POLICY
+            reply = OfferReply(offer.study_run, Status.REFUSED_POLICY)
         except Exception:
             # nothing here was trained, but a message could still say something about the data
             log.exception("An offer was refused; the server is told a code only.")
-            status = Status.REFUSED_POLICY
+            reply = OfferReply(offer.study_run, Status.REFUSED_POLICY)
         if self._in_use.acquire(blocking=False):
             try:
                 self._look()
             finally:
                 self._in_use.release()
-        return OfferReply(offer.study_run, status)
+        return reply
 
     def leg(self, task: LegTask) -> LegReply:
         """Answer a question of a secure sum; never raises for what it holds. No record is looked at."""

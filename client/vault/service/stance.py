@@ -4,6 +4,7 @@ No record is looked at, so none can change the answer.
 """
 
 import logging
+from contextlib import suppress
 
 from client.vault.ledger.approval import whole_study
 from client.vault.ledger.ledger import Ledger
@@ -13,19 +14,27 @@ from client.vault.review.node_files import NodeFiles
 from client.vault.review.offers import Offered
 from client.vault.review.review import StudyReview
 from shared.errors import BudgetError, PolicyRefusal, SettingsError
-from shared.protocol.messages import Status, StudyOffer
+from shared.protocol.messages import OfferReply, Status, StudyOffer
 from shared.study.declaration import Study
 
 log = logging.getLogger(__name__)
 
 
-def stance(node: NodeFiles, offer: StudyOffer) -> Status:
-    """Keep a study for a person to decide on, and return how this node stands to it.
+def stance(node: NodeFiles, offer: StudyOffer) -> OfferReply:
+    """Keep a study for a person to decide on, and return how this node stands to it; of an approved one, its size.
 
     Raises:
         PeerError: it is no study, or one offer too many.
         LedgerError: the ledger cannot be trusted.
     """
+    status, size = _status_of(node, offer), 0
+    if status is Status.APPROVED:
+        with suppress(OSError, ValueError):  # a run whose files are gone is refused when it is asked to train
+            size = node.approved.declared_size(offer.study_run)
+    return OfferReply(offer.study_run, status, declared_size=size)
+
+
+def _status_of(node: NodeFiles, offer: StudyOffer) -> Status:
     offered, review = node.offers.receive(offer), StudyReview(node)
     study = offered.study
     allowed, reason = _allowed(node, review, study)

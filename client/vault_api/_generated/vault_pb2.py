@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'client/vault_api/_generated/vault.proto\x12\x11\x66\x65\x64vault.vault.v1\"\xb5\x01\n\x0cTrainRequest\x12\x14\n\x0cstudy_sha256\x18\x01 \x01(\t\x12\x11\n\tstudy_run\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0c\x12\x15\n\rledger_height\x18\x05 \x01(\x04\x12\x13\n\x0bledger_head\x18\x06 \x01(\t\x12\x0c\n\x04wire\x18\x07 \x01(\t\x12\x12\n\nledger_mac\x18\x08 \x01(\t\x12\x0e\n\x06roster\x18\t \x01(\x0c\"<\n\nTrainEvent\x12\x14\n\nsteps_done\x18\x01 \x01(\rH\x00\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x65vent\"\x89\x01\n\x0cOfferRequest\x12\x11\n\tstudy_run\x18\x01 \x01(\t\x12\x12\n\nstudy_json\x18\x02 \x01(\t\x12&\n\x05peers\x18\x03 \x03(\x0b\x32\x17.fedvault.vault.v1.Peer\x12\x11\n\tnode_name\x18\x04 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_key\x18\x05 \x01(\x0c\"(\n\x04Peer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nkey_sha256\x18\x02 \x01(\t\"G\n\nOfferReply\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x14\n\x0c\x65xchange_key\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\"s\n\nLegRequest\x12\x0b\n\x03leg\x18\x01 \x01(\t\x12\x14\n\x0cstudy_sha256\x18\x02 \x01(\t\x12\x11\n\tstudy_run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\x0c\x12\x0f\n\x07purpose\x18\x06 \x01(\t\"+\n\x08LegReply\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xab\x01\n\x0f\x45valuateRequest\x12\x14\n\x0cstudy_sha256\x18\x01 \x01(\t\x12\x11\n\tstudy_run\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0c\x12\x15\n\rledger_height\x18\x05 \x01(\x04\x12\x13\n\x0bledger_head\x18\x06 \x01(\t\x12\x12\n\nledger_mac\x18\x07 \x01(\t\x12\x0e\n\x06roster\x18\x08 \x01(\x0c\"\x1e\n\rEvaluateReply\x12\r\n\x05reply\x18\x01 \x01(\x0c\"\x0f\n\rForgetRequest\"\r\n\x0b\x46orgetReply\"\x0f\n\rStatusRequest\"}\n\x0bStatusReply\x12\x0c\n\x04\x62usy\x18\x01 \x01(\x08\x12\x15\n\rledger_height\x18\x02 \x01(\x04\x12\x13\n\x0bledger_head\x18\x03 \x01(\t\x12\x11\n\tstudy_run\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\r\x12\x12\n\nsteps_done\x18\x06 \x01(\r2\xc8\x03\n\x05Vault\x12I\n\x05Train\x12\x1f.fedvault.vault.v1.TrainRequest\x1a\x1d.fedvault.vault.v1.TrainEvent0\x01\x12G\n\x05Offer\x12\x1f.fedvault.vault.v1.OfferRequest\x1a\x1d.fedvault.vault.v1.OfferReply\x12\x41\n\x03Leg\x12\x1d.fedvault.vault.v1.LegRequest\x1a\x1b.fedvault.vault.v1.LegReply\x12P\n\x08\x45valuate\x12\".fedvault.vault.v1.EvaluateRequest\x1a .fedvault.vault.v1.EvaluateReply\x12J\n\x06Status\x12 .fedvault.vault.v1.StatusRequest\x1a\x1e.fedvault.vault.v1.StatusReply\x12J\n\x06\x46orget\x12 .fedvault.vault.v1.ForgetRequest\x1a\x1e.fedvault.vault.v1.ForgetReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'client/vault_api/_generated/vault.proto\x12\x11\x66\x65\x64vault.vault.v1\"\xb5\x01\n\x0cTrainRequest\x12\x14\n\x0cstudy_sha256\x18\x01 \x01(\t\x12\x11\n\tstudy_run\x18\x02 \x01(\t\x12\r\n\x05round\x18\x03 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0c\x12\x15\n\rledger_height\x18\x05 \x01(\x04\x12\x13\n\x0bledger_head\x18\x06 \x01(\t\x12\x0c\n\x04wire\x18\x07 \x01(\t\x12\x12\n\nledger_mac\x18\x08 \x01(\t\x12\x0e\n\x06roster\x18\t \x01(\x0c\"<\n\nTrainEvent\x12\x14\n\nsteps_done\x18\x01 \x01(\rH\x00\x12\x0f\n\x05reply\x18\x02 \x01(\x0cH\x00\x42\x07\n\x05\x65vent\"\x89\x01\n\x0cOfferRequest\x12\x11\n\tstudy_run\x18\x01 \x01(\t\x12\x12\n\nstudy_json\x18\x02 \x01(\t\x12&\n\x05peers\x18\x03 \x03(\x0b\x32\x17.fedvault.vault.v1.Peer\x12\x11\n\tnode_name\x18\x04 \x01(\t\x12\x17\n\x0f\x63\x65rtificate_key\x18\x05 \x01(\x0c\"(\n\x04Peer\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nkey_sha256\x18\x02 \x01(\t\"^\n\nOfferReply\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x14\n\x0c\x65xchange_key\x18\x02 \x01(\x0c\x12\x13\n\x0bsigning_key\x18\x03 \x01(\x0c\x12\x15\n\rdeclared_size\x18\x04 \x01(\x04\"s\n\nLegRequest\x12\x0b\n\x03leg\x18\x01 \x01(\t\x12\x14\n\x0cstudy_sha256\x18\x02 \x01(\t\x12\x11\n\tstudy_run\x18\x03 \x01(\t\x12\r\n\x05round\x18\x04 \x01(\r\x12\x0f\n\x07\x63ontent\x18\x05 \x01(\x0c\x12\x0f\n\x07purpose\x18\x06 \x01(\t\"+\n\x08LegReply\x12\x0e\n\x06status\x18\x01 \x01(\r\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\xab\x01\n\x0f\x45valuateRequest\x12\x14\n\x0cstudy_sha256\x18\x01 \x01(\t\x12\x11\n\tstudy_run\x18\x02 \x01(\t\x12\x0e\n\x06number\x18\x03 \x01(\r\x12\x0f\n\x07\x61\x64\x61pter\x18\x04 \x01(\x0c\x12\x15\n\rledger_height\x18\x05 \x01(\x04\x12\x13\n\x0bledger_head\x18\x06 \x01(\t\x12\x12\n\nledger_mac\x18\x07 \x01(\t\x12\x0e\n\x06roster\x18\x08 \x01(\x0c\"\x1e\n\rEvaluateReply\x12\r\n\x05reply\x18\x01 \x01(\x0c\"\x0f\n\rForgetRequest\"\r\n\x0b\x46orgetReply\"\x0f\n\rStatusRequest\"}\n\x0bStatusReply\x12\x0c\n\x04\x62usy\x18\x01 \x01(\x08\x12\x15\n\rledger_height\x18\x02 \x01(\x04\x12\x13\n\x0bledger_head\x18\x03 \x01(\t\x12\x11\n\tstudy_run\x18\x04 \x01(\t\x12\r\n\x05round\x18\x05 \x01(\r\x12\x12\n\nsteps_done\x18\x06 \x01(\r2\xc8\x03\n\x05Vault\x12I\n\x05Train\x12\x1f.fedvault.vault.v1.TrainRequest\x1a\x1d.fedvault.vault.v1.TrainEvent0\x01\x12G\n\x05Offer\x12\x1f.fedvault.vault.v1.OfferRequest\x1a\x1d.fedvault.vault.v1.OfferReply\x12\x41\n\x03Leg\x12\x1d.fedvault.vault.v1.LegRequest\x1a\x1b.fedvault.vault.v1.LegReply\x12P\n\x08\x45valuate\x12\".fedvault.vault.v1.EvaluateRequest\x1a .fedvault.vault.v1.EvaluateReply\x12J\n\x06Status\x12 .fedvault.vault.v1.StatusRequest\x1a\x1e.fedvault.vault.v1.StatusReply\x12J\n\x06\x46orget\x12 .fedvault.vault.v1.ForgetRequest\x1a\x1e.fedvault.vault.v1.ForgetReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,23 +40,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PEER']._serialized_start=448
   _globals['_PEER']._serialized_end=488
   _globals['_OFFERREPLY']._serialized_start=490
-  _globals['_OFFERREPLY']._serialized_end=561
-  _globals['_LEGREQUEST']._serialized_start=563
-  _globals['_LEGREQUEST']._serialized_end=678
-  _globals['_LEGREPLY']._serialized_start=680
-  _globals['_LEGREPLY']._serialized_end=723
-  _globals['_EVALUATEREQUEST']._serialized_start=726
-  _globals['_EVALUATEREQUEST']._serialized_end=897
-  _globals['_EVALUATEREPLY']._serialized_start=899
-  _globals['_EVALUATEREPLY']._serialized_end=929
-  _globals['_FORGETREQUEST']._serialized_start=931
-  _globals['_FORGETREQUEST']._serialized_end=946
-  _globals['_FORGETREPLY']._serialized_start=948
-  _globals['_FORGETREPLY']._serialized_end=961
-  _globals['_STATUSREQUEST']._serialized_start=963
-  _globals['_STATUSREQUEST']._serialized_end=978
-  _globals['_STATUSREPLY']._serialized_start=980
-  _globals['_STATUSREPLY']._serialized_end=1105
-  _globals['_VAULT']._serialized_start=1108
-  _globals['_VAULT']._serialized_end=1564
+  _globals['_OFFERREPLY']._serialized_end=584
+  _globals['_LEGREQUEST']._serialized_start=586
+  _globals['_LEGREQUEST']._serialized_end=701
+  _globals['_LEGREPLY']._serialized_start=703
+  _globals['_LEGREPLY']._serialized_end=746
+  _globals['_EVALUATEREQUEST']._serialized_start=749
+  _globals['_EVALUATEREQUEST']._serialized_end=920
+  _globals['_EVALUATEREPLY']._serialized_start=922
+  _globals['_EVALUATEREPLY']._serialized_end=952
+  _globals['_FORGETREQUEST']._serialized_start=954
+  _globals['_FORGETREQUEST']._serialized_end=969
+  _globals['_FORGETREPLY']._serialized_start=971
+  _globals['_FORGETREPLY']._serialized_end=984
+  _globals['_STATUSREQUEST']._serialized_start=986
+  _globals['_STATUSREQUEST']._serialized_end=1001
+  _globals['_STATUSREPLY']._serialized_start=1003
+  _globals['_STATUSREPLY']._serialized_end=1128
+  _globals['_VAULT']._serialized_start=1131
+  _globals['_VAULT']._serialized_end=1587
 # @@protoc_insertion_point(module_scope)

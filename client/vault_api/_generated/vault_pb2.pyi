@@ -59,14 +59,16 @@ class Peer(_message.Message):
     def __init__(self, name: _Optional[str] = ..., key_sha256: _Optional[str] = ...) -> None: ...
 
 class OfferReply(_message.Message):
-    __slots__ = ("status", "exchange_key", "signing_key")
+    __slots__ = ("status", "exchange_key", "signing_key", "declared_size")
     STATUS_FIELD_NUMBER: _ClassVar[int]
     EXCHANGE_KEY_FIELD_NUMBER: _ClassVar[int]
     SIGNING_KEY_FIELD_NUMBER: _ClassVar[int]
+    DECLARED_SIZE_FIELD_NUMBER: _ClassVar[int]
     status: int
     exchange_key: bytes
     signing_key: bytes
-    def __init__(self, status: _Optional[int] = ..., exchange_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ...) -> None: ...
+    declared_size: int
+    def __init__(self, status: _Optional[int] = ..., exchange_key: _Optional[bytes] = ..., signing_key: _Optional[bytes] = ..., declared_size: _Optional[int] = ...) -> None: ...
 
 class LegRequest(_message.Message):
     __slots__ = ("leg", "study_sha256", "study_run", "round", "content", "purpose")

@@ -78,13 +78,15 @@ class PooledHeads:
         if len(usable) < count:
             raise DataError(f"Expected {count} usable records, got {len(usable)}.")
         self.records = records.select(usable[:count])
+        self.rows = part.index[usable[:count]]
+        """Number of each record's row in the table."""
         activations = open_activations(
             self.model, self.records, torch.device("cpu"), folder=cache, limit_bytes=CACHE_BYTES
         )
         self.batch = activations.batch(range(count))
 
     @cached_property
-    def _features(self) -> NDArray[np.float64]:
+    def features(self) -> NDArray[np.float64]:
         """Features of all records, with a one for the bias (records, width + 1)."""
         states = self.batch["states"].squeeze(1).double().numpy()
         return np.concatenate([states, np.ones((len(states), 1))], axis=1)
@@ -127,7 +129,7 @@ class PooledHeads:
         outputs.requires_grad_()
         self.model.kind.losses(outputs, batch).sum().backward()  # type: ignore[no-untyped-call]
         assert outputs.grad is not None  # noqa: S101 - backward was just called
-        errors, features = outputs.grad.double().numpy(), self._features[indices]
+        errors, features = outputs.grad.double().numpy(), self.features[indices]
         norm = study.privacy.clip_norm
         lengths = np.linalg.norm(errors, axis=1) * np.linalg.norm(features, axis=1)
         scaled = errors * (norm / (lengths + AUTOMATIC_STABILITY * norm) / (GRID * norm))[:, None]

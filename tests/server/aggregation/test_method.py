@@ -41,7 +41,7 @@ def test_a_node_takes_any_name_and_a_server_says_which_ones_it_knows(make_study:
             largest_norm=lambda _number: 1.0,  # type: ignore[arg-type]
         ),
     ):
-        with pytest.raises(SettingsError, match=r"ffa, fedit, or an installed plug-in, got 'trimmed-mean'\."):
+        with pytest.raises(SettingsError, match=r"geometric-median, or an installed plug-in, got 'trimmed-mean'\."):
             started()
 
 
@@ -49,16 +49,22 @@ def test_a_simulation_refuses_a_name_before_it_opens_data(tiny_bert: Path, tmp_p
     file = tmp_path / "scenario.toml"
     file.write_text(SCENARIO.format(model=tiny_bert))
     assert load(file).federation.aggregation == "ffa"
-    with pytest.raises(SettingsError, match="among ffa, fedit, or an installed plug-in, got 'median'"):
+    with pytest.raises(SettingsError, match="geometric-median, or an installed plug-in, got 'median'"):
         load(file, ["federation.aggregation=median"])
 
 
 @pytest.mark.parametrize(("method", "right"), [(m, name) for name in METHODS for m in METHODS[name].adapters])
 def test_a_method_goes_with_the_adapters_that_it_is_meant_for(make_study: Any, method: str, right: str) -> None:
-    wrong = next(name for name in METHODS if name != right)
     assert method_for(make_study(adapter={"method": method}, federation={"aggregation": right})) == METHODS[right]
-    with pytest.raises(SettingsError, match=f"Expected federation.aggregation = '{right}' .*, got '{wrong}'"):
-        method_for(make_study(adapter={"method": method}, federation={"aggregation": wrong}))
+    for wrong in (name for name in METHODS if method not in METHODS[name].adapters):
+        with pytest.raises(SettingsError, match=f"Expected federation.aggregation = .*'{right}'.*, got '{wrong}'"):
+            method_for(make_study(adapter={"method": method}, federation={"aggregation": wrong}))
+
+
+def test_a_secure_sum_takes_no_method_that_needs_the_updates_themselves(make_study: Any) -> None:
+    federation = {"aggregation": "geometric-median", "secure_sum": "masked"}
+    with pytest.raises(SettingsError, match=r"sums alone beside federation\.secure_sum, got 'geometric-median'"):
+        method_for(make_study(federation=federation))
 
 
 @pytest.mark.parametrize("name", ["", "FFA", "a b", "x" * 41, "../x", 3])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from server.cli.printing import print_event
-from server.operator.reasons import OF_REASON, OF_STATUS, in_words
+from server.operator.reasons import OF_DOUBT, OF_REASON, OF_STATUS, in_words
 from server.operator.round_text import in_flight_line, reason_lines, round_in_flight
 from server.rounds.update_filter import Reason
 from server.run_store.values import Event
@@ -74,4 +74,7 @@ def test_what_fails_at_one_site_in_the_first_round_is_said_in_words() -> None:
         "round 1: west: its update is larger than noise and clipping can make it (norm)",
         f"to the offer: north: {OF_STATUS['refused_policy']} (refused_policy)",
     ]
+    quiet = {"round": 2, "refused": [], "rejected": [], "quiet": [12]}
+    (line,) = reason_lines([quiet], [], {"12": "west"})
+    assert line == f"round 2: west: {OF_DOUBT['quiet']} (quiet)"
     assert reason_lines([], [], {}) == []

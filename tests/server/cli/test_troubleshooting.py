@@ -43,7 +43,7 @@ from server.gateway.operators.passage import OperatorLimits, Passage
 from server.gateway.process import Presence, keep_serving_metrics, tls_config
 from server.gateway.refusals import Refusals
 from server.operator.actions import Operator
-from server.operator.reasons import OF_REASON, OF_STATUS
+from server.operator.reasons import OF_DOUBT, OF_REASON, OF_STATUS
 from server.operator.remote_operators import issue_certificate
 from server.operator_authority import issue, operators_authority
 from server.processes import SupervisedProcesses
@@ -172,7 +172,7 @@ def test_every_situation_is_a_row() -> None:
 
 def test_every_reason_has_a_row() -> None:
     codes = {row.sentence.rpartition("(")[2].rstrip(")") for row in ROWS if row.sentence.startswith("north: ")}
-    assert codes == (OF_STATUS.keys() | OF_REASON.keys()) - {"approved"}
+    assert codes == (OF_STATUS.keys() | OF_REASON.keys() | OF_DOUBT.keys()) - {"approved"}
 
 
 def printed(action: Callable[[], object]) -> str:
@@ -497,6 +497,7 @@ for row in ROWS:
         code = row.sentence.rpartition("(")[2].rstrip(")")
         what = {"rejected": [{"node": 11, "reason": code}]}
         what = what if code in OF_REASON else {"refused": [{"node": 11, "status": code}]}
+        what = {"quiet": [11]} if code in OF_DOUBT else what
         simple(row.symptom, lambda p, what=what: p.shows(**what))  # type: ignore[misc]
 
 

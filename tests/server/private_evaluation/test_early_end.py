@@ -19,6 +19,7 @@ from server.run_process import drive
 from server.run_store.evaluations import EvaluationStore
 from server.run_store.store import Store
 from server.settings import Home
+from shared.adapted_model.adapters import Layout
 from shared.private_evaluation.cells import STEPS
 from shared.protocol.evaluation_records import decode_evaluation, encode_evaluation_reply, is_evaluation
 from shared.protocol.flower_records import decode_offer, decode_task, encode_offer_reply, encode_reply
@@ -82,7 +83,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: list[tuple[str,
             "Control": lambda _home: control,
             "drive_run": driven,
             "initial_adapter": lambda _study: np.zeros(LENGTH, np.float32),
-            "layout_of": lambda _study: None,
+            "layout_of": lambda _study: Layout(()),
             "norm_bound": lambda *_, **__: 100.0,
             "keep_within": lambda *_: lambda _number, adapter: adapter,
             "export": export,

@@ -17,7 +17,9 @@ from server.aggregation.method import RoundStart
 from server.rounds.asking import NoLedgerCopies
 from server.rounds.checkpoints import Checkpoints, State
 from server.rounds.coordinator import Coordinator, RunTerms
+from server.rounds.participants import AllPresent
 from server.rounds.round import MOST_ASKS, Round
+from server.rounds.update_bounds import NoiseFloor
 from shared.errors import RunError, SettingsError
 from shared.protocol.flower_records import decode_reply, decode_task, encode_reply
 from shared.protocol.messages import LedgerPosition, Status, TrainReply, TrainTask, Vector, digest
@@ -363,3 +365,26 @@ def test_what_a_method_keeps_outlives_the_server(pool: ThreadPoolExecutor, tmp_p
     resumed = run(tmp_path / "cut", 3)
     assert resumed.adapter.tolist() == whole.adapter.tolist() != run(tmp_path / "one", 1).adapter.tolist()
     assert resumed.method_state["step"].tolist() == whole.method_state["step"].tolist()
+
+
+def test_a_node_that_is_too_quiet_is_named_and_its_update_counts(
+    pool: ThreadPoolExecutor, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def whispering(message: Message, task: TrainTask, number: int) -> Message:
+        return answer(message, task, np.full(LENGTH, 0.01))
+
+    asked = set[tuple[int, int]]()
+
+    def floors(number: int, size: int) -> NoiseFloor:
+        asked.add((number, size))
+        return NoiseFloor({"head": 1.0}, {"head": [slice(0, LENGTH)]})
+
+    grid = grid_of(pool, [honest, whispering, whispering])
+    one = coordinator(grid, tmp_path, rounds=2)
+    one._floors = floors
+    one._participants = AllPresent(grid, quorum=2, patience_s=20.0, declared_sizes={1: 100, 2: 200})
+    state = one.run()
+    assert [record["quiet"] for record in state.records] == [[2], [2]], "of node 3 no size is known"
+    assert asked == {(number, size) for number in (1, 2) for size in (100, 200)}
+    assert state.records[0]["accepted"] == [1, 2, 3] and "the update of node 2 is quieter" in caplog.text
+    assert "quiet" not in coordinator(grid, tmp_path / "other").run().records[0]

@@ -27,6 +27,7 @@ class Grid:
         self.answers = {int(name[1:]): answer for name, answer in answers.items()}
         self.asked: list[int] = []
         self.deaf = set[int]()
+        self.sizes = dict[int, int]()
         self._replies: dict[str, Message] = {}
 
     def get_node_ids(self) -> list[int]:
@@ -40,7 +41,10 @@ class Grid:
             assert decode_offer(message.content) == OFFER
             message.metadata.__dict__["_message_id"] = name
             self._replies[name] = Message(
-                encode_offer_reply(OfferReply(OFFER.study_run, self.answers[node])), reply_to=message
+                encode_offer_reply(
+                    OfferReply(OFFER.study_run, self.answers[node], declared_size=self.sizes.get(node, 0))
+                ),
+                reply_to=message,
             )
             ids.append(name)
         return ids
@@ -191,3 +195,14 @@ def test_a_round_whose_nodes_are_all_away_says_that_the_run_waits() -> None:
     approved.note_stall(stalled=True)
     approved.note_stall(stalled=False)
     assert said == ["enough", ({"approved": [1]}, [2]), "enough"]
+
+
+def test_the_size_that_a_node_names_with_its_approval_is_known() -> None:
+    grid: Any = Grid(n1=Status.APPROVED, n2=Status.APPROVED)
+    grid.sizes = {1: 8500}
+    approved = ApprovedOnly(grid, OFFER, quorum=2, patience_s=0.0)
+    assert approved.declared_size(1) is None
+    approved.members()
+    assert (approved.declared_size(1), approved.declared_size(2)) == (8500, None), "an older node names none"
+    everyone = AllPresent(grid, quorum=2, patience_s=0.0, declared_sizes={2: 40})
+    assert (everyone.declared_size(1), everyone.declared_size(2)) == (None, 40)

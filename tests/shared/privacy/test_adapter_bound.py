@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from client.vault.training.rounding import encoding_for, rounded
-from server.aggregation.mean import UniformMean
-from server.aggregation.method import METHODS
+from server.aggregation.method import METHODS, RoundStart
 from shared.adapted_model.adapters import Layout
-from shared.privacy.adapter_bound import METHOD_REACH, AdapterBound, Reach, worst_adapter
+from shared.privacy.adapter_bound import METHOD_REACH, AdapterBound, Reach, part_places, worst_adapter
 from shared.privacy.noise_schedule import plan
 from shared.privacy.study_steps import batch_of, part_name, parts_in
 from shared.protocol.messages import Vector
@@ -42,6 +41,7 @@ STUDIES: dict[str, dict[str, Any]] = {
     "rates next to nothing": {"training": {"learning_rate": 1e-9, "adapter_learning_rate": 1e-12}},
     "another start": {"adapter": {"method": "dora"}, "federation": {"aggregation": "fedit"}},
     "a method that is not known here": {"federation": {"aggregation": "median"}},
+    "the geometric median": {"federation": {"aggregation": "geometric-median"}},
 }
 
 
@@ -83,10 +83,12 @@ def excesses_of(study: Study, sizes: tuple[int, ...], seed: int) -> Iterator[tup
         worst = Reach(max(excess.entry for excess in excesses), max(excess.length for excess in excesses))
         yield bound.admits(number, adapter) and bound.nearest(number, adapter) is adapter, worst
         if number <= study.federation.rounds:
-            mean = UniformMean(layout.length)
+            name = study.federation.aggregation
+            method = METHODS[name if name in METHODS else "ffa"]
+            collected = method.start(RoundStart(number, layout.length, {}, [*part_places(layout).values()]))
             for declared in sizes:
-                mean.add(honest_update(study, layout, number, declared, aim, rng))
-            adapter = mean.result(adapter)
+                collected.add(honest_update(study, layout, number, declared, aim, rng))
+            adapter = collected.result(adapter)
 
 
 @pytest.mark.parametrize("sizes", [SIZES, SIZES[:1]], ids=["sites of many sizes", "the smallest site alone"])

@@ -56,7 +56,10 @@ def test_questions_and_answers_survive_the_trip(leg: Leg) -> None:
 
 
 def test_an_offer_names_peers_and_its_answer_bears_an_entry() -> None:
-    offer, stance = StudyOffer("r-1", "{}", peers=PEERS), OfferReply("r-1", Status.APPROVED, entry=b"\x00signed")
+    offer, stance = (
+        StudyOffer("r-1", "{}", peers=PEERS),
+        OfferReply("r-1", Status.APPROVED, declared_size=8500, entry=b"\x00signed"),
+    )
     assert decode_offer(encode_offer(offer)) == offer
     assert decode_offer_reply(encode_offer_reply(stance)) == stance
 

@@ -59,9 +59,15 @@ def test_within_policy_approves_what_the_policy_allows_and_no_more_than_the_budg
     node.write(approval="within-policy")
     node.register()
     node_vault = NodeVault(node.config)
-    assert node_vault.offer(offer(node.study(privacy={"epsilon": 2.0}))).status is Status.APPROVED
+    approved, refused = node.study(privacy={"epsilon": 2.0}), node.study(privacy={"epsilon": 2.9})
+    reply = node_vault.offer(offer(approved))
+    assert (reply.status, reply.declared_size) == (
+        Status.APPROVED,
+        open_node(node.config).approved.declared_size("r-1"),
+    )
     assert node.rows() == ["register", "approve"]
-    assert node_vault.offer(offer(node.study(privacy={"epsilon": 2.9}), "r-2")).status is Status.REFUSED_BUDGET
+    reply = node_vault.offer(offer(refused, "r-2"))
+    assert (reply.status, reply.declared_size) == (Status.REFUSED_BUDGET, 0), "nothing is named before a yes"
     assert node_vault.offer(offer(node.study(privacy={"epsilon": 9.0}), "r-3")).status is Status.REFUSED_POLICY
     assert node.rows() == ["register", "approve"]
 
