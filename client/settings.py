@@ -195,6 +195,10 @@ class Folders:
     """The vault's other one, for its operator's page; in a folder that no link's container mounts."""
     secure_sum: Path
     """Keys, rosters and shares of secure sums: secret, and in no backup."""
+    personal: Path
+    """Personal adapters: made without privacy, for this node's own eyes, and in no backup."""
+    personal_log: Path
+    """When one was made, a line of JSON each."""
     link: Path
     """The node's key, its certificate, and what the invite said."""
     logs: Path
@@ -230,6 +234,8 @@ def folders(config: Path, settings: NodeSettings) -> Folders:
         socket=home / "run" / "vault.sock",
         operator_socket=home / "operator" / "sock",
         secure_sum=home / "secure_sum",
+        personal=home / "personal",
+        personal_log=home / "personal.jsonl",
         link=home / "link",
         logs=home / "logs",
     )

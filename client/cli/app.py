@@ -12,6 +12,7 @@ from client.cli.ledger import backup, ledger, withdraw
 from client.cli.membership import init, join, leave
 from client.cli.pages import dashboard
 from client.cli.peers import peers
+from client.cli.personal import personalise
 from client.cli.processes import link, logs, start, status, stop, vault
 from client.cli.receipts import receipt, sign, verify
 from client.cli.reports import history, report
@@ -45,6 +46,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     report,
     history,
     explain,
+    personalise,
     receipt,
     sign,
     verify,

@@ -1,6 +1,9 @@
-"""Tell a node's ledger as sentences, one for each row, oldest first."""
+"""Tell a node's ledger as sentences, one for each row, oldest first; and when personal adapters were made."""
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from client.vault.ledger.damage import examine
@@ -33,6 +36,10 @@ SENTENCES = {
     "date": "The operator accepted the date of row {row}, which a clock had set ahead.",
 }
 """By the kind of a row; every kind that a ledger holds has one."""
+PERSONAL = (
+    "A personal adapter was trained WITHOUT PRIVACY on {dataset}, from the finished one of {run}, for this node's own "
+    "eyes: nothing left this house, and nothing was charged."
+)
 
 
 def history(node: NodeFiles) -> list[dict[str, Any]]:
@@ -46,7 +53,7 @@ def history(node: NodeFiles) -> list[dict[str, Any]]:
         raise SettingsError("Expected a ledger, got none.", hint="It begins with: fedvault-node register")
     with ledger_lock(places.ledger, patience_s=LEDGER_PATIENCE_S):
         rows = examine(places.ledger, places.second_copy).unbroken
-    return [
+    of_ledger = [
         {
             "row": fields["height"],
             "time": fields["time"],
@@ -56,6 +63,30 @@ def history(node: NodeFiles) -> list[dict[str, Any]]:
         }
         for fields in (row.as_dict() for row in rows)
     ]
+    return in_order(of_ledger, _personal(places.personal_log))
+
+
+def in_order(of_ledger: list[dict[str, Any]], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Put what no row holds behind the last row that is not younger; rows keep their order, whatever clocks said."""
+    together = list(of_ledger)
+    for other in sorted(others, key=lambda one: str(one["time"]), reverse=True):
+        older = [place for place, row in enumerate(of_ledger, start=1) if str(row["time"]) <= str(other["time"])]
+        together.insert(older[-1] if older else 0, other)
+    return together
+
+
+def _personal(path: Path) -> list[dict[str, Any]]:
+    """Return when personal adapters were made: in no row of the ledger, whose height is told to the server."""
+    made = list[dict[str, Any]]()
+    for line in path.read_text().splitlines() if path.exists() else []:
+        with suppress(ValueError, KeyError, TypeError):
+            entry = json.loads(line)
+            named = {name: one_line(str(entry[name])) for name in ("run", "dataset")}
+            words = PERSONAL.format(**named)
+            made.append(
+                {"row": None, "time": str(entry["time"]), "kind": "personalise", "run": entry["run"], "sentence": words}
+            )
+    return made
 
 
 def sentence(row: Mapping[str, Any]) -> str:
@@ -95,4 +126,4 @@ def _evaluated(row: Mapping[str, Any]) -> str:
 
 def lines(rows: list[dict[str, Any]]) -> list[str]:
     """Return the rows as a terminal shows them."""
-    return [f"{row['row']:>5}  {moment(row['time'])}  {row['sentence']}" for row in rows]
+    return [f"{row['row'] or '-':>5}  {moment(row['time'])}  {row['sentence']}" for row in rows]

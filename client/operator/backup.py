@@ -1,6 +1,7 @@
 """Backing up what a node cannot make again: ledger, record index, keys, snapshots, released updates, settings.
 
-Keys of secure sums stay out: who has them twice could be made to answer twice.
+Keys of secure sums stay out: who has them twice could be made to answer twice. Personal adapters do too: they were made
+without privacy, and can be made again.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ from client.vault.review.node_files import NodeFiles
 from shared.errors import SettingsError
 from shared.files import private_file
 
-LEFT_OUT = frozenset({"cache", "logs", "run", "secure_sum"})
+LEFT_OUT = frozenset({"cache", "logs", "personal", "run", "secure_sum"})
 
 
 def back_up(node: NodeFiles, archive: Path) -> None:

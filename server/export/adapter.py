@@ -3,31 +3,27 @@
 It can also write a complete model, with the adapter in its weights, which plain transformers loads.
 """
 
-import json
 import shutil
 import warnings
 from fnmatch import fnmatch
 from pathlib import Path
 
-import torch
 from peft import PeftModel
-from safetensors.torch import save_file
 from transformers import PreTrainedModel
 
+from shared.adapted_model.export import CARD_FILE, HEAD_FILE, write_adapter
 from shared.adapted_model.finished import PACKED_FILE, STUDY_FILE, load_finished, read_exported
 from shared.adapted_model.model import build
 from shared.base_models.load import load_published
 from shared.base_models.locate import BaseModelFiles, find
 from shared.errors import SettingsError
-from shared.files import write_atomically
-from shared.protocol.messages import Vector, digest
+from shared.protocol.messages import Vector
 from shared.study.declaration import Study
 from shared.tasks.registry import task_kind
 
-__all__ = ["PACKED_FILE", "STUDY_FILE", "as_peft", "export", "load_finished", "merge"]
+__all__ = ["CARD_FILE", "HEAD_FILE", "PACKED_FILE", "STUDY_FILE", "as_peft", "export", "load_finished", "merge"]
 
-HEAD_FILE = "head.safetensors"
-ADAPTER_FILE, CARD_FILE = "adapter_config.json", "README.md"
+ADAPTER_FILE = "adapter_config.json"
 PROCESSOR_FILES = (
     "*tokenizer*", "vocab*", "merges.txt", "*.spm", "*.model", "added_tokens.json", "special_tokens_map.json",
     "chat_template*", "normalizer.json", "*processor_config.json",
@@ -36,28 +32,7 @@ PROCESSOR_FILES = (
 
 def export(study: Study, adapter: Vector, folder: Path) -> None:
     """Write the adapter so that `PeftModel.from_pretrained(base, folder)` and `load_finished(folder)` both load it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model = build(study)
-    model.load(adapter)
-    peft = model.peft_model()
-    if peft is not None:
-        # the base model's folder on this machine is nobody's business; the study names it for everyone
-        peft.peft_config["default"].base_model_name_or_path = study.model.source
-        peft.save_pretrained(folder, save_embedding_layers=False)
-        # PEFT's own card is an empty form with the path of the base model; ours is written where the figures are known
-        (folder / CARD_FILE).unlink(missing_ok=True)
-    # a frozen head is the base model's own, which everyone has
-    head = {name: p.detach().contiguous() for name, p in model.plain_head().named_parameters() if p.requires_grad}
-    if head:
-        save_file(head, folder / HEAD_FILE)
-    save_file({"adapter": torch.from_numpy(adapter)}, folder / PACKED_FILE)
-    facts = {
-        "study": study.model_dump(mode="json"),
-        "study_sha256": study.sha256,
-        "adapter_sha256": digest(adapter),
-        "base_fingerprint": find(study.model).fingerprint,
-    }
-    write_atomically(folder / STUDY_FILE, (json.dumps(facts, indent=1) + "\n").encode())
+    write_adapter(study, build(study), adapter, folder, base_fingerprint=find(study.model).fingerprint)
 
 
 def merge(exported: Path, folder: Path) -> None:

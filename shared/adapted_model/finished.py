@@ -105,6 +105,24 @@ def read_exported(folder: Path) -> Exported:
     Raises:
         SettingsError: as `load_finished`.
     """
+    study, fingerprint, packed = read_packed(folder)
+    return Exported(study, find(study.model.model_copy(update={"fingerprint": fingerprint})), packed)
+
+
+class Packed(NamedTuple):
+    """What an exported folder says without its base model."""
+
+    study: Study
+    base_fingerprint: str
+    packed: Vector
+
+
+def read_packed(folder: Path) -> Packed:
+    """Read a folder that an export wrote, on a machine that may have its base model elsewhere.
+
+    Raises:
+        SettingsError: not such a folder, or a damaged adapter.
+    """
     try:
         facts = json.loads((folder / STUDY_FILE).read_text())
         packed = load_file(folder / PACKED_FILE)["adapter"].numpy()
@@ -113,5 +131,4 @@ def read_exported(folder: Path) -> Exported:
     if digest(packed) != facts["adapter_sha256"]:
         raise SettingsError(f"Expected the adapter of {folder} as exported, got a damaged file.")
     study = recorded(facts["study"], where=str(folder / STUDY_FILE))
-    pinned = study.model.model_copy(update={"fingerprint": facts["base_fingerprint"]})
-    return Exported(study, find(pinned), packed)
+    return Packed(study, str(facts["base_fingerprint"]), packed)

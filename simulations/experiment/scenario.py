@@ -208,6 +208,10 @@ class Scenario(Study):
             raise ValueError("simulation.data.split_by does not go with splits of the data's own: these decide")
         if data.global_test and data.split_column is None and data.test is None:
             raise ValueError("simulation.data.global_test needs a simulation.data.test file or a split_column")
+        if data.global_test and "personal" in self.simulation.arms:
+            raise ValueError(
+                "the arm 'personal' does not go with simulation.data.global_test: no site holds a row back"
+            )
         if unit != RECORD and data.split_by is not None:
             raise ValueError("simulation.data.split_by only goes with privacy.unit = 'record': units decide")
         if unit != RECORD and data.partition.by not in WHOLE_UNITS:

@@ -13,6 +13,7 @@ from simulations.experiment.partition_kinds import ByPlugin
 from simulations.experiment.scenario import load
 from simulations.progress import SilentProgress
 from simulations.results.report import report_of
+from simulations.results.result import Result
 from simulations.results.wording import notes
 from simulations.run import Run
 from tests.support.documents import blocks
@@ -37,7 +38,7 @@ smallest_declared_size = 20
 aggregation = "slow-start"
 [simulation]
 processes = 1
-arms = ["federated"]
+arms = ["federated", "personal"]
 [simulation.data]
 source = "table.csv"
 partition = {{ by = "plug-in", name = "by-length", options = {{ column = "text", sites = 3 }} }}
@@ -52,17 +53,22 @@ def test_the_guide_shows_the_code_of_the_example() -> None:
     assert all(block in project for block in blocks(GUIDE, "toml"))
 
 
+@pytest.fixture(scope="module")
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """One whole run with both plug-ins of the example and the arm of personal adapters."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "scenario.toml").write_text(SCENARIO.format(model=request.getfixturevalue("tiny_bert")))
+    request.getfixturevalue("table").to_csv(folder / "table.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(install_example(folder))
+        run = Run(load(folder / "scenario.toml"), folder / "table.csv", folder / "run", SilentProgress())
+        run.open(resume=False)
+        return folder / "run", run.execute()
+
+
 @pytest.mark.integration
-def test_the_example_is_installed_used_and_named_in_every_record(
-    tmp_path: Path, tiny_bert: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(install_example(tmp_path))
-    file, folder = tmp_path / "scenario.toml", tmp_path / "run"
-    file.write_text(SCENARIO.format(model=tiny_bert))
-    table.to_csv(tmp_path / "table.csv", index=False)
-    run = Run(load(file), tmp_path / "table.csv", folder, SilentProgress())
-    run.open(resume=False)
-    result = run.execute()
+def test_the_example_is_installed_used_and_named_in_every_record(finished: tuple[Path, Result]) -> None:
+    folder, result = finished
     named = [(one.kind, one.name, one.package, one.version) for one in result.plugins]
     assert named == [
         ("aggregation", "slow-start", "fedvault-example", "1.0"),
@@ -71,12 +77,19 @@ def test_the_example_is_installed_used_and_named_in_every_record(
     assert set(result.data) == {"length-0", "length-1", "length-2"}
     assert [one.outcome for one in result.rounds] == ["aggregated"] * 2
     sha256 = result.plugins[0].sha256
-    for record in (
-        (folder / "adapter" / "README.md").read_text(),
-        report_of([result]).model_dump_json(),
-        *notes(result),
-    ):
+    card, said = (folder / "adapter" / "README.md").read_text(), notes(result)[-2:]
+    for record in (card, report_of([result]).model_dump_json(), *said):
         assert sha256 in record and "fedvault-example" in record
+
+
+@pytest.mark.integration
+def test_the_arm_personal_is_without_privacy_and_measured_at_each_site(finished: tuple[Path, Result]) -> None:
+    folder, result = finished
+    arm = result.arms["personal"]
+    assert not arm.private and arm.epsilon is None and "WITHOUT PRIVACY" in arm.title and "protects nobody" in arm.note
+    assert set(arm.quality.per_site) == set(result.final.per_site) and "personal" in result.differences
+    assert arm.rows == sum(site.train for site in result.data.values())
+    assert "personal WITHOUT PRIVACY" in (folder / "adapter" / "README.md").read_text()
 
 
 def test_without_the_package_a_scenario_is_refused_by_name(tmp_path: Path, tiny_bert: Path) -> None:

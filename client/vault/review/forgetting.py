@@ -1,5 +1,6 @@
 """Deleting a node's own copies of the records of runs that the ledger has ended, and its keys of their secure sums."""
 
+import shutil
 import time
 
 from client.vault.ledger.outbox import KEPT_S, NEWEST_KEPT_S
@@ -28,7 +29,7 @@ def forget_left_over(node: NodeFiles, state: LedgerState, now: float | None = No
 
 
 def forget_copies(node: NodeFiles, state: LedgerState) -> None:
-    """Delete the snapshots and secure sum keys of every run that is over, and all cached activations.
+    """Delete snapshots, secure sum keys and personal adapters of every run that is over, and all cached activations.
 
     Whose activations a file holds cannot be told any more. Runs that go on compute theirs again; a vault that reads a
     file reads on.
@@ -36,9 +37,12 @@ def forget_copies(node: NodeFiles, state: LedgerState) -> None:
     for run in _with_copies(node, state):
         node.sums.forget(run)
         node.approved.forget(run)
+        shutil.rmtree(node.personal_folder(run), ignore_errors=True)
     node.forget_activations()
 
 
 def _with_copies(node: NodeFiles, state: LedgerState) -> list[str]:
     over = [run for run in state.runs if state.is_over(run)]
-    return [run for run in over if node.approved.holds(run) or node.sums.holds(run)]
+    return [
+        run for run in over if node.approved.holds(run) or node.sums.holds(run) or node.personal_folder(run).exists()
+    ]

@@ -3,6 +3,7 @@
 An operator's change of node.toml therefore takes effect with the next question.
 """
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -58,6 +59,10 @@ class NodeFiles:
         """Return the folder of cached activations, which are private data; it is made if it is not there."""
         private_folder(self.folders.cache)
         return self.folders.cache
+
+    def personal_folder(self, run: str) -> Path:
+        """Return where a run's personal adapter lies, if one was made; its name is no path."""
+        return self.folders.personal / hashlib.sha256(run.encode()).hexdigest()[:32]
 
     def forget_activations(self) -> None:
         """Delete all cached activations; what the probe found out on synthetic records stays."""
