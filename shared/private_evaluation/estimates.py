@@ -14,6 +14,7 @@ standard deviations of its noise is not shown: it has no value.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -22,6 +23,7 @@ from pydantic import Field
 
 from shared.private_evaluation.averages import MacroF1, Mean
 from shared.private_evaluation.cells import RIGHT, Cells, in_units
+from shared.private_evaluation.conditional import interval_if_shown
 from shared.private_evaluation.intervals import Interval, Numbers, Quantity, Share, Z, gap, least
 from shared.section import Section
 from shared.study.evaluation import OTHER
@@ -240,7 +242,8 @@ def _size(scope: Scope, name: str, counts: Numbers, sigma: float) -> Estimate:
 def _estimate(scope: Scope, name: str, measure: str, label: str, quantity: Quantity) -> Estimate:
     if not quantity.shown:
         return Estimate(scope=scope, name=name, measure=measure, label=label)
-    limits = {way: quantity.interval(sampling=way) for way in (True, False)}
+    own = quantity.interval if not isinstance(quantity, Share) else partial(interval_if_shown, quantity)
+    limits = {way: own(sampling=way) for way in (True, False)}
     return _with_limits(scope, name, measure, label, float(quantity.estimate), limits)
 
 
