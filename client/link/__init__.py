@@ -1,5 +1,5 @@
 """The half with the network.
 
-`loop`, `fleet`, `long_poll`, `inbox`, `membership`, `roster_signer`, `vault_client`, `process`. Never imports
-`client.vault`.
+`loop`, `fleet`, `long_poll`, `inbox`, `membership`, `roster_signer`, `reply_shapes`, `vault_client`, `process`. Never
+imports `client.vault`.
 """

@@ -1,5 +1,6 @@
 """The link's view of the vault: ask over the socket, wait through restarts, never import torch."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import grpc
 
+from client.link.reply_shapes import ReplyShapes
 from client.link.roster_signer import RosterSigner
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, read_evaluation, read_reply
-from shared.errors import RunError
+from shared.errors import PeerError, RunError
 from shared.protocol.messages import (
     EvaluationReply,
     EvaluationTask,
@@ -25,6 +27,7 @@ from shared.protocol.messages import (
 )
 from shared.secure_sum.keys import PublicKeys
 
+log = logging.getLogger(__name__)
 OPTIONS = (
     *MESSAGE_SIZES,
     ("grpc.initial_reconnect_backoff_ms", 200),
@@ -57,6 +60,7 @@ class VaultClient:
         signer: RosterSigner | None = None,
     ) -> None:
         self._silent_for_s, self._signer = silent_for_s, signer
+        self.shapes = ReplyShapes()
         self._channel = grpc.insecure_channel(f"unix:{socket.resolve()}", options=OPTIONS)
         self._stub, self._patience_s = vault_pb2_grpc.VaultStub(self._channel), patience_s
 
@@ -108,6 +112,7 @@ class VaultClient:
         Raises:
             RunError: the vault did not answer.
         """
+        self.shapes.note(offer)
         signer = self._signer
         request = vault_pb2.OfferRequest(
             study_run=offer.study_run,
@@ -152,9 +157,15 @@ class VaultClient:
     def evaluate(self, task: EvaluationTask) -> EvaluationReply:
         """Ask for an evaluation. A vault that dies on the way is asked again when it is back; it says what it lost.
 
-        Raises:
-            RunError: it did not come back in time, or failed in a way that asking again does not mend.
+        One that does not come back in time, or fails in a way that asking again does not mend, has `failed`.
         """
+        try:
+            return self._evaluate(task)
+        except (RunError, PeerError) as error:
+            log.error("Evaluation %d failed: %s", task.number, error)
+            return self.shapes.failed(task, name="" if self._signer is None else self._signer.name)
+
+    def _evaluate(self, task: EvaluationTask) -> EvaluationReply:
         request = vault_pb2.EvaluateRequest(
             study_sha256=task.study_sha256,
             study_run=task.study_run,
