@@ -75,11 +75,11 @@ audit: setup ## attack the node's own training: epsilon from below, and faults t
 extras: setup ## resolve each extra alone, from the package index: nothing old, nothing that holds the project back
 	@$(BIN)/python -m tests.support.extras
 
-pictures: setup ## draw the pictures of reports, pages and explanations that stand in the guides
+pictures: setup ## draw the guides' pictures, of a federation that it runs too; a quarter of an hour
 	@$(BIN)/fedvault-sim data fetch emoji dinov2-small
 	@$(BIN)/python -m tests.support.report_pictures
-	@$(BIN)/python -m tests.support.page_pictures
-	@$(BIN)/python -m tests.support.dashboard_pictures
+	@$(BIN)/python -m tests.support.federation_pictures
+	@$(BIN)/python -m tests.support.board_pictures
 	@$(BIN)/python -m tests.support.explanation_pictures
 
 proto: setup ## generate the vault's gRPC code from its .proto

@@ -1,6 +1,7 @@
 """The server's page in a real browser: a round watched live, a question before every action, and hostile names."""
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,10 @@ def test_nothing_is_done_before_its_question_was_answered(
     assert "a round is paid for when it begins" in visitor.text()
     visitor.page.get_by_role("button", name="Stop it").click()
     visitor.page.get_by_role("heading", name="stops").wait_for()
+    events = len(server.store.operator_events(most=9))
+    visitor.page.reload()
+    visitor.page.get_by_role("heading", name="stops").wait_for()
+    assert len(server.store.operator_events(most=9)) == events, "loading it again does nothing"
     assert not server.store.run(server.run).wanted
     visitor.open("/log")
     assert "new-clinic" in visitor.text() and "127.0.0.1, session" in visitor.text()
@@ -101,5 +106,65 @@ def test_nothing_is_done_before_its_question_was_answered(
     visitor.open(f"/runs/{server.run}")
     assert "site north" in visitor.text(), "estimates are there without a script"
     assert visitor.page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    visitor.expect_clean()
+    visitor.close()
+
+
+def test_every_page_can_be_read_by_a_machine_that_reads_aloud(
+    server: ServerInPieces, site: OpenSite, browser: Browser
+) -> None:
+    server.store.invite("invited-only", "hash-invited", datetime.now(UTC) + timedelta(days=7))
+    visitor = Visitor(browser, site.base)
+    visitor.open(site.address)
+    questions = ["stop?run=" + server.run, "revoke?node=north", "invite?name=new-clinic", "resume?run=" + server.run]
+    for path in (*PAGES, f"/runs/{server.run}", *(f"/confirm/{question}" for question in questions)):
+        assert visitor.open(path) == 200, path
+        visitor.expect_accessible()
+    visitor.expect_clean()
+    visitor.open(f"/confirm/{questions[2]}")
+    visitor.page.get_by_role("button", name="Write the invite").click()
+    visitor.page.get_by_role("heading", name="new-clinic is invited").wait_for()
+    visitor.expect_accessible()
+    assert visitor.open("/confirm/export?run=r-none&folder=x") == 409
+    visitor.expect_accessible()
+    visitor.page.get_by_role("button", name="Log out").click()
+    visitor.page.get_by_text("You are logged out").wait_for()
+    visitor.expect_accessible()
+    visitor.close()
+
+
+def tabs(visitor: Visitor, most: int = 40) -> list[str]:
+    """Press Tab until the page has been gone through; returns what had the focus, which must be seen each time."""
+    reached = list[str]()
+    for _ in range(most):
+        visitor.page.keyboard.press("Tab")
+        focused = visitor.page.locator(":focus")
+        if focused.count() == 0 or (reached and focused.evaluate("element => element.className") == "skip"):
+            return reached
+        assert focused.evaluate("element => getComputedStyle(element).outlineStyle") == "solid", reached
+        name = "element => element.ariaLabel || element.innerText || element.name"
+        reached.append(str(focused.evaluate(name)).strip())
+    return reached
+
+
+def test_the_keyboard_goes_through_each_page_in_the_order_in_which_it_is_read(
+    server: ServerInPieces, site: OpenSite, browser: Browser
+) -> None:
+    visitor = Visitor(browser, site.base)
+    visitor.open(site.address)
+    top = ["Skip to the content", "Now", "Nodes", "Runs", "Log", "Log out"]
+    run = server.store.run(server.run).study_name
+    visitor.open("/nodes")
+    out = [f"Shut {line.name} out" for line in server.site().watch.nodes()]
+    assert tabs(visitor) == [*top, "Nodes", *out, "name", "days", "renew", "Invite …"]
+    visitor.open("/runs")
+    assert tabs(visitor) == [*top, "Runs", HOSTILE, run, "file", "Look at it …"]
+    visitor.open(f"/runs/{server.run}")
+    reports = [f"Report, {form}" for form in ("HTML", "PDF", "JSON")]
+    assert tabs(visitor) == [*top, "Stop …", *reports, "ε by node", "Rounds, the newest first"]
+    visitor.open(f"/confirm/stop?run={server.run}")
+    assert tabs(visitor) == [*top, "Stop it", "Leave it as it is"]
+    visitor.open("/")
+    assert tabs(visitor)[: len(top) + 1] == [*top, run]
     visitor.expect_clean()
     visitor.close()

@@ -36,9 +36,11 @@ def test_a_board_is_filtered_and_leads_to_reports(tmp_path: Path, browser: Brows
         visitor.page.get_by_text("2 runs of 1 setting").wait_for()
         visitor.page.get_by_role("link", name="seed 2").click()
         visitor.page.get_by_role("heading", name=HOSTILE).wait_for()
+        visitor.expect_accessible()
         assert visitor.page.locator(".card").first.evaluate("card => getComputedStyle(card).borderStyle") == "solid"
         assert visitor.open("/report?run=none") == 404 and visitor.open("/?privacy.epsilon=9") == 200
         assert "No run has all of these." in visitor.text()
+        visitor.expect_accessible()
         visitor.complaints = [line for line in visitor.complaints if "404" not in line]
         visitor.expect_clean()
         visitor.close()
