@@ -18,7 +18,7 @@ from shared.files import write_atomically
 from shared.tasks.kind import Cell
 from simulations.api import explain, load_scenario, run
 from tests.support.browser import Visitor, chromium
-from tests.support.dashboard_pictures import small
+from tests.support.federation_pictures import small
 from tests.support.paths import ROOT
 
 WIDE = {"width": 760, "height": 400}

@@ -29,8 +29,9 @@ from tests.support.browser import Visitor, chromium
 from tests.support.paths import ROOT
 from tests.support.web import open_site
 
-COLOURS = 64
-NODE, SERVER = {"width": 1100, "height": 640}, {"width": 1100, "height": 860}
+COLOURS = 128
+NODE, LEDGER = {"width": 1100, "height": 640}, {"width": 1100, "height": 1000}
+SERVER, RUN = {"width": 1100, "height": 536}, {"width": 1100, "height": 740}
 LOOKED_MS, ENDS_S = 300_000.0, 1800.0
 FIRST, NEXT = "sentiment", "letters to read first"
 SEEN_FROM = 2
@@ -60,6 +61,7 @@ def pictures(folder: Path, browser: Browser) -> Iterator[tuple[str, bytes]]:
             yield "server/dashboard.png", server.page.screenshot()
         wait_until(lambda: store.run(run.id).state == "finished", "the study is finished", timeout_s=ENDS_S)
         with server_page(federation, store, browser) as server:
+            server.page.set_viewport_size(RUN)
             server.open(f"/runs/{run.id}")
             yield "server/dashboard-run.png", server.page.screenshot()
         federation.shown(walkthrough.YOURS, following)
@@ -68,6 +70,7 @@ def pictures(folder: Path, browser: Browser) -> Iterator[tuple[str, bytes]]:
             node.page.get_by_role("link", name=f"Look at {NEXT}").click()
             node.page.get_by_role("heading", name="Your decision").wait_for(timeout=LOOKED_MS)
             yield "client/page-study.png", node.page.screenshot(full_page=True)
+            node.page.set_viewport_size(LEDGER)
             node.open("/ledger")
             yield "client/page-ledger.png", node.page.screenshot()
 
