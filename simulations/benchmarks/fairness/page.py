@@ -65,6 +65,11 @@ def gap_cells(row: Row) -> list[str]:
 
 
 def written(interval: Interval) -> str:
-    """Write a change with its interval."""
-    ends = "" if interval.low is None or interval.high is None else f" ({interval.low:+.1f} to {interval.high:+.1f})"
-    return f"{interval.value:+.1f}{ends}"
+    """Write a change with its interval; what rounds to zero has no minus."""
+    low, high = interval.low, interval.high
+    ends = "" if low is None or high is None else f" ({_signed(low)} to {_signed(high)})"
+    return f"{_signed(interval.value)}{ends}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 1) + 0.0:+.1f}"

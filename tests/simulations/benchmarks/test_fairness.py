@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
+from shared.evidence.facts import Interval
 from simulations.benchmarks.fairness import cases as cases_module
 from simulations.benchmarks.fairness.cases import EPSILONS, SETS, Case, Suggested, cases
 from simulations.benchmarks.fairness.gaps import rows
-from simulations.benchmarks.fairness.page import cells, gap_cells, page, picture
+from simulations.benchmarks.fairness.page import cells, gap_cells, page, picture, written
 from simulations.experiment.scenario import load
 from simulations.results.result import ArmResult, Effect, Fairness, Gap, Quality, Result, Subgroup, WorstSite
 
@@ -108,3 +109,7 @@ def test_page_and_pictures_show_every_row_and_escape_what_comes_from_the_data() 
     assert all(cell in drawn for row in made for cell in (cells(row) if row.subgroup else gap_cells(row))[4:])
     assert "<b>men" not in drawn and "https" not in drawn and len(drawn) < 300_000
     assert own.svg.count("<rect") == 4 and "women (90) ε 8" in own.svg and "women (90)" in own.says
+
+
+def test_what_rounds_to_zero_has_no_minus() -> None:
+    assert written(Interval(value=-0.04, low=-2.75, high=0.04)) == "+0.0 (-2.8 to +0.0)"
