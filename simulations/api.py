@@ -102,6 +102,13 @@ class Result:
         return curves_frame(self.figures)
 
     @property
+    def update_norms(self) -> "pd.DataFrame":
+        """Length of each site's update by round; empty without `simulation.update_norms`."""
+        from simulations.results.frames import norms_frame
+
+        return norms_frame(self.figures)
+
+    @property
     def predictions(self) -> "pd.DataFrame":
         """Each arm's last answer to each held-out record, beside the truth.
 

@@ -39,6 +39,7 @@ from simulations.results.summary import quality, sizes_of_updates, summary, trai
 from simulations.results.trouble import sentences, trouble_of
 from simulations.run_folder import RunFolder
 from simulations.server_crash import crash_of
+from simulations.sites.measured import norms_by_round
 
 
 class Run:
@@ -112,7 +113,9 @@ class Run:
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
         trouble = self._trouble(prepared, arms, state)
         lines = [*result.warnings, *sentences(trouble)]
-        more = {"audit": audited, "trouble": trouble, "warnings": lines, "plugins": folder.plugins()}
+        norms = norms_by_round(arm_folder(folder.path, OURS), {site.name: site.index for site in prepared.sites})
+        rounds = [one.model_copy(update={"update_norms": norms.get(one.round, {})}) for one in result.rounds]
+        more = {"audit": audited, "trouble": trouble, "warnings": lines, "plugins": folder.plugins(), "rounds": rounds}
         result = result.model_copy(update=more | evaluated_privately)
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)

@@ -34,8 +34,9 @@ from shared.records.ragged import Records, joined, load
 from shared.study.secure_sum import sum_sizes
 from shared.tasks.kind import Evidence
 from simulations.engines.partition_query import with_partition_query
-from simulations.experiment.arms import Arm, read_arm
+from simulations.experiment.arms import Arm, arm_folder, read_arm
 from simulations.experiment.sites import Prepared, Site, reopen
+from simulations.sites.measured import MeasuredSite, norms_file
 from simulations.sites.seeded_randomness import SeededRandomnessForSimulation
 from simulations.sites.summing import SummingSite
 from simulations.sites.textbook import TextbookSite
@@ -169,6 +170,13 @@ def _warm(arm_name: str) -> Callable[[tuple[int, ...]], Trainer]:
 
 
 def _open(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
+    site = _made(arm_name, site_indices)
+    if not _arm(arm_name).keeps_norms:
+        return site
+    return MeasuredSite(site, norms_file(arm_folder(_folder(), arm_name), site_indices[0]))
+
+
+def _made(arm_name: str, site_indices: tuple[int, ...]) -> Trainer:
     arm, sites, prepared = _arm(arm_name), [_site(index) for index in site_indices], _prepared()
     model, size = _model(arm_name), sum(site.declared_size for site in sites)
     trouble, poison = arm.trouble, arm.trouble and arm.trouble.poison_of(sites[0].name)

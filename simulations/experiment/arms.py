@@ -48,6 +48,8 @@ class Arm:
     """Of noise and rounding; default: `seed`, which is also of batches."""
     trouble: Trouble | None = None
     """What befalls its sites and its server on purpose."""
+    keeps_norms: bool = False
+    """Whether the length of each update is written down."""
     noise_length: int = 0
     """Numbers of noise that are drawn at once, where arms of one stream train adapters of different length."""
 
@@ -81,7 +83,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
     if "textbook" in wanted:
         arms.append(Arm("textbook", "textbook recipe", _textbook(scenario), all_sites, True, seed, recipe="textbook"))
     trouble = _trouble(scenario, sites)
-    arms.append(Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries, trouble=trouble))
+    own = Arm("federated", "federated", study, all_sites, True, seed, noise_length=entries, trouble=trouble)
+    arms.append(replace(own, keeps_norms=simulation.update_norms))
     if "untroubled" in wanted and trouble:
         title, stream = "federated without trouble", "federated"
         arms.append(Arm("untroubled", title, study, all_sites, True, seed, stream=stream, noise_length=entries))
@@ -172,6 +175,7 @@ def write_arm(arm: Arm, run: Path) -> None:
         "stream": arm.stream,
         "noise_length": arm.noise_length,
         "noise_seed": arm.noise_seed,
+        "keeps_norms": arm.keeps_norms,
         "trouble": arm.trouble and arm.trouble.model_dump(mode="json", exclude_unset=True),
     }
     write_atomically(folder / "arm.json", json.dumps(plain, indent=1).encode())

@@ -132,6 +132,8 @@ class Simulation(Section):
     """Rounds between evaluations of the federated arm; the last round is always evaluated."""
     curves: Literal["federated", "all"] = Field(default="federated", exclude_if=lambda value: value == "federated")
     """Which arms are evaluated between their first round and their last: the study's own, or every one."""
+    update_norms: bool = Field(default=False, exclude_if=lambda value: not value)
+    """Whether the length of each site's update is kept, by round."""
     predictions: bool = Field(default=False, exclude_if=lambda value: not value)
     """Whether `tables/predictions.parquet` gets each arm's last answer to each held-out record, beside the truth. The
     file holds what records say."""
@@ -237,6 +239,12 @@ class Scenario(Study):
                 raise ValueError("simulation.trouble.server_crash_round is at most federation.rounds")
             if self.simulation.engine != "local":
                 raise ValueError("simulation.trouble.server_crash_round only goes with simulation.engine = 'local'")
+        return self
+
+    @model_validator(mode="after")
+    def _updates_can_be_measured(self) -> Self:
+        if self.simulation.update_norms and self.federation.secure_sum is not None:
+            raise ValueError("simulation.update_norms does not go with federation.secure_sum, which hides each update")
         return self
 
     @property

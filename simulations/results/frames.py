@@ -41,6 +41,16 @@ def metrics_frame(result: Result) -> pd.DataFrame:
     )
 
 
+def norms_frame(result: Result) -> pd.DataFrame:
+    """Tabulate the length of each site's update by round; empty unless the run kept them."""
+    rows = [
+        {"round": one.round, "site": site, "norm": norm}
+        for one in result.rounds
+        for site, norm in one.update_norms.items()
+    ]
+    return pd.DataFrame(rows, columns=["round", "site", "norm"])
+
+
 def curves_frame(result: Result) -> pd.DataFrame:
     """Tabulate arms round by round: every metric over all sites, and the main one by site, one value a row."""
     curves = {name: dict(arm.curve) for name, arm in result.arms.items()}

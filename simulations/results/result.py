@@ -56,17 +56,6 @@ class Quality(Section):
     """Every metric of the task by site and name; of the arms' last adapters alone. Left out of older results."""
 
 
-def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite:
-    """Return the site with the worst value, the first of equals; nan is worse than anything."""
-
-    def badness(site: str) -> float:
-        value = per_site[site]
-        return math.inf if math.isnan(value) else -value if higher_is_better else value
-
-    site = max(per_site, key=badness)
-    return WorstSite(site=site, value=per_site[site])
-
-
 class Drawn(Section):
     """A figure as a fraction, with its interval."""
 
@@ -183,6 +172,8 @@ class RoundResult(Section):
     """Sites silent to the end."""
     evaluation: Quality | None
     """After the round; null where it was not evaluated."""
+    update_norms: dict[str, Measured] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """Length of each site's update as it was sent, with simulation.update_norms: most of it is noise."""
 
 
 class SitePrivacy(Section):

@@ -16,6 +16,7 @@ from simulations.results.frames import (
     arms_frame,
     curves_frame,
     metrics_frame,
+    norms_frame,
     privacy_frame,
     rounds_frame,
     sites_frame,
@@ -44,6 +45,8 @@ def write_tables(
         "metrics": metrics_frame(result),
         "curves": curves_frame(result),
     }
+    if not (norms := norms_frame(result)).empty:
+        frames["update_norms"] = norms
     if predictions:
         frames["predictions"] = predictions_frame(predictions, kind)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Turn what a run did into its result: pure, no IO."""
 
 import importlib.metadata
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -28,7 +29,7 @@ from simulations.results.result import (
     RoundResult,
     SiteData,
     SitePrivacy,
-    worst_of,
+    WorstSite,
 )
 
 
@@ -66,6 +67,17 @@ def quality(study: Study, predictions: Sequence[Seen], *, last: bool = True) -> 
         worst_site=worst_of(by_site, higher_is_better=kind.higher_is_better),
         metrics_by_site=of_site if last else {},
     )
+
+
+def worst_of(per_site: dict[str, float], *, higher_is_better: bool) -> WorstSite:
+    """Return the site with the worst value, the first of equals; nan is worse than anything."""
+
+    def badness(site: str) -> float:
+        value = per_site[site]
+        return math.inf if math.isnan(value) else -value if higher_is_better else value
+
+    site = max(per_site, key=badness)
+    return WorstSite(site=site, value=per_site[site])
 
 
 def untrained(title: str, measured: Quality, seconds: float, *, private: bool = True, note: str = "") -> ArmResult:

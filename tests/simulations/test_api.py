@@ -34,6 +34,7 @@ seed = 7
 processes = 1
 curves = "all"
 predictions = true
+update_norms = true
 arms = ["federated", "without-privacy"]
 [simulation.data]
 source = "table.csv"
@@ -104,8 +105,18 @@ def test_predictions_lead_to_the_metrics_that_are_reported(result: Result) -> No
     assert set(told.prediction.map(json.loads)) <= {"no", "yes"} and told.score.between(0, 1).all()
 
 
+def test_lengths_of_updates_are_kept_and_are_mostly_noise(result: Result, folder: Path) -> None:
+    norms = result.update_norms
+    assert len(norms) == 2 * len(result.figures.data) and set(norms["round"]) == {1, 2}
+    first = norms[norms["round"] == 1].set_index("site").norm
+    scaled = first * result.privacy.declared_size
+    assert scaled.max() < 1.2 * scaled.min(), "noise alone, which a larger site divides by more"
+    with pytest.raises(SettingsError, match="hides each update"):
+        load_scenario(folder / "mine.toml", {"federation.secure_sum": "masked", "federation.quorum": 3})
+
+
 def test_a_run_leaves_its_frames_as_parquet(result: Result, tmp_path: Path) -> None:
-    names = {"rounds", "sites", "arms", "privacy", "metrics", "curves", "predictions"}
+    names = {"rounds", "sites", "arms", "privacy", "metrics", "curves", "predictions", "update_norms"}
     assert {path.stem for path in (result.folder / "tables").iterdir()} == names
     stored = pd.read_parquet(result.folder / "tables" / "arms.parquet").set_index("arm")
     assert stored.value.to_dict() == result.arms.value.to_dict()

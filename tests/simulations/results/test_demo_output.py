@@ -13,8 +13,8 @@ from simulations.results.result import (
     Result,
     SiteData,
     SitePrivacy,
-    worst_of,
 )
+from simulations.results.summary import worst_of
 from simulations.results.tables import render
 from tests.support.paths import ROOT
 

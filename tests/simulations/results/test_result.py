@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from simulations.results.result import Quality, RoundResult, WorstSite, read_result, worst_of
+from simulations.results.result import Quality, RoundResult, WorstSite, read_result
+from simulations.results.summary import worst_of
 
 
 def quality(value: float) -> Quality:
