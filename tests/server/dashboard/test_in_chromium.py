@@ -161,7 +161,8 @@ def test_the_keyboard_goes_through_each_page_in_the_order_in_which_it_is_read(
     assert tabs(visitor) == [*top, "Runs", HOSTILE, run, "file", "Look at it …"]
     visitor.open(f"/runs/{server.run}")
     reports = [f"Report, {form}" for form in ("HTML", "PDF", "JSON")]
-    assert tabs(visitor) == [*top, "Stop …", *reports, "ε by node", "Rounds, the newest first"]
+    tables = ["ε by node", "Estimates of the private evaluation", "Rounds, the newest first"]
+    assert tabs(visitor) == [*top, "Stop …", *reports, *tables]
     visitor.open(f"/confirm/stop?run={server.run}")
     assert tabs(visitor) == [*top, "Stop it", "Leave it as it is"]
     visitor.open("/")
