@@ -108,7 +108,9 @@ def _kill_in_each_leg(
 
 def _check_evaluations(federation: Federation, run: str, mode: str) -> str:
     """Return what the evaluations came to, of which only sums may have been opened."""
-    evaluations, outcomes = federation.run(run)["evaluations"], []
+    outcomes = []
+    with Store(Home(federation.home).database()) as store:
+        evaluations = [*store.evaluations.of_run(run).values()]
     for evaluated in evaluations:
         summed, units = evaluated["one_sum"], [one for one in evaluated["estimates"] if one["measure"] == "units"]
         if summed["noise"] != mode or any(one["scope"] in ("site", "worst site") for one in evaluated["estimates"]):
