@@ -2,7 +2,7 @@
 
 | what is wrong | what accepting does |
 |---|---|
-| the second copy is gone or older, as on a new machine | every round that open runs had left is charged |
+| the second copy is gone or older, as on a new machine | all that open runs had left is charged |
 | rows are changed or missing: by itself, its second copy or the server | so too, and all its records are withdrawn |
 | no row can be read | nothing: a backup has to be restored first |
 
@@ -26,11 +26,15 @@ from client.vault.ledger.state import LedgerState
 from client.vault.ledger.storage import GENESIS, SCHEMA, SCHEMA_VERSION, body_of, chained, ledger_errors, parsed
 from shared.errors import LedgerError, SettingsError
 from shared.files import private_file
+from shared.privacy.releases import SharedGaussian
 from shared.protocol.messages import LedgerPosition
+from shared.secure_sum.encoding import MOST_NODES
 
 MAY_LOWER = frozenset({"close", "commit", "evaluated"})
 """Rows after a break that are not entered again: a forged one of any other kind can only add to what is spent or
 forbidden. What was released is found in the outbox."""
+SMALLEST_SHARES = {"roster_sha256": "", "nodes": MOST_NODES, "threshold": MOST_NODES, "colluders": 1}
+"""A roster that may be gone counts as the one which leaves a node the least noise of its own."""
 
 
 def accept(
@@ -98,6 +102,8 @@ def _additions(
             yield {name: value for name, value in fields.items() if name not in ("time", "salt")}
     for name, run in list(state.runs.items()):
         if not run.closed:
+            if isinstance(run.per_round, SharedGaussian) and not run.per_round.settled:
+                yield {"kind": "roster", "run": name, **SMALLEST_SHARES}
             yield from (
                 {"kind": "reserve", "run": name, "round": number}
                 for number in range(1, run.rounds + 1)

@@ -11,6 +11,7 @@ from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 
 from client.vault.ledger.approval import approve, take_roster, whole_study
 from client.vault.ledger.ledger import Ledger
+from client.vault.ledger.recovery import accept
 from client.vault.ledger.rows import DatasetTerms, Limit, records_row, registration_row
 from shared.errors import BudgetError, PolicyRefusal
 from shared.privacy.accounting import WHOLE_ORDERS, epsilon_if_colluding, epsilon_rdp
@@ -165,3 +166,29 @@ def test_an_approval_says_that_its_counts_share_their_noise(ledger: Ledger, stud
     approved(ledger, study())
     each = from_dict(rows_of(ledger)[-1]["evaluation"]["each"])
     assert isinstance(each, SharedCounts) and (each.count, each.sensitivity, each.settled) == (1, 1.0, False)
+
+
+@pytest.mark.guarantee(
+    "accepting never lowers what is spent, and where rows are known to be missing all training on its records ends."
+)
+def test_a_backup_from_before_the_roster_gives_nothing_of_shared_noise_back(study: Make, tmp_path: Path) -> None:
+    """The rows that are gone may be those of a roster, and of all that was added to its sums."""
+    path, second = tmp_path / "ledger.db", tmp_path / "second" / "head.json"
+    with Ledger(path, second_copy=second) as ledger:
+        ledger.enter(records_row("ward", (), None) | registration_row("ward", Limit(30.0, DELTA), TERMS))
+        limit = approved(ledger, study(epsilon=6.0), if_all_collude=1e4)
+    backup = path.read_bytes()
+    with Ledger(path, second_copy=second) as ledger:
+        take_roster(ledger, "r-1", SHA, **TEN, declared=limit)
+        ledger.reserve("r-1", 1, declared=limit)
+        ledger.enter(asked())
+        whole = ledger.state.budget("ward")
+    path.write_bytes(backup)
+    second.unlink()
+    accept(path, second, datasets=["ward"])
+    with Ledger(path, second_copy=second) as ledger:
+        after, run = ledger.state.budget("ward", earmarked=False), ledger.state.run("r-1")
+        assert run.closed and run.evaluations is not None
+        assert (len(run.attempts), len(run.evaluations.attempts)) == (48, 2)
+        assert after.epsilon() == pytest.approx(whole.epsilon())
+        assert after.epsilon_if_all_collude() >= whole.epsilon_if_all_collude()
