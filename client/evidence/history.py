@@ -8,7 +8,7 @@ from typing import Any
 
 from client.vault.ledger.damage import examine
 from client.vault.ledger.lock import ledger_lock
-from client.vault.ledger.rows import UNDECLARED
+from client.vault.ledger.rows import EVALUATION, UNDECLARED
 from client.vault.review.node_files import LEDGER_PATIENCE_S, NodeFiles
 from shared.errors import SettingsError
 from shared.evidence.figures import moment
@@ -28,7 +28,7 @@ SENTENCES = {
     "evaluation-failed": "The evaluation of {run} after round {number} failed; it stays charged, and no count left.",
     "evaluated": "Noisy counts over held-out records, of {run} after round {number}, left this house: {released}.",
     "roster": "The members of {run}'s secure sum were fixed.",
-    "survivors": "Who is part of the sum of round {round} of {run} was fixed.",
+    "survivors": "Who is part of the sum of {summed} {round} of {run} was fixed.",
     "resume": "The operator{named} looked at {looked_at} of {run}, which failed or were lost{note}.",
     "close": "Run {run} was closed: what it had earmarked and not used is free again.",
     "withdraw": "{dataset} was withdrawn: nothing more is trained on its records.",
@@ -105,6 +105,7 @@ def sentence(row: Mapping[str, Any]) -> str:
         "released": str(row.get("released_sha256", ""))[:16],
         "other": one_line(str(row.get("other", "another dataset"))),
     }
+    words["summed"] = "the evaluation after round" if row.get("purpose") == EVALUATION else "round"
     words["looked_at"] = _looked_at(row)
     words["evaluated"] = _evaluated(row)
     return SENTENCES[row["kind"]].format(**words)

@@ -171,5 +171,5 @@ def _run(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "epsilon_with_one_more": budget.epsilon_at_orders(times(run.per_round, one_more)),
         **_noise_shared(run, budget.limit.delta),
         **_evaluated(run),
-        **({} if run.roster is None else {"roster": run.roster, "survivors_signed": sorted(run.survivors)}),
+        **({} if not run.roster else {"roster": run.roster, "survivors_signed": sorted(run.survivors)}),
     }

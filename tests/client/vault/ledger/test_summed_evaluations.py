@@ -9,6 +9,8 @@ import pytest
 from dp_accounting.rdp import RdpAccountant
 from dp_accounting.rdp.rdp_privacy_accountant import compute_epsilon
 
+from client.evidence.history import sentence
+from client.operator.receipts import statement
 from client.vault.ledger.approval import approve, take_roster, whole_study
 from client.vault.ledger.ledger import Ledger
 from client.vault.ledger.recovery import accept
@@ -192,3 +194,10 @@ def test_a_backup_from_before_the_roster_gives_nothing_of_shared_noise_back(stud
         assert (len(run.attempts), len(run.evaluations.attempts)) == (48, 2)
         assert after.epsilon() == pytest.approx(whole.epsilon())
         assert after.epsilon_if_all_collude() >= whole.epsilon_if_all_collude()
+        paid = statement(ledger, "r-1")
+        assert (len(paid.rounds_paid), len(paid.evaluations_paid)) == (48, 2)
+
+
+def test_the_history_tells_sums_of_rounds_and_of_evaluations_apart() -> None:
+    assert sentence(SURVIVORS) == "Who is part of the sum of the evaluation after round 48 of r-1 was fixed."
+    assert sentence(SURVIVORS | {"purpose": "training"}) == "Who is part of the sum of round 48 of r-1 was fixed."
