@@ -40,7 +40,7 @@ class Plugin(NamedTuple):
         """
         try:
             return self.entry.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise self.failed("be imported", error) from None
 
     def failed(self, what: str, error: BaseException | str) -> SettingsError:

@@ -64,9 +64,10 @@ def pinned_weights(declared: Model, base_files: BaseModelFiles, auto: Any) -> di
         auto: the transformers class that the task needs.
 
     Raises:
-        SettingsError: as `load_base`.
+        SettingsError: as `load_base`, or the study names other weights already.
     """
     if declared.base_weights == "float32":
         return {}
     model = load_base(base_files, auto, base_weights=declared.base_weights)
+    check_loaded(model, declared)
     return {"loaded_fingerprint": loaded_fingerprint(model, declared.base_weights)}

@@ -277,9 +277,8 @@ class Performance(Section):
     a third more time. Gradients have the same bits, or the probe refuses. Not for DoRA and IA3."""
     fit_memory: bool = False
     """Halve `micro_batch_tokens` until the longest synthetic records fit into this machine's memory, measured before
-    any record is read; and where memory runs out in training, begin the step again with layers computed twice, then
-    with half the records at once, as far as the probe has shown that the sum keeps its bits. Otherwise the round
-    fails."""
+    any record is read; and where memory runs out in training, begin the step again with layers computed twice, if the
+    probe has shown that gradients keep their bits. Otherwise the round fails."""
     activation_cache: bool = True
     """Store activations below the lowest adapted layer on disk for the length of the study."""
     activation_cache_limit_bytes: int = Field(default=8 * 2**30, ge=0)

@@ -37,7 +37,10 @@ def forget_copies(node: NodeFiles, state: LedgerState) -> None:
     for run in _with_copies(node, state):
         node.sums.forget(run)
         node.approved.forget(run)
-        shutil.rmtree(node.personal_folder(run), ignore_errors=True)
+    may_go_on = {node.personal_folder(run) for run in state.runs if not state.is_over(run)}
+    for folder in node.folders.personal.glob("*"):  # also what a command that was killed left there
+        if folder not in may_go_on:
+            shutil.rmtree(folder, ignore_errors=True)
     node.forget_activations()
 
 

@@ -255,7 +255,7 @@ class PrivateTrainer:
         most = min(at_once // tokens, GRADIENT_BYTES // (ENTRY_BYTES * self.entries), int(self.divisor) // FILLED_UP)
         if full and lengths[0] < self._longest:
             most //= FULL_IS_RARE
-        return 1 << max(0, most.bit_length() - 1 - max(0, self.thrift - (not self.checkpointing)))
+        return 1 << max(0, most.bit_length() - 1)
 
     @property
     def length_step(self) -> int:
@@ -365,7 +365,7 @@ class PrivateTrainer:
         before = optimizer.seen, optimizer.scaled_down
         while not self._tried(optimizer, chosen):
             self.thrift += 1
-            log.warning("Memory ran out: the step begins again, way %d of %d to need less.", self.thrift, self.thrifts)
+            log.warning("Memory ran out: the step begins again, with layers computed twice.")
             optimizer.zero_grad()
             optimizer.seen, optimizer.scaled_down = before
             if self._device == "cuda":

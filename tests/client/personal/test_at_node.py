@@ -101,6 +101,8 @@ def test_history_tells_of_it_in_its_place_and_backups_leave_it_out(node: Node) -
 def test_it_goes_with_the_records(node: Node) -> None:
     make(node)
     files = open_node(node.config)
+    (files.folders.personal / "tmp_of_a_killed_command").mkdir()
+    (files.folders.personal / "tmp_of_a_killed_command" / "activations.f32").write_bytes(bytes(8))
     withdraw(files, "ward")
     assert list(files.folders.personal.iterdir()) == []
     with pytest.raises(SettingsError, match="whose records are still here"):

@@ -53,6 +53,15 @@ def test_one_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytes
         plugin(AGGREGATIONS, "half").load()
 
 
+def test_one_that_ends_python_when_it_is_imported_is_named_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    write_package(tmp_path, "leaving", "raise SystemExit(0)", aggregations="bye=Bye")
+    with pytest.raises(SettingsError, match=r"plug-in 'bye' of leaving 1\.0 to be imported, got SystemExit: 0"):
+        plugin(AGGREGATIONS, "bye").load()
+
+
 def test_its_hash_follows_its_code_wherever_it_lies_and_nothing_else(site: Path, tmp_path: Path) -> None:
     before = code_hash(plugin(AGGREGATIONS, "half"))
     (site / "__pycache__").mkdir(exist_ok=True)

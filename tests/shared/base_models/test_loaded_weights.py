@@ -49,6 +49,10 @@ def test_a_server_pins_what_it_holds_and_a_node_that_holds_something_else_refuse
     pinned = study.model_copy(update={"model": _pinned_model(study)})
     assert pinned.model.loaded_fingerprint and pinned.sha256 != study.sha256
     assert build(recorded(pinned.model_dump(mode="json"), where="sent")).base_weights == held
+    assert _pinned_model(pinned) == pinned.model
+    named_other = make_study(model={"base_weights": held, "loaded_fingerprint": "0" * 64})
+    with pytest.raises(SettingsError, match=f"Expected a base model whose weights in {held} have the fingerprint 000"):
+        _pinned_model(named_other)  # a server never puts its own in the place of what was declared
     quantised = "shared.base_models.four_bits.SMALLEST_SCALE" if held == "4bit" else None
     if quantised:
         monkeypatch.setattr(quantised, 10.0)  # a machine that divides otherwise
