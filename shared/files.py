@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import stat
 import tempfile
@@ -174,6 +175,21 @@ def complete_folder(target: Path, *, private: bool = False) -> Iterator[Path]:
         sync_folder(target.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def new_folder(target: Path) -> Iterator[Path]:
+    """Yield a free place beside `target`; what is made there moves to `target` when the block ends, or is removed.
+
+    Raises:
+        OSError: something stands at `target` by then; it stays as it is.
+    """
+    made = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        yield made
+        made.rename(target)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def move_into(target: Path, folder: Path, *, last: str) -> None:

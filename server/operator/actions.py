@@ -14,6 +14,7 @@ from server.run_store.store import Store
 from server.run_store.values import Run
 from server.settings import Home
 from shared.errors import SettingsError
+from shared.files import new_folder
 
 if TYPE_CHECKING:
     from shared.protocol.invite import Invite
@@ -187,17 +188,23 @@ def form(*, merged: bool, onnx: bool = False, vllm: bool = False, gguf: bool = F
 def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, form: Form = "adapter") -> None:
     """Copy a finished adapter into a new folder, or write the whole model with it; what fails leaves no folder.
 
+    Guarantee: an export is whole or is not there, and takes nothing from one that another made meanwhile.
+
     Raises:
         SettingsError: the run is not finished, the folder is there, or the form does not suit the task.
         RunError: a graph does not compute what the model does.
     """
     finished, adapter = finished_adapter(home, store, name)
+    taken = SettingsError(f"Expected a new folder, {folder} is there.")
     if folder.exists():
-        raise SettingsError(f"Expected a new folder, {folder} is there.")
+        raise taken
     try:
-        _write(adapter, folder, form)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)  # half of a model looks like one
+        # half of a model looks like one, and another operator may be exporting to the same place
+        with new_folder(folder) as made:
+            _write(adapter, made, form)
+    except OSError:
+        if folder.exists():
+            raise taken from None
         raise
     note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)
 

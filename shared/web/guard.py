@@ -63,6 +63,7 @@ class Guard:
     Guarantee: a session's cookie is worth nothing to another user of the machine, where the machine says who asks.
     Guarantee: nothing is done for a write without this page's own Host and Origin and its session's token.
     Guarantee: nothing is done for a write that does not answer a question which a page of this session asked.
+    Guarantee: whoever guesses keys, however often, keeps nobody out who has the right one.
     Guarantee: whoever may only look changes nothing, whatever the page behind would do.
 
     What it hands on has in `request.state`: `session`, whose token forms bear and whose confirmations its questions
@@ -108,14 +109,14 @@ class Guard:
                 await self._app(scope, receive, send)
             return
         request = Request(scope, receive)
-        send = _with_headers(send, cacheable=request.url.path.startswith(STATIC))
+        send = _with_headers(send, cacheable=scope["path"].startswith(STATIC))
         caller, answer = self._who(scope), self._from_elsewhere(request)
         if answer is None and caller is None:
             answer = self._refusal(request, 401, self._sessions.where)
-        if answer is None and request.url.path.startswith(STATIC):
+        if answer is None and scope["path"].startswith(STATIC):
             await self._app(scope, receive, send)
             return
-        if answer is None and caller is not None and request.url.path == ENTER and self._sessions.needs_key:
+        if answer is None and caller is not None and scope["path"] == ENTER and self._sessions.needs_key:
             answer = self._enter(request, caller)
         if answer is None and caller is not None:
             await self._within(request, caller, scope, receive, send)
@@ -150,11 +151,11 @@ class Guard:
         why = _unfit(request, body, form.pop(TOKEN_FIELD, ""), session)
         if why:
             await self._refusal(request, 403, why)(scope, receive, send)
-        elif request.url.path == LEAVE:
+        elif scope["path"] == LEAVE:
             await self._leave(request, session)(scope, receive, send)
         elif not caller.may_act:
             await self._refusal(request, 403, f"{caller.name} may look here, and change nothing.")(scope, receive, send)
-        elif not session.confirmations.take(form.pop(CONFIRMATION_FIELD, ""), request.url.path, form):
+        elif not session.confirmations.take(form.pop(CONFIRMATION_FIELD, ""), scope["path"], form):
             await self._refusal(request, 403, UNASKED)(scope, receive, send)
         else:
             scope["state"]["form"] = form
@@ -166,18 +167,18 @@ class Guard:
             return Response("This page answers under its own address only.\n", 421, media_type="text/plain")
         site, mode = request.headers.get("sec-fetch-site", "none"), request.headers.get("sec-fetch-mode", "")
         # whoever follows a link comes from another site as well; one at another port has the cookie sent
-        follows = mode == "navigate" and request.method == "GET" and request.url.path in ("/", ENTER)
+        follows = mode == "navigate" and request.method == "GET" and request.scope["path"] in ("/", ENTER)
         if (site not in OURS and not follows) or (origin is not None and origin != f"{self._scheme}://{host}"):
             return Response("Another site's page asked for this.\n", 403, media_type="text/plain")
         return None
 
     def _enter(self, request: Request, caller: Caller) -> Response:
-        if not self._strangers.take():
-            return self._refusal(request, 429, "Too many tries. Wait a moment.")
         early = request.headers.get("sec-purpose") or request.headers.get("purpose")
         if request.method != "GET" or early:  # a browser that looks ahead must not use the key up
             return Response(status_code=405 if not early else 503)
         session = self._sessions.enter(request.query_params.get("key", ""), caller.user)
+        if session is None and not self._strangers.take():
+            return self._refusal(request, 429, "Too many tries. Wait a moment.")
         if session is None and not self._sessions.needs_key:
             return self._refusal(request, 429, "Too many sessions were begun. Wait a moment.")
         if session is None:

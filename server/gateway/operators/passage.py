@@ -128,6 +128,8 @@ class Passage:
         self, request: Request, operator: OperatorCertificate, address: str, send: Send
     ) -> Response | None:
         """Pass a request on; returns what it gets instead."""
+        if not self._requests.take(operator.serial):
+            return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
         # undecoded, as for nodes: nothing that the page could read as another path
         raw = bytes(request.scope.get("raw_path") or b"").decode("latin-1")
         if raw == ROOT:
@@ -136,8 +138,6 @@ class Passage:
         query = bytes(request.scope.get("query_string") or b"").decode("latin-1")
         if path is None or not QUERY.fullmatch(query):
             return PlainTextResponse("not found\n", 404, headers=CLOSE)
-        if not self._requests.take(operator.serial):
-            return PlainTextResponse("too many requests\n", 429, headers={"Retry-After": "1"})
         limits, follows = self._limits, path[1] == EVENTS
         if declared_bytes(request, 0) > limits.body_bytes:
             return PlainTextResponse("body too large\n", 413, headers=CLOSE)

@@ -1,5 +1,6 @@
 """What an operator does is done the same way by commands and by the page, and the event log says who did it."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,32 @@ def test_what_the_page_asks_for_is_there_beside_it_newest_first(home: Home, make
         assert [event.kind for event in store.operator_events(most=2)] == ["resume", "stop"]
         assert {event.body["from"] for event in store.operator_events(most=9)} == {PAGE.where}
         assert [event.kind for event in store.events(run.id)] == ["resumed"], "a run's own events are about its rounds"
+
+
+@pytest.mark.guarantee("an export is whole or is not there, and takes nothing from one that another made meanwhile.")
+def test_of_two_exports_into_one_folder_the_first_stays_whole(
+    home: Home, tmp_path: Path, make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, folder, between = shutil.copytree, tmp_path / "new" / "adapter", list[str]()
+
+    def copies_late(source: Path, target: Path) -> None:
+        if not between:  # the other one looks, and exports, before this one begins
+            between.append("the other")
+            actions.export(home, store, run.id, folder, PAGE)
+            assert (folder / "README.md").read_text() == "card"
+        copy(source, target)
+
+    with Store(home.database()) as store:
+        run = store.create_run(make_study())
+        store.set_state(run.id, "finished")
+        adapter = home.runs / run.id / "adapter"
+        adapter.mkdir(parents=True)
+        (adapter / "README.md").write_text("card")
+        monkeypatch.setattr(shutil, "copytree", copies_late)
+        with pytest.raises(SettingsError, match="a new folder"):
+            actions.export(home, store, run.id, folder, PAGE)
+        assert [event.kind for event in store.operator_events(most=9)] == ["export"]
+    assert (folder / "README.md").read_text() == "card" and list(folder.parent.iterdir()) == [folder]
 
 
 def test_what_is_refused_leaves_no_event(home: Home, tmp_path: Path, make_study: Callable[..., Study]) -> None:

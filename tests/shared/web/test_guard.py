@@ -1,19 +1,22 @@
 """Nothing is shown without a session, and nothing is done for a request that this page did not make."""
 
+import asyncio
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shared.web.guard import cookie_name
+from shared.web.guard import Guard, cookie_name
 from shared.web.rendering import Pages, Site
-from shared.web.sessions import Sessions
+from shared.web.sessions import Rate, Sessions
 from tests.support.web import OpenSite, open_site
 
 SITE = Site("node", "north", (("/", "Overview"),))
@@ -213,6 +216,27 @@ def test_strangers_use_up_their_own_rate_and_not_the_visitors(caller: Caller) ->
             answers.append(stranger.get("/enter?key=guess").status_code)
     assert len(answers) > 20 and answers[-1] == 429
     assert caller.http.get("/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/sta%09tic/x", "/%0astatic/x", "x/static/x", "/static", "/statics/x"])
+def test_nobody_comes_past_the_door_on_a_path_that_only_looks_like_a_shared_file(caller: Caller, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", caller.site.port), 5) as stranger:
+        stranger.sendall(f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{caller.site.port}\r\n\r\n".encode())
+        assert stranger.recv(2**12).startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.guarantee("whoever guesses keys, however often, keeps nobody out who has the right one.")
+def test_a_person_with_the_key_comes_in_however_many_guess() -> None:
+    keys = list[str]()
+    sessions, few = Sessions(keys.append), Rate(0.0, 3)
+    door = Guard(Starlette(), pages=PAGES, sessions=sessions, hosts=["page"], strangers=few)
+
+    async def answers() -> list[int]:
+        async with httpx.AsyncClient(base_url="http://page", transport=httpx.ASGITransport(door)) as http:
+            paths = [*["/enter?key=guess"] * 4, "/", f"/enter?key={keys[-1]}"]
+            return [(await http.get(path)).status_code for path in paths]
+
+    assert asyncio.run(answers()) == [403, 403, 403, 429, 429, 303]
 
 
 def test_what_a_page_asks_by_itself_keeps_no_session_alive() -> None:

@@ -292,6 +292,13 @@ def test_requests_beyond_a_persons_rate_are_refused(noted: RemotePage, anna: Pat
         assert answers[0] == 200 and answers[-1] == 429 and other.get("/operator/nodes").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/operator", "/operator/.hidden"])
+def test_requests_that_the_gateway_answers_itself_count_as_well(noted: RemotePage, path: str) -> None:
+    with noted.browser(noted.operator("quick")) as quick:
+        answers = [quick.get(path).status_code for _ in range(FEW.burst + 2)]
+    assert answers[0] in (307, 404) and answers[-1] == 429
+
+
 def test_half_a_file_does_not_look_whole_when_its_operator_is_revoked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
