@@ -71,7 +71,8 @@ def test_nothing_leaves_and_nothing_of_it_is_in_what_the_server_is_told(
     with files.open_ledger() as ledger:
         assert ledger.position == before and ledger.state.spent("ward") == 0
     assert facts.warning == WARNING and WARNING in caplog.text
-    assert facts.held_out > 0 and facts.after["loss"] <= facts.before["loss"]
+    # other records chose it, so on these few it may be worse
+    assert facts.held_out > 0 and (facts.after == facts.before) == (facts.passes == 0)
     measured, *_, said = in_words(facts)
     assert f"{facts.before['accuracy']:.4g} before" in measured and WARNING in said
 
