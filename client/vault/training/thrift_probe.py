@@ -4,7 +4,7 @@ When memory runs out may depend on who is there: on which lengths were drawn, sa
 other records' gradients, a record's presence would show in their sum. So a way that changes a bit is never taken.
 
 Layers may be computed again: the same shapes run through the same kernels. Half the records at once would be other
-shapes, whose bits differ for one record in a few, by as much as bfloat16 rounds; no probe of some records shows which.
+shapes, in which now and then a record's last bits differ; no probe of some records shows in which.
 """
 
 from pathlib import Path
