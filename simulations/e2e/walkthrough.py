@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import typer
@@ -150,8 +151,13 @@ def _tables() -> dict[str, pd.DataFrame]:
     contents = list(zip(table["text"], table["label"], strict=True))
     owned = pd.Series([split is Split.HOLDOUT for split in splits_of(contents, key=KEY, holdout=HOLDOUT)])
     mine = table["site"].isin(NODES)
-    rows = {name: table[~owned & (table["site"] == name)].head(ROWS) for name in NODES}
+    rows = {name: _spread(table[~owned & (table["site"] == name)]) for name in NODES}
     return rows | {"server": table[owned & mine].iloc[:: max(1, int((owned & mine).sum()) // OWNED_ROWS)]}
+
+
+def _spread(table: pd.DataFrame) -> pd.DataFrame:
+    """Take rows from all over a table, which may be sorted by label."""
+    return table.iloc[np.linspace(0, len(table) - 1, min(ROWS, len(table))).astype(int)]
 
 
 def _start(federation: Federation, activity: Activity) -> bool:
