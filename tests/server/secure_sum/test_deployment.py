@@ -57,7 +57,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Home]:
         (run_process, "Control", lambda _home: SimpleNamespace(wait_until_it_answers=int, nodes=list, close=int)),
         (run_process, "synchronise_nodes", lambda _store, _control: None),
         (run_process, "initial_adapter", lambda _study: np.zeros(LENGTH, np.float32)),
-        (run_process, "layout_of", lambda _study: None),
+        (run_process, "layout_of", lambda _study: SimpleNamespace(tensors=[("head.weight", (LENGTH,))])),
         (run_process, "norm_bound", lambda *_, **__: 100.0),
         (run_process, "keep_within", lambda *_: lambda _number, adapter: adapter),
         (run_process, "export", lambda _study, _adapter, folder: folder.mkdir(exist_ok=True)),

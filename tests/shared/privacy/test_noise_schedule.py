@@ -48,6 +48,8 @@ def test_no_performance_setting_changes_noise_sampling_steps_or_clipping(make_st
         "threads": 3,
         "device": "cpu",
         "precision": "bfloat16",
+        "activation_checkpointing": True,
+        "fit_memory": True,
         "activation_cache": False,
         "activation_cache_limit_bytes": 1,
         "activation_storage": "float16",

@@ -98,7 +98,7 @@ def test_whatever_goes_wrong_with_the_mask_one_code_leaves_and_nothing_else(
     def broken(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr("client.vault.secure_sum.masked_trainer.mask_vector", broken)
+    monkeypatch.setattr("client.vault.secure_sum.hiding.mask_vector", broken)
     reply = node.train(task)
     assert reply.status is Status.FAILED and not any(reply.masked) and len(reply.update) == 0
     monkeypatch.undo()
