@@ -97,7 +97,7 @@ class Jobs:
 
         try:
             job.answer = work(on_stage)
-        except Exception as error:
+        except Exception as error:  # a job's thread has nobody above it: the page would wait for ever
             log.exception("What the operator's page asked for failed: %s", job.kind)
             job.answer = in_words(error)
         job.since = self._now()

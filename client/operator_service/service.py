@@ -55,7 +55,7 @@ def _answering(questions: Questions, name: Question) -> Callable[[Answer, grpc.S
             return questions.answer(name, arguments)
         except FedVaultError as error:
             return in_words(error)
-        except Exception as error:
+        except Exception as error:  # the page is a process of its own, and shows what it is answered
             log.exception("A question of the operator's page could not be answered: %s", name)
             return in_words(error)
 

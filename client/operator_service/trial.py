@@ -89,7 +89,7 @@ def try_here(config: Path, run: str, dataset: str, on_stage: OnStage) -> dict[st
         on_stage("Probing gradients and training a few steps, which are thrown away", STEPS - 1, STEPS)
         finding = tried(TRIAL, lambda: without_records(node, reviewed))
         return {"finding": asdict(finding) | {"state": finding.state, "notes": []}}
-    except Exception as error:
+    except Exception as error:  # whoever asked waits for an answer: this process ends with it
         log.exception("The trial of %s failed.", run)
         return in_words(error)
 
@@ -97,7 +97,7 @@ def try_here(config: Path, run: str, dataset: str, on_stage: OnStage) -> dict[st
 def without_records(node: NodeFiles, reviewed: ReviewedStudy) -> str | Seen:
     try:
         return trial(node, reviewed)
-    except Exception as error:
+    except Exception as error:  # of libraries, whose words may quote what they were given
         if not isinstance(error, DataError) and not may_be_a_records_own(error):
             raise
         log.exception("The trial failed for a reason that may quote a record.")

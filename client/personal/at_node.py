@@ -40,7 +40,7 @@ Say = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class PersonalFacts:
-    """What is known of a personal adapter. For the operator's eyes only."""
+    """Facts about a personal adapter, for the operator's eyes only."""
 
     run: str
     dataset: str

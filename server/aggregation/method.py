@@ -24,7 +24,7 @@ Arrays = Mapping[str, NDArray[np.float64]]
 
 
 class RoundStart(NamedTuple):
-    """What one round's collection begins with: public numbers, and the method's own state."""
+    """Public numbers and the method's own state, with which one round's collection begins."""
 
     number: int
     """Of the round, from 1."""

@@ -1,4 +1,4 @@
-"""What a run's records say of plug-ins that took part in it."""
+"""Finds the plug-ins that took part in a run, in the run's records."""
 
 from collections.abc import Iterable, Sequence
 

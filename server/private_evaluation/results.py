@@ -1,4 +1,4 @@
-"""What the evaluations of a run came to, as the run store has it. Loads neither Flower nor torch: commands show it."""
+"""Reads the evaluations of a run from the run store. Loads neither Flower nor torch: commands show it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from shared.protocol.messages import Status
 
 
 class RunEvaluations(NamedTuple):
-    """What evaluations of a run came to."""
+    """The evaluations of a run, and what follows from them."""
 
     all: Sequence[Evaluated]
     """Those that are over, in order."""

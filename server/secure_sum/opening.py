@@ -58,7 +58,7 @@ class Surroundings:
 
 @dataclass(frozen=True)
 class Opened:
-    """What became of one sum."""
+    """The outcome of one sum."""
 
     names: tuple[str, ...]
     """The nodes whose parts are in it, or were to be."""

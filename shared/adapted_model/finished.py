@@ -92,7 +92,7 @@ def load_finished(folder: str | Path) -> FinishedModel:
 
 
 class Exported(NamedTuple):
-    """What an exported folder holds."""
+    """The content of an exported folder."""
 
     study: Study
     base_files: BaseModelFiles
@@ -110,7 +110,7 @@ def read_exported(folder: Path) -> Exported:
 
 
 class Packed(NamedTuple):
-    """What an exported folder says without its base model."""
+    """The content of an exported folder, read without its base model."""
 
     study: Study
     base_fingerprint: str

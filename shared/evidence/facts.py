@@ -109,7 +109,7 @@ class Release(Section):
 
 
 class House(Section):
-    """What left one organisation, and what that cost its records."""
+    """All that left one organisation, and its cost to the records there."""
 
     name: str
     rounds: int
@@ -177,7 +177,7 @@ class Decided(Section):
 
 
 class Policy(Section):
-    """What the node's operator had fixed for these records."""
+    """The limits that the node's operator had fixed for these records."""
 
     epsilon: float
     delta: float

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class Released(NamedTuple):
-    """What this node gave to a sum."""
+    """This node's contribution to a sum."""
 
     adapter_sha256: str
     masked: bytes

@@ -1,4 +1,4 @@
-"""What the node's settings say of secure sums: whom a run's sum is taken part in with, and how parts of it leave."""
+"""Applies the node's settings to secure sums: with whom it takes part in a run's sum, and how parts of it leave."""
 
 from collections.abc import Callable
 from dataclasses import replace
