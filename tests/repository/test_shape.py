@@ -1,6 +1,8 @@
 """Files have one idea, rooms few files, documents one reader; every room says what belongs in it."""
 
 import ast
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,10 +16,22 @@ ONE_FILE_PER_KIND = {"shared/tasks"}
 FLOWERS_OWN = "simulations/benchmarks/stock/flower"
 """A project in Flower's form, which is no package."""
 MOST_BYTES = {"README.md": 7000, "CONTRIBUTING.md": 6000}
+GIT = shutil.which("git")
+TOP = {
+    *(".ci", ".gitignore", "CHANGELOG.md", "CONTRIBUTING.md", "Makefile", "README.md", "SECURITY.md"),
+    *("client", "docker", "pyproject.toml", "server", "shared", "simulations", "tests"),
+}
 
 
 def _files() -> list[Path]:
     return [path for part in PRODUCT for path in sorted((ROOT / part).rglob("*.py")) if "_generated" not in path.parts]
+
+
+@pytest.mark.skipif(not GIT or not (ROOT / ".git").exists(), reason="needs a clone and git, as CI has")
+def test_only_what_belongs_at_the_top_is_committed_there() -> None:
+    """What a command or a test leaves in the folder where it was called is not part of the project."""
+    listed = subprocess.run([str(GIT), "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {name.partition("/")[0] for name in listed.splitlines()} - TOP == set()
 
 
 def test_no_file_is_longer_than_one_idea() -> None:
