@@ -35,7 +35,10 @@ def track(
     folder = Home(home)
     uri = mlflow or folder.settings().mlflow
     if not uri:
-        raise SettingsError("Expected --mlflow with the URI of an MLflow server, got nothing.")
+        raise SettingsError(
+            "Expected --mlflow with the URI of an MLflow server, got nothing.",
+            hint='mlflow = "https://…" in server.toml says it once for all runs.',
+        )
     with open_store(folder) as store:
         chosen = store.run(run)
         curves = curves_of(store, chosen, adapter_folder(folder, chosen), also or [])

@@ -1,12 +1,15 @@
 """A run's settings and figures as plain values, for where people keep their curves."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from shared.private_evaluation.estimates import HIGHER_IS_BETTER, Estimate, Evaluated
+
 Ending = Literal["running", "finished", "failed", "stopped"]
+OVER_SITES = ("all sites", "worst site")
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Curves:
     ending: Ending = "running"
     artifacts: tuple[Path, ...] = field(default=())
     """Files and folders, sent once the run is finished."""
+    evaluations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
+    """What private evaluations that are over have shown, by the rounds before it, then name."""
 
 
 def flattened(values: Mapping[str, Any], section: str = "") -> dict[str, str]:
@@ -43,3 +48,21 @@ def finite(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return what can be drawn of some metrics: finite numbers."""
     numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
     return {name: float(value) for name, value in numbers.items() if math.isfinite(value)}
+
+
+def of_evaluations(evaluations: Sequence[Evaluated]) -> dict[int, dict[str, float]]:
+    """Return how good the adapter was at all sites and at the worst, with its interval, by the rounds before it.
+
+    What was not shown, since it rests on noise, is no point of a curve. Single sites and subgroups stand in the report.
+    """
+    return {one.number: shown for one in evaluations if (shown := _shown(one.estimates))}
+
+
+def _shown(estimates: Sequence[Estimate]) -> dict[str, float]:
+    over_sites = [one for one in estimates if one.scope in OVER_SITES and one.measure in HIGHER_IS_BETTER]
+    ends = [
+        (f"private/{one.scope}/{one.measure}{end}", value)
+        for one in over_sites
+        for end, value in (("", one.value), ("/low", one.low), ("/high", one.high))
+    ]
+    return finite(dict(ends))

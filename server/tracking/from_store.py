@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from server.export.run_report import run_report
+from server.private_evaluation.results import evaluations_of
 from server.run_store.store import Store
 from server.run_store.values import Run
-from server.tracking.curves import Curves, Ending, finite, flattened
+from server.tracking.curves import Curves, Ending, finite, flattened, of_evaluations
 
 ENDINGS: Mapping[str, Ending] = {"finished": "finished", "failed": "failed", "stopped": "stopped"}
 
@@ -35,6 +36,7 @@ def curves_of(store: Store, run: Run, adapter: Path, further: Sequence[Path] = (
         rounds={record["round"]: _metrics(record, evaluation) for record, evaluation in store.rounds(run.id)},
         ending=ENDINGS.get(run.state, "running"),
         artifacts=tuple(path for path in (adapter, *further) if path.exists()),
+        evaluations=of_evaluations(evaluations_of(store, run).all),
     )
 
 

@@ -70,13 +70,15 @@ def _send(client: Any, curves: Curves, experiment: str) -> str:
     number = client.create_experiment(experiment) if group is None else group.experiment_id
     known = client.search_runs([number], filter_string=f"tags.`{TAG}run` = '{curves.key}'", max_results=1)
     run = known[0] if known else client.create_run(number, tags={f"{TAG}run": curves.key}, run_name=curves.name)
-    name, done = str(run.info.run_id), int(run.data.tags.get(f"{TAG}round", 0))
+    name = str(run.info.run_id)
     if not run.data.params:
         params = [Param(key, value[:LONGEST_VALUE]) for key, value in curves.params.items()]
         _in_parts(client, name, "params", params)
-    for step, values in sorted(curves.rounds.items()):
-        if step > done:
-            _add_round(client, name, step, values)
+    for kind, steps in (("round", curves.rounds), ("evaluation", curves.evaluations)):
+        done = int(run.data.tags.get(f"{TAG}{kind}", 0))
+        for step, values in sorted(steps.items()):
+            if step > done:
+                _add_step(client, name, kind, step, values)
     _in_parts(client, name, "tags", [RunTag(TAG + key, value[:LONGEST_VALUE]) for key, value in curves.tags.items()])
     if curves.ending == "finished" and run.info.status != STATES["finished"]:
         for path in curves.artifacts:
@@ -89,13 +91,13 @@ def _send(client: Any, curves: Curves, experiment: str) -> str:
     return name
 
 
-def _add_round(client: Any, name: str, step: int, values: Mapping[str, float]) -> None:
-    """Add a round in one request, with the note that it is there: otherwise it could be there twice."""
+def _add_step(client: Any, name: str, kind: str, step: int, values: Mapping[str, float]) -> None:
+    """Add a round or an evaluation in one request, with the note that it is there: otherwise it could be twice."""
     from mlflow.entities import Metric, RunTag
 
     now = int(time.time() * 1000)
     metrics = [Metric(key, value, now, step) for key, value in list(values.items())[: AT_ONCE["metrics"]]]
-    client.log_batch(name, metrics=metrics, tags=[RunTag(f"{TAG}round", str(step))])
+    client.log_batch(name, metrics=metrics, tags=[RunTag(f"{TAG}{kind}", str(step))])
 
 
 def _in_parts(client: Any, name: str, what: str, values: Sequence[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from server.tracking.curves import Curves, finite, flattened
+from server.tracking.curves import Curves, finite, flattened, of_evaluations
 from simulations.results.result import Result
 
 REPORTS = ("report.html", "report.pdf", "result.json", "adapter")
@@ -37,4 +37,5 @@ def curves_of(result: Result, folder: Path) -> Curves:
         rounds=rounds,
         ending="finished",
         artifacts=tuple(folder / name for name in REPORTS if (folder / name).exists()),
+        evaluations=of_evaluations(result.evaluations),
     )

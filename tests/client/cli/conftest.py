@@ -48,6 +48,7 @@ name = "test"
 [model]
 source = "{tiny_bert}"
 fingerprint = "{fingerprint}"
+{values.get("base", "")}
 [task]
 kind = "sequence-classification"
 labels = ["no", "yes"]

@@ -379,6 +379,12 @@ def _(place: Place) -> str:
     return printed
 
 
+@situation("A base model that this machine rounds otherwise")
+def _(place: Place) -> str:
+    place.offered("r-1", base=f'base_weights = "bfloat16"\nloaded_fingerprint = "{"a" * 64}"')
+    return place.types("doctor", "r-1", "--dataset", "ward")
+
+
 @situation("A secure sum among nodes that are not pinned")
 def _(place: Place) -> str:
     place.offered("r-1", Peer("east", "a" * 64), Peer("south", "b" * 64), sizes='secure_sum = "masked"')
@@ -413,6 +419,16 @@ simple("A study that reads a column too many", lambda p: p.adds('readable_column
 simple("A study for larger sites", lambda p: p.approves(sizes="smallest_declared_size = 1000"))
 simple("Approving twice", lambda p: p.approves() + p.approves())
 simple("Resuming a run that is well", lambda p: p.approves() + p.types("resume", "r-1", "--yes"))
+simple("Personalising without an adapter", lambda p: p.approves() + p.types("personalise", "r-1"))
+simple("A personal adapter that was never made", lambda p: p.approves() + p.types("personalise", "r-1", "--out", "x"))
+simple(
+    "Personalising after the records were withdrawn",
+    lambda p: p.approves() + p.types("withdraw", "ward", "--yes") + p.types("personalise", "r-1", "--adapter", "x"),
+)
+simple(
+    "A folder that holds no adapter of ours",
+    lambda p: p.approves() + p.types("personalise", "r-1", "--adapter", str(p.folder)),
+)
 simple("A long note", lambda p: p.approves("--by", "x" * 81))
 
 

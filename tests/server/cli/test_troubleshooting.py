@@ -386,6 +386,13 @@ simple("A run that there is not", lambda p: p.types("show", "r-2030"))
 simple("A run does not start", lambda p: p.types("show", p.runs()))
 simple("Exporting too early", lambda p: p.types("export", p.runs(), "adapter"))
 simple("Resuming what is finished", lambda p: p.types("resume", p.finished()))
+simple("Keeping curves without an address", lambda p: p.types("track", p.finished()))
+
+
+@situation("MLflow is away")
+def _(place: Place) -> str:
+    place.patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    return place.types("track", place.finished(), "--mlflow", f"http://127.0.0.1:{free_port()}")
 
 
 @situation("Too few nodes for the quorum")

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from server.run_store.store import Store
 from server.settings import Home
 from server.tracking import mlflow_server
 from server.tracking.background import InBackground
-from server.tracking.curves import Curves, finite, flattened
+from server.tracking.curves import Curves, finite, flattened, of_evaluations
 from server.tracking.from_store import curves_of
 from server.tracking.mlflow_server import send
 from shared.errors import PeerError, SettingsError
+from shared.private_evaluation.estimates import Estimate, Evaluated
 from shared.study.declaration import Study
 from tests.support.stores import filled
 
@@ -77,21 +79,46 @@ def test_what_stopped_half_way_is_made_whole(
 ) -> None:
     """The connection ends after two of three rounds; what is sent then completes the run."""
     curves = Curves("r-2", "r-2", {}, {}, ROUNDS)
-    add_round, steps = mlflow_server._add_round, list[int]()
+    add_step, steps = mlflow_server._add_step, list[int]()
 
-    def breaks(client: Any, name: str, step: int, values: Any) -> None:
+    def breaks(client: Any, name: str, kind: str, step: int, values: Any) -> None:
         if step == 3:
             raise OSError("gone")
         steps.append(step)
-        add_round(client, name, step, values)
+        add_step(client, name, kind, step, values)
 
     with monkeypatch.context() as patch, pytest.raises(PeerError, match="OSError"):
-        patch.setattr(mlflow_server, "_add_round", breaks)
+        patch.setattr(mlflow_server, "_add_step", breaks)
         send(uri, curves)
     assert steps == [1, 2]
     send(uri, curves)
     run, accuracy = seen("r-2")
     assert accuracy == {1: 0.5, 2: 0.6, 3: 0.7} and run.data.tags["fedvault.round"] == "3"
+
+
+def test_a_private_evaluation_comes_after_its_round_and_is_there_once(uri: str, seen: Callable[..., Any]) -> None:
+    """An evaluation is over when its round, and perhaps the next one, have long been sent."""
+    from mlflow.tracking import MlflowClient
+
+    send(uri, replace(CURVES, key="r-3"))
+    worst = Estimate(scope="worst site", measure="accuracy", value=0.6, low=0.5, high=0.7)
+    hidden = Estimate(scope="all sites", measure="macro F1")
+    one_site = Estimate(scope="site", name="st-mary", measure="accuracy", value=0.9)
+    evaluated = Evaluated(number=2, epsilon=1.0, sigma=2.0, sites=("st-mary",), estimates=(worst, hidden, one_site))
+    evaluations = of_evaluations([evaluated, evaluated.model_copy(update={"number": 3, "estimates": (hidden,)})])
+    assert evaluations == {
+        2: {
+            "private/worst site/accuracy": 0.6,
+            "private/worst site/accuracy/low": 0.5,
+            "private/worst site/accuracy/high": 0.7,
+        }
+    }
+    for _ in range(2):
+        send(uri, replace(CURVES, key="r-3", ending="finished", evaluations=evaluations))
+    run, accuracy = seen("r-3")
+    history = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, "private/worst site/accuracy")
+    assert [(point.step, point.value) for point in history] == [(2, 0.6)]
+    assert accuracy == {1: 0.5, 2: 0.6, 3: 0.7} and run.info.status == "FINISHED"
 
 
 def test_what_mlflow_cannot_draw_is_left_out_and_settings_have_dotted_names() -> None:
