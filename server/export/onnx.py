@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from server.export.adapter import CARD_FILE, PROCESSOR_FILES
 from shared.adapted_model.finished import STUDY_FILE, load_finished
 from shared.adapted_model.model import AdaptedModel
+from shared.base_models.four_bits import widen
 from shared.errors import RunError, SettingsError
 from shared.files import write_atomically
 from shared.records.batches import Batch, collate
@@ -53,6 +54,8 @@ class Served(nn.Module):
 def write_onnx(exported: Path, folder: Path) -> float:
     """Write model.onnx with the tokenizer or processor, the study and the card beside it.
 
+    A base model that was held in short numbers is written with what these stand for, and computes in float32.
+
     Args:
         exported: as `adapter.export` wrote it.
         folder: new; left away if the graph computes something else.
@@ -72,7 +75,7 @@ def write_onnx(exported: Path, folder: Path) -> float:
             f"Expected a task of kind {', '.join(INPUTS)}, got task.kind={kind!r}.",
             hint="A text that is generated takes many passes: export --merge, and serve the folder.",
         )
-    model = finished.model
+    model = _in_float32(finished.model)
     examples = [_example(model, shape) for shape in ((8,), (5, 24), (3, 9, 17, 16, 1))]
     fields = [name for name in INPUTS[kind] if name in examples[0]]
     with torch.no_grad():
@@ -116,6 +119,13 @@ def _example(model: AdaptedModel, lengths: Sequence[int]) -> Batch:
     records = model.kind.synthetic(model.config, [min(length, most) for length in lengths], variant=0)
     batch = collate(records, range(len(records)), model.kind.fills, torch.device("cpu"))
     return {name: tensor.long() if name in ("ids", "types") else tensor for name, tensor in batch.items()}
+
+
+def _in_float32(model: AdaptedModel) -> AdaptedModel:
+    if model.base_weights != "float32":
+        widen(model)
+        model.base_weights = "float32"
+    return model
 
 
 def _merged(model: AdaptedModel) -> AdaptedModel:

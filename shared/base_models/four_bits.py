@@ -100,6 +100,20 @@ def quantise(model: PreTrainedModel) -> None:
         module.register_buffer("scales", scales)
 
 
+def widen(model: nn.Module) -> None:
+    """Hold a frozen model in float32, in place, with the numbers that its short weights stand for; names stay.
+
+    What it computes then is what the short weights mean, without the rounding of each layer's outputs.
+    """
+    for module in model.modules():
+        if isinstance(module, FourBitLinear):
+            matrix = dequantised(module.weight, module.scales, (module.out_features, module.in_features), torch.float32)
+            module.__class__ = nn.Linear  # type: ignore[assignment]
+            module.weight = nn.Parameter(matrix, requires_grad=False)
+            del module.scales
+    model.float()
+
+
 def layers_to_quantise(model: PreTrainedModel) -> list[nn.Linear]:
     """Return the layers that `quantise` turns into quantised ones."""
     in_single = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from server.export import onnx as onnx_export
 from server.export.adapter import export
@@ -13,6 +14,7 @@ from server.export.onnx import MODEL_FILE, write_onnx
 from shared.adapted_model.finished import load_finished
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError
+from shared.records.batches import collate
 from shared.study.declaration import Study
 from tests.support.paths import ROOT
 
@@ -35,6 +37,23 @@ def test_a_graph_answers_as_the_model_does(make_study: Callable[..., Study], tmp
     folder = exported(make_study(task=TASKS[name]), tmp_path / "adapter")
     assert write_onnx(folder, tmp_path / "onnx") <= 1e-4
     assert {MODEL_FILE, "fedvault.json", "tokenizer.json"} <= {path.name for path in (tmp_path / "onnx").iterdir()}
+
+
+@pytest.mark.parametrize("held", ["bfloat16", "4bit"])
+def test_a_base_model_in_short_numbers_is_written_with_what_they_stand_for(
+    make_study: Callable[..., Study], tmp_path: Path, held: str
+) -> None:
+    folder = exported(make_study(model={"base_weights": held}), tmp_path / "adapter")
+    assert write_onnx(folder, tmp_path / "onnx") <= 1e-4
+    trained, written = load_finished(folder).model, onnx_export._in_float32(load_finished(folder).model)
+    published = load_finished(exported(make_study(), tmp_path / "published")).model
+    records = load_finished(folder).encode({"text": [f"good word{i}" for i in range(40)]})
+    batch = collate(records, range(40), trained.kind.fills, torch.device("cpu"))
+    with torch.no_grad():
+        outputs = trained(batch)
+        off, off_published = ((outputs - model(batch)).abs().mean() for model in (written, published))
+    assert 0 < off < 0.02 * outputs.abs().mean(), "the rounding of each layer's outputs"
+    assert held == "bfloat16" or off < off_published / 3
 
 
 def test_onnx_runtime_and_a_tokenizer_are_all_it_needs(
