@@ -16,6 +16,8 @@ MEANING = (
     "95 %: over people, and over seeds where there are several. A gap is the largest rate of a subgroup minus the "
     "smallest; even equal treatment shows the gap by chance half of the time."
 )
+LONGEST_LABEL = 27
+"""Characters beside a bar."""
 HEADER = ("set", "by", "subgroup", "people", "rate", "ε", "private", "without privacy", "change (95 %)")
 GAP_HEADER = ("set", "by", "gap in", "ε", "private (95 %)", "by chance", "without privacy", "change (95 %)")
 
@@ -37,7 +39,7 @@ def picture(name: str, rows: Sequence[Row]) -> Picture:
     shown = [row for row in rows if row.name == name and row.subgroup and row.rate == ACCURACY]
     drawn = [
         Bar(
-            f"{row.subgroup} ({row.people:,}) ε {row.epsilon:g}",
+            _label(row),
             row.effect.value,
             written(row.effect),
             row.effect.low,
@@ -48,6 +50,13 @@ def picture(name: str, rows: Sequence[Row]) -> Picture:
     ]
     title = f"{name}: accuracy with privacy less without, by subgroup (people held out) and ε"
     return bars(title, drawn, axis="accuracy with privacy less without, in points")
+
+
+def _label(row: Row) -> str:
+    """Name a bar; a long subgroup's name is cut, so that its epsilon is not."""
+    end = f" ({row.people:,}) ε {row.epsilon:g}"
+    name, room = row.subgroup, LONGEST_LABEL - len(end)
+    return (name if len(name) <= room else name[: room - 1].rstrip() + "…") + end
 
 
 def cells(row: Row) -> list[str]:

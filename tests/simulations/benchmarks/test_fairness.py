@@ -1,5 +1,6 @@
 """The fairness benchmark: its scenarios, and from finished runs to rows and a page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,11 @@ def test_page_and_pictures_show_every_row_and_escape_what_comes_from_the_data() 
     assert all(cell in drawn for row in made for cell in (cells(row) if row.subgroup else gap_cells(row))[4:])
     assert "<b>men" not in drawn and "https" not in drawn and len(drawn) < 300_000
     assert own.svg.count("<rect") == 4 and "women (90) ε 8" in own.svg and "women (90)" in own.says
+
+
+def test_a_long_name_is_cut_and_not_its_epsilon() -> None:
+    named = [replace(row, subgroup="a name of many words and more") for row in rows(results(1)) if row.subgroup]
+    assert ">a name of many wo… (90) ε 8<" in picture("adult", named).svg
 
 
 def test_what_rounds_to_zero_has_no_minus() -> None:
