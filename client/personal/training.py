@@ -1,8 +1,9 @@
 """Trains a personal adapter WITHOUT PRIVACY: no noise, so what comes of it holds a node's records and never leaves it.
 
-It goes on from a finished adapter by the study's own batches and scaled gradients, at higher rates, which noise no
-longer keeps low and which fall evenly towards 0. A fifth of the units is not trained on: of the adapters after each
-pass over the others, the finished one among them, the one with the lowest loss on that fifth is kept.
+It goes on from a finished adapter by the study's own batches, scaled gradients and rates, which fall evenly towards 0.
+A fifth of the units is not trained on: of the adapters after each pass over the others, the finished one among them,
+the one with the best main metric on that fifth is kept, the latest if several are. The loss would mislead: a head's
+outputs grow with every pass, so that a few answers which are wrong and certain outweigh many that became right.
 """
 
 import logging
@@ -27,8 +28,6 @@ from shared.study.schedule import learning_rate_factors
 
 log = logging.getLogger(__name__)
 WARNING = "trained WITHOUT PRIVACY on your records; never share this adapter"
-FACTOR = 3.0
-"""Of the study's learning rates, as in simulations without privacy."""
 ONE_IN = 5
 """One unit in so many chooses the adapter and is not trained on."""
 FEWEST_UNITS = 2 * ONE_IN
@@ -112,19 +111,19 @@ def personalise_without_privacy(
         activations(trained),
         schedule_of(by_itself),
         divisor_size=by_itself.federation.divisor_size(declared_size),
-        learning_rates=LearningRates(
-            FACTOR * study.training.learning_rate, FACTOR * study.training.adapter_learning_rate
-        ),
+        learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
         precision=study.performance.precision,
     )
     unseen, source = activations(chosen_by), WithoutNoise(randomness)
-    best, lowest = Personal(finished, 0, 0), _loss(study, model, unseen)
+    best = Personal(finished, 0, 0)
+    as_it_came = highest = _score(study, model, unseen)
     each = math.ceil(1 / study.privacy.sampling_rate)
     for number in range(1, PASSES + 1):
         _pass(trainer, learning_rate_factors(round_number=number, local_steps=each, rounds=PASSES), source)
-        if (loss := _loss(study, model, unseen)) < lowest:
-            best, lowest = Personal(model.packed(), number, number * each), loss
+        score = _score(study, model, unseen)
+        if score > as_it_came and score >= highest:
+            best, highest = Personal(model.packed(), number, number * each), score
         on_pass(number)
     return best
 
@@ -173,12 +172,14 @@ def _pass(trainer: PrivateTrainer, factors: Sequence[float], randomness: Randomn
             optimizer.noisy_step(step)
 
 
-def _loss(study: Study, model: AdaptedModel, activations: FrozenActivations) -> float:
-    return evaluate(
+def _score(study: Study, model: AdaptedModel, activations: FrozenActivations) -> float:
+    """Return the main metric, with the sign that makes higher better."""
+    seen = evaluate(
         model,
         activations.records,
         tokens=study.performance.micro_batch_tokens,
         batch_of=activations.batch,
         sizes=activations.sizes(),
-        with_loss=True,
-    ).loss
+    )
+    value = model.kind.metrics(seen.evidence)[model.kind.metric]
+    return value if model.kind.higher_is_better else -value

@@ -79,9 +79,17 @@ def test_one_unit_in_five_chooses_and_is_not_trained_on(make_study: Any, make_re
 def test_where_no_pass_is_better_the_finished_adapter_is_kept(
     study: Study, make_records: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_loss", lambda *_: 1.0)
+    monkeypatch.setattr(training, "_score", lambda *_: 1.0)
     made = personal(study, build(study), make_records(40))
     assert (made.passes, made.steps) == (0, 0) and made.adapter.tobytes() == initial_adapter(study).tobytes()
+
+
+def test_of_the_best_passes_the_latest_is_kept(
+    study: Study, make_records: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = iter([0.5, 0.6, 0.7, 0.4, 0.7, *(PASSES - 4) * [0.6]])
+    monkeypatch.setattr(training, "_score", lambda *_: next(scores))
+    assert personal(study, build(study), make_records(40)).passes == 4
 
 
 def test_too_few_units_are_said(study: Study, make_records: Any) -> None:
