@@ -17,7 +17,7 @@ from shared.files import write_atomically
 from shared.pages.charts import on_white
 from simulations.benchmarks.fairness.cases import EPSILONS, SETS, Case, cases
 from simulations.benchmarks.fairness.gaps import ACCURACY, rows
-from simulations.benchmarks.fairness.page import GAP_HEADER, HEADER, cells, gap_cells, page, picture
+from simulations.benchmarks.fairness.page import GAP_HEADER, HEADER, cells, gap_cells, gap_picture, page, picture
 from simulations.experiment.scenario import data_path
 from simulations.progress import SilentProgress
 from simulations.quiet import ENVIRONMENT, quiet_libraries
@@ -32,10 +32,10 @@ def main(
     epsilons: Annotated[list[float] | None, typer.Option("--epsilon", help="May be given several times.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 1 to this one.")] = 1,
     out: Annotated[Path, typer.Option(help="Folder of all runs: finished ones are not run again.")] = FOLDER,
-    pictures: Annotated[Path | None, typer.Option(help="Folder for a picture of each set; default: OUT.")] = None,
+    pictures: Annotated[Path | None, typer.Option(help="Folder for the pictures of each set; default: OUT.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Run what is not done yet, print tables, and draw OUT/fairness.html and a picture of each set."""
+    """Run what is not done yet, print tables, and draw OUT/fairness.html and two pictures of each set."""
     os.environ |= ENVIRONMENT
     quiet_libraries()
     logging.getLogger("simulations").setLevel(logging.ERROR)
@@ -50,6 +50,7 @@ def main(
     write_atomically(out / "fairness.html", page(figures).encode())
     for name in dict.fromkeys(row.name for row in figures):
         write_atomically((pictures or out) / f"{name}.svg", on_white(picture(name, figures).svg).encode())
+        write_atomically((pictures or out) / f"{name}-gaps.svg", on_white(gap_picture(name, figures).svg).encode())
     console = Console()
     if as_json:
         console.print_json(data=plain)

@@ -1,4 +1,4 @@
-"""Show what privacy does to subgroups: a picture for each set, and one page that needs no network."""
+"""Show what privacy does to subgroups: pictures of each set, and one page that needs no network."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -18,18 +18,20 @@ MEANING = (
 )
 LONGEST_LABEL = 27
 """Characters beside a bar."""
+DRAWN_GAPS = (ACCURACY, "selection rate")
 HEADER = ("set", "by", "subgroup", "people", "rate", "ε", "private", "without privacy", "change (95 %)")
 GAP_HEADER = ("set", "by", "gap in", "ε", "private (95 %)", "by chance", "without privacy", "change (95 %)")
 
 
 def page(rows: Sequence[Row]) -> str:
-    """Return the whole page: a picture and two tables for each set."""
+    """Return the whole page: two pictures and two tables for each set."""
     blocks: list[Block] = [Heading(TITLE, 1), Paragraph(MEANING)]
     for name, group in groupby(rows, key=lambda row: row.name):
         own = list(group)
         gaps, subgroups = ([row for row in own if bool(row.subgroup) == wanted] for wanted in (False, True))
         blocks += [Heading(name), picture(name, own)]
         blocks += [Table(HEADER, [TableRow(cells(row)) for row in subgroups])]
+        blocks += [gap_picture(name, own)]
         blocks += [Table(GAP_HEADER, [TableRow(gap_cells(row)) for row in gaps])]
     return html_page(TITLE, "en", blocks)
 
@@ -37,19 +39,26 @@ def page(rows: Sequence[Row]) -> str:
 def picture(name: str, rows: Sequence[Row]) -> Picture:
     """Draw what privacy changes in each subgroup's accuracy, with the number of people, over epsilon."""
     shown = [row for row in rows if row.name == name and row.subgroup and row.rate == ACCURACY]
-    drawn = [
-        Bar(
-            _label(row),
-            row.effect.value,
-            written(row.effect),
-            row.effect.low,
-            row.effect.high,
-            "ours",
-        )
-        for row in sorted(shown, key=lambda row: (row.column, -row.people, row.subgroup, row.epsilon))
-    ]
+    ordered = sorted(shown, key=lambda row: (row.column, -row.people, row.subgroup, row.epsilon))
     title = f"{name}: accuracy with privacy less without, by subgroup (people held out) and ε"
-    return bars(title, drawn, axis="accuracy with privacy less without, in points")
+    return bars(
+        title, [_bar(_label(row), row) for row in ordered], axis="accuracy with privacy less without, in points"
+    )
+
+
+def gap_picture(name: str, rows: Sequence[Row]) -> Picture:
+    """Draw what privacy changes in the gaps between subgroups that matter most, over epsilon; tables have all."""
+    shown = sorted(
+        (row for row in rows if row.name == name and not row.subgroup and row.rate in DRAWN_GAPS),
+        key=lambda row: (row.column, row.rate, row.epsilon),
+    )
+    drawn = [_bar(f"{row.rate.removesuffix(' rate')}, {row.column} ε {row.epsilon:g}", row) for row in shown]
+    title = f"{name}: gaps between subgroups with privacy less without, by rate, column and ε"
+    return bars(title, drawn, axis="gap with privacy less without, in points")
+
+
+def _bar(label: str, row: Row) -> Bar:
+    return Bar(label, row.effect.value, written(row.effect), row.effect.low, row.effect.high, "ours")
 
 
 def _label(row: Row) -> str:

@@ -10,7 +10,7 @@ from shared.evidence.facts import Interval
 from simulations.benchmarks.fairness import cases as cases_module
 from simulations.benchmarks.fairness.cases import EPSILONS, SETS, Case, Suggested, cases
 from simulations.benchmarks.fairness.gaps import rows
-from simulations.benchmarks.fairness.page import cells, gap_cells, page, picture, written
+from simulations.benchmarks.fairness.page import cells, gap_cells, gap_picture, page, picture, written
 from simulations.experiment.scenario import load
 from simulations.results.result import ArmResult, Effect, Fairness, Gap, Quality, Result, Subgroup, WorstSite
 
@@ -110,6 +110,14 @@ def test_page_and_pictures_show_every_row_and_escape_what_comes_from_the_data() 
     assert all(cell in drawn for row in made for cell in (cells(row) if row.subgroup else gap_cells(row))[4:])
     assert "<b>men" not in drawn and "https" not in drawn and len(drawn) < 300_000
     assert own.svg.count("<rect") == 4 and "women (90) ε 8" in own.svg and "women (90)" in own.says
+
+
+def test_gaps_are_drawn_one_bar_for_each_epsilon() -> None:
+    made = rows(results(1, 2))
+    drawn = gap_picture("adult", made)
+    gaps = [row for row in made if not row.subgroup and row.rate == "accuracy"]
+    assert [f">accuracy, {row.column} ε {row.epsilon:g}<" in drawn.svg for row in gaps] == [True] * len(gaps)
+    assert all(f">{written(row.effect)}<" in drawn.svg for row in gaps) and len(gaps) == 2
 
 
 def test_a_long_name_is_cut_and_not_its_epsilon() -> None:
