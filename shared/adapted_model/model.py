@@ -83,6 +83,11 @@ class AdaptedModel(nn.Module):
             parameter.requires_grad_((parameter is measured) == on)
 
     @property
+    def trained(self) -> list[nn.Parameter]:
+        """What is trained now: walking through the whole model for it would take as long as a small layer."""
+        return [parameter for parameter in self._trained if parameter.requires_grad]
+
+    @property
     def has_frozen_layers(self) -> bool:
         """True if whole layers lie below the first trained tensor."""
         return self._parts is not None or self.head_only
