@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,7 +86,7 @@ def rows() -> Iterator[Ratio]:
                     pairs += list(zip(ours, theirs, strict=False))
         finally:
             federation.stop()
-    yield ratio_of(f"{len(SITES)} nodes, a round without its training", "stock Flower 1.41", pairs)
+    yield ratio_of(f"{len(SITES)} nodes, a round without its training", f"stock Flower {version('flwr')}", pairs)
 
 
 def _tables(folder: Path) -> dict[str, str]:
