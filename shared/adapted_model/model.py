@@ -60,7 +60,7 @@ class AdaptedModel(nn.Module):
         self.head_only = study.adapter.method == "head-only" and self.kind.pooled
         # a tuple hides the views from nn.Module: they share their parameters with `base`
         self._parts = (layers.below(base, self.cut), layers.above(base, self.cut)) if self.cut else None
-        self._trained = [p for p in self.parameters() if p.requires_grad]
+        self.trainable = [p for p in self.parameters() if p.requires_grad]  # now or in a round that measures
         # before round 1, the same for everyone; nothing is known of it without weights
         self.start = self.packed() if with_weights else np.zeros(0, np.float32)
         self.measuring = False
@@ -79,13 +79,8 @@ class AdaptedModel(nn.Module):
             raise SettingsError(NOTHING_TO_MEASURE)
         measured = self.head_strategy.measured
         self.measuring = on
-        for parameter in self._trained:
+        for parameter in self.trainable:
             parameter.requires_grad_((parameter is measured) == on)
-
-    @property
-    def trained(self) -> list[nn.Parameter]:
-        """What is trained now: walking through the whole model for it would take as long as a small layer."""
-        return [parameter for parameter in self._trained if parameter.requires_grad]
 
     @property
     def has_frozen_layers(self) -> bool:

@@ -180,7 +180,7 @@ class PrivateTrainer:
     @property
     def entries(self) -> int:
         """Numbers that are trained now."""
-        return sum(p.numel() for p in self.model.trained)
+        return sum(p.numel() for p in self.model.trainable if p.requires_grad)
 
     def groups(self) -> list[dict[str, Any]]:
         """Return what is trained now, as optimizers take it.
@@ -222,7 +222,7 @@ class PrivateTrainer:
         """
         shape = tuple(self._shapes[indices[0]].tolist())
         filled = [*indices, *[indices[0]] * (self.rows_of(shape) - len(indices))]
-        trained = self.model.trained
+        trained = [p for p in self.model.trainable if p.requires_grad]
         for parameter in trained:
             parameter.grad_sample = None  # type: ignore[attr-defined]
         batch = self.activations.batch(filled, step=self.length_step)
