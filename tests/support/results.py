@@ -30,18 +30,9 @@ def quality(value: float, metric: str = "accuracy") -> Quality:
     )
 
 
-def result(
-    value: float,
-    *,
-    epsilon: float = 3.0,
-    seed: int = 1,
-    name: str = "letters",
-    without_privacy: float = 0.9,
-    metric: str = "accuracy",
-    **scenario: Any,
-) -> Result:
-    """Return a result of two rounds and three arms."""
-    spent = SitePrivacy(
+def spent(epsilon: float) -> SitePrivacy:
+    """Return what a site of `result` spent."""
+    return SitePrivacy(
         epsilon_rdp=epsilon,
         epsilon_prv=None,
         delta=1e-5,
@@ -58,35 +49,51 @@ def result(
         seeded_noise=True,
     )
 
-    def arm(title: str, figure: float, *, private: bool = True, steps: int = 6) -> ArmResult:
-        return ArmResult(
-            title=title,
-            private=private,
-            epsilon=epsilon if private and steps else None,
-            rows=100,
-            units=100,
-            sampling_rate=0.1,
-            steps=steps,
-            seconds=2.0,
-            quality=quality(figure, metric),
-        )
 
-    def round_result(number: int, figure: float) -> RoundResult:
-        return RoundResult(
-            round=number,
-            outcome="aggregated",
-            seconds=1.0,
-            accepted=2,
-            rejected=[],
-            refused=[],
-            missing=[],
-            evaluation=quality(figure, metric),
-        )
+def arm(title: str, figure: Quality, epsilon: float | None, *, private: bool = True, steps: int = 6) -> ArmResult:
+    """Return what an arm of `result` came to."""
+    return ArmResult(
+        title=title,
+        private=private,
+        epsilon=epsilon,
+        rows=100,
+        units=100,
+        sampling_rate=0.1,
+        steps=steps,
+        seconds=2.0,
+        quality=figure,
+    )
 
+
+def round_result(number: int, figure: Quality) -> RoundResult:
+    """Return a round of `result` that both sites took part in."""
+    return RoundResult(
+        round=number,
+        outcome="aggregated",
+        seconds=1.0,
+        accepted=2,
+        rejected=[],
+        refused=[],
+        missing=[],
+        evaluation=figure,
+    )
+
+
+def result(
+    value: float,
+    *,
+    epsilon: float = 3.0,
+    seed: int = 1,
+    name: str = "letters",
+    without_privacy: float = 0.9,
+    metric: str = "accuracy",
+    **scenario: Any,
+) -> Result:
+    """Return a result of two rounds and three arms."""
     arms = {
-        "majority": arm("majority class", 0.5, steps=0),
-        "federated": arm("federated", value),
-        "without-privacy": arm("WITHOUT PRIVACY", without_privacy, private=False),
+        "majority": arm("majority class", quality(0.5, metric), None, steps=0),
+        "federated": arm("federated", quality(value, metric), epsilon),
+        "without-privacy": arm("WITHOUT PRIVACY", quality(without_privacy, metric), None, private=False),
     }
     of_records = {
         other: Difference(value=value - arms[other].quality.value, low=-0.1, high=0.1, unit="record", units=200)
@@ -98,22 +105,20 @@ def result(
         "simulation": {"seed": seed, "data": {"source": "letters.csv"}},
         "performance": {"threads": seed},
     }
+    site = SiteData(rows=120, train=100, units=100, holdout=20, evaluated=20, dropped=0, unusable=0)
     return Result(
         fedvault_version="0",
         study_sha256="a" * 64,
         scenario=sections | scenario,
-        rounds=[round_result(1, value - 0.1), round_result(2, value)],
+        rounds=[round_result(1, quality(value - 0.1, metric)), round_result(2, quality(value, metric))],
         final=quality(value, metric),
         arms=arms,
         baselines={one: arms[one] for one in arms if one != "federated"},
         differences=of_records,
-        privacy={"north": spent, "south": spent},
+        privacy=dict.fromkeys(("north", "south"), spent(epsilon)),
         bytes=Bytes(up_per_node_round=1024, down_per_node_round=1024, full_lora_up=9000, full_model_up=10**8),
         timing={"federated": 60.0},
-        data={
-            site: SiteData(rows=120, train=100, units=100, holdout=20, evaluated=20, dropped=0, unusable=0)
-            for site in ("north", "south")
-        },
+        data=dict.fromkeys(("north", "south"), site),
         warnings=[],
     )
 

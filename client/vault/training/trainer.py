@@ -5,7 +5,7 @@ Rules
    unit is one record, or all records of one patient, say; its gradient is the mean over its records, clipped as one.
 2. The divisor is L = q x a public size, the site's declared one or the study's typical one, never the true one.
 3. A logical batch is cut into physical ones whose shape, rows and length, follows from a record's own shape and from
-   public numbers, and that are filled up with copies. Matrix kernels depend on shapes one_by_one: so within one
+   public numbers, and that are filled up with copies. Matrix kernels depend on shapes alone: so within one
    configuration a record's gradient has the same bits whoever shares its batch and wherever it stands.
 4. The number of steps is fixed in advance; nothing seen in the data ends training early.
 5. Every physical batch begins without gradients of an earlier one. One that raises is computed again record by record;

@@ -22,7 +22,7 @@ from transformers.utils import logging
 
 from client.vault.training.noise_prefetch import prefetch_noise
 from client.vault.training.randomness import OsRandomness
-from client.vault.training.trainer import LearningRates, PrivateTrainer
+from client.vault.training.trainer import FILLED_UP, LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.privacy.noise_schedule import schedule_of
@@ -129,7 +129,7 @@ def _private(work: Work) -> Step:
         model,
         open_activations(model, records, device, folder=None, limit_bytes=0),
         schedule_of(study),
-        divisor_size=10 * work.records,
+        divisor_size=FILLED_UP * work.records * 10,  # a site whose expected batch is many physical ones of this size
         learning_rates=LearningRates(study.training.learning_rate, study.training.adapter_learning_rate),
         micro_batch_tokens=study.performance.micro_batch_tokens,
         precision=study.performance.precision,
