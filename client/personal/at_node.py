@@ -65,6 +65,7 @@ def make_personal(node: NodeFiles, run: str, exported: Path, say: Say) -> Person
     """Train a run's finished adapter further on the records that this node trained on, WITHOUT PRIVACY, and keep it.
 
     Guarantee: nothing of it enters the ledger, whose height is told to the server.
+    Guarantee: nothing of it is kept once its run was ended.
 
     Args:
         node: whose records they are.
@@ -73,7 +74,7 @@ def make_personal(node: NodeFiles, run: str, exported: Path, say: Say) -> Person
         say: receives what is being done, and how many of how many steps are done.
 
     Raises:
-        SettingsError: no such run, or its records are gone, or the adapter is another study's.
+        SettingsError: no such run, or its records are gone or went meanwhile, or the adapter is another study's.
         DataError: there are too few records.
     """
     approved = _approved(node, run)
@@ -223,10 +224,13 @@ def _measured(
 
 def _keep(node: NodeFiles, facts: PersonalFacts, made: Personal) -> None:
     place = node.personal_folder(facts.run)
-    private_folder(place)
-    # the facts last: they say that the adapter is there
-    write_private(place / ADAPTER_FILE, save({"adapter": made.adapter}))
-    write_private(place / FACTS_FILE, (json.dumps(asdict(facts), indent=1) + "\n").encode())
-    line = {"time": facts.time, "kind": "personalise", "run": facts.run, "dataset": facts.dataset}
-    append_private(node.folders.personal_log, json.dumps(line) + "\n")
+    with node.open_ledger() as ledger:  # held while it is written: what ends the run waits, and then finds it
+        if ledger.state.is_over(facts.run):
+            raise SettingsError(f"Expected a run whose records are still here, {facts.run} was ended meanwhile.")
+        private_folder(place)
+        # the facts last: they say that the adapter is there
+        write_private(place / ADAPTER_FILE, save({"adapter": made.adapter}))
+        write_private(place / FACTS_FILE, (json.dumps(asdict(facts), indent=1) + "\n").encode())
+        line = {"time": facts.time, "kind": "personalise", "run": facts.run, "dataset": facts.dataset}
+        append_private(node.folders.personal_log, json.dumps(line) + "\n")
     log.warning("A personal adapter of %s was made. It is %s.", facts.run, WARNING)

@@ -141,6 +141,11 @@ class AdaptedModel(nn.Module):
         """Give back the memory of the frozen layers, where the system allows it, once their activations are stored."""
         give_back((self.base if self._parts is None else self._parts[0]).parameters())
 
+    @property
+    def parts(self) -> tuple[nn.Module, ...]:
+        """The base model, and what it was cut into: all that runs on a record before the head."""
+        return (self.base, *(self._parts or ()))
+
     def part_for(self, batch: Batch) -> nn.Module:
         """Return the part that a batch still has to pass: above the cut if it holds states, otherwise the base."""
         return self._parts[1] if self._parts is not None and "states" in batch else self.base

@@ -51,6 +51,8 @@ DROPOUTS = (
 )  # fmt: skip
 LAYER_DROPS = ("decoder_layerdrop", "encoder_layerdrop", "layerdrop")
 MASKINGS = ("mask_feature_prob", "mask_time_prob")
+SPARSE = "block_sparse"
+"""BigBird's attention for long texts, with blocks drawn at random; the first short text ends it for all later ones."""
 
 
 EXTRACTORS = (PREPROCESSOR, PROCESSOR)
@@ -89,6 +91,9 @@ def load_base(
     _refuse_batch_statistics(model)
     _silence_padding_check(model)
     loaded: PreTrainedModel = model.eval().requires_grad_(False)
+    for module in loaded.modules():
+        if hasattr(module, "layers_are_rescaled"):
+            module.layers_are_rescaled = True  # as its first pass would say, whatever it is given
     if with_weights and base_weights == "4bit":
         quantise(loaded)
     return loaded
@@ -219,6 +224,11 @@ def _switch_off(config: PretrainedConfig) -> None:
             setattr(config, name, 0.0)
     if getattr(config, "apply_spec_augment", False):
         config.apply_spec_augment = False
+    if getattr(config, "attention_type", None) == SPARSE:
+        log.info("attention_type=%r of the base model is switched off: it ends with the first short text.", SPARSE)
+        config.attention_type = "original_full"
+    if getattr(config, "rescale_every", 0):
+        config.rescale_every = 0  # RWKV's first pass would divide its weights, for the sake of half precision
     config.use_cache = False
 
 

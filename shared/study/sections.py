@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable
 from operator import not_
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, StringConstraints, field_validator
 
 from shared.protocol.update_encoding import DeclaredWire
 from shared.section import Positive, Section
@@ -22,6 +22,10 @@ AGGREGATIONS_BEFORE_FREE_NAMES = ("ffa", "fedit")
 MOST_WEIGHT = 4
 """The most typical sites that one site may count as."""
 
+LayerPattern = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+(\*[A-Za-z0-9_.-]+)?\*?$", max_length=100, min_length=1)
+]
+"""A regular expression of a server that every machine matches in no time."""
 BaseWeights = Literal["float32", "bfloat16", "4bit"]
 HELD: dict[BaseWeights, str] = {
     "float32": "",
@@ -137,8 +141,9 @@ class Adapter(Section):
     per output (weight-decomposed LoRA). `ia3`: one factor per activation. `head-only`: no adapter."""
     rank: int = Field(default=8, ge=1, le=256)
     """LoRA rank r."""
-    rank_pattern: dict[str, int] = Field(default_factory=dict)
-    """Other ranks for layers whose name ends in a text or matches a pattern, as in `{ "layer.5.*query" = 16 }`."""
+    rank_pattern: dict[LayerPattern, Annotated[int, Field(ge=1, le=256)]] = Field(default_factory=dict, max_length=100)
+    """Other ranks for layers whose name ends in a text or matches a pattern, as in `{ "layer.5.*query" = 16 }`.
+    Letters, digits, `.`, `_`, `-` and at most two `*`: a pattern must not take long to match."""
     alpha: Positive | None = None
     """LoRA scale is alpha / rank. Default: alpha = rank, so the scale is 1."""
     rank_stabilized: bool = False

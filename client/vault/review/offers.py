@@ -55,6 +55,8 @@ class Offers:
             PeerError: it is no study, too large, another study under a known run's name, or one offer too many.
             DataError: its file is damaged.
         """
+        if len(offer.study_json.encode()) > LARGEST_STUDY_BYTES:
+            raise PeerError(f"Expected a study of at most {LARGEST_STUDY_BYTES} bytes, got a longer one.")
         path = self._of(offer.study_run)
         if path.exists():
             known = self._read(path)
@@ -67,10 +69,8 @@ class Offers:
             return known
         named = 1 <= len(offer.study_run) <= 100 and offer.study_run.isprintable()
         named = named and not HASH.fullmatch(offer.study_run)
-        if len(offer.study_json.encode()) > LARGEST_STUDY_BYTES or not named:
-            raise PeerError(
-                "Expected a study of a usual size and a run whose name is printable and no hash, got another."
-            )
+        if not named:
+            raise PeerError("Expected a run whose name is printable and no hash, got another.")
         self._make_room()
         offered = Offered(offer.study_run, _study(offer), rejected=False, peers=_shown(offer.peers))
         self._write(offered)

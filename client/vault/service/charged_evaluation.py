@@ -5,6 +5,7 @@
 | a run that nobody approved, or approved for another study or dataset | `refused_policy` |
 | a number that the run does not have, or another adapter than it was evaluated with | `refused_evaluation` |
 | an evaluation that was answered before | the very same bytes, at no cost; `lost`, where they are not kept any more |
+| the same, now that the policy says no to evaluations | `refused_policy` |
 | one that was reserved, and whose bytes a crash took | `lost`, for ever |
 | of a run that is over, a policy that says no, or records whose operator has to look first | `refused_policy` |
 | an adapter that no honest rounds lead to, a small site, closed hours | a public code, before anything is reserved |
@@ -40,7 +41,7 @@ from shared.protocol.messages import EvaluationReply, EvaluationTask, LedgerPosi
 from shared.records.ragged import Records
 
 Reserved = tuple[LedgerPosition, CountsRelease]
-AS_THEY_ARE = OwnCounts()
+AS_THEY_ARE, NO = OwnCounts(), Status.REFUSED_POLICY
 LOOK = "Look at the log, mend the cause, then: fedvault-node resume RUN"
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class ChargedEvaluation:
         randomness: source of noise.
         declared: the limits of node.toml today by dataset, which may be stricter than the ledger's.
         refusal: a public reason of the node's policy not to evaluate now; None if there is none.
+        allowed: whether that policy has evaluations at all.
         on_record: called before each record; an exception from it ends the evaluation.
         leaves: how the counts leave: as they are, or behind the mask of a secure sum whose roster it admits.
     """
@@ -74,12 +76,13 @@ class ChargedEvaluation:
         randomness: Randomness,
         declared: Mapping[str, Limit] = NOTHING_DECLARED,
         refusal: Callable[[LedgerState], Status | None] = lambda _state: None,
+        allowed: Callable[[LedgerState], bool] = lambda _state: True,
         on_record: Callable[[], None] = lambda: None,
         leaves: OwnCounts = AS_THEY_ARE,
     ) -> None:
         self._trainer, self._held_out, self._open_ledger = trainer, held_out, open_ledger
         self._dataset, self._randomness, self._declared = dataset, randomness, declared
-        self._refusal, self._on_record, self._leaves = refusal, on_record, leaves
+        self._refusal, self._allowed, self._on_record, self._leaves = refusal, allowed, on_record, leaves
 
     def evaluate(self, task: EvaluationTask) -> EvaluationReply:
         """Answer one question; never raises for what it or the data holds."""
@@ -106,7 +109,8 @@ class ChargedEvaluation:
         if evaluations.adapters.get(number, task.adapter_sha256) != task.adapter_sha256:
             return without_histogram(task, Status.REFUSED_EVALUATION)
         if (released := released_evaluation(ledger, task.study_run, number)) is not None:
-            return read_evaluation(released)
+            # a policy that says no keeps back what is not sent yet, too
+            return read_evaluation(released) if self._allowed(ledger.state) else without_histogram(task, NO)
         if number in evaluations.attempts:
             return self._leaves.without(task, Status.LOST, cells=Cells.of(self._trainer.study).length)
         refusal = self._reason_not_to(ledger.state, task, run, evaluations) or self._leaves.admit(ledger, task)
@@ -127,7 +131,7 @@ class ChargedEvaluation:
         for name in troubles:
             rounds = state.runs[name].waiting_in_words
             log.error("Evaluation %d refused: rounds %s of %s failed or were lost. %s", task.number, rounds, name, LOOK)
-        if troubles or run.closed or state.is_over(task.study_run):
+        if troubles or run.closed or state.is_over(task.study_run) or not self._allowed(state):
             return Status.REFUSED_POLICY
         if _noise_of(release) != _noise_of(evaluations.each):
             log.error("Evaluation %d refused: %s was entered, %s is computed.", task.number, evaluations.each, release)

@@ -41,7 +41,7 @@ from client.vault.service.stance import stance
 from client.vault.training.randomness import OsRandomness
 from client.vault.training.round_trainer import RoundTrainer, device_for
 from shared.adapted_model.model import build
-from shared.errors import DataError, FedVaultError, LedgerError, PeerError, SettingsError
+from shared.errors import DataError, FedVaultError, LedgerError, PeerError, PolicyRefusal, SettingsError
 from shared.protocol.messages import (
     EvaluationReply,
     EvaluationTask,
@@ -145,10 +145,13 @@ class NodeVault:
         try:
             node = open_node(self._config)
             with node.open_ledger() as ledger:
-                return answer_leg(ledger, node.sums, task, partial(own_policy, node, ledger.state, task.study_run))
+                return answer_leg(ledger, node.sums, task, partial(own_policy, node, ledger.state, task))
         except (LedgerError, OSError) as error:
             log.error("A question of the secure sum of round %d was refused: %s", task.round, error)
             return without_content(task, Status.REFUSED_LEDGER)
+        except PolicyRefusal as error:
+            log.error("A question of the secure sum of round %d was refused: %s", task.round, error)
+            return without_content(task, Status.REFUSED_POLICY)
         except Exception:
             log.exception("A question of the secure sum of round %d was refused.", task.round)
             return without_content(task, Status.REFUSED_POLICY)
@@ -193,7 +196,7 @@ class NodeVault:
             LedgerError: the ledger cannot be read.
         """
         node = open_node(self._config)
-        if not (announced or self._loaded or self._underway or node.sums.any):
+        if not (announced or self._loaded or self._underway or node.sums.any or any(node.folders.personal.glob("*"))):
             return
         state = node.ledger_state()
         with self._looking:
@@ -279,7 +282,8 @@ class NodeVault:
             dataset=loaded.dataset,
             randomness=OsRandomness(),
             declared=NOTHING_DECLARED if dataset is None else dataset.limits,
-            refusal=partial(self._refusal, trainer, dataset, evaluates=True),
+            refusal=partial(self._refusal, trainer, dataset),
+            allowed=partial(_evaluates, dataset),
             on_record=lambda: self._on_step(0),  # it may end here; how many records there are is not told
             leaves=counts_leave(node, trainer.study, dataset),
         ).evaluate(task)
@@ -356,12 +360,10 @@ class NodeVault:
             on_step=self._on_step,
         )
 
-    def _refusal(
-        self, trainer: RoundTrainer, dataset: Dataset | None, state: LedgerState, *, evaluates: bool = False
-    ) -> Status | None:
+    def _refusal(self, trainer: RoundTrainer, dataset: Dataset | None, state: LedgerState) -> Status | None:
         """Return what node.toml has against a round or evaluation today: it may have become stricter since."""
         rules = None if dataset is None or dataset.changes(state) else dataset.rules(state)
-        if dataset is None or rules is None or (evaluates and rules.evaluation == "no"):
+        if dataset is None or rules is None:
             return Status.REFUSED_POLICY
         is_open = open_at(dataset.policy, self._now())
         columns = [dataset.policy.columns.get(column.name, column.name) for column in trainer.model.kind.columns]
@@ -371,3 +373,8 @@ class NodeVault:
         if objections(rules, study, dimension=dimension, columns=columns, underway=True, both_sides=both_sides):
             return Status.REFUSED_POLICY
         return None if is_open else Status.REFUSED_HOURS
+
+
+def _evaluates(dataset: Dataset | None, state: LedgerState) -> bool:
+    """Return false if node.toml says no to evaluations on the dataset today, or does not know it."""
+    return dataset is not None and dataset.rules(state).evaluation != "no"

@@ -4,26 +4,31 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from client.vault.ledger.ledger import Ledger
-from client.vault.ledger.rows import ApprovedRun
+from client.vault.ledger.rows import EVALUATION, ApprovedRun
 from client.vault.ledger.state import LedgerState
 from client.vault.records.dataset import Dataset
 from client.vault.review.node_files import NodeFiles
 from client.vault.secure_sum.admission import Admission
 from client.vault.secure_sum.masked_counts import MaskedCounts, OwnCounts
-from shared.protocol.messages import EvaluationTask, Status, TrainTask
+from shared.errors import PolicyRefusal
+from shared.protocol.messages import EvaluationTask, LegTask, Status, TrainTask
 from shared.secure_sum.thresholds import OwnPolicy
 from shared.study.declaration import Study
 
 Admit = Callable[[Ledger, TrainTask | EvaluationTask], Status | None]
 
 
-def own_policy(node: NodeFiles, state: LedgerState, run: str, approved: ApprovedRun) -> OwnPolicy:
+def own_policy(node: NodeFiles, state: LedgerState, task: LegTask, approved: ApprovedRun) -> OwnPolicy:
     """Return what is asked of a run's secure sum, by node.toml as it is today and by the quorum that was approved.
 
     Raises:
         SettingsError: node.toml has no rule for it any more.
+        PolicyRefusal: it says no to evaluations, and the sum is one of counts.
     """
-    own = node.settings.own_policy(node.dataset(approved.dataset).rules(state))
+    run, rules = task.study_run, node.dataset(approved.dataset).rules(state)
+    if task.purpose == EVALUATION and rules.evaluation == "no":
+        raise PolicyRefusal('Expected evaluation = "ask" or "yes" to help open a sum of counts, got "no".')
+    own = node.settings.own_policy(rules)
     return replace(own, smallest_cohort=max(own.smallest_cohort, node.approved.study(run).federation.quorum))
 
 

@@ -35,7 +35,7 @@ from client.vault.training.trainer import PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, open_activations
 from shared.adapted_model.model import AdaptedModel, at_least_float32
 from shared.base_models.four_bits import plain_gradients
-from shared.errors import ExactnessError
+from shared.errors import ExactnessError, lacks_memory
 from shared.files import write_private
 from shared.protocol.messages import Vector
 from shared.records.batches import LENGTH_STEP, Batch, collate, padded_length
@@ -44,13 +44,12 @@ from shared.records.ragged import Records, with_units
 TOLERANCE = 2e-5
 """Largest difference of any gradient entry, relative to the largest entry of its tensor; float32 noise is 3e-6."""
 HALF_TOLERANCE = 0.1
-"""The same with products in bfloat16, whose loop is still float32: they have three digits. Coupling is held to the
-strict figure."""
+"""The same with products in bfloat16, which have three digits; their loop, and coupling, keep the strict figure."""
 LENGTHS = (5, 17, 7, 20, 5, 17)
 """Some of one length and some that are padded to another's, so that physical batches hold several."""
 ANOTHER_MODEL = "This model cannot be trained privately with this adapter; choose another of the two."
-SPREAD = 0.05
-HALVINGS = 60
+VMAP = "Choose an adapter of linear layers, such as adapter.method = 'ffa-lora' or 'lora'."
+SPREAD, HALVINGS = 0.05, 60
 PACKAGES = ("client.vault", "shared")
 """Ours: what computes gradients, and all that it may call."""
 KERNEL_MODES = ("MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA")
@@ -98,6 +97,10 @@ def probe(trainer: PrivateTrainer, *, cache: Path | None, hostile: Vector | None
         raise ExactnessError(
             f"{reason}; the base model is a {model.config.model_type!r}.", hint=inexact.hint or ANOTHER_MODEL
         ) from inexact
+    except RuntimeError as error:
+        if trainer.linear or lacks_memory(error):
+            raise
+        raise ExactnessError(f"Expected losses that can be vectorised over records: {error}", hint=VMAP) from error
     finally:
         trainer.train_on(real)
         model.load(before)

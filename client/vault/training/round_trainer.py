@@ -14,13 +14,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from client.vault.training.gradient_probe import LENGTHS, Verdict, ensure_exact
-from client.vault.training.micro_batches import fitting_tokens
+from client.vault.training.linear_gradients import plain_linear_layers
+from client.vault.training.micro_batches import fitting_tokens, longest_declared
 from client.vault.training.randomness import Randomness
 from client.vault.training.rounding import encoding_for, rounded
 from client.vault.training.summand import shared_summand, site_weight
@@ -28,6 +31,7 @@ from client.vault.training.thrift_probe import thrifts
 from client.vault.training.trainer import LearningRates, PrivateTrainer
 from shared.adapted_model.frozen_activations import FrozenActivations, activations_for
 from shared.adapted_model.model import AdaptedModel
+from shared.base_models.stateless import refuse_what_remembers
 from shared.errors import ExactnessError, FedVaultError
 from shared.privacy.adapter_bound import AdapterBound, worst_adapter
 from shared.privacy.grid import MOST_NUMBERS
@@ -36,12 +40,15 @@ from shared.privacy.releases import SharedGaussian, SubsampledGaussian
 from shared.protocol.fixed_point import as_integers
 from shared.protocol.messages import EvaluationTask, Status, TrainReply, TrainTask, Vector
 from shared.protocol.update_encoding import Encoding
+from shared.records.batches import collate
 from shared.records.ragged import Records, with_units
 from shared.study.declaration import Study
 from shared.study.schedule import round_factors
 from shared.study.sections import RECORD
 
 log = logging.getLogger(__name__)
+STATELESS: "WeakSet[AdaptedModel]" = WeakSet()
+"""Models of this process that have been shown to keep nothing of a record for the next one."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +70,7 @@ class RoundTrainer:
     Guarantee: everything a reply says about the records went through the private trainer.
     Guarantee: every reply of a study has the same length, whether training succeeded or not.
     Guarantee: a refusal is found without looking at any record.
+    Guarantee: a base model that keeps anything of a record for the next one neither trains nor evaluates.
     Guarantee: an adapter that lies beyond what honest rounds lead to is refused before anything is paid.
 
     Args:
@@ -187,7 +195,14 @@ class RoundTrainer:
             return Status.REFUSED_EVALUATION
         if not self._bound.admits(task.number + 1, task.adapter):
             return Status.REFUSED_ADAPTER
-        return Status.REFUSED_SIZE if self.declared_size < study.federation.smallest_declared_size else None
+        if self.declared_size < study.federation.smallest_declared_size:
+            return Status.REFUSED_SIZE
+        try:
+            show_stateless(self.model)
+        except Exception:
+            log.exception("Evaluation %d refused: the model may keep something of the records.", task.number)
+            return Status.REFUSED_EXACTNESS
+        return None
 
     def trainer(self) -> PrivateTrainer:
         """Return the trainer on the records, built at first use after the gradient probe, and kept."""
@@ -202,6 +217,7 @@ class RoundTrainer:
         if self.dimension > MOST_NUMBERS:
             raise ExactnessError(f"Expected at most {MOST_NUMBERS} numbers to be trained, got {self.dimension}.")
         if self._verdict is None:
+            show_stateless(self.model)  # first: what the probe finds holds for a model that has seen nothing
             records = self.model.kind.synthetic(self.model.config, LENGTHS, variant=0)
             if self.study.privacy.unit != RECORD:
                 records = with_units(records, np.arange(len(records)))
@@ -274,6 +290,27 @@ class RoundTrainer:
             np.zeros(self.dimension, np.float32),
             encoding=self._of_zeros,
         )
+
+
+def show_stateless(model: AdaptedModel) -> None:
+    """Show once, on synthetic records, that a model which has seen nothing yet keeps nothing of what it sees.
+
+    Raises:
+        ExactnessError: it does.
+    """
+    if model in STATELESS:
+        return
+    lengths = [max(longest_declared(model.kind), *LENGTHS), *LENGTHS, 1]
+    records, device = model.kind.synthetic(model.config, lengths, variant=0), next(model.parameters()).device
+
+    def answer(index: int) -> Tensor:
+        with torch.no_grad(), plain_linear_layers(model):
+            batch = collate(records, [index], model.kind.fills, device)
+            states = [model.frozen_states(batch)] if model.has_frozen_layers else []
+            return torch.cat([each.double().flatten() for each in (*states, model.losses(batch))])
+
+    refuse_what_remembers(model.parts, answer, range(len(records)))
+    STATELESS.add(model)
 
 
 def device_for(name: str) -> torch.device:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from shared.errors import ExactnessError, lacks_memory
 from shared.records.batches import Batch
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
         batch: records of one shape, without padding.
 
     Raises:
-        ExactnessError: the model cannot be vectorised.
+        RuntimeError: the model cannot be vectorised, which the probe finds out; or a record makes it raise.
     """
     trained = {f"model.{name}": p for name, p in model.named_parameters() if p.requires_grad}
     loss = _Loss(model)
@@ -50,15 +49,7 @@ def vectorised_gradients(model: "AdaptedModel", batch: Batch) -> None:
         return value
 
     values = {name: p.detach() for name, p in trained.items()}
-    try:
-        with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels would be run record by record
-            gradients = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
-    except RuntimeError as error:
-        if lacks_memory(error):
-            raise
-        raise ExactnessError(
-            f"Expected a model whose gradients can be vectorised over records, got: {str(error).splitlines()[0]}",
-            hint="Choose an adapter of linear layers, such as adapter.method = 'ffa-lora' or 'lora'.",
-        ) from error
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention kernels would be run record by record
+        gradients = vmap(grad(of_one), in_dims=(None, 0))(values, batch)
     for name, parameter in trained.items():
         parameter.grad_sample = gradients[name].detach()  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from client.personal import training
 from client.personal.at_node import export_personal, in_words, make_personal
 from client.personal.training import WARNING
 from client.vault.review.node_files import open_node
+from client.vault.service.node_vault import NodeVault
 from client.vault_api._generated import vault_pb2
 from shared.adapted_model.export import write_adapter
 from shared.adapted_model.finished import load_finished
@@ -153,3 +154,25 @@ def test_the_command_prints_before_and_after(
     assert facts["warning"] == WARNING and set(facts["before"]) == set(facts["after"])
     shown = typed("--out", "mine")[0]
     assert WARNING in shown and "before" in shown and Path("mine").is_dir()
+
+
+@pytest.mark.guarantee("nothing of it is kept once its run was ended.")
+def test_a_run_that_is_withdrawn_while_it_is_made_leaves_none(node: Node) -> None:
+    def withdrawn(what: str, done: int, _of: int) -> None:
+        if "pass" in what and done == 1:
+            withdraw(files, "ward")
+
+    files = open_node(node.config)
+    with pytest.raises(SettingsError, match="was ended meanwhile"):
+        make_personal(files, RUN, node.folder / "adapter", withdrawn)
+    assert not any(files.folders.personal.iterdir()) and not files.folders.personal_log.exists()
+
+
+def test_what_a_killed_command_left_of_an_ended_run_goes_at_the_vaults_next_look(node: Node) -> None:
+    make(node)
+    files = open_node(node.config)
+    with files.open_ledger() as ledger:
+        ledger.withdraw("ward")
+    assert any(files.folders.personal.iterdir())
+    NodeVault(node.config).forget_ended(announced=False)
+    assert not any(files.folders.personal.iterdir())

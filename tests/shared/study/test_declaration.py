@@ -29,6 +29,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rate above one": ({"privacy": {"sampling_rate": 1.5}}, "privacy.sampling_rate"),
     "one label": ({"task": {"kind": "sequence-classification", "labels": ["no"]}}, "task: labels: at least two"),
     "doubled label": ({"task": {"kind": "sequence-classification", "labels": ["a", "a"]}}, "distinct"),
+    "rank pattern that matches for hours": (
+        {"adapter": {"rank_pattern": {"((((a*)*)*)*)*b": 8}}},
+        "adapter.rank_pattern",
+    ),
+    "rank pattern of many stars": ({"adapter": {"rank_pattern": {"a*b*c*d": 8}}}, "adapter.rank_pattern"),
+    "rank pattern that is no pattern": ({"adapter": {"rank_pattern": {"*a": 8}}}, "adapter.rank_pattern"),
+    "rank that fills a memory": (
+        {"adapter": {"rank_pattern": {"query": 8_000_000}}},
+        "adapter.rank_pattern.*less than or equal to 256",
+    ),
     "bad layers": ({"adapter": {"layers": "top"}}, "adapter.layers"),
     "unknown wire": ({"federation": {"wire": "int4"}}, "federation.wire: .*'float32', 'bfloat16' or 'int8'"),
     "hub id without revision": ({"model": {"source": "org/name"}}, "model.revision"),

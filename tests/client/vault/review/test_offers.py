@@ -57,6 +57,8 @@ def test_offers_are_bounded_and_one_run_has_one_study(tmp_path: Path, make_study
     ):
         with pytest.raises(PeerError, match="Expected"):
             offers.receive(wrong)
+    with pytest.raises(PeerError, match="at most"):
+        offers.receive(StudyOffer("r-1", study.canonical_json() + " " * LARGEST_STUDY_BYTES))
     for number in range(MOST_OFFERS - 1):
         offers.receive(offer(study, f"../{number}"))
     with pytest.raises(PeerError, match="one more"):

@@ -159,6 +159,17 @@ def test_a_policy_that_says_no_refuses_the_study_and_evaluations_that_were_appro
     assert 'evaluation = "no"' in str(review_study(node.config, study).summary.objections)
 
 
+def test_a_policy_that_says_no_keeps_back_what_was_counted_and_not_sent_yet(node: Node, study: Study) -> None:
+    first, rows = NodeVault(node.config).evaluate(asked(study)), len(node.rows())
+    allowing = node.config.read_text()
+    node.write(**POLICY, evaluation="no")
+    refused = NodeVault(node.config).evaluate(asked(study))
+    assert (refused.status, len(refused.histogram)) == (Status.REFUSED_POLICY, 0)
+    node.config.write_text(allowing)
+    assert write_evaluation(NodeVault(node.config).evaluate(asked(study))) == write_evaluation(first)
+    assert len(node.rows()) == rows
+
+
 @pytest.mark.parametrize(("said", "stance"), [("ask", Status.AWAITING_APPROVAL), ("yes", Status.APPROVED)])
 def test_no_policy_alone_approves_an_evaluation_unless_it_says_so(said: str, stance: Status, node: Node) -> None:
     write_table(node, 60)

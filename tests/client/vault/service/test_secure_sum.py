@@ -5,7 +5,9 @@ import shutil
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,12 +16,13 @@ from client.link.roster_signer import RosterSigner
 from client.link.vault_client import VaultClient
 from client.operator.backup import back_up
 from client.operator.withdrawal import withdraw
+from client.vault.ledger.ledger import Ledger
 from client.vault.review.forgetting import forget_left_over
 from client.vault.review.node_files import open_node
 from client.vault.service.grpc_service import Steps, VaultService, serving
 from client.vault.service.node_vault import NodeVault
 from shared.protocol.fixed_point import FRACTION_BITS
-from shared.protocol.messages import Leg, LegTask, Peer, Status, TrainReply, TrainTask
+from shared.protocol.messages import Leg, LegReply, LegTask, Peer, Status, TrainReply, TrainTask, without_content
 from shared.secure_sum.context import RoundContext
 from shared.secure_sum.entries import Entry, is_signed
 from shared.secure_sum.messages import MaskedVector
@@ -249,6 +252,24 @@ def test_peers_of_an_offer_are_kept_as_the_server_last_named_them(node: Node, st
     for unfit in ((Peer("\x1b[31mred", "a" * 64),), (Peer("east", "a" * 64),) * 1001):
         assert vault.offer(type(named)(RUN, named.study_json, peers=unfit)).status is Status.REFUSED_STUDY
     assert offers.find(RUN).peers == peers[:1]
+
+
+def test_a_policy_that_says_no_to_evaluations_helps_to_open_no_sum_of_counts_and_goes_on_with_updates(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def after_the_counts_left(ledger: Ledger, _files: object, task: LegTask, policy: Any) -> LegReply:
+        policy(ledger.state.run(task.study_run))
+        return without_content(task, Status.TRAINED)
+
+    monkeypatch.setattr("client.vault.service.node_vault.answer_leg", after_the_counts_left)
+    written, vault = served.node.config.read_text(), NodeVault(served.node.config)
+    for word, of_counts in (("ask", Status.TRAINED), ("no", Status.REFUSED_POLICY)):
+        served.node.config.write_text(written.replace("[datasets.ward]", f'[datasets.ward]\nevaluation = "{word}"'))
+        for leg in get_args(Leg):
+            question = LegTask(leg, served.study.sha256, RUN, 1, b"", purpose="evaluation")
+            assert vault.leg(question).status is of_counts
+            assert vault.leg(replace(question, purpose="training")).status is Status.TRAINED
+    assert 'to help open a sum of counts, got "no"' in caplog.text
 
 
 def test_whatever_breaks_in_the_vault_one_code_leaves(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

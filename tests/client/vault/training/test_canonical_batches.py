@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from client.vault.training.gradient_probe import probe
 from client.vault.training.trainer import LearningRates, PrivateTrainer, one_of_each
+from client.vault.training.vmap_gradients import vectorised_gradients
 from shared.adapted_model.frozen_activations import open_activations
 from shared.adapted_model.model import build
 from shared.errors import ExactnessError
@@ -172,6 +173,28 @@ def test_a_gpu_never_adds_twice_to_one_place_at_once(units: list[int]) -> None:
     for unit in set(units):
         order = [place for turn in turns for place in turn if units[place] == unit]
         assert order == sorted(order), "the order of additions is that of the records"
+
+
+@pytest.mark.guarantee("a record that makes the model raise has a gradient of zero, and changes no other record's.")
+@pytest.mark.parametrize("method", ["dora", "ia3"])
+def test_a_record_that_raises_where_gradients_are_vectorised_counts_as_nothing(
+    make_study: Studies, make_records: Records, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    records = make_records(12)
+    aggregation = "fedit" if method == "dora" else "ffa"
+    study = make_study(adapter={"method": method, "layers": "all"}, federation={"aggregation": aggregation})
+    tested, poison = trainer(study, records), records["ids"][7].tolist()
+    adapter = hostile(tested, 1.0)
+    expected = summed(tested, adapter, [n for n in range(12) if n != 7])
+
+    def raising(model: Any, batch: Any) -> None:
+        if poison in batch["ids"].tolist():
+            raise RuntimeError("index out of range")
+        vectorised_gradients(model, batch)
+
+    monkeypatch.setattr("client.vault.training.trainer.vectorised_gradients", raising)
+    assert summed(tested, adapter, range(12)) == expected and any(expected)
+    assert tested.raised == {7}
 
 
 @pytest.mark.guarantee(

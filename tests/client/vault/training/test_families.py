@@ -160,7 +160,7 @@ def test_what_cannot_be_vectorised_is_refused_by_name(
         return whole(batch) if whole(batch).sum() > 0 else whole(batch) * 2  # control flow that depends on a record
 
     monkeypatch.setattr(tested.model, "losses", branches)
-    with pytest.raises(ExactnessError, match="can be vectorised over records"):
+    with pytest.raises(ExactnessError, match="losses that can be vectorised over records"):
         probe(tested, cache=None)
 
 

@@ -1,0 +1,97 @@
+"""Base models that keep something of what they saw, and those that do not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from shared.base_models.stateless import refuse_what_remembers, state_of_modules
+from shared.errors import ExactnessError
+
+TEXTS = (9, 5, 7, 1)
+"""Lengths of what the models here are given, the longest first."""
+
+
+class Model(nn.Module):
+    """Adds up a text of ones, and does what a test says beside it."""
+
+    def __init__(self, beside: Callable[["Model", Tensor], Any]) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1)
+        self.register_buffer("moments", torch.zeros(2))
+        self.settings = {"kind": ["dense"]}
+        self.longest: int | None = None
+        self.beside = [beside]
+
+    def forward(self, text: Tensor) -> Tensor:
+        more = self.beside[0](self, text)
+        answer: Tensor = self.layer(text.sum().view(1)).detach() + (0.0 if more is None else more)
+        return answer
+
+
+def flips(model: Model, text: Tensor) -> None:
+    if len(text) < 6:
+        model.settings["kind"][0] = "full"
+
+
+def counts(model: Model, text: Tensor) -> None:
+    model.longest = max(model.longest or 0, len(text))
+
+
+def averages(model: Model, text: Tensor) -> None:
+    model.get_buffer("moments").add_(float(text.sum()))
+
+
+def writes(model: Model, _text: Tensor) -> None:
+    with torch.no_grad():
+        model.layer.weight.mul_(1.0)
+
+
+def holds(model: Model, text: Tensor) -> None:
+    model.state = text.clone()
+
+
+def refuse(model: Model) -> None:
+    refuse_what_remembers([model], lambda length: model(torch.ones(length)), TEXTS)
+
+
+@pytest.mark.guarantee(
+    "a base model that keeps anything of a record for the next one is refused before it sees a real one."
+)
+@pytest.mark.parametrize(
+    ("beside", "named"),
+    [(flips, "settings"), (counts, "longest"), (averages, "moments"), (writes, "layer.weight"), (holds, "state")],
+)
+def test_a_base_model_that_keeps_anything_of_a_record_for_the_next_one_is_refused_before_it_sees_a_real_one(
+    beside: Callable[[Model, Tensor], Any], named: str
+) -> None:
+    with pytest.raises(ExactnessError, match=rf"keeps nothing of the records it sees, {named}.* changed") as refusal:
+        refuse(Model(beside))
+    assert "Choose another base model" in (refusal.value.hint or "")
+
+
+def test_state_that_no_attribute_shows_is_found_by_what_it_does_to_an_answer() -> None:
+    seen: list[int] = []
+
+    def hidden(_model: Model, text: Tensor) -> float:
+        seen.append(len(text))
+        return float(min(seen))
+
+    with pytest.raises(ExactnessError, match="a record's answer was another one afterwards"):
+        refuse(Model(hidden))
+
+
+def test_a_model_that_keeps_nothing_passes_and_a_number_that_is_none_agrees_with_itself() -> None:
+    refuse(Model(lambda _model, _text: None))
+    refuse(Model(lambda _model, _text: float("nan")))
+
+
+def test_what_is_kept_has_names_and_objects_in_a_circle_end() -> None:
+    model = Model(lambda _model, _text: None)
+    circle: dict[str, Any] = {}
+    circle["itself"] = circle
+    model.settings = circle
+    state = state_of_modules([model, model.layer])
+    assert {"settings", "moments", "layer", "layer.weight", "1", "1.weight"} <= state.keys()
