@@ -77,18 +77,17 @@ def make_personal(node: NodeFiles, run: str, exported: Path, say: Say) -> Person
         SettingsError: no such run, or its records are gone or went meanwhile, or the adapter is another study's.
         DataError: there are too few records.
     """
-    approved = _approved(node, run)
-    study, _, finished = read_packed(exported)
+    approved, (study, _, finished) = _approved(node, run), read_packed(exported)
     if study.sha256 != approved.study_sha256:
         raise SettingsError(
             f"Expected the finished adapter of {run}, {exported} holds one of another study, {study.sha256[:16]}.",
             hint="The server's operator exports it: fedvault-server export RUN FOLDER",
         )
-    study, performance = node.approved.study(run), node.settings.performance
-    study = study.model_copy(update={"performance": performance})
+    performance = node.settings.performance
+    study = node.approved.study(run).model_copy(update={"performance": performance})
     say("Reading the records", 0, 0)
-    records = StudyReview(node).materialise(study, node.dataset(approved.dataset), run)
-    held_out = node.approved.holdout(run)
+    dataset = node.dataset(approved.dataset)
+    records, held_out = StudyReview(node).materialise(study, dataset, run), node.approved.holdout(run)
     model = build(study, node.base_files(study)).to(device_for(performance.device))
     if finished.shape != (model.layout.length,):
         raise SettingsError(f"Expected an adapter of {model.layout.length} numbers, got {finished.shape}.")
