@@ -1,5 +1,6 @@
 """Trains one arm after the other on an engine, and measures adapters on the sites' held-out records."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -118,9 +119,13 @@ class ArmTraining:
         else:
             serve(self._progress)
         if not states or not any(record["outcome"] == "aggregated" for record in states[0].records):
+            answers = (
+                Counter(each["status"] for record in states[0].records for each in record["refused"]) if states else {}
+            )
+            why = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in answers.items())
             raise RunError(
-                f"Expected arm {arm.name!r} to aggregate at least one round, got none.",
-                hint=f"See the records in {folder}.",
+                f"Expected arm {arm.name!r} to aggregate a round, got none; sites answered: {why or 'nothing'}.",
+                hint=f"See what they logged, and the records in {folder}.",
             )
         return self._handed_out(arm, states[0], folder)
 

@@ -13,7 +13,8 @@ from typing import Any
 from client.vault.training.round_trainer import device_for
 from server.export.adapter import export
 from server.rounds.checkpoints import State
-from shared.adapted_model.model import layout_of
+from shared.adapted_model.dry_run import rehearse
+from shared.adapted_model.model import build, layout_of
 from shared.errors import FedVaultError, SettingsError
 from shared.evidence.audit_result import AuditResult, read_audit, write_audit
 from shared.logs import without_stopping
@@ -177,6 +178,7 @@ class Run:
         folder.prepared.mkdir(parents=True, exist_ok=True)
         try:
             with folder.timed("prepare"):
+                rehearse(build(self._scenario.as_study()))
                 prepared = prepare(self._scenario, self._source, folder.prepared)
                 arms = trained_arms(self._scenario, prepared.sites)
                 _check_arms(arms)

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from shared.adapted_model.targets import targets_of
+from shared.adapted_model.targets import refuse_other_names, targets_of
 from shared.base_models.layers import layer_count
 from shared.errors import SettingsError
 from shared.study.sections import Adapter
@@ -56,6 +56,7 @@ def attach(base: PreTrainedModel, adapter: Adapter, peft_task: TaskType | None) 
         unchanged: nn.Module = base
         return unchanged
     targets = targets_of(base, adapter)
+    refuse_other_names(base, adapter, targets)
     numbers = _layer_numbers(base, adapter)
     if adapter.method == "ia3":
         config = _ia3(base, targets, peft_task)

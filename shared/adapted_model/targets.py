@@ -71,3 +71,36 @@ def _inside_attention(base: nn.Module) -> list[str]:
 
 def _last(path: str) -> str:
     return path.rpartition(".")[2]
+
+
+def refuse_other_names(base: PreTrainedModel, adapter: Adapter, targets: list[str]) -> None:
+    """Refuse names that no layer has, which would be left out without a word, and a head that is the embeddings.
+
+    Args:
+        base: before the adapter is put on it.
+        adapter: as the study declares it.
+        targets: the names of the layers to adapt.
+
+    Raises:
+        SettingsError: there is such a name.
+    """
+    paths = [path for path, _ in base.named_modules()]
+    named = list(adapter.target_modules) if adapter.target_modules != "auto" else []
+    missing = [name for name in named if not any(f".{path}".endswith(f".{name}") for path in paths)]
+    adapted = [path for path in paths if f".{path}".endswith(tuple(f".{target}" for target in targets))]
+    ranked = [
+        key for key in adapter.rank_pattern if not any(re.fullmatch(rf"(.*\.)?({key})", path) for path in adapted)
+    ]
+    for setting, absent in (("target_modules", missing), ("rank_pattern", ranked)):
+        if absent:
+            raise SettingsError(
+                f"Expected adapter.{setting} to name layers of the model, got {absent[0]!r}, which none has.",
+                hint=f"It has {', '.join(sorted({_last(path) for path in adapted})) or 'others'}.",
+            )
+    head = base.get_output_embeddings() if named else None
+    tied = head is not None and head.weight is base.get_input_embeddings().weight
+    if tied and any(module is head for path, module in base.named_modules() if path in adapted):
+        raise SettingsError(
+            "Expected adapter.target_modules without the language head, whose weights are the model's embeddings.",
+            hint="An adapter on one of the two would be merged into both.",
+        )

@@ -4,7 +4,8 @@ Nothing here depends on the task. Whether the weights fit the model that a task 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ PACKED = ("I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "F6_E3M2
 """Number formats of quantised weights; a model's own whole numbers, such as those of positions, have others."""
 MASKS = (".attn.bias", ".attn.masked_bias")
 """Ends of the names of buffers in old decoders, whose ones and zeros are no weights."""
+IN_A_LAYER = re.compile(r"\.\d+\..*\.weight$")
 RENAMED = "save the model again with transformers: model.save_pretrained(folder, safe_serialization=True)"
 LAYERS = (
     "num_hidden_layers",
@@ -210,7 +212,7 @@ def _check_weights(path: Path, expected: set[str] | None) -> None:
         with safe_open(path, framework="pt") as opened:
             names = set(opened.keys())
             formats = {name: opened.get_slice(name).get_dtype() for name in names}
-            broken = next(_not_finite(opened, formats), None)
+            broken, empty = _damaged(opened, formats)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise SettingsError(
             f"Expected safetensors in {path}, got a damaged or truncated file: {str(error).splitlines()[0]}.",
@@ -225,6 +227,12 @@ def _check_weights(path: Path, expected: set[str] | None) -> None:
             hint="Index and parts do not belong together; copy the model's folder again.",
         )
     quantised = sorted(n for n, kind in formats.items() if kind in PACKED and not n.endswith(MASKS))
+    whole = sorted(n for n, k in formats.items() if n.endswith((".weight", ".bias")) and k not in (*FLOATS, *PACKED))
+    whole = [name for name in whole if not name.endswith(MASKS)]
+    if whole:
+        raise SettingsError(
+            f"Expected weights of real numbers in {path}, got {formats[whole[0]]} in {whole[0]}.", hint=RENAMED
+        )
     if quantised:
         raise SettingsError(
             f"Expected weights in full precision in {path}, got {formats[quantised[0]]} (quantised) in {quantised[0]}.",
@@ -235,13 +243,25 @@ def _check_weights(path: Path, expected: set[str] | None) -> None:
             f"Expected finite weights in {path}, got NaN or infinity in {broken}.",
             hint="The model was damaged when it was trained, converted or saved; take another copy.",
         )
+    if empty:
+        raise SettingsError(
+            f"Expected weights in {path}, got nothing but zeros in {empty}.",
+            hint="A download that broke off leaves zeros; copy or download the file again.",
+        )
 
 
-def _not_finite(opened: Any, formats: Mapping[str, str]) -> Iterator[str]:
-    """Yield the names of weights with a value that is no number; one tensor at a time is in memory."""
+def _damaged(opened: Any, formats: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """Name a weight that is no number somewhere, and a layer's matrix of zeros; one tensor at a time is in memory."""
+    broken, empty = None, None
     for name in sorted(formats):
-        if formats[name] in FLOATS and not name.endswith(MASKS):
-            weight = opened.get_tensor(name)
-            # one pass without a copy; smallest and largest are NaN where any value is
-            if weight.numel() and not all(torch.isfinite(bound) for bound in torch.aminmax(weight)):
-                yield name
+        if formats[name] not in FLOATS or name.endswith(MASKS):
+            continue
+        weight = opened.get_tensor(name)
+        if not weight.numel():
+            continue
+        smallest, largest = torch.aminmax(weight)  # one pass without a copy; both are NaN where any value is
+        if not (torch.isfinite(smallest) and torch.isfinite(largest)):
+            broken = broken or name
+        elif weight.dim() == 2 and IN_A_LAYER.search(name) and not smallest and not largest:
+            empty = empty or name
+    return broken, empty

@@ -67,7 +67,7 @@ def _one_line(problem: Any, kind: type[BaseModel]) -> str:
     path = ".".join(str(part) for part in problem["loc"] if part not in KINDS)
     if problem["type"] == "extra_forbidden":
         *place, key = (str(part) for part in problem["loc"] if part not in KINDS)
-        near = meant(key, _keys_at(kind, place))
+        near = meant(key, set(_keys_at(kind, place)) - {key})  # another kind of the section has it
         return f"{path}: no such key." + (f" Perhaps {near!r} is meant." if near else "")
     if problem["type"] == "missing":
         return f"{path}: missing."

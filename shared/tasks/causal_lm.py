@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from peft import TaskType
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+from shared.base_models.locate import BaseModelFiles
 from shared.errors import SettingsError
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Note, Problem, Ragged, Records, ragged
@@ -23,6 +25,8 @@ from shared.tasks.texts import CHARACTERS_PER_TOKEN, cut_note, each_token_loss, 
 
 LARGEST_LOSS = 20.0  # nats per token; keeps perplexity finite, and is worse than guessing among any vocabulary
 IGNORED = -1  # not a token: `token_losses` leaves it out
+ENCODERS = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES)
+"""Model types that fill in masked tokens; some have a class for decoding too, which masks nothing by itself."""
 RESPONSE_ON_NEW_LINE = "\n"
 """Text between prompt and response; users of a finished model append it to the prompt."""
 
@@ -48,6 +52,20 @@ class CausalLanguageModel(OutputKind):
         self.text_alone = task.form == "text"
         self.columns = (Column("text"),) if self.text_alone else (Column("prompt"), Column("response"))
         self.fills = {"ids": 0, "target": IGNORED}
+
+    def check(self, task: declarations.Task, base: PreTrainedModel, base_files: BaseModelFiles) -> None:
+        """Refuse encoders as well: they read the tokens that they are to foretell.
+
+        Raises:
+            SettingsError: the base model is one, or does not suit the study.
+        """
+        super().check(task, base, base_files)
+        reads_ahead = base.config.model_type in ENCODERS and not getattr(base.config, "is_decoder", False)
+        if reads_ahead and not getattr(base.config, "causal", False):
+            raise SettingsError(
+                f"Expected a decoder, got model type {base.config.model_type!r}, which reads what it is to foretell.",
+                hint="Choose task.kind = 'masked-lm', or a decoder: those of this type have is_decoder in config.json.",
+            )
 
     def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
         """Encode token ids and the place where learning begins; a row with nothing to learn cannot be used."""

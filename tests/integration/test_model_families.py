@@ -9,6 +9,7 @@ import pytest
 
 from client.vault.training.round_trainer import RoundTrainer
 from server.export.adapter import export, load_finished
+from shared.adapted_model.dry_run import rehearse
 from shared.adapted_model.model import build, initial_adapter, layout_of
 from shared.errors import ExactnessError, SettingsError
 from shared.protocol.messages import Status, TrainTask
@@ -55,6 +56,7 @@ def test_a_family_is_probed_takes_a_private_step_and_is_exported(kind: str, fami
     assert layout_of(declared).length > 0
     start = initial_adapter(declared)
     trainer = trainer_of(declared)
+    rehearse(trainer.model)
     trainer._show_exact()
     assert trainer._verdict is not None and trainer._verdict.worst < 2e-5
     reply = trainer.train(TrainTask(declared.sha256, "run", 1, start))

@@ -94,6 +94,20 @@ def _weights(change: Callable[[Weights, random.Random], Weights]) -> Mutate:
     return mutate
 
 
+def _matrix_of_a_layer(weights: Weights, choice: random.Random) -> str:
+    return choice.choice([n for n, w in weights.items() if w.dim() == 2 and re.search(r"\.\d+\..*\.weight$", n)])
+
+
+def _zeros_in_a_layer(weights: Weights, choice: random.Random) -> Weights:
+    name = _matrix_of_a_layer(weights, choice)
+    return weights | {name: torch.zeros_like(weights[name])}
+
+
+def _whole_numbers(weights: Weights, choice: random.Random) -> Weights:
+    name = _matrix_of_a_layer(weights, choice)
+    return weights | {name: weights[name].to(choice.choice([torch.int64, torch.int32, torch.bool]))}
+
+
 def _config(change: Callable[[dict[str, Any], random.Random], Any], name: str = "config.json") -> Mutate:
     def mutate(folder: Path, choice: random.Random) -> None:
         path = next(folder / other for other in (name, "preprocessor_config.json") if (folder / other).exists())
@@ -282,6 +296,8 @@ REFUSED: dict[str, Mutate] = {
     "a shape differs": _weights(_other_shape),
     "NaN or infinity": _weights(_no_number),
     "quantised numbers": _weights(_quantised),
+    "a layer of zeros": _weights(_zeros_in_a_layer),
+    "whole numbers": _weights(_whole_numbers),
     "one layer more than declared": _weights(_one_layer_more),
     "adapter among the weights": _weights(_with_lora),
     "all names prefixed": _weights(_prefixed),

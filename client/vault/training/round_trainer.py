@@ -174,6 +174,9 @@ class RoundTrainer:
             return Status.REFUSED_SIZE
         try:
             self._show_exact()
+        except ExactnessError as error:
+            log.error("Round %d refused: %s %s", task.round, error, error.hint or "")
+            return Status.REFUSED_EXACTNESS
         except Exception:
             # no record was near: whatever stopped the probe is public, and what is not shown is not trained
             log.exception("Round %d refused: exactness was not shown.", task.round)

@@ -1,14 +1,17 @@
-"""A model runs once by shapes alone when a study is read."""
+"""A model runs once by shapes alone when a study is read, and once with weights before it is trained."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from shared.adapted_model.model import layout_of
+from shared.adapted_model.dry_run import rehearse
+from shared.adapted_model.model import build, layout_of
 from shared.errors import SettingsError
 from shared.study.declaration import Study
+from shared.study.parsing import parse
 from shared.tasks.sequence_classification import SequenceClassification
 from tests.support.mutated_models import make_folder
 
@@ -37,3 +40,32 @@ def test_code_that_asks_for_values_proves_nothing(
 
     monkeypatch.setattr(SequenceClassification, "run", asks)
     assert layout_of(make_study()).length > 0
+
+
+def test_a_model_that_cannot_write_as_its_settings_ask_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    make_folder("t5", tmp_path)
+    declared = {
+        "study": {"name": "test"},
+        "model": {"source": str(tmp_path)},
+        "task": {"kind": "seq2seq", "max_length": 16, "max_target_length": 8},
+        "adapter": {"layers": "all"},
+    }
+    study = parse(Study, declared, where="test")
+    rehearse(build(study))
+    (tmp_path / "generation_config.json").write_text(json.dumps({"forced_bos_token_id": 999}))
+    with pytest.raises(SettingsError, match="computes what the task needs, got from model type 't5'") as refusal:
+        rehearse(build(study))
+    assert "generation_config.json" in str(refusal.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("factor", "got"), [(float("inf"), "numbers that are not finite"), (0.0, "the same for two different records")]
+)
+def test_a_model_whose_numbers_overflow_or_that_sees_no_difference_is_refused(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch, factor: float, got: str
+) -> None:
+    model, honest = build(make_study()), SequenceClassification.features
+    rehearse(model)
+    monkeypatch.setattr(SequenceClassification, "features", lambda *given: honest(*given) * factor)
+    with pytest.raises(SettingsError, match=got):
+        rehearse(model)

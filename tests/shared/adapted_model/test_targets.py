@@ -111,3 +111,26 @@ def test_layers_elsewhere_that_bear_the_same_names_are_left_alone() -> None:
     adapted = attach(bert, Adapter(layers="last:1"), None)
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert len(trained) == 2 and all(".encoder.layer.1.attention.self." in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "message"),
+    [
+        ({"target_modules": ("q_proj", "typo")}, "adapter.target_modules to name layers of the model, got 'typo'"),
+        ({"rank_pattern": {"layer.7.*query": 2}}, "adapter.rank_pattern to name layers of the model, got 'layer.7"),
+        (
+            {"target_modules": ("q_proj", "lm_head")},
+            "without the language head, whose weights are the model's embeddings",
+        ),
+    ],
+)
+def test_a_name_that_no_layer_has_and_a_head_that_is_the_embeddings_are_refused(
+    adapter: dict[str, Any], message: str
+) -> None:
+    config = transformers.LlamaConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=2, num_attention_heads=2, vocab_size=20,
+        tie_word_embeddings=True,
+    )  # fmt: skip
+    with pytest.raises(SettingsError, match=message) as refusal:
+        attach(transformers.LlamaForCausalLM(config), Adapter(layers="all", rank=2, **adapter), None)
+    assert refusal.value.hint

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel
 
+from shared.adapted_model.dry_run import rehearse
 from shared.adapted_model.model import AdaptedModel, build, layout_of
 from shared.base_models.load import load_base, load_tokenizer
 from shared.base_models.locate import BaseModelFiles, find
@@ -72,8 +73,9 @@ def fate(family: str, folder: Path, expected: torch.Tensor) -> str:
         with pytest.raises(SettingsError):  # nor is it refused only after the layout was computed
             layout_of(study(folder, family), BaseModelFiles(folder, "unread"))
         return "refused"
-    try:  # every study's layout is computed before anything is paid for, and with it one record without values
+    try:  # every study's layout is computed before anything is paid for, and its model is run on synthetic records
         layout_of(study(folder, family), BaseModelFiles(folder, "unread"))
+        rehearse(model)
     except SettingsError as error:
         assert str(error).startswith("Expected a base model ")
         return "refused"
@@ -119,6 +121,8 @@ MESSAGES = {
     "a tensor is missing": "Expected weights for every part of a bert in .*, got none for 1: ",
     "a shape differs": r"Expected weights of the shapes that config.json .* gives, got \(",
     "NaN or infinity": "got NaN or infinity in ",
+    "a layer of zeros": r"Expected weights in .*, got nothing but zeros in ",
+    "whole numbers": r"Expected weights of real numbers in .*, got (I64|I32|BOOL) in ",
     "quantised numbers": r"\(quantised\) in ",
     "one layer more than declared": "that it has no place for: ",
     "adapter among the weights": "Expected a base model without an adapter .*lora_A",

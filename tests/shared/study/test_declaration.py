@@ -29,6 +29,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rate above one": ({"privacy": {"sampling_rate": 1.5}}, "privacy.sampling_rate"),
     "one label": ({"task": {"kind": "sequence-classification", "labels": ["no"]}}, "task: labels: at least two"),
     "doubled label": ({"task": {"kind": "sequence-classification", "labels": ["a", "a"]}}, "distinct"),
+    "key of another kind": (
+        {"task": {"kind": "causal-lm", "labels": ["no", "yes"]}},
+        r"task.labels: no such key\.( Perhaps '(?!labels'))?",
+    ),
     "rank pattern that matches for hours": (
         {"adapter": {"rank_pattern": {"((((a*)*)*)*)*b": 8}}},
         "adapter.rank_pattern",

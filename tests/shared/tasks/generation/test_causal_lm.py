@@ -1,5 +1,6 @@
 """Causal language modelling: what is learned of a row, and that each record is learned by itself."""
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,9 @@ from shared.protocol.messages import Status
 from shared.records.batches import collate
 from shared.records.ragged import Encoded
 from shared.study.declaration import Study
+from shared.study.parsing import parse
 from shared.tasks.registry import task_kind
+from tests.support.model_families import make_folder
 
 Studies = Callable[..., Study]
 TEXT = {"kind": "causal-lm"}
@@ -208,3 +211,15 @@ def test_the_simulation_of_a_federation_runs(language_model: Callable[[str], Pat
     assert result.final.metric == "perplexity" and not result.final.higher_is_better
     said = load_finished(tmp_path / "run" / "adapter").predict({"prompt": ["word1 word2"]})
     assert len(said) == 1 and set(said[0].split()) <= {"\n", *(w for w in said[0].split())}
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+def test_an_encoder_which_reads_what_it_is_to_foretell_is_refused(tmp_path: Path, family: str) -> None:
+    make_folder("masked-lm", family, tmp_path)
+    declared = {"study": {"name": "test"}, "model": {"source": str(tmp_path)}, "task": TEXT | {"max_length": 16}}
+    with pytest.raises(SettingsError, match=f"Expected a decoder, got model type '{family}'") as refusal:
+        build(parse(Study, declared, where="test"))
+    assert "masked-lm" in str(refusal.value.hint)
+    config = json.loads((tmp_path / "config.json").read_text()) | {"is_decoder": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert build(parse(Study, declared, where="test")).layout.length > 0
