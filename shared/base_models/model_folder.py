@@ -227,11 +227,11 @@ def _check_weights(path: Path, expected: set[str] | None) -> None:
             hint="Index and parts do not belong together; copy the model's folder again.",
         )
     quantised = sorted(n for n, kind in formats.items() if kind in PACKED and not n.endswith(MASKS))
-    whole = sorted(n for n, k in formats.items() if n.endswith((".weight", ".bias")) and k not in (*FLOATS, *PACKED))
-    whole = [name for name in whole if not name.endswith(MASKS)]
-    if whole:
+    integers = sorted(n for n, k in formats.items() if n.endswith((".weight", ".bias")) and k not in (*FLOATS, *PACKED))
+    integers = [name for name in integers if not name.endswith(MASKS)]
+    if integers:
         raise SettingsError(
-            f"Expected weights of real numbers in {path}, got {formats[whole[0]]} in {whole[0]}.", hint=RENAMED
+            f"Expected weights of real numbers in {path}, got {formats[integers[0]]} in {integers[0]}.", hint=RENAMED
         )
     if quantised:
         raise SettingsError(
