@@ -1,5 +1,7 @@
 """Sequence classification beyond one text and one label: pairs, several labels, ratings."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,22 @@ def test_a_pair_is_told_apart_where_the_model_can(
     model.head.weight.data.normal_()
     one, other = model.outputs(collate(records, [0, 1], model.kind.fills, torch.device("cpu")))
     assert not torch.allclose(one, other)
+
+
+def test_a_pair_is_told_apart_though_the_folder_does_not_ask_for_it(
+    text_study: Studies, text_bert: Path, tmp_path: Path
+) -> None:
+    rows = {"text": ["good", "ada lives"], "text_pair": ["ada lives", "good"], "label": ["yes", "no"]}
+    shutil.copytree(text_bert, tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    plain = {"tokenizer_class": "TokenizersBackend", "model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | plain))
+    for task in (PAIR, BASE | {"labels": ["no", "yes"]}):
+        usual, other = (
+            task_kind(study.task).encode(rows, load_tokenizer(find(study.model))).records
+            for study in (text_study(task), text_study(task, model={"source": str(tmp_path / "base")}))
+        )
+        assert [usual.content(row) for row in range(2)] == [other.content(row) for row in range(2)]
 
 
 def test_a_cell_names_any_number_of_labels(text_study: Studies, encode: Callable[..., Encoded]) -> None:
