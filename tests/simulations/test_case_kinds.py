@@ -112,6 +112,13 @@ def test_a_list_in_place_of_a_text_is_told(case: Callable[..., Prepared]) -> Non
     assert any("60 of 60 cells are lists, not texts" in warning for warning in found.warnings)
 
 
+def test_lists_with_0_or_1_for_each_label_are_refused_with_the_reason(case: Callable[..., Prepared]) -> None:
+    rows = [row | {"label": [n % 2, 1, 1]} for n, row in enumerate(texts())]
+    with pytest.raises(DataError) as refused:
+        case(rows, task=LABELS | {"problem": "multi-label", "labels": ["0", "1", "2"]})
+    assert "a list holds the names of a record's labels, not 0 or 1" in str(refused.value.hint)
+
+
 def test_bytes_in_place_of_texts_are_refused(case: Callable[..., Prepared], tmp_path: Path) -> None:
     table = pd.DataFrame([row | {"text": row["text"].encode()} for row in texts()])
     table.to_parquet(tmp_path / "t.parquet")
