@@ -44,7 +44,9 @@ def code(study: Study, *, merged: bool) -> str:
 
 def _classify(task: SequenceClassification) -> str:
     texts = '["A good day.", "A bad film, far too long."]'
-    second = ', ["What a day!", "What a film!"]' if task.pair else ""
+    # folders whose tokenizer does not say of itself which text a token is of are asked to, where the model reads it
+    asked = ', return_token_type_ids=getattr(model.config, "type_vocab_size", 1) > 1'
+    second = f', ["What a day!", "What a film!"]{asked}' if task.pair else ""
     printing = {
         "single-label": 'labels = json.loads(Path("OWN/fedvault.json").read_text())["study"]["task"]["labels"]\n'
         "print([labels[best] for best in scores.argmax(1)])\n",

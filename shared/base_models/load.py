@@ -55,6 +55,7 @@ SPARSE = "block_sparse"
 """BigBird's attention for long texts, with blocks drawn at random; the first short text ends it for all later ones."""
 
 
+SEGMENTS = "token_type_ids"
 EXTRACTORS = (PREPROCESSOR, PROCESSOR)
 OPTIONAL_TOKENIZER_FILES = ("tokenizer_file", "target_vocab_file", "normalizer_file", "added_tokens_file")
 
@@ -147,7 +148,15 @@ def load_tokenizer(base_files: BaseModelFiles) -> PreTrainedTokenizerBase:
             f"Expected a tokenizer that knows words in {directory}, got one of {known} marks.",
             hint="Copy the model's own tokenizer.json: every text would be read as unknown.",
         )
+    _mark_segments(tokenizer, base_files)
     return tokenizer
+
+
+def _mark_segments(tokenizer: PreTrainedTokenizerBase, base_files: BaseModelFiles) -> None:
+    """Let a tokenizer say which text of a pair a token is of, where the model reads it and the folder does not ask."""
+    names = list(tokenizer.model_input_names)
+    if SEGMENTS not in names and (getattr(read_config(base_files), "type_vocab_size", 1) or 1) > 1:
+        tokenizer.model_input_names = [*names, SEGMENTS]
 
 
 def _check_tokenizer_config(path: Path) -> None:

@@ -22,12 +22,17 @@ from shared.records.media_files import read_media
 from shared.spelling import meant
 from shared.study.tasks import CONTENT
 
-NOTES, LABEL_NAMES = "notes", "names of labels"
+NOTES, LABEL_NAMES, BYTES = "notes", "names of labels", "columns with bytes for texts"
 FEW = 20
 
 
 def read_table(
-    path: Path, columns: Sequence[str], media: Collection[str] = (), *, optional: Collection[str] = ()
+    path: Path,
+    columns: Sequence[str],
+    media: Collection[str] = (),
+    *,
+    optional: Collection[str] = (),
+    texts: Collection[str] = (),
 ) -> pd.DataFrame:
     """Read the named columns as text; a missing cell becomes an empty string.
 
@@ -40,6 +45,7 @@ def read_table(
         columns: names of the columns to read.
         media: those whose cells are files; a cell becomes the file's bytes, empty if there is no such file.
         optional: those that may be missing; their cells are then empty.
+        texts: those whose cells should be one text each; lists in them are noted.
 
     Raises:
         DataError: no such file, an unknown kind of file, an unreadable file, missing or doubled columns, no rows.
@@ -56,10 +62,12 @@ def read_table(
         )
     if not table.rows:
         raise DataError(f"Expected records in {path}, got a table without rows.")
-    return as_text(table, columns, media, path)
+    return as_text(table, columns, media, path, texts)
 
 
-def as_text(table: Source, columns: Sequence[str], media: Collection[str], path: Path) -> pd.DataFrame:
+def as_text(
+    table: Source, columns: Sequence[str], media: Collection[str], path: Path, texts: Collection[str] = ()
+) -> pd.DataFrame:
     """Return the named columns of a source as text, and media as bytes; a column that is not there is empty."""
     folder = path if path.is_dir() else path.parent
     cells = {name: _cells(table, name) for name in dict.fromkeys(columns)}
@@ -70,14 +78,33 @@ def as_text(table: Source, columns: Sequence[str], media: Collection[str], path:
         },
         dtype=object,
     )
-    converted = [note for name, column in cells.items() if name not in media for note in _conversions(name, column)]
+    converted = [
+        note
+        for name, column in cells.items()
+        if name not in media
+        for note in _conversions(name, column, plain=name in texts)
+    ]
     text.attrs[NOTES], text.attrs[LABEL_NAMES] = (*table.notes, *converted), dict(table.label_names)
+    text.attrs[BYTES] = [name for name in texts if name in cells and any(isinstance(c, bytes) for c in cells[name])]
     return text
 
 
 def notes_on(table: pd.DataFrame) -> tuple[str, ...]:
     """Return how the cells of a table that was read had to be converted, and how many; for its owner's eyes."""
     return tuple(table.attrs.get(NOTES, ()))
+
+
+def refuse_bytes(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a table that was read with bytes in a column of texts: they would be read as Python writes them.
+
+    Raises:
+        DataError: there are some.
+    """
+    for name in table.attrs.get(BYTES, ()):
+        raise DataError(
+            f"Expected texts in column {name!r} of {path}, got bytes.",
+            hint=f"Write the column as text; in pandas: table[{name!r}] = table[{name!r}].str.decode('utf-8').",
+        )
 
 
 def label_names_in(table: pd.DataFrame, column: str) -> dict[str, str]:
@@ -137,30 +164,38 @@ def _cells(table: Source, name: str) -> Sequence[Any]:
     return table.cells(table.names.index(name)) if name in table.names else [None] * table.rows
 
 
-def _conversions(name: str, column: Sequence[Any]) -> list[str]:
-    """Return what was converted in a column to become text, and how often."""
-    counts = Counter(kind for cell in column if not isinstance(cell, str) and (kind := _conversion(cell)))
+def _conversions(name: str, column: Sequence[Any], *, plain: bool) -> list[str]:
+    """Return what was converted in a column to become text, and how often; a list if the column is of plain texts."""
+    counts = Counter(kind for cell in column if not isinstance(cell, str) and (kind := _conversion(cell, plain=plain)))
+    if any(isinstance(cell, list | np.ndarray) for cell in column) and (missing := sum(map(_missing, column))):
+        counts["are missing where others are lists, and were read as empty"] = missing
     return [f"Column {name!r}: {count} of {len(column)} cells {kind}." for kind, count in counts.items()]
 
 
-def _conversion(cell: Any) -> str:
+def _conversion(cell: Any, *, plain: bool) -> str:
     if isinstance(cell, bool | np.bool_):
         return 'are true or false, and were read as "True" or "False"'
     if isinstance(cell, float | np.floating) and float(cell).is_integer():
         return 'are fractions without decimals, and were read as whole numbers ("1" for 1.0)'
     if isinstance(cell, dict):
         return "are objects, not texts, and were read as their JSON"
+    if plain and isinstance(cell, list | np.ndarray):
+        return "are lists, not texts, and were read as their JSON"
     return "are bytes, not texts, and were read as Python writes them" if isinstance(cell, bytes) else ""
 
 
 def _text(cell: Any) -> str:
-    if cell is None or (isinstance(cell, float) and cell != cell) or cell is pd.NA:
+    if _missing(cell):
         return ""
     if isinstance(cell, float | np.floating) and float(cell).is_integer():
         return str(int(cell))
     if isinstance(cell, dict | list | np.ndarray):
         return json.dumps(cell, ensure_ascii=False, default=_plain)
     return str(cell)
+
+
+def _missing(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, float) and cell != cell) or cell is pd.NA
 
 
 def _plain(part: Any) -> Any:

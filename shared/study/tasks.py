@@ -217,6 +217,8 @@ COLUMNS = (*CONTENT, "answer", "group", "label", "mask", "rating", "tags", "task
 """Columns that kinds name themselves; a study can choose others, such as ids for recommendations."""
 MEDIA = ("audio", "image", "mask")
 """Columns, of all kinds, whose cells name a file or hold its bytes."""
+TEXTS = ("context", "prompt", "question", "response", "source", "target", "text", "text_pair")
+"""Columns, of all kinds, whose cells are one text each: a list in them is none."""
 KINDS: dict[str, type[Section]] = {
     kind: declaration
     for declaration in get_args(get_args(Task)[0])

@@ -3,7 +3,8 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from shared.tasks.sequence_classification import SEPARATOR, OneLabel
+from shared.tasks.cells import SEPARATOR
+from shared.tasks.sequence_classification import OneLabel
 
 
 class LabelNames:

@@ -20,7 +20,7 @@ from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings
-from shared.tasks.texts import token_features, tokenise
+from shared.tasks.texts import nothing_to_read, token_features, tokenise
 
 NOWHERE = -1e9
 MOST_ANSWERS = 100
@@ -61,10 +61,11 @@ class QuestionAnswering(OutputKind):
         problems, encodings = list(tokenised.problems), tokenised.encodings or ()
         answers = [answers_in(context, cell) for context, cell in zip(contexts, cells, strict=True)]
         targets = [tokens_of(each[0], one) if each else None for each, one in zip(answers, encodings, strict=True)]
-        usable = [bool(question.strip() and each) for question, each in zip(questions, answers, strict=True)]
-        for row, (question, each, target) in enumerate(zip(questions, answers, targets, strict=True)):
-            if not question.strip():
-                problems.append(Problem(row, "its question is empty"))
+        unread = nothing_to_read(questions, tokenised, name="question")
+        usable = [bool(each) and row not in unread for row, each in enumerate(answers)]
+        for row, (each, target) in enumerate(zip(answers, targets, strict=True)):
+            if row in unread:
+                problems.append(Problem(row, unread[row]))
             elif not each:
                 problems.append(Problem(row, f"its answer {cells[row][:40]!r} is not in its context"))
             elif target is None:  # worse than that its context was cut

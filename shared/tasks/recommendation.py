@@ -20,8 +20,8 @@ from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged, text, texts
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
-from shared.tasks.sequence_classification import Rating
-from shared.tasks.texts import mean_features, tokenise
+from shared.tasks.sequence_classification import Rating, range_notes
+from shared.tasks.texts import mean_features, nothing_to_read, tokenise
 
 BEST = 10
 
@@ -48,13 +48,13 @@ class Recommendation(OutputKind):
         cells, ratings = strings(rows["text"]), strings(rows["rating"])
         tokenised = tokenise(cells, processor, max_length=self.task.max_length)
         targets = [self.rating.target(rating) for rating in ratings]
-        problems = list(tokenised.problems)
-        for row, (cell, target) in enumerate(zip(cells, targets, strict=True)):
-            if not cell.strip():
-                problems.append(Problem(row, "its text is empty"))
-            elif target is None:
-                problems.append(Problem(row, f"its rating {ratings[row][:40]!r} is no number"))
-        usable = [bool(cell.strip()) and target is not None for cell, target in zip(cells, targets, strict=True)]
+        reasons = nothing_to_read(cells, tokenised)
+        for row, target in enumerate(targets):
+            if target is None:
+                reasons.setdefault(row, f"its rating {ratings[row][:40]!r} is no number")
+        problems = [*tokenised.problems, *(Problem(*reason) for reason in sorted(reasons.items()))]
+        problems += range_notes(self.rating, ratings)
+        usable = [row not in reasons for row in range(len(cells))]
         fields = {
             "ids": ragged(tokenised.ids, np.int32),
             "target": ragged([0.0 if target is None else target for target in targets], np.float32),

@@ -20,7 +20,7 @@ from shared.study import tasks as declarations
 from shared.tasks.fit import TARGET_POSITIONS, check_length
 from shared.tasks.kind import Column, Evidence, Predictor, Rows, TaskKind, attention, random_ids, strings
 from shared.tasks.text_overlap import chrf, rouge_l
-from shared.tasks.texts import CHARACTERS_PER_TOKEN, cut_note, token_losses, tokenise
+from shared.tasks.texts import CHARACTERS_PER_TOKEN, cut_note, nothing_to_read, token_losses, tokenise
 
 IGNORED = -1  # no token: what `token_losses` leaves out
 LARGEST_LOSS = 20.0  # nats per token; worse than guessing among any vocabulary
@@ -55,13 +55,15 @@ class SequenceToSequence(TaskKind):
         longest = self.task.max_target_length
         learned = [_target_ids(processor, target[:most], longest) for target in targets]
         problems, usable = list(tokenised.problems), list[bool]()
-        for row, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        reasons = nothing_to_read(sources, tokenised, name="source")
+        for row, target in enumerate(targets):
             if (characters_read := learned[row].characters_read) < len(target):
                 problems.append(Problem(row, cut_note(len(target), characters_read, longest, texts="targets")))
-            missing = [name for name, cell in (("source", source), ("target", target)) if not cell.strip()]
-            if missing:
-                problems.append(Problem(row, f"its {missing[0]} is empty"))
-            usable.append(not missing)
+            if not target.strip():
+                reasons.setdefault(row, "its target is empty")
+            if row in reasons:
+                problems.append(Problem(row, reasons[row]))
+            usable.append(row not in reasons)
         fields = {
             "ids": ragged(tokenised.ids, np.int32),
             "target": ragged([target.ids for target in learned], np.int32),

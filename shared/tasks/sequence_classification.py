@@ -3,8 +3,6 @@
 Libraries of metrics are imported where they are called: a process that only trains never loads them.
 """
 
-import json
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,14 +16,9 @@ from shared.base_models.load import width_of
 from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Note, Problem, Records, ragged
 from shared.study import tasks as declarations
+from shared.tasks.cells import DECIMAL_COMMA, composed, listed, names_in, number_in, value_of
 from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
-from shared.tasks.texts import mean_features, tokenise
-
-SEPARATOR = "|"
-WHOLE_NUMBER = re.compile(r"(-?)0*+(?:([1-9]\d*+)|(?<=0))(?:\.0+|,0{1,2})?", re.ASCII)
-"""What is matched is not given back (*+): a long cell of zeros would take a time that is quadratic in its length."""
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,(?!\d{3}\b)\d+", re.ASCII)
-"""A comma before three digits may stand between thousands, and is none."""
+from shared.tasks.texts import mean_features, nothing_to_read, tokenise
 
 
 class SequenceClassification(OutputKind):
@@ -42,19 +35,18 @@ class SequenceClassification(OutputKind):
         self.fills = {"ids": 0} | ({"types": 0} if task.pair else {}) | {"target": None}
 
     def encode_rows(self, rows: Rows, processor: Any) -> Encoded:
-        """Encode token ids and the goal's target; a row with an empty text or an unknown label cannot be used."""
+        """Encode token ids and the goal's target; a row without a text or a known label cannot be used."""
         texts, labels = strings(rows["text"]), strings(rows["label"])
         pairs = strings(rows["text_pair"]) if self.task.pair else None
         tokenised = tokenise(texts, processor, max_length=self.task.max_length, pairs=pairs)
         targets = [self.goal.target(label) for label in labels]
-        problems = list(tokenised.problems)
-        for row, (text, target) in enumerate(zip(texts, targets, strict=True)):
-            if not text.strip():
-                problems.append(Problem(row, "its text is empty"))
-            elif target is None:
-                problems.append(Problem(row, f"its label {labels[row][:40]!r} is none of the study's"))
-        problems += spelling_notes(self.goal, labels)
-        usable = [bool(text.strip()) and target is not None for text, target in zip(texts, targets, strict=True)]
+        reasons = nothing_to_read(texts, tokenised)
+        for row, target in enumerate(targets):
+            if target is None:
+                reasons.setdefault(row, f"its label {labels[row][:40]!r} {self.goal.objection(labels[row])}")
+        problems = [*tokenised.problems, *(Problem(*reason) for reason in sorted(reasons.items()))]
+        problems += spelling_notes(self.goal, labels) + range_notes(self.goal, labels)
+        usable = [row not in reasons for row in range(len(texts))]
         fields = {
             "ids": ragged(tokenised.ids, np.int32),
             "target": ragged([self.goal.placeholder if t is None else t for t in targets], self.goal.dtype),
@@ -127,10 +119,12 @@ class OneLabel:
         self.labels = tuple(labels)
         self.outputs = len(self.labels)
         self._index = {label: number for number, label in enumerate(self.labels)}
-        values = [_value(label) for label in self.labels]
+        values = [value_of(label) for label in self.labels]
         self._by_value = {
             value: number for number, value in enumerate(values) if value is not None and values.count(value) == 1
         }
+        by_composed = {composed(label): number for number, label in enumerate(self.labels)}
+        self._by_composed = by_composed if len(by_composed) == len(self.labels) else {}
 
     def target(self, cell: str) -> Any:
         """Return the index of a label; None for an unknown one."""
@@ -141,8 +135,16 @@ class OneLabel:
         return cell.strip() not in self._index and self.target(cell) is not None
 
     def _index_of(self, name: str) -> int | None:
-        """Return the index of a label as it stands, or else of the one label that is the same number or truth value."""
-        return self._index[name] if name in self._index else self._by_value.get(_value(name) or "")
+        """Return the index of a label as it stands, or else of the one that is the same number, truth value or text."""
+        if name in self._index:
+            return self._index[name]
+        by_value = self._by_value.get(value_of(name) or "")
+        return self._by_composed.get(composed(name)) if by_value is None else by_value
+
+    def objection(self, cell: str) -> str:
+        """Return what is wrong with a cell that `target` returns None for."""
+        del cell
+        return "is none of the study's"
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Compute the cross-entropy of each record; 0 where the target is -1."""
@@ -199,14 +201,31 @@ class ManyLabels(OneLabel):
         self.placeholder = [0.0] * self.outputs
 
     def target(self, cell: str) -> Any:
-        """Return 1 for each label that the cell names, otherwise 0; None if it names an unknown label."""
-        named = [part.strip() for part in _listed(cell) if part.strip()]
-        indices = [self._index_of(name) for name in named]
+        """Return 1 for each label that the cell names, otherwise 0; None for an unknown label or a list with one twice.
+
+        A list that names a label twice holds a 0 or 1 for each label, as many tools write them.
+        """
+        if names_in(cell) is not None and self._repeated(cell):
+            return None
+        indices = self._indices(cell)
         return None if None in indices else [float(number in indices) for number in range(self.outputs)]
+
+    def objection(self, cell: str) -> str:
+        """Return what is wrong with a cell that `target` returns None for."""
+        if names_in(cell) is None or not self._repeated(cell):
+            return super().objection(cell)
+        return "names a label twice: a list holds the names of a record's labels, not 0 or 1 for each"
+
+    def _repeated(self, cell: str) -> bool:
+        indices = self._indices(cell)
+        return None not in indices and len(set(indices)) < len(indices)
+
+    def _indices(self, cell: str) -> list[int | None]:
+        return [self._index_of(part.strip()) for part in listed(cell) if part.strip()]
 
     def converted(self, cell: str) -> bool:
         """Return whether a cell names labels of the study, some in another spelling."""
-        named = [part.strip() for part in _listed(cell) if part.strip()]
+        named = [part.strip() for part in listed(cell) if part.strip()]
         return any(name not in self._index for name in named) and self.target(cell) is not None
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -265,16 +284,23 @@ class Rating:
     metric, higher_is_better, dtype, placeholder, outputs = "mse", False, np.float32, 0.0, 1
 
     def __init__(self, lowest: float, highest: float) -> None:
+        self.lowest, self.highest = lowest, highest
         self.middle, self.half = (lowest + highest) / 2, (highest - lowest) / 2
 
     def target(self, cell: str) -> Any:
         """Return the rating on the scale from -1 to 1, cut off at its ends; None for what is no number."""
-        number = cell.strip()
-        try:
-            rating = float(number.replace(",", ".") if DECIMAL_COMMA.fullmatch(number) else number)
-        except ValueError:
-            return None
-        return float(np.clip((rating - self.middle) / self.half, -1, 1)) if np.isfinite(rating) else None
+        rating = number_in(cell.strip())
+        return None if rating is None else float(np.clip((rating - self.middle) / self.half, -1, 1))
+
+    def objection(self, cell: str) -> str:
+        """Return what is wrong with a cell that `target` returns None for."""
+        del cell
+        return "is no number"
+
+    def out_of_range(self, cell: str) -> bool:
+        """Return whether a cell's number is outside of the range, and was cut off."""
+        rating = number_in(cell.strip())
+        return rating is not None and not self.lowest <= rating <= self.highest
 
     def converted(self, cell: str) -> bool:
         """Return whether a cell has a comma before its decimals."""
@@ -332,31 +358,25 @@ class Rating:
 Goal = OneLabel | ManyLabels | Rating
 
 
-def _value(label: str) -> str | None:
-    """Return the whole number or truth value that a label stands for: 1, 01 and 1.0 are one, and True and true."""
-    number = WHOLE_NUMBER.fullmatch(label)
-    return number[1] + (number[2] or "0") if number else label.lower() if label.lower() in ("true", "false") else None
-
-
-def _listed(cell: str) -> list[str]:
-    """Return the labels that a cell names: a list, as JSON lines and Parquet hold it, or names with | between."""
-    if cell.startswith("["):
-        try:
-            names = json.loads(cell)
-        except (ValueError, RecursionError):
-            names = None
-        if isinstance(names, list) and all(isinstance(name, str | int | float) for name in names):
-            return [str(name) for name in names]
-    return cell.split(SEPARATOR)
-
-
 def spelling_notes(goal: Goal, cells: Sequence[str]) -> list[Problem]:
     """Return a note on each label or rating that stands in another spelling than the study's."""
-    kind = "labels or ratings were read from another spelling (1.0 for 1, TRUE for true, 3,5 for 3.5)"
+    kind = "labels or ratings were read from another spelling (1.0 for 1, TRUE for true, 3,5 for 3.5, or in Unicode)"
     return [
         Problem(row, Note(f"{cell.strip()[:40]!r} is another spelling", kind=kind))
         for row, cell in enumerate(cells)
         if goal.converted(cell)
+    ]
+
+
+def range_notes(goal: Goal, cells: Sequence[str]) -> list[Problem]:
+    """Return a note on each rating outside of the study's range; other goals have none."""
+    if not isinstance(goal, Rating):
+        return []
+    kind = f"ratings lie outside of rating_range, and were read as {goal.lowest:g} or {goal.highest:g}"
+    return [
+        Problem(row, Note(f"{cell.strip()[:40]!r} is out of range", kind=kind))
+        for row, cell in enumerate(cells)
+        if goal.out_of_range(cell)
     ]
 
 

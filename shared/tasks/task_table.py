@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 from shared.records.ragged import Encoded, Note, Problem
-from shared.records.tables import identity, label_names_in, read_table
+from shared.records.tables import identity, label_names_in, read_table, refuse_bytes
+from shared.study.tasks import TEXTS
 from shared.tasks.kind import Rows, TaskKind
 from shared.tasks.label_names import LabelNames
 
@@ -28,10 +29,13 @@ class Table:
         """Read the columns of the task, and some others.
 
         Raises:
-            DataError: the table cannot be read, or a required column is missing.
+            DataError: the table cannot be read, has bytes for texts, or a required column is missing.
         """
         media = [self.names[column.name] for column in self.kind.columns if column.media]
-        return read_table(path, [*self.names.values(), *others], media, optional=self.optional)
+        texts = [self.names[name] for name in TEXTS if name in self.names]
+        table = read_table(path, [*self.names.values(), *others], media, optional=self.optional, texts=texts)
+        refuse_bytes(table, path)
+        return table
 
     @property
     def optional(self) -> list[str]:

@@ -1,6 +1,6 @@
 """Turn texts into token ids, features and losses, each record by itself."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -23,6 +23,8 @@ class Tokenised(NamedTuple):
     problems: list[Problem]
     encodings: Sequence[Any] | None = None
     """A fast tokenizer's further output for each record, such as the places of its tokens in the text."""
+    unread: Collection[int] = ()
+    """Rows whose first text gives no token: of its characters the tokenizer reads none."""
 
 
 def tokenise(
@@ -37,7 +39,7 @@ def tokenise(
     encoded = tokenizer(cut, second, truncation=True, max_length=max_length, return_attention_mask=False)
     types = encoded.get("token_type_ids") if pairs is not None else None
     records = list(zip(texts, pairs, strict=True)) if pairs is not None else [(text,) for text in texts]
-    problems = []
+    problems = _unknown_notes(encoded, tokenizer)
     for row, parts in enumerate(records):
         shown, longest = [part[:most] for part in parts], max(map(len, parts))
         covered = _characters_read(encoded, row, shown, tokenizer, max_length)
@@ -46,7 +48,14 @@ def tokenise(
         characters_read = sum(map(len, shown)) if covered is None else covered
         reason = f"a text of {longest} characters was cut to its first {most}" if longest > most else ""
         problems.append(Problem(row, cut_note(sum(map(len, parts)), characters_read, max_length, reason)))
-    return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems, encoded.encodings)
+    unread = _unread(encoded, tokenizer, pair=pairs is not None)
+    return Tokenised([ids or [0] for ids in encoded["input_ids"]], types, problems, encoded.encodings, unread)
+
+
+def nothing_to_read(texts: Sequence[str], tokenised: Tokenised, *, name: str = "text") -> dict[int, str]:
+    """Return the reason, by row, why some records cannot be used: their text is empty, or gives no token."""
+    empty = {row: f"its {name} is empty" for row, text in enumerate(texts) if not text.strip()}
+    return dict.fromkeys(tokenised.unread, f"its {name} holds no character that the tokenizer reads") | empty
 
 
 def cut_note(characters: int, characters_read: int, max_length: int, reason: str = "", *, texts: str = "texts") -> Note:
@@ -57,6 +66,33 @@ def cut_note(characters: int, characters_read: int, max_length: int, reason: str
         left_out=characters - characters_read,
         of=characters,
     )
+
+
+def _unread(encoded: Any, tokenizer: PreTrainedTokenizerBase, *, pair: bool) -> frozenset[int]:
+    """Return the rows whose first text gives no token beside the model's own marks."""
+    if encoded.encodings is not None:
+        return frozenset(row for row, one in enumerate(encoded.encodings) if 0 not in one.sequence_ids)
+    # a tokenizer written in Python does not say which text a token is of
+    marks = tokenizer.num_special_tokens_to_add(pair=pair)
+    return frozenset(row for row, ids in enumerate(encoded["input_ids"]) if len(ids) <= marks)
+
+
+def _unknown_notes(encoded: Any, tokenizer: PreTrainedTokenizerBase) -> list[Problem]:
+    """Return a note on each record whose texts give tokens, all of them the one that stands for what is unknown."""
+    unknown, marks = tokenizer.unk_token_id, set(tokenizer.all_special_ids)
+    note = Note("the tokenizer knows none of its tokens", kind="texts have no token that the tokenizer knows")
+    problems = []
+    for row, ids in enumerate(encoded["input_ids"]):
+        if unknown not in ids:
+            continue
+        if encoded.encodings is not None:
+            numbers = encoded.encodings[row].sequence_ids
+            own = {token for token, number in zip(ids, numbers, strict=True) if number is not None}
+        else:
+            own = {token for token in ids if token == unknown or token not in marks}
+        if own == {unknown}:
+            problems.append(Problem(row, note))
+    return problems
 
 
 def _characters_read(

@@ -17,7 +17,7 @@ from shared.records.batches import Batch
 from shared.records.ragged import Encoded, Problem, Records, ragged
 from shared.study import tasks as declarations
 from shared.tasks.kind import Column, Evidence, OutputKind, Rows, random_ids, strings, zero_linear
-from shared.tasks.texts import token_features, token_losses, tokenise
+from shared.tasks.texts import nothing_to_read, token_features, token_losses, tokenise
 
 OUTSIDE = "O"
 ENTITY_TAG = re.compile(r"O|[BI]-.+")
@@ -42,10 +42,12 @@ class TokenClassification(OutputKind):
         number of tags than words, or with a tag that the study does not name.
         """
         words, tags = ([split_cell(cell) for cell in strings(rows[name])] for name in ("tokens", "tags"))
-        reasons = [self._objection(*pair) for pair in zip(words, tags, strict=True)]
-        tokenised = tokenise([" ".join(part) for part in words], processor, max_length=self.task.max_length)
+        sentences = [" ".join(part) for part in words]
+        tokenised = tokenise(sentences, processor, max_length=self.task.max_length)
         if words and tokenised.encodings is None:
             raise SettingsError(f"Expected a fast tokenizer, got {type(processor).__name__}.")
+        unread = nothing_to_read(sentences, tokenised)
+        reasons = [self._objection(*pair) or unread.get(row) for row, pair in enumerate(zip(words, tags, strict=True))]
         numbers = [
             [] if reason else [self._index[tag] for tag in part] for reason, part in zip(reasons, tags, strict=True)
         ]

@@ -80,7 +80,8 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     prepared = Prepared(folder, large, tuple(warnings), None if tested is None else tested.site)
     if not any(held_out[site.name] for site in large) and not (tested and tested.held_out):
         raise DataError(
-            "Expected usable held-out records at some site, got none.", hint="Raise simulation.data.holdout."
+            "Expected usable held-out records at some site, got none.",
+            hint=" ".join(["Raise simulation.data.holdout.", *unusable[:1]]),
         )
     write_partition(folder / "partition.csv", parts)
     save(prepared)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from client.vault.records.snapshot import SplitRule
 from client.vault.records.splits import Split
-from shared.errors import FedVaultError, SettingsError
+from shared.errors import DataError, FedVaultError, SettingsError
 from shared.records.ragged import load
 from shared.study.parsing import parse
 from simulations.experiment.prepare import prepare
@@ -105,6 +105,25 @@ def test_a_list_names_several_labels(case: Callable[..., Prepared], tmp_path: Pa
 def test_a_cell_that_is_an_object_is_told(case: Callable[..., Prepared]) -> None:
     found = case([row | {"text": {"body": row["text"]}} for row in texts()])
     assert any("60 of 60 cells are objects, not texts" in warning for warning in found.warnings)
+
+
+def test_a_list_in_place_of_a_text_is_told(case: Callable[..., Prepared]) -> None:
+    found = case([row | {"text": row["text"].split()} for row in texts()])
+    assert any("60 of 60 cells are lists, not texts" in warning for warning in found.warnings)
+
+
+def test_lists_with_0_or_1_for_each_label_are_refused_with_the_reason(case: Callable[..., Prepared]) -> None:
+    rows = [row | {"label": [n % 2, 1, 1]} for n, row in enumerate(texts())]
+    with pytest.raises(DataError) as refused:
+        case(rows, task=LABELS | {"problem": "multi-label", "labels": ["0", "1", "2"]})
+    assert "a list holds the names of a record's labels, not 0 or 1" in str(refused.value.hint)
+
+
+def test_bytes_in_place_of_texts_are_refused(case: Callable[..., Prepared], tmp_path: Path) -> None:
+    table = pd.DataFrame([row | {"text": row["text"].encode()} for row in texts()])
+    table.to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"Expected texts in column 'text' of .*t\.parquet, got bytes\."):
+        case(name="t.parquet")
 
 
 def test_a_broken_line_is_named(case: Callable[..., Prepared]) -> None:

@@ -7,7 +7,7 @@ from client.vault.records.identity import RecordContents, unit_name
 from shared.records.earlier_tables import read_earlier_table
 from shared.records.tables import columns_of, content_columns, identity, read_table
 from shared.study.declaration import Study
-from shared.study.tasks import MEDIA
+from shared.study.tasks import MEDIA, TEXTS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,8 @@ def read_source(dataset: "Dataset", study: Study | None = None) -> "pd.DataFrame
     media = [column for name, column in names.items() if name in MEDIA]
     others = [*_unit_columns(policy), *_split_columns(policy)]
     others += [] if study is None else subgroup_columns(policy, study)
-    return read_table(dataset.source, [*names.values(), *others], media, optional=optional)
+    texts = [names[name] for name in TEXTS if name in names]
+    return read_table(dataset.source, [*names.values(), *others], media, optional=optional, texts=texts)
 
 
 def read_whole_source(dataset: "Dataset") -> "tuple[pd.DataFrame, str]":

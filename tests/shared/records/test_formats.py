@@ -102,6 +102,18 @@ def test_conversions_are_counted_and_told(tmp_path: Path, case: str) -> None:
     assert [words in note for note in notes_on(table)] == [True]
 
 
+def test_lists_in_a_column_of_texts_and_gaps_between_lists_are_counted(tmp_path: Path) -> None:
+    cells = {"text": [["a", "b"], ["c"], None], "label": [["x"], None, []]}
+    pd.DataFrame(cells).to_parquet(tmp_path / "t.parquet")
+    table = read_table(tmp_path / "t.parquet", ["text", "label"], texts=["text"])
+    assert table["text"].tolist() == ['["a", "b"]', '["c"]', ""] and table["label"].tolist() == ['["x"]', "", "[]"]
+    assert notes_on(table) == (
+        "Column 'text': 2 of 3 cells are lists, not texts, and were read as their JSON.",
+        "Column 'text': 1 of 3 cells are missing where others are lists, and were read as empty.",
+        "Column 'label': 1 of 3 cells are missing where others are lists, and were read as empty.",
+    )
+
+
 def test_numbers_of_named_labels_are_explained(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     datasets.disable_progress_bars()

@@ -1,5 +1,7 @@
 """Sequence classification beyond one text and one label: pairs, several labels, ratings."""
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,22 @@ def test_a_pair_is_told_apart_where_the_model_can(
     assert not torch.allclose(one, other)
 
 
+def test_a_pair_is_told_apart_though_the_folder_does_not_ask_for_it(
+    text_study: Studies, text_bert: Path, tmp_path: Path
+) -> None:
+    rows = {"text": ["good", "ada lives"], "text_pair": ["ada lives", "good"], "label": ["yes", "no"]}
+    shutil.copytree(text_bert, tmp_path / "base")
+    path = tmp_path / "base" / "tokenizer_config.json"
+    plain = {"tokenizer_class": "TokenizersBackend", "model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | plain))
+    for task in (PAIR, BASE | {"labels": ["no", "yes"]}):
+        usual, other = (
+            task_kind(study.task).encode(rows, load_tokenizer(find(study.model))).records
+            for study in (text_study(task), text_study(task, model={"source": str(tmp_path / "base")}))
+        )
+        assert [usual.content(row) for row in range(2)] == [other.content(row) for row in range(2)]
+
+
 def test_a_cell_names_any_number_of_labels(text_study: Studies, encode: Callable[..., Encoded]) -> None:
     rows = [("good", "a|c"), ("good", ""), ("good", " b "), ("good", "a|z"), ("", "a")]
     records, problems = encode(MANY, rows)
@@ -90,6 +108,7 @@ def test_a_cell_names_any_number_of_labels(text_study: Studies, encode: Callable
         ("[]", True, [0, 0, 0]),
         ('[" b "]', True, [0, 1, 0]),
         ('["z"]', False, [0, 0, 0]),
+        ('["a", "b", "a"]', False, [0, 0, 0]),
         ('["a", 1]', False, [0, 0, 0]),
         ("[" * 5000, False, [0, 0, 0]),
     ],
@@ -113,7 +132,8 @@ def test_many_labels_are_judged_as_scikit_learn_judges_them(text_study: Studies)
 
 def test_ratings_are_cut_off_and_what_is_no_number_is_named(encode: Callable[..., Encoded]) -> None:
     records, problems = encode(RATING, [("good", "2"), ("good", "9"), ("good", "much"), ("good", "inf")])
-    assert records["target"].values.tolist() == [0.5, 1.0, 0.0, 0.0] and [p.row for p in problems] == [2, 3]
+    assert records["target"].values.tolist() == [0.5, 1.0, 0.0, 0.0] and [p.row for p in problems] == [2, 3, 1]
+    assert counted(problems) == ["1 ratings lie outside of rating_range, and were read as -4 or 4."]
 
 
 def test_ratings_are_judged_on_their_own_scale(text_study: Studies) -> None:
@@ -147,6 +167,10 @@ LABELS: list[tuple[list[str], str, int | None]] = [
     (["0", "1"], "1,000", None),
     (["0", "1"], "true", None),
     (["no", "yes"], "Yes", None),
+    (["sch\u00f6n", "gut"], "scho\u0308n", 0),
+    (["scho\u0308n", "gut"], "sch\u00f6n", 0),
+    (["sch\u00f6n", "scho\u0308n", "\u00fcbel"], "u\u0308bel", None),
+    (["sch\u00f6n", "scho\u0308n"], "scho\u0308n", 1),
 ]
 
 
@@ -164,7 +188,16 @@ def test_several_labels_may_be_numbers_in_a_list() -> None:
     assert goal.target("[1, 2.0]") == [1.0, 1.0] and goal.target("[3]") is None and goal.converted("[2.0]")
 
 
-@pytest.mark.parametrize(("cell", "rating"), [("3,0", 0.75), ("-1,5", -0.375), ("1,000", None), ("1,5,0", None)])
+@pytest.mark.parametrize("cell", ["[1, 0, 1]", "[0, 0, 0]", "[1.0, 1]"])
+def test_a_list_with_0_or_1_for_each_label_is_not_read_as_names(encode: Callable[..., Encoded], cell: str) -> None:
+    records, problems = encode(MANY | {"labels": ["0", "1", "2"]}, [("good", cell)])
+    assert not records.usable.any() and "a list holds the names of a record's labels" in problems[0].reason
+    assert encode(MANY | {"labels": ["0", "1", "2"]}, [("good", "[2, 0]")]).records["target"][0].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("cell", "rating"), [("3,0", 0.75), ("-1,5", -0.375), ("1,000", None), ("1,5,0", None), ("0_1", None)]
+)
 def test_ratings_may_have_a_decimal_comma(cell: str, rating: float | None) -> None:
     assert Rating(-4, 4).target(cell) == rating
 
