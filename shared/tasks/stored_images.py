@@ -4,7 +4,6 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shared.records.ragged import Note
 
@@ -71,8 +70,8 @@ def drawn_in_transparency(image: "Image") -> bool:
     """Return true for an image of one colour, whose transparency alone shows something."""
     if not image.has_transparency_data:
         return False
-    pixels = np.asarray(image.convert("RGBA"))
-    return _is_constant(pixels[..., :3]) and not _is_constant(pixels[..., 3:])
+    *colours, transparency = _spans(image if image.mode == "RGBA" else image.convert("RGBA"))
+    return not any(colours) and transparency > 0
 
 
 def opaque(image: "Image") -> "Image":
@@ -87,8 +86,10 @@ def opaque(image: "Image") -> "Image":
     drawing = image.convert("RGBA")
     papers = (Image.new("RGBA", image.size, paper) for paper in ("white", "black"))
     on_white, on_black = (Image.alpha_composite(paper, drawing).convert("RGB") for paper in papers)
-    return on_black if _is_constant(np.asarray(on_white)) else on_white
+    return on_white if any(_spans(on_white)) else on_black
 
 
-def _is_constant(pixels: NDArray[np.uint8]) -> bool:
-    return bool((pixels == pixels[:1, :1]).all())
+def _spans(image: "Image") -> list[int]:
+    """Return how far each channel's values are apart, in the memory of the image itself."""
+    spans: list[int] = np.ptp(np.array(image.getextrema()), axis=1).tolist()
+    return spans
