@@ -144,18 +144,20 @@ class Note(str):
     Args:
         reason: about one row.
         kind: about all such rows together, after their number.
-        left_out: characters of its text that are not read, if it is about that.
-        of: characters that it has.
+        left_out: characters of its text, or milliseconds of its recording, that are not read, if it is about that.
+        of: characters or milliseconds that it has.
+        unit: name of what the last two count, for all such rows together.
     """
 
     kind: str
     left_out: int
     of: int
+    unit: str
 
-    def __new__(cls, reason: str, *, kind: str, left_out: int = 0, of: int = 0) -> "Note":
+    def __new__(cls, reason: str, *, kind: str, left_out: int = 0, of: int = 0, unit: str = "characters") -> "Note":
         """Make a text with what it is counted by."""
         note = super().__new__(cls, reason)
-        note.kind, note.left_out, note.of = kind, left_out, of
+        note.kind, note.left_out, note.of, note.unit = kind, left_out, of, unit
         return note
 
 

@@ -17,6 +17,7 @@ from shared.tasks.images import (
     ImageFormat,
     MediaError,
     as_seen,
+    file_of,
     image_format_of,
     image_notes,
     open_image,
@@ -26,6 +27,7 @@ from shared.tasks.images import (
 )
 from shared.tasks.kind import Column, Rows, strings
 from shared.tasks.single_label import OneLabelKind, mean_of_tokens
+from shared.tasks.stored_images import file_notes
 
 
 class ImageClassification(OneLabelKind):
@@ -99,9 +101,10 @@ def encode_images(cells: Sequence[Any], image_format: ImageFormat) -> tuple[list
     problems = []
     for row, cell in enumerate(cells):
         try:
-            image = open_image(cell, as_it_is=True)
+            content = file_of(cell)
+            image = open_image(content, as_it_is=True)
             images.append(image_format.pixels(as_seen(image)))
-            problems += [Problem(row, note) for note in image_notes(image)]
+            problems += [Problem(row, note) for note in (*image_notes(image), *file_notes(content, image))]
         except MediaError as error:
             images.append(None)
             problems.append(Problem(row, f"its image {error}"))

@@ -23,6 +23,7 @@ from shared.errors import SettingsError
 from shared.records.media_files import read_media
 from shared.records.ragged import Note
 from shared.tasks.kind import Cell
+from shared.tasks.stored_images import DEPTHS, drawn_in_transparency, opaque, out_of_range, white_is_zero
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -34,7 +35,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 RESAMPLINGS = range(6)
 ORIENTATION, TURNED = 0x0112, range(2, 9)
 """Number of the note that a camera leaves on how it was held, and its values for all ways but upright."""
-DEPTHS = (8, 10, 12, 14, 16)
+BRIGHTEST, SPANS = 255, (0.1, 256)
+"""Of 8 bits; and the least and most that black and white may differ for a model, or an image shows it nothing."""
 BILINEAR, NEAREST = 2, 0  # as preprocessor_config.json and Pillow number them
 ANY_SIZE = ("dinov2", "dinov2_with_registers")
 """Model types that fit their positions to each image: the size of their configuration is that of their positions."""
@@ -64,6 +66,8 @@ class ImageFormat:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     """A pixel enters the model as (value x scale - mean) / deviation, by channel."""
+    flipped: bool = False
+    """True for a model that reads blue, green and red, in this order."""
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """Turn stored pixels (records, channels x height x width) into the model's input."""
@@ -71,7 +75,8 @@ class ImageFormat:
         mean, deviation = (
             torch.tensor(values, device=pixels.device).view(1, -1, 1, 1) for values in (self.mean, self.deviation)
         )
-        return (shaped * self.scale - mean) / deviation
+        entering = (shaped * self.scale - mean) / deviation
+        return entering.flip(1) if self.flipped else entering
 
     def pixels(self, image: "Image") -> Pixels:
         """Return the flat pixels (channels x height x width) of an image."""
@@ -122,19 +127,17 @@ def image_format_of(directory: Path, config: PretrainedConfig, *, side: int | No
         resized, keep_aspect = size, False
     if side is not None:  # the same share of each image is cut off
         resized, size = (round(side * resized[0] / size[0]), round(side * resized[1] / size[1])), (side, side)
-    normalise, grey = preprocessor.get("do_normalize", True), [0.5] * channels
-    mean, deviation = (
-        (preprocessor.get("image_mean") or grey, preprocessor.get("image_std") or grey) if normalise else ([0.0], [1.0])
-    )
+    mean, deviation, scale = _units(preprocessor, channels)
     image_format = ImageFormat(
         size=size,
         resized=resized,
         keep_aspect=keep_aspect,
         channels=int(channels),
         resample=int(preprocessor.get("resample", BILINEAR)),
-        scale=float(preprocessor.get("rescale_factor") or 1 / 255),
+        scale=scale,
         mean=_by_channel(mean, channels),
         deviation=_by_channel(deviation, channels),
+        flipped=bool(preprocessor.get("do_flip_channel_order", False)),
     )
     _check(image_format, config)
     return image_format
@@ -157,6 +160,14 @@ def _check(image_format: ImageFormat, config: PretrainedConfig) -> None:
         raise SettingsError(
             f"Expected image_mean and image_std of {image_format.channels} channels in {PREPROCESSOR}, all finite and "
             f"no deviation of zero, got {image_format.mean} and {image_format.deviation}."
+        )
+    white = BRIGHTEST * image_format.scale
+    spans = [abs(white / deviation) for deviation in image_format.deviation]
+    if not SPANS[0] <= min(spans) <= max(spans) <= SPANS[1] or max(map(abs, image_format.mean)) > 1.01 * abs(white):
+        raise SettingsError(
+            f"Expected image_mean and image_std in {PREPROCESSOR} in the units of pixels x {image_format.scale:g}, got "
+            f"{image_format.mean} and {image_format.deviation}.",
+            hint="With do_rescale they are usually between 0 and 1; without it, between 0 and 255.",
         )
     if image_format.resample not in RESAMPLINGS:
         raise SettingsError(f"Expected resample of {RESAMPLINGS} in {PREPROCESSOR}, got {image_format.resample}.")
@@ -234,23 +245,33 @@ def synthetic_pixels(records: int, length: int, *, variant: int, seed: int = 22)
     return [np.random.default_rng(seed).integers(0, 256, length, dtype=np.uint8) for seed in seeds]
 
 
-def as_seen(image: "Image") -> "Image":
-    """Return an image as people see it: upright, and its greys over the whole range.
+def as_seen(image: "Image", *, turn: bool = True) -> "Image":
+    """Return an image as people see it: upright, its greys over the whole range, its drawing on paper.
+
+    Args:
+        image: as it is stored.
+        turn: false leaves a photograph as it is stored.
 
     Raises:
-        MediaError: it holds fractions of an unknown range.
+        MediaError: it holds fractions of an unknown range, or greys below 0 or above 65,535.
     """
-    return eight_bits(upright(image), bits=depth_of(image))
+    from PIL import ImageOps
+
+    picture = eight_bits(upright(image) if turn else image, bits=depth_of(image))
+    return opaque(ImageOps.invert(picture) if white_is_zero(image) else picture)
 
 
-def image_notes(image: "Image") -> list[Note]:
+def image_notes(image: "Image", *, turn: bool = True) -> list[Note]:
     """Return how an image as it is stored differs from the image as it is seen."""
     bits, notes = depth_of(image), list[Note]()
     if image.mode.startswith("I") and bits < DEPTHS[-1]:
         kind = f"images hold greys of at most {bits} bits in 16, and were read as greys of {bits}"
         notes.append(Note(f"its greys have at most {bits} bits", kind=kind))
-    if upright(image) is not image:
+    if turn and upright(image) is not image:
         notes.append(Note("it is stored turned", kind="images are stored turned, and were turned upright"))
+    if drawn_in_transparency(image):
+        kind = "images are of one colour but for their transparency, and were laid on white, or on black if white"
+        notes.append(Note("it is drawn in its transparency", kind=kind))
     return notes
 
 
@@ -265,9 +286,15 @@ def upright(image: "Image") -> "Image":
 
 
 def depth_of(image: "Image") -> int:
-    """Return the fewest of 8, 10, 12, 14 and 16 bits that hold the brightest grey: scanners use some of a file's 16."""
+    """Return the fewest of 8, 10, 12, 14 and 16 bits that hold the brightest grey: scanners use some of a file's 16.
+
+    Raises:
+        MediaError: a grey is below 0 or above 65,535.
+    """
     if not image.mode.startswith("I"):
         return 8
+    if (reason := out_of_range(image)) is not None:
+        raise MediaError(reason)
     brightest = int(np.asarray(image).max(initial=0))
     return next((bits for bits in DEPTHS if brightest < 1 << bits), DEPTHS[-1])
 
@@ -295,6 +322,15 @@ def _size(declared: Any) -> tuple[Size | None, bool]:
     if isinstance(declared, Mapping) and {"height", "width"} <= set(declared):
         return (int(declared["height"]), int(declared["width"])), False
     return None, False
+
+
+def _units(preprocessor: Mapping[str, Any], channels: int) -> tuple[Any, Any, float]:
+    """Read mean, deviation and scale of pixels; without rescaling, the first two are those of pixels up to 255."""
+    rescale, grey = preprocessor.get("do_rescale", True), [0.5] * channels
+    scale = float(preprocessor.get("rescale_factor") or 1 / BRIGHTEST) if rescale else 1.0
+    if not preprocessor.get("do_normalize", True):
+        return [0.0], [1.0], scale
+    return preprocessor.get("image_mean") or grey, preprocessor.get("image_std") or grey, scale
 
 
 def _by_channel(values: float | Sequence[float], channels: int) -> tuple[float, ...]:

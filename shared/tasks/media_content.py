@@ -4,6 +4,7 @@ import hashlib
 import io
 
 from shared.tasks.images import eight_bits, open_image
+from shared.tasks.stored_images import opaque
 
 BLOCK_FRAMES = 1 << 16
 MOST_SAMPLES = 1 << 30
@@ -13,10 +14,11 @@ MOST_SAMPLES = 1 << 30
 def image_digest(content: bytes) -> str:
     """Return a text that is equal for images of the same pixels, as they are stored; empty for no image.
 
-    Greys of 16 bits count by their upper 8, however few of the bits are used: ledgers know images by that.
+    Greys of 16 bits count by their upper 8, however few of the bits are used: ledgers know images by that. Of
+    transparency, only that of an image counts which shows nothing else.
     """
     try:
-        image = eight_bits(open_image(content, as_it_is=True)).convert("RGB")
+        image = opaque(eight_bits(open_image(content, as_it_is=True))).convert("RGB")
     except Exception:  # each decoder has its own; all mean that this is no image that a model reads
         return ""
     return f"pixels {image.width}x{image.height} {hashlib.sha256(image.tobytes()).hexdigest()}"

@@ -18,7 +18,7 @@ from shared.base_models.load import width_of
 from shared.base_models.locate import BaseModelFiles
 from shared.errors import SettingsError
 from shared.records.batches import Batch
-from shared.records.ragged import Encoded, Problem, Records, ragged
+from shared.records.ragged import Encoded, Note, Problem, Records, ragged
 from shared.study import tasks as declarations
 from shared.study.tasks import FEATURE_NORM
 from shared.tasks.image_classification import image_input, image_processor, pixel_field
@@ -26,15 +26,17 @@ from shared.tasks.images import (
     ImageFormat,
     MediaError,
     Size,
-    depth_of,
-    eight_bits,
+    as_seen,
+    file_of,
     image_format_of,
+    image_notes,
     open_image,
     patches,
     positions,
     synthetic_pixels,
 )
 from shared.tasks.kind import Cell, Column, Evidence, OutputKind, Predictor, Rows, zero_linear
+from shared.tasks.stored_images import file_notes
 
 UNCOUNTED = 255
 """Value of a stored mask where a pixel has no class, whatever value the study's masks use."""
@@ -67,11 +69,10 @@ class SemanticSegmentation(OutputKind):
         masks: list[Any] = []
         problems = []
         for row, (image, mask) in enumerate(zip(rows["image"], rows["mask"], strict=True)):
-            pixels, values, reason = self._pair(image, mask, processor)
+            pixels, values, reasons = self._pair(image, mask, processor)
             images.append(pixels)
             masks.append(values)
-            if reason is not None:
-                problems.append(Problem(row, reason))
+            problems += [Problem(row, reason) for reason in reasons]
         nothing = np.full(processor.size[0] * processor.size[1], UNCOUNTED, np.uint8)
         fields = {
             "pixels": pixel_field(images, processor),
@@ -80,20 +81,24 @@ class SemanticSegmentation(OutputKind):
         usable = [image is not None and mask is not None for image, mask in zip(images, masks, strict=True)]
         return Encoded(Records(fields, np.array(usable, dtype=bool)), tuple(problems))
 
-    def _pair(self, image: Cell, mask: Cell, image_format: ImageFormat) -> tuple[Any, Any, str | None]:
-        """Return pixels and classes of one row, and the reason if one of them is missing."""
+    def _pair(self, image: Cell, mask: Cell, image_format: ImageFormat) -> tuple[Any, Any, list[str]]:
+        """Return pixels and classes of one row; the reason if one of them is missing, and notes."""
         try:
-            stored = open_image(image, as_it_is=True)  # as its mask was drawn: masks have no note on how to turn them
-            picture = eight_bits(stored, bits=depth_of(stored))
+            content = file_of(image)
+            # as its mask was drawn: masks have no note on how to turn them
+            stored = open_image(content, as_it_is=True)
+            picture = as_seen(stored, turn=False)
             pixels = image_format.pixels(picture)
         except MediaError as error:
-            return None, None, f"its image {error}"
+            return None, None, [f"its image {error}"]
+        notes: list[str] = [*image_notes(stored, turn=False), *file_notes(content, stored)]
         try:
-            return pixels, self._values(mask, picture.size, image_format), None
+            values, mask_notes = self._values(mask, picture.size, image_format)
         except MediaError as error:
-            return pixels, None, f"its mask {error}"
+            return pixels, None, [*notes, f"its mask {error}"]
+        return pixels, values, [*notes, *mask_notes]
 
-    def _values(self, cell: Cell, size: Size, image_format: ImageFormat) -> NDArray[np.uint8]:
+    def _values(self, cell: Cell, size: Size, image_format: ImageFormat) -> tuple[NDArray[np.uint8], list[Note]]:
         from PIL import Image
 
         mask = open_image(cell, as_it_is=True)
@@ -110,7 +115,18 @@ class SemanticSegmentation(OutputKind):
         classes = image_format.classes(Image.fromarray(stored))
         if (classes == UNCOUNTED).all():
             raise MediaError("has no pixel that counts")
-        return classes
+        return classes, self._mask_notes(values, counted)
+
+    def _mask_notes(self, values: NDArray[Any], counted: NDArray[np.bool_]) -> list[Note]:
+        """Return a note on a mask of one class beside ignored pixels: often 255 was meant as a second class."""
+        if counted.all() or len(np.unique(values[counted])) > 1:
+            return []
+        ignore = self.task.ignore
+        kind = (
+            f"masks have one class only beside pixels of {ignore}, which task.ignore={ignore} leaves out; if {ignore} "
+            "is a class, write classes as 0, 1, 2, … in the order of task.labels"
+        )
+        return [Note(f"its mask has one class beside pixels of {ignore}", kind=kind)]
 
     def adapt(self, base: nn.Module) -> None:
         """Read the size of images and patches from the study and the base model, without changing it."""

@@ -21,7 +21,7 @@ from shared.base_models.load import load_feature_extractor
 from shared.base_models.model_folder import PREPROCESSOR
 from shared.errors import SettingsError
 from shared.records.batches import Batch
-from shared.records.ragged import Problem, Ragged, ragged
+from shared.records.ragged import Note, Problem, Ragged, ragged
 from shared.tasks.images import MediaError, file_of
 from shared.tasks.kind import Cell
 
@@ -33,6 +33,14 @@ MOST_FACTOR = 10_000
 """Rates are exact up to this denominator of their ratio: between two large primes a filter would fill the memory."""
 HOPS_PER_POSITION = 2  # Whisper's second convolution halves the frames
 UNKNOWN_SIZES = (0, 0xFFFFFFFF)  # in the header of a WAV file that was streamed
+UNKNOWN_FRAMES = 1 << 62
+"""A recording that was streamed may not tell its length; libsndfile then names the largest number that it has."""
+PADDING_S = 0.05
+"""Formats and Whisper's positions round a length by less than this: a recording so much longer is not called cut."""
+MOST_LOUD = 2.0
+"""Fractions may overshoot 1 a little; more are whole numbers stored as fractions, and would all be cut off at 1."""
+SILENCE = 1e-4
+"""Three steps of 16 bits: what is left where two channels cancel each other out."""
 
 Waveform = NDArray[np.float32]
 
@@ -71,7 +79,11 @@ class SoundFormat:
         problems = []
         for row, cell in enumerate(cells):
             try:
-                sounds.append(self.input_of(waveform(cell, self.rate, most_samples=self.samples)))
+                content = file_of(cell)
+                sound = waveform(content, self.rate, most_samples=self.samples)
+                sounds.append(self.input_of(sound))
+                notes = recording_notes(content, sound, seconds=self.samples / self.rate)
+                problems += [Problem(row, note) for note in notes]
             except MediaError as error:
                 sounds.append(None)
                 problems.append(Problem(row, f"its recording {error}"))
@@ -97,10 +109,15 @@ def sound_format_of(directory: Path, config: PretrainedConfig, seconds: float) -
     """
     extractor: Any = load_feature_extractor(directory)
     rate = getattr(extractor, "sampling_rate", None)
-    if not isinstance(rate, int) or rate < 1:
+    if rate is None:
         raise SettingsError(
             f"Expected a base model that reads sound, got {config.model_type!r} without a feature extractor.",
             hint=f"Its folder needs a {PREPROCESSOR} that names one.",
+        )
+    if not isinstance(rate, int) or rate < 1:
+        raise SettingsError(
+            f"Expected sampling_rate as a whole number of Hz in {PREPROCESSOR}, got sampling_rate={rate!r}.",
+            hint="Write it as a number without quotes or decimals, such as 16000.",
         )
     positions = getattr(config, "max_source_positions", None)
     _refuse_other_forms(config, extractor, positions)
@@ -192,6 +209,23 @@ def waveform(cell: Cell, rate: int, *, most_samples: int) -> Waveform:
     return np.asarray(samples, np.float32)
 
 
+def recording_notes(content: bytes, sound: Waveform, *, seconds: float) -> list[Note]:
+    """Return notes on a recording that goes on behind the seconds that are read, and on one that is silent in them."""
+    import soundfile
+
+    notes = []
+    info = soundfile.info(io.BytesIO(content))
+    length_s = info.frames / info.samplerate
+    if info.frames < UNKNOWN_FRAMES and length_s > seconds + PADDING_S:
+        reason = f"only {seconds:g} of its {length_s:.1f} seconds are read"
+        kind = f"recordings are longer than the {seconds:g} seconds that task.seconds allows, and are cut at their ends"
+        cut_ms, length_ms = round(1000 * (length_s - seconds)), round(1000 * length_s)
+        notes.append(Note(reason, kind=kind, left_out=cut_ms, of=length_ms, unit="length"))
+    if np.abs(sound).max(initial=0) <= SILENCE:
+        notes.append(Note("it is silent", kind="recordings are silent in the seconds that are read"))
+    return notes
+
+
 def _unpacked(content: bytes, *, seconds: float) -> tuple[Waveform, int]:
     import soundfile
 
@@ -214,6 +248,9 @@ def _unpacked(content: bytes, *, seconds: float) -> tuple[Waveform, int]:
         mixed = samples.mean(axis=1)
     if not np.isfinite(mixed).all():
         raise MediaError("holds values that are no numbers")
+    loudest = float(np.abs(samples).max())
+    if loudest > MOST_LOUD:
+        raise MediaError(f"holds values up to {loudest:g}, and sound is read from -1 to 1, so scale it to that")
     return mixed.clip(-1, 1), rate
 
 

@@ -80,5 +80,5 @@ def counted(problems: Sequence[Problem]) -> list[str]:
 
 
 def _share(notes: Sequence[Note]) -> str:
-    left_out, characters = sum(note.left_out for note in notes), sum(note.of for note in notes)
-    return f" ({max(1, round(100 * left_out / characters))} % of their characters)" if characters else ""
+    left_out, length = sum(note.left_out for note in notes), sum(note.of for note in notes)
+    return f" ({max(1, round(100 * left_out / length))} % of their {notes[0].unit})" if length else ""

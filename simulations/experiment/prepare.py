@@ -1,7 +1,7 @@
 """From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +31,7 @@ from simulations.experiment.partition_kinds import ByColumn, Grouped, Partition,
 from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario, SimulationData
 from simulations.experiment.sites import GLOBAL_TEST, Prepared, Site, save, save_groups
 from simulations.experiment.split_rules import MARK, TEST, TRAIN, held_out_mark, read_source, rule_of
+from simulations.experiment.unseen_labels import unseen_labels
 
 WARNED_OF = 20
 
@@ -62,6 +63,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     ]
     warnings += _first(unusable, "with unusable records")
     warnings += counted([problem for one in read for problem in one.problems])
+    warnings += unseen_labels(scenario, [one.labels for one in read if one.site in large])
     held_out = {one.site.name: one.held_out for one in read}
     tested = None if test is None else _tested(scenario, reader, processor, folder, len(parts), test, table)
     warnings += [] if tested is None else tested.warnings
@@ -95,6 +97,8 @@ class ReadSite(NamedTuple):
     held_out: int
     """Usable records that are never trained on."""
     problems: tuple[Problem, ...]
+    labels: Mapping[str, int]
+    """Training records by label of the study."""
 
 
 class SiteSize(NamedTuple):
@@ -191,7 +195,7 @@ def _site(
         counted_units.holdout.save(files.evaluation_path(site))
     held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
     _save_groups(scenario, files, site, held_out, snapshot.holdout.usable)
-    return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems)
+    return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems, facts.labels)
 
 
 class Tested(NamedTuple):

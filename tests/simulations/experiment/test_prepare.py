@@ -161,6 +161,16 @@ def test_a_site_without_held_out_records_is_told(prepared: Callable[..., Prepare
     assert not any(name in warning for name in ("north", "south", "east") for warning in found.warnings)
 
 
+def test_labels_of_the_study_that_no_site_trains_on_are_named(
+    prepared: Callable[..., Prepared], table: pd.DataFrame
+) -> None:
+    task = {"labels": ["no", "yes", "neutral"], "max_length": 16}
+    absent = "No record that is trained on, at any site, has one of these task.labels: "
+    assert f"{absent}'neutral'." in prepared(table, task=task).warnings
+    assert f"{absent}'no', 'neutral'. Only 'yes' occurs." in prepared(table.assign(label="yes"), task=task).warnings
+    assert not any(warning.startswith(absent) for warning in prepared(table).warnings)
+
+
 def test_an_object_in_place_of_a_text_is_told(tmp_path: Path, scenario: Scenarios, table: pd.DataFrame) -> None:
     table = table.assign(text=[{"en": text} for text in table["text"]])
     table.to_json(tmp_path / "table.jsonl", orient="records", lines=True)

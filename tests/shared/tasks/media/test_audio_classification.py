@@ -1,6 +1,7 @@
 """audio-classification through every role: declared, heard, trained privately, judged, exported."""
 
 import io
+import json
 import shutil
 import tracemalloc
 from collections.abc import Callable
@@ -18,11 +19,13 @@ from safetensors.torch import load_file
 from server.export.adapter import HEAD_FILE, export
 from shared.adapted_model.evaluation import evaluate
 from shared.adapted_model.model import build, initial_adapter, layout_of
+from shared.base_models.model_folder import PREPROCESSOR
 from shared.errors import SettingsError
 from shared.protocol.messages import Status
 from shared.records.batches import collate
 from shared.study.declaration import Study
 from shared.tasks.sounds import waveform
+from shared.tasks.task_table import counted
 
 Studies = Callable[..., Study]
 Waves = Callable[..., bytes]
@@ -68,12 +71,39 @@ def not_numbers() -> bytes:
     return target.getvalue()
 
 
+def fractions(values: Any) -> bytes:
+    target = io.BytesIO()
+    soundfile.write(target, np.asarray(values, np.float32), 8000, format="WAV", subtype="FLOAT")
+    return target.getvalue()
+
+
+def test_recordings_that_are_cut_or_silent_are_counted(make: Studies, wav: Waves) -> None:
+    opposite = np.sin(np.arange(3200)) / 2
+    cells = [wav(300, seconds=1.6), wav(300, seconds=0.4), wav(300, seconds=0.1), fractions(np.zeros(3200))]
+    cells.append(fractions(np.stack([opposite, -opposite], axis=1)))
+    records, problems = encode(make("wav2vec2"), cells, ["low"] * 5)
+    assert records.usable.all() and [problem.row for problem in problems] == [0, 3, 4]
+    cut, silent = counted(problems)
+    assert cut.startswith("1 recordings are longer than the 0.4 seconds that task.seconds allows")
+    assert cut.endswith(" (75 % of their length).")
+    assert silent == "2 recordings are silent in the seconds that are read."
+
+
+def test_fractions_that_overshoot_a_little_are_cut_off(make: Studies) -> None:
+    records, problems = encode(make(), [fractions(1.5 * np.sin(np.arange(3200)))], ["low"])
+    assert records.usable.all() and problems == ()
+
+
 BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "missing": (lambda _: b"", "is missing"),
     "another kind of file": (lambda _: b"ID3 no sound", "cannot be read"),
     "damaged header": (lambda whole: b"RIFX" + whole[4:20] + b"\0" * 40, "cannot be read"),
     "cut off": (lambda whole: whole[:500], "is cut off"),
     "empty": (lambda whole: whole[:4] + (36).to_bytes(4, "little") + whole[8:40] + b"\0" * 4, "holds no sound"),
+    "whole numbers stored as fractions": (
+        lambda _: fractions(32_767 * np.sin(np.arange(800))),
+        "and sound is read from -1 to 1",
+    ),
     "not numbers": (lambda _: not_numbers(), "no numbers"),
 }
 
@@ -81,7 +111,7 @@ BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_recording_is_named_by_row_and_never_fatal(make: Studies, wav: Waves, case: str) -> None:
     spoil, reason = BAD[case]
-    records, problems = encode(make(), [wav(300), spoil(wav(300))], ["low", "low"])
+    records, problems = encode(make(), [wav(300, seconds=0.4), spoil(wav(300))], ["low", "low"])
     assert records.usable.tolist() == [True, False]
     assert [problem.row for problem in problems] == [1] and reason in problems[0].reason
 
@@ -124,6 +154,18 @@ def test_a_feature_extractor_of_another_model_is_refused(
     transformers.WhisperFeatureExtractor(feature_size=20).save_pretrained(tmp_path)
     study = media_study("whisper", task=TASK, model={"source": str(tmp_path)})
     with pytest.raises(SettingsError, match=r"gives the base model \(16, 40\) numbers, got \(20, 40\)"):
+        layout_of(study)
+
+
+@pytest.mark.parametrize("rate", ["8000", 8000.5])
+def test_a_rate_that_is_no_whole_number_is_named(
+    media_model: Any, media_study: Studies, tmp_path: Path, rate: Any
+) -> None:
+    shutil.copytree(media_model("wav2vec2"), tmp_path, dirs_exist_ok=True)
+    path = tmp_path / PREPROCESSOR
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"sampling_rate": rate}))
+    study = media_study("wav2vec2", task=TASK, model={"source": str(tmp_path)})
+    with pytest.raises(SettingsError, match=f"whole number of Hz .* got sampling_rate={rate!r}"):
         layout_of(study)
 
 

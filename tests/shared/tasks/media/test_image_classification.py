@@ -124,6 +124,36 @@ def test_preprocessor_of_the_model_is_followed(tmp_path: Path, png: Callable[...
     assert image_format.normalised(torch.from_numpy(found)[None]).unique().tolist() == [1.5]
 
 
+def entering(folder: Path, **declared: Any) -> list[float]:
+    """Return a red pixel as a model with this preprocessor reads it."""
+    (folder / images.PREPROCESSOR).write_text(json.dumps(declared))
+    image_format = image_format_of(folder, transformers.ViTConfig(image_size=2, patch_size=1))
+    pixels = image_format.pixels(Image.new("RGB", (2, 2), "red"))
+    values = image_format.normalised(torch.from_numpy(pixels)[None])[0, :, 0, 0]
+    return [float(value) for value in values]
+
+
+def test_pixels_are_rescaled_and_ordered_as_the_preprocessor_says(tmp_path: Path) -> None:
+    assert entering(tmp_path) == [1, -1, -1]
+    middle = {"image_mean": [127.5] * 3, "image_std": [127.5] * 3}
+    assert entering(tmp_path, do_rescale=False, **middle) == [1, -1, -1]
+    assert entering(tmp_path, do_rescale=False, do_normalize=False) == [255, 0, 0]
+    assert entering(tmp_path, do_flip_channel_order=True) == [-1, -1, 1]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"image_mean": [127.5] * 3, "image_std": [127.5] * 3},
+        {"image_mean": [123.7] * 3, "image_std": [1] * 3},
+        {"do_rescale": False, "image_mean": [0.5] * 3, "image_std": [0.5] * 3},
+    ],
+)
+def test_means_in_other_units_than_the_pixels_are_refused(tmp_path: Path, declared: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"image_mean and image_std in .* in the units of pixels"):
+        entering(tmp_path, **declared)
+
+
 def test_sixteen_bit_greys_keep_their_contrast() -> None:
     target = io.BytesIO()
     Image.fromarray(np.array([[0, 0x8000, 0xFFFF]], dtype=np.uint16)).save(target, "PNG")

@@ -21,6 +21,7 @@ from shared.errors import SettingsError
 from shared.protocol.messages import Status
 from shared.records.batches import collate
 from shared.study.declaration import Study
+from shared.tasks.task_table import counted
 
 Studies = Callable[..., Study]
 Pngs = Callable[[Any], bytes]
@@ -79,6 +80,23 @@ def test_bad_mask_is_named_by_row_and_never_fatal(make: Studies, png: Pngs, case
     records, problems = encode(make(), [image, image], [png(np.ones((20, 30))), spoil(png)])
     assert records.usable.tolist() == [True, False]
     assert [problem.row for problem in problems] == [1] and reason in problems[0].reason
+
+
+def test_a_mask_of_one_class_beside_ignored_pixels_is_counted(make: Studies, png: Pngs) -> None:
+    """In most masks of two classes the second one is 255, which is what counts as no class."""
+    image, binary, three = png(np.zeros((20, 30))), np.zeros((20, 30)), np.zeros((20, 30))
+    binary[5:], three[5:], three[9:] = 255, 255, 2
+    records, problems = encode(make(), [image] * 3, [png(binary), png(three), png(np.ones((20, 30)))])
+    assert records.usable.all() and [problem.row for problem in problems] == [0]
+    (line,) = counted(problems)
+    assert line.startswith("1 masks have one class only beside pixels of 255, which task.ignore=255 leaves out")
+
+
+def test_notes_on_an_image_with_a_mask_are_counted(make: Studies, png: Pngs) -> None:
+    scan = io.BytesIO()
+    Image.fromarray(np.full((20, 30), 4095, np.uint16)).save(scan, "PNG")
+    records, problems = encode(make(), [scan.getvalue()], [png(np.ones((20, 30)))])
+    assert records.usable.all() and ["at most 12 bits" in problem.reason for problem in problems] == [True]
 
 
 def test_palette_of_a_mask_says_nothing(make: Studies, png: Pngs) -> None:
