@@ -149,7 +149,7 @@ def _conversion(cell: Any) -> str:
     if isinstance(cell, bool | np.bool_):
         return 'are true or false, and were read as "True" or "False"'
     if isinstance(cell, float | np.floating) and float(cell).is_integer():
-        if abs(cell) >= LARGEST_EXACT:
+        if abs(float(cell)) >= LARGEST_EXACT:
             return f"are fractions from {LARGEST_EXACT} on, which may stand for a neighbour too: keep ids as text"
         return 'are fractions without decimals, and were read as whole numbers ("1" for 1.0)'
     if isinstance(cell, dict):

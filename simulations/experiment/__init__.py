@@ -1,3 +1,3 @@
 """From a TOML file to sites on disk: `scenario`, `partition_kinds`, `partition`, `partition_file`,
-`partition_plugin`, `plugins_used`, `split_rules`, `trouble`, `sites`, `prepare`, `arms`, `catalogue`.
+`partition_plugin`, `plugins_used`, `split_rules`, `trouble`, `sites`, `data_notes`, `prepare`, `arms`, `catalogue`.
 """
