@@ -22,11 +22,14 @@ DEEPEST = 100
 """Brackets within brackets in a row of JSON; a deeper row is read as empty cells, as Python's parser has a limit."""
 MOST_DIGITS = 4000
 """Of a whole number in JSON; a longer one stays text, as Python's integers have a limit."""
+LARGEST_EXACT = 2**53
+"""From here on floats are further apart than whole numbers."""
 JSON_STRING = re.compile(r'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 """One that never closes goes to the end: tried again from each of its marks, it would take quadratic time."""
 JSON_MARKS = re.compile(rf"{JSON_STRING.pattern}|[][{{}},]", re.DOTALL)
 SAVE_AS = "Save it as CSV UTF-8 in the program that made it."
 PARQUET, POINTER = "a Parquet file", "a pointer of Git LFS, without the data"
+PAGE, OPEN_PAGE = "a web page", "Open it in a browser: it may say why the table was not downloaded."
 OTHER_FILES = {
     b"PK\x03\x04": ("an Excel workbook or another zip file", SAVE_AS),
     b"\xd0\xcf\x11\xe0": ("an old Excel workbook", SAVE_AS),
@@ -36,11 +39,15 @@ OTHER_FILES = {
     b"SQLite format 3": ("an SQLite database", "Export the table as CSV."),
     b"version https://git-lfs": (POINTER, "Run: git lfs pull"),
     b"%PDF": ("a PDF", "Export the table that it shows as CSV."),
+    b"<!DOCTYPE html": (PAGE, OPEN_PAGE),
+    b"<!doctype html": (PAGE, OPEN_PAGE),
+    b"<html": (PAGE, OPEN_PAGE),
 }
 """What a file that begins so is, and what to do with it."""
 MOST_NAMES = 20
 MARK_BYTES, ENOUGH_BYTES = 32, 200
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+UTF_32 = (b"\xff\xfe\0\0", b"\0\0\xfe\xff")
 EXCEL_SEPARATOR = re.compile(r"sep=(.)", re.IGNORECASE)
 """Excel writes such a line above the header."""
 
@@ -110,11 +117,12 @@ def _text_of(path: Path) -> str:
     except (OSError, EOFError, zlib.error) as error:
         raise NotReadableError(f"It cannot be unpacked: {_first_line(error)}. Pack it again with gzip.") from None
     kind, remedy = _other(content[:MARK_BYTES])
-    if kind and (b"\0" in content[:ENOUGH_BYTES] or kind == POINTER):
+    if kind and (b"\0" in content[:ENOUGH_BYTES] or kind in (POINTER, PAGE)):
         raise DataError(f"Expected a table of text in {path}, got {kind}.", hint=remedy)
     # a letter and a zero in turn: UTF-16 without its mark
     if content.startswith(UTF_16) or content[:ENOUGH_BYTES].count(0) > len(content[:ENOUGH_BYTES]) // 4:
-        raise DataError(f"Expected UTF-8 text in {path}, got UTF-16.", hint=SAVE_AS)
+        encoding = "UTF-32" if content.startswith(UTF_32) else "UTF-16"
+        raise DataError(f"Expected UTF-8 text in {path}, got {encoding}.", hint=SAVE_AS)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -130,10 +138,11 @@ def _text_of(path: Path) -> str:
 def _delimited(delimiter: str) -> Callable[[Path], Source]:
     def read(path: Path) -> Source:
         text = _text_of(path)
-        first = text.partition("\n")[0].rstrip("\r")
+        end = "\n" if "\n" in text else "\r"
+        first = text.partition(end)[0].rstrip("\r")
         declared, between, notes = EXCEL_SEPARATOR.fullmatch(first), _between_cells(first, delimiter), tuple[str, ...]()
         if declared:
-            text, between = text.partition("\n")[2], declared[1]
+            text, between = text.partition(end)[2], declared[1]
         if between != delimiter:
             notes = (f"Columns of {path.name} were read as separated by {between!r}, as its first line says.",)
         # the header is read as a row, because pandas would rename doubled columns silently
@@ -221,7 +230,9 @@ def _json_row(text: str, place: str) -> dict[str, Any]:
     if _too_deep(text):
         return {}
     try:
-        row = json.loads(text, strict=False, parse_int=_integer, object_pairs_hook=_each_key_once)
+        row = json.loads(
+            text, strict=False, parse_int=_integer, parse_float=_fraction, object_pairs_hook=_each_key_once
+        )
     except ValueError as error:
         raise NotReadableError(f"{place}: {error}") from None
     if not isinstance(row, dict):
@@ -251,6 +262,16 @@ def _too_deep(text: str) -> bool:
 
 def _integer(digits: str) -> int | str:
     return int(digits) if len(digits) <= MOST_DIGITS else digits
+
+
+def _fraction(digits: str) -> float | int | str:
+    """Read a number as a float, unless its digits name one that floats round to a neighbour, as of an id."""
+    number, (before, _, after) = float(digits), digits.partition(".")
+    if abs(number) < LARGEST_EXACT or not after.isdigit():
+        return number
+    if after.strip("0") or len(before) > MOST_DIGITS:
+        return digits
+    return number if number == int(before) else int(before)
 
 
 def _parquet(path: Path) -> Source:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from shared.errors import DataError
-from shared.records.formats import Source, open_table
+from shared.records.formats import LARGEST_EXACT, SAVE_AS, Source, open_table
 from shared.records.media_files import read_media
 from shared.spelling import meant
 from shared.study.tasks import CONTENT
@@ -154,6 +154,8 @@ def _listed(names: Sequence[Any]) -> str:
 def _which_column(missing: str, names: Sequence[Any], wanted: Sequence[str]) -> str:
     """Return what to do about a column that is missing."""
     name = meant(missing, names)
+    if len(names) == 1 and "|" in str(names[0]):
+        return f"Its columns seem to be separated by '|'. {SAVE_AS}"
     remedy = f'Name the right one in `columns`, as in columns = {{ {missing} = "{name or "review"}" }}.'
     if name is None and not set(wanted) & set(names):
         remedy += " If its first line is a record already, put a line with the columns' names above it."
@@ -176,6 +178,8 @@ def _conversion(cell: Any, *, plain: bool) -> str:
     if isinstance(cell, bool | np.bool_):
         return 'are true or false, and were read as "True" or "False"'
     if isinstance(cell, float | np.floating) and float(cell).is_integer():
+        if abs(float(cell)) >= LARGEST_EXACT:
+            return f"are fractions from {LARGEST_EXACT} on, which may stand for a neighbour too: keep ids as text"
         return 'are fractions without decimals, and were read as whole numbers ("1" for 1.0)'
     if isinstance(cell, dict):
         return "are objects, not texts, and were read as their JSON"

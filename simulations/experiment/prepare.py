@@ -1,7 +1,7 @@
 """From one table to sites on disk: each site's rows are split and tokenised once, by the node's own snapshot code."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,24 +16,33 @@ from server.forecast.forecast import forecast_study
 from server.forecast.text import verdict
 from shared.adapted_model.model import layout_of
 from shared.base_models.locate import find
-from shared.errors import DataError
+from shared.errors import DataError, SettingsError
 from shared.files import write_atomically
 from shared.privacy.noise_schedule import declared_size
 from shared.privacy.signal_to_noise import Prospect
-from shared.records.ragged import Problem
+from shared.records.ragged import Problem, Records
 from shared.records.tables import notes_on
+from shared.spelling import meant
 from shared.tasks.registry import task_kind
 from shared.tasks.sequence_classification import OneLabel
 from shared.tasks.task_table import Table, counted, in_words
+from simulations.experiment.data_notes import (
+    SplitSide,
+    all_alike,
+    check_usable,
+    first_of,
+    joined_sides,
+    left_out,
+    near_equal,
+    trained_on_too,
+)
 from simulations.experiment.partition import split
 from simulations.experiment.partition_file import write_partition
-from simulations.experiment.partition_kinds import ByColumn, Grouped, Partition, column_of
-from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario, SimulationData
+from simulations.experiment.partition_kinds import column_of
+from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario
 from simulations.experiment.sites import GLOBAL_TEST, Prepared, Site, save, save_groups
-from simulations.experiment.split_rules import MARK, TEST, TRAIN, held_out_mark, read_source, rule_of
+from simulations.experiment.split_rules import MARK, TEST, held_out_mark, read_source, rule_of
 from simulations.experiment.unseen_labels import unseen_labels
-
-WARNED_OF = 20
 
 
 def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
@@ -42,49 +51,50 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     Sites that declare fewer records than the study admits are left out, as a real node would refuse.
 
     Raises:
-        DataError: no record carries one of the study's labels, or fewer sites than the quorum are left.
-        SettingsError: the base model cannot carry the study out.
+        DataError: no record carries one of the study's labels, fewer sites than the quorum are left, or they have no
+            usable records to train on or to evaluate on.
+        SettingsError: the base model cannot carry the study out, or `columns` names what the task does not read.
     """
     layout_of(scenario.as_study())
     reader, table, parts, test = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
-    warnings = [*notes_on(table), *_left_out(scenario, table, parts.values())]
+    warnings = [*notes_on(table), *left_out(scenario, table, parts.values())]
+    warnings += first_of(near_equal(parts), "with names like others'")
     read = [
         _site(scenario, reader, processor, folder, index, name, part)
         for index, (name, part) in enumerate(parts.items())
     ]
     sites, smallest = [one.site for one in read], scenario.federation.smallest_declared_size
-    large = tuple(site for site in sites if site.declared_size >= smallest)
-    warnings += _first([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
+    of_large = [one for one in read if one.site.declared_size >= smallest]
+    large = tuple(one.site for one in of_large)
+    warnings += first_of([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
     unusable = [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
         for s in large
         if s.unusable
     ]
-    warnings += _first(unusable, "with unusable records")
+    warnings += first_of(unusable, "with unusable records")
+    warnings += first_of(_copies(read), "with copies") + first_of(_trained_on_too(of_large), "with such rows")
     warnings += counted([problem for one in read for problem in one.problems])
     warnings += unseen_labels(scenario, [one.labels for one in read if one.site in large])
-    held_out = {one.site.name: one.held_out for one in read}
     tested = None if test is None else _tested(scenario, reader, processor, folder, len(parts), test, table)
     warnings += [] if tested is None else tested.warnings
     bare = [
-        f"{s.name}: no usable record is held out, so no figure speaks of it."
-        for s in large
-        if tested is None and not held_out[s.name]
+        f"{one.site.name}: no usable record is held out, so no figure speaks of it."
+        for one in of_large
+        if tested is None and not one.held_out.usable
     ]
-    warnings += _first(bare, "without held-out records")
+    warnings += first_of(bare, "without held-out records")
     warnings += _delta_warnings(scenario, large) + (_noise_warnings(scenario, large) if large else [])
     if len(large) < scenario.federation.quorum:
         raise DataError(
             f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(large)}.",
-            hint="; ".join(warnings) or "Split the data into more sites, or lower federation.quorum.",
+            hint="; ".join(all_alike(scenario, table) + warnings)
+            or "Split the data into more sites, or lower federation.quorum.",
         )
     prepared = Prepared(folder, large, tuple(warnings), None if tested is None else tested.site)
-    if not any(held_out[site.name] for site in large) and not (tested and tested.held_out):
-        raise DataError(
-            "Expected usable held-out records at some site, got none.",
-            hint=" ".join(["Raise simulation.data.holdout.", *unusable[:1]]),
-        )
+    held_out = joined_sides([one.held_out for one in of_large]) if tested is None else tested.held_out
+    check_usable(scenario, table, joined_sides([one.train for one in of_large]), held_out)
     write_partition(folder / "partition.csv", parts)
     save(prepared)
     return prepared
@@ -94,11 +104,17 @@ class ReadSite(NamedTuple):
     """A site, and facts about it that are told once."""
 
     site: Site
-    held_out: int
-    """Usable records that are never trained on."""
+    train: SplitSide
+    held_out: SplitSide
     problems: tuple[Problem, ...]
     labels: Mapping[str, int]
     """Training records by label of the study."""
+    copies: int
+    """Training rows that are encoded as another one is."""
+    trained_on: frozenset[str]
+    """Contents of the training rows, where the data say what each row is for; by a keyed hash none is held out too."""
+    held_out_contents: tuple[str, ...]
+    """Of each held-out row, likewise."""
 
 
 class SiteSize(NamedTuple):
@@ -137,6 +153,7 @@ class Tables(NamedTuple):
 def _split(scenario: Scenario, source: Path) -> Tables:
     data = scenario.simulation.data
     reader, by = Table(task_kind(scenario.task), data.columns), column_of(data.partition)
+    _check_columns(scenario, reader)
     named = (by, data.unit_column, data.split_by, *data.subgroups, *_evaluated_columns(scenario, reader))
     table = read_source(reader, data, source, list(dict.fromkeys(one for one in named if one is not None)), by or "")
     _check_labels(scenario, reader, table, source)
@@ -152,7 +169,26 @@ def _split(scenario: Scenario, source: Path) -> Tables:
         seed=scenario.simulation.seed_of("split"),
         folder=source if source.is_dir() else source.parent,
     )
+    if test is not None and GLOBAL_TEST in parts:
+        raise DataError(
+            f"Expected no site called {GLOBAL_TEST!r}, got one.",
+            hint="Results call the table of simulation.data.global_test so: give the site another name in the data.",
+        )
     return Tables(reader, table, parts, test)
+
+
+def _check_columns(scenario: Scenario, reader: Table) -> None:
+    """Check that each name in `columns` is one of the task's, or the one that a private evaluation groups by."""
+    subgroup = None if scenario.evaluation is None else scenario.evaluation.subgroup
+    known = [*reader.names, *([] if subgroup is None else [subgroup.column])]
+    unknown = [name for name in scenario.simulation.data.columns if name not in known]
+    if unknown:
+        column = scenario.simulation.data.columns[unknown[0]]
+        raise SettingsError(
+            f"Expected simulation.data.columns to name columns of the task, which are {', '.join(known)}, "
+            f"got {unknown[0]!r}.",
+            hint=f'Write it as in columns = {{ {meant(unknown[0], known) or known[0]} = "{column}" }}.',
+        )
 
 
 def _evaluated_columns(scenario: Scenario, reader: Table) -> list[str]:
@@ -193,16 +229,53 @@ def _site(
         most, evaluation = scenario.privacy.records_per_unit, scenario.evaluation
         counted_units = take_snapshot(part, reader, processor, rule, records_per_unit=most, evaluation=evaluation)
         counted_units.holdout.save(files.evaluation_path(site))
-    held_out = part[rule.splits(reader, part, rule.contents(part)) == Split.HOLDOUT]
+    contents = rule.contents(part)
+    splits, content_of = rule.splits(reader, part, contents), np.array(contents, dtype=object)
+    held_out, trained_on = part[splits == Split.HOLDOUT], part[splits == Split.TRAIN]
     _save_groups(scenario, files, site, held_out, snapshot.holdout.usable)
-    return ReadSite(site, int(snapshot.holdout.usable.sum()), snapshot.problems, facts.labels)
+    declared = MARK in part
+    return ReadSite(
+        site=site,
+        train=_side(snapshot.train, trained_on, snapshot.problems),
+        held_out=_side(snapshot.holdout, held_out, snapshot.problems),
+        problems=snapshot.problems,
+        labels=facts.labels,
+        copies=facts.copies,
+        trained_on=frozenset(content_of[splits == Split.TRAIN]) if declared else frozenset(),
+        held_out_contents=tuple(content_of[splits == Split.HOLDOUT]) if declared else (),
+    )
+
+
+def _side(records: Records, rows: pd.DataFrame, problems: Sequence[Problem]) -> SplitSide:
+    numbers = set(rows.index.tolist())
+    return SplitSide(len(records), int(records.usable.sum()), tuple(one for one in problems if one.row in numbers))
+
+
+def _copies(read: Sequence[ReadSite]) -> list[str]:
+    return [
+        f"{one.site.name}: {one.copies} of {one.copies + one.site.train} training rows are encoded as another one is, "
+        "and copies count once."
+        for one in read
+        if one.copies
+    ]
+
+
+def _trained_on_too(read: Sequence[ReadSite]) -> list[str]:
+    """Tell of held-out rows whose content one of the sites trains on."""
+    trained_on = frozenset[str]().union(*(one.trained_on for one in read))
+    counts = {one.site: trained_on_too(one.held_out_contents, trained_on) for one in read}
+    return [
+        f"{site.name}: {twice} of {site.holdout} held-out rows have the content of a row that is trained on."
+        for site, twice in counts.items()
+        if twice
+    ]
 
 
 class Tested(NamedTuple):
     """The table that the global adapter is evaluated on."""
 
     site: Site
-    held_out: int
+    held_out: SplitSide
     warnings: list[str]
 
 
@@ -221,10 +294,9 @@ def _tested(
     files = Prepared(folder, (site,), ())
     encoded.records.save(files.holdout_path(site))
     _save_groups(scenario, files, site, rows, encoded.records.usable)
-    trained_on = set(rule.contents(others))
-    twice = sum(content in trained_on for content in rule.contents(rows))
+    twice = trained_on_too(rule.contents(rows), set(rule.contents(others)))
     warnings = [f"{twice} of {len(rows)} test rows have the content of a row that is trained on."] if twice else []
-    return Tested(site, int(encoded.records.usable.sum()), warnings)
+    return Tested(site, _side(encoded.records, rows, encoded.problems), warnings)
 
 
 def _save_groups(
@@ -274,48 +346,6 @@ def _check_labels(scenario: Scenario, reader: Table, table: pd.DataFrame, source
             f"Expected labels {list(labels)} in column {column!r} of {source}, got {seen}.",
             hint=" ".join(["Write task.labels as they stand in the data.", *notes_on(table)]),
         )
-
-
-def _left_out(scenario: Scenario, table: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> list[str]:
-    data, counts = scenario.simulation.data, {"site": len(table) - sum(len(part) for part in parts)}
-    both_sides = _units_on_both_sides(data, table)
-    if data.unit_column is not None:
-        counts[scenario.privacy.unit] = _nameless(table, data.unit_column)
-    if data.split_by is not None:
-        counts[data.split_by] = _nameless(table, data.split_by)
-    left_out = [f"{rows} rows name no {what} and were left out." for what, rows in counts.items() if rows]
-    if both_sides:
-        left_out.append(
-            f"{both_sides} {scenario.privacy.unit}s have rows on both sides of the split that the data declare."
-        )
-    return left_out + _trimmed(data.partition, table)
-
-
-def _units_on_both_sides(data: SimulationData, table: pd.DataFrame) -> int:
-    if data.unit_column is None or MARK not in table:
-        return 0
-    names, mark = table[data.unit_column].map(unit_name), held_out_mark(data, table)
-    trained_on, held_out = (set(names[table[MARK] == one]) for one in (TRAIN, mark))
-    return len((trained_on & held_out) - {""})
-
-
-def _trimmed(partition: Partition, table: pd.DataFrame) -> list[str]:
-    """Tell of names of sites with blanks around them: they are the sites of the names without."""
-    if not isinstance(partition, ByColumn | Grouped):
-        return []
-    names = table[partition.column]
-    padded = int(((names != names.str.strip()) & (names.str.strip() != "")).sum())
-    return [f"{padded} names of sites have blanks around them, which do not count."] if padded else []
-
-
-def _nameless(table: pd.DataFrame, column: str) -> int:
-    return int((table[column].map(unit_name) == "").sum())
-
-
-def _first(warnings: list[str], what: str) -> list[str]:
-    """Keep the first few warnings of a kind; nobody reads one for each of thousands of sites."""
-    left = len(warnings) - WARNED_OF
-    return [*warnings[:WARNED_OF], f"{left} more sites {what}."] if left > 0 else warnings
 
 
 def _too_small(site: Site, scenario: Scenario) -> str:

@@ -145,6 +145,23 @@ def test_json_values_keep_their_spelling(tmp_path: Path, case: str, others: list
     assert read_table(path, [column])[column][0] == spelling
 
 
+NUMBERS = {
+    "9007199254740992.0": "9007199254740992",
+    "9007199254740993.0": "9007199254740993",
+    "-9007199254740993.00": "-9007199254740993",
+    "9007199254740993.5": "9007199254740993.5",
+    "1e3": "1000",
+    "9007199254740991.0": "9007199254740991",
+    "[9007199254740994.0, 1e23]": "[9007199254740994.0, 1e+23]",
+}
+
+
+@pytest.mark.parametrize("written", NUMBERS)
+def test_a_number_that_no_float_holds_is_not_taken_for_its_neighbour(tmp_path: Path, written: str) -> None:
+    (tmp_path / "t.jsonl").write_text(f'{{"id": {written}}}\n')
+    assert read_table(tmp_path / "t.jsonl", ["id"])["id"][0] == NUMBERS[written]
+
+
 def test_arrow_values_keep_their_spelling(tmp_path: Path) -> None:
     cells: dict[str, tuple[pa.DataType, Any, str]] = {
         "id": (pa.int64(), 9007199254740993, "9007199254740993"),

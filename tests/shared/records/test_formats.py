@@ -22,6 +22,7 @@ READ: dict[str, tuple[str, bytes]] = {
     "semicolons": ("t.csv", b"text;label\ngood, really;yes\nschlecht 3,0;no\n"),
     "Excel's own line": ("t.csv", b"sep=;\r\ntext;label\r\ngood, really;yes\r\nschlecht 3,0;no\r\n"),
     "tabs": ("t.csv", b"text\tlabel\ngood, really\tyes\nschlecht 3,0\tno\n"),
+    "old Mac's lines": ("t.csv", b"text;label\rgood, really;yes\rschlecht 3,0;no\r"),
     "a TSV with semicolons": ("t.tsv", b"text;label\ngood, really;yes\nschlecht 3,0;no\n"),
     "packed CSV": ("t.csv.gz", gzip.compress(CSV.encode())),
     "packed JSON lines": ("t.JSONL.GZ", gzip.compress(LINES.encode())),
@@ -60,6 +61,10 @@ REFUSED: dict[str, tuple[str, bytes, str, str]] = {
     "pointer of Git LFS": ("t.jsonl", b"version https://git-lfs.github.com/spec/v1\noid x\n", "Git LFS", "lfs pull"),
     "UTF-16": ("t.csv", "text,label\na,1\n".encode("utf-16"), "got UTF-16", "CSV UTF-8"),
     "UTF-16 without a mark": ("t.csv", "text,label\na,1\n".encode("utf-16-le"), "got UTF-16", "CSV UTF-8"),
+    "UTF-32": ("t.csv", "text,label\na,1\n".encode("utf-32"), "got UTF-32", "CSV UTF-8"),
+    "web page": ("t.csv", b"<!DOCTYPE html>\n<html><body>404, not found</body></html>\n", "a web page", "browser"),
+    "web page called JSON lines": ("t.jsonl", b"<html></html>\n", "a web page", "browser"),
+    "strokes": ("t.csv", b"text|label\na|1\n", r"got 'text\|label'", r"separated by '\|'.*CSV UTF-8"),
     "Latin-1": ("t.csv", "text,label\na,1\nschön,2\n".encode("latin-1"), "in line 3", "Latin-1"),
     "Latin-1 in JSON": ("t.jsonl", '{"text": "a"}\n{"text": "ö"}'.encode("latin-1"), "in line 2", "Latin-1"),
     "one cell too many": ("t.csv", b"text,label\na,1\nb, c,1\n", "readable", "Line 3 has 3 cells, the header 2"),
@@ -88,6 +93,7 @@ def test_other_files_are_named_with_what_to_do(tmp_path: Path, case: str) -> Non
 CONVERTED: dict[str, tuple[Any, str, str]] = {
     "object": ({"en": "a"}, '{"en": "a"}', "2 of 3 cells are objects, not texts"),
     "fraction": (1.0, "1", "2 of 3 cells are fractions without decimals"),
+    "large fraction": (2.0**53, "9007199254740992", "2 of 3 cells are fractions from 9007199254740992 on"),
     "truth value": (True, "True", "2 of 3 cells are true or false"),
     "bytes": (b"a", "b'a'", "2 of 3 cells are bytes, not texts"),
 }
