@@ -10,8 +10,10 @@ from shared.errors import AccessError, FedVaultError, RunError
 from shared.printable import printable
 
 VERBOSE = "FEDVAULT_VERBOSE"
-OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+OF_THE_DISK = {errno.ENOSPC, errno.EDQUOT}
 """What the system says of a disk that takes nothing more."""
+OF_THE_PLACE = {errno.EROFS, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+"""What it says of a place where nothing can be written."""
 
 
 def run_command(command: Callable[[], object]) -> None:
@@ -37,11 +39,13 @@ def _named(command: Callable[[], object]) -> None:
     except PermissionError as error:
         raise AccessError.of(error) from error
     except OSError as error:
-        if error.errno not in OF_THE_DISK:
+        if error.errno not in OF_THE_DISK | OF_THE_PLACE:
             raise
         raise RunError(
             f"Expected to write {error.filename or 'a file'}, got: {error.strerror}.",
-            hint="Free some space. What is finished is kept.",
+            hint="Free some space. What is finished is kept."
+            if error.errno in OF_THE_DISK
+            else "Name another place: a new folder, or one that can be written in.",
         ) from error
 
 

@@ -57,7 +57,9 @@ def _classify(task: SequenceClassification) -> str:
         "print([lowest + (highest - lowest) * (min(max(x, -1), 1) + 1) / 2 for x in scores[:, 0].tolist()])\n",
     }
     return (
-        f'batch = tokenizer({texts}{second}, padding=True, return_tensors="pt")\n' + FEATURES + printing[task.problem]
+        f"texts = {texts}\n"
+        f"batch = tokenizer(texts{second}, padding=True, truncation=True, max_length={task.max_length}, "
+        'return_tensors="pt")\n' + FEATURES + printing[task.problem]
     )
 
 

@@ -20,7 +20,7 @@ from shared.errors import DataError
 from shared.records.formats import LARGEST_EXACT, SAVE_AS, Source, open_table
 from shared.records.media_files import read_media
 from shared.spelling import meant
-from shared.study.tasks import CONTENT
+from shared.study.tasks import COLUMNS, CONTENT
 
 NOTES, LABEL_NAMES, BYTES = "notes", "names of labels", "columns with bytes for texts"
 FEW = 20
@@ -156,7 +156,9 @@ def _which_column(missing: str, names: Sequence[Any], wanted: Sequence[str]) -> 
     name = meant(missing, names)
     if len(names) == 1 and "|" in str(names[0]):
         return f"Its columns seem to be separated by '|'. {SAVE_AS}"
-    remedy = f'Name the right one in `columns`, as in columns = {{ {missing} = "{name or "review"}" }}.'
+    remedy = f"Where the settings name {missing!r}, name the right column{f', such as {name!r}' if name else ''}."
+    if missing in COLUMNS:
+        remedy = f'Name the right one in `columns`, as in columns = {{ {missing} = "{name or "review"}" }}.'
     if name is None and not set(wanted) & set(names):
         remedy += " If its first line is a record already, put a line with the columns' names above it."
     return remedy

@@ -68,6 +68,14 @@ def _reasons(side: SplitSide) -> list[str]:
     return [f"{'; '.join(reasons)}."] if reasons else []
 
 
+def unusable_held_out(place: str, side: SplitSide) -> list[str]:
+    """Tell that some held-out records cannot be used: no figure speaks of them."""
+    if side.usable == side.records:
+        return []
+    counted = f"{side.records - side.usable} of {side.records} held-out records unusable, and so in no figure"
+    return [f"{place}: {counted}; {' '.join(_reasons(side))}".rstrip("; ")]
+
+
 def all_alike(scenario: Scenario, table: pd.DataFrame) -> list[str]:
     """Tell that all rows are of one content, or of one unit, and so on one side of a split by a keyed hash."""
     data, rule = scenario.simulation.data, rule_of(scenario, table)

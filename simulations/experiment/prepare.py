@@ -35,6 +35,7 @@ from simulations.experiment.data_notes import (
     left_out,
     near_equal,
     trained_on_too,
+    unusable_held_out,
 )
 from simulations.experiment.partition import split
 from simulations.experiment.partition_file import write_partition
@@ -79,6 +80,9 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     warnings += unseen_labels(scenario, [one.labels for one in read if one.site in large])
     tested = None if test is None else _tested(scenario, reader, processor, folder, len(parts), test, table)
     warnings += [] if tested is None else tested.warnings
+    sides = {one.site.name: one.held_out for one in of_large} if tested is None else {GLOBAL_TEST: tested.held_out}
+    lost = [note for place, side in sides.items() for note in unusable_held_out(place, side)]
+    warnings += first_of(lost, "with unusable held-out records")
     bare = [
         f"{one.site.name}: no usable record is held out, so no figure speaks of it."
         for one in of_large
@@ -93,8 +97,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
             or "Split the data into more sites, or lower federation.quorum.",
         )
     prepared = Prepared(folder, large, tuple(warnings), None if tested is None else tested.site)
-    held_out = joined_sides([one.held_out for one in of_large]) if tested is None else tested.held_out
-    check_usable(scenario, table, joined_sides([one.train for one in of_large]), held_out)
+    check_usable(scenario, table, joined_sides([one.train for one in of_large]), joined_sides([*sides.values()]))
     write_partition(folder / "partition.csv", parts)
     save(prepared)
     return prepared

@@ -1,5 +1,7 @@
 """A simulation's result as curves, for where people keep them."""
 
+import hashlib
+import json
 from pathlib import Path
 
 from server.tracking.curves import Curves, finite, flattened, of_evaluations
@@ -28,9 +30,10 @@ def curves_of(result: Result, folder: Path) -> Curves:
         f"{name}/{metric}": value for name, arm in result.arms.items() for metric, value in arm.quality.metrics.items()
     }
     rounds[last] = rounds.get(last, {}) | finite(arms)
+    as_set = hashlib.sha256(json.dumps(result.scenario, sort_keys=True, default=str).encode()).hexdigest()
     epsilons = {f"epsilon.{site}": f"{spent.epsilon_rdp:.6f}" for site, spent in result.privacy.items()}
     return Curves(
-        key=f"{folder.resolve().name} {result.study_sha256}",
+        key=f"{folder.resolve().name} {result.study_sha256} {as_set[:16]}",  # seed and data are no part of a study
         name=f"{folder.resolve().name} (simulation)",
         params=flattened(result.scenario),
         tags={"study_sha256": result.study_sha256, "simulation": "seeded noise: not private", **epsilons},

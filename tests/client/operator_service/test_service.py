@@ -65,7 +65,7 @@ def test_no_answer_holds_a_cell_of_a_record(config: Path, study_of: Studies) -> 
     with serving_operator(config) as socket:
         vault = OperatorClient(socket)
         looked = finished(vault, "r-cells", "ward")
-        assert looked["summary"]["records"]["problems"] == 2, "two rows that a command quotes"
+        assert looked["summary"]["records"]["problems"] == 3, "rows that a command quotes, one with a note beside"
         answers = [vault.ask(question) for question in ("overview", "activity", "studies", "ledger")]
         vault.ask("decide", run="r-cells", dataset="ward", answer="no", by="A", note="", via="a test")
         wait_until(lambda: open_node(config).ledger_state().answer("r-cells") == "no", "it is entered")

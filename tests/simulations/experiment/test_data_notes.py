@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 from shared.errors import DataError, SettingsError
-from simulations.experiment.data_notes import near_equal
+from shared.records.ragged import Problem
+from simulations.experiment.data_notes import SplitSide, near_equal, unusable_held_out
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import GLOBAL_TEST, Prepared
@@ -39,7 +40,7 @@ NONE_USABLE: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
     "words for ratings": (
         {"label": "5 stars"},
         {"problem": "rating", "rating_range": [1, 5], "labels": []},
-        "row 1: its label '5 stars' is none of the study's",
+        "row 1: its label '5 stars' is no number",
     ),
     "labels with a mark of their own": (
         {"label": "no;yes"},
@@ -137,3 +138,10 @@ def test_a_column_that_the_task_does_not_read_is_refused(
     with pytest.raises(SettingsError, match="which are text, label, got 'txt'") as raised:
         prepared(table.assign(review=table["text"]), columns={"txt": "review"})
     assert 'columns = { text = "review" }' in raised.value.hint
+
+
+def test_held_out_records_that_cannot_be_used_are_counted_with_their_reasons() -> None:
+    problems = (Problem(4, "its label 'perhaps' is none of the study's"),)
+    (note,) = unusable_held_out("north", SplitSide(98, 57, problems))
+    assert note.startswith("north: 41 of 98 held-out records unusable, and so in no figure; row 5: its label 'perhaps'")
+    assert unusable_held_out("north", SplitSide(98, 98, ())) == []
