@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -47,8 +47,8 @@ from shared.study.schedule import round_factors
 from shared.study.sections import RECORD
 
 log = logging.getLogger(__name__)
-STATELESS: "WeakSet[AdaptedModel]" = WeakSet()
-"""Models of this process that have been shown to keep nothing of a record for the next one."""
+REMEMBERED: "WeakKeyDictionary[AdaptedModel, str]" = WeakKeyDictionary()
+"""What each model of this process was found to keep of a record for the next one: empty if nothing."""
 
 
 @dataclass(frozen=True)
@@ -301,8 +301,14 @@ def show_stateless(model: AdaptedModel) -> None:
     Raises:
         ExactnessError: it does.
     """
-    if model in STATELESS:
-        return
+    if model not in REMEMBERED:
+        REMEMBERED[model] = "Expected a model that has seen nothing yet, got one whose first records were broken off."
+        REMEMBERED[model] = _kept_by(model)
+    if REMEMBERED[model]:  # for good: what a first record changed does not change again
+        raise ExactnessError(REMEMBERED[model])
+
+
+def _kept_by(model: AdaptedModel) -> str:
     lengths = [max(longest_declared(model.kind), *LENGTHS), *LENGTHS, 1]
     records, device = model.kind.synthetic(model.config, lengths, variant=0), next(model.parameters()).device
 
@@ -312,8 +318,11 @@ def show_stateless(model: AdaptedModel) -> None:
             states = [model.frozen_states(batch)] if model.has_frozen_layers else []
             return torch.cat([each.double().flatten() for each in (*states, model.losses(batch))])
 
-    refuse_what_remembers(model.parts, answer, range(len(records)))
-    STATELESS.add(model)
+    try:
+        refuse_what_remembers(model.parts, answer, range(len(records)))
+    except ExactnessError as error:
+        return f"{error} {error.hint or ''}".strip()
+    return ""
 
 
 def device_for(name: str) -> torch.device:

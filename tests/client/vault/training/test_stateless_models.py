@@ -118,7 +118,17 @@ def test_a_base_model_that_keeps_anything_of_a_record_for_the_next_one_neither_t
         assert ask(sound) is None
         remembering = site(study, texts(with_a_short_one=False), tmp_path / "verdicts")
         remembering.model.base.register_forward_hook(_remember)
-        assert ask(remembering) is Status.REFUSED_EXACTNESS
+        assert [ask(remembering) for _ in range(2)] == [Status.REFUSED_EXACTNESS] * 2
+
+
+def test_a_model_that_changes_at_its_first_record_alone_stays_refused(
+    make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    study = make_study()
+    flipping = site(study, texts(with_a_short_one=False), tmp_path / "verdicts")
+    flipping.model.base.register_forward_hook(lambda module, _given, _answer: setattr(module, "seen", True))
+    asked = TrainTask(study.sha256, "run", 1, flipping.model.start)
+    assert [flipping.refusal(asked) for _ in range(3)] == [Status.REFUSED_EXACTNESS] * 3
 
 
 def _remember(module: Any, _given: Any, answer: Any) -> Any:
