@@ -78,12 +78,19 @@ class Run:
         """Claim the folder.
 
         Raises:
-            SettingsError: it holds a run and `resume` was not asked for, or a run of another scenario.
+            SettingsError: it holds a run and `resume` was not asked for, a run of another scenario, or other files.
+            RunError: another process goes on with the run in it.
         """
         self._folder.claim(self._scenario, resume=resume)
 
     def execute(self) -> Result:
-        """Run everything that is not done yet; return the result after writing it."""
+        """Run everything that is not done yet; return the result after writing it, and leave the folder free."""
+        try:
+            return self._execute()
+        finally:
+            self._folder.done()
+
+    def _execute(self) -> Result:
         folder = self._folder
         if folder.result.exists():
             return read_result(folder.result)

@@ -1,17 +1,23 @@
-"""A run's folder: claimed by one scenario, resumed after any cut, timed phase by phase."""
+"""A run's folder: claimed by one scenario and one process, resumed after any cut, timed phase by phase."""
 
+import fcntl
 import json
+import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.errors import SettingsError
+from shared.errors import RunError, SettingsError
 from shared.evidence.facts import PluginUse
 from shared.files import write_atomically
 from simulations.experiment.scenario import Scenario
+
+LEFT_OVER = ("cache",)
+"""What a run that was released may leave in its folder."""
 
 
 class RunFolder:
@@ -29,17 +35,53 @@ class RunFolder:
         self._plugins = path / "plugins.json"
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""
+        self._free: Callable[[], object] = lambda: None
 
     def claim(self, scenario: Scenario, *, resume: bool) -> None:
-        """Begin a run of this scenario here, or continue it.
+        """Begin a run of this scenario here, or continue it; no other process can until it is `done`, or gone.
 
         Raises:
-            SettingsError: the folder holds a run and `resume` was not asked for, or a run of another scenario.
+            SettingsError: the folder holds a run and `resume` was not asked for, or a run of another scenario, or files
+                that are no run's.
+            RunError: another process goes on with the run.
         """
         declared = scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
+        self._check_empty()
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._be_alone()
+        try:
+            self._begin(declared, resume=resume)
+        except SettingsError:
+            self.done()
+            raise
+
+    def done(self) -> None:
+        """Let other processes have the folder."""
+        self._free()
+
+    def _check_empty(self) -> None:
+        strange = [] if self._scenario.exists() or not self.path.exists() else sorted(self.path.iterdir())
+        if strange and any(path.name not in LEFT_OVER for path in strange):
+            raise SettingsError(
+                f"Expected a new folder or a run's, {self.path} holds other files, as {strange[0].name}.",
+                hint="Name a folder that does not exist yet: --out runs/NAME",
+            )
+
+    def _be_alone(self) -> None:
+        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+        self._free = weakref.finalize(self, os.close, folder)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.done()
+            raise RunError(
+                f"Expected {self.path} for this process alone, another one is working on the run in it.",
+                hint="Wait for it to end, or stop it; --resume goes on from there.",
+            ) from None
+
+    def _begin(self, declared: bytes, *, resume: bool) -> None:
         if self._scenario.exists():
             self._check_same(json.loads(declared), resume=resume)
-        self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._scenario, declared)
         if self._timing.exists():
             self.timing = json.loads(self._timing.read_text())

@@ -275,6 +275,24 @@ def test_a_folder_is_claimed_by_one_scenario(
     assert run_of(Scenario.model_validate(same), folder, table, resume=True).execute() == result
 
 
+def test_a_folder_of_other_files_is_left_alone(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    thesis = tmp_path / "thesis" / "chapter.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("Once upon a time")
+    with pytest.raises(SettingsError, match=r"a new folder or a run's, .*thesis holds other files, as chapter.tex"):
+        run_of(Scenario.model_validate(declaration(tiny_bert)), thesis.parent, table)
+    assert [path.name for path in thesis.parent.iterdir()] == ["chapter.tex"]
+
+
+def test_one_process_at_a_time_goes_on_with_a_run(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    scenario, folder = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run"
+    first = run_of(scenario, folder, table)
+    with pytest.raises(RunError, match=r"Expected .*run for this process alone, another one"):
+        run_of(scenario, folder, table, resume=True)
+    del first
+    run_of(scenario, folder, table, resume=True)
+
+
 def test_a_run_from_before_arms_had_other_names_is_not_resumed(
     tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -261,7 +261,7 @@ class RoundTrainer:
         return self._encoded(task, update, randomness)
 
     def _update(self, task: TrainTask, release: SubsampledGaussian, randomness: Randomness) -> Vector:
-        return self.trainer().train_round(
+        update = self.trainer().train_round(
             task.adapter,
             factors=round_factors(self.study, task.round),
             randomness=randomness,
@@ -269,6 +269,9 @@ class RoundTrainer:
             on_step=self._on_step,
             measures=self.study.measures(task.round),
         )
+        if not update.any():  # as noise moves every number that is trained; this looks at what is released alone
+            raise ExactnessError("Expected noise to move what is trained, nothing moved.")
+        return update
 
     def _note(self, task: TrainTask, trainer: PrivateTrainer, started: float) -> None:
         self.last = Trained(task.round, time.monotonic() - started, trainer.clip_fraction, len(trainer.raised))

@@ -58,3 +58,10 @@ def test_unclipped_gradients_keep_their_length(make_study: Callable[..., Study],
     study = make_study(adapter={"method": "head-only"}, privacy={"sampling_rate": 0.5})
     scaled, plain = (reference(study, make_records(40), unclipped=unclipped) for unclipped in (False, True))
     assert np.isfinite(plain).all() and not np.allclose(scaled, plain, rtol=0.05)
+
+
+def test_a_model_that_has_converged_may_stand_still(
+    make_study: Callable[..., Study], make_records: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.vault.training.trainer.PrivateTrainer._step", lambda *_: None)
+    assert not reference(make_study(), make_records(40)).any()
