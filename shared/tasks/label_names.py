@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 
-from shared.tasks.cells import SEPARATOR
+from shared.tasks.cells import SEPARATOR, names_in
 from shared.tasks.sequence_classification import OneLabel
 
 
@@ -32,8 +32,8 @@ class LabelNames:
             return cell
         if (label := self._label(cell)) is not None:
             return label
-        if (parts := _listed(cell)) is not None:
-            return json.dumps([self._named(str(part)) for part in parts], ensure_ascii=False)
+        if (parts := names_in(cell.lstrip())) is not None:
+            return json.dumps([self._named(part) for part in parts], ensure_ascii=False)
         if SEPARATOR in cell:
             return SEPARATOR.join(map(self._named, cell.split(SEPARATOR)))
         return " ".join(map(self._named, cell.split())) if words else cell
@@ -45,14 +45,3 @@ class LabelNames:
     def _label(self, name: str) -> str | None:
         number = self._spelling.target(name)
         return None if number is None else self._labels[number]
-
-
-def _listed(cell: str) -> list[str | int | float] | None:
-    if not cell.lstrip().startswith("["):
-        return None
-    try:
-        names = json.loads(cell)
-    except (ValueError, RecursionError):
-        return None
-    plain = isinstance(names, list) and all(isinstance(name, str | int | float) for name in names)
-    return names if plain else None
