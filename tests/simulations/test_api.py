@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from shared.errors import SettingsError
-from simulations.api import Result, as_toml, explain, load_scenario, open_result, plan, run
+from simulations.api import Result, explain, load_scenario, open_result, plan, run, sweep
+from simulations.sweeps.changes import as_toml
 from tests.support.paths import ROOT
 
 SCENARIO = """
@@ -177,6 +179,11 @@ def test_a_plan_comes_as_a_frame_and_a_verdict(folder: Path) -> None:
         (lambda at: load_scenario(at / "mine.toml", {"privacy.epsilons": 1}), "privacy.epsilons: no such key"),
         (lambda at: load_scenario(at / "mine.toml", {"privacy.epsilon": None}), "a value that TOML can hold, got None"),
         (lambda at: load_scenario(at / "mine.toml", "privacy.epsilon=1"), "changes by key or a list"),
+        (lambda at: load_scenario(at / "mine.toml", [("privacy.epsilon", 1)]), "changes by key or a list"),  # type: ignore[list-item]
+        (lambda at: run(at / "mine.toml", 3), "changes by key or a list of key=value, got 3"),  # type: ignore[arg-type]
+        (lambda at: run(at / "mine.toml", {"privacy.epsilon": -3}), "privacy.epsilon"),
+        (lambda at: sweep(at / "mine.toml", {"privacy.epsilon": 3}), "a list of values for each key"),  # type: ignore[dict-item]
+        (lambda at: sweep(at / "mine.toml", ["privacy.epsilon=3"]), "a list of values for each key"),  # type: ignore[arg-type]
         (lambda at: open_result(at), "result.json, got nothing"),
     ],
 )
@@ -190,6 +197,19 @@ def test_values_are_written_as_toml_reads_them() -> None:
 
     for value in (True, 3, 0.5, 'a "b"\n', [1, 2], {"text": "a b"}, ["federated"]):
         assert tomllib.loads(f"value = {as_toml(value)}")["value"] == value
+
+
+def test_numbers_of_numpy_and_fractions_are_values_too() -> None:
+    from fractions import Fraction
+
+    given = [np.int64(3), np.float32(0.5), np.bool_(True), np.arange(2), Fraction(1, 2), pd.Series([1, 2])]
+    assert [as_toml(value) for value in given] == ["3", "0.5", "true", "[0, 1]", "0.5", "[1, 2]"]
+
+
+def test_a_result_shows_itself_in_one_short_line(result: Result) -> None:
+    shown = repr(result)
+    assert shown.startswith("Result(mine, seed 7, ε = ") and "accuracy: federated 0." in shown
+    assert "\n" not in shown and len(shown) < 200 + len(str(result.folder))
 
 
 def test_a_head_alone_is_no_peft_model(tmp_path: Path, tiny_bert: Path, table: pd.DataFrame) -> None:

@@ -105,6 +105,16 @@ def test_the_picture_and_json_hold_every_setting(swept: tuple[Path, Sweep, list[
     assert written["cost_of_choosing"]["epsilon"] > 8.0
 
 
+def test_settings_that_are_numbers_are_numbers_in_tables(swept: tuple[Path, Sweep, list[str]]) -> None:
+    folder, made, _ = swept
+    epsilons = made.table["privacy.epsilon"]
+    assert pd.api.types.is_numeric_dtype(epsilons) and set(epsilons) == {2, 8}
+    assert [one["setting"] for one in json.loads((folder / "sweep.json").read_text())["against_first"]] == [
+        {"privacy.epsilon": 8}
+    ]
+    assert repr(made) == "Sweep(4 runs, 0 failed: epsilon=2, epsilon=8)"
+
+
 def test_several_at_once_give_the_same(file: Path, swept: tuple[Path, Sweep, list[str]]) -> None:
     folder, made, _ = swept
     again = sweep(file, OVER, out=folder, at_once=2)
@@ -131,6 +141,7 @@ def test_finished_runs_are_compared_by_what_they_differ_in(swept: tuple[Path, Sw
     runs = [open_result(folder / "cells" / cell.folder) for cell in made.results]
     compared = compare(runs)
     assert [row.quality for row in compared.rows] == [row.quality for row in made.rows]
+    assert compare(made.results).table.equals(compared.table), "of a sweep as they are"
     with pytest.raises(SettingsError, match="the same one twice"):
         compare([runs[0], runs[0]])
     with pytest.raises(SettingsError, match="at least two"):
