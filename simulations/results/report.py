@@ -33,7 +33,7 @@ from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import words
-from simulations.results.result import ArmResult, Difference, Effect, Result, evaluated_adapter
+from simulations.results.result import ArmResult, Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 
 CONFIDENCE = 0.95
@@ -234,11 +234,7 @@ def _simulation(results: Sequence[Result]) -> SimulationFacts:
     return SimulationFacts(
         arms=tuple(_arm(results, name, arm) for name, arm in first.arms.items()),
         sites=tuple(_sites(results)),
-        curve=tuple(
-            Point(round=one.round, value=one.evaluation.value, worst=one.evaluation.worst_site.value)
-            for one in first.rounds
-            if one.evaluation is not None
-        ),
+        curve=_points({one.round: one.evaluation for one in first.rounds if one.evaluation is not None}),
         sizes=tuple(_sizes(first)),
         minutes=sum(seconds for result in results for seconds in result.timing.values()) / 60,
         differ_over="seeds" if len(results) > 1 else "records",
@@ -262,6 +258,13 @@ def _arm(results: Sequence[Result], name: str, arm: ArmResult) -> Arm:
         worst_site=worst.site,
         worst=worst.value,
         minus=None if name == OURS else minus(results, name),
+        curve=_points(arm.curve),
+    )
+
+
+def _points(curve: Mapping[int, Quality]) -> tuple[Point, ...]:
+    return tuple(
+        Point(round=number, value=one.value, worst=one.worst_site.value) for number, one in sorted(curve.items())
     )
 
 

@@ -171,6 +171,25 @@ def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result
     assert ">1.0</text>" in written
 
 
+def heights(result: Result) -> list[float]:
+    """Where the points of the line at the back stand in the drawing of rounds."""
+    (drawing,) = [one for one in page(result).split("<svg") if 'aria-label="Round by round"' in one]
+    points = drawing.split('<polyline points="')[1].split('"')[0]
+    return [float(point.split(",")[1]) for point in points.split()]
+
+
+def test_other_arms_are_drawn_round_by_round_where_they_were_measured(result: Result) -> None:
+    """Without curves, the arm without privacy stands at the level of its last figure."""
+    rounds = [result.rounds[0].model_copy(update={"round": number}) for number in (1, 2, 3)]
+    flat = result.model_copy(update={"rounds": rounds})
+    curve = {number: quality("a", value) for number, value in ((1, 0.2), (2, 0.9), (3, 0.4))}
+    arms = {name: one.model_copy(update={"curve": curve}) for name, one in flat.arms.items() if name != "federated"}
+    measured_all = flat.model_copy(update={"arms": {"federated": flat.arms["federated"], **arms}})
+    levels = [heights(one) for one in (flat, measured_all)]
+    assert len(set(levels[0])) == 1 and len(levels[0]) == 2
+    assert levels[1][1] < levels[1][2] < levels[1][0], "higher values stand further up"
+
+
 def test_an_error_says_that_lower_is_better_and_has_an_axis_of_its_own(result: Result) -> None:
     perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
     text, written = text_of(perplexity), page(perplexity)
