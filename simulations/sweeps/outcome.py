@@ -113,9 +113,15 @@ def summarise(outcomes: Outcomes, folder: Path | None = None) -> Sweep:
 
 
 def write(sweep: Sweep, folder: Path) -> list[Path]:
-    """Write sweep.json, table.csv and sweep.svg into a folder; returns their paths."""
+    """Write sweep.json, table.csv and sweep.svg into a folder; returns their paths.
+
+    Where every run failed there is no table and no picture: those of an earlier sweep there are removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {"sweep.json": as_json(sweep) + "\n"}
+    if not sweep.results:
+        for name in ("table.csv", "sweep.svg"):
+            (folder / name).unlink(missing_ok=True)
     if sweep.results:
         table = io.StringIO()
         sweep.table.to_csv(table, index=False)
