@@ -112,6 +112,10 @@ class MultiTask(OutputKind):
         """Return the prediction of the record's own task."""
         return self.parts[evidence[0]].prediction(evidence[1:])
 
+    def truth(self, evidence: Evidence) -> Any:
+        """Return the true answer of the record's own task."""
+        return self.parts[evidence[0]].truth(evidence[1:])
+
     def score(self, evidence: Evidence) -> float:
         """Return the score of the record's own task."""
         return self.parts[evidence[0]].score(evidence[1:])

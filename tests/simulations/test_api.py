@@ -14,7 +14,9 @@ import pytest
 
 from shared.errors import SettingsError
 from simulations.api import Result, explain, load_scenario, open_result, plan, run, sweep
+from simulations.results.frames import COLUMNS
 from simulations.sweeps.changes import as_toml
+from tests.support.documents import blocks
 from tests.support.paths import ROOT
 
 SCENARIO = """
@@ -104,7 +106,16 @@ def test_predictions_lead_to_the_metrics_that_are_reported(result: Result) -> No
     of_arm = told.assign(right=[guess == truth for guess, truth, *_ in evidence]).groupby("arm").right.mean()
     for name, arm in result.figures.arms.items():
         assert of_arm[name] == pytest.approx(arm.quality.metrics["accuracy"])
-    assert set(told.prediction.map(json.loads)) <= {"no", "yes"} and told.score.between(0, 1).all()
+    assert set(told.prediction) <= {"no", "yes"} and told.score.between(0, 1).all()
+
+
+def test_predictions_lead_to_the_rows_that_they_are_of(result: Result, folder: Path) -> None:
+    table, answers = pd.read_csv(folder / "table.csv"), result.predictions
+    rows = table.iloc[answers.row - 1].reset_index(drop=True)
+    assert (rows.site == answers.site).all() and (rows.label == answers.truth).all()
+    assert ((answers.prediction == answers.truth) == (answers.score == 1)).all()
+    dealt_out = pd.read_csv(result.folder / "prepared" / "partition.csv").set_index("row").site
+    assert (dealt_out[answers.row].to_numpy() == answers.site).all(), "rows are counted as there"
 
 
 def test_lengths_of_updates_are_kept_and_are_mostly_noise(result: Result, folder: Path) -> None:
@@ -124,6 +135,25 @@ def test_a_run_leaves_its_frames_as_parquet(result: Result, tmp_path: Path) -> N
     assert stored.value.to_dict() == result.arms.value.to_dict()
     with pytest.raises(SettingsError, match="Expected predictions in"):
         _ = Result(result.figures, tmp_path).predictions
+
+
+def test_every_column_of_every_table_is_explained(result: Result) -> None:
+    several = {"sites": set(result.figures.arms)}
+    for path in sorted((result.folder / "tables").iterdir()):
+        written, explained = set(pd.read_parquet(path).columns), {name.strip("`") for name in COLUMNS[path.stem]}
+        plain = {name for name in written if not name.startswith("metric:")} - several.get(path.stem, set())
+        assert plain == explained - {"metric:NAME", "ARM"}, path.stem
+    assert len([*(result.folder / "tables").iterdir()]) == len(COLUMNS)
+
+
+def test_the_guides_example_shows_progress(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [code for code in blocks("simulations/README.md", "python") if "TerminalProgress" in code]
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {"run": run}
+    exec(example.replace("simulations/scenarios/health-tweets.toml", "mine.toml"), names)  # noqa: S102 - our own guide
+    assert "federated: round   2  accuracy" in capsys.readouterr().out
 
 
 def test_pictures_are_svg_that_a_notebook_draws(result: Result) -> None:
