@@ -14,6 +14,7 @@ import pytest
 
 from shared.errors import SettingsError
 from simulations.api import Result, explain, load_scenario, open_result, plan, run, sweep
+from simulations.results.curves import curves_of
 from simulations.results.frames import COLUMNS
 from simulations.sweeps.changes import as_toml
 from tests.support.documents import blocks
@@ -154,6 +155,19 @@ def test_the_guides_example_shows_progress(
     names: dict[str, Any] = {"run": run}
     exec(example.replace("simulations/scenarios/health-tweets.toml", "mine.toml"), names)  # noqa: S102 - our own guide
     assert "federated: round   2  accuracy" in capsys.readouterr().out
+
+
+def test_mlflow_gets_every_arm_by_round_and_every_site(result: Result) -> None:
+    figures, curves = result.figures, curves_of(result.figures, result.folder).rounds
+    for number, one in enumerate(figures.rounds, start=1):
+        assert one.evaluation is not None
+        at_sites = {site: curves[number][f"sites/{site}/{one.evaluation.metric}"] for site in figures.data}
+        assert at_sites == one.evaluation.per_site
+        of_arm = figures.arms["without-privacy"].curve[number].metrics
+        assert {name: curves[number][f"without-privacy/{name}"] for name in of_arm} == of_arm
+    last_alone = {name: arm.model_copy(update={"curve": {}}) for name, arm in figures.arms.items()}
+    rounds = curves_of(figures.model_copy(update={"arms": last_alone}), result.folder).rounds
+    assert [number for number, one in rounds.items() if "without-privacy/accuracy" in one] == [2]
 
 
 def test_pictures_are_svg_that_a_notebook_draws(result: Result) -> None:
