@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shared.errors import SettingsError
 from shared.evidence.signed_report import SignedReport, written
-from simulations.results.report import over_seeds, report_of, write_report
+from simulations.results.report import over_seeds, quality_over_seeds, report_of, write_report
 from simulations.results.result import (
     ArmResult,
     Bytes,
@@ -298,6 +298,14 @@ def with_subgroups(result: Result, accuracy: float, effect: float) -> Result:
     }
     ours = result.arms["federated"].model_copy(update={"fairness": {"sex": Fairness(subgroups=people, gaps={})}})
     return result.model_copy(update={"arms": result.arms | {"federated": ours}})
+
+
+@pytest.mark.parametrize(("metric", "ends"), [("accuracy", (0.0, 1.0)), ("chrf", (-1.15, 2.65))])
+def test_intervals_of_shares_end_at_zero_and_one(result: Result, metric: str, ends: tuple[float, float]) -> None:
+    """Student's t over two seeds, 0.6 and 0.9: 0.75 and 12.7 times 0.15 on either side; chrF goes up to 100."""
+    seeds = [measured(result, quality(HOSTILE, value, metric=metric)) for value in (0.6, 0.9)]
+    one = quality_over_seeds(seeds, "federated")
+    assert (one.value, one.low, one.high) == pytest.approx((0.75, *ends), abs=0.01)
 
 
 def test_a_report_says_what_privacy_does_to_each_subgroup(result: Result) -> None:
