@@ -9,15 +9,14 @@ These names are stable: what is renamed or goes is in the changelog, and the old
 `fedvault-sim` does the same things in a terminal, in the same folders.
 """
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shared.errors import SettingsError
 from simulations.experiment.scenario import Scenario, data_path, load
+from simulations.sweeps.changes import Changes, as_options, values_by_key
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,8 +33,6 @@ __all__ = [
     "LoadedScenario", "Plan", "Result", "audit", "compare", "explain", "load_scenario", "open_result", "plan", "run",
     "sweep",
 ]  # fmt: skip
-Changes = Mapping[str, Any] | Sequence[str]
-"""By key, as in {"privacy.epsilon": 1}, or as `--set` takes them, as in ["privacy.epsilon=1"]."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class LoadedScenario:
     file: Path
     changes: tuple[str, ...]
     """As `--set` takes them."""
-    declared: Scenario
+    declared: Scenario = field(repr=False)
     """Every value, defaults filled in."""
     source: Path
     """The table."""
@@ -58,6 +55,11 @@ class Result:
     figures: "Figures"
     """Everything in `result.json`, by the names that RESULT.md explains."""
     folder: Path
+
+    def __repr__(self) -> str:
+        from simulations.results.wording import in_one_line
+
+        return f"Result({in_one_line(self.figures)}; {self.folder})"
 
     @property
     def rounds(self) -> "pd.DataFrame":
@@ -172,6 +174,7 @@ def load_scenario(file: str | Path, changes: Changes = ()) -> LoadedScenario:
 
 def run(
     scenario: LoadedScenario | str | Path,
+    changes: Changes = (),
     *,
     out: str | Path | None = None,
     resume: bool = False,
@@ -182,6 +185,7 @@ def run(
 
     Args:
         scenario: loaded, or the path of its file.
+        changes: to be applied to it.
         out: result folder; default: runs/ and the name of the file.
         resume: whether to go on with the run in that folder; a finished one is read.
         progress: is told how far the run is; default: nobody is.
@@ -190,7 +194,7 @@ def run(
     Raises:
         FedVaultError: a mistake in settings or data, or a run that cannot continue.
     """
-    scenario = _loaded(scenario)
+    scenario = _loaded(scenario, changes)
     from simulations.quiet import quiet_libraries
 
     quiet_libraries()
@@ -211,7 +215,7 @@ def run(
 
 def sweep(
     scenario: LoadedScenario | str | Path,
-    over: Mapping[str, Sequence[Any]],
+    over: Mapping[str, Iterable[Any]],
     *,
     out: str | Path | None = None,
     at_once: int = 1,
@@ -229,7 +233,7 @@ def sweep(
         ray_address: of a Ray cluster that is running, for the engine `ray`.
 
     Raises:
-        SettingsError: a combination is no valid scenario; nothing was run then.
+        SettingsError: a combination is no valid scenario, or `over` has another shape; nothing was run then.
     """
     scenario = _loaded(scenario)
     from simulations.quiet import quiet_libraries
@@ -239,20 +243,24 @@ def sweep(
     from simulations.sweeps.order import Order, carry_out
 
     folder = _folder(scenario, out, "-sweep")
-    axes = tuple(axis_of(key, map(as_toml, values)) for key, values in over.items())
+    axes = tuple(axis_of(key, values) for key, values in values_by_key(over).items())
     order = Order(scenario.file, scenario.changes, axes, folder, at_once=at_once, ray_address=ray_address)
     return carry_out(order, choose=choose)
 
 
-def compare(results: Sequence[Result]) -> "Sweep":
+def compare(results: "Iterable[Result | Figures] | Mapping[Any, Result | Figures]") -> "Sweep":
     """Compare finished runs: the settings that they differ in, with means over runs that differ in their seeds alone.
+
+    Args:
+        results: as `run` and `open_result` return them, or the `results` of a sweep, as they are or some of them.
 
     Raises:
         SettingsError: there are fewer than two, two are the same run, or they measure different things.
     """
     from simulations.sweeps.order import compared
 
-    return compared([result.figures for result in results])
+    runs = results.values() if isinstance(results, Mapping) else results
+    return compared([one.figures if isinstance(one, Result) else one for one in runs])
 
 
 def open_result(folder: str | Path) -> Result:
@@ -286,21 +294,26 @@ def plan(file: str | Path | LoadedScenario, changes: Changes = (), *, sizes: Seq
     from server.forecast.text import as_json
     from simulations.forecast import plan_file
 
-    options, typed = as_options(changes), None if sizes is None else ",".join(map(str, sizes))
-    path = file.file if isinstance(file, LoadedScenario) else Path(file)
-    before = file.changes if isinstance(file, LoadedScenario) else ()
-    of_file = plan_file(path, typed, (*before, *options), epsilon_limit=None, spent_steps=0)
+    path, options = _with_changes(file, changes)
+    typed = None if sizes is None else ",".join(map(str, sizes))
+    of_file = plan_file(path, typed, options, epsilon_limit=None, spent_steps=0)
     figures = as_json(of_file.forecast, of_file.suggestions)
     return Plan(figures["verdict"], tuple(of_file.suggestions), pd.DataFrame(figures["nodes"]), figures)
 
 
 def audit(
-    scenario: LoadedScenario | str | Path, *, out: str | Path | None = None, canaries: int = 5000, adapters: int = 8
+    scenario: LoadedScenario | str | Path,
+    changes: Changes = (),
+    *,
+    out: str | Path | None = None,
+    canaries: int = 5000,
+    adapters: int = 8,
 ) -> "AuditResult":
     """Attack a scenario's training, as `fedvault-sim audit FILE` does, and write audit.json; minutes.
 
     Args:
         scenario: loaded, or the path of its file.
+        changes: to be applied to it.
         out: folder; a finished run there gets the outcome into its result too.
         canaries: planted records; more of them see more.
         adapters: shadow adapters of each kind.
@@ -308,7 +321,7 @@ def audit(
     Raises:
         SettingsError: the folder holds a run of another study.
     """
-    scenario = _loaded(scenario)
+    scenario = _loaded(scenario, changes)
     from simulations.quiet import quiet_libraries
 
     quiet_libraries()
@@ -337,38 +350,16 @@ def explain(result: Result, rows: Mapping[str, Sequence[Any]]) -> "list[Explanat
     return explained(load_finished(result.folder / "adapter"), rows)
 
 
-def as_options(changes: Changes) -> tuple[str, ...]:
-    """Write changes as `--set` takes them.
-
-    Raises:
-        SettingsError: a value that TOML cannot hold.
-    """
-    if isinstance(changes, str):
-        raise SettingsError(f"Expected changes by key or a list of key=value, got {changes!r}.")
-    if not isinstance(changes, Mapping):
-        return tuple(changes)
-    return tuple(f"{key}={as_toml(value)}" for key, value in changes.items())
+def _loaded(scenario: LoadedScenario | str | Path, changes: Changes = ()) -> LoadedScenario:
+    if isinstance(scenario, LoadedScenario) and not changes:
+        return scenario
+    return load_scenario(*_with_changes(scenario, changes))
 
 
-def as_toml(value: Any) -> str:
-    """Write a value in TOML's words.
-
-    Raises:
-        SettingsError: TOML cannot hold it.
-    """
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json.dumps(str(key))} = {as_toml(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, (list, tuple, range)):
-        return "[" + ", ".join(map(as_toml, value)) + "]"
-    if isinstance(value, (bool, int, float, str)):
-        return json.dumps(value)
-    if isinstance(value, Path):
-        return json.dumps(str(value))
-    raise SettingsError(f"Expected a value that TOML can hold, got {value!r} ({type(value).__name__}).")
-
-
-def _loaded(scenario: LoadedScenario | str | Path) -> LoadedScenario:
-    return scenario if isinstance(scenario, LoadedScenario) else load_scenario(scenario)
+def _with_changes(file: LoadedScenario | str | Path, changes: Changes) -> tuple[Path, tuple[str, ...]]:
+    if isinstance(file, LoadedScenario):
+        return file.file, (*file.changes, *as_options(changes))
+    return Path(file), as_options(changes)
 
 
 def _folder(scenario: LoadedScenario, out: str | Path | None, suffix: str = "") -> Path:

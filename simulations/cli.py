@@ -49,7 +49,9 @@ def run(
     engine: Annotated[str | None, typer.Option(help="local (our process pool) or ray (Flower's engine).")] = None,
     ray_address: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster whose machines all see the result folder."),
+        typer.Option(
+            metavar="HOST:PORT", help="Address of a running Ray cluster whose machines all see the result folder."
+        ),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the result folder.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print result.json instead of tables.")] = False,
@@ -106,7 +108,8 @@ def sweep(
         bool, typer.Option("--choose", help="Compare on validation records; run only the best on the held-out ones.")
     ] = False,
     ray_address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Of a running Ray cluster, for simulation.engine=ray.")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Address of a running Ray cluster, for simulation.engine=ray."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print sweep.json instead of tables.")] = False,
 ) -> None:
@@ -146,7 +149,8 @@ def plan(
     ] = None,
     spent_steps: Annotated[int, typer.Option(min=0, help="Steps of such studies that its ledger holds already.")] = 0,
     tokens: Annotated[
-        int | None, typer.Option(min=1, help="Of a typical record, for the timing. Default: the most the task allows.")
+        int | None,
+        typer.Option(min=1, help="Tokens of a typical record, for the timing. Default: the most the task allows."),
     ] = None,
     timing: Annotated[bool, typer.Option(help="Measure real private steps here; needs the model.")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -301,7 +305,9 @@ def verify(
 @cli.command()
 def track(
     folder: Annotated[Path, typer.Argument(help="A result folder.")],
-    mlflow: Annotated[str, typer.Option(help="Of an MLflow server, as in https://mlflow.example.org.")],
+    mlflow: Annotated[
+        str, typer.Option(metavar="URI", help="URI of an MLflow server, as in https://mlflow.example.org.")
+    ],
 ) -> None:
     """Send a finished run to MLflow: settings, metrics by round and arm, ε by site, report and adapter.
 

@@ -1,6 +1,6 @@
 """Progress of a run: live in a terminal, or silent."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
+from server.operator.reasons import in_words
 from server.rounds.observer import Observer
 from server.rounds.round import RoundRecord
 from simulations.results.metric_names import shown, words
@@ -92,12 +93,10 @@ class TerminalProgress:
         quality = Quality.model_validate(evaluation) if evaluation else None
         note = f"{words(quality.metric)} {shown(quality.value)}" if quality else ""
         self._bars.update(self._task, completed=record.round, note=escape(note))
-        missing = [{"node": node} for node in record.missing]
-        quiet = [{"node": node} for node in record.quiet]
-        by_verdict = {"rejected": record.rejected, "refused": record.refused, "missing": missing, "quiet": quiet}
-        for verdict, entries in by_verdict.items():
-            for entry in entries:
-                self._bars.console.print(f"round {record.round}: {verdict} {entry}", style="yellow", markup=False)
+        for sentence in _unused(record):
+            self._bars.console.print(
+                f"round {record.round}: {sentence}.", style="yellow", highlight=False, markup=False
+            )
         if quality:
             worst = quality.worst_site
             line = f"{self._title}: round {record.round:>3}  {note}  worst {worst.site} {shown(worst.value)}"
@@ -107,6 +106,18 @@ class TerminalProgress:
         if self._task is not None:
             self._bars.update(self._task, completed=self._done)
             self._bars.stop_task(self._task)
+
+
+def _unused(record: RoundRecord) -> Iterator[str]:
+    """Say of each node why its update was not used, or needs a look."""
+    for entry in record.rejected:
+        yield f"node {entry['node']} was rejected: {in_words(entry['reason'])}"
+    for entry in record.refused:
+        yield f"node {entry['node']} sent no update: {in_words(entry['status'])}"
+    for node in record.missing:
+        yield f"node {node} did not answer"
+    for node in record.quiet:
+        yield f"node {node} is in doubt: {in_words('quiet')}"
 
 
 class SilentProgress:

@@ -28,13 +28,13 @@ from simulations.experiment.arms import Arm, arm_folder, trained_arms, write_arm
 from simulations.experiment.plugins_used import plugins_used
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
-from simulations.experiment.sites import Prepared, held_out_groups, is_saved, reopen, subgroups_of
+from simulations.experiment.sites import Prepared, held_out_groups, held_out_rows, is_saved, reopen, subgroups_of
 from simulations.progress import Progress
 from simulations.results.model_card import write_card
 from simulations.results.paired import below_twins, differences
 from simulations.results.report import UNPROTECTED
 from simulations.results.result import ArmResult, Difference, Result, TroubleResult, read_result, write_result
-from simulations.results.stored_tables import write_tables
+from simulations.results.stored_tables import predictions_frame, write_tables
 from simulations.results.subgroups import subgroups_of_arm
 from simulations.results.summary import quality, sizes_of_updates, summary, trained
 from simulations.results.trouble import sentences, trouble_of
@@ -128,8 +128,9 @@ class Run:
         with without_stopping("The model card", faults):
             write_card(folder.adapter, self._scenario, result)
         with without_stopping("The tables as Parquet", faults):
-            wanted = predictions if self._scenario.simulation.predictions else {}
-            write_tables(folder.tables, result, kind=task_kind(self._scenario.task), predictions=wanted)
+            wanted, kind = self._scenario.simulation.predictions, task_kind(self._scenario.task)
+            rows = held_out_rows(prepared)
+            write_tables(folder.tables, result, predictions_frame(predictions, kind, rows) if wanted else None)
         result = result.model_copy(update={"warnings": [*result.warnings, *faults]})
         write_result(folder.result, result)
         if self._cache is None:

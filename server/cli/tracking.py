@@ -13,7 +13,10 @@ from server.settings import Home
 def track(
     run: RunName,
     mlflow: Annotated[
-        str, typer.Option(help="Of an MLflow server, as in https://mlflow.example.org. Default: server.toml's.")
+        str,
+        typer.Option(
+            metavar="URI", help="URI of an MLflow server, as in https://mlflow.example.org. Default: server.toml's."
+        ),
     ] = "",
     also: Annotated[
         list[Path] | None, typer.Option("--also", help="A file to keep with it, such as its report; may be repeated.")

@@ -197,6 +197,14 @@ class Incident(Section):
     why: str = ""
 
 
+class Point(Section):
+    """The main metric after one round."""
+
+    round: int
+    value: Measured
+    worst: Measured
+
+
 class Arm(Section):
     """One arm of a simulation."""
 
@@ -213,6 +221,8 @@ class Arm(Section):
     worst: Measured
     minus: Interval | None = None
     """The study's own arm less this one; positive where the study's is better."""
+    curve: tuple[Point, ...] = Field(default=(), exclude_if=lambda value: not value)
+    """Round by round, where the run evaluated it so; the study's own is under `SimulationFacts.curve`."""
 
 
 class SiteFacts(Section):
@@ -223,14 +233,6 @@ class SiteFacts(Section):
     evaluated: int | None
     quality: Measured
     epsilon: float
-
-
-class Point(Section):
-    """The main metric after one round."""
-
-    round: int
-    value: Measured
-    worst: Measured
 
 
 class Size(Section):

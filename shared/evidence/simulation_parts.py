@@ -135,11 +135,8 @@ def _rounds(report: Report, facts: SimulationFacts, texts: Texts) -> Iterator[Bl
     series = [
         Line(texts("sim.all sites"), [(point.round, point.value) for point in facts.curve], "ours"),
         Line(texts("sim.worst site"), [(point.round, point.worst) for point in facts.curve]),
+        *_other_curves(facts, texts),
     ]
-    unprotected = next((arm for arm in facts.arms if arm.steps and not arm.private), None)
-    if unprotected is not None:
-        level, ends_at = unprotected.quality.value, (facts.curve[0].round, facts.curve[-1].round)
-        series.append(Line(texts("sim.without privacy"), [(end, level) for end in ends_at], "warning"))
     yield Heading(texts("sim.rounds"))
     if len(facts.curve) > 1:
         yield _curve(report, series, texts)
@@ -147,6 +144,18 @@ def _rounds(report: Report, facts: SimulationFacts, texts: Texts) -> Iterator[Bl
     figures = texts.figures
     rows = [Row([figures.count(one.round), figures.value(one.value), figures.value(one.worst)]) for one in facts.curve]
     yield from table(header, rows, texts, most=_most(report))
+
+
+def _other_curves(facts: SimulationFacts, texts: Texts) -> Iterator[Line]:
+    """Yield other arms round by round; without a curve, the first unprotected one at the level of its last figure."""
+    unprotected = next((arm for arm in facts.arms if arm.steps and not arm.private), None)
+    for arm in facts.arms:
+        label = texts("sim.without privacy") if arm is unprotected else arm.title
+        if arm.curve:
+            yield Line(label, [(point.round, point.value) for point in arm.curve], _tone(arm))
+        elif arm is unprotected:
+            ends_at = facts.curve[0].round, facts.curve[-1].round
+            yield Line(label, [(end, arm.quality.value) for end in ends_at], _tone(arm))
 
 
 def _curve(report: Report, series: list[Line], texts: Texts) -> Picture:

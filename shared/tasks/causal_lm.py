@@ -111,6 +111,12 @@ class CausalLanguageModel(OutputKind):
         sums, counts = each.double().sum(1), (targets >= 0).sum(1)
         return list(zip(sums.tolist(), foreseen.tolist(), counts.tolist(), strict=True))
 
+    def prediction(self, evidence: Evidence) -> None:
+        """Return nothing: evidence counts tokens that were foreseen."""
+
+    def truth(self, evidence: Evidence) -> None:
+        """Return nothing, likewise."""
+
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Compute the perplexity per token, cut off at e to the 20th, and the share of foreseen tokens."""
         sums, foreseen, counts = (sum(part) for part in zip(*evidence, strict=True)) if evidence else (0.0, 0, 0)

@@ -197,8 +197,12 @@ class TaskKind(ABC):
         return [self.prediction(evidence) for evidence in self.evidence(model, batch, records, indices)]
 
     def prediction(self, evidence: Evidence) -> Any:
-        """Return the prediction in evidence, in the form that users get."""
+        """Return the prediction in evidence, in the form that users get; None where evidence holds counts alone."""
         return evidence[0]
+
+    def truth(self, evidence: Evidence) -> Any:
+        """Return the true answer in evidence, in the form of `prediction`; None where evidence holds counts alone."""
+        return evidence[1]
 
 
 class OutputKind(TaskKind):

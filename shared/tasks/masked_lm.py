@@ -122,6 +122,12 @@ class MaskedLanguageModel(OutputKind):
         counts = [len(records["target"][index]) for index in indices]
         return list(zip(surprise.tolist(), hits.tolist(), counts, strict=True))
 
+    def prediction(self, evidence: Evidence) -> None:
+        """Return nothing: evidence counts tokens that were guessed."""
+
+    def truth(self, evidence: Evidence) -> None:
+        """Return nothing, likewise."""
+
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Compute pseudo-perplexity and accuracy over all masked tokens; each is predicted with later tokens, too."""
         surprise, hits, count = (sum(part) for part in zip((0.0, 0, 0), *evidence, strict=True))

@@ -108,6 +108,14 @@ class MultiTask(OutputKind):
                 scores.append(metrics[part.metric if part.higher_is_better else "spearman"])
         return {"mean_score": float(np.mean(scores)) if scores else 0.0} | named
 
+    def prediction(self, evidence: Evidence) -> Any:
+        """Return the prediction of the record's own task."""
+        return self.parts[evidence[0]].prediction(evidence[1:])
+
+    def truth(self, evidence: Evidence) -> Any:
+        """Return the true answer of the record's own task."""
+        return self.parts[evidence[0]].truth(evidence[1:])
+
     def score(self, evidence: Evidence) -> float:
         """Return the score of the record's own task."""
         return self.parts[evidence[0]].score(evidence[1:])

@@ -195,6 +195,12 @@ class SemanticSegmentation(OutputKind):
         counts = [np.bincount(part, minlength=self.classes) for part in (truth[guess == truth], guess, truth)]
         return tuple(count.astype(np.int64) for count in counts)
 
+    def prediction(self, evidence: Evidence) -> None:
+        """Return nothing: evidence counts pixels by class."""
+
+    def truth(self, evidence: Evidence) -> None:
+        """Return nothing, likewise."""
+
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Compute intersection over union, as a mean over the classes that occur, and the share of right pixels."""
         if not evidence:

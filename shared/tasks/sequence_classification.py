@@ -86,6 +86,10 @@ class SequenceClassification(OutputKind):
         """Return the predicted label, list of labels, or rating."""
         return self.goal.readable(evidence[0])
 
+    def truth(self, evidence: Evidence) -> Any:
+        """Return the true label, list of labels, or rating."""
+        return self.goal.readable(evidence[1])
+
     def synthetic(self, config: PretrainedConfig, lengths: Sequence[int], *, variant: int) -> Records:
         """Make random tokens, with labels in turn."""
         targets = [self.goal.synthetic(n + (variant if n == 0 else 0)) for n in range(len(lengths))]

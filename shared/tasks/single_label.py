@@ -51,6 +51,10 @@ class OneLabelKind(OutputKind):
         """Return the predicted label itself."""
         return self.goal.labels[evidence[0]]
 
+    def truth(self, evidence: Evidence) -> str:
+        """Return the true label itself."""
+        return self.goal.labels[evidence[1]]
+
     def metrics(self, evidence: Sequence[Evidence]) -> dict[str, float]:
         """Compute accuracy, and F1 averaged over the labels."""
         return self.goal.metrics(evidence)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from shared.evidence.facts import Interval
 from simulations.board.runs import BoardRun, differing
-from simulations.results.report import OURS, minus, over_seeds, without_seed
+from simulations.results.report import OURS, minus, over_seeds, quality_over_seeds, without_seed
 from simulations.results.wording import in_points
 
 EPSILON = "privacy.epsilon"
@@ -48,7 +48,7 @@ class Setting:
 
     def quality(self, arm: str = OURS) -> Interval:
         """Return an arm's main metric, with an interval over seeds if there are several."""
-        return over_seeds([run.result.arms[arm].quality.value for run in self.runs])
+        return quality_over_seeds(self.results, arm)
 
     def minus(self, arm: str) -> Interval | None:
         """Return the study's own arm less another, positive where it is better."""

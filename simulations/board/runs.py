@@ -1,13 +1,13 @@
 """Read the runs that a board shows: every result below some folders, and those of them that a filter leaves."""
 
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from shared.errors import SettingsError
+from simulations.experiment.scenario import parse_value
 from simulations.results.report import OURS, report_of
 from simulations.results.result import Result, read_result
 
@@ -83,14 +83,6 @@ def parse_filter(changes: Sequence[str]) -> dict[str, Any]:
             raise SettingsError(f"Expected section.key=value, got --where {change!r}.")
         wanted[key.strip()] = parse_value(value)
     return wanted
-
-
-def parse_value(written: str) -> Any:
-    """Read a value as TOML writes it, or else as a text."""
-    try:
-        return tomllib.loads(f"value = {written}")["value"]
-    except tomllib.TOMLDecodeError:
-        return written
 
 
 def matching(runs: Sequence[BoardRun], wanted: Mapping[str, Any]) -> list[BoardRun]:

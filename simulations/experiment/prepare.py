@@ -235,7 +235,7 @@ def _site(
     contents = rule.contents(part)
     splits, content_of = rule.splits(reader, part, contents), np.array(contents, dtype=object)
     held_out, trained_on = part[splits == Split.HOLDOUT], part[splits == Split.TRAIN]
-    _save_groups(scenario, files, site, held_out, snapshot.holdout.usable)
+    _save_held_out(scenario, files, site, held_out, snapshot.holdout.usable)
     declared = MARK in part
     return ReadSite(
         site=site,
@@ -296,15 +296,17 @@ def _tested(
     site = Site(index, GLOBAL_TEST, len(rows), 0, len(encoded.records), 0, 0, 0)
     files = Prepared(folder, (site,), ())
     encoded.records.save(files.holdout_path(site))
-    _save_groups(scenario, files, site, rows, encoded.records.usable)
+    _save_held_out(scenario, files, site, rows, encoded.records.usable)
     twice = trained_on_too(rule.contents(rows), set(rule.contents(others)))
     warnings = [f"{twice} of {len(rows)} test rows have the content of a row that is trained on."] if twice else []
     return Tested(site, _side(encoded.records, rows, encoded.problems), warnings)
 
 
-def _save_groups(
+def _save_held_out(
     scenario: Scenario, files: Prepared, site: Site, held_out: pd.DataFrame, usable: NDArray[np.bool_]
 ) -> None:
+    """Write which row of the table each usable held-out record is, counted from 1, and its groups, if there are any."""
+    np.save(files.rows_path(site), held_out.index[usable].to_numpy(np.int64) + 1)
     data = scenario.simulation.data
     together = data.unit_column or data.split_by
     if together is None:

@@ -321,12 +321,13 @@ def _apply(declared: dict[str, Any], change: str, folder: Path) -> None:
         section = section.setdefault(part, {})
         if not isinstance(section, dict):
             raise SettingsError(f"Expected a section at {part!r} in --set {change!r}, got a value.")
-    section[path[-1]] = _value(value.strip())
+    section[path[-1]] = parse_value(value.strip())
     if key.strip() in PATHS and not is_name(source := str(section[path[-1]])) and Path(source).exists():
         section[path[-1]] = os.path.relpath(source, folder)
 
 
-def _value(text: str) -> Any:
+def parse_value(text: str) -> Any:
+    """Read a value as TOML writes it, or else as bare text."""
     import tomllib
 
     try:

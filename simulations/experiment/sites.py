@@ -77,6 +77,10 @@ class Prepared:
         """Return the file of the groups of a site's held-out records, where rows are held out together."""
         return self.folder / f"{site.index}.groups.npy"
 
+    def rows_path(self, site: Site) -> Path:
+        """Return the file of the numbers that a site's usable held-out records have as rows of the table."""
+        return self.folder / f"{site.index}.rows.npy"
+
     def subgroups_path(self, site: Site) -> Path:
         """Return the file of the subgroups of a site's held-out records."""
         return self.folder / f"{site.index}.subgroups.json"
@@ -103,6 +107,12 @@ def held_out_groups(prepared: Prepared, unit: str) -> Groups | None:
     if not all(prepared.groups_path(site).exists() for site in prepared.evaluated):
         return None
     return Groups(unit, {site.name: np.load(prepared.groups_path(site)) for site in prepared.evaluated})
+
+
+def held_out_rows(prepared: Prepared) -> dict[str, list[int]]:
+    """Read which row of the table each usable held-out record is, by site, in order; runs of before know none."""
+    paths = {site.name: prepared.rows_path(site) for site in prepared.evaluated}
+    return {name: np.load(path).tolist() for name, path in paths.items() if path.exists()}
 
 
 def subgroups_of(prepared: Prepared) -> dict[str, dict[str, list[str]]]:

@@ -1,12 +1,116 @@
 """Turn a result into pandas frames: its rounds, sites, arms and privacy, one row each; metrics and curves, one value
-each."""
+each.
+
+`COLUMNS` says what each column of theirs and of stored predictions is; RESULT.md shows it.
+"""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
-from simulations.results.result import ArmResult, Quality, Result, RoundResult
+from shared.section import Section
+from simulations.results.result import ArmResult, Quality, Result, RoundResult, SiteData, SitePrivacy
+
+
+def _described(part: type[Section]) -> dict[str, str]:
+    return {f"`{name}`": str(field.description) for name, field in part.model_fields.items()}
+
+
+ARM, SITE = "Name of the arm; `federated` is the study's own.", "Name of the site."
+ROUND = "Number of the round, from 1."
+VALUE = "The main metric over all sites, in its own unit: an accuracy is a fraction of 1."
+WORST = {"`worst_site`": "The site with the worst main metric.", "`worst`": "Its main metric, in the same unit."}
+NAMED = {"`metric:NAME`": "Each metric of the task over all sites, in its own unit."}
+COLUMNS: Mapping[str, Mapping[str, str]] = {
+    "rounds": {
+        "`round`": ROUND,
+        "`outcome`": "aggregated, or lost below the quorum.",
+        "`seconds`": "Wall time in seconds, evaluation included.",
+        "`accepted`": "Number of updates that were aggregated.",
+        "`rejected`": "Number of replies that were rejected.",
+        "`refused`": "Number of replies without an update.",
+        "`missing`": "Number of sites that were silent to the end.",
+        "`value`": f"{VALUE} Missing, as all that follow, where a round was not evaluated.",
+        **WORST,
+        **NAMED,
+    },
+    "sites": {
+        "`site`": SITE,
+        **_described(SiteData),
+        "`ARM`": "The main metric of each arm at this site, under the arm's name, in its own unit.",
+    },
+    "arms": {
+        "`arm`": ARM,
+        "`title`": "The arm in words.",
+        "`private`": "Whether it is protected.",
+        "`epsilon`": "Total cost to one unit; missing where none is spent or nothing is protected.",
+        "`rows`": "Number of training records.",
+        "`steps`": "Number of steps per site.",
+        "`seconds`": "Wall time of training and evaluation, in seconds.",
+        "`value`": VALUE,
+        **WORST,
+        "`federated_minus`": "`federated` minus this arm, in the metric's unit; positive where `federated` is better.",
+        "`low`": "Lower end of that difference's 95 % interval, over held-out units.",
+        "`high`": "Upper end.",
+        **NAMED,
+    },
+    "privacy": {"`site`": SITE, **_described(SitePrivacy)},
+    "metrics": {
+        "`arm`": ARM,
+        "`site`": SITE,
+        "`metric`": "Name of the metric.",
+        "`value`": "Of the arm's last adapter on this site's held-out records, in the metric's own unit.",
+    },
+    "curves": {
+        "`arm`": ARM,
+        "`round`": ROUND,
+        "`site`": "Name of the site; missing in rows over all sites.",
+        "`metric`": "Name of the metric: each one over all sites, the main one by site.",
+        "`value`": "After the round, on held-out records, in the metric's own unit.",
+    },
+    "update_norms": {
+        "`round`": ROUND,
+        "`site`": SITE,
+        "`norm`": "Euclidean length of the site's update as it was sent, in parameter units: most of it is noise.",
+    },
+    "predictions": {
+        "`arm`": ARM,
+        "`site`": "Name of the site that held the record out; `global test` with one test table for all.",
+        "`record`": "Place among the site's usable held-out records, from 0, in the order of the table.",
+        "`row`": "Row of the table, from 1, as in `prepared/partition.csv`; rows of `validation` and `test` files of "
+        "their own count on after it, in this order. Missing in runs of before.",
+        "`prediction`": "The answer that users of the finished model get: a label, a text, a number, or a list. "
+        "Missing for tasks whose evidence holds counts alone: language models and masks of images.",
+        "`truth`": "The true answer, in the same form; of questions, every right answer.",
+        "`score`": "How good the answer is, from 0 to 1; 1 is right.",
+        "`evidence`": "The values that metrics are computed from, as JSON.",
+    },
+}
+"""Meaning and unit of each column, by table; names in capitals stand for several."""
+ABOUT_TABLES = (
+    "`tables/` holds figures of the same run as Parquet files. A result in Python has each as a pandas frame: "
+    "`result.curves` is\n`tables/curves.parquet`. `rounds`, `sites`, `arms` and `privacy` have their first column as "
+    "index there."
+)
+TABLES = {
+    "metrics": "every metric of every arm at every site, one value a row.",
+    "curves": 'arms round by round, one value a row. Other arms than `federated` with `simulation.curves = "all"`.',
+    "update_norms": "with `simulation.update_norms`.",
+    "predictions": "each arm's last answer to each held-out record, with `simulation.predictions`. It holds what "
+    "records say. Where a task has answers of several types, those that are no text are written as JSON.",
+}
+"""Sentences on tables that need one."""
+
+
+def tables_markdown() -> str:
+    """Return the columns of every table as Markdown."""
+    parts = [f"## Tables\n\n{ABOUT_TABLES}\n"]
+    for name, columns in COLUMNS.items():
+        about = f"`tables/{name}.parquet`: {TABLES[name]}\n\n" if name in TABLES else ""
+        rows = "\n".join(f"| {column} | {meaning} |" for column, meaning in columns.items())
+        parts.append(f"### {name}\n\n{about}| column | meaning |\n|---|---|\n{rows}\n")
+    return "\n".join(parts)
 
 
 def rounds_frame(result: Result) -> pd.DataFrame:

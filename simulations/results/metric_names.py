@@ -11,6 +11,10 @@ ABBREVIATIONS = {
 } | {"chrf": "chrF", "iou": "IoU", "rouge": "ROUGE", "rougel": "ROUGE-L"}
 
 
+SHARES = frozenset({"accuracy", "macro_f1", "f1", "entity_f1", "mean_iou", "rouge_l", "ndcg_at_10"})
+"""Main metrics that lie between 0 and 1 by definition, and so do intervals of theirs."""
+
+
 def words(metric: str) -> str:
     """Return a metric's name inside a sentence: `macro_f1` becomes macro F1."""
     return " ".join(ABBREVIATIONS.get(word, word) for word in metric.split("_"))

@@ -32,8 +32,8 @@ from shared.evidence.facts import (
 from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
 from shared.private_evaluation.estimates import Estimate, Evaluated
-from simulations.results.metric_names import words
-from simulations.results.result import ArmResult, Difference, Effect, Result, evaluated_adapter
+from simulations.results.metric_names import SHARES, words
+from simulations.results.result import ArmResult, Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 
 CONFIDENCE = 0.95
@@ -175,7 +175,7 @@ def _answer(results: Sequence[Result]) -> Answer:
     return Answer(
         metric=words(final.metric),
         higher_is_better=final.higher_is_better,
-        quality=_quality(results, OURS),
+        quality=quality_over_seeds(results, OURS),
         counted=None if None in counted or not counted else sum(one for one in counted if one is not None),
         measured_on=first.evaluated_on,
         in_points=in_points(first),
@@ -189,8 +189,12 @@ def _turned(one: Interval) -> Interval:
     return Interval(value=-one.value, low=None if high is None else -high, high=None if low is None else -low)
 
 
-def _quality(results: Sequence[Result], arm: str) -> Interval:
-    return over_seeds([result.arms[arm].quality.value for result in results])
+def quality_over_seeds(results: Sequence[Result], arm: str) -> Interval:
+    """Return an arm's mean main metric with its interval over seeds; that of a share ends at 0 and 1."""
+    one = over_seeds([result.arms[arm].quality.value for result in results])
+    if one.low is None or one.high is None or results[0].final.metric not in SHARES:
+        return one
+    return one.model_copy(update={"low": max(0.0, one.low), "high": min(1.0, one.high)})
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
@@ -234,11 +238,7 @@ def _simulation(results: Sequence[Result]) -> SimulationFacts:
     return SimulationFacts(
         arms=tuple(_arm(results, name, arm) for name, arm in first.arms.items()),
         sites=tuple(_sites(results)),
-        curve=tuple(
-            Point(round=one.round, value=one.evaluation.value, worst=one.evaluation.worst_site.value)
-            for one in first.rounds
-            if one.evaluation is not None
-        ),
+        curve=_points({one.round: one.evaluation for one in first.rounds if one.evaluation is not None}),
         sizes=tuple(_sizes(first)),
         minutes=sum(seconds for result in results for seconds in result.timing.values()) / 60,
         differ_over="seeds" if len(results) > 1 else "records",
@@ -258,10 +258,17 @@ def _arm(results: Sequence[Result], name: str, arm: ArmResult) -> Arm:
         epsilon_if_all_collude=arm.epsilon_if_all_collude,
         rows=arm.rows,
         steps=arm.steps,
-        quality=_quality(results, name),
+        quality=quality_over_seeds(results, name),
         worst_site=worst.site,
         worst=worst.value,
         minus=None if name == OURS else minus(results, name),
+        curve=_points(arm.curve),
+    )
+
+
+def _points(curve: Mapping[int, Quality]) -> tuple[Point, ...]:
+    return tuple(
+        Point(round=number, value=one.value, worst=one.worst_site.value) for number, one in sorted(curve.items())
     )
 
 

@@ -26,16 +26,13 @@ from simulations.results.result import Result
 PREDICTIONS = "predictions.parquet"
 
 
-def write_tables(
-    folder: Path, result: Result, *, kind: TaskKind, predictions: Mapping[str, Sequence[Seen]] | None = None
-) -> None:
+def write_tables(folder: Path, result: Result, predictions: pd.DataFrame | None = None) -> None:
     """Write rounds, sites, arms, privacy, metrics and curves, each as a file of its own.
 
     Args:
         folder: for the files; is made.
         result: of a finished run.
-        kind: of task.
-        predictions: by arm, for `predictions.parquet`; default: none is written.
+        predictions: as `predictions_frame` makes them; default: none are written.
     """
     frames = {
         "rounds": rounds_frame(result).reset_index(),
@@ -47,34 +44,41 @@ def write_tables(
     }
     if not (norms := norms_frame(result)).empty:
         frames["update_norms"] = norms
-    if predictions:
-        frames["predictions"] = predictions_frame(predictions, kind)
+    if predictions is not None:
+        frames["predictions"] = predictions
     folder.mkdir(parents=True, exist_ok=True)
     for name, frame in frames.items():
         write_atomically(folder / f"{name}.parquet", frame.to_parquet())
 
 
-def predictions_frame(predictions: Mapping[str, Sequence[Seen]], kind: TaskKind) -> pd.DataFrame:
-    """Tabulate arms' answers to held-out records: `record` counts a site's usable ones, in the order of the table.
+def predictions_frame(
+    predictions: Mapping[str, Sequence[Seen]], kind: TaskKind, rows: Mapping[str, Sequence[int]]
+) -> pd.DataFrame:
+    """Tabulate arms' answers to held-out records, one a row.
 
-    `prediction` is what users of the finished model get, `evidence` what metrics are computed from, with the truth in
-    it, both as JSON; `score` is between 0 and 1, where 1 is right.
+    Args:
+        predictions: by arm and site.
+        kind: of task.
+        rows: of the table, counted from 1, by site: those that its usable held-out records were.
     """
-    return pd.DataFrame(
+    frame = pd.DataFrame(
         [
             {
                 "arm": arm,
                 "site": site,
                 "record": record,
-                "prediction": json.dumps(kind.prediction(one), default=_plain),
-                "evidence": json.dumps(one, default=_plain),
+                "row": rows[site][record] if site in rows else None,
+                "prediction": _plain(kind.prediction(one)),
+                "truth": _plain(kind.truth(one)),
                 "score": kind.score(one),
+                "evidence": json.dumps(one, default=_plain),
             }
             for arm, of_sites in predictions.items()
             for site, evidence in of_sites
             for record, one in enumerate(evidence)
         ]
     )
+    return frame.assign(prediction=_of_one_type(frame.prediction), truth=_of_one_type(frame.truth))
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
@@ -92,4 +96,11 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist()
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _of_one_type(answers: pd.Series) -> pd.Series:
+    """Return answers as they are; of tasks whose answers differ in their type, those that are no text as JSON."""
+    if len({type(one) for one in answers if one is not None}) < 2:
+        return answers
+    return answers.map(lambda one: one if isinstance(one, str) else json.dumps(one))

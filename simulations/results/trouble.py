@@ -59,16 +59,19 @@ def sentences(result: TroubleResult | None) -> list[str]:
     lines = []
     for what, rounds in (("never came", result.dropped_out), ("came too late", result.too_late)):
         if rounds:
-            count = sum(map(len, rounds.values()))
-            lines.append(f"Trouble: {count} answers of {len(rounds)} sites {what}; what they trained is paid for.")
+            answers, sites = _counted(sum(map(len, rounds.values())), "answer"), _counted(len(rounds), "site")
+            lines.append(f"Trouble: {answers} of {sites} {what}; what was trained for them is paid for.")
     if result.waited_s:
         lines.append(f"Trouble: rounds would have waited {result.waited_s:g} s in all for slow sites.")
     if result.rounds_lost:
-        lines.append(f"Trouble: {result.rounds_lost} rounds were lost below the quorum.")
+        were = "was" if result.rounds_lost == 1 else "were"
+        lines.append(f"Trouble: {_counted(result.rounds_lost, 'round')} {were} lost below the quorum.")
     for site, one in result.poisoned.items():
-        reasons = "".join(f", rejected {count} times ({reason})" for reason, count in one.rejected.items())
-        doubts = f", named as quieter than its noise {one.quiet} times" if one.quiet else ""
-        lines.append(f"Trouble: {site!r} was POISONED ({one.poison}): accepted {one.accepted} times{doubts}{reasons}.")
+        rejected = ((reason, _counted(count, "time")) for reason, count in one.rejected.items())
+        reasons = "".join(f", rejected {times} ({reason})" for reason, times in rejected)
+        doubts = f", named as quieter than its noise {_counted(one.quiet, 'time')}" if one.quiet else ""
+        accepted = _counted(one.accepted, "time")
+        lines.append(f"Trouble: {site!r} was POISONED ({one.poison}): accepted {accepted}{doubts}{reasons}.")
         if one.poison == "noise-free-update":
             lines.append(f"NOTHING protected the records of {site!r}: it added no noise, and no ε holds for it.")
     if (crash := result.server_crash) is not None:
@@ -77,6 +80,10 @@ def sentences(result: TroubleResult | None) -> list[str]:
             f"{crash.continued_after}."
         )
     return lines
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _poisoned(

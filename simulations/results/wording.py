@@ -2,12 +2,21 @@
 
 from shared.privacy.in_words import if_all_collude
 from shared.study.sections import RECORD
-from simulations.results.metric_names import is_share, points, signed
+from simulations.results.metric_names import is_share, points, shown, signed, words
 from simulations.results.result import ArmResult, Difference, Result
 
 VALIDATION = (
     "Validation records are a share of the training records, for choosing settings; held-out ones were not used."
 )
+
+
+def in_one_line(result: Result) -> str:
+    """Return which run it is and what it came to: `vader, seed 1, ε = 3, accuracy: federated 0.791, majority 0.512`."""
+    scenario, final = result.scenario, result.final
+    named = [str(scenario.get("study", {}).get("name", "")), f"seed {scenario.get('simulation', {}).get('seed')}"]
+    spent = max((site.epsilon_rdp for site in result.privacy.values()), default=0.0)
+    arms = ", ".join(f"{name} {shown(arm.quality.value)}" for name, arm in result.arms.items())
+    return f"{', '.join(named)}, ε = {spent:.3g}, {words(final.metric)}: {arms}"
 
 
 def spent_in_words(arm: ArmResult) -> str:

@@ -118,7 +118,8 @@ def attempt(job: Job, processes: int | None = None) -> Result | str:
     try:
         return run_job(job, processes)
     except FedVaultError as error:
-        return " ".join(part for part in (str(error), error.hint) if part)
+        stop = "" if not error.hint or str(error).endswith((".", "!", "?")) else "."
+        return f"{error}{stop} {error.hint}".rstrip()
 
 
 def _side_by_side(jobs: Sequence[Job], at_once: int) -> Iterator[tuple[Cell, Result | str]]:

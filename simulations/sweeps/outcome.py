@@ -16,6 +16,7 @@ from shared.files import write_atomically
 from shared.pages.charts import Bar, bars, on_white
 from shared.private_evaluation.estimates import Evaluated
 from shared.study.declaration import recorded
+from simulations.experiment.scenario import parse_value
 from simulations.results.metric_names import heading, shown, words
 from simulations.results.pictures import Svg
 from simulations.results.report import OURS
@@ -43,15 +44,19 @@ class Sweep:
     trial: "Sweep | None" = None
     """The settings on validation records, where one of them was chosen by these."""
 
+    def __repr__(self) -> str:
+        settings = ", ".join(dict.fromkeys(named(cell.setting) for cell in (*self.results, *self.errors)))
+        return f"Sweep({len(self.results)} runs, {len(self.errors)} failed: {settings})"
+
     @property
     def table(self) -> pd.DataFrame:
         """One row for each arm at each setting: mean over seeds, interval of 95 %, and `federated` minus that arm."""
-        return pd.DataFrame([dict(row.setting) | _plain_row(row) for row in self.rows])
+        return pd.DataFrame([_plain_setting(row.setting) | _plain_row(row) for row in self.rows])
 
     @property
     def against_first(self) -> pd.DataFrame:
         """The study's own arm at each setting minus the first setting, by seed, with p and Holm's p."""
-        return pd.DataFrame([dict(one.setting) | _plain_against(one) for one in self.against])
+        return pd.DataFrame([_plain_setting(one.setting) | _plain_against(one) for one in self.against])
 
     @property
     def evaluations(self) -> list[tuple[Setting, Evaluated]]:
@@ -76,10 +81,10 @@ class Sweep:
             "metric": None if first is None else first.final.metric,
             "higher_is_better": None if first is None else first.final.higher_is_better,
             "evaluated_on": None if first is None else first.evaluated_on,
-            "rows": [{"setting": dict(row.setting), **_plain_row(row)} for row in self.rows],
-            "against_first": [{"setting": dict(one.setting), **_plain_against(one)} for one in self.against],
+            "rows": [{"setting": _plain_setting(row.setting), **_plain_row(row)} for row in self.rows],
+            "against_first": [{"setting": _plain_setting(one.setting), **_plain_against(one)} for one in self.against],
             "private_evaluations": [
-                {"setting": dict(setting), **one.model_dump(mode="json")} for setting, one in self.evaluations
+                {"setting": _plain_setting(setting), **one.model_dump(mode="json")} for setting, one in self.evaluations
             ],
             "cost_of_choosing": None if self.cost is None else self.cost._asdict(),
             "chosen_on_validation": None if self.trial is None else self.trial.as_dict(),
@@ -108,9 +113,15 @@ def summarise(outcomes: Outcomes, folder: Path | None = None) -> Sweep:
 
 
 def write(sweep: Sweep, folder: Path) -> list[Path]:
-    """Write sweep.json, table.csv and sweep.svg into a folder; returns their paths."""
+    """Write sweep.json, table.csv and sweep.svg into a folder; returns their paths.
+
+    Where every run failed there is no table and no picture: those of an earlier sweep there are removed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     files = {"sweep.json": as_json(sweep) + "\n"}
+    if not sweep.results:
+        for name in ("table.csv", "sweep.svg"):
+            (folder / name).unlink(missing_ok=True)
     if sweep.results:
         table = io.StringIO()
         sweep.table.to_csv(table, index=False)
@@ -131,6 +142,16 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(one) for one in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain_setting(setting: Setting) -> dict[str, Any]:
+    """Return values by key: numbers and truth values as such, text without quotes, lists as TOML writes them.
+
+    None stands for what a compared run does not have.
+    """
+    values = {key: (value, parse_value(value)) for key, value in setting}
+    plain = {key: one if isinstance(one, (int, float, str)) else text for key, (text, one) in values.items()}
+    return {key: None if one in ("", "null") else one for key, one in plain.items()}
 
 
 def _plain_row(row: Row) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from shared.evidence.facts import Interval
 from shared.private_evaluation.estimates import Evaluated
-from simulations.results.report import OURS, evaluated, over_seeds
+from simulations.results.report import OURS, evaluated, over_seeds, quality_over_seeds
 from simulations.results.result import Result
 from simulations.sweeps.cells import Cell
 
@@ -129,7 +129,7 @@ def _row(setting: Setting, arm: str, results: Sequence[Result]) -> Row:
         sign = 1.0 if one.quality.higher_is_better else -1.0
         ahead = paired([sign * (result.final.value - result.arms[arm].quality.value) for result in here])
     worst = statistics.fmean(result.arms[arm].quality.worst_site.value for result in here)
-    quality = over_seeds([result.arms[arm].quality.value for result in here])
+    quality = quality_over_seeds(here, arm)
     return Row(setting, arm, one.title, one.private, one.epsilon, len(here), quality, worst, ahead)
 
 

@@ -14,8 +14,8 @@ from simulations.sweeps.outcome import Sweep
 from simulations.sweeps.statistics import Compared
 
 COVERED = (
-    "Intervals of 95 % by Student's t over seeds, which differ in noise, batches and splits of these data. p by paired "
-    "t-tests of the same seed."
+    "Intervals of 95 % by Student's t over seeds, which differ in noise, batches and splits of these data; those of "
+    "shares end at 0 and 1. p by paired t-tests of the same seed."
 )
 ONE_SEED = "One seed each: no interval and no test. Add --over simulation.seed=1..5."
 

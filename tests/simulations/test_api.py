@@ -8,11 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from shared.errors import SettingsError
-from simulations.api import Result, as_toml, explain, load_scenario, open_result, plan, run
+from simulations.api import Result, explain, load_scenario, open_result, plan, run, sweep
+from simulations.results.curves import curves_of
+from simulations.results.frames import COLUMNS
+from simulations.sweeps.changes import as_toml
+from tests.support.documents import blocks
 from tests.support.paths import ROOT
 
 SCENARIO = """
@@ -102,7 +107,16 @@ def test_predictions_lead_to_the_metrics_that_are_reported(result: Result) -> No
     of_arm = told.assign(right=[guess == truth for guess, truth, *_ in evidence]).groupby("arm").right.mean()
     for name, arm in result.figures.arms.items():
         assert of_arm[name] == pytest.approx(arm.quality.metrics["accuracy"])
-    assert set(told.prediction.map(json.loads)) <= {"no", "yes"} and told.score.between(0, 1).all()
+    assert set(told.prediction) <= {"no", "yes"} and told.score.between(0, 1).all()
+
+
+def test_predictions_lead_to_the_rows_that_they_are_of(result: Result, folder: Path) -> None:
+    table, answers = pd.read_csv(folder / "table.csv"), result.predictions
+    rows = table.iloc[answers.row - 1].reset_index(drop=True)
+    assert (rows.site == answers.site).all() and (rows.label == answers.truth).all()
+    assert ((answers.prediction == answers.truth) == (answers.score == 1)).all()
+    dealt_out = pd.read_csv(result.folder / "prepared" / "partition.csv").set_index("row").site
+    assert (dealt_out[answers.row].to_numpy() == answers.site).all(), "rows are counted as there"
 
 
 def test_lengths_of_updates_are_kept_and_are_mostly_noise(result: Result, folder: Path) -> None:
@@ -122,6 +136,38 @@ def test_a_run_leaves_its_frames_as_parquet(result: Result, tmp_path: Path) -> N
     assert stored.value.to_dict() == result.arms.value.to_dict()
     with pytest.raises(SettingsError, match="Expected predictions in"):
         _ = Result(result.figures, tmp_path).predictions
+
+
+def test_every_column_of_every_table_is_explained(result: Result) -> None:
+    several = {"sites": set(result.figures.arms)}
+    for path in sorted((result.folder / "tables").iterdir()):
+        written, explained = set(pd.read_parquet(path).columns), {name.strip("`") for name in COLUMNS[path.stem]}
+        plain = {name for name in written if not name.startswith("metric:")} - several.get(path.stem, set())
+        assert plain == explained - {"metric:NAME", "ARM"}, path.stem
+    assert len([*(result.folder / "tables").iterdir()]) == len(COLUMNS)
+
+
+def test_the_guides_example_shows_progress(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (example,) = [code for code in blocks("simulations/README.md", "python") if "TerminalProgress" in code]
+    monkeypatch.chdir(folder)
+    names: dict[str, Any] = {"run": run}
+    exec(example.replace("simulations/scenarios/health-tweets.toml", "mine.toml"), names)  # noqa: S102 - our own guide
+    assert "federated: round   2  accuracy" in capsys.readouterr().out
+
+
+def test_mlflow_gets_every_arm_by_round_and_every_site(result: Result) -> None:
+    figures, curves = result.figures, curves_of(result.figures, result.folder).rounds
+    for number, one in enumerate(figures.rounds, start=1):
+        assert one.evaluation is not None
+        at_sites = {site: curves[number][f"sites/{site}/{one.evaluation.metric}"] for site in figures.data}
+        assert at_sites == one.evaluation.per_site
+        of_arm = figures.arms["without-privacy"].curve[number].metrics
+        assert {name: curves[number][f"without-privacy/{name}"] for name in of_arm} == of_arm
+    last_alone = {name: arm.model_copy(update={"curve": {}}) for name, arm in figures.arms.items()}
+    rounds = curves_of(figures.model_copy(update={"arms": last_alone}), result.folder).rounds
+    assert [number for number, one in rounds.items() if "without-privacy/accuracy" in one] == [2]
 
 
 def test_pictures_are_svg_that_a_notebook_draws(result: Result) -> None:
@@ -177,6 +223,11 @@ def test_a_plan_comes_as_a_frame_and_a_verdict(folder: Path) -> None:
         (lambda at: load_scenario(at / "mine.toml", {"privacy.epsilons": 1}), "privacy.epsilons: no such key"),
         (lambda at: load_scenario(at / "mine.toml", {"privacy.epsilon": None}), "a value that TOML can hold, got None"),
         (lambda at: load_scenario(at / "mine.toml", "privacy.epsilon=1"), "changes by key or a list"),
+        (lambda at: load_scenario(at / "mine.toml", [("privacy.epsilon", 1)]), "changes by key or a list"),  # type: ignore[list-item]
+        (lambda at: run(at / "mine.toml", 3), "changes by key or a list of key=value, got 3"),  # type: ignore[arg-type]
+        (lambda at: run(at / "mine.toml", {"privacy.epsilon": -3}), "privacy.epsilon"),
+        (lambda at: sweep(at / "mine.toml", {"privacy.epsilon": 3}), "a list of values for each key"),  # type: ignore[dict-item]
+        (lambda at: sweep(at / "mine.toml", ["privacy.epsilon=3"]), "a list of values for each key"),  # type: ignore[arg-type]
         (lambda at: open_result(at), "result.json, got nothing"),
     ],
 )
@@ -190,6 +241,19 @@ def test_values_are_written_as_toml_reads_them() -> None:
 
     for value in (True, 3, 0.5, 'a "b"\n', [1, 2], {"text": "a b"}, ["federated"]):
         assert tomllib.loads(f"value = {as_toml(value)}")["value"] == value
+
+
+def test_numbers_of_numpy_and_fractions_are_values_too() -> None:
+    from fractions import Fraction
+
+    given = [np.int64(3), np.float32(0.5), np.bool_(True), np.arange(2), Fraction(1, 2), pd.Series([1, 2])]
+    assert [as_toml(value) for value in given] == ["3", "0.5", "true", "[0, 1]", "0.5", "[1, 2]"]
+
+
+def test_a_result_shows_itself_in_one_short_line(result: Result) -> None:
+    shown = repr(result)
+    assert shown.startswith("Result(mine, seed 7, ε = ") and "accuracy: federated 0." in shown
+    assert "\n" not in shown and len(shown) < 200 + len(str(result.folder))
 
 
 def test_a_head_alone_is_no_peft_model(tmp_path: Path, tiny_bert: Path, table: pd.DataFrame) -> None:

@@ -1,6 +1,8 @@
 """The line that a round leaves in the terminal."""
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -37,6 +39,28 @@ def line_of(metric: str, value: float, *, higher_is_better: bool) -> str:
         progress.arm("federated", rounds=3, done=0)
         progress.finished(RECORD, found.model_dump())
     return next(line for line in console.export_text().splitlines() if "round" in line).strip()
+
+
+def test_a_node_whose_update_is_not_used_is_named_in_a_sentence() -> None:
+    entries: dict[str, Any] = {
+        "rejected": [{"node": 2, "reason": "norm"}],
+        "refused": [{"node": 1, "status": "lost"}],
+        "missing": [3],
+        "quiet": [4],
+    }
+    console = Console(width=200, record=True)
+    with TerminalProgress(console) as progress:
+        progress.arm("federated", rounds=3, done=0)
+        progress.finished(replace(RECORD, **entries), None)
+    text = console.export_text()
+    for sentence in (
+        "round 1: node 2 was rejected: its update is larger than noise and clipping can make it (norm).",
+        "round 1: node 1 sent no update: it paid for this round and lost the update, by a crash for instance; it sits",
+        "round 1: node 3 did not answer.",
+        "round 1: node 4 is in doubt: its update was used, but is quieter than the noise it declares",
+    ):
+        assert sentence in text
+    assert "{" not in text
 
 
 def test_a_phase_moves_by_its_steps() -> None:

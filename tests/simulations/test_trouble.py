@@ -96,7 +96,7 @@ def test_a_noise_free_update_is_accepted_and_said_to_protect_nobody(ran: Callabl
     result = ran(1, poisoned_sites=["south"], poison="noise-free-update")
     assert result.trouble is not None and result.trouble.poisoned["south"].accepted == 1
     assert result.trouble.poisoned["south"].quiet == 1, "the server names it"
-    assert any("named as quieter than its noise 1 times" in warning for warning in result.warnings)
+    assert any("named as quieter than its noise 1 time." in warning for warning in result.warnings)
     assert any("NOTHING protected the records of 'south'" in warning for warning in result.warnings)
     assert "NOTHING protected" in (tmp_path / "run" / "adapter" / "README.md").read_text()
     ours, untroubled = adapters(tmp_path / "run")
@@ -180,5 +180,5 @@ def test_a_site_slower_than_the_deadline_is_too_late_in_every_round() -> None:
     record = {"round": 1, "outcome": "lost", "asked": [1, 2], "accepted": [2], "rejected": []}
     late = trouble_of(trouble, [record], {1: "a", 2: "b"}, None, seed=0, deadline_s=60.0)
     assert late is not None and late.too_late == {"a": [1]} and late.waited_s == 0.0 and late.rounds_lost == 1
-    assert "1 answers of 1 sites came too late" in sentences(late)[0] and "below the quorum" in sentences(late)[1]
+    assert "1 answer of 1 site came too late" in sentences(late)[0] and "below the quorum" in sentences(late)[1]
     assert trouble_of(Trouble(), [record], {}, None, seed=0, deadline_s=60.0) is None and sentences(None) == []

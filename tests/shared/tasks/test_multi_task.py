@@ -126,6 +126,6 @@ def test_a_finished_model_is_asked_about_one_task_alone(text_study: Studies, tmp
     study = text_study(TASK)
     export(study, build(study).packed(), tmp_path)
     answers = load_finished(tmp_path).predict({"task": ["items", "stars"], "text": ["good", "bad word1"]})
-    assert len(answers) == 2
+    assert answers[0] in TASK["tasks"]["items"]["labels"] and isinstance(answers[1], float), "and no name of a task"
     with pytest.raises(SettingsError, match="Expected columns task"):
         load_finished(tmp_path).predict({"text": ["good"]})

@@ -87,7 +87,7 @@ def test_a_sweep_writes_and_prints_the_evaluations_of_each_setting(tmp_path: Pat
     sweep = Sweep(results, {}, rows_of(results), against_first(results), None)
     write(sweep, tmp_path)
     plain = json.loads((tmp_path / "sweep.json").read_text())["private_evaluations"]
-    assert [one["setting"] for one in plain] == [{"privacy.epsilon": "1"}, {"privacy.epsilon": "3"}]
+    assert [one["setting"] for one in plain] == [{"privacy.epsilon": 1}, {"privacy.epsilon": 3}]
     assert {one["scope"] for one in plain[0]["estimates"]} >= {"all sites", "worst site", "gap", "site"}
     console = Console(file=io.StringIO(), width=160)
     render(sweep, console)

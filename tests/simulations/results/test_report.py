@@ -10,7 +10,7 @@ from rich.console import Console
 
 from shared.errors import SettingsError
 from shared.evidence.signed_report import SignedReport, written
-from simulations.results.report import over_seeds, report_of, write_report
+from simulations.results.report import over_seeds, quality_over_seeds, report_of, write_report
 from simulations.results.result import (
     ArmResult,
     Bytes,
@@ -171,6 +171,25 @@ def test_a_share_is_titled_by_its_name_and_drawn_from_zero_to_one(result: Result
     assert ">1.0</text>" in written
 
 
+def heights(result: Result) -> list[float]:
+    """Where the points of the line at the back stand in the drawing of rounds."""
+    (drawing,) = [one for one in page(result).split("<svg") if 'aria-label="Round by round"' in one]
+    points = drawing.split('<polyline points="')[1].split('"')[0]
+    return [float(point.split(",")[1]) for point in points.split()]
+
+
+def test_other_arms_are_drawn_round_by_round_where_they_were_measured(result: Result) -> None:
+    """Without curves, the arm without privacy stands at the level of its last figure."""
+    rounds = [result.rounds[0].model_copy(update={"round": number}) for number in (1, 2, 3)]
+    flat = result.model_copy(update={"rounds": rounds})
+    curve = {number: quality("a", value) for number, value in ((1, 0.2), (2, 0.9), (3, 0.4))}
+    arms = {name: one.model_copy(update={"curve": curve}) for name, one in flat.arms.items() if name != "federated"}
+    measured_all = flat.model_copy(update={"arms": {"federated": flat.arms["federated"], **arms}})
+    levels = [heights(one) for one in (flat, measured_all)]
+    assert len(set(levels[0])) == 1 and len(levels[0]) == 2
+    assert levels[1][1] < levels[1][2] < levels[1][0], "higher values stand further up"
+
+
 def test_an_error_says_that_lower_is_better_and_has_an_axis_of_its_own(result: Result) -> None:
     perplexity = measured(result, quality(HOSTILE, 23.456, metric="perplexity", higher_is_better=False))
     text, written = text_of(perplexity), page(perplexity)
@@ -279,6 +298,14 @@ def with_subgroups(result: Result, accuracy: float, effect: float) -> Result:
     }
     ours = result.arms["federated"].model_copy(update={"fairness": {"sex": Fairness(subgroups=people, gaps={})}})
     return result.model_copy(update={"arms": result.arms | {"federated": ours}})
+
+
+@pytest.mark.parametrize(("metric", "ends"), [("accuracy", (0.0, 1.0)), ("chrf", (-1.15, 2.65))])
+def test_intervals_of_shares_end_at_zero_and_one(result: Result, metric: str, ends: tuple[float, float]) -> None:
+    """Student's t over two seeds, 0.6 and 0.9: 0.75 and 12.7 times 0.15 on either side; chrF goes up to 100."""
+    seeds = [measured(result, quality(HOSTILE, value, metric=metric)) for value in (0.6, 0.9)]
+    one = quality_over_seeds(seeds, "federated")
+    assert (one.value, one.low, one.high) == pytest.approx((0.75, *ends), abs=0.01)
 
 
 def test_a_report_says_what_privacy_does_to_each_subgroup(result: Result) -> None:

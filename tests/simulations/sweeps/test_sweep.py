@@ -15,7 +15,7 @@ from simulations.results.result import Result
 from simulations.sweeps import execution
 from simulations.sweeps.cells import cells_of, read_axis
 from simulations.sweeps.execution import Job, Outcomes, execute
-from simulations.sweeps.outcome import Sweep, summarise
+from simulations.sweeps.outcome import Sweep, summarise, write
 from simulations.sweeps.tuning_cost import tuning_cost
 
 OVER = {"privacy.epsilon": [2, 8], "simulation.seed": [1, 2]}
@@ -105,6 +105,16 @@ def test_the_picture_and_json_hold_every_setting(swept: tuple[Path, Sweep, list[
     assert written["cost_of_choosing"]["epsilon"] > 8.0
 
 
+def test_settings_that_are_numbers_are_numbers_in_tables(swept: tuple[Path, Sweep, list[str]]) -> None:
+    folder, made, _ = swept
+    epsilons = made.table["privacy.epsilon"]
+    assert pd.api.types.is_numeric_dtype(epsilons) and set(epsilons) == {2, 8}
+    assert [one["setting"] for one in json.loads((folder / "sweep.json").read_text())["against_first"]] == [
+        {"privacy.epsilon": 8}
+    ]
+    assert repr(made) == "Sweep(4 runs, 0 failed: epsilon=2, epsilon=8)"
+
+
 def test_several_at_once_give_the_same(file: Path, swept: tuple[Path, Sweep, list[str]]) -> None:
     folder, made, _ = swept
     again = sweep(file, OVER, out=folder, at_once=2)
@@ -131,6 +141,7 @@ def test_finished_runs_are_compared_by_what_they_differ_in(swept: tuple[Path, Sw
     runs = [open_result(folder / "cells" / cell.folder) for cell in made.results]
     compared = compare(runs)
     assert [row.quality for row in compared.rows] == [row.quality for row in made.rows]
+    assert compare(made.results).table.equals(compared.table), "of a sweep as they are"
     with pytest.raises(SettingsError, match="the same one twice"):
         compare([runs[0], runs[0]])
     with pytest.raises(SettingsError, match="at least two"):
@@ -154,6 +165,39 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(
     assert [row.seeds for row in again.rows] == [1, 1, 2, 2] and again.against[0].compared.seeds == 1
     nothing = summarise(Outcomes(dict.fromkeys(made.results, "gone")))
     assert nothing.as_dict()["rows"] == [] and len(nothing.as_dict()["failed"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("message", "hint", "words"),
+    [
+        ("Expected a model, got none", "Fetch one.", "Expected a model, got none. Fetch one."),
+        ("Expected a model, got none.", "", "Expected a model, got none."),
+    ],
+)
+def test_where_every_run_fails_nothing_of_an_earlier_sweep_is_shown(
+    file: Path,
+    swept: tuple[Path, Sweep, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    message: str,
+    hint: str,
+    words: str,
+) -> None:
+    def fails(job: Job, processes: int | None = None) -> Result:
+        raise RunError(message, hint=hint)
+
+    write(swept[1], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json", "table.csv", "sweep.svg"}
+    monkeypatch.setattr(execution, "run_job", fails)
+    typed = ["sweep", str(file), "--over", "privacy.epsilon=2", "--out", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["fedvault-sim", *typed])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == 1 and f"privacy.epsilon=2: {words}" in printed
+    assert "sweep.json" in printed and "table.csv" not in printed and "sweep.svg" not in printed
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep.json"}
 
 
 def test_the_best_setting_is_chosen_on_validation_records_alone(

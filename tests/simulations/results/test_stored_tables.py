@@ -1,0 +1,42 @@
+"""Predictions as a table: plain values beside the truth, whatever the task."""
+
+import io
+import json
+from typing import Any
+
+import pandas as pd
+
+from shared.study.parsing import parse
+from shared.study.tasks import CausalLanguageModel, MultiTask
+from shared.tasks.registry import task_kind
+from simulations.engines.worker import Seen
+from simulations.results.stored_tables import predictions_frame
+
+LABELS = {"kind": "sequence-classification", "labels": ["no", "yes"]}
+RATING = {"kind": "sequence-classification", "problem": "rating", "rating_range": [1, 5]}
+SEVERAL = {"kind": "multi-task", "tasks": {"items": LABELS, "stars": RATING}}
+
+
+def stored(task: Any, evidence: list[Any], rows: dict[str, list[int]]) -> pd.DataFrame:
+    frame = predictions_frame({"federated": [Seen("north", evidence)]}, task_kind(task), rows)
+    return pd.read_parquet(io.BytesIO(frame.to_parquet()))
+
+
+def test_answers_of_several_types_are_texts_without_quotes() -> None:
+    evidence = [("items", 1, 0), ("stars", 4.5, 5.0)]
+    table = stored(parse(MultiTask, SEVERAL, where="test"), evidence, {"north": [7, 3]})
+    assert list(table.prediction) == ["yes", "4.5"] and list(table.truth) == ["no", "5.0"]
+    assert list(table.row) == [7, 3] and list(table.record) == [0, 1]
+    assert json.loads(table.evidence[0]) == ["items", 1, 0]
+
+
+def test_what_is_counted_has_neither_a_prediction_nor_a_truth() -> None:
+    """A language model's evidence is a loss and how many tokens were foreseen."""
+    table = stored(parse(CausalLanguageModel, {"kind": "causal-lm"}, where="test"), [(2.5, 3, 4)], {})
+    assert table.prediction.isna().all() and table.truth.isna().all() and list(table.score) == [0.75]
+    assert table.row.isna().all(), "a run that was prepared before rows were counted"
+
+
+def test_numbers_stay_numbers() -> None:
+    kind = parse(MultiTask, SEVERAL, where="test").tasks["stars"]
+    assert list(stored(kind, [(4.5, 3.0), (2.0, 3.0)], {}).prediction) == [4.5, 2.0]
