@@ -331,7 +331,9 @@ def explain(
     """
     quiet_libraries()
     from shared.explanations.command import explain_table
+    from simulations.run_folder import require_result
 
+    require_result(run)
     explain_table(run / "adapter", table, columns or [], count, out or run / "explained", typer.echo, in_json=as_json)
 
 

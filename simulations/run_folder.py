@@ -85,6 +85,20 @@ class RunFolder:
             )
 
 
+def require_result(folder: Path) -> None:
+    """Refuse a folder whose run is not finished, before anything of it is used.
+
+    Raises:
+        SettingsError: it holds no result.
+    """
+    if (folder / "result.json").exists():
+        return
+    if (folder / "scenario.json").exists():
+        hint = f"fedvault-sim run SCENARIO --out {folder} --resume goes on with it."
+        raise SettingsError(f"Expected a finished run, {folder} holds one without a result yet.", hint=hint)
+    raise SettingsError(f"Expected the folder of a run, {folder} holds none.", hint="It is what --out named.")
+
+
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:
     """Name every key whose value differs, but for the number of workers, which changes no result."""
     if isinstance(before, dict) and isinstance(now, dict):

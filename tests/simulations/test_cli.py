@@ -10,6 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from server.export.adapter import export as write_adapter
+from shared.adapted_model.model import initial_adapter
+from shared.study.declaration import Study
 from simulations.cli import main
 
 STRANGER = """
@@ -108,6 +111,31 @@ def test_a_mistake_in_the_data_does_not_claim_the_folder(folder: Path, here: Any
     assert here("run", "mine.toml", *quick, cwd=folder)[0] != 0
     (folder / "table.csv").write_text(whole)
     assert here("run", "mine.toml", *quick, cwd=folder)[0] == 0
+
+
+def test_a_complete_model_is_asked_for_by_name_or_by_default(
+    folder: Path, here: Any, make_study: Callable[..., Study]
+) -> None:
+    study, run = make_study(), folder / "runs" / "mine"
+    write_adapter(study, initial_adapter(study), run / "adapter")
+    (run / "result.json").write_text("{}")
+    assert here("export", str(run), "by-name", "--merge", cwd=folder)[0] == 0
+    assert here("export", str(run), "by-default", cwd=folder)[0] == 0
+    names = [{path.name for path in (folder / name).iterdir()} for name in ("by-name", "by-default")]
+    assert names[0] == names[1] >= {"config.json", "model.safetensors"}
+    code, _, err = here("export", str(run), "both", "--merge", "--onnx", cwd=folder)
+    assert code == 2 and "Expected one form, got merged and onnx." in err and not (folder / "both").exists()
+
+
+@pytest.mark.parametrize("command", [["export", "runs/mine", "out"], ["explain", "runs/mine", "table.csv"]])
+def test_a_run_without_a_result_says_how_it_goes_on(folder: Path, here: Any, command: list[str]) -> None:
+    code, _, err = here(*command, cwd=folder)
+    assert code == 2 and "Expected the folder of a run, runs/mine holds none." in err
+    (folder / "runs" / "mine").mkdir(parents=True)
+    (folder / "runs" / "mine" / "scenario.json").write_text("{}")
+    code, _, err = here(*command, cwd=folder)
+    assert code == 2 and "runs/mine holds one without a result yet" in err and "Errno" not in err
+    assert "fedvault-sim run SCENARIO --out runs/mine --resume goes on with it." in err
 
 
 @pytest.mark.integration
