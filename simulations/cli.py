@@ -372,15 +372,13 @@ def list_data(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the models and data sets: what each is, what it weighs, its licence, and whether it is here."""
-    from simulations.datasets.fetch import listed
+    from simulations.datasets.fetch import in_columns, listed
 
     rows = listed(folder)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        here = "here" if row["here"] else f"{row['download_mb']:g} MB"
-        typer.echo(f"{row['name']:<17}{row['kind']:<7}{here:<8}{row['licence']:<18}{row['about']}")
+    typer.echo("\n".join(in_columns(rows)))
 
 
 def main() -> None:

@@ -155,3 +155,11 @@ def test_scenarios_are_listed(here: Any, tmp_path: Path) -> None:
     assert "$ fedvault-sim run simulations/scenarios/vader.toml" in here("scenarios", cwd=tmp_path)[1]
     listed = {entry["name"]: entry for entry in json.loads(here("scenarios", "--json", cwd=tmp_path)[1])}
     assert listed["sentiment at four sites"]["evidence"].startswith("real weights, real data")
+
+
+def test_every_column_of_the_data_that_can_be_fetched_begins_at_one_place(here: Any, tmp_path: Path) -> None:
+    rows = json.loads(here("data", "list", "--json", cwd=tmp_path)[1])
+    lines = here("data", "list", cwd=tmp_path)[1].splitlines()
+    for column in ("kind", "licence", "about"):
+        starts = [line.rindex(f"  {row[column]}") for line, row in zip(lines, rows, strict=True)]
+        assert len(set(starts)) == 1, column
