@@ -351,7 +351,13 @@ def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] 
         typer.echo("\n  ".join(lines))
 
 
-FOLDER = Annotated[Path, typer.Option(envvar=DATA_FOLDER_VARIABLE, help="Where data sets and models go.")]
+FOLDER = Annotated[
+    Path,
+    typer.Option(
+        envvar=DATA_FOLDER_VARIABLE,
+        help="Where data sets and models go. A run looks there if the variable is set, and in ./data otherwise.",
+    ),
+]
 
 
 @data.command()

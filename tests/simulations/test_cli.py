@@ -66,6 +66,7 @@ def test_help_teaches(here: Any, tmp_path: Path) -> None:
         assert code == 0 and "Usage" in out
     taught = here("run", "--help", cwd=tmp_path)[1]
     assert "privacy.epsilon=1" in taught and "A TOML file" in taught, "of arguments too"
+    assert all("FEDVAULT_DATA" in here("data", name, "--help", cwd=tmp_path)[1] for name in ("fetch", "list"))
 
 
 @pytest.mark.parametrize(
