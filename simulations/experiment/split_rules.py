@@ -118,7 +118,13 @@ def read_source(
         if file is None:
             continue
         wanted = [column for column in others if not (data.global_test and column == optional)]
-        part = reader.read(folder / Path(file).expanduser(), *wanted)
+        path = folder / Path(file).expanduser()
+        if not path.exists():
+            raise DataError(
+                f"Expected simulation.data.{mark} to be a file, got {file!r}, which is not there.",
+                hint=f"Looked in {path.resolve().parent}: it is relative to the folder of simulation.data.source.",
+            )
+        part = reader.read(path, *wanted)
         parts.append(part.assign(**{MARK: mark}))
     rows = pd.concat(parts, ignore_index=True).fillna("") if len(parts) > 1 else table
     rows.attrs = table.attrs

@@ -114,7 +114,7 @@ def test_a_mistake_in_the_data_does_not_claim_the_folder(folder: Path, here: Any
     assert here("run", "mine.toml", *quick, cwd=folder)[0] == 0
 
 
-def test_a_complete_model_is_asked_for_by_name_or_by_default(
+def test_a_finished_run_is_exported_by_name_or_by_default_and_explained_over_rows_that_are_there(
     folder: Path, here: Any, make_study: Callable[..., Study]
 ) -> None:
     study, run = make_study(), folder / "runs" / "mine"
@@ -122,6 +122,8 @@ def test_a_complete_model_is_asked_for_by_name_or_by_default(
     (run / "result.json").write_text("{}")
     assert here("export", str(run), "by-name", "--merge", cwd=folder)[0] == 0
     assert here("export", str(run), "by-default", cwd=folder)[0] == 0
+    code, _, err = here("explain", str(run), "absent.csv", cwd=folder)
+    assert code == 3 and f"rows to explain, got absent.csv, which is not there.\nhint:  Looked in {folder}." in err
     names = [{path.name for path in (folder / name).iterdir()} for name in ("by-name", "by-default")]
     assert names[0] == names[1] >= {"config.json", "model.safetensors"}
     code, _, err = here("export", str(run), "both", "--merge", "--onnx", cwd=folder)

@@ -121,8 +121,10 @@ def test_what_is_no_split_is_said(prepared: Callable[..., Prepared], marked: pd.
         prepared(marked, split_column="label")
     with pytest.raises(DataError, match="got none marked 'test'"):
         prepared(marked[marked.split == "Train"], split_column="split")
-    with pytest.raises(DataError, match=r"absent\.csv"):
-        prepared(marked, test="absent.csv")
+    for key in ("test", "validation"):
+        with pytest.raises(DataError, match=rf"simulation\.data\.{key} to be a file, got 'absent\.csv'") as refused:
+            prepared(marked, **{key: "absent.csv"})
+        assert refused.value.hint.startswith(f"Looked in {tmp_path}")
 
 
 def test_a_run_over_one_test_table_speaks_of_it_alone(tmp_path: Path, tiny_bert: Path, marked: pd.DataFrame) -> None:
