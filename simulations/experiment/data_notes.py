@@ -15,7 +15,8 @@ from simulations.experiment.partition_kinds import ByColumn, Grouped, Partition
 from simulations.experiment.scenario import Scenario, SimulationData
 from simulations.experiment.split_rules import MARK, TRAIN, DeclaredRule, held_out_mark, rule_of
 
-WARNED_OF = 20
+WARNED_OF, HINTED = 20, 3
+"""Sites that the notes of a result name, and those that a hint does."""
 
 
 class SplitSide(NamedTuple):
@@ -151,7 +152,7 @@ def _nameless(table: pd.DataFrame, column: str) -> int:
     return int((table[column].map(unit_name) == "").sum())
 
 
-def first_of(warnings: list[str], what: str) -> list[str]:
+def first_of(warnings: list[str], what: str, *, most: int = WARNED_OF) -> list[str]:
     """Keep the first few warnings of a kind; nobody reads one for each of thousands of sites."""
-    left = len(warnings) - WARNED_OF
-    return [*warnings[:WARNED_OF], f"{left} more sites {what}."] if left > 0 else warnings
+    left = len(warnings) - most
+    return [*warnings[:most], f"{left} more sites {what}."] if left > 0 else warnings

@@ -27,6 +27,7 @@ from shared.tasks.registry import task_kind
 from shared.tasks.sequence_classification import OneLabel
 from shared.tasks.task_table import Table, counted, in_words
 from simulations.experiment.data_notes import (
+    HINTED,
     SplitSide,
     all_alike,
     check_usable,
@@ -59,7 +60,8 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     layout_of(scenario.as_study())
     reader, table, parts, test = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
-    warnings = [*notes_on(table), *left_out(scenario, table, parts.values())]
+    unnamed = left_out(scenario, table, parts.values())
+    warnings = [*notes_on(table), *unnamed]
     warnings += first_of(near_equal(parts), "with names like others'")
     read = [
         _site(scenario, reader, processor, folder, index, name, part)
@@ -68,7 +70,8 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     sites, smallest = [one.site for one in read], scenario.federation.smallest_declared_size
     of_large = [one for one in read if one.site.declared_size >= smallest]
     large = tuple(one.site for one in of_large)
-    warnings += first_of([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
+    too_small = [_too_small(site, scenario) for site in sites if site.declared_size < smallest]
+    warnings += first_of(too_small, "left out")
     unusable = [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
         for s in large
@@ -93,8 +96,10 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     if len(large) < scenario.federation.quorum:
         raise DataError(
             f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(large)}.",
-            hint="; ".join(all_alike(scenario, table) + warnings)
-            or "Split the data into more sites, or lower federation.quorum.",
+            hint=" ".join(
+                [*all_alike(scenario, table), *unnamed, *first_of(too_small, "left out", most=HINTED)]
+                or ["Split the data into more sites, or lower federation.quorum."]
+            ),
         )
     prepared = Prepared(folder, large, tuple(warnings), None if tested is None else tested.site)
     check_usable(scenario, table, joined_sides([one.train for one in of_large]), joined_sides([*sides.values()]))
