@@ -4,7 +4,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class RunFolder:
         self.adapter, self.result, self.audit = path / "adapter", path / "result.json", path / "audit.json"
         self._scenario, self._timing = path / "scenario.json", path / "timing.json"
         self._plugins = path / "plugins.json"
+        self._made: list[Path] = []
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""
 
@@ -39,6 +40,7 @@ class RunFolder:
         declared = scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
         if self._scenario.exists():
             self._check_same(json.loads(declared), resume=resume)
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         write_atomically(self._scenario, declared)
         if self._timing.exists():
@@ -57,12 +59,13 @@ class RunFolder:
             write_atomically(self._plugins, json.dumps(plain, indent=1).encode())
 
     def release(self) -> None:
-        """Leave the folder free for a corrected scenario; for a run that has trained nothing."""
+        """Leave the folder free for a corrected scenario, or no folder; for a run that has trained nothing."""
         shutil.rmtree(self.prepared)
         for path in (self._scenario, self._timing, self._plugins):
             path.unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        with suppress(OSError):  # it is not empty: something else is there, or another run has begun beside it
+            for folder in self._made or [self.path]:
+                folder.rmdir()
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
