@@ -1,7 +1,7 @@
 """Tell a scenario's owner about the data: notes that go into the result, and why no record could be used."""
 
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -16,7 +16,7 @@ from simulations.experiment.scenario import Scenario, SimulationData
 from simulations.experiment.split_rules import MARK, TRAIN, DeclaredRule, held_out_mark, rule_of
 
 WARNED_OF, HINTED = 20, 3
-"""Sites that the notes of a result name, and those that a hint does."""
+"""Sites that the notes of a result name, and those that a hint or a note on all of them does."""
 
 
 class SplitSide(NamedTuple):
@@ -93,6 +93,25 @@ def all_alike(scenario: Scenario, table: pd.DataFrame) -> list[str]:
 def trained_on_too(contents: Sequence[str], trained_on: Collection[str]) -> int:
     """Count the rows whose content is also trained on; a row without content is like no other."""
     return sum(content in trained_on for content in contents if content)
+
+
+def over_sites(counts: Mapping[str, tuple[int, int]], what: str) -> list[str]:
+    """Tell of such rows in one sentence, with the sites that have most of them.
+
+    Args:
+        counts: such rows and all of that kind, by site.
+        what: ends the sentence.
+    """
+    some = sorted(((name, rows) for name, (rows, _) in counts.items() if rows), key=lambda one: -one[1])
+    if not some:
+        return []
+    if len(some) == 1:
+        ((name, rows),) = some
+        return [f"{name}: {rows} of {counts[name][1]} {what}."]
+    places = [f"{rows} at {name}" for name, rows in some[:HINTED]]
+    more = [f"the others at {len(some) - HINTED} more sites"] if len(some) > HINTED else []
+    rows, total = sum(rows for _, rows in some), sum(total for _, total in counts.values())
+    return [f"{rows} of {total} {what}: {', '.join([*places, *more])}."]
 
 
 def near_equal(sites: Iterable[str]) -> list[str]:

@@ -35,6 +35,7 @@ from simulations.experiment.data_notes import (
     joined_sides,
     left_out,
     near_equal,
+    over_sites,
     trained_on_too,
     unusable_held_out,
 )
@@ -78,7 +79,7 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
         if s.unusable
     ]
     warnings += first_of(unusable, "with unusable records")
-    warnings += first_of(_copies(read), "with copies") + first_of(_trained_on_too(of_large), "with such rows")
+    warnings += _copies(read) + _trained_on_too(of_large)
     warnings += counted([problem for one in read for problem in one.problems])
     warnings += unseen_labels(scenario, [one.labels for one in read if one.site in large])
     tested = None if test is None else _tested(scenario, reader, processor, folder, len(parts), test, table)
@@ -260,23 +261,15 @@ def _side(records: Records, rows: pd.DataFrame, problems: Sequence[Problem]) -> 
 
 
 def _copies(read: Sequence[ReadSite]) -> list[str]:
-    return [
-        f"{one.site.name}: {one.copies} of {one.copies + one.site.train} training rows are encoded as another one is, "
-        "and copies count once."
-        for one in read
-        if one.copies
-    ]
+    counts = {one.site.name: (one.copies, one.copies + one.site.train) for one in read}
+    return over_sites(counts, "training rows are encoded as another one is, and copies count once")
 
 
 def _trained_on_too(read: Sequence[ReadSite]) -> list[str]:
     """Tell of held-out rows whose content one of the sites trains on."""
     trained_on = frozenset[str]().union(*(one.trained_on for one in read))
-    counts = {one.site: trained_on_too(one.held_out_contents, trained_on) for one in read}
-    return [
-        f"{site.name}: {twice} of {site.holdout} held-out rows have the content of a row that is trained on."
-        for site, twice in counts.items()
-        if twice
-    ]
+    counts = {one.site.name: (trained_on_too(one.held_out_contents, trained_on), one.site.holdout) for one in read}
+    return over_sites(counts, "held-out rows have the content of a row that is trained on")
 
 
 class Tested(NamedTuple):
