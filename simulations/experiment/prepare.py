@@ -198,6 +198,13 @@ def _check_columns(scenario: Scenario, reader: Table) -> None:
             f"got {unknown[0]!r}.",
             hint=f'Write it as in columns = {{ {meant(unknown[0], known) or known[0]} = "{column}" }}.',
         )
+    for column in reader.names.values():
+        alike = [name for name, other in reader.names.items() if other == column]
+        if len(alike) > 1:
+            raise SettingsError(
+                f"Expected a column of its own for each column of the task, got {column!r} for {' and '.join(alike)}.",
+                hint="Name another one for one of them in simulation.data.columns.",
+            )
 
 
 def _evaluated_columns(scenario: Scenario, reader: Table) -> list[str]:

@@ -147,6 +147,13 @@ def test_a_column_that_the_task_does_not_read_is_refused(
     assert 'columns = { text = "review" }' in raised.value.hint
 
 
+def test_one_column_for_two_of_the_task_is_refused(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    for columns in ({"text": "label"}, {"text": "site", "label": "site"}):
+        with pytest.raises(SettingsError, match=f"got '{columns['text']}' for text and label") as raised:
+            prepared(table, columns=columns)
+        assert "simulation.data.columns" in raised.value.hint
+
+
 def test_held_out_records_that_cannot_be_used_are_counted_with_their_reasons() -> None:
     problems = (Problem(4, "its label 'perhaps' is none of the study's"),)
     (note,) = unusable_held_out("north", SplitSide(98, 57, problems))
