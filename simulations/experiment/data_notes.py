@@ -26,12 +26,15 @@ class SplitSide(NamedTuple):
     usable: int
     problems: tuple[Problem, ...]
     """Their rows that something is wrong with."""
+    files: tuple[tuple[int, str], ...] = ()
+    """Number of the first row, and name, of each file that was read after the table."""
 
 
 def joined_sides(sides: Sequence[SplitSide]) -> SplitSide:
     """Return the records of several sites as one side."""
     problems = tuple(problem for side in sides for problem in side.problems)
-    return SplitSide(sum(side.records for side in sides), sum(side.usable for side in sides), problems)
+    files = next((side.files for side in sides), ())
+    return SplitSide(sum(side.records for side in sides), sum(side.usable for side in sides), problems, files)
 
 
 def check_usable(scenario: Scenario, table: pd.DataFrame, train: SplitSide, held_out: SplitSide) -> None:
@@ -65,7 +68,7 @@ def check_usable(scenario: Scenario, table: pd.DataFrame, train: SplitSide, held
 
 
 def _reasons(side: SplitSide) -> list[str]:
-    reasons = in_words(side.problems, most=3)
+    reasons = in_words(side.problems, most=3, files=side.files)
     return [f"{'; '.join(reasons)}."] if reasons else []
 
 

@@ -44,7 +44,7 @@ from simulations.experiment.partition_file import write_partition
 from simulations.experiment.partition_kinds import column_of
 from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario
 from simulations.experiment.sites import GLOBAL_TEST, Prepared, Site, save, save_groups
-from simulations.experiment.split_rules import MARK, TEST, held_out_mark, read_source, rule_of
+from simulations.experiment.split_rules import FILES, MARK, TEST, held_out_mark, read_source, rule_of
 from simulations.experiment.unseen_labels import unseen_labels
 
 
@@ -231,7 +231,7 @@ def _site(
         dropped=facts.dropped,
         unusable=facts.unusable,
         declared_size=declared_size(facts.units),
-        problems=tuple(in_words(snapshot.problems, most=3)),
+        problems=tuple(in_words(snapshot.problems, most=3, files=part.attrs.get(FILES, ()))),
         units=None if snapshot.train.units is None else facts.units,
     )
     files = Prepared(folder, (site,), ())
@@ -264,7 +264,8 @@ def _site(
 
 def _side(records: Records, rows: pd.DataFrame, problems: Sequence[Problem]) -> SplitSide:
     numbers = set(rows.index.tolist())
-    return SplitSide(len(records), int(records.usable.sum()), tuple(one for one in problems if one.row in numbers))
+    its_own, files = tuple(one for one in problems if one.row in numbers), tuple(rows.attrs.get(FILES, ()))
+    return SplitSide(len(records), int(records.usable.sum()), its_own, files)
 
 
 def _copies(read: Sequence[ReadSite]) -> list[str]:
