@@ -1,7 +1,7 @@
 """Trains one arm after the other on an engine, and measures adapters on the sites' held-out records."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import chain
@@ -125,7 +125,7 @@ class ArmTraining:
             why = ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in answers.items())
             raise RunError(
                 f"Expected arm {arm.name!r} to aggregate a round, got none; sites answered: {why or 'nothing'}.",
-                hint=f"See what they logged, and the records in {folder}.",
+                hint=_dropped_out(arm, answers) or f"See what they logged, and the records in {folder}.",
             )
         return self._handed_out(arm, states[0], folder)
 
@@ -231,6 +231,17 @@ def _floors(arm: Arm) -> Floors | None:
     if not arm.protected or arm.recipe != "own":
         return None
     return lru_cache(maxsize=None)(partial(noise_floor, arm.study, layout_of(arm.study)))
+
+
+def _dropped_out(arm: Arm, answers: Mapping[str, int]) -> str:
+    """Return what to do where most answers were lost on purpose; empty if these were others."""
+    drop_out, sites = arm.trouble.drop_out if arm.trouble else 0.0, len(arm.site_indices)
+    if not drop_out or 2 * answers.get("lost", 0) <= sum(answers.values()):
+        return ""
+    return (
+        f"With simulation.trouble.drop_out={drop_out:g}, {(1 - drop_out) * sites:.2g} of {sites} sites answer a round "
+        f"on average, and federation.quorum={arm.study.federation.quorum} have to: lower drop_out, or take more sites."
+    )
 
 
 def _bounds(arm: Arm, initial: Vector) -> tuple[Callable[[int], float], Callable[[int, Vector], Vector]]:

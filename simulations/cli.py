@@ -337,7 +337,9 @@ def explain(
     """
     quiet_libraries()
     from shared.explanations.command import explain_table
+    from simulations.run_folder import require_result
 
+    require_result(run)
     explain_table(run / "adapter", table, columns or [], count, out or run / "explained", typer.echo, in_json=as_json)
 
 
@@ -355,7 +357,13 @@ def scenarios(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] 
         typer.echo("\n  ".join(lines))
 
 
-FOLDER = Annotated[Path, typer.Option(envvar=DATA_FOLDER_VARIABLE, help="Where data sets and models go.")]
+FOLDER = Annotated[
+    Path,
+    typer.Option(
+        envvar=DATA_FOLDER_VARIABLE,
+        help="Where data sets and models go. A run looks there if the variable is set, and in ./data otherwise.",
+    ),
+]
 
 
 @data.command()
@@ -376,15 +384,13 @@ def list_data(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """List the models and data sets: what each is, what it weighs, its licence, and whether it is here."""
-    from simulations.datasets.fetch import listed
+    from simulations.datasets.fetch import in_columns, listed
 
     rows = listed(folder)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
-    for row in rows:
-        here = "here" if row["here"] else f"{row['download_mb']:g} MB"
-        typer.echo(f"{row['name']:<17}{row['kind']:<7}{here:<8}{row['licence']:<18}{row['about']}")
+    typer.echo("\n".join(in_columns(rows)))
 
 
 def main() -> None:

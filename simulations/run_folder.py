@@ -7,7 +7,7 @@ import shutil
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class RunFolder:
         self.adapter, self.result, self.audit = path / "adapter", path / "result.json", path / "audit.json"
         self._scenario, self._timing = path / "scenario.json", path / "timing.json"
         self._plugins = path / "plugins.json"
+        self._made: list[Path] = []
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""
         self._free: Callable[[], object] = lambda: None
@@ -47,6 +48,7 @@ class RunFolder:
         """
         declared = scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
         self._check_empty()
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._be_alone()
         try:
@@ -99,12 +101,13 @@ class RunFolder:
             write_atomically(self._plugins, json.dumps(plain, indent=1).encode())
 
     def release(self) -> None:
-        """Leave the folder free for a corrected scenario; for a run that has trained nothing."""
+        """Leave the folder free for a corrected scenario, or no folder; for a run that has trained nothing."""
         shutil.rmtree(self.prepared)
         for path in (self._scenario, self._timing, self._plugins):
             path.unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
+        with suppress(OSError):  # it is not empty: something else is there, or another run has begun beside it
+            for folder in self._made or [self.path]:
+                folder.rmdir()
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -125,6 +128,20 @@ class RunFolder:
                 f"Expected the scenario that {self.path} was started with, got a changed one: {'; '.join(changes)}.",
                 hint="Choose another --out, or undo the change.",
             )
+
+
+def require_result(folder: Path) -> None:
+    """Refuse a folder whose run is not finished, before anything of it is used.
+
+    Raises:
+        SettingsError: it holds no result.
+    """
+    if (folder / "result.json").exists():
+        return
+    if (folder / "scenario.json").exists():
+        hint = f"fedvault-sim run SCENARIO --out {folder} --resume goes on with it."
+        raise SettingsError(f"Expected a finished run, {folder} holds one without a result yet.", hint=hint)
+    raise SettingsError(f"Expected the folder of a run, {folder} holds none.", hint="It is what --out named.")
 
 
 def _changes(before: Any, now: Any, path: str = "") -> list[str]:

@@ -202,10 +202,11 @@ def export(
 
     With --onnx, nothing is written unless the graph's answers agree with the model's.
     """
+    from server.export.forms import asked_form
     from server.operator import actions
 
     operator = actions.Operator(actions.this_user())
-    form = actions.form(merged=merged, onnx=as_onnx, vllm=for_vllm, gguf=as_gguf)
+    form = asked_form(merged=merged, onnx=as_onnx, vllm=for_vllm, gguf=as_gguf)
     with open_store(Home(home)) as store, saying("Writing it") if form != "adapter" else nullcontext():
         actions.export(Home(home), store, run, folder, operator, form=form)
     what = "the adapter" if form in ("adapter", "vllm", "gguf") else "the whole model"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from server.export.forms import asked_form
 from server.gateway.enrolment import invite_file, write_invite
 from server.operator import actions
 from server.operator.actions import Operator
@@ -182,7 +183,7 @@ class Actions:
 
     def _export(self, form: Form, operator: Operator) -> Done:
         run, folder = self._store.run(_text(form, "run")), self._place(_text(form, "folder"), EXPORTS)
-        wanted = actions.form(merged=form.get("merged") == "on")
+        wanted = asked_form(merged=form.get("merged") == "on")
         actions.export(self._home, self._store, run.id, folder, operator, form=wanted)
         return Done(f"{run.id} is exported", [f"Its folder: {folder.resolve()}"], f"/runs/{run.id}")
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig
 
 from server.export.one_rank import of_one_rank
+from server.export.served_card import write_served_card
 from shared.adapted_model.finished import STUDY_FILE
 from shared.errors import SettingsError
 from shared.files import write_atomically
@@ -69,6 +70,11 @@ def write_gguf(exported: Path, folder: Path) -> int:
     folder.mkdir(parents=True)
     write_atomically(folder / ADAPTER, content)
     write_atomically(folder / STUDY_FILE, (exported / STUDY_FILE).read_bytes())
+    how = (
+        f"`{ADAPTER}` is the adapter for a base model that is GGUF itself:\n\n"
+        f"```console\nllama-cli -m base.gguf --lora {ADAPTER}\n```"
+    )
+    write_served_card(exported, folder, library="gguf", how=how)
     return adapter.rank
 
 

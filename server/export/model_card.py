@@ -26,6 +26,7 @@ from shared.study.declaration import Study
 from shared.study.secure_sum import sum_sizes
 from shared.tasks.registry import task_kind
 
+LOADING = "## How to load"
 PAID_FOR = frozenset({Status.FAILED.name.lower(), Status.LOST.name.lower()})
 """Codes that a node answers with after it has paid; every other refusal comes before."""
 Asked = Sequence[tuple[int, Sequence[int]]]
@@ -151,7 +152,7 @@ by {trained_by} study `{study.sha256}`. Task:
 
 {(chr(10) * 2).join(sections)}
 
-## How to load
+{LOADING}
 
 `base` is the folder of `{name}`, `adapter` this one:
 

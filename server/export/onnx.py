@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from server.export.adapter import CARD_FILE, PROCESSOR_FILES
+from server.export.adapter import PROCESSOR_FILES
+from server.export.served_card import onnx_in_words, write_served_card
 from shared.adapted_model.finished import STUDY_FILE, load_finished
 from shared.adapted_model.model import AdaptedModel
 from shared.base_models.four_bits import widen
@@ -52,7 +53,7 @@ class Served(nn.Module):
 
 
 def write_onnx(exported: Path, folder: Path) -> float:
-    """Write model.onnx with the tokenizer or processor, the study and the card beside it.
+    """Write model.onnx with the tokenizer or processor, the study and a card of its own beside it.
 
     A base model that was held in short numbers is written with what these stand for, and computes in float32.
 
@@ -92,9 +93,8 @@ def write_onnx(exported: Path, folder: Path) -> float:
     for path in sorted(model.base_files.directory.iterdir()):
         if any(fnmatch(path.name, pattern) for pattern in PROCESSOR_FILES):
             shutil.copy(path, folder / path.name)
-    for name in (STUDY_FILE, CARD_FILE):
-        if (exported / name).exists():
-            shutil.copy(exported / name, folder / name)
+    shutil.copy(exported / STUDY_FILE, folder / STUDY_FILE)
+    write_served_card(exported, folder, library="onnx", how=onnx_in_words(finished.study, _inputs(content)))
     return worst
 
 
@@ -160,6 +160,14 @@ def _graph(model: AdaptedModel, fields: Sequence[str], batch: Batch) -> bytes:
             dynamo=False,
         )
     return bytes(target.getvalue())
+
+
+def _inputs(content: bytes) -> list[tuple[str, str, Sequence[object]]]:
+    """Return name, type and shape of all that a graph reads."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    return [(one.name, one.type, one.shape) for one in session.get_inputs()]
 
 
 def _difference(content: bytes, batch: Batch, fields: Sequence[str], expected: Any) -> float:

@@ -8,6 +8,7 @@ from safetensors.torch import save
 
 from server.export.adapter import ADAPTER_FILE, PROCESSOR_FILES
 from server.export.one_rank import DOWN, UP, WEIGHTS, of_one_rank
+from server.export.served_card import write_served_card
 from shared.adapted_model.finished import STUDY_FILE
 from shared.files import write_atomically
 
@@ -43,4 +44,9 @@ def write_vllm(exported: Path, folder: Path) -> int:
     for path in sorted(adapter.base_files.directory.iterdir()):
         if any(fnmatch(path.name, pattern) for pattern in PROCESSOR_FILES):
             write_atomically(folder / path.name, path.read_bytes())
+    how = (
+        "This folder is the adapter with one rank for all layers, as vLLM takes it; `base` is the folder of the base "
+        f"model:\n\n```console\nvllm serve base --enable-lora --max-lora-rank {rank} --lora-modules adapter=FOLDER\n```"
+    )
+    write_served_card(exported, folder, library="peft", how=how)
     return rank

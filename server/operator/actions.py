@@ -4,12 +4,12 @@ Commands and the page call the same functions. Each is written to the event log 
 """
 
 import getpass
-import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from server.export.forms import Form, write_form
 from server.run_store.store import Store
 from server.run_store.values import Run
 from server.settings import Home
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from shared.study.sections import Model
 
 INVITE_DAYS = 7
-Form = Literal["adapter", "merged", "onnx", "vllm", "gguf"]
 COMMAND_LINE = "command line"
 
 
@@ -172,19 +171,6 @@ def finished_adapter(home: Home, store: Store, name: str) -> tuple[Run, Path]:
     return finished, adapter_folder(home, finished)
 
 
-def form(*, merged: bool, onnx: bool = False, vllm: bool = False, gguf: bool = False) -> Form:
-    """Return the form in which a finished adapter is asked for.
-
-    Raises:
-        SettingsError: two forms are asked for at once.
-    """
-    forms: dict[Form, bool] = {"merged": merged, "onnx": onnx, "vllm": vllm, "gguf": gguf}
-    asked = [name for name, wanted in forms.items() if wanted]
-    if len(asked) > 1:
-        raise SettingsError(f"Expected one form, got {' and '.join(asked)}.", hint="Export each into its own folder.")
-    return asked[0] if asked else "adapter"
-
-
 def export(home: Home, store: Store, name: str, folder: Path, operator: Operator, *, form: Form = "adapter") -> None:
     """Copy a finished adapter into a new folder, or write the whole model with it; what fails leaves no folder.
 
@@ -201,33 +187,12 @@ def export(home: Home, store: Store, name: str, folder: Path, operator: Operator
     try:
         # half of a model looks like one, and another operator may be exporting to the same place
         with new_folder(folder) as made:
-            _write(adapter, made, form)
+            write_form(adapter, made, form)
     except OSError:
         if folder.exists():
             raise taken from None
         raise
     note(store, operator, "export", run=finished.id, folder=str(folder.resolve()), form=form)
-
-
-def _write(adapter: Path, folder: Path, form: Form) -> None:
-    if form == "merged":
-        from server.export.adapter import merge
-
-        merge(adapter, folder)
-    elif form == "onnx":
-        from server.export.onnx import write_onnx
-
-        write_onnx(adapter, folder)
-    elif form == "vllm":
-        from server.export.vllm import write_vllm
-
-        write_vllm(adapter, folder)
-    elif form == "gguf":
-        from server.export.llama_cpp import write_gguf
-
-        write_gguf(adapter, folder)
-    else:
-        shutil.copytree(adapter, folder)
 
 
 def note(store: Store, operator: Operator, action: str, **details: Any) -> None:

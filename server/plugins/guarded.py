@@ -112,7 +112,7 @@ class GuardedAggregation:
         if failure:
             if isinstance(failure[0], SettingsError):
                 raise failure[0]
-            log.error("A plug-in failed.", exc_info=failure[0])
+            log.info("A plug-in failed.", exc_info=failure[0])
             raise self._plugin.failed(what, failure[0])
         if not outcome:
             raise self._plugin.failed(f"{what} within {self._longest_call_s:g} seconds", "nothing yet")

@@ -126,6 +126,10 @@ def read_packed(folder: Path) -> Packed:
     try:
         facts = json.loads((folder / STUDY_FILE).read_text())
         packed = load_file(folder / PACKED_FILE)["adapter"].numpy()
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename or PACKED_FILE)).name
+        hint = f"It has no {missing}. Such a folder is `adapter` in a run's, or what `fedvault-server export` wrote."
+        raise SettingsError(f"Expected an exported adapter in {folder}, got none.", hint=hint) from None
     except (OSError, ValueError, KeyError) as error:
         raise SettingsError(f"Expected an exported adapter in {folder}, got none.", hint=str(error)) from None
     if digest(packed) != facts["adapter_sha256"]:

@@ -42,6 +42,12 @@ def data_folder() -> Path:
     return Path(os.environ.get(DATA_FOLDER_VARIABLE) or "data")
 
 
+def fetch_hint(name: str) -> str:
+    """Return what to do about a model or data set that is not in the data folder."""
+    elsewhere = f"If it was fetched elsewhere, set {DATA_FOLDER_VARIABLE} to that folder."
+    return f"Run: fedvault-sim data fetch {name}. {elsewhere}"
+
+
 def bundled_sources() -> str:
     """List every bundled model as people write it in model.source."""
     return ", ".join(f"bundled:{name}" for name in BUNDLED)
@@ -56,15 +62,15 @@ def bundled_folder(name: str, data: Path | None = None) -> Path:
     model = BUNDLED.get(name)
     if model is None:
         raise SettingsError(f"Expected one of {bundled_sources()}, got model.source='bundled:{name}'.")
-    fetch = f"Run: fedvault-sim data fetch {name}"
     folder = _expected_folder(name, model, data or data_folder())
     if folder is None or not (folder / WEIGHTS).is_file():
-        raise SettingsError(f"Expected bundled:{name} in {folder or 'an installed package'}, got nothing.", hint=fetch)
+        place = folder or "an installed package"
+        raise SettingsError(f"Expected bundled:{name} in {place}, got nothing.", hint=fetch_hint(name))
     weights_sha256 = file_sha256(folder / WEIGHTS)
     if weights_sha256 != model.weights_sha256:
         raise SettingsError(
             f"Expected the weights of bundled:{name} with SHA-256 {model.weights_sha256}, got {weights_sha256}.",
-            hint=f"The file is damaged or another one. {fetch}",
+            hint=f"The file is damaged or another one. Run: fedvault-sim data fetch {name}",
         )
     return folder
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from shared.adapted_model.finished import FinishedModel, load_finished
-from shared.errors import SettingsError
+from shared.errors import DataError, SettingsError
 from shared.explanations.explain import explain, refuse_unexplained
 from shared.explanations.page import as_json, write_explanations
 from shared.records.tables import read_table
@@ -64,6 +64,10 @@ def explain_table(
         DataError: the table cannot be read.
     """
     require_captum()
+    if not table.exists():
+        raise DataError(
+            f"Expected a table of rows to explain, got {table}, which is not there.", hint=f"Looked in {Path.cwd()}."
+        )
     with saying("Loading the model") as activity:
         finished = load_finished(adapter)
         refuse_unexplained(finished)

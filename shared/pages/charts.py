@@ -6,7 +6,7 @@ lines differ in dashes too, and what nothing protects is hatched. The same drawi
 
 import html
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from shared.pages.blocks import Picture, Tone
@@ -76,11 +76,13 @@ def bars(title: str, rows: Sequence[Bar], *, axis: str, limits: tuple[float, flo
     for tick in across.ticks():
         parts.append(_rule(across.at(tick), 4, across.at(tick), bottom, GRID))
         parts.append(_text(across.at(tick), bottom + 16, across.written(tick), align="middle", colour=GREY))
+    labels = _fitted([row.label for row in rows], left - 20)
+    figures = _fitted([row.shown for row in rows], right - 12)
     for number, row in enumerate(rows):
         middle = 8 + step * number + step / 2
-        parts.append(_text(left - 10, middle + 4.5, _fit(row.label, left - 20), align="end", full=row.label))
+        parts.append(_text(left - 10, middle + 4.5, labels[number], align="end", full=row.label))
         parts += _bar(row, across, middle)
-        parts.append(_text(WIDTH - right + 10, middle + 4.5, _fit(row.shown, right - 12)))
+        parts.append(_text(WIDTH - right + 10, middle + 4.5, figures[number]))
     parts.append(_rule(across.at(min(max(0.0, low), high)), 4, across.at(min(max(0.0, low), high)), bottom, INK))
     parts.append(_text((left + WIDTH - right) / 2, bottom + 36, axis, align="middle", colour=GREY))
     says = "; ".join(f"{row.label}: {row.shown}" for row in rows)
@@ -120,8 +122,9 @@ def lines(
     for tick in horizontal.ticks():
         parts.append(_text(horizontal.at(tick), bottom + 18, horizontal.written(tick), align="middle", colour=GREY))
     ends = _apart([vertical.at(one.points[-1][1]) for one in finite], top, bottom)
+    labels, label_at = _fitted([one.label for one in finite], right - 24), WIDTH - right + 22
     for number, one in reversed(list(enumerate(finite))):
-        parts += _line(one, number, horizontal, vertical, ends[number], right)
+        parts += _line(one, number, horizontal, vertical, (label_at, ends[number]), labels[number])
     parts.append(_text((left + WIDTH - right) / 2, bottom + 38, across, align="middle", colour=GREY))
     says = "; ".join(f"{one.label}: {vertical.written(one.points[-1][1])}" for one in finite)
     return _drawing(title, says, bottom + 46, parts)
@@ -227,13 +230,15 @@ def _whisker(x: float, low: float, high: float, colour: str) -> list[str]:
     return [_rule(x, low, x, high, colour), *(_rule(x - 4, end, x + 4, end, colour) for end in (low, high))]
 
 
-def _line(one: Line, number: int, horizontal: _Axis, vertical: _Axis, end: float, right: float) -> list[str]:
+def _line(
+    one: Line, number: int, horizontal: _Axis, vertical: _Axis, label_at: tuple[float, float], label: str
+) -> list[str]:
     colour = WARNING if one.tone == "warning" else COLOURS[number % len(COLOURS)]
     width = 3 if one.tone == "ours" else 1.5
     dashes = "2 4" if one.tone == "warning" else DASHES[number % len(DASHES)] if one.tone == "plain" else ""
     places = [(horizontal.at(x), vertical.at(y)) for x, y in one.points]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    label_at = WIDTH - right + 22
+    label_x, label_y = label_at
     stroke = f'stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes or "none"}"'
     whiskers = [
         part
@@ -245,14 +250,37 @@ def _line(one: Line, number: int, horizontal: _Axis, vertical: _Axis, end: float
         *whiskers,
         f'<polyline points="{path}" fill="none" {stroke}/>',
         *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.4" fill="{colour}"/>' for x, y in places),
-        _rule(places[-1][0] + 3, places[-1][1], label_at - 4, end, GRID),
-        _text(label_at, end + 4.5, _fit(one.label, right - 24), colour=colour, full=one.label),
+        _rule(places[-1][0] + 3, places[-1][1], label_x - 4, label_y, GRID),
+        _text(label_x, label_y + 4.5, label, colour=colour, full=one.label),
     ]
 
 
-def _fit(label: str, width: float) -> str:
+def _fitted(labels: Sequence[str], width: float) -> list[str]:
+    """Cut labels that are too long: at the end, or, where they would look alike then, where their differences stay."""
     most = int(width / CHARACTER_PX)
-    return label if len(label) <= most else label[: most - 1].rstrip() + "…"
+    everywhere = set(labels[0].split()).intersection(*map(str.split, labels)) if labels else set[str]()
+    cuts: tuple[Callable[[str], str], ...] = (
+        lambda label: label[: most - 1].rstrip() + "…",
+        lambda label: label[: most // 2 - 1].rstrip() + "…" + _last_words(label, most - most // 2),
+        lambda label: "…" + _last_words(label, most - 1),
+        lambda label: _without(everywhere, label)[:most],
+    )
+    for cut in cuts:
+        fitted = [label if len(label) <= most else cut(label) for label in labels]
+        if len(set(fitted)) == len(set(labels)):
+            break
+    return fitted
+
+
+def _last_words(label: str, most: int) -> str:
+    """Return the end of a label from the start of a word on: half of a number would be another number."""
+    return label[-most - 1 :].partition(" ")[2] or label[-most:]
+
+
+def _without(words: Set[str], label: str) -> str:
+    """Leave out words, with one … for each run of them."""
+    parts = ["…" if word in words else word for word in label.split()]
+    return " ".join(part for part, before in zip(parts, ["", *parts], strict=False) if not part == before == "…")
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float, colour: str) -> str:

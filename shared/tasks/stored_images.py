@@ -67,11 +67,16 @@ def white_is_zero(image: "Image") -> bool:
 
 
 def drawn_in_transparency(image: "Image") -> bool:
-    """Return true for an image of one colour, whose transparency alone shows something."""
+    """Return true for an image whose transparency shows something, and whose colours show nothing but a stray pixel.
+
+    Where more than one pixel in a thousand is of another colour, or a tenth as many as the transparency draws, colours
+    show something.
+    """
     if not image.has_transparency_data:
         return False
-    *colours, transparency = _spans(image if image.mode == "RGBA" else image.convert("RGBA"))
-    return not any(colours) and transparency > 0
+    *colours, transparency = _histograms(image if image.mode == "RGBA" else image.convert("RGBA"))
+    pixels, stray = sum(transparency), max(sum(channel) - max(channel) for channel in colours)
+    return 1000 * stray <= pixels and pixels - max(transparency) > 10 * stray
 
 
 def opaque(image: "Image") -> "Image":
@@ -84,9 +89,18 @@ def opaque(image: "Image") -> "Image":
     if not drawn_in_transparency(image):
         return image
     drawing = image.convert("RGBA")
-    papers = (Image.new("RGBA", image.size, paper) for paper in ("white", "black"))
-    on_white, on_black = (Image.alpha_composite(paper, drawing).convert("RGB") for paper in papers)
-    return on_white if any(_spans(on_white)) else on_black
+    colour = tuple(channel.index(max(channel)) for channel in _histograms(drawing)[:3])
+    without_stray = Image.new("RGBA", image.size, colour)
+    without_stray.putalpha(drawing.getchannel("A"))
+    white, black = (Image.new("RGBA", image.size, paper) for paper in ("white", "black"))
+    seen_on_white = any(_spans(Image.alpha_composite(white, without_stray).convert("RGB")))
+    return Image.alpha_composite(white if seen_on_white else black, drawing).convert("RGB")
+
+
+def _histograms(image: "Image") -> list[list[int]]:
+    """Return how many pixels have each value, by channel, without unpacking them."""
+    counts = image.histogram()
+    return [counts[start : start + 256] for start in range(0, len(counts), 256)]
 
 
 def _spans(image: "Image") -> list[int]:

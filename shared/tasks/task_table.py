@@ -63,11 +63,22 @@ class Table:
         return Encoded(records, tuple(Problem(int(numbers[row]), reason) for row, reason in problems))
 
 
-def in_words(problems: Sequence[Problem], most: int = 5) -> list[str]:
-    """Describe the first few problems, with rows counted from 1. For the operator's eyes only."""
+def in_words(problems: Sequence[Problem], most: int = 5, files: Sequence[tuple[int, str]] = ()) -> list[str]:
+    """Describe the first few problems, with the rows of each file counted from 1. For the operator's eyes only.
+
+    Args:
+        problems: by number of the row in all that was read.
+        most: that are described.
+        files: number of the first row, and name, of each file that was read after the table.
+    """
     listed = sorted(problem for problem in problems if not isinstance(problem.reason, Note))
-    shown = [f"row {problem.row + 1}: {problem.reason}" for problem in listed[:most]]
+    shown = [f"{_place(problem.row, files)}: {problem.reason}" for problem in listed[:most]]
     return [*shown, f"and {len(listed) - most} more"] if len(listed) > most else shown
+
+
+def _place(row: int, files: Sequence[tuple[int, str]]) -> str:
+    start, name = max(((first, f" of {name}") for first, name in files if first <= row), default=(0, ""))
+    return f"row {row - start + 1}{name}"
 
 
 def counted(problems: Sequence[Problem]) -> list[str]:

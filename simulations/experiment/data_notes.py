@@ -1,7 +1,7 @@
 """Tell a scenario's owner about the data: notes that go into the result, and why no record could be used."""
 
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -15,7 +15,8 @@ from simulations.experiment.partition_kinds import ByColumn, Grouped, Partition
 from simulations.experiment.scenario import Scenario, SimulationData
 from simulations.experiment.split_rules import MARK, TRAIN, DeclaredRule, held_out_mark, rule_of
 
-WARNED_OF = 20
+WARNED_OF, HINTED = 20, 3
+"""Sites that the notes of a result name, and those that a hint or a note on all of them does."""
 
 
 class SplitSide(NamedTuple):
@@ -25,12 +26,15 @@ class SplitSide(NamedTuple):
     usable: int
     problems: tuple[Problem, ...]
     """Their rows that something is wrong with."""
+    files: tuple[tuple[int, str], ...] = ()
+    """Number of the first row, and name, of each file that was read after the table."""
 
 
 def joined_sides(sides: Sequence[SplitSide]) -> SplitSide:
     """Return the records of several sites as one side."""
     problems = tuple(problem for side in sides for problem in side.problems)
-    return SplitSide(sum(side.records for side in sides), sum(side.usable for side in sides), problems)
+    files = next((side.files for side in sides), ())
+    return SplitSide(sum(side.records for side in sides), sum(side.usable for side in sides), problems, files)
 
 
 def check_usable(scenario: Scenario, table: pd.DataFrame, train: SplitSide, held_out: SplitSide) -> None:
@@ -64,7 +68,7 @@ def check_usable(scenario: Scenario, table: pd.DataFrame, train: SplitSide, held
 
 
 def _reasons(side: SplitSide) -> list[str]:
-    reasons = in_words(side.problems, most=3)
+    reasons = in_words(side.problems, most=3, files=side.files)
     return [f"{'; '.join(reasons)}."] if reasons else []
 
 
@@ -92,6 +96,25 @@ def all_alike(scenario: Scenario, table: pd.DataFrame) -> list[str]:
 def trained_on_too(contents: Sequence[str], trained_on: Collection[str]) -> int:
     """Count the rows whose content is also trained on; a row without content is like no other."""
     return sum(content in trained_on for content in contents if content)
+
+
+def over_sites(counts: Mapping[str, tuple[int, int]], what: str) -> list[str]:
+    """Tell of such rows in one sentence, with the sites that have most of them.
+
+    Args:
+        counts: such rows and all of that kind, by site.
+        what: ends the sentence.
+    """
+    some = sorted(((name, rows) for name, (rows, _) in counts.items() if rows), key=lambda one: -one[1])
+    if not some:
+        return []
+    if len(some) == 1:
+        ((name, rows),) = some
+        return [f"{name}: {rows} of {counts[name][1]} {what}."]
+    places = [f"{rows} at {name}" for name, rows in some[:HINTED]]
+    more = [f"the others at {len(some) - HINTED} more sites"] if len(some) > HINTED else []
+    rows, total = sum(rows for _, rows in some), sum(total for _, total in counts.values())
+    return [f"{rows} of {total} {what}: {', '.join([*places, *more])}."]
 
 
 def near_equal(sites: Iterable[str]) -> list[str]:
@@ -151,7 +174,7 @@ def _nameless(table: pd.DataFrame, column: str) -> int:
     return int((table[column].map(unit_name) == "").sum())
 
 
-def first_of(warnings: list[str], what: str) -> list[str]:
+def first_of(warnings: list[str], what: str, *, most: int = WARNED_OF) -> list[str]:
     """Keep the first few warnings of a kind; nobody reads one for each of thousands of sites."""
-    left = len(warnings) - WARNED_OF
-    return [*warnings[:WARNED_OF], f"{left} more sites {what}."] if left > 0 else warnings
+    left = len(warnings) - most
+    return [*warnings[:most], f"{left} more sites {what}."] if left > 0 else warnings

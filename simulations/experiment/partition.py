@@ -125,8 +125,8 @@ def _partitioned(table: pd.DataFrame, how: Kind, label_column: str | None, seed:
             warnings.simplefilter("ignore")  # advice of the package; what is left out is counted in the result's notes
             partitioner.dataset = Dataset.from_pandas(numbered, preserve_index=False)
             loaded = {i: partitioner.load_partition(i).to_pandas() for i in range(partitioner.num_partitions)}
-    except (ValueError, IndexError) as error:
-        raise DataError("Expected a partition that the data allows, got none.", hint=str(error)) from None
+    except (ValueError, IndexError, ZeroDivisionError) as error:
+        raise _not_allowed(how, numbered, label_column, error) from None
     parts = {
         i: part.set_index(ROW).rename_axis(None).drop(columns=[NUMBER], errors="ignore") for i, part in loaded.items()
     }
@@ -135,6 +135,46 @@ def _partitioned(table: pd.DataFrame, how: Kind, label_column: str | None, seed:
         return {name: named[name] for name in sorted(named)}
     digits = len(str(len(parts) - 1))
     return {f"site-{i:0{digits}d}": part for i, part in parts.items()}
+
+
+def _not_allowed(how: Kind, table: pd.DataFrame, label_column: str | None, error: Exception) -> DataError:
+    """Return a sentence, in a scenario's own words, on what a partitioner of flwr-datasets refused."""
+    rows, column = len(table), getattr(how, "column", None) or label_column
+    match how:
+        case Pathological(sites=sites, labels_per_site=labels):
+            values = table[column].nunique()
+            if labels > values:
+                return DataError(
+                    f"Expected partition.labels_per_site of at most {values}, the different values in column "
+                    f"{column!r}, got {labels}."
+                )
+            return DataError(
+                f"Expected as many rows of each value in column {column!r} as sites that it goes to, got fewer with "
+                f"partition.sites={sites} and labels_per_site={labels}.",
+                hint='Lower one of both, or set partition.assignment = "deterministic", which spreads values evenly.',
+            )
+        case Shards(sites=sites, shards_per_site=each):
+            return DataError(
+                f"Expected partition.sites times shards_per_site of at most {rows} rows, got {sites} times {each}."
+            )
+        case Dirichlet(sites=sites, alpha=alpha, smallest=smallest):
+            return DataError(
+                f"Expected partition.smallest={smallest} rows at each site in one of ten draws, got fewer with "
+                f"partition.alpha={alpha:g} and sites={sites} over {rows} rows.",
+                hint="Raise alpha, or lower smallest or sites.",
+            )
+        case BySize(sites=sites, growth=growth):
+            return DataError(
+                f"Expected a row for each site, got none for the smallest of partition.sites={sites} with "
+                f"growth={growth!r} over {rows} rows.",
+                hint="Lower sites, or take a growth that is slower.",
+            )
+        case Continuous():
+            return DataError(
+                f"Expected different numbers in column {column!r}, got nearly the same in each of {rows} rows.",
+                hint="Name another partition.column, or set partition.strictness = 0.",
+            )
+    return DataError(f"Expected rows that partition.by={how.by!r} can deal out, got others: {error}")
 
 
 def _numbers(cells: pd.Series, column: str) -> pd.Series:

@@ -36,7 +36,7 @@ def read_partition(path: Path, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         ) from None
     if not lines or lines[0] != HEADER:
         raise DataError(f"Expected the header row,site in {path}, got {','.join(lines[0]) if lines else 'nothing'!r}.")
-    site_of, last = dict[int, str](), len(table)
+    site_of, last = dict[int, str](), int(table.index.max()) + 1  # rows of a global test are counted, and of no site
     for number, line in enumerate(lines[1:], start=2):
         row = int(line[0]) if len(line) == 2 and line[0].isascii() and line[0].isdigit() and len(line[0]) < 19 else 0
         if not 1 <= row <= last or row in site_of or not line[1].strip():
@@ -48,7 +48,7 @@ def read_partition(path: Path, table: pd.DataFrame) -> dict[str, pd.DataFrame]:
         site_of[row] = line[1].strip()
     if not site_of:
         raise DataError(f"Expected at least one row in {path}, got none.")
-    return parts_by_name(table, [site_of.get(row) for row in range(1, last + 1)])
+    return parts_by_name(table, [site_of.get(int(number) + 1) for number in table.index])
 
 
 def parts_by_name(table: pd.DataFrame, names: Sequence[str | None]) -> dict[str, pd.DataFrame]:

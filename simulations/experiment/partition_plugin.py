@@ -1,6 +1,7 @@
 """Which site each row belongs to, as a plug-in says: a function that is called once, with a copy of the table."""
 
 import inspect
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from server.plugins.packages import PARTITIONERS, Plugin, plugin
 from simulations.experiment.partition_kinds import ByPlugin
 
+log = logging.getLogger(__name__)
 LONGEST_NAME = 200
 
 
@@ -35,6 +37,7 @@ def site_names(
     try:
         names = partition(copy.copy(), **given)
     except Exception as error:
+        log.info("A plug-in failed.", exc_info=error)
         raise offered.failed("deal the rows out", error) from None
     return _checked(offered, names, len(table))
 

@@ -27,6 +27,7 @@ from shared.tasks.registry import task_kind
 from shared.tasks.sequence_classification import OneLabel
 from shared.tasks.task_table import Table, counted, in_words
 from simulations.experiment.data_notes import (
+    HINTED,
     SplitSide,
     all_alike,
     check_usable,
@@ -34,6 +35,7 @@ from simulations.experiment.data_notes import (
     joined_sides,
     left_out,
     near_equal,
+    over_sites,
     trained_on_too,
     unusable_held_out,
 )
@@ -42,7 +44,7 @@ from simulations.experiment.partition_file import write_partition
 from simulations.experiment.partition_kinds import column_of
 from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario
 from simulations.experiment.sites import GLOBAL_TEST, Prepared, Site, save, save_groups
-from simulations.experiment.split_rules import MARK, TEST, held_out_mark, read_source, rule_of
+from simulations.experiment.split_rules import FILES, MARK, TEST, held_out_mark, read_source, rule_of
 from simulations.experiment.unseen_labels import unseen_labels
 
 
@@ -59,7 +61,8 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     layout_of(scenario.as_study())
     reader, table, parts, test = _split(scenario, source)
     processor = reader.kind.processor(find(scenario.model))
-    warnings = [*notes_on(table), *left_out(scenario, table, parts.values())]
+    unnamed = left_out(scenario, table, parts.values())
+    warnings = [*notes_on(table), *unnamed]
     warnings += first_of(near_equal(parts), "with names like others'")
     read = [
         _site(scenario, reader, processor, folder, index, name, part)
@@ -68,14 +71,15 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     sites, smallest = [one.site for one in read], scenario.federation.smallest_declared_size
     of_large = [one for one in read if one.site.declared_size >= smallest]
     large = tuple(one.site for one in of_large)
-    warnings += first_of([_too_small(site, scenario) for site in sites if site.declared_size < smallest], "left out")
+    too_small = [_too_small(site, scenario) for site in sites if site.declared_size < smallest]
+    warnings += first_of(too_small, "left out")
     unusable = [
         f"{s.name}: {s.unusable} of {s.train} training records unusable; {'; '.join(s.problems)}."
         for s in large
         if s.unusable
     ]
     warnings += first_of(unusable, "with unusable records")
-    warnings += first_of(_copies(read), "with copies") + first_of(_trained_on_too(of_large), "with such rows")
+    warnings += _copies(read) + _trained_on_too(of_large)
     warnings += counted([problem for one in read for problem in one.problems])
     warnings += unseen_labels(scenario, [one.labels for one in read if one.site in large])
     tested = None if test is None else _tested(scenario, reader, processor, folder, len(parts), test, table)
@@ -93,8 +97,10 @@ def prepare(scenario: Scenario, source: Path, folder: Path) -> Prepared:
     if len(large) < scenario.federation.quorum:
         raise DataError(
             f"Expected at least federation.quorum={scenario.federation.quorum} usable sites, got {len(large)}.",
-            hint="; ".join(all_alike(scenario, table) + warnings)
-            or "Split the data into more sites, or lower federation.quorum.",
+            hint=" ".join(
+                [*all_alike(scenario, table), *unnamed, *first_of(too_small, "left out", most=HINTED)]
+                or ["Split the data into more sites, or lower federation.quorum."]
+            ),
         )
     prepared = Prepared(folder, large, tuple(warnings), None if tested is None else tested.site)
     check_usable(scenario, table, joined_sides([one.train for one in of_large]), joined_sides([*sides.values()]))
@@ -192,6 +198,13 @@ def _check_columns(scenario: Scenario, reader: Table) -> None:
             f"got {unknown[0]!r}.",
             hint=f'Write it as in columns = {{ {meant(unknown[0], known) or known[0]} = "{column}" }}.',
         )
+    for column in reader.names.values():
+        alike = [name for name, other in reader.names.items() if other == column]
+        if len(alike) > 1:
+            raise SettingsError(
+                f"Expected a column of its own for each column of the task, got {column!r} for {' and '.join(alike)}.",
+                hint="Name another one for one of them in simulation.data.columns.",
+            )
 
 
 def _evaluated_columns(scenario: Scenario, reader: Table) -> list[str]:
@@ -218,7 +231,7 @@ def _site(
         dropped=facts.dropped,
         unusable=facts.unusable,
         declared_size=declared_size(facts.units),
-        problems=tuple(in_words(snapshot.problems, most=3)),
+        problems=tuple(in_words(snapshot.problems, most=3, files=part.attrs.get(FILES, ()))),
         units=None if snapshot.train.units is None else facts.units,
     )
     files = Prepared(folder, (site,), ())
@@ -251,27 +264,20 @@ def _site(
 
 def _side(records: Records, rows: pd.DataFrame, problems: Sequence[Problem]) -> SplitSide:
     numbers = set(rows.index.tolist())
-    return SplitSide(len(records), int(records.usable.sum()), tuple(one for one in problems if one.row in numbers))
+    its_own, files = tuple(one for one in problems if one.row in numbers), tuple(rows.attrs.get(FILES, ()))
+    return SplitSide(len(records), int(records.usable.sum()), its_own, files)
 
 
 def _copies(read: Sequence[ReadSite]) -> list[str]:
-    return [
-        f"{one.site.name}: {one.copies} of {one.copies + one.site.train} training rows are encoded as another one is, "
-        "and copies count once."
-        for one in read
-        if one.copies
-    ]
+    counts = {one.site.name: (one.copies, one.copies + one.site.train) for one in read}
+    return over_sites(counts, "training rows are encoded as another one is, and copies count once")
 
 
 def _trained_on_too(read: Sequence[ReadSite]) -> list[str]:
     """Tell of held-out rows whose content one of the sites trains on."""
     trained_on = frozenset[str]().union(*(one.trained_on for one in read))
-    counts = {one.site: trained_on_too(one.held_out_contents, trained_on) for one in read}
-    return [
-        f"{site.name}: {twice} of {site.holdout} held-out rows have the content of a row that is trained on."
-        for site, twice in counts.items()
-        if twice
-    ]
+    counts = {one.site.name: (trained_on_too(one.held_out_contents, trained_on), one.site.holdout) for one in read}
+    return over_sites(counts, "held-out rows have the content of a row that is trained on")
 
 
 class Tested(NamedTuple):

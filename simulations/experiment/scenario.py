@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from server.aggregation.method import method_for
 from server.plugins.packages import PARTITIONERS, plugin
-from shared.base_models.bundled import data_folder
+from shared.base_models.bundled import data_folder, fetch_hint
 from shared.errors import SettingsError
 from shared.section import Positive, Section
 from shared.study.declaration import Study
@@ -298,7 +298,7 @@ def data_path(scenario: Scenario, scenario_file: Path) -> Path:
         tables = [data_folder() / name / f"{name}{suffix}" for suffix in (".csv", ".parquet")]
         table = next((table for table in tables if table.exists()), None)
         if table is None:
-            raise SettingsError(f"Expected {tables[0]}, got nothing.", hint=f"Run: fedvault-sim data fetch {name}")
+            raise SettingsError(f"Expected {tables[0]}, got nothing.", hint=fetch_hint(name))
         return table
     path = folder / Path(source).expanduser()
     if path.exists():

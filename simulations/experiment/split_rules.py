@@ -17,6 +17,7 @@ from simulations.experiment.scenario import HELD_OUT, VALIDATION, Scenario, Simu
 
 MARK = "fedvault: split"
 """Column that is added where the data say what each row is for; no column of a table is called so."""
+FILES = "first rows and names of files that were read after the table"
 TRAIN, TEST = "train", "test"
 MEANINGS = {
     TRAIN: TRAIN, "training": TRAIN,
@@ -114,14 +115,22 @@ def read_source(
     table = reader.read(source, *others, *named)
     table[MARK] = [_meaning(cell, data.split_column) for cell in table[data.split_column]] if named else TRAIN
     parts, folder = [table], source if source.is_dir() else source.parent
+    files = list[tuple[int, str]]()
     for mark, file in ((VALIDATION, data.validation), (TEST, data.test)):
         if file is None:
             continue
         wanted = [column for column in others if not (data.global_test and column == optional)]
-        part = reader.read(folder / Path(file).expanduser(), *wanted)
+        path = folder / Path(file).expanduser()
+        if not path.exists():
+            raise DataError(
+                f"Expected simulation.data.{mark} to be a file, got {file!r}, which is not there.",
+                hint=f"Looked in {path.resolve().parent}: it is relative to the folder of simulation.data.source.",
+            )
+        part = reader.read(path, *wanted)
+        files.append((sum(map(len, parts)), file))
         parts.append(part.assign(**{MARK: mark}))
     rows = pd.concat(parts, ignore_index=True).fillna("") if len(parts) > 1 else table
-    rows.attrs = table.attrs
+    rows.attrs = {**table.attrs, FILES: files}
     missing = [mark for mark in (TRAIN, TEST) if not (rows[MARK] == mark).any()]
     if missing and not (missing == [TEST] and data.evaluate == VALIDATION):
         raise DataError(f"Expected rows for training and for testing in {source}, got none marked {missing[0]!r}.")

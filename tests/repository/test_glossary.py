@@ -95,7 +95,6 @@ NAMES = {
         {
             "shared/tasks/question_answering.py": "the second of two texts",
             "shared/tasks/texts.py": "the second of two texts",
-            "server/export/loading_code.py": "the second of two texts",
         },
     ),
     "site-alone": Replaced("single-site"),

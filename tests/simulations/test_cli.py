@@ -10,6 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from server.export.adapter import export as write_adapter
+from shared.adapted_model.model import initial_adapter
+from shared.study.declaration import Study
 from simulations.cli import main
 
 STRANGER = """
@@ -63,6 +66,7 @@ def test_help_teaches(here: Any, tmp_path: Path) -> None:
         assert code == 0 and "Usage" in out
     taught = here("run", "--help", cwd=tmp_path)[1]
     assert "privacy.epsilon=1" in taught and "A TOML file" in taught, "of arguments too"
+    assert all("FEDVAULT_DATA" in here("data", name, "--help", cwd=tmp_path)[1] for name in ("fetch", "list"))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +97,7 @@ def test_every_mistake_is_one_clear_error(folder: Path, here: Any, arguments: li
     code, out, err = here(*arguments, cwd=folder)
     assert 2 <= code <= 8 and out == ""
     assert "\nerror: " in "\n" + err and words in err and "Traceback" not in err
-    assert not list(folder.glob("runs/*"))
+    assert not (folder / "runs").exists()
 
 
 def test_verbose_shows_where(folder: Path) -> None:
@@ -108,6 +112,33 @@ def test_a_mistake_in_the_data_does_not_claim_the_folder(folder: Path, here: Any
     assert here("run", "mine.toml", *quick, cwd=folder)[0] != 0
     (folder / "table.csv").write_text(whole)
     assert here("run", "mine.toml", *quick, cwd=folder)[0] == 0
+
+
+def test_a_finished_run_is_exported_by_name_or_by_default_and_explained_over_rows_that_are_there(
+    folder: Path, here: Any, make_study: Callable[..., Study]
+) -> None:
+    study, run = make_study(), folder / "runs" / "mine"
+    write_adapter(study, initial_adapter(study), run / "adapter")
+    (run / "result.json").write_text("{}")
+    assert here("export", str(run), "by-name", "--merge", cwd=folder)[0] == 0
+    assert here("export", str(run), "by-default", cwd=folder)[0] == 0
+    code, _, err = here("explain", str(run), "absent.csv", cwd=folder)
+    assert code == 3 and f"rows to explain, got absent.csv, which is not there.\nhint:  Looked in {folder}." in err
+    names = [{path.name for path in (folder / name).iterdir()} for name in ("by-name", "by-default")]
+    assert names[0] == names[1] >= {"config.json", "model.safetensors"}
+    code, _, err = here("export", str(run), "both", "--merge", "--onnx", cwd=folder)
+    assert code == 2 and "Expected one form, got merged and onnx." in err and not (folder / "both").exists()
+
+
+@pytest.mark.parametrize("command", [["export", "runs/mine", "out"], ["explain", "runs/mine", "table.csv"]])
+def test_a_run_without_a_result_says_how_it_goes_on(folder: Path, here: Any, command: list[str]) -> None:
+    code, _, err = here(*command, cwd=folder)
+    assert code == 2 and "Expected the folder of a run, runs/mine holds none." in err
+    (folder / "runs" / "mine").mkdir(parents=True)
+    (folder / "runs" / "mine" / "scenario.json").write_text("{}")
+    code, _, err = here(*command, cwd=folder)
+    assert code == 2 and "runs/mine holds one without a result yet" in err and "Errno" not in err
+    assert "fedvault-sim run SCENARIO --out runs/mine --resume goes on with it." in err
 
 
 @pytest.mark.integration
@@ -127,3 +158,11 @@ def test_scenarios_are_listed(here: Any, tmp_path: Path) -> None:
     assert "$ fedvault-sim run simulations/scenarios/vader.toml" in here("scenarios", cwd=tmp_path)[1]
     listed = {entry["name"]: entry for entry in json.loads(here("scenarios", "--json", cwd=tmp_path)[1])}
     assert listed["sentiment at four sites"]["evidence"].startswith("real weights, real data")
+
+
+def test_every_column_of_the_data_that_can_be_fetched_begins_at_one_place(here: Any, tmp_path: Path) -> None:
+    rows = json.loads(here("data", "list", "--json", cwd=tmp_path)[1])
+    lines = here("data", "list", cwd=tmp_path)[1].splitlines()
+    for column in ("kind", "licence", "about"):
+        starts = [line.rindex(f"  {row[column]}") for line, row in zip(lines, rows, strict=True)]
+        assert len(set(starts)) == 1, column

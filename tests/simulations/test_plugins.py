@@ -142,6 +142,16 @@ def test_whatever_else_a_partition_does_is_one_sentence_that_names_it(
         deal(table, body)
 
 
+def test_where_a_partition_failed_is_shown_to_whoever_asks_for_more(
+    deal: Any, table: pd.DataFrame, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "simulations")
+    with pytest.raises(SettingsError):
+        deal(table, "raise KeyError('text')")
+    (line,) = caplog.records
+    assert line.levelname == "INFO" and line.exc_info is not None and "KeyError" in caplog.text
+
+
 def test_options_that_a_partition_does_not_know_are_refused(deal: Any, table: pd.DataFrame) -> None:
     with pytest.raises(SettingsError, match=r"take partition\.options.*unexpected keyword argument 'sizes'"):
         deal(table, "return ['a'] * len(table)", sizes=3)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from server.rounds.checkpoints import Checkpoints
-from shared.errors import DataError, SettingsError
+from shared.errors import DataError, RunError, SettingsError
 from shared.protocol.messages import Vector
 from shared.records.ragged import load
 from simulations.api import load_scenario, run
@@ -67,6 +67,15 @@ def adapters(folder: Path) -> tuple[Vector, Vector]:
         states.append(checkpoints._load(numbers[-1]))
     assert states[0] is not None and states[1] is not None
     return states[0].adapter, states[1].adapter
+
+
+def test_where_hardly_a_site_answers_the_hint_says_what_to_change(ran: Callable[..., Result]) -> None:
+    with pytest.raises(RunError, match=r"got none; sites answered: \d lost") as refused:
+        ran(1, drop_out=0.99)
+    expected = (
+        "With simulation.trouble.drop_out=0.99, 0.03 of 3 sites answer a round on average, and federation.quorum=2"
+    )
+    assert refused.value.hint.startswith(expected) and "lower drop_out" in refused.value.hint
 
 
 def test_a_server_that_is_cut_off_ends_with_the_same_adapter(ran: Callable[..., Result], tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """A model as ONNX: it answers as the model does, or there is no file."""
 
+import ast
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,9 @@ import torch
 
 from server.export import onnx as onnx_export
 from server.export.adapter import export
+from server.export.model_card import write_card
 from server.export.onnx import MODEL_FILE, write_onnx
+from server.rounds.checkpoints import State
 from shared.adapted_model.finished import load_finished
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError
@@ -69,6 +73,35 @@ def test_onnx_runtime_and_a_tokenizer_are_all_it_needs(
     exec((ROOT / "tests" / "snippets" / "onnx_runtime.py").read_text(), {})  # noqa: S102 - as the guide shows it
     answers = load_finished(folder).classify(["A good day.", "A bad film, far too long."])
     assert capsys.readouterr().out == f"{answers}\n"
+
+
+def test_the_card_says_how_the_graph_is_run_and_nothing_of_peft(
+    make_study: Callable[..., Study],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, task in TASKS.items():
+        study = make_study(task=task)
+        folder = exported(study, tmp_path / name / "adapter")
+        write_card(folder, "run", study, State(study.sha256, "run", 0, np.zeros(0, np.float32)), names={})
+        write_onnx(folder, tmp_path / name / "onnx")
+        card = (tmp_path / name / "onnx" / "README.md").read_text()
+        assert "library_name: onnx" in card and "## Privacy" in card and "from_pretrained(AutoModel" not in card
+        assert "| `input_ids` | tensor(int64) | records x tokens | the tokenizer beside it |" in card
+        assert ("| `token_type_ids` |" in card) == (name == "a pair")
+        for code in re.findall("```python\n(.*?)```", card, re.S):
+            capsys.readouterr()
+            monkeypatch.chdir(tmp_path / name)
+            exec(code, {})  # noqa: S102 - as the card shows it
+            rows = {"text": ["A good day.", "A bad film, far too long."]}
+            rows |= {"text_pair": ["What a day!", "What a film!"]} if task.get("pair") else {}
+            answers, printed = load_finished(folder).predict(rows), ast.literal_eval(capsys.readouterr().out)
+            assert printed == (pytest.approx(answers, abs=1e-3) if name == "a rating" else answers), name
+        assert ("```python" in card) == (study.task.kind == "sequence-classification")
+        if name == "one label":
+            assert (ROOT / "tests" / "snippets" / "onnx_runtime.py").read_text() in card
 
 
 def test_a_graph_that_computes_something_else_is_not_written(

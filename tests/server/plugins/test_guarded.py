@@ -59,6 +59,14 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.Fixtu
     return begin
 
 
+def test_where_a_plug_in_failed_is_shown_to_whoever_asks_for_more(start: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "server")
+    with pytest.raises(SettingsError):
+        start("def add(self, update): raise ValueError('no')").add(np.zeros(LENGTH, np.float32))
+    (line,) = caplog.records
+    assert line.levelname == "INFO" and line.exc_info is not None and "ValueError" in caplog.text
+
+
 @pytest.mark.guarantee(
     "an aggregation of another package gives a finite adapter of the same length, or the run has failed with one "
     "sentence that names it."

@@ -118,5 +118,6 @@ def test_damaged_export_is_refused(make_study: Studies, tmp_path: Path) -> None:
     (tmp_path / "fedvault.json").write_text(json.dumps(facts | {"adapter_sha256": "0" * 64}))
     with pytest.raises(SettingsError, match="damaged"):
         load_finished(tmp_path)
-    with pytest.raises(SettingsError, match="exported adapter"):
+    with pytest.raises(SettingsError, match="exported adapter") as refused:
         load_finished(tmp_path / "absent")
+    assert "It has no fedvault.json." in refused.value.hint and "Errno" not in refused.value.hint

@@ -77,3 +77,29 @@ def test_a_name_that_is_cut_is_there_as_a_whole_for_the_pointer() -> None:
     drawn = DRAWN["bars"].svg
     assert "…" in drawn and f"<title>{LONG.replace(chr(39), '&#x27;')}</title>" in drawn
     assert "WITHOUT &lt;PRIVACY&gt;" in drawn
+
+
+NAMES_ALIKE = {
+    "at the end": ["learning rate 0.05, local steps 20, rank 4", "learning rate 0.05, local steps 20, rank 8"],
+    "at the start": ["vader with four sites and one seed", "reviews with four sites and one seed"],
+    "in the middle": ["head learning rate 0.05, local steps 20", "head learning rate 0.3, local steps 20"],
+    "in both halves": [
+        f"learning rate {rate}, local steps {steps}, sampling rate 0.05" for rate in (0.1, 0.2) for steps in (5, 9)
+    ],
+}
+
+
+@pytest.mark.parametrize("where", NAMES_ALIKE)
+def test_names_that_differ_look_different_after_they_are_cut(where: str) -> None:
+    names = NAMES_ALIKE[where]
+    curves = lines("", [Line(name, [(1, 0.5), (2, 0.6)]) for name in names], across="", up="")
+    drawn = bars("", [Bar(name, 0.5, "0.5") for name in names], axis="")
+    for picture, width in ((curves, 190), (drawn, 225)):
+        written = [text for text, *_ in boxes(picture) if "…" in text]
+        assert len(written) == len(set(written)) == len(names)
+        assert all(len(text) * CHARACTER_PX <= width for text in written)
+
+
+def test_a_name_that_is_cut_and_like_no_other_keeps_its_start() -> None:
+    drawn = bars("", [Bar(LONG, 0.5, "0.5"), Bar("a", 0.5, "0.5")], axis="")
+    assert any(text.startswith("the largest site of") and text.endswith("…") for text, *_ in boxes(drawn))

@@ -163,7 +163,8 @@ def test_a_missing_converted_model_names_the_command(tmp_path: Path, monkeypatch
     monkeypatch.setenv("FEDVAULT_DATA", str(tmp_path))
     with pytest.raises(SettingsError, match="got nothing") as refusal:
         find(Model(source="bundled:mpnet"))
-    assert refusal.value.hint == "Run: fedvault-sim data fetch mpnet"
+    assert refusal.value.hint.startswith("Run: fedvault-sim data fetch mpnet. ")
+    assert "set FEDVAULT_DATA to that folder" in refusal.value.hint
 
 
 def test_whisper_is_the_same_model_under_transformers_names(tmp_path: Path) -> None:

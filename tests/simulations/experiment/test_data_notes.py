@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import DataError, SettingsError
 from shared.records.ragged import Problem
-from simulations.experiment.data_notes import SplitSide, near_equal, unusable_held_out
+from simulations.experiment.data_notes import SplitSide, near_equal, over_sites, unusable_held_out
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import GLOBAL_TEST, Prepared
@@ -91,6 +91,14 @@ def test_copies_are_counted_by_site(prepared: Callable[..., Prepared], table: pd
     assert note.startswith(f"north: {2 * site.train} of {3 * site.train} training rows are encoded as another one is")
 
 
+def test_copies_at_many_sites_are_one_note() -> None:
+    counts = {"a": (2, 10), "b": (0, 10), "c": (7, 10), "d": (3, 10), "e": (1, 10), "f": (1, 10)}
+    told = "14 of 60 rows are copies: 7 at c, 3 at d, 2 at a, the others at 2 more sites."
+    assert over_sites(counts, "rows are copies") == [told]
+    assert over_sites({"a": (2, 10), "b": (0, 10)}, "rows are copies") == ["a: 2 of 10 rows are copies."]
+    assert over_sites({"b": (0, 10)}, "rows are copies") == []
+
+
 def test_held_out_rows_that_any_site_trains_on_are_counted(
     prepared: Callable[..., Prepared], table: pd.DataFrame, tmp_path: Path
 ) -> None:
@@ -100,8 +108,7 @@ def test_held_out_rows_that_any_site_trains_on_are_counted(
     test.to_csv(tmp_path / "test.csv", index=False)
     found = prepared(alone.head(len(alone) - 5), test="test.csv")
     assert [warning for warning in found.warnings if "held-out rows" in warning] == [
-        "east: 4 of 9 held-out rows have the content of a row that is trained on.",
-        "south: 3 of 3 held-out rows have the content of a row that is trained on.",
+        "7 of 13 held-out rows have the content of a row that is trained on: 4 at east, 3 at south.",
     ]
 
 
@@ -138,6 +145,13 @@ def test_a_column_that_the_task_does_not_read_is_refused(
     with pytest.raises(SettingsError, match="which are text, label, got 'txt'") as raised:
         prepared(table.assign(review=table["text"]), columns={"txt": "review"})
     assert 'columns = { text = "review" }' in raised.value.hint
+
+
+def test_one_column_for_two_of_the_task_is_refused(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:
+    for columns in ({"text": "label"}, {"text": "site", "label": "site"}):
+        with pytest.raises(SettingsError, match=f"got '{columns['text']}' for text and label") as raised:
+            prepared(table, columns=columns)
+        assert "simulation.data.columns" in raised.value.hint
 
 
 def test_held_out_records_that_cannot_be_used_are_counted_with_their_reasons() -> None:

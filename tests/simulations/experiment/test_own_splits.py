@@ -63,6 +63,30 @@ def test_files_of_their_own_are_read_after_the_table(
     assert [load(by_file.train_path(site))["ids"][0].tobytes() for site in by_file.sites] == trained
 
 
+@pytest.mark.parametrize("own", [{}, {"global_test": True}])
+def test_rows_of_a_test_file_are_named_by_their_number_in_it(
+    prepared: Callable[..., Prepared], marked: pd.DataFrame, tmp_path: Path, own: dict[str, Any]
+) -> None:
+    held_out = marked[marked.split == "TEST "].head(30).reset_index(drop=True)
+    held_out.loc[4, "label"] = "maybe"
+    held_out.to_csv(tmp_path / "test.csv", index=False)
+    marked.tail(20).to_csv(tmp_path / "val.csv", index=False)
+    made = prepared(marked[marked.split == "Train"], test="test.csv", validation="val.csv", **own)
+    (note,) = [warning for warning in made.warnings if "held-out records unusable" in warning]
+    assert "; row 5 of test.csv: " in note
+
+
+def test_the_partition_of_a_run_with_a_global_test_is_read_again(
+    prepared: Callable[..., Prepared], marked: pd.DataFrame, tmp_path: Path
+) -> None:
+    own = {"split_column": "split", "global_test": True}
+    first = [site.train for site in prepared(marked, **own).sites]
+    written = (tmp_path / "partition.csv").read_text()
+    again = prepared(marked, **own, partition={"by": "file", "file": "partition.csv"})
+    assert [site.train for site in again.sites] == first
+    assert (tmp_path / "partition.csv").read_text() == written
+
+
 def test_one_test_table_belongs_to_no_site_and_needs_no_site_column(
     prepared: Callable[..., Prepared], marked: pd.DataFrame, tmp_path: Path, scenario: Scenarios
 ) -> None:
@@ -121,8 +145,10 @@ def test_what_is_no_split_is_said(prepared: Callable[..., Prepared], marked: pd.
         prepared(marked, split_column="label")
     with pytest.raises(DataError, match="got none marked 'test'"):
         prepared(marked[marked.split == "Train"], split_column="split")
-    with pytest.raises(DataError, match=r"absent\.csv"):
-        prepared(marked, test="absent.csv")
+    for key in ("test", "validation"):
+        with pytest.raises(DataError, match=rf"simulation\.data\.{key} to be a file, got 'absent\.csv'") as refused:
+            prepared(marked, **{key: "absent.csv"})
+        assert refused.value.hint.startswith(f"Looked in {tmp_path}")
 
 
 def test_a_run_over_one_test_table_speaks_of_it_alone(tmp_path: Path, tiny_bert: Path, marked: pd.DataFrame) -> None:

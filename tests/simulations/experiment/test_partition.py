@@ -109,7 +109,7 @@ def test_no_dirichlet_site_is_smaller_than_declared(many: pd.DataFrame) -> None:
     bare = sites_of(many, by="dirichlet", sites=6, alpha=0.2, column="topic")
     least = sites_of(many, by="dirichlet", sites=6, alpha=0.2, column="topic", smallest=20)
     assert min(map(len, least.values())) >= 20 > min(map(len, bare.values()))
-    with pytest.raises(DataError, match="a partition that the data allows"):
+    with pytest.raises(DataError, match=r"smallest=300 rows at .* partition.alpha=0.2 and sites=6 over 360"):
         sites_of(many, by="dirichlet", sites=6, alpha=0.2, smallest=300)
 
 
@@ -169,12 +169,17 @@ def test_a_partition_file_that_fits_no_table_is_said(
         ({"by": "size", "sizes": [300, 100]}, "at most 360 rows in all, got 400"),
         ({"by": "continuous", "sites": 3, "column": "topic"}, "Expected a number in each cell of column 'topic'"),
         ({"by": "pathological", "sites": 361, "labels_per_site": 1}, "at most 360 sites"),
-        ({"by": "pathological", "sites": 3, "labels_per_site": 5}, "a partition that the data allows"),
+        ({"by": "pathological", "sites": 3, "labels_per_site": 5}, "labels_per_site of at most 2, .* 'label', got 5"),
+        ({"by": "pathological", "sites": 360, "labels_per_site": 2}, "got fewer with partition.sites=360"),
+        ({"by": "shards", "sites": 200}, "shards_per_site of at most 360 rows, got 200 times 2"),
+        ({"by": "size", "sites": 200}, "smallest of partition.sites=200 with growth='linear' over 360 rows"),
+        ({"by": "continuous", "sites": 3, "column": "alike"}, "different numbers in column 'alike'"),
     ],
 )
 def test_what_data_do_not_allow_is_said(many: pd.DataFrame, declared: dict[str, Any], words: str) -> None:
-    with pytest.raises(DataError, match=words):
-        sites_of(many, **declared)
+    with pytest.raises(DataError, match=words) as refused:
+        sites_of(many.assign(alike="1"), **declared)
+    assert "num_" not in refused.value.hint, "another library's keys"
 
 
 def test_without_labels_a_skewed_partition_asks_for_a_column(many: pd.DataFrame) -> None:

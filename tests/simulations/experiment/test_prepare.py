@@ -123,6 +123,10 @@ def test_too_few_usable_sites_is_said_with_the_reasons(prepared: Callable[..., P
     with pytest.raises(DataError) as raised:
         prepared(with_rows(table[table.site == "north"], *[("good", "yes", "tiny")] * 3))
     assert "'tiny' left out" in str(raised.value.hint)
+    with pytest.raises(DataError) as raised:
+        prepared(with_rows(table[table.site == "north"], *[("good", "yes", f"tiny-{n:03}") for n in range(400)]))
+    hint = str(raised.value.hint)
+    assert hint.count("' left out: ") == 3 and "'tiny-002'" in hint and hint.endswith(" 397 more sites left out.")
 
 
 def test_labels_that_the_study_does_not_know(prepared: Callable[..., Prepared], table: pd.DataFrame) -> None:

@@ -98,7 +98,7 @@ def test_data_is_found_beside_the_scenario_or_said_to_be_missing(file: Path) -> 
     assert data_path(load(file), file) == file.parent / "data.csv"
     with pytest.raises(SettingsError) as raised:
         data_path(load(file, ["simulation.data.source=dataset:nothing"]), file)
-    assert "fedvault-sim data fetch nothing" in str(raised.value.hint)
+    assert "fedvault-sim data fetch nothing. " in raised.value.hint and "FEDVAULT_DATA" in raised.value.hint
 
 
 SITES = tuple(Site(i, name, 100, size, 20, 0, 0, size) for i, (name, size) in enumerate([("a", 60), ("b", 80)]))

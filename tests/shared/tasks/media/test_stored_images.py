@@ -68,6 +68,33 @@ def test_a_drawing_in_transparency_alone_is_laid_on_paper(colour: tuple[int, ...
     assert image_digest(content) != image_digest(drawing(colour, 255, 128, 0)), "other drawings are no copies"
 
 
+def spotted(stray: int, drawn: int, *, side: int = 50, colour: int = 0) -> bytes:
+    """Return a square of one colour, with stray pixels of another and some that are opaque in a transparent ground."""
+    pixels = np.zeros((side * side, 4), np.uint8)
+    pixels[:, :3], pixels[-stray or len(pixels) :, :3] = colour, 255 - colour
+    pixels[:drawn, 3] = 255
+    return stored(pixels.reshape(side, side, 4))
+
+
+@pytest.mark.parametrize("colour", [0, 255])
+def test_a_stray_pixel_of_another_colour_hides_no_drawing(colour: int) -> None:
+    for stray in (1, 2):
+        content = spotted(stray, 600, colour=colour)
+        seen = np.asarray(open_image(content))[..., 0].ravel()
+        assert (seen[:600] == colour).all() and (seen[600:] == 255 - colour).all()
+        assert image_digest(content) != image_digest(spotted(stray, 500, colour=colour)), "other drawings are no copies"
+        assert len(notes(content)) == 1
+
+
+@pytest.mark.parametrize(("stray", "drawn"), [(3, 600), (2, 20), (1, 10), (600, 600), (1, 0)])
+def test_where_colours_show_something_transparency_changes_no_pixel(stray: int, drawn: int) -> None:
+    content = spotted(stray, drawn)
+    with Image.open(io.BytesIO(content)) as image:
+        colours = np.asarray(image)[..., :3]
+    np.testing.assert_array_equal(np.asarray(open_image(content).convert("RGB")), colours)
+    assert notes(content) == [] and image_digest(content) == image_digest(stored(np.ascontiguousarray(colours)))
+
+
 @pytest.mark.parametrize("shown", [(0, 128, 255), (128, 128, 128), (255, 255, 255)])
 def test_transparency_of_an_image_that_shows_more_changes_no_pixel(shown: tuple[int, ...]) -> None:
     colours = np.array([[[9, 8, 7], [0, 0, 0], [250, 1, 2]]], np.uint8)
