@@ -89,7 +89,7 @@ def run(
     with without_stopping("The tables"):
         render(result, console)
     written = [str(path) for name in ("report.html", "result.json", "adapter") if (path := folder / name).exists()]
-    console.print("\n" + "   ".join(written), highlight=False)
+    console.print("\n" + "   ".join(written), highlight=False, soft_wrap=True)
 
 
 @cli.command()

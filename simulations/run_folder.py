@@ -16,8 +16,53 @@ from shared.evidence.facts import PluginUse
 from shared.files import write_atomically
 from simulations.experiment.scenario import Scenario
 
-LEFT_OVER = ("cache",)
-"""What a run that was released may leave in its folder."""
+BESIDE_A_RUN = ("cache", "audit.json")
+"""What may be in a folder before a run begins there: of a run that was released, or of an audit of its own."""
+
+
+def lock(folder: Path) -> int:
+    """Be the only process with a folder until the descriptor that is returned is closed.
+
+    Raises:
+        RunError: another process is.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunError(
+            f"Expected {folder} for this process alone, another one is working in it.",
+            hint="Wait for it to end, or stop it; what it has finished is not run again.",
+        ) from None
+    return descriptor
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder, and be the only process with it meanwhile; it goes again if nothing was written into it.
+
+    Raises:
+        RunError: another process is.
+    """
+    made = _missing(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = lock(folder)
+    try:
+        yield
+    finally:
+        _remove_empty(made)
+        os.close(descriptor)
+
+
+def _missing(folder: Path) -> list[Path]:
+    return [one for one in (folder, *folder.parents) if not one.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    with suppress(OSError):  # it is not empty: something else is there, or another run has begun beside it
+        for folder in folders:
+            folder.rmdir()
 
 
 class RunFolder:
@@ -48,12 +93,12 @@ class RunFolder:
         """
         declared = scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
         self._check_empty()
-        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        self._made = _missing(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
-        self._be_alone()
+        self._free = weakref.finalize(self, os.close, lock(self.path))
         try:
             self._begin(declared, resume=resume)
-        except SettingsError:
+        except BaseException:
             self.done()
             raise
 
@@ -62,24 +107,15 @@ class RunFolder:
         self._free()
 
     def _check_empty(self) -> None:
-        strange = [] if self._scenario.exists() or not self.path.exists() else sorted(self.path.iterdir())
-        if strange and any(path.name not in LEFT_OVER for path in strange):
+        if self._scenario.exists() or not self.path.exists():
+            return
+        strange = [path for path in sorted(self.path.iterdir()) if path.name not in BESIDE_A_RUN]
+        strange = [path for path in strange if not path.match(".*.new")]  # which a cut leaves of a file
+        if strange:
             raise SettingsError(
                 f"Expected a new folder or a run's, {self.path} holds other files, as {strange[0].name}.",
                 hint="Name a folder that does not exist yet: --out runs/NAME",
             )
-
-    def _be_alone(self) -> None:
-        folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
-        self._free = weakref.finalize(self, os.close, folder)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.done()
-            raise RunError(
-                f"Expected {self.path} for this process alone, another one is working on the run in it.",
-                hint="Wait for it to end, or stop it; --resume goes on from there.",
-            ) from None
 
     def _begin(self, declared: bytes, *, resume: bool) -> None:
         if self._scenario.exists():
@@ -105,9 +141,7 @@ class RunFolder:
         shutil.rmtree(self.prepared)
         for path in (self._scenario, self._timing, self._plugins):
             path.unlink(missing_ok=True)
-        with suppress(OSError):  # it is not empty: something else is there, or another run has begun beside it
-            for folder in self._made or [self.path]:
-                folder.rmdir()
+        _remove_empty(self._made or [self.path])
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

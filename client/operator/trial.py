@@ -11,7 +11,7 @@ from client.vault.records.snapshot import Facts
 from client.vault.review.node_files import NodeFiles
 from client.vault.review.review import ReviewedStudy
 from client.vault.review.summary import StudySummary
-from shared.errors import BudgetError, DataError, PolicyRefusal, RunError
+from shared.errors import BudgetError, DataError, ExactnessError, PolicyRefusal, RunError
 from shared.study.declaration import Study
 from shared.study.sections import Performance
 
@@ -101,7 +101,8 @@ def trial(node: NodeFiles, reviewed: ReviewedStudy) -> str:
         randomness=lambda _round: OsRandomness(),
     ).trainer()
     start = model.packed()
-    trainer.train_round(start, factors=[1.0], randomness=OsRandomness())
+    if not trainer.train_round(start, factors=[1.0], randomness=OsRandomness()).any():
+        raise ExactnessError("Expected noise to move what is trained, nothing moved.")
     started = time.monotonic()
     trainer.train_round(start, factors=[1.0] * TIMED_STEPS, randomness=OsRandomness())
     seconds = (time.monotonic() - started) / TIMED_STEPS

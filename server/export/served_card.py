@@ -37,7 +37,9 @@ def write_served_card(exported: Path, folder: Path, *, library: str, how: str) -
     """
     if not (exported / CARD_FILE).exists():
         return
-    about = (exported / CARD_FILE).read_text().partition(LOADING)[0]
+    card = (exported / CARD_FILE).read_text()
+    start = card.rfind(f"\n{LOADING}\n") + 1  # the last one: a study may describe itself in these words
+    about = card[:start] if start else card
     about = about.replace("library_name: peft\n", f"library_name: {library}\n", 1)
     write_atomically(folder / CARD_FILE, f"{about}## How to run this folder\n\n{how}\n".encode())
 

@@ -260,16 +260,17 @@ def _fitted(labels: Sequence[str], width: float) -> list[str]:
     most = int(width / CHARACTER_PX)
     everywhere = set(labels[0].split()).intersection(*map(str.split, labels)) if labels else set[str]()
     cuts: tuple[Callable[[str], str], ...] = (
-        lambda label: label[: most - 1].rstrip() + "…",
+        lambda label: _ended(label, most),
         lambda label: label[: most // 2 - 1].rstrip() + "…" + _last_words(label, most - most // 2),
         lambda label: "…" + _last_words(label, most - 1),
-        lambda label: _without(everywhere, label)[:most],
+        lambda label: _ended(_without(everywhere, label), most),
     )
-    for cut in cuts:
-        fitted = [label if len(label) <= most else cut(label) for label in labels]
-        if len(set(fitted)) == len(set(labels)):
-            break
-    return fitted
+    ways = [[label if len(label) <= most else cut(label) for label in labels] for cut in cuts]
+    return next((fitted for fitted in ways if len(set(fitted)) == len(set(labels))), ways[0])
+
+
+def _ended(label: str, most: int) -> str:
+    return label if len(label) <= most else label[: most - 1].rstrip() + "…"
 
 
 def _last_words(label: str, most: int) -> str:

@@ -198,8 +198,10 @@ def _check_columns(scenario: Scenario, reader: Table) -> None:
             f"got {unknown[0]!r}.",
             hint=f'Write it as in columns = {{ {meant(unknown[0], known) or known[0]} = "{column}" }}.',
         )
-    for column in reader.names.values():
-        alike = [name for name, other in reader.names.items() if other == column]
+    shared = {"group", *getattr(scenario.task, "ids", ())}  # an id may well be what recommendations are grouped by
+    apart = {name: column for name, column in reader.names.items() if name not in shared}
+    for column in apart.values():
+        alike = [name for name, other in apart.items() if other == column]
         if len(alike) > 1:
             raise SettingsError(
                 f"Expected a column of its own for each column of the task, got {column!r} for {' and '.join(alike)}.",

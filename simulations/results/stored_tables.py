@@ -92,11 +92,19 @@ def read_predictions(folder: Path) -> pd.DataFrame:
         raise SettingsError(
             f"Expected predictions in {path}, got nothing.", hint="simulation.predictions = true keeps those of a run."
         )
-    return pd.read_parquet(path)
+    answers = pd.read_parquet(path)
+    if "truth" in answers:
+        return answers
+    # of a run from before truths were written, whose answers are JSON
+    return answers.assign(prediction=answers.prediction.map(json.loads), row=None, truth=None)
 
 
 def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+    """Return a value as Parquet takes it, which has no half of a character."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return [_plain(one) for one in plain] if isinstance(plain, list | tuple) else plain
 
 
 def _of_one_type(answers: pd.Series) -> pd.Series:

@@ -48,4 +48,4 @@ def show(made: Sweep, folder: Path, *, as_json: bool) -> None:
     else:
         render(made, Console())
         written = [folder / name for name in ("table.csv", "sweep.svg", "sweep.json") if (folder / name).exists()]
-        Console().print("\n" + "   ".join(map(str, written)), highlight=False)
+        Console().print("\n" + "   ".join(map(str, written)), highlight=False, soft_wrap=True)

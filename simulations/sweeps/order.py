@@ -8,6 +8,7 @@ from typing import Any
 
 from shared.errors import RunError, SettingsError
 from simulations.results.result import Result
+from simulations.run_folder import alone_in
 from simulations.sweeps.cells import SEED_KEYS, Axis, Cell, cells_of
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, summarise, write
@@ -49,14 +50,15 @@ def carry_out(
 
     Raises:
         SettingsError: a combination is no valid scenario; nothing was run then.
-        RunError: nothing can be chosen, since every run failed.
+        RunError: nothing can be chosen, since every run failed; or another process works in the folder.
     """
     if order.at_once < 1:
         raise SettingsError(f"Expected at least one run at once, got at_once={order.at_once}.")
-    if not choose:
-        return _summarised(execute(order.jobs("cells"), at_once=order.at_once, done=done), order.folder)
-    tried = execute(order.jobs("validation", (VALIDATION,)), at_once=order.at_once, done=done)
-    return best_on_held_out(order, tried_settings(tried, order.folder / "validation"), done)
+    with alone_in(order.folder):
+        if not choose:
+            return _summarised(execute(order.jobs("cells"), at_once=order.at_once, done=done), order.folder)
+        tried = execute(order.jobs("validation", (VALIDATION,)), at_once=order.at_once, done=done)
+        return best_on_held_out(order, tried_settings(tried, order.folder / "validation"), done)
 
 
 def tried_settings(tried: Outcomes, folder: Path) -> Sweep:

@@ -149,9 +149,10 @@ def _plain_setting(setting: Setting) -> dict[str, Any]:
 
     None stands for what a compared run does not have.
     """
-    values = {key: (value, parse_value(value)) for key, value in setting}
-    plain = {key: one if isinstance(one, (int, float, str)) else text for key, (text, one) in values.items()}
-    return {key: None if one in ("", "null") else one for key, one in plain.items()}
+    values = {key: (text, None if text in ("", "null") else parse_value(text)) for key, text in setting}
+    return {
+        key: one if one is None or isinstance(one, (int, float, str)) else text for key, (text, one) in values.items()
+    }
 
 
 def _plain_row(row: Row) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from shared.errors import SettingsError
 from simulations.results.result import Result
+from simulations.run_folder import alone_in
 from simulations.sweeps.cells import Axis, Cell, cells_of
 from simulations.sweeps.execution import Outcomes, attempt, check
 from simulations.sweeps.order import VALIDATION, Order, best_on_held_out, tried_settings
@@ -78,12 +79,23 @@ def search(
 
     Raises:
         SettingsError: optuna is not installed, or a range's bounds make no valid scenario; nothing was run then.
-        RunError: every run failed.
+        RunError: every run failed, or another process works in the folder.
     """
     optuna, repeats = _optuna(), order.axes
     ends = tuple(Axis(one.key, (_written(one, one.low), _written(one, one.high))) for one in ranges)
     check(replace(order, axes=(*ends, *repeats)).jobs("validation", (VALIDATION,)))
-    study, tried = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0)), dict[Cell, Result | str]()
+    with alone_in(order.folder):
+        tried = _tried(order, ranges, optuna, trials, done)
+        shutil.rmtree(order.folder / "cache", ignore_errors=True)
+        return best_on_held_out(order, tried_settings(tried, order.folder / "validation"), done)
+
+
+def _tried(
+    order: Order, ranges: Sequence[Range], optuna: Any, trials: int, done: Callable[[Cell, Result | str], None]
+) -> Outcomes:
+    """Run what Optuna proposes on validation records, and tell it what that showed."""
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    repeats, tried = order.axes, dict[Cell, Result | str]()
     for _ in range(trials):
         trial = study.ask()
         setting = tuple((one.key, one.propose(trial)) for one in ranges)
@@ -102,8 +114,7 @@ def search(
             continue
         loss = fmean(-one.value if one.higher_is_better else one.value for one in shown)
         study.tell(trial, loss if math.isfinite(loss) else math.inf)
-    shutil.rmtree(order.folder / "cache", ignore_errors=True)
-    return best_on_held_out(order, tried_settings(Outcomes(tried), order.folder / "validation"), done)
+    return Outcomes(tried)
 
 
 def _written(one: Range, bound: float) -> str:

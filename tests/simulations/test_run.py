@@ -293,6 +293,30 @@ def test_one_process_at_a_time_goes_on_with_a_run(tiny_bert: Path, table: pd.Dat
     run_of(scenario, folder, table, resume=True)
 
 
+def test_an_audit_in_the_folder_and_what_a_cut_leaves_stop_no_run(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("audit.json", ".scenario.json.7.9.new"):
+        (folder / name).write_text("{}")
+    run_of(Scenario.model_validate(declaration(tiny_bert)), folder, table)
+    assert (folder / "audit.json").exists()
+
+
+def test_a_damaged_folder_is_free_again_once_that_was_told(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    scenario, folder = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run"
+    run_of(scenario, folder, table)
+    (folder / "timing.json").write_text("{")
+    with pytest.raises(ValueError, match="property name") as told:
+        run_of(scenario, folder, table, resume=True)
+    (folder / "timing.json").unlink()
+    run_of(scenario, folder, table, resume=True)
+    assert told.tb is not None, "whoever keeps the traceback keeps the first one's folder"
+
+
 def test_a_run_from_before_arms_had_other_names_is_not_resumed(
     tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -99,6 +99,12 @@ def test_a_study_that_shares_its_noise_is_tried_with_all_of_it(
     assert found.ok and "exact; " in found.saw, found
 
 
+def test_a_trial_whose_noise_moves_nothing_is_no_success(node: UnjoinedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.vault.training.trainer.PrivateTrainer._step", lambda *_: None)
+    found = node.examined()["study: gradient probe, speed, memory"]
+    assert not found.ok and "nothing moved" in found.saw, found
+
+
 @pytest.mark.gpu
 def test_a_trial_on_a_gpu_says_what_it_took_of_it(node: UnjoinedNode) -> None:
     if not torch.cuda.is_available():

@@ -103,3 +103,10 @@ def test_names_that_differ_look_different_after_they_are_cut(where: str) -> None
 def test_a_name_that_is_cut_and_like_no_other_keeps_its_start() -> None:
     drawn = bars("", [Bar(LONG, 0.5, "0.5"), Bar("a", 0.5, "0.5")], axis="")
     assert any(text.startswith("the largest site of") and text.endswith("…") for text, *_ in boxes(drawn))
+
+
+def test_names_that_no_cut_tells_apart_keep_their_start_and_show_that_they_are_cut() -> None:
+    names = [f"{'a' * 60}{letter}{'a' * 60}" for letter in "bc"]
+    drawn = bars("", [Bar(name, 0.5, "0.5") for name in names], axis="")
+    written = [text for text, *_ in boxes(drawn) if text.startswith("aaa")]
+    assert len(written) == 2 and all(text.endswith("…") for text in written)

@@ -13,11 +13,14 @@ from shared.errors import DataError
 from shared.records.ragged import load
 from shared.tasks.registry import task_kind
 from shared.tasks.task_table import Table
-from simulations.experiment.prepare import prepare
+from simulations.experiment import scenario as scenarios
+from simulations.experiment.prepare import _check_columns, prepare
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Prepared, Site, held_out_groups, reopen
+from tests.support.paths import ROOT
 
 Scenarios = Callable[..., Scenario]
+SHIPPED = [path for path in sorted((ROOT / "simulations").glob("**/*.toml")) if "[simulation]" in path.read_text()]
 
 
 @pytest.fixture
@@ -203,3 +206,9 @@ def test_numbers_of_named_labels_count_as_their_names(tmp_path: Path, table: pd.
     found = prepare(scenario(), tmp_path / "t.parquet", tmp_path / "out")
     assert not any(site.unusable for site in found.sites)
     assert any("read as their names" in warning and '"1" is yes' in warning for warning in found.warnings)
+
+
+@pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
+def test_the_columns_of_every_shipped_scenario_are_accepted(file: Path) -> None:
+    declared = scenarios.load(file)
+    _check_columns(declared, Table(task_kind(declared.task), declared.simulation.data.columns))

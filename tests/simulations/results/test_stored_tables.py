@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -10,7 +11,7 @@ from shared.study.parsing import parse
 from shared.study.tasks import CausalLanguageModel, MultiTask
 from shared.tasks.registry import task_kind
 from simulations.engines.worker import Seen
-from simulations.results.stored_tables import predictions_frame
+from simulations.results.stored_tables import PREDICTIONS, predictions_frame, read_predictions
 
 LABELS = {"kind": "sequence-classification", "labels": ["no", "yes"]}
 RATING = {"kind": "sequence-classification", "problem": "rating", "rating_range": [1, 5]}
@@ -40,3 +41,24 @@ def test_what_is_counted_has_neither_a_prediction_nor_a_truth() -> None:
 def test_numbers_stay_numbers() -> None:
     kind = parse(MultiTask, SEVERAL, where="test").tasks["stars"]
     assert list(stored(kind, [(4.5, 3.0), (2.0, 3.0)], {}).prediction) == [4.5, 2.0]
+
+
+def test_half_a_character_costs_no_table() -> None:
+    """JSON lines may hold a lone surrogate, which no file of UTF-8 can."""
+    items = LABELS | {"labels": ["no", "y\ud83d"]}
+    task = parse(MultiTask, SEVERAL | {"tasks": {"items": items, "stars": RATING}}, where="test")
+    assert list(stored(task.tasks["items"], [(1, 0)], {}).prediction) == ["y?"]
+
+
+def test_predictions_from_before_truths_were_written_are_read(tmp_path: Path) -> None:
+    answers = {
+        "arm": "federated",
+        "site": "north",
+        "record": 0,
+        "prediction": '"yes"',
+        "evidence": "[1, 0]",
+        "score": 1,
+    }
+    pd.DataFrame([answers]).to_parquet(tmp_path / PREDICTIONS)
+    table = read_predictions(tmp_path)
+    assert list(table.prediction) == ["yes"] and table.truth.isna().all() and table.row.isna().all()

@@ -15,7 +15,7 @@ from simulations.results.result import Result
 from simulations.sweeps import execution
 from simulations.sweeps.cells import cells_of, read_axis
 from simulations.sweeps.execution import Job, Outcomes, execute
-from simulations.sweeps.outcome import Sweep, summarise, write
+from simulations.sweeps.outcome import Sweep, _plain_setting, summarise, write
 from simulations.sweeps.tuning_cost import tuning_cost
 
 OVER = {"privacy.epsilon": [2, 8], "simulation.seed": [1, 2]}
@@ -198,6 +198,30 @@ def test_where_every_run_fails_nothing_of_an_earlier_sweep_is_shown(
     assert ended.value.code == 1 and f"privacy.epsilon=2: {words}" in printed
     assert "sweep.json" in printed and "table.csv" not in printed and "sweep.svg" not in printed
     assert {path.name for path in tmp_path.iterdir()} == {"sweep.json"}
+
+
+def test_a_sweep_that_is_typed_again_meanwhile_is_refused_and_harms_nothing(
+    file: Path, swept: tuple[Path, Sweep, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, made, _ = swept
+    refused = list[str]()
+
+    def typed_again(job: Job, processes: int | None = None) -> Result:
+        job.cache.mkdir(exist_ok=True)
+        with pytest.raises(RunError, match="for this process alone") as again:
+            sweep(file, OVER, out=folder)
+        refused.append(str(again.value))
+        assert job.cache.exists() and (folder / "table.csv").exists()
+        return made.results[job.cell]
+
+    monkeypatch.setattr(execution, "run_job", typed_again)
+    assert len(sweep(file, OVER, out=folder).results) == len(refused) == 4
+
+
+def test_a_setting_that_a_compared_run_lacks_is_missing_and_an_empty_text_is_none() -> None:
+    assert _plain_setting((("a", ""), ("b", "null"), ("c", '""'), ("d", '"null"'), ("e", "2"))) == {
+        "a": None, "b": None, "c": "", "d": "null", "e": 2,
+    }  # fmt: skip
 
 
 def test_the_best_setting_is_chosen_on_validation_records_alone(

@@ -207,10 +207,12 @@ def test_the_folder_for_vllm_has_one_allowed_rank_and_computes_the_same(
     study = language_study("llama", TASKS["generate"], **adapter)
     model = randomised(study)
     export(study, model.packed(), tmp_path / "adapter")
-    (tmp_path / "adapter" / "README.md").write_text("facts\n\n## How to load\n\nPeftModel")
+    (tmp_path / "adapter" / "README.md").write_text("facts\n\n## How to load\n\nε = 3\n\n## How to load\n\nPeftModel")
     rank = write_vllm(tmp_path / "adapter", tmp_path / "vllm")
     card = (tmp_path / "vllm" / "README.md").read_text()
-    assert card.startswith("facts") and f"--max-lora-rank {rank} " in card and "PeftModel" not in card
+    assert (
+        card.startswith("facts") and "ε = 3" in card and f"--max-lora-rank {rank} " in card and "PeftModel" not in card
+    )
     assert rank == next(allowed for allowed in RANKS if allowed >= study.adapter.rank)
     tensors = load_file(tmp_path / "vllm" / "adapter_model.safetensors")
     assert {name.rsplit(".", 2)[1] for name in tensors} == {"lora_A", "lora_B"}, "A is written out, frozen or not"
