@@ -6,9 +6,11 @@ is looked at, given a few synthetic records, and looked at again.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -59,11 +61,11 @@ def state_of_modules(modules: Iterable[nn.Module]) -> dict[str, str]:
             own = {key: each for key, each in vars(module).items() if key not in OF_EVERY_MODULE}
             weights = {key: each._version for key, each in module.named_parameters(recurse=False)}
             looked_at = {"": type(module).__qualname__, **own, **weights, **dict(module.named_buffers(recurse=False))}
-            state |= {".".join(filter(None, (place, key))): _described(each, set()) for key, each in looked_at.items()}
+            state |= {".".join(filter(None, (place, key))): _described(each, {}) for key, each in looked_at.items()}
     return state
 
 
-def _described(value: Any, seen: set[int]) -> str:
+def _described(value: Any, seen: dict[int, Any]) -> str:
     if isinstance(value, Tensor):
         if value.is_meta:
             return f"{value.dtype} {tuple(value.shape)}"
@@ -73,9 +75,20 @@ def _described(value: Any, seen: set[int]) -> str:
         return repr(value)
     if id(value) in seen or isinstance(value, nn.Module):
         return type(value).__qualname__  # a module among the others, or one that says its own
-    seen.add(id(value))
+    seen[id(value)] = value  # kept alive: the number of what is gone may become another's
     if isinstance(value, Mapping):
         return f"{{{', '.join(f'{key!r}: {_described(each, seen)}' for key, each in value.items())}}}"
-    if isinstance(value, list | tuple):
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape} {_described(value.tolist(), seen)}"
+    if isinstance(value, list | tuple | deque):
         return f"[{', '.join(_described(each, seen) for each in value)}]"
-    return f"{type(value).__qualname__} {_described(getattr(value, '__dict__', {}), seen)}"
+    if isinstance(value, Set):
+        return f"{{{', '.join(sorted(_described(each, seen) for each in value))}}}"
+    return f"{type(value).__qualname__} {_described(_attributes(value), seen)}"
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    slots = [vars(kind).get("__slots__", ()) for kind in type(value).__mro__]
+    names = [name for some in slots for name in ([some] if isinstance(some, str) else some)]
+    fixed = {name: getattr(value, name) for name in names if name != "__dict__" and hasattr(value, name)}
+    return fixed | dict(getattr(value, "__dict__", {}))

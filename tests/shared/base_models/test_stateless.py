@@ -1,8 +1,10 @@
 """Base models that keep something of what they saw, and those that do not."""
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,22 @@ def holds(model: Model, text: Tensor) -> None:
     model.state = text.clone()
 
 
+class Slotted:
+    __slots__ = ("longest",)
+
+    def __init__(self) -> None:
+        self.longest = 0
+
+
+PLACES: dict[str, tuple[Any, Callable[[Any, Tensor], Any]]] = {
+    "a set": (set[int](), lambda place, text: place.add(len(text))),
+    "a deque": (deque[int](maxlen=9), lambda place, text: place.append(len(text))),
+    "an array": (np.zeros(2), lambda place, text: place.fill(len(text))),
+    "a slot": (Slotted(), lambda place, text: setattr(place, "longest", len(text))),
+}
+"""Objects that hold something, and how a text gets into one."""
+
+
 def refuse(model: Model) -> None:
     refuse_what_remembers([model], lambda length: model(torch.ones(length)), TEXTS)
 
@@ -70,6 +88,24 @@ def test_a_base_model_that_keeps_anything_of_a_record_for_the_next_one_is_refuse
     with pytest.raises(ExactnessError, match=rf"keeps nothing of the records it sees, {named}.* changed") as refusal:
         refuse(Model(beside))
     assert "Choose another base model" in (refusal.value.hint or "")
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_what_is_kept_in_any_kind_of_object_is_seen(name: str) -> None:
+    place, keep = PLACES[name]
+    model = Model(lambda _model, text: keep(place, text))
+    model.place = place
+    with pytest.raises(ExactnessError, match="place changed"):
+        refuse(model)
+
+
+def test_what_stays_as_it_is_is_described_alike_however_memory_was_used_meanwhile() -> None:
+    model = Model(lambda _model, _text: None)
+    model.place = {letter: ({letter}, object(), deque([letter])) for letter in "abc"}
+    before = state_of_modules([model])["place"]
+    assert before.count("{'a'}") == before.count("{'b'}") == before.count("{'c'}") == 1
+    held = [object() for _ in range(1000)]
+    assert state_of_modules([model])["place"] == before and held
 
 
 def test_state_that_no_attribute_shows_is_found_by_what_it_does_to_an_answer() -> None:
