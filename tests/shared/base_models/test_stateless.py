@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,16 @@ PLACES: dict[str, tuple[Any, Callable[[Any, Tensor], Any]]] = {
     "a deque": (deque[int](maxlen=9), lambda place, text: place.append(len(text))),
     "an array": (np.zeros(2), lambda place, text: place.fill(len(text))),
     "a slot": (Slotted(), lambda place, text: setattr(place, "longest", len(text))),
+    "a list of NumPy's numbers": ([np.int64(0)], lambda place, text: place.__setitem__(0, np.int64(len(text)))),
+    "a buffer of bytes": (bytearray(b"0"), lambda place, text: place.append(len(text))),
+    "a function's argument": (partial(print, [0]), lambda place, text: place.args[0].append(len(text))),
+    "a generator": (torch.Generator(), lambda place, text: place.manual_seed(len(text)) and None),
+    "a module in a list": ([nn.Linear(1, 1)], lambda place, text: setattr(place[0], "longest", len(text))),
+    "a weight in a list": (
+        [nn.Linear(1, 1)],
+        lambda place, text: place[0].requires_grad_(False).weight.fill_(len(text)) and None,
+    ),
+    "which of two": ([[0], [1]], lambda place, text: place.reverse()),
 }
 """Objects that hold something, and how a text gets into one."""
 
@@ -108,6 +119,54 @@ def test_what_stays_as_it_is_is_described_alike_however_memory_was_used_meanwhil
     assert state_of_modules([model])["place"] == before and held
 
 
+def test_what_the_last_record_puts_back_is_seen_after_the_first() -> None:
+    def grows(model: Model, text: Tensor) -> None:
+        model.settings["kind"][0] = "long" if len(text) > 6 else "dense"
+
+    with pytest.raises(ExactnessError, match="settings changed"):
+        refuse(Model(grows))
+
+
+def test_an_answer_that_depends_on_the_record_before_is_another_one_in_the_opposite_order() -> None:
+    before = [1]
+
+    def of_the_last(_model: Model, text: Tensor) -> float:
+        last, before[0] = before[0], len(text)
+        return float(last)
+
+    with pytest.raises(ExactnessError, match="a record's answer was another one afterwards"):
+        refuse(Model(of_the_last))
+
+
+def test_another_tensor_in_a_weights_place_is_seen() -> None:
+    def replaces(model: Model, _text: Tensor) -> None:
+        model.layer.weight = nn.Parameter(model.layer.weight.detach().clone())
+
+    with pytest.raises(ExactnessError, match=r"layer.weight changed"):
+        refuse(Model(replaces))
+
+
+def test_a_part_has_a_name_that_no_module_of_another_has() -> None:
+    numbered = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    before = state_of_modules([numbered, nn.Linear(1, 1)])
+    with torch.no_grad():
+        numbered[1].weight.fill_(1.0)
+    assert state_of_modules([numbered, nn.Linear(1, 1)])["1.weight"] != before["1.weight"]
+
+
+def test_what_cannot_be_looked_at_is_refused_by_name() -> None:
+    model = Model(lambda _model, _text: None)
+    model.table = torch.eye(2).to_sparse()
+    with pytest.raises(ExactnessError, match="Expected state that can be looked at, table cannot"):
+        refuse(model)
+    deep: list[Any] = []
+    for _ in range(5000):
+        deep = [deep]
+    model.table = deep
+    with pytest.raises(ExactnessError, match="Expected state that can be looked at, table cannot"):
+        refuse(model)
+
+
 def test_state_that_no_attribute_shows_is_found_by_what_it_does_to_an_answer() -> None:
     seen: list[int] = []
 
@@ -130,4 +189,4 @@ def test_what_is_kept_has_names_and_objects_in_a_circle_end() -> None:
     circle["itself"] = circle
     model.settings = circle
     state = state_of_modules([model, model.layer])
-    assert {"settings", "moments", "layer", "layer.weight", "1", "1.weight"} <= state.keys()
+    assert {"settings", "moments", "layer", "layer.weight", "part 1", "part 1.weight"} <= state.keys()
