@@ -83,8 +83,8 @@ def state_of_modules(modules: Iterable[nn.Module]) -> dict[str, str]:
         ExactnessError: something cannot be looked at.
     """
     modules, state = list(modules), dict[str, str]()
-    every = {id(each): each for model in modules for each in model.modules()}
-    known: Seen = {own: (number, each) for number, (own, each) in enumerate(every.items())}
+    by_id = {id(each): each for model in modules for each in model.modules()}
+    known: Seen = {one: (number, each) for number, (one, each) in enumerate(by_id.items())}
     for number, model in enumerate(modules):
         for name, module in model.named_modules():
             place = ".".join(filter(None, (f"part {number}" if number else "", name)))
