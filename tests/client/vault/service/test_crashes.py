@@ -12,7 +12,7 @@ import time
 import warnings
 from collections.abc import Callable
 from functools import cache
-from itertools import product
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,7 @@ from tests.support.power import KINDS, Cut, Kind, Power
 
 DELTA, STEPS, ROUNDS = 1e-5, 6, 4
 STUDY, ADAPTER = "s" * 64, np.zeros(3, np.float32)
+NUMBERS = count()
 LONGEST = 24
 """Durable steps of a first round, told below."""
 LONGEST_AFTER_A_CRASH = LONGEST + 6
@@ -125,9 +126,10 @@ def approved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def fresh(memory: Path, approved: Path) -> World:
-    shutil.rmtree(memory / "node", ignore_errors=True)
-    shutil.copytree(approved, memory / "node")
-    return World(memory / "node")
+    """A world in a place of its own: a cut leaves connections open, and SQLite deletes by name when they are closed."""
+    for folder in memory.iterdir():
+        shutil.rmtree(folder, ignore_errors=True)
+    return World(Path(shutil.copytree(approved, memory / f"node-{next(NUMBERS)}")))
 
 
 def test_every_kind_of_durable_step_is_counted(
