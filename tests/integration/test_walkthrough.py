@@ -45,7 +45,7 @@ def typed(said: str, start: str) -> str:
 
 
 def test_a_newcomer_decides_watches_exports_and_takes_it_down(tmp_path: Path) -> None:
-    folder = tmp_path / "federation"
+    folder = tmp_path / "f"  # short: the path of a Unix socket has at most 107 characters
     try:
         said = make("up", folder)
         assert f"It waits for '{YOURS}': for you." in said
