@@ -103,7 +103,8 @@ def _budget(node: NodeFiles, state: LedgerState, name: str, *, earmarked: bool =
 
 
 def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
-    spent, budget = _budget(node, state, name, earmarked=False).epsilon(), _budget(node, state, name)
+    paid, budget = _budget(node, state, name, earmarked=False), _budget(node, state, name)
+    spent = paid.epsilon()
     withdrawn, used = bool(state.account(name) & state.withdrawn), budget.epsilon()
     return {
         "spent": spent,
@@ -114,6 +115,7 @@ def _account(node: NodeFiles, state: LedgerState, name: str) -> dict[str, Any]:
         "delta": budget.limit.delta,
         "unit": state.terms.get(name, UNDECLARED).unit,
         "renyi_orders": list(budget.orders),
+        "spent_at_these_orders": paid.epsilon_at_orders(),
         "shares_records_with": list(budget.sharing),
         "withdrawn": withdrawn,
         **_if_all_collude(budget),

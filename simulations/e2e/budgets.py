@@ -55,19 +55,22 @@ def limit_is_lowered(scene: Scene) -> str:
     before = state(scene, name)
     scene.after(scene.accepted(name), f"{name} trains a round")
     now = state(scene, name)
-    per_round = (now.spent - before.spent) / (now.rounds - before.rounds)
-    limit = now.spent + ROOM_ROUNDS * per_round
+    # at orders that are fixed, each round costs the same
+    per_round = (now.judged - before.judged) / (now.rounds - before.rounds)
+    limit = now.judged + ROOM_ROUNDS * per_round
     try:
         config.write_text(settings.replace(declared, f"epsilon = {limit:.6f}"))
         record = scene.after(scene.refused(name, "refused_budget"), f"{name} refuses for its budget")
         after = state(scene, name)
         more = after.rounds - now.rounds
-        if not (more and limit - 2 * per_round < after.spent <= limit) or record["outcome"] != "aggregated":
-            raise Impatience(f"spent {after.spent}, allowed {limit}, {more} more rounds: {record}")
+        if not (more and limit - 2 * per_round < after.judged <= limit) or record["outcome"] != "aggregated":
+            raise Impatience(f"spent {after.judged}, allowed {limit}, {more} more rounds: {record}")
     finally:
         config.write_text(settings)
     back = scene.after(scene.accepted(name), f"{name} is back")
-    return f"{more} more rounds, refuses in round {record['round']} at {after.spent:.3f}, back in round {back['round']}"
+    return (
+        f"{more} more rounds, refuses in round {record['round']} at {after.judged:.3f}, back in round {back['round']}"
+    )
 
 
 class LedgerState(NamedTuple):
@@ -76,15 +79,18 @@ class LedgerState(NamedTuple):
     rounds: int
     """Paid for, of the study underway."""
     spent: float
+    judged: float
+    """What is spent at the orders that its account is judged at: what a limit is compared with."""
 
 
 def state(scene: Scene, name: str) -> LedgerState:
-    """Read a node's ledger: its rounds, and what is spent."""
+    """Read a node's ledger: its rounds, and what is spent, as it is told and as it is judged."""
     path = scene.federation.folder / f"{name}.rows.jsonl"
     report = json.loads(scene.federation.node(name, "ledger", "--json", "--export", str(path)))
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rounds = sum(row["kind"] == "reserve" and row["run"] == scene.run for row in rows)
-    return LedgerState(rounds, float(report["datasets"]["ward"]["spent"]))
+    account = report["datasets"]["ward"]
+    return LedgerState(rounds, float(account["spent"]), float(account["spent_at_these_orders"]))
 
 
 def _short_study(scene: Scene, members: list[str]) -> list[Record]:

@@ -81,3 +81,17 @@ def test_the_ledger_says_what_is_left_and_how_many_more_rounds_fit(
     settings = (tmp_path / "node.toml").read_text()
     (tmp_path / "node.toml").write_text(settings.replace("epsilon = 3.0", "epsilon = 1.0"))
     assert json.loads(node("ledger", "--json")[1])["runs"]["first"]["more_rounds_fit"] == 0, "node.toml is stricter"
+
+
+def test_the_ledger_tells_the_spent_epsilon_that_a_limit_is_compared_with(
+    node: Command, study: Callable[..., str], tmp_path: Path
+) -> None:
+    node("approve", study(epsilon=1.0), "--dataset", "ward", "--run", "first", "--yes")
+    with Ledger(tmp_path / "node" / "ledger.db", second_copy=tmp_path / "node-ledger-copy" / "head.json") as ledger:
+        for number in (1, 2, 3):
+            ledger.reserve("first", number)
+        per_round = ledger.state.runs["first"].per_round
+    account = json.loads(node("ledger", "--json")[1])["datasets"]["ward"]
+    (order,) = account["renyi_orders"]
+    assert account["spent_at_these_orders"] == epsilon_rdp([times(per_round, 3)], 1e-5, order=order)
+    assert account["spent"] == epsilon_rdp([times(per_round, 3)], 1e-5) <= account["spent_at_these_orders"]
