@@ -32,6 +32,7 @@ PLAIN = (
 
 LARGE = 1 << 24
 """From so many bytes on a tensor is looked at as weights are: which one it is, and how often it was written."""
+
 Seen = dict[int, tuple[int, Any]]
 """Objects by id, with their number."""
 

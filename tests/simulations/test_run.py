@@ -1,11 +1,6 @@
 """Whole runs over the tiny BERT: every arm, both engines, cut and resumed."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,45 +8,26 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import psutil
 import pytest
 from safetensors.numpy import load_file
 
-import simulations
 from server.export.adapter import load_finished
 from server.rounds.checkpoints import Checkpoints
 from server.rounds.update_filter import Reason
 from shared.adapted_model.measured import MEASURED
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError
-from shared.study.declaration import Study
 from simulations.arm_training import evaluated_together
-from simulations.engines.local import LocalEngine
-from simulations.engines.ray import _join
 from simulations.experiment.arms import arm_folder, trained_arms
 from simulations.experiment.scenario import Scenario
 from simulations.experiment.sites import Site, reopen
 from simulations.progress import SilentProgress
 from simulations.results.result import Result, read_result
 from simulations.run import Run
+from tests.support.tiny_run import declaration, packed, run_of
 
 pytestmark = pytest.mark.integration
 Scenarios = Callable[..., Scenario]
-
-
-def run_of(
-    scenario: Scenario, folder: Path, table: pd.DataFrame, *, resume: bool = False, ray_address: str | None = None
-) -> Run:
-    source = folder.parent / "table.csv"
-    source.parent.mkdir(parents=True, exist_ok=True)
-    table.to_csv(source, index=False)
-    prepared = Run(scenario, source, folder, SilentProgress(), ray_address=ray_address)
-    prepared.open(resume=resume)
-    return prepared
-
-
-def packed(folder: Path) -> bytes:
-    return (folder / "adapter" / "packed.safetensors").read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -60,22 +36,6 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     folder = tmp_path_factory.mktemp("finished") / "run"
     tiny, table = request.getfixturevalue("tiny_bert"), request.getfixturevalue("table")
     return folder, run_of(Scenario.model_validate(declaration(tiny)), folder, table).execute()
-
-
-def declaration(tiny: Path) -> dict[str, Any]:
-    return {
-        "study": {"name": "whole"},
-        "model": {"source": str(tiny)},
-        "task": {"kind": "sequence-classification", "labels": ["no", "yes"], "max_length": 24},
-        "adapter": {"layers": "last:1"},
-        "privacy": {"epsilon": 8.0, "sampling_rate": 0.3},
-        "training": {"local_steps": 4},
-        "federation": {"rounds": 3, "smallest_declared_size": 20},
-        "simulation": {
-            "seed": 7,
-            "data": {"source": "table.csv", "partition": {"by": "column", "column": "site"}},
-        },
-    }
 
 
 def test_every_arm_is_there_with_its_size_cost_and_quality(finished: tuple[Path, Result]) -> None:
@@ -275,58 +235,6 @@ def test_a_folder_is_claimed_by_one_scenario(
     assert run_of(Scenario.model_validate(same), folder, table, resume=True).execute() == result
 
 
-def test_a_folder_of_other_files_is_left_alone(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
-    thesis = tmp_path / "thesis" / "chapter.tex"
-    thesis.parent.mkdir()
-    thesis.write_text("Once upon a time")
-    with pytest.raises(SettingsError, match=r"a new folder or a run's, .*thesis holds other files, as chapter.tex"):
-        run_of(Scenario.model_validate(declaration(tiny_bert)), thesis.parent, table)
-    assert [path.name for path in thesis.parent.iterdir()] == ["chapter.tex"]
-
-
-def test_one_process_at_a_time_goes_on_with_a_run(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
-    scenario, folder = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run"
-    first = run_of(scenario, folder, table)
-    with pytest.raises(RunError, match=r"Expected .*run for this process alone, another one"):
-        run_of(scenario, folder, table, resume=True)
-    del first
-    run_of(scenario, folder, table, resume=True)
-
-
-def test_an_audit_in_the_folder_and_what_a_cut_leaves_stop_no_run(
-    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
-) -> None:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    for name in ("audit.json", ".scenario.json.7.9.new"):
-        (folder / name).write_text("{}")
-    run_of(Scenario.model_validate(declaration(tiny_bert)), folder, table)
-    assert (folder / "audit.json").exists()
-
-
-def test_a_damaged_folder_is_free_again_once_that_was_told(
-    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
-) -> None:
-    scenario, folder = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run"
-    run_of(scenario, folder, table)
-    (folder / "timing.json").write_text("{")
-    with pytest.raises(ValueError, match="property name") as told:
-        run_of(scenario, folder, table, resume=True)
-    (folder / "timing.json").unlink()
-    run_of(scenario, folder, table, resume=True)
-    assert told.tb is not None, "whoever keeps the traceback keeps the first one's folder"
-
-
-def test_a_run_from_before_arms_had_other_names_is_not_resumed(
-    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
-) -> None:
-    scenario, kept = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run" / "scenario.json"
-    run_of(scenario, tmp_path / "run", table)
-    kept.write_text(kept.read_text().replace('"single-site"', '"site-alone"').replace('"single_site":', '"alone":'))
-    with pytest.raises(SettingsError, match=r"a changed one: .*site-alone.*simulation.alone was 'largest' and is None"):
-        run_of(scenario, tmp_path / "run", table, resume=True)
-
-
 class StopAt(SilentProgress):
     """Presses Ctrl-C after some rounds."""
 
@@ -382,16 +290,6 @@ def test_small_sites_are_evaluated_together_and_each_keeps_its_own_figures(
     assert len(set(result.final.per_site.values())) > 1, "else sites could be mixed up unseen"
 
 
-def test_a_site_that_is_not_there_leaves_the_folder_free_for_the_mended_scenario(
-    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
-) -> None:
-    declared = declaration(tiny_bert)
-    declared["simulation"] |= {"arms": ["single-site", "federated"], "single_site": "nowhere"}
-    with pytest.raises(SettingsError, match="nowhere"):
-        run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
-    assert not (tmp_path / "run").exists()
-
-
 def test_a_site_that_no_cohort_asks_computes_nothing(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
     declared = declaration(tiny_bert)
     declared["federation"] |= {"cohort": 1, "rounds": 1, "quorum": 1}
@@ -439,53 +337,6 @@ def test_a_ray_cluster_gives_the_same_numbers(
     assert packed(tmp_path / "run") == packed(finished[0])
 
 
-@pytest.mark.parametrize(
-    ("address", "error"), [("127.0.0.1:1", RunError), ("127.0.0.1:99999", RunError), ("there", SettingsError)]
-)
-def test_an_address_without_a_cluster_is_said_at_once(address: str, error: type[Exception]) -> None:
-    with pytest.raises(error, match=address):
-        _join(address, {})
-
-
-def test_an_address_goes_with_the_ray_engine(tiny_bert: Path, tmp_path: Path) -> None:
-    scenario = Scenario.model_validate(declaration(tiny_bert))
-    with pytest.raises(SettingsError, match="--ray-address"):
-        Run(scenario, tmp_path, tmp_path, SilentProgress(), ray_address="127.0.0.1:1")
-
-
-def test_a_worker_that_dies_is_a_node_that_died(tmp_path: Path) -> None:
-    engine = LocalEngine(tmp_path, processes=1)
-    try:
-        with pytest.raises(RunError, match="one that was killed"):
-            engine.map(os._exit, [(1,)])
-        steps: list[None] = []
-        assert engine.map(abs, [(-3,), (4,)], done=lambda: steps.append(None)) == [3, 4] and len(steps) == 2
-    finally:
-        engine.close()
-
-
-KILLED = """
-import os, pathlib, sys
-from simulations.engines.local import LocalEngine
-if __name__ == "__main__":
-    engine = LocalEngine(pathlib.Path(sys.argv[1]), processes=1)
-    print(*engine.map(os.getpid, [()]), flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "killed.py"
-    script.write_text(KILLED)
-    command, root = [sys.executable, str(script), str(tmp_path)], Path(simulations.__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as run:
-        assert run.stdout is not None
-        worker = psutil.Process(int(run.stdout.readline()))
-        run.kill()
-        worker.wait(timeout=300)
-
-
 def test_an_arm_without_any_update_is_an_error(
     tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -516,80 +367,3 @@ def test_a_fault_after_training_never_costs_the_result_and_is_named(
         "The model card",
     ]
     assert read_result(tmp_path / "run" / "result.json").warnings == result.warnings and result.differences == {}
-
-
-def test_an_arm_that_the_model_cannot_carry_out_is_refused_before_anything_is_trained(
-    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unfit(study: Study) -> Any:
-        if study.adapter.method == "lora":
-            raise SettingsError("Expected a model type in the table of targets, got 'odd'.")
-
-    monkeypatch.setattr("simulations.run.layout_of", unfit)
-    monkeypatch.setattr("simulations.run.ArmTraining.train", lambda *_: pytest.fail("trained"))
-    declared = declaration(tiny_bert)
-    declared["simulation"] = declared["simulation"] | {"arms": ["federated", "textbook"]}
-    with pytest.raises(SettingsError, match="'textbook' is none: Expected a model type"):
-        run_of(Scenario.model_validate(declared), tmp_path / "run", table).execute()
-    assert not (tmp_path / "run").exists(), "the folder is free again"
-
-
-def test_a_sites_name_may_hold_anything(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
-    hostile = {"north": "../../up", "south": "[/red]<b>", "east": "NUL\u202e " + "x" * 300}
-    declared = declaration(tiny_bert)
-    declared["federation"] = {"rounds": 1, "smallest_declared_size": 20}
-    declared["simulation"] = declared["simulation"] | {"arms": ["single-site", "federated"], "single_site": "every"}
-    renamed = table.assign(site=table.site.replace(hostile))
-    result = run_of(Scenario.model_validate(declared), tmp_path / "deep" / "er" / "run", renamed).execute()
-    assert set(result.privacy) == set(hostile.values())
-    written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if "run" not in path.parts}
-    assert written == {"deep", "deep/er", "deep/er/table.csv"}
-    assert {path.parent.name for path in tmp_path.rglob("arm.json")} == {p.name for p in tmp_path.glob("**/arms/*")}
-
-
-def test_ctrl_c_says_how_to_resume(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
-    table.to_csv(tmp_path / "table.csv", index=False)
-    (tmp_path / "mine.toml").write_text(toml_of(tiny_bert))
-    command = [sys.executable, "-m", "simulations", "run", "mine.toml", "--out", "out", "--set", "study.name=a b"]
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        # a shell that starts these tests in the background has them ignore Ctrl-C, and children inherit that
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    waited_until = time.monotonic() + 300
-    while not list(tmp_path.glob("out/arms/*/checkpoints/round-*[1-9].json")) and time.monotonic() < waited_until:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == 130 and "Traceback" not in said
-    assert "fedvault-sim run mine.toml --out out --resume --set 'study.name=a b'" in said.replace("\n", "")
-    resumed = subprocess.run([*command, "--resume", "--json"], cwd=tmp_path, capture_output=True, text=True)
-    assert resumed.returncode == 0, resumed.stderr
-    assert json.loads(resumed.stdout)["rounds"][-1]["round"] == 60
-
-
-def toml_of(tiny: Path) -> str:
-    return f"""
-[study]
-name = "whole"
-[model]
-source = "{tiny}"
-[task]
-kind = "sequence-classification"
-labels = ["no", "yes"]
-max_length = 24
-[training]
-local_steps = 2
-[federation]
-rounds = 60
-smallest_declared_size = 20
-[simulation]
-arms = ["federated"]
-[simulation.data]
-source = "table.csv"
-partition = {{ by = "column", column = "site" }}
-"""
