@@ -24,7 +24,7 @@ from simulations.audit.scenario_audit import attacks, audit_scenario
 from simulations.baselines import constant_answer, personal_arm, untrained_head
 from simulations.engines.local import Engine, LocalEngine
 from simulations.engines.worker import Seen
-from simulations.experiment.arms import Arm, arm_folder, trained_arms, write_arm
+from simulations.experiment.arms import Arm, arm_folder, left_out, trained_arms, write_arm
 from simulations.experiment.plugins_used import plugins_used
 from simulations.experiment.prepare import prepare
 from simulations.experiment.scenario import Scenario
@@ -120,7 +120,7 @@ class Run:
         audited = self._audited(prepared, faults)
         result = summary(self._scenario, prepared, results, state, folder.timing, compared, evaluated, sizes)
         trouble = self._trouble(prepared, arms, state)
-        lines = [*result.warnings, *sentences(trouble)]
+        lines = [*result.warnings, *left_out(self._scenario.simulation, results), *sentences(trouble)]
         norms = norms_by_round(arm_folder(folder.path, OURS), {site.name: site.index for site in prepared.sites})
         rounds = [one.model_copy(update={"update_norms": norms.get(one.round, {})}) for one in result.rounds]
         more = {"audit": audited, "trouble": trouble, "warnings": lines, "plugins": folder.plugins(), "rounds": rounds}

@@ -56,20 +56,20 @@ def limit_is_lowered(scene: Scene) -> str:
     scene.after(scene.accepted(name), f"{name} trains a round")
     now = state(scene, name)
     # at orders that are fixed, each round costs the same
-    per_round = (now.judged - before.judged) / (now.rounds - before.rounds)
-    limit = now.judged + ROOM_ROUNDS * per_round
+    per_round = (now.counted - before.counted) / (now.rounds - before.rounds)
+    limit = now.counted + ROOM_ROUNDS * per_round
     try:
         config.write_text(settings.replace(declared, f"epsilon = {limit:.6f}"))
         record = scene.after(scene.refused(name, "refused_budget"), f"{name} refuses for its budget")
         after = state(scene, name)
         more = after.rounds - now.rounds
-        if not (more and limit - 2 * per_round < after.judged <= limit) or record["outcome"] != "aggregated":
-            raise Impatience(f"spent {after.judged}, allowed {limit}, {more} more rounds: {record}")
+        if not (more and limit - 2 * per_round < after.counted <= limit) or record["outcome"] != "aggregated":
+            raise Impatience(f"spent {after.counted}, allowed {limit}, {more} more rounds: {record}")
     finally:
         config.write_text(settings)
     back = scene.after(scene.accepted(name), f"{name} is back")
     return (
-        f"{more} more rounds, refuses in round {record['round']} at {after.judged:.3f}, back in round {back['round']}"
+        f"{more} more rounds, refuses in round {record['round']} at {after.counted:.3f}, back in round {back['round']}"
     )
 
 
@@ -79,7 +79,7 @@ class LedgerState(NamedTuple):
     rounds: int
     """Paid for, of the study underway."""
     spent: float
-    judged: float
+    counted: float
     """What is spent at the orders that its account is judged at: what a limit is compared with."""
 
 

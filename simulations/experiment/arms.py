@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from shared.adapted_model.model import layout_of
 from shared.errors import SettingsError
 from shared.files import write_atomically
 from shared.study.declaration import Study, recorded
-from simulations.experiment.scenario import Scenario
+from simulations.experiment.scenario import Scenario, Simulation
 from simulations.experiment.sites import Site
 from simulations.experiment.trouble import Trouble
 
@@ -25,6 +25,14 @@ SINGLE_SITE_STREAM, POOLED_STREAM = "site-alone", "central"
 """Names that never change: batches and noise of these arms follow from them."""
 UNCLIPPED_RATE = 4.0
 HEAD_ONLY = {"method": "head-only", "rank_pattern": {}, "rank_stabilized": False}
+NO_HEAD_APART = "the study trains nothing but a head, or none"
+WHY_LEFT_OUT = {
+    "majority": "the task has no one answer for all",
+    "head-federated": NO_HEAD_APART,
+    "head-without-privacy": NO_HEAD_APART,
+    "untroubled": "nothing befalls the study, [simulation.trouble] is empty",
+    "local-noise": 'noise is shared under secure_sum = "shared" alone',
+}
 
 
 @dataclass(frozen=True)
@@ -102,6 +110,13 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms.append(_reference("without-privacy", study, scenario, all_sites))
     noise = simulation.seed_of("noise")
     return arms if noise == seed else [replace(arm, noise_seed=noise) for arm in arms]
+
+
+def left_out(simulation: Simulation, there: Collection[str]) -> list[str]:
+    """Say which arms that a scenario lists, and has not by default, are not among those that are there, and why."""
+    listed = simulation.arms if "arms" in simulation.model_fields_set else ()
+    missing = [name for name in dict.fromkeys(listed) if name in WHY_LEFT_OUT and name not in there]
+    return [f"The arm {name} is left out: {WHY_LEFT_OUT[name]}." for name in missing]
 
 
 def _reference(

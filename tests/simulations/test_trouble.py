@@ -78,6 +78,13 @@ def test_where_hardly_a_site_answers_the_hint_says_what_to_change(ran: Callable[
     assert refused.value.hint.startswith(expected) and "lower drop_out" in refused.value.hint
 
 
+def test_an_arm_that_would_be_the_study_again_is_left_out_and_named(ran: Callable[..., Result]) -> None:
+    result = ran(1)
+    assert "untroubled" not in result.arms
+    expected = "The arm untroubled is left out: nothing befalls the study, [simulation.trouble] is empty."
+    assert expected in result.warnings
+
+
 def test_a_server_that_is_cut_off_ends_with_the_same_adapter(ran: Callable[..., Result], tmp_path: Path) -> None:
     result = ran(2, server_crash_round=2, slow_sites=["north"], slow_s=30.0)
     assert result.trouble is not None and result.trouble.server_crash == ServerCrash(round=2, continued_after=1)
