@@ -13,6 +13,8 @@ from shared.errors import SettingsError
 from shared.processes.running import EXIT_BY_STATE
 from shared.terminal import saying
 
+OF_HEALTH = ("state", "running", "certificate_ends")
+
 
 def start(
     detach: Annotated[bool, typer.Option("--detach", help="Run in the background.")] = False,
@@ -54,7 +56,9 @@ def status(
     check: Annotated[
         bool,
         typer.Option(
-            "--check", help="Exit with 1 if it does not run, with 8 if it does not answer, with 10 while it starts."
+            "--check",
+            help="Health alone, for a program that watches. Exits with 1 if it does not run, with 8 if it does not "
+            "answer, with 10 while it starts.",
         ),
     ] = False,
     config: Config = NODE_TOML,
@@ -62,7 +66,7 @@ def status(
 ) -> None:
     """Show what runs, what is trained, what waits for you, and how good the model is here. Stays here."""
     from client.operator.status import node_status
-    from client.operator.status_text import in_sentences
+    from client.operator.status_text import health, in_sentences
     from shared.terminal import watched
 
     if watch and as_json:
@@ -72,7 +76,9 @@ def status(
         watched(lambda: in_sentences(node_status(places)))
         return
     facts = node_status(places)
-    typer.echo(json.dumps(facts, indent=1) if as_json else "\n".join(in_sentences(facts)))
+    shown = {name: facts[name] for name in OF_HEALTH} if check else facts
+    sentences = health(facts) if check else in_sentences(facts)
+    typer.echo(json.dumps(shown, indent=1) if as_json else "\n".join(sentences))
     ends = facts["certificate_ends"]
     ended = ends is not None and datetime.now(UTC) >= datetime.fromisoformat(ends)
     if check and (facts["state"] != "runs" or ended):

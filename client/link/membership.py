@@ -110,6 +110,11 @@ class Membership:
         return tls_context(self.authority_path, self.certificate_path, self.key_path, extra_ca=extra)
 
 
+def has_joined(folder: Path) -> bool:
+    """Return true if a node is a member: what says so is written last."""
+    return (folder / "membership.json").exists()
+
+
 def membership(folder: Path) -> Membership:
     """Read a node's membership.
 
@@ -136,7 +141,7 @@ def join(invite: Invite, folder: Path, server: Server, base: Path) -> Membership
         PeerError: the server refuses the invite, or what it sends is no certificate of this node's key.
     """
     member = Membership(folder, invite.name, invite.server)
-    if (folder / "membership.json").exists() and not invite.renews:
+    if has_joined(folder) and not invite.renews:
         raise SettingsError("Expected a node without a federation, this one has joined.", hint="fedvault-node leave")
     if invite.renews:
         _check_invited_back(member)

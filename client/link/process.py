@@ -6,8 +6,9 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
+from client.deployment import Deployment, deployment
 from client.link.loop import Link
-from client.link.membership import Membership, certificate_in_words, membership
+from client.link.membership import Membership, certificate_in_words, has_joined, membership
 from client.link.roster_signer import RosterSigner
 from client.link.vault_client import VaultClient
 from client.settings import NodeSettings, folders, load_node
@@ -15,19 +16,24 @@ from shared.errors import FedVaultError
 
 log = logging.getLogger(__name__)
 RENEW_EVERY_S = 6 * 3600.0
+JOINED_EVERY_S = 1.0
 
 
 def serve(config: Path) -> None:
     """Run until SIGTERM or SIGINT.
 
     Raises:
-        SettingsError: node.toml is not valid, or this node has not joined.
+        SettingsError: node.toml is not valid, or this node has not joined and is no container that can wait for it.
     """
-    settings = load_node(config)
+    settings, stop = load_node(config), threading.Event()
     places, base = folders(config, settings), config.resolve().parent
-    member, stop = membership(places.link), threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    if deployment() is Deployment.LINK:
+        _wait_for_join(places.link, stop)
+        if stop.is_set():
+            return
+    member = membership(places.link)
     threading.Thread(target=_keep_renewed, args=(member, settings, base, stop), daemon=True).start()
     vault = VaultClient(places.socket, signer=RosterSigner(member.name, member.key()))
     link = Link(
@@ -40,6 +46,14 @@ def serve(config: Path) -> None:
     )
     link.run()
     vault.close()
+
+
+def _wait_for_join(folder: Path, stop: threading.Event) -> None:
+    """Wait until this node is a member: `join` is typed in the link's container, so that has to be there before."""
+    if not has_joined(folder):
+        log.info("This node is no member of a federation yet. It waits for: fedvault-node join INVITE")
+    while not has_joined(folder) and not stop.wait(JOINED_EVERY_S):
+        pass
 
 
 def _keep_renewed(member: Membership, settings: NodeSettings, base: Path, stop: threading.Event) -> None:

@@ -14,6 +14,18 @@ OF_TRAINING = ("time", "run", "round")
 """Names of a metric's line that are no figures."""
 
 
+def health(facts: Facts) -> list[str]:
+    """Return whether the node runs and is connected, for a program that watches: it keeps and passes on what it reads.
+
+    Guarantee: no figure of local metrics and no name of a run is in it.
+    """
+    return [
+        *_state_lines(facts),
+        *_link_lines(facts),
+        *_certificate_lines(facts["certificate_ends"], datetime.now(UTC)),
+    ]
+
+
 def in_sentences(facts: Facts) -> list[str]:
     """Return what `node_status` gathered as sentences: what runs, what it does, and what waits for a person."""
     return [

@@ -50,14 +50,14 @@ def test_every_container_is_hardened(name: str) -> None:
 def test_a_vault_has_no_network_and_cannot_write_to_its_data(name: str) -> None:
     found = mounts(name)
     assert SERVICES[name]["network_mode"] == "none"
-    assert not found["/node/data"][1] and not found["/node/models"][1] and not found["/node/node.toml"][1]
+    assert not found["/node/data"][1] and not found["/node/models"][1] and not found["/node/settings"][1]
     assert found["/node/home"][1] and found["/node/ledger-copy"][1]
     assert found["/node/home"][0] != found["/node/ledger-copy"][0]
 
 
 @pytest.mark.parametrize("name", LINKS)
 def test_a_link_sees_the_socket_and_its_key_and_nothing_else(name: str) -> None:
-    assert set(mounts(name)) == {"/node/node.toml", "/node/home/run", "/node/home/link"}
+    assert set(mounts(name)) == {"/node/settings", "/node/home/run", "/node/home/link"}
     vault = name.replace("-link", "-vault")
     assert mounts(name)["/node/home/run"] == mounts(vault)["/node/home/run"]
     assert "/node/home/link" not in mounts(vault)
@@ -68,7 +68,7 @@ def test_a_link_sees_the_socket_and_its_key_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", DASHBOARDS)
 def test_an_operators_page_sees_its_socket_alone_and_is_published_on_this_machine_alone(name: str) -> None:
     service, vault = SERVICES[name], name.replace("-dashboard", "-vault")
-    assert set(mounts(name)) == {"/node/node.toml", "/node/home/operator"} and not mounts(name)["/node/node.toml"][1]
+    assert set(mounts(name)) == {"/node/settings", "/node/home/operator"} and not mounts(name)["/node/settings"][1]
     assert mounts(name)["/node/home/operator"] == mounts(vault)["/node/home/operator"]
     assert service["user"] == SERVICES[vault]["user"] and service["profiles"] == ["dashboard"]
     (port,) = service["ports"]
@@ -81,7 +81,7 @@ def test_an_operators_page_sees_its_socket_alone_and_is_published_on_this_machin
 
 @pytest.mark.parametrize("name", LINKS)
 def test_no_link_mounts_the_socket_that_decides(name: str) -> None:
-    places = folders(Path("/node/node.toml"), load_node(DOCKER / "node.example.toml"))
+    places = folders(Path("/node/settings/node.toml"), load_node(DOCKER / "node.example.toml"))
     assert str(places.operator_socket.parent) == "/node/home/operator"
     assert not any(str(places.operator_socket).startswith(target) for target in mounts(name))
 

@@ -182,7 +182,7 @@ def write_what_the_operators_write(folder: Path) -> None:
     """Records, policy, study: small, and one organisation is enough."""
     table = pd.read_csv(ROOT / "data" / "vader" / "vader.csv", dtype=str, keep_default_na=False)
     table[table["site"] == "movies"].head(120).to_csv(folder / "docker" / "north" / "data" / "ward.csv", index=False)
-    config = folder / "docker" / "north" / "node.toml"
+    config = folder / "docker" / "north" / "settings" / "node.toml"
     config.write_text(config.read_text().replace("= 8500", "= 110\nsmallest_cohort = 1"))
     study = STUDY.replace("= 1000 ", "= 50 ").replace("quorum = 3 ", "quorum = 1 ").replace("rounds = 4", "rounds = 2")
     (folder / "docker" / "studies" / "study.toml").write_text(study)

@@ -97,7 +97,8 @@ class Service:
                 lines.append(f"mount -o remount,bind,ro $R{target}")
         lines.append("mount -o remount,ro $R")
         environment = " ".join(f"{name}={value}" for name, value in self.environment.items())
-        (folder,) = re.findall(r"^WORKDIR (\S+)$", self.dockerfile, re.M) or ["/"]
+        (built,) = re.findall(r"^WORKDIR (\S+)$", self.dockerfile, re.M) or ["/"]
+        folder = self.facts.get("working_dir", built)
         who = f"setpriv --reuid {self.user} --regid {self.group} --clear-groups --no-new-privs --bounding-set=-all"
         module = [sys.executable, "-m", PROGRAMS[command[0]], *command[1:]]
         words = " ".join(f"'{word}'" for word in module)

@@ -76,6 +76,22 @@ def test_status_is_sentences_and_is_watched_or_read_by_a_program(node: Command, 
     assert code == 2 and "--watch or --json" in err
 
 
+@pytest.mark.guarantee("no figure of local metrics and no name of a run is in it.")
+@pytest.mark.parametrize("deployment", ["", "vault"])
+def test_what_watches_a_node_reads_its_health_and_no_figure(
+    node: Command, study: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deployment: str
+) -> None:
+    study()
+    measured = {"time": "2026-11-29T12:00:00", "run": "r-1", "round": 3, "accuracy": 0.8125}
+    (tmp_path / "node").mkdir(mode=0o700)
+    (tmp_path / "node" / "metrics.jsonl").write_text(json.dumps(measured) + "\n")
+    monkeypatch.setenv("FEDVAULT_DEPLOYMENT", deployment)
+    assert "accuracy 0.8125" in node("status")[1], "for the operator"
+    for command in (("status", "--check"), ("status", "--check", "--json")):
+        code, out, err = node(*command)
+        assert code in (1, 8) and out and not any(word in out + err for word in ("0.8125", "accuracy", "r-1"))
+
+
 ANOTHER_USERS = [
     ("status",),
     ("status", "--check"),
