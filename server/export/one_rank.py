@@ -58,17 +58,16 @@ def of_one_rank(exported: Path, allowed: Callable[[int], int | None]) -> OneRank
             f"Expected LoRA alone, of a rank that is served, got rank {largest} and {len(tensors)} tensors.",
             hint="export --merge writes the whole model, which needs no adapter.",
         )
-    layers = dict[str, tuple[Tensor, Tensor]]()
+    layers, scale = dict[str, tuple[Tensor, Tensor]](), _scale(config)
     for name in names:
         down, up = tensors[name + DOWN], tensors[name + UP]
         missing = rank - down.shape[0]
-        scaled = _scale(config, name, down.shape[0]) * up
+        scaled = scale * up
         layers[name] = (functional.pad(down, (0, 0, 0, missing)), functional.pad(scaled, (0, missing)))
     return OneRank(rank, layers, config, base_files)
 
 
-def _scale(config: Mapping[str, Any], layer: str, rank: int) -> Tensor:
-    """Return alpha / rank of a layer, or alpha / sqrt(rank) with rsLoRA, as PEFT applies it."""
-    alpha = next((value for name, value in config["alpha_pattern"].items() if layer.endswith(name)), None)
-    alpha = config["lora_alpha"] if alpha is None else alpha
-    return torch.tensor(alpha / (math.sqrt(rank) if config["use_rslora"] else rank))
+def _scale(config: Mapping[str, Any]) -> Tensor:
+    """Return alpha / rank, or alpha / sqrt(rank) with rsLoRA: layers of other ranks have an alpha that gives the same."""
+    rank = config["r"]
+    return torch.tensor(config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank))

@@ -142,7 +142,8 @@ class Adapter(Section):
     rank: int = Field(default=8, ge=1, le=256)
     """LoRA rank r."""
     rank_pattern: dict[LayerPattern, Annotated[int, Field(ge=1, le=256)]] = Field(default_factory=dict, max_length=100)
-    """Other ranks for layers whose name ends in a text or matches a pattern, as in `{ "layer.5.*query" = 16 }`.
+    """Other ranks for layers whose name ends in a text or matches a pattern, as in `{ "layer.5.*query" = 16 }`. Of two
+    that match a layer, the one that is first in the alphabet counts.
     Letters, digits, `.`, `_`, `-` and at most two `*`: a pattern must not take long to match."""
     alpha: Positive | None = None
     """LoRA scale is alpha / rank. Default: alpha = rank, so the scale is 1."""
@@ -154,6 +155,12 @@ class Adapter(Section):
     """`all`, or `last:k` for the top k layers. Nothing is trained below them, so activations there can be cached."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Public seed of A. It is no secret: everyone derives the same A from it, so A is never sent."""
+
+    @field_validator("rank_pattern")
+    @classmethod
+    def _in_order(cls, patterns: dict[str, int]) -> dict[str, int]:
+        """Sort, as a study's identity does: of two patterns that match a layer, the first one counts."""
+        return dict(sorted(patterns.items()))
 
     @property
     def linear(self) -> bool:

@@ -213,3 +213,11 @@ def test_what_is_not_stated_is_named_and_a_description_counts_as_the_purpose_tha
         ).study.stated_purpose
         == "P."
     )
+
+
+def test_one_identity_has_one_order_of_patterns() -> None:
+    patterns = {"query": 2, "layer.1.*query": 8}
+    orders = [dict(items) for items in (patterns.items(), reversed(patterns.items()))]
+    studies = [parse(Study, MINIMAL | {"adapter": {"rank_pattern": order}}, where="s") for order in orders]
+    assert len({study.sha256 for study in studies}) == 1
+    assert {tuple(study.adapter.rank_pattern) for study in studies} == {("layer.1.*query", "query")}

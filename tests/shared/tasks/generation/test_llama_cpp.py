@@ -24,13 +24,21 @@ def tensors(path: Path) -> dict[str, Any]:
     return {one.name: np.array(one.data) for one in gguf.GGUFReader(path).tensors}
 
 
+@pytest.mark.parametrize(
+    ("ranks", "largest"),
+    [
+        ({}, 3),
+        ({"rank_pattern": {"1.self_attn.q_proj": 6, "layers.0.*v_proj": 2}}, 6),
+        ({"rank_pattern": {"layers.1.*q_proj": 6}, "rank_stabilized": True, "alpha": 5.0}, 6),
+    ],
+)
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
 def test_products_are_pefts_and_queries_have_llama_cpps_order(
-    language_study: Studies, randomised: Any, tmp_path: Path
+    language_study: Studies, randomised: Any, tmp_path: Path, ranks: dict[str, Any], largest: int
 ) -> None:
-    study = language_study("llama", TASK, method="lora", rank=3)
+    study = language_study("llama", TASK, method="lora", rank=3, layers="all", **ranks)
     export(study, randomised(study).packed(), tmp_path / "adapter")
-    assert write_gguf(tmp_path / "adapter", tmp_path / "gguf") == 3
+    assert write_gguf(tmp_path / "adapter", tmp_path / "gguf") == largest
     written, peft = tensors(tmp_path / "gguf" / ADAPTER), as_peft(tmp_path / "adapter")
     base: Any = peft.get_base_model()
     heads = base.config.num_attention_heads
@@ -44,7 +52,7 @@ def test_products_are_pefts_and_queries_have_llama_cpps_order(
                 delta = delta.reshape(heads, 2, half, -1).transpose(0, 2, 1, 3).reshape(delta.shape)
             np.testing.assert_allclose(product, delta, atol=1e-6)
     facts = gguf.GGUFReader(tmp_path / "gguf" / ADAPTER).fields
-    assert facts["adapter.type"].contents() == "lora" and facts["adapter.lora.alpha"].contents() == 3.0
+    assert facts["adapter.type"].contents() == "lora" and facts["adapter.lora.alpha"].contents() == largest
 
 
 def test_a_model_whose_names_llama_cpp_changes_is_refused(
