@@ -68,6 +68,6 @@ def of_one_rank(exported: Path, allowed: Callable[[int], int | None]) -> OneRank
 
 
 def _scale(config: Mapping[str, Any]) -> Tensor:
-    """Return alpha / rank, or alpha / sqrt(rank) with rsLoRA: layers of other ranks have an alpha that gives the same."""
+    """Return alpha / rank, or alpha / sqrt(rank) with rsLoRA: the same for all layers, whatever their ranks are."""
     rank = config["r"]
     return torch.tensor(config["lora_alpha"] / (math.sqrt(rank) if config["use_rslora"] else rank))

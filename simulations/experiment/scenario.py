@@ -198,10 +198,10 @@ class Scenario(Study):
             )
         if unit == RECORD and data.unit_column is not None:
             raise ValueError("simulation.data.unit_column only goes with a privacy.unit other than 'record'")
-        if data.subgroups and (unit == RECORD or self.task.kind != "sequence-classification"):
+        if data.subgroups and (unit == RECORD or getattr(self.task, "problem", "") != "single-label"):
             raise ValueError(
                 "simulation.data.subgroups only goes with simulation.data.unit_column and a task of kind "
-                "'sequence-classification'"
+                "'sequence-classification' whose records have one label each"
             )
         own = data.split_column is not None or data.test is not None or data.validation is not None
         if data.split_column is not None and (data.test or data.validation):

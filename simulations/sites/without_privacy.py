@@ -1,7 +1,8 @@
 """Federated training WITHOUT PRIVACY: no noise. A reference for simulations, never for real data.
 
-It takes a private site's steps and leaves the noise out: batches and scaled gradients are its twin's, so the two differ
-by what the noise costs. Plain gradients, at rates that somebody must choose for each task, are there too.
+It takes a private site's steps and leaves the noise out. Its batches are drawn as its twin's are, by draws of their
+own: the two differ by what the noise costs, and by what other batches do. Plain gradients, at rates that somebody must
+choose for each task, are there too.
 
 It lives in `simulations`, which a node never imports, and it warns whenever it runs.
 """
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class SiteWithoutPrivacy:
-    """Answers train tasks with an UNPROTECTED update: the same batches and steps without noise.
+    """Answers train tasks with an UNPROTECTED update: a private site's steps without noise.
 
     Args:
         study: as declared, with the arm's own rates.

@@ -60,7 +60,8 @@ def momentum(decay: float) -> Combine:
 def adaptive(rate: float, *, yogi: bool = False) -> Combine:
     """Return FedAdam or FedYogi (Reddi et al. 2021, arXiv:2003.00295), without the noise's known part of v.
 
-    Rate and tau are in units of the noise of the first mean; the rate falls as the sites' own does.
+    Rate and tau are in units of the noise of the first mean; the rate falls as the sites' own does. Both moments are
+    corrected for beginning at zero, as in Adam, which Reddi et al. leave out.
     """
 
     def step(numbers: RoundNumbers, updates: Sequence[Array]) -> Array:
@@ -69,7 +70,7 @@ def adaptive(rate: float, *, yogi: bool = False) -> Combine:
         first = FIRST_DECAY * memory.get("first", 0.0) + (1 - FIRST_DECAY) * delta
         power_mean = memory.get("power", 0.0)
         if yogi:
-            power_mean = power_mean - (1 - SECOND_DECAY) * power * np.sign(power_mean - power)
+            power_mean = power_mean - (1 - SECOND_DECAY) * np.abs(power) * np.sign(power_mean - power)
         else:
             power_mean = SECOND_DECAY * power_mean + (1 - SECOND_DECAY) * power
         memory |= {"first": first, "power": power_mean}

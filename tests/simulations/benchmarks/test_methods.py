@@ -1,5 +1,6 @@
 """The benchmark of a server's ways: every way trains, and a lie costs the mean more than the geometric median."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from shared.study.declaration import Study
 from simulations.benchmarks.quality.methods import LIES, Federation, Records, liars, table
-from simulations.benchmarks.quality.server_ways import ROBUST, WAYS
+from simulations.benchmarks.quality.server_ways import ROBUST, SECOND_DECAY, WAYS, RoundNumbers
 
 
 def records(count: int = 1200) -> Records:
@@ -24,6 +25,16 @@ def test_every_way_learns(make_study: Any, way: str) -> None:
     federation = Federation(records(), study, seed=1)
     assert [len(site) for site in federation.sites] == [610, 290], "its own sites, of the records that are trained on"
     assert federation.accuracy(WAYS[way]) > 0.9
+
+
+@pytest.mark.parametrize("way", ["FedAdam, 10", "FedYogi, 10"])
+def test_of_noise_alone_a_second_moment_keeps_next_to_nothing(way: str) -> None:
+    generator, memory = np.random.default_rng(0), dict[str, Any]()
+    for number in range(8):
+        numbers = RoundNumbers(number, [1.0, 1.0], math.sqrt(0.5), [1.0, 1.0], 1.0, memory)
+        WAYS[way].combine(numbers, [generator.standard_normal(20_000) for _ in range(2)])
+    unbiased = float(np.mean(memory["power"])) / (1 - SECOND_DECAY**8)
+    assert abs(unbiased) < 0.03 * numbers.first_deviation**2, "the noise's variance is 0.5, and taken out"
 
 
 def test_a_lie_costs_the_mean_and_not_the_geometric_median(make_study: Any) -> None:

@@ -49,3 +49,11 @@ def test_a_scenario_without_subgroups_is_what_it_was(scenario: Scenarios) -> Non
 def test_subgroups_of_single_records_are_refused(scenario: Scenarios) -> None:
     with pytest.raises(SettingsError, match=r"simulation.data.subgroups only goes with"):
         scenario(**data(subgroups=["sex"]))
+
+
+@pytest.mark.parametrize(
+    "task", [{"problem": "multi-label"}, {"problem": "rating", "labels": [], "rating_range": [1, 5]}]
+)
+def test_subgroups_are_of_answers_that_are_right_or_wrong(scenario: Scenarios, task: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="whose records have one label each"):
+        scenario(**UNIT, **data(unit_column="patient", subgroups=["sex"]), task=task)
