@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from collections import defaultdict
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ import yaml
 
 from server.certificate_ends import CertificateEnd
 from server.gateway.metrics import build_metrics_app
+from server.rounds.round import MOST_ASKS
 from server.run_store.store import Store
 from shared.study.declaration import Study
 from tests.support.paths import ROOT
@@ -76,6 +79,53 @@ def test_every_metric_is_in_the_dashboard(
     asked = " ".join(target["expr"] for panel in PANELS for target in panel["targets"])
     shown = set(re.findall(r"fedvault_\w+", asked))
     assert labels(make_study).keys() - shown == {"fedvault_nodes"}, "by status: `status` says it"
+
+
+def test_only_counters_are_asked_for_their_increase() -> None:
+    """A gauge that goes down is no counter that was restarted."""
+    for title, (asked, _) in QUESTIONS.items():
+        names = re.findall(r"(?:increase|rate)\((fedvault_\w+)", asked)
+        assert all(name.endswith("_total") for name in names), (title, names)
+
+
+def test_lost_rounds_are_looked_for_longer_than_silence_takes_to_lose_one(make_study: Callable[..., Study]) -> None:
+    (window,) = re.findall(r"\[(\d+)d\]", QUESTIONS["FedVaultRoundsLost"][0])
+    assert int(window) * 86400 > 2 * MOST_ASKS * type(make_study().federation).model_fields["deadline_s"].default
+
+
+FAILED, LOST = 'fedvault_runs{state="failed"}', 'fedvault_rounds_total{outcome="lost"}'
+REJECTED = 'fedvault_replies_total{verdict="rejected",reason="norm"}'
+HISTORIES = {
+    "the first run that fails": ("FedVaultRunFailed", {FAILED: "0x30 1x10"}, True),
+    "one of two failed runs is resumed": ("FedVaultRunFailed", {FAILED: "2x30 1x10"}, False),
+    "a resumed run fails again": ("FedVaultRunFailed", {FAILED: "1x20 0x10 1x10"}, True),
+    "a run that failed yesterday": ("FedVaultRunFailed", {FAILED: "0x9 1x1440"}, False),
+    "the first round that silence loses": ("FedVaultRoundsLost", {LOST: "0x300 1x100"}, True),
+    "rounds that were lost last week": ("FedVaultRoundsLost", {LOST: "3x1500"}, False),
+    "the first update that is rejected": ("FedVaultUpdatesRejected", {REJECTED: "0x30 1x10"}, True),
+    "a server that has seen nothing": ("FedVaultDown", {FAILED: "0x40"}, False),
+    "a server that is away": ("FedVaultDown", {FAILED: "0x10 stale _x30"}, True),
+}
+"""An alert, the samples of every minute, and whether it fires at the last of them."""
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_an_alert_fires_when_it_should(history: str, tmp_path: Path) -> None:
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed; it runs where Debian's prometheus is (apt-get install)")
+    alert, series, fires = HISTORIES[history]
+    minutes = [
+        sum(1 if part == "stale" else int(part.split("x")[1]) + 1 for part in text.split()) for text in series.values()
+    ]
+    expected = [{"labels": "{}", "value": 1}] if fires else []
+    asked = {"expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})', "eval_time": f"{minutes[0] - 1}m"}
+    samples = [{"series": name, "values": text} for name, text in series.items()]
+    case = {"interval": "1m", "input_series": samples, "promql_expr_test": [asked | {"exp_samples": expected}]}
+    rules = {"rule_files": [str(MONITORING / "alerts.yaml")], "evaluation_interval": "1m", "tests": [case]}
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(rules))
+    done = subprocess.run([tool, "test", "rules", tmp_path / "rules.yaml"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_a_folder_of_rules_is_whole() -> None:
