@@ -32,6 +32,14 @@ QUESTIONS = {rule["alert"]: (rule["expr"], str(rule["annotations"])) for rule in
     panel["title"]: (target["expr"], target["legendFormat"]) for panel in PANELS for target in panel["targets"]
 }
 
+SCRAPED = {"job", "instance"}
+"""Labels that Prometheus gives whatever it scrapes."""
+OPERATOR = re.compile(r"^(.*?) (?:[-+*/]|[=!<>]=|[<>]) (?:(on|ignoring) \(([\w, ]*)\) (?:group_left )?)?(.*)$")
+EVALUATED = {
+    "number": 2,
+    "estimates": [{"scope": "all sites", "measure": "accuracy", "value": 0.5, "low": 0.4, "high": 0.6}],
+}
+
 
 @pytest.fixture(scope="module")
 def labels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., Study]], dict[str, set[str]]]:
@@ -43,6 +51,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[..., 
             run = store.create_run(make_study())
             for record in RECORDS:
                 store.record_round(run.id, record.as_dict(), None)
+            store.evaluations.finish(run.id, 2, EVALUATED)
             store.invite("north", "north", datetime.now(UTC) + timedelta(days=1))
             store.enrol("north", "north", 1, datetime.now(UTC))
             ends = [CertificateEnd("node", "north", datetime.now(UTC), datetime.now(UTC), "renew it")]
@@ -71,6 +80,37 @@ def test_every_question_is_about_a_metric_and_labels_that_there_are(
         first = known[names[0]]
         used = set(re.findall(r'(\w+)="', asked)) | set(re.findall(r"\{\{ ?(?:\$labels\.)?(\w+) ?\}\}", legend))
         assert used <= first, (title, used, first)
+
+
+def labels_of(side: str, known: dict[str, set[str]]) -> set[str] | None:
+    """The labels that one side of an operation leaves; None if it is one number."""
+    if side.startswith("sum"):
+        return set(re.findall(r"\w+", (re.match(r"sum by \(([\w, ]*)\)", side) or [""] * 2)[1]))
+    return next((known[name] | SCRAPED for name in re.findall(r"fedvault_\w+", side)), None)
+
+
+def matches(asked: str, known: dict[str, set[str]]) -> bool:
+    """Whether the series of both sides of an operation are matched by the labels that both have."""
+    operation = OPERATOR.match(asked.removeprefix("sort(").removesuffix(")") if asked.startswith("sort(") else asked)
+    if operation is None:
+        return True
+    left, how, named, right = operation.groups()
+    sides = labels_of(left, known), labels_of(right, known)
+    if None in sides:
+        return True
+    over = set(re.findall(r"\w+", named or ""))
+    matched_by = [side & over if how == "on" else side - over for side in sides if side is not None]
+    return matched_by[0] == matched_by[1]
+
+
+def test_both_sides_of_an_operation_have_the_labels_that_they_are_matched_by(
+    labels: Callable[..., dict[str, set[str]]], make_study: Callable[..., Study]
+) -> None:
+    known = labels(make_study)
+    assert [title for title, (asked, _) in QUESTIONS.items() if not matches(asked, known)] == []
+    one, other = "increase(fedvault_asks_total[1h])", "sum(increase(fedvault_rounds_total[1h]))"
+    assert matches(f"sum({one}) / {other}", known) and not matches(f"{one} / {other}", known), "job and instance"
+    assert not matches(f"fedvault_runs / ignoring (state) group_left {other}", known)
 
 
 def test_every_metric_is_in_the_dashboard(
