@@ -121,6 +121,23 @@ def test_a_private_evaluation_comes_after_its_round_and_is_there_once(uri: str, 
     assert accuracy == {1: 0.5, 2: 0.6, 3: 0.7} and run.info.status == "FINISHED"
 
 
+def test_a_file_that_comes_after_the_end_is_sent_and_what_is_there_is_left(uri: str, tmp_path: Path) -> None:
+    """As `track RUN --also pilot.pdf` sends it of a run that was sent while it ran."""
+    from mlflow.tracking import MlflowClient
+
+    card, report = tmp_path / "adapter" / "README.md", tmp_path / "pilot.pdf"
+    card.parent.mkdir()
+    card.write_text("the card")
+    finished = replace(CURVES, key="r-4", ending="finished", artifacts=(card.parent,))
+    name = send(uri, finished)
+    card.write_text("another card")
+    report.write_bytes(b"%PDF")
+    send(uri, replace(finished, artifacts=(card.parent, report)))
+    client = MlflowClient(tracking_uri=uri)
+    assert {file.path for file in client.list_artifacts(name)} == {"adapter", "pilot.pdf"}
+    assert Path(client.download_artifacts(name, "adapter/README.md")).read_text() == "the card"
+
+
 def test_what_mlflow_cannot_draw_is_left_out_and_settings_have_dotted_names() -> None:
     assert finite({"a": 1, "b": float("nan"), "c": float("inf"), "d": None, "e": "word"}) == {"a": 1.0}
     assert flattened({"privacy": {"epsilon": 3.0, "deep": {"x": [1]}}}) == {
