@@ -12,7 +12,7 @@ COPY client client
 COPY server server
 COPY shared shared
 COPY simulations simulations
-RUN /opt/fedvault/bin/pip install ".[postgresql]"
+RUN /opt/fedvault/bin/pip install ".[postgresql,tracking]"
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="FedVault coordination server"

@@ -1,6 +1,7 @@
 """Curves in MLflow: a real tracking store, whole after faults, and never in a run's way."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,7 @@ from server.tracking.mlflow_server import send
 from shared.errors import PeerError, SettingsError
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from shared.study.declaration import Study
+from tests.support.paths import ROOT
 from tests.support.stores import filled
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own tables
@@ -136,6 +138,12 @@ def test_a_file_that_comes_after_the_end_is_sent_and_what_is_there_is_left(uri: 
     client = MlflowClient(tracking_uri=uri)
     assert {file.path for file in client.list_artifacts(name)} == {"adapter", "pilot.pdf"}
     assert Path(client.download_artifacts(name, "adapter/README.md")).read_text() == "the card"
+
+
+def test_the_servers_image_has_every_extra_that_server_toml_may_need() -> None:
+    (extras,) = re.findall(r'pip install "\.\[([\w,]+)\]"', (ROOT / "docker" / "server.Dockerfile").read_text())
+    needed = re.findall(r"Needs the extra `(\w+)`", (ROOT / "server" / "SERVER_TOML.md").read_text())
+    assert needed and {*needed, "postgresql"} <= set(extras.split(","))
 
 
 def test_what_mlflow_cannot_draw_is_left_out_and_settings_have_dotted_names() -> None:
