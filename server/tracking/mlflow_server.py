@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from server.tracking.curves import Curves
+from shared.environment import QUIET
 from shared.errors import PeerError, SettingsError
 
 EXPERIMENT = "fedvault"
@@ -21,11 +22,14 @@ STATES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "runn
 
 
 def require_mlflow() -> None:
-    """Refuse to track without the library that does it.
+    """Import MLflow, which then reports nothing to its makers; refuse to track without it.
+
+    A variable that is set already stays as it is.
 
     Raises:
         SettingsError: MLflow is not installed.
     """
+    os.environ |= QUIET | os.environ
     try:
         import mlflow  # noqa: F401
     except ImportError:

@@ -1,11 +1,15 @@
 """Curves in MLflow: a real tracking store, whole after faults, and never in a run's way."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -138,6 +142,31 @@ def test_a_file_that_comes_after_the_end_is_sent_and_what_is_there_is_left(uri: 
     client = MlflowClient(tracking_uri=uri)
     assert {file.path for file in client.list_artifacts(name)} == {"adapter", "pilot.pdf"}
     assert Path(client.download_artifacts(name, "adapter/README.md")).read_text() == "the card"
+
+
+REPORTS_USAGE = """
+from server.tracking.mlflow_server import require_mlflow
+require_mlflow()
+from mlflow.telemetry import get_telemetry_client
+from mlflow.telemetry.utils import is_telemetry_disabled
+print(not is_telemetry_disabled(), get_telemetry_client() is not None)
+"""
+
+
+def test_mlflow_reports_nothing_to_its_makers(tmp_path: Path) -> None:
+    """In a process without pytest and without CI, where MLflow reports nothing anyway."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", REPORTS_USAGE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False False\n"), done.stderr
+
+
+def test_who_wants_mlflow_to_report_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    for wish in ("false", "true"):
+        monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", wish)
+        mlflow_server.require_mlflow()
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == wish
 
 
 def test_the_servers_image_has_every_extra_that_server_toml_may_need() -> None:
