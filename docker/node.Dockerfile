@@ -18,7 +18,7 @@ RUN /opt/fedvault/bin/pip install .
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="FedVault node"
 ENV FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 \
-    RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 PATH=/opt/fedvault/bin:$PATH HOME=/tmp
+    RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true HF_HUB_OFFLINE=1 PATH=/opt/fedvault/bin:$PATH HOME=/tmp
 COPY --from=build /opt/fedvault /opt/fedvault
 # two users and one group between them: the link may use the vault's socket and nothing else of its folder
 RUN groupadd --gid 10010 fedvault-socket \

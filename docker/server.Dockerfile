@@ -12,12 +12,12 @@ COPY client client
 COPY server server
 COPY shared shared
 COPY simulations simulations
-RUN /opt/fedvault/bin/pip install ".[postgresql]"
+RUN /opt/fedvault/bin/pip install ".[postgresql,tracking]"
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="FedVault coordination server"
 ENV FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1 FLWR_TELEMETRY_ENABLED=0 FLWR_DISABLE_UPDATE_CHECK=1 \
-    RAY_USAGE_STATS_ENABLED=0 HF_HUB_OFFLINE=1 PATH=/opt/fedvault/bin:$PATH HOME=/tmp \
+    RAY_USAGE_STATS_ENABLED=0 MLFLOW_DISABLE_TELEMETRY=true HF_HUB_OFFLINE=1 PATH=/opt/fedvault/bin:$PATH HOME=/tmp \
     FEDVAULT_SERVER_HOME=/var/lib/fedvault FEDVAULT_DATA=/
 COPY --from=build /opt/fedvault /opt/fedvault
 RUN groupadd --gid 10001 fedvault && useradd --uid 10001 --gid 10001 --no-create-home fedvault \

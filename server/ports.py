@@ -12,6 +12,9 @@ from shared.errors import SettingsError
 PATIENCE_S, LEAVES_WITHIN_S, POLL_S = 20.0, 3.0, 0.5
 """For processes of this server whose supervisor was killed: they leave, and stop answering a little before that."""
 
+ADDRESS_OF = {"port": "listen", "metrics_port": "metrics_listen"}
+"""The key of the address, by that of the port; the SuperLink's is no setting."""
+
 
 class PortInUse(SettingsError):  # noqa: N818 - says what it is
     """Somebody listens on a port of this server."""
@@ -49,7 +52,7 @@ def _ports(settings: ServerSettings) -> list[tuple[str, str, int]]:
     ports = [
         ("port", settings.listen, settings.port),
         ("superlink_port", LOOPBACK, settings.superlink_port),
-        ("metrics_port", LOOPBACK, settings.metrics_port),
+        ("metrics_port", settings.metrics_listen, settings.metrics_port),
     ]
     return [(key, host, port) for key, host, port in ports if port]
 
@@ -69,7 +72,8 @@ def _error(error: OSError, key: str, host: str, port: int) -> SettingsError:
         return SettingsError(
             f"Expected a port that this user may open, got {key}={port}.", hint=f"Change {key} in server.toml."
         )
+    address = ADDRESS_OF.get(key, key)
     return SettingsError(
-        f"Expected an address of this machine, got listen={host!r}: {error.strerror}.",
-        hint="Change listen in server.toml.",
+        f"Expected an address of this machine, got {address}={host!r}: {error.strerror}.",
+        hint=f"Change {address} in server.toml.",
     )

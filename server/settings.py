@@ -27,7 +27,10 @@ class ServerSettings(Section):
     superlink_port: int = Field(default=8000, ge=1, le=65535)
     """Port of Flower's SuperLink; on loopback only."""
     metrics_port: int = Field(default=9464, ge=0, le=65535)
-    """Port of Prometheus metrics, on loopback only; 0 = none."""
+    """Port of Prometheus metrics, at `metrics_listen`; 0 = none."""
+    metrics_listen: str = "127.0.0.1"
+    """Address the metrics listen on; "0.0.0.0" in a container. They have neither login nor TLS and name the nodes: only
+    for a network that the operator trusts."""
     database: str = ""
     """Run store as a database URL; default: SQLite in this folder. PostgreSQL: postgresql+psycopg://…"""
     largest_body_bytes: int = Field(default=64 * 2**20, ge=2**20)

@@ -5,8 +5,9 @@ QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-"""For every process that uses Flower: it installs nothing, reports nothing and looks for no update."""
+"""For every process that uses Flower or MLflow: it installs nothing, reports nothing and looks for no update."""
 
 OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
 """For a process that downloads nothing. The libraries read these when they are imported, and never again."""

@@ -22,6 +22,13 @@ PROCESSES = {
 def init(
     host: Annotated[list[str], typer.Option("--host", help="Name or address that nodes will use; may be repeated.")],
     port: Annotated[int, typer.Option(help="Port that nodes will use.")] = 8443,
+    metrics_listen: Annotated[
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address of Prometheus metrics, which have no login: 0.0.0.0 in a container. Default: loopback.",
+        ),
+    ] = "",
     home: HomeOption = HOME,
 ) -> None:
     """Make the folder, the federation's certificate authority and the server's certificate."""
@@ -35,7 +42,7 @@ def init(
     private_folder(home)
     create(folder.keys, "FedVault federation")
     certificate = issue_server(folder.keys, host)
-    folder.config.write_text(_settings(host, port))
+    folder.config.write_text(_settings(host, port, metrics_listen))
     typer.echo(f"{home}: a federation at {host[0]}:{port}. Its certificate ends {certificate.expires:%Y-%m-%d}.")
     typer.echo("Next: fedvault-server invite NAME, then fedvault-server start")
 
@@ -165,11 +172,13 @@ def process(name: str, run: str = "", home: HomeOption = HOME) -> None:
         module.serve(Home(home))
 
 
-def _settings(hosts: list[str], port: int) -> str:
+def _settings(hosts: list[str], port: int, metrics_listen: str) -> str:
+    metrics = f"metrics_listen = {json.dumps(metrics_listen)}\n" if metrics_listen else ""
     return (
         "# Every key and its meaning: server/SERVER_TOML.md\n"
         f"hosts = {json.dumps(hosts)}\n"
         f"port = {port}\n"
+        f"{metrics}"
         '# evaluation = "own.csv"      # a table of your own to measure on, with columns text and label\n'
         '# database = "postgresql+psycopg://user@host/fedvault"\n'
     )

@@ -47,7 +47,7 @@ from server.flower.reply_size import (
 )
 from server.flower.superlink import HOST
 from server.mailbox.mailbox import KeptQuestion, KeptReply, Mailbox
-from server.rounds.update_filter import Reason
+from server.rounds.round import Reason
 from server.settings import Home
 from server.wake_pipe import pipe_of, tell
 from shared.errors import RunError

@@ -4,7 +4,7 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -15,18 +15,33 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from server.certificate_ends import CertificateEnd
+from server.rounds.round import Outcome, Reason
 from server.run_store.store import Store
+from server.run_store.values import RunState
+from shared.protocol.messages import Status
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+NO_REFUSALS = {Status.TRAINED, Status.EVALUATED, Status.APPROVED, Status.AWAITING_APPROVAL, Status.REJECTED}
+"""An update, or an answer to another question."""
+ANSWERS: tuple[tuple[str, str], ...] = (
+    ("accepted", ""),
+    ("missing", ""),
+    *(("rejected", str(reason)) for reason in Reason),
+    *(("refused", status.name.lower()) for status in Status if status not in NO_REFUSALS),
+)
+"""Verdict and reason of what a node may answer to a round."""
 
 
 @dataclass
 class Totals:
-    """Sums over all finished rounds."""
+    """Sums over all finished rounds; whatever is known beforehand begins at 0.
+
+    Guarantee: the first event of a known kind is an increase, which Prometheus sees: its series was there before.
+    """
 
     asks: int = 0
-    outcomes: Counter[str] = field(default_factory=Counter)
-    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(get_args(Outcome), 0)))
+    verdicts: Counter[tuple[str, str]] = field(default_factory=lambda: Counter(dict.fromkeys(ANSWERS, 0)))
     bytes_moved: Counter[str] = field(default_factory=lambda: Counter(down=0, up=0))
     seconds: Counter[str] = field(default_factory=Counter)
 
@@ -77,7 +92,8 @@ class StoreCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """Yield every metric."""
         nodes, totals = self._store.nodes(), self._totals.updated()
-        yield _gauge("fedvault_runs", "Runs by state", "state", self._store.count_runs())
+        runs = dict.fromkeys(get_args(RunState), 0) | self._store.count_runs()
+        yield _gauge("fedvault_runs", "Runs by state", "state", runs)
         yield _gauge("fedvault_nodes", "Nodes by status", "status", Counter(node.status for node in nodes))
         present = self._present()
         if present is not None:

@@ -1,4 +1,4 @@
-"""The gateway process: TLS outside, Flower's SuperLink inside, enrolment beside it, metrics on loopback."""
+"""The gateway process: TLS outside, Flower's SuperLink inside, enrolment and metrics beside it."""
 
 import logging
 import math
@@ -6,7 +6,7 @@ import resource
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -117,8 +117,7 @@ def serve(home: Home) -> None:
 
     threading.Thread(target=announce_daily, args=(ends, threading.Event()), daemon=True).start()
     if settings.metrics_port:
-        metrics_app = build_metrics_app(store, lambda: presence.nodes, ends)
-        metrics = uvicorn.Config(metrics_app, host=HOST, port=settings.metrics_port, log_config=None, ws="none")
+        metrics = metrics_config(settings, store, presence, ends)
         threading.Thread(target=keep_serving_metrics, args=(metrics, threading.Event()), daemon=True).start()
     # a client of its own: httpx clients are not for two threads at once
     threading.Thread(
@@ -227,6 +226,15 @@ def tls_context(keys: Path, *, operators: bool = False) -> ssl.SSLContext:
     context.load_verify_locations(cadata=trusted_authorities(keys) + own)
     context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+def metrics_config(
+    settings: ServerSettings, store: Store, presence: Presence, ends: Callable[[], Sequence[CertificateEnd]]
+) -> uvicorn.Config:
+    """Return uvicorn's settings for the metrics: plain HTTP, at the address that server.toml names."""
+    application = build_metrics_app(store, lambda: presence.nodes, ends)
+    host, port = settings.metrics_listen, settings.metrics_port
+    return uvicorn.Config(application, host=host, port=port, log_config=None, ws="none")
 
 
 def keep_serving_metrics(config: uvicorn.Config, stop: threading.Event) -> None:

@@ -21,6 +21,7 @@ Rules
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 from shared.errors import SettingsError
@@ -32,6 +33,24 @@ COMES_BACK_S = 60.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0
 """Between two questions to a node whose connection breaks again and again, doubled each time."""
 Outcome = Literal["aggregated", "lost"]
+
+
+class Reason(StrEnum):
+    """The reason why a reply was rejected."""
+
+    NODE_ERROR = "node-error"
+    MALFORMED = "malformed"
+    OVERSIZED = "oversized"
+    WRONG_STUDY = "wrong-study"
+    STALE = "stale"
+    SHAPE = "shape"
+    NOT_FINITE = "not-finite"
+    NO_MOVEMENT = "no-movement"
+    NORM = "norm"
+    STRANGER = "stranger"
+    """It was not asked."""
+    DUPLICATE = "duplicate"
+    """It had answered already."""
 
 
 @dataclass(frozen=True)
@@ -148,10 +167,10 @@ class Round:
     def admits(self, node: int) -> bool:
         """Return whether this is the first answer of a node that was asked; anything else is rejected here."""
         if node not in self.times:
-            self.rejected.append({"node": node, "reason": "stranger"})
+            self.rejected.append({"node": node, "reason": str(Reason.STRANGER)})
             return False
         if node in self._answered:
-            self.rejected.append({"node": node, "reason": "duplicate"})
+            self.rejected.append({"node": node, "reason": str(Reason.DUPLICATE)})
             return False
         self._answered.add(node)
         self.gone.pop(node, None)

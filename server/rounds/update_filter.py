@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from flwr.app import Message
 from flwr.common.constant import ErrorCode
 
+from server.rounds.round import Reason
 from server.rounds.update_bounds import LARGEST_NORM
 from shared.errors import EncodingError, PeerError, VersionError
 from shared.protocol.flower_records import decode_reply
@@ -16,22 +16,6 @@ from shared.protocol.messages import NO_POSITION, LedgerPosition, Status, TrainR
 NO_ANSWER = frozenset({ErrorCode.MESSAGE_UNAVAILABLE, ErrorCode.REPLY_MESSAGE_UNAVAILABLE, ErrorCode.NODE_UNAVAILABLE})
 """Flower's own errors: the node's connection broke, or the question or its reply expired."""
 BLOCK = 2**15  # floats that are looked at once: no copy of a whole adapter is made
-
-
-class Reason(StrEnum):
-    """The reason why a reply was rejected."""
-
-    NODE_ERROR = "node-error"
-    MALFORMED = "malformed"
-    OVERSIZED = "oversized"
-    WRONG_STUDY = "wrong-study"
-    STALE = "stale"
-    SHAPE = "shape"
-    NOT_FINITE = "not-finite"
-    NO_MOVEMENT = "no-movement"
-    NORM = "norm"
-
-
 NEVER_READ = frozenset({Reason.MALFORMED, Reason.OVERSIZED})
 """Reasons for which a reply is not read at all: they come as an error in its place."""
 

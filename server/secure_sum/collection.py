@@ -10,7 +10,8 @@ import numpy as np
 from flwr.app import Message
 
 from server.rounds.replies import Verdict
-from server.rounds.update_filter import Accepted, Reason, Rejected, trained_reply
+from server.rounds.round import Reason
+from server.rounds.update_filter import Accepted, Rejected, trained_reply
 from server.secure_sum.running_sum import RunningSum
 from shared.protocol.messages import TrainReply, TrainTask, Vector
 from shared.secure_sum.messages import MaskedVector

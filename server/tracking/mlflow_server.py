@@ -4,9 +4,11 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from server.tracking.curves import Curves
+from shared.environment import QUIET
 from shared.errors import PeerError, SettingsError
 
 EXPERIMENT = "fedvault"
@@ -20,11 +22,14 @@ STATES = {"finished": "FINISHED", "failed": "FAILED", "stopped": "KILLED", "runn
 
 
 def require_mlflow() -> None:
-    """Refuse to track without the library that does it.
+    """Import MLflow, which then reports nothing to its makers; refuse to track without it.
+
+    A variable that is set already stays as it is.
 
     Raises:
         SettingsError: MLflow is not installed.
     """
+    os.environ |= QUIET | os.environ
     try:
         import mlflow  # noqa: F401
     except ImportError:
@@ -80,15 +85,30 @@ def _send(client: Any, curves: Curves, experiment: str) -> str:
             if step > done:
                 _add_step(client, name, kind, step, values)
     _in_parts(client, name, "tags", [RunTag(TAG + key, value[:LONGEST_VALUE]) for key, value in curves.tags.items()])
-    if curves.ending == "finished" and run.info.status != STATES["finished"]:
-        for path in curves.artifacts:
-            if path.is_dir():
-                client.log_artifacts(name, str(path), artifact_path=path.name)
-            else:
-                client.log_artifact(name, str(path))
+    if curves.ending == "finished":
+        _send_artifacts(client, name, curves.artifacts, incomplete=run.info.status != STATES["finished"])
     if run.info.status != STATES[curves.ending]:
         client.update_run(name, status=STATES[curves.ending])
     return name
+
+
+def _send_artifacts(client: Any, name: str, artifacts: Sequence[Path], *, incomplete: bool) -> None:
+    """Send files and folders; of a run that MLflow has as finished, only those whose names it lacks.
+
+    Args:
+        client: MLflow's.
+        name: of MLflow's run.
+        artifacts: to be there in the end.
+        incomplete: whether an earlier attempt may have ended half way through one; all are sent then.
+    """
+    there = set() if incomplete else {artifact.path for artifact in client.list_artifacts(name)}
+    for path in artifacts:
+        if path.name in there:
+            continue
+        if path.is_dir():
+            client.log_artifacts(name, str(path), artifact_path=path.name)
+        else:
+            client.log_artifact(name, str(path))
 
 
 def _add_step(client: Any, name: str, kind: str, step: int, values: Mapping[str, float]) -> None:

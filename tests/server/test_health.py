@@ -134,3 +134,18 @@ def test_two_keys_with_one_port_and_an_address_of_elsewhere_are_refused(tmp_path
     home.config.write_text(f'{common}port = {free_port()}\nlisten = "192.0.2.1"\n')
     with pytest.raises(SettingsError, match=r"got listen='192\.0\.2\.1'"):
         require_free_ports(home)
+
+
+def test_metrics_listen_where_the_settings_say_and_an_address_of_elsewhere_is_refused(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    create(home.keys, "ours")
+    ports = "\n".join(f"{key} = {free_port()}" for key in ("port", "superlink_port", "metrics_port"))
+    common = f'hosts = ["a"]\nlisten = "127.0.0.1"\n{ports}\n'
+    home.config.write_text(f'{common}metrics_listen = "192.0.2.1"\n')
+    with pytest.raises(SettingsError, match=r"got metrics_listen='192\.0\.2\.1'") as raised:
+        require_free_ports(home)
+    assert "Change metrics_listen in server.toml" in raised.value.hint
+    home.config.write_text(f'{common}metrics_listen = "127.0.0.2"\n')
+    taken = closing(socket.create_server(("127.0.0.2", home.settings().metrics_port)))
+    with taken, pytest.raises(SettingsError, match="got metrics_port="):
+        require_free_ports(home, patience_s=0.0)

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from server.export.adapter import load_finished
 from server.rounds.checkpoints import Checkpoints
-from server.rounds.update_filter import Reason
+from server.rounds.round import Reason
 from shared.adapted_model.measured import MEASURED
 from shared.adapted_model.model import layout_of
 from shared.errors import RunError, SettingsError

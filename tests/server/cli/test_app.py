@@ -85,3 +85,13 @@ def test_a_servers_folder_that_was_there_already_becomes_its_users_alone(tmp_pat
     assert CliRunner().invoke(cli, ["init", "--host", "a", "--home", str(home)]).exit_code == 0
     Home(home).secret()
     assert [path.stat().st_mode & 0o077 for path in (home, home / "keys")] == [0, 0]
+
+
+def test_metrics_are_on_loopback_unless_init_is_asked_for_another_address(tmp_path: Path) -> None:
+    listens = list[str]()
+    for name, options in (("one", []), ("other", ["--metrics-listen", "0.0.0.0"])):  # noqa: S104 - as in a container
+        home = tmp_path / name
+        done = CliRunner().invoke(cli, ["init", "--host", "a", "--home", str(home), *options])
+        assert done.exit_code == 0, done.output
+        listens.append(Home(home).settings().metrics_listen)
+    assert listens == ["127.0.0.1", "0.0.0.0"]  # noqa: S104

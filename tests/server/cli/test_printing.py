@@ -7,7 +7,7 @@ import pytest
 from server.cli.printing import print_event
 from server.operator.reasons import OF_DOUBT, OF_REASON, OF_STATUS, in_words
 from server.operator.round_text import in_flight_line, reason_lines, round_in_flight
-from server.rounds.update_filter import Reason
+from server.rounds.round import Reason
 from server.run_store.values import Event
 from shared.protocol.messages import Status
 
@@ -59,7 +59,7 @@ def test_the_round_in_flight_says_which_ask_it_is_and_whom_it_waits_for() -> Non
 
 def test_every_reason_that_a_node_can_give_is_said_in_words() -> None:
     assert set(OF_STATUS) == {status.name.lower() for status in Status} - {"trained", "evaluated"}
-    assert set(OF_REASON) == {*Reason, "stranger", "duplicate"}
+    assert set(OF_REASON) == set(Reason)
     for code in OF_STATUS | OF_REASON:
         assert in_words(code).endswith(f" ({code})") and len(in_words(code).split()) > 4
     assert in_words("refused_something_newer") == "refused_something_newer"

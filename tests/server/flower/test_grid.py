@@ -30,7 +30,8 @@ from server.flower.reply_size import (
     withdraw_update_bytes,
 )
 from server.mailbox.mailbox import Mailbox
-from server.rounds.update_filter import Reason, Rejected, Unanswered, inspect
+from server.rounds.round import Reason
+from server.rounds.update_filter import Rejected, Unanswered, inspect
 from server.settings import Home
 from shared.errors import RunError
 from shared.protocol.messages import TrainTask

@@ -5,12 +5,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import httpx
 import pytest
 
 from server.gateway.metrics import RoundTotals, build_metrics_app
+from server.operator.reasons import OF_STATUS
+from server.rounds.round import Outcome, Reason
 from server.run_store.store import Store
+from server.run_store.values import RunState
 from shared.study.declaration import Study
 from tests.support.rounds import RECORDS
 
@@ -52,6 +56,19 @@ def test_metrics_count_rounds_replies_bytes_and_seconds(store: Store, make_study
         assert line in lines, line
 
 
+@pytest.mark.guarantee(
+    "the first event of a known kind is an increase, which Prometheus sees: its series was there before."
+)
+def test_a_server_that_has_seen_nothing_has_a_zero_for_whatever_may_come(store: Store) -> None:
+    lines = asyncio.run(scraped(store, "/metrics"))
+    states = [f'fedvault_runs{{state="{state}"}} 0.0' for state in get_args(RunState)]
+    rounds = [f'fedvault_rounds_total{{outcome="{outcome}"}} 0.0' for outcome in get_args(Outcome)]
+    answers = [("accepted", ""), ("missing", ""), *(("rejected", str(reason)) for reason in Reason)]
+    answers += [("refused", code) for code in OF_STATUS if code not in ("approved", "awaiting_approval", "rejected")]
+    replies = [f'fedvault_replies_total{{reason="{reason}",verdict="{verdict}"}} 0.0' for verdict, reason in answers]
+    assert not {*states, *rounds, *replies} - set(lines)
+
+
 def test_metrics_say_who_is_present(store: Store) -> None:
     for number, name in enumerate(("north", "south", "west"), start=1):
         store.invite(name, name, datetime.now(UTC) + timedelta(days=1))
@@ -74,8 +91,8 @@ def test_a_scrape_reads_only_rounds_that_none_has_read_before(
     totals = RoundTotals(store)
     for number in (1, 2, 4):
         store.record_round(run, replace(RECORDS[0], round=number).as_dict(), None)
-    assert totals.updated().outcomes == {"aggregated": 3} and sorted(read) == [1, 2, 4]
+    assert totals.updated().outcomes["aggregated"] == 3 and sorted(read) == [1, 2, 4]
     assert totals.updated().asks == 3 and len(read) == 3
     store.record_round(run, replace(RECORDS[0], round=3).as_dict(), None)  # only its checkpoint knew of it before
-    assert totals.updated().outcomes == {"aggregated": 4} and read[3:] == [3]
+    assert totals.updated().outcomes["aggregated"] == 4 and read[3:] == [3]
     asyncio.run(scraped(store, "/metrics"))

@@ -4,6 +4,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,9 +18,11 @@ from server.gateway.process import (
     Presence,
     _keep_synchronised,
     keep_serving_metrics,
+    metrics_config,
     raise_descriptor_limit,
 )
 from server.run_store.store import Store
+from server.settings import ServerSettings
 
 FILES = resource.RLIMIT_NOFILE
 
@@ -62,6 +65,13 @@ def test_metrics_whose_port_is_taken_are_missed_once_and_served_when_it_is_free(
     monkeypatch.setattr(uvicorn, "Server", Server)
     keep_serving_metrics(uvicorn.Config(None, host="127.0.0.1", port=9464, log_config=None), stop)  # type: ignore[arg-type]
     assert len(tries) == 4 and caplog.text.count("another program has port 9464 of 127.0.0.1") == 1
+
+
+def test_metrics_are_served_at_the_address_that_the_settings_name(tmp_path: Path) -> None:
+    settings = ServerSettings(hosts=("a",), metrics_listen="192.0.2.1", metrics_port=9)
+    with Store(f"sqlite:///{tmp_path / 'runs.db'}") as store:
+        config = metrics_config(settings, store, Presence(), list)
+    assert (config.host, config.port) == ("192.0.2.1", 9)
 
 
 @pytest.fixture

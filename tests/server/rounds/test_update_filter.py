@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 
+from server.rounds.round import Reason
 from server.rounds.update_bounds import LARGEST_NORM
-from server.rounds.update_filter import BLOCK, Accepted, Declined, Reason, Rejected, Unanswered, inspect
+from server.rounds.update_filter import BLOCK, Accepted, Declined, Rejected, Unanswered, inspect
 from shared.protocol.flower_records import encode_reply, encode_task
 from shared.protocol.messages import PROTOCOL_VERSION, Status, TrainReply, TrainTask, digest, without_update
 from shared.protocol.update_encoding import HEADER, WIRES, Encoding, Grid, Wire

@@ -1,10 +1,15 @@
 """Curves in MLflow: a real tracking store, whole after faults, and never in a run's way."""
 
 import json
+import os
+import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -21,6 +26,7 @@ from server.tracking.mlflow_server import send
 from shared.errors import PeerError, SettingsError
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from shared.study.declaration import Study
+from tests.support.paths import ROOT
 from tests.support.stores import filled
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of MLflow's own tables
@@ -119,6 +125,54 @@ def test_a_private_evaluation_comes_after_its_round_and_is_there_once(uri: str, 
     history = MlflowClient(tracking_uri=uri).get_metric_history(run.info.run_id, "private/worst site/accuracy")
     assert [(point.step, point.value) for point in history] == [(2, 0.6)]
     assert accuracy == {1: 0.5, 2: 0.6, 3: 0.7} and run.info.status == "FINISHED"
+
+
+def test_a_file_that_comes_after_the_end_is_sent_and_what_is_there_is_left(uri: str, tmp_path: Path) -> None:
+    """As `track RUN --also pilot.pdf` sends it of a run that was sent while it ran."""
+    from mlflow.tracking import MlflowClient
+
+    card, report = tmp_path / "adapter" / "README.md", tmp_path / "pilot.pdf"
+    card.parent.mkdir()
+    card.write_text("the card")
+    finished = replace(CURVES, key="r-4", ending="finished", artifacts=(card.parent,))
+    name = send(uri, finished)
+    card.write_text("another card")
+    report.write_bytes(b"%PDF")
+    send(uri, replace(finished, artifacts=(card.parent, report)))
+    client = MlflowClient(tracking_uri=uri)
+    assert {file.path for file in client.list_artifacts(name)} == {"adapter", "pilot.pdf"}
+    assert Path(client.download_artifacts(name, "adapter/README.md")).read_text() == "the card"
+
+
+REPORTS_USAGE = """
+from server.tracking.mlflow_server import require_mlflow
+require_mlflow()
+from mlflow.telemetry import get_telemetry_client
+from mlflow.telemetry.utils import is_telemetry_disabled
+print(not is_telemetry_disabled(), get_telemetry_client() is not None)
+"""
+
+
+def test_mlflow_reports_nothing_to_its_makers(tmp_path: Path) -> None:
+    """In a process without pytest and without CI, where MLflow reports nothing anyway."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", REPORTS_USAGE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False False\n"), done.stderr
+
+
+def test_who_wants_mlflow_to_report_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlflow", ModuleType("mlflow"))
+    for wish in ("false", "true"):
+        monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", wish)
+        mlflow_server.require_mlflow()
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == wish
+
+
+def test_the_servers_image_has_every_extra_that_server_toml_may_need() -> None:
+    (extras,) = re.findall(r'pip install "\.\[([\w,]+)\]"', (ROOT / "docker" / "server.Dockerfile").read_text())
+    needed = re.findall(r"Needs the extra `(\w+)`", (ROOT / "server" / "SERVER_TOML.md").read_text())
+    assert needed and {*needed, "postgresql"} <= set(extras.split(","))
 
 
 def test_what_mlflow_cannot_draw_is_left_out_and_settings_have_dotted_names() -> None:
