@@ -42,8 +42,16 @@ def track(
             "Expected --mlflow with the URI of an MLflow server, got nothing.",
             hint='mlflow = "https://…" in server.toml says it once for all runs.',
         )
+    absent = [path for path in also or [] if not path.exists()]
+    if absent:
+        raise SettingsError(f"Expected files to keep with the run, {absent[0]} is not there.")
     with open_store(folder) as store:
         chosen = store.run(run)
+        if also and chosen.state != "finished":
+            raise SettingsError(
+                f"Expected a finished run to keep files with, {chosen.id} is {chosen.state}.",
+                hint="Its curves are sent without --also.",
+            )
         curves = curves_of(store, chosen, adapter_folder(folder, chosen), also or [])
     name = send(uri, curves)
     facts = {"run": chosen.id, "mlflow_run": name, "rounds": len(curves.rounds)}

@@ -248,3 +248,6 @@ def test_the_command_sends_what_the_store_holds(
     assert accuracy == {number: pytest.approx(0.1 + number / 7) for number in curves.rounds}
     assert run.data.params["privacy.epsilon"] == str(make_study().privacy.epsilon)
     assert {"nodes/accepted", "bytes/up"} < set(run.data.metrics)
+    for file, told in ((tmp_path / "absent.pdf", "absent.pdf is not there"), (home.config, "Expected a finished run")):
+        refused = CliRunner().invoke(cli, ["track", name, "--also", str(file), "--home", str(home.folder)])
+        assert refused.exit_code != 0 and told in str(refused.exception)
