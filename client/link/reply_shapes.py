@@ -1,15 +1,26 @@
-"""Answer an evaluation `failed` for a vault that does not, as long as the vault's own answer would be.
+"""Answer `failed` for a vault that does not, as long as the vault's own answer would be.
 
-How long that is follows from the study, which comes with its offer, and from the roster of a secure sum, which comes
-with the question. A link that has not seen the offer since it started does not know, and sends no counts.
+How long that is follows from the roster of a secure sum, which comes with the question, and for an evaluation from its
+study, which comes with an offer. A link that has not seen the offer since it started does not know, and sends no counts.
 """
 
 import json
 from dataclasses import replace
 
+import numpy as np
+
 from shared.errors import SettingsError
 from shared.private_evaluation.cells import Cells
-from shared.protocol.messages import EvaluationReply, EvaluationTask, Status, StudyOffer, without_histogram
+from shared.protocol.messages import (
+    EvaluationReply,
+    EvaluationTask,
+    Status,
+    StudyOffer,
+    TrainReply,
+    TrainTask,
+    without_histogram,
+    without_update,
+)
 from shared.secure_sum.messages import masked_bytes
 from shared.secure_sum.refusals import SecureSumError
 from shared.secure_sum.roster import Roster
@@ -47,8 +58,24 @@ class ReplyShapes:
         cells = self._cells.get(task.study_run, 0)
         if not task.roster:
             return without_histogram(task, Status.FAILED, cells=cells)
-        try:
-            nodes = len(Roster.from_bytes(task.roster).entries)
-        except SecureSumError:
-            nodes = 0
-        return replace(without_histogram(task, Status.FAILED), masked=bytes(masked_bytes(name, nodes, cells)))
+        return replace(without_histogram(task, Status.FAILED), masked=_nothing_hidden(task.roster, name, cells))
+
+
+def failed_training(task: TrainTask, *, name: str) -> TrainReply:
+    """Return `failed` with zeros in place of an update, or of what hides it.
+
+    Guarantee: what a node answers in a secure sum has one length, whether its vault or its link fails.
+    """
+    reply = without_update(task, Status.FAILED)
+    if not task.roster:
+        return reply
+    hidden = _nothing_hidden(task.roster, name, len(task.adapter))
+    return replace(reply, update=np.zeros(0, np.float32), masked=hidden)
+
+
+def _nothing_hidden(roster: bytes, name: str, length: int) -> bytes:
+    try:
+        nodes = len(Roster.from_bytes(roster).entries)
+    except SecureSumError:
+        nodes = 0
+    return bytes(masked_bytes(name, nodes, length))

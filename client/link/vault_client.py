@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from client.link.reply_shapes import ReplyShapes
+from client.link.reply_shapes import ReplyShapes, failed_training
 from client.link.roster_signer import RosterSigner
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, read_evaluation, read_reply
@@ -38,7 +38,6 @@ LONGEST_PAUSE_S = 10.0
 OFFER_TIMEOUT_S = LEG_TIMEOUT_S = 90.0
 SILENT_FOR_S = 6 * 3600.0
 """A vault that finishes no step for so long is given up: ten deadlines of half an hour, after which a round is lost."""
-WAIT_FOR = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
 
 
 class VaultClient:
@@ -46,8 +45,9 @@ class VaultClient:
 
     Args:
         socket: where the vault listens.
-        patience_s: how long to wait for a vault that is down or busy before giving up.
-        silent_for_s: how long a round may go on without a finished step.
+        patience_s: how long to wait for a vault that is down before giving up.
+        silent_for_s: how long a round may go on without a finished step, and how long to wait for a vault that is busy:
+            how long it is may follow its records, and must not become an answer.
         signer: signs this node's line in rosters; None where there is no certificate's key.
     """
 
@@ -64,18 +64,19 @@ class VaultClient:
         self._channel = grpc.insecure_channel(f"unix:{socket.resolve()}", options=OPTIONS)
         self._stub, self._patience_s = vault_pb2_grpc.VaultStub(self._channel), patience_s
 
-    def train(
-        self,
-        task: TrainTask,
-        *,
-        on_step: Callable[[int], None] = lambda _done: None,
-    ) -> TrainReply:
+    def train(self, task: TrainTask, *, on_step: Callable[[int], None] = lambda _done: None) -> TrainReply:
         """Ask for a round. A vault that dies on the way is asked again when it is back; it will say what it lost.
 
-        Raises:
-            RunError: it did not come back in time, finished no step for too long, or failed in a way that asking again
-                does not mend.
+        One that does not come back in time, finishes no step for too long, or fails in a way that asking again does not
+        mend, has `failed`.
         """
+        try:
+            return self._asked_to_train(task, on_step)
+        except (RunError, PeerError) as error:
+            log.error("Round %d failed: %s", task.round, " ".join(filter(None, (str(error), error.hint))))
+            return failed_training(task, name="" if self._signer is None else self._signer.name)
+
+    def _asked_to_train(self, task: TrainTask, on_step: Callable[[int], None]) -> TrainReply:
         request = vault_pb2.TrainRequest(
             study_sha256=task.study_sha256,
             study_run=task.study_run,
@@ -87,7 +88,7 @@ class VaultClient:
             wire=task.wire,
             roster=task.roster,
         )
-        give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        patience, pause = _Patience(self._patience_s, self._silent_for_s), FIRST_PAUSE_S
         while True:
             try:
                 return self._train(request, on_step)
@@ -98,7 +99,7 @@ class VaultClient:
                         f"Expected a step of round {task.round} within {self._silent_for_s:.6g} s, got none.",
                         hint="Restart it: fedvault-node stop, then start. The round stays paid for.",
                     ) from None
-                if code not in WAIT_FOR or time.monotonic() + pause > give_up:
+                if not patience.lasts(code, pause):
                     raise RunError(
                         f"Expected the vault to answer round {task.round}, got {code.name if code else 'nothing'}.",
                         hint="Is the vault running? Its log says why it failed.",
@@ -176,13 +177,13 @@ class VaultClient:
             ledger_mac=task.server_copy.mac,
             roster=task.roster,
         )
-        give_up, pause = time.monotonic() + self._patience_s, FIRST_PAUSE_S
+        patience, pause = _Patience(self._patience_s, self._silent_for_s), FIRST_PAUSE_S
         while True:
             try:
                 return read_evaluation(self._stub.Evaluate(request, timeout=self._silent_for_s).reply)
             except grpc.RpcError as error:
                 code = error.code() if isinstance(error, grpc.Call) else None
-                if code not in WAIT_FOR or time.monotonic() + pause > give_up:
+                if not patience.lasts(code, pause):
                     got = code.name if code else "nothing"
                     raise RunError(
                         f"Expected the vault to answer evaluation {task.number}, got {got}.",
@@ -228,6 +229,22 @@ class VaultClient:
                     return read_reply(event.reply)
                 on_step(event.steps_done)
         raise RunError(f"Expected a reply to round {request.round}, the vault hung up.")
+
+
+class _Patience:
+    """How long one question waits for a vault that is down, and for one that is busy with something else."""
+
+    def __init__(self, down_s: float, busy_s: float) -> None:
+        self._down_s, self._busy_s = down_s, busy_s
+        self._began = self._there = time.monotonic()
+
+    def lasts(self, code: grpc.StatusCode | None, pause: float) -> bool:
+        """Return true if it is worth asking again after a pause."""
+        now = time.monotonic()
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            self._there = now
+            return now + pause <= self._began + self._busy_s
+        return code is grpc.StatusCode.UNAVAILABLE and now + pause <= self._there + self._down_s
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -121,12 +121,19 @@ class CachedActivations(FrozenActivations):
     recomputes = False
 
     def __init__(
-        self, model: AdaptedModel, records: Records, device: torch.device, path: Path, *, storage: Storage = "float32"
+        self,
+        model: AdaptedModel,
+        records: Records,
+        device: torch.device,
+        path: Path,
+        *,
+        storage: Storage = "float32",
+        on_batch: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__(model, records, device, storage=storage)
         self._rows = row_offsets(model, records)
         if not path.exists():
-            _build(self, path)
+            _build(self, path, on_batch)
         self._stored = ActivationFile(path, width=model.width, dtype=storage)
 
     def states(self, indices: Sequence[int]) -> list[Tensor]:
@@ -143,8 +150,12 @@ def open_activations(
     folder: Path | None,
     limit_bytes: int,
     storage: Storage = "float32",
+    on_batch: Callable[[], None] = lambda: None,
 ) -> FrozenActivations:
-    """Return cached activations if there is something to cache and room for it; otherwise compute them per batch."""
+    """Return cached activations if there is something to cache and room for it; otherwise compute them per batch.
+
+    `on_batch` is called before each batch of a cache that is built; what it raises ends that, and leaves no file.
+    """
     if folder is None or not model.has_frozen_layers or not len(records):
         return FrozenActivations(model, records, device, storage=storage)
     size_bytes = int(row_offsets(model, records)[-1]) * model.width * np.dtype(storage).itemsize
@@ -152,15 +163,20 @@ def open_activations(
     path = _cache_path(folder, model, records, model.frozen_id, storage)
     if not path.exists() and size_bytes > min(limit_bytes, shutil.disk_usage(folder).free // 2):
         return FrozenActivations(model, records, device, storage=storage)
-    return CachedActivations(model, records, device, path, storage=storage)
+    return CachedActivations(model, records, device, path, storage=storage, on_batch=on_batch)
 
 
 def activations_for(
-    model: AdaptedModel, records: Records, device: torch.device, performance: Performance, folder: Path | None
+    model: AdaptedModel,
+    records: Records,
+    device: torch.device,
+    performance: Performance,
+    folder: Path | None,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> FrozenActivations:
     """Return cached activations if performance settings and disk space allow it; otherwise compute them per batch.
 
-    Without a folder there is no cache.
+    Without a folder there is no cache. `on_batch` is as for `open_activations`.
     """
     return open_activations(
         model,
@@ -169,6 +185,7 @@ def activations_for(
         folder=folder if performance.activation_cache else None,
         limit_bytes=performance.activation_cache_limit_bytes,
         storage=performance.activation_storage,
+        on_batch=on_batch,
     )
 
 
@@ -245,7 +262,7 @@ def _below(model: AdaptedModel) -> Fills:
     return {name: model.kind.fills[name] for name in model.frozen_fields}
 
 
-def _build(activations: CachedActivations, path: Path) -> None:
+def _build(activations: CachedActivations, path: Path, on_batch: Callable[[], None]) -> None:
     # written beside its final name: a crash leaves no half-filled cache behind
     unfinished = path.with_suffix(f".{os.getpid()}.tmp")
     model, records = activations.model, activations.records
@@ -253,6 +270,7 @@ def _build(activations: CachedActivations, path: Path) -> None:
     rows, below = row_offsets(model, records), _shallower_cache(activations, path.parent)
     try:
         for indices in canonical_batches(model, records, range(len(records))):
+            on_batch()
             if below is None:
                 activated = states_or_nan(model, records, indices, activations.device)
             else:

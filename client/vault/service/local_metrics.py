@@ -55,7 +55,7 @@ def _measured(
     model, performance = trainer.model, trainer.study.performance
     model.load(task.adapter)
     folder = node.cache_folder() if performance.activation_cache else None
-    activations = activations_for(model, records, next(model.parameters()).device, performance, folder)
+    activations = activations_for(model, records, next(model.parameters()).device, performance, folder, make_way)
     result = evaluate(
         model,
         records,

@@ -202,7 +202,7 @@ def network_sockets(pid: int) -> list[str]:
 
 
 def test_a_second_job_waits_for_the_first(
-    tmp_path: Path, study: Study, make_records: Records, client: VaultClient
+    tmp_path: Path, study: Study, make_records: Records, client: VaultClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     with ExitStack() as stack:
         serve(stack, tmp_path, study, make_records(60), step_s=0.3)
@@ -210,11 +210,13 @@ def test_a_second_job_waits_for_the_first(
         first = threading.Thread(target=lambda: replies.append(client.train(task(study, 1))))
         first.start()
         wait_until(lambda: client.status().busy)
-        hasty = VaultClient(tmp_path / "socket" / "vault.sock", patience_s=0.0)
-        with pytest.raises(RunError, match="RESOURCE_EXHAUSTED"):
-            hasty.train(task(study, 2))
+        hasty = VaultClient(tmp_path / "socket" / "vault.sock", silent_for_s=0.1)
+        assert hasty.train(task(study, 2)).status is Status.FAILED and "RESOURCE_EXHAUSTED" in caplog.text
         hasty.close()
-        assert client.train(task(study, 2)).status is Status.TRAINED
+        # how long the vault is busy may follow its records: the patience with one that is away must not tell
+        impatient = VaultClient(tmp_path / "socket" / "vault.sock", patience_s=0.0)
+        assert impatient.train(task(study, 2)).status is Status.TRAINED
+        impatient.close()
         first.join()
         assert replies[0].status is Status.TRAINED
 
@@ -229,8 +231,8 @@ def test_a_job_whose_caller_goes_away_is_finished_and_its_bytes_are_there_for_th
         def leave(_done: int) -> None:
             leaving.close()
 
-        with pytest.raises((RunError, ValueError, grpc.RpcError)):
-            leaving.train(task(study), on_step=leave)
+        with suppress(ValueError, grpc.RpcError):
+            assert leaving.train(task(study), on_step=leave).status is Status.FAILED, "nobody reads it any more"
         assert client.train(task(study)).status is Status.TRAINED
         attempts = ledger.state.runs[task(study).study_run].attempts
         assert list(attempts) == [1] and attempts[1] is not None
@@ -272,11 +274,10 @@ class started:  # noqa: N801 - reads as a sentence
         self._process.join()
 
 
-def test_a_vault_that_is_not_there_is_said(tmp_path: Path, study: Study) -> None:
+def test_a_vault_that_is_not_there_is_said(tmp_path: Path, study: Study, caplog: pytest.LogCaptureFixture) -> None:
     alone = VaultClient(tmp_path / "nothing.sock", patience_s=0.0)
-    with pytest.raises(RunError, match="UNAVAILABLE") as raised:
-        alone.train(task(study))
-    assert "Is the vault running" in raised.value.hint
+    assert alone.train(task(study)).status is Status.FAILED
+    assert "got UNAVAILABLE. Is the vault running" in caplog.text
     alone.close()
 
 

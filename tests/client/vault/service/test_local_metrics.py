@@ -1,9 +1,13 @@
 """Figures about a received adapter on held-out records, for this node alone."""
 
 import json
+import logging
+
+import pytest
 
 from client.vault.review.node_files import open_node
 from client.vault.service.node_vault import NodeVault
+from shared.errors import RunError
 from tests.support.nodes import Node, task
 
 
@@ -20,3 +24,23 @@ def test_local_metrics_stay_in_a_local_file(node: Node) -> None:
     node.write(node="local_metrics = false")
     node_vault.measure(task(study), lambda: None)
     assert len(open_node(node.config).folders.metrics.read_text().splitlines()) == 1
+
+
+def test_the_next_round_waits_for_no_pass_over_the_held_out_records(
+    node: Node, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    study, node_vault = node.study(), NodeVault(node.config)
+    node.write(holdout=0.3)
+    node.approve(study)
+    node_vault.train(task(study))
+    folder = open_node(node.config).cache_folder()
+    monkeypatch.setattr("client.vault.service.local_metrics.evaluate", lambda *_, **__: pytest.fail("evaluated"))
+    before = {path.name for path in folder.rglob("*")}
+
+    def make_way() -> None:
+        raise RunError("Expected time to measure, the next round was asked for.")
+
+    with caplog.at_level(logging.WARNING):
+        node_vault.measure(task(study), make_way)
+    assert "the next round was asked for" in caplog.text
+    assert {path.name for path in folder.rglob("*")} == before, "nothing half-built is left"

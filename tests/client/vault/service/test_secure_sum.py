@@ -115,6 +115,25 @@ def test_a_round_over_the_socket_opens_to_the_sum_alone(served: Served) -> None:
     assert np.median(np.abs(masked)) > 2**60 and len(np.unique(masked)) == len(masked)
 
 
+@pytest.mark.guarantee("what a node answers in a secure sum has one length, whether its vault or its link fails.")
+def test_an_answer_has_one_length_whether_the_vault_or_the_link_fails(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = served.task(served.server())
+    away = VaultClient(tmp_path / "no.sock", patience_s=0.0, signer=RosterSigner("north", certificate_key("north")))
+    answers = [served.client.train(asked), away.train(asked)]
+    away.close()
+
+    def cannot_be_opened(*_: Any) -> Any:
+        raise OSError("its records")
+
+    monkeypatch.setattr(NodeVault, "_load", cannot_be_opened)
+    answers.append(served.client.train(replace(asked, round=2)))
+    assert [answer.status for answer in answers] == [Status.TRAINED, Status.FAILED, Status.REFUSED_POLICY]
+    assert {len(answer.masked) for answer in answers} == {len(answers[0].masked)} and len(answers[0].masked) > 1000
+    assert not any(len(answer.update) for answer in answers)
+
+
 def answered(served: Served, server: SumServer, name: str, leg: Leg, content: bytes) -> tuple[Status, bytes]:
     if name == "north":
         return served.leg(leg, content)
