@@ -5,14 +5,16 @@ Pure, no IO. Differences are paired: by seed where there are several, else by he
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from shared.evidence.facts import Interval
 from simulations.board.runs import BoardRun, differing
-from simulations.results.report import OURS, minus, over_seeds, quality_over_seeds, without_seed
+from simulations.results.report import OURS, minus, over_seeds, quality_over_seeds
 from simulations.results.wording import in_points
+from simulations.run_identity.arms import folded
+from simulations.run_identity.seeds import without_seed
 
 EPSILON = "privacy.epsilon"
 NAME = "study.name"
@@ -92,9 +94,10 @@ def comparisons(runs: Sequence[BoardRun]) -> tuple[list[Comparison], list[str]]:
     together = dict[tuple[str, bool, str, str], list[Setting]]()
     for label, group in zip(labels, groups, strict=True):
         result = group[0].result
+        one_name = [replace(run, result=folded(run.result)) for run in sorted(group, key=lambda run: run.seed)]
         source = str(group[0].settings.get("simulation.data.source", "")).removeprefix("dataset:")
         key = (result.final.metric, result.final.higher_is_better, source, result.evaluated_on)
-        together.setdefault(key, []).append(Setting(label, sorted(group, key=lambda run: run.seed)))
+        together.setdefault(key, []).append(Setting(label, one_name))
     return [
         Comparison(*key, all(in_points(result) for one in settings for result in one.results), settings)
         for key, settings in together.items()

@@ -35,6 +35,8 @@ from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import SHARES, words
 from simulations.results.result import ArmResult, Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
+from simulations.run_identity.arms import folded
+from simulations.run_identity.seeds import seeds_of, without_seed
 
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
@@ -56,6 +58,8 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
     Raises:
         SettingsError: the runs differ in more than their seed.
     """
+    if len(results) > 1:
+        results = [folded(result) for result in results]
     _check_same(results)
     first = results[0]
     study, privacy = first.scenario.get("study", {}), list(first.privacy.values())
@@ -147,7 +151,7 @@ def _plugins(results: Sequence[Result]) -> tuple[PluginUse, ...]:
 
 
 def _check_same(results: Sequence[Result]) -> None:
-    seeds = [_seeds(result.scenario.get("simulation", {})) for result in results]
+    seeds = [seeds_of(result.scenario) for result in results]
     bare = [without_seed(result.scenario) for result in results]
     different = [place for place, scenario in enumerate(bare) if scenario != bare[0]]
     if different or len(set(seeds)) < len(results) or any(set(one.arms) != set(results[0].arms) for one in results):
@@ -155,17 +159,6 @@ def _check_same(results: Sequence[Result]) -> None:
             "Expected runs of one scenario that differ in simulation.seed alone, got others.",
             hint="fedvault-sim run SCENARIO --set simulation.seed=2 --out runs/second",
         )
-
-
-def _seeds(simulation: Mapping[str, Any]) -> tuple[Any, ...]:
-    apart = simulation.get("seeds", {})
-    return (simulation.get("seed"), *sorted((name, seed) for name, seed in apart.items() if seed is not None))
-
-
-def without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = ("seed", "seeds", "processes", "engine")
-    simulation = {k: v for k, v in scenario.get("simulation", {}).items() if k not in left_out}
-    return {**{k: v for k, v in scenario.items() if k != "performance"}, "simulation": simulation}
 
 
 def _answer(results: Sequence[Result]) -> Answer:

@@ -16,6 +16,7 @@ from shared.evidence.facts import Interval
 from shared.private_evaluation.estimates import Evaluated
 from simulations.results.report import OURS, evaluated, over_seeds, quality_over_seeds
 from simulations.results.result import Result
+from simulations.run_identity.arms import folded
 from simulations.sweeps.cells import Cell
 
 Setting = tuple[tuple[str, str], ...]
@@ -40,6 +41,7 @@ class Row(NamedTuple):
     title: str
     private: bool
     epsilon: float | None
+    """Of the seed that spends most."""
     seeds: int
     quality: Interval
     worst: float
@@ -61,7 +63,8 @@ class Against(NamedTuple):
 def rows_of(runs: Runs) -> list[Row]:
     """Return every arm at every setting, in the order of the sweep."""
     by_setting = _by_setting(runs)
-    return [_row(setting, arm, results) for setting, results in by_setting.items() for arm in results[0].arms]
+    one_name = {setting: [folded(result) for result in results] for setting, results in by_setting.items()}
+    return [_row(setting, arm, results) for setting, results in one_name.items() for arm in _arms(results)]
 
 
 def against_first(runs: Runs) -> list[Against]:
@@ -122,6 +125,11 @@ def _by_setting(runs: Runs) -> dict[Setting, list[Result]]:
     return by_setting
 
 
+def _arms(results: Sequence[Result]) -> list[str]:
+    """Return the arms that any seed has, in their order."""
+    return list(dict.fromkeys(arm for result in results for arm in result.arms))
+
+
 def _row(setting: Setting, arm: str, results: Sequence[Result]) -> Row:
     here = [result for result in results if arm in result.arms]
     one, ahead = here[0].arms[arm], None
@@ -129,8 +137,10 @@ def _row(setting: Setting, arm: str, results: Sequence[Result]) -> Row:
         sign = 1.0 if one.quality.higher_is_better else -1.0
         ahead = paired([sign * (result.final.value - result.arms[arm].quality.value) for result in here])
     worst = statistics.fmean(result.arms[arm].quality.worst_site.value for result in here)
+    spent = [result.arms[arm].epsilon for result in here]
+    epsilon = max((epsilon for epsilon in spent if epsilon is not None), default=None)
     quality = quality_over_seeds(here, arm)
-    return Row(setting, arm, one.title, one.private, one.epsilon, len(here), quality, worst, ahead)
+    return Row(setting, arm, one.title, one.private, epsilon, len(here), quality, worst, ahead)
 
 
 def _paired(these: Mapping[Setting, Result], those: Mapping[Setting, Result]) -> Compared:
