@@ -36,7 +36,7 @@ from simulations.results.metric_names import SHARES, words
 from simulations.results.result import ArmResult, Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 from simulations.run_identity.arms import folded
-from simulations.run_identity.seeds import seeds_of, without_seed
+from simulations.run_identity.seeds import SHARED, crossed, seeds_of, without_seed
 
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
@@ -56,7 +56,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
     """Return the report of a run, or of runs of one scenario under several seeds: then figures are means over these.
 
     Raises:
-        SettingsError: the runs differ in more than their seed.
+        SettingsError: the runs differ in more than their seed, or share a seed that others of them do not.
     """
     if len(results) > 1:
         results = [folded(result) for result in results]
@@ -158,6 +158,12 @@ def _check_same(results: Sequence[Result]) -> None:
         raise SettingsError(
             "Expected runs of one scenario that differ in simulation.seed alone, got others.",
             hint="fedvault-sim run SCENARIO --set simulation.seed=2 --out runs/second",
+        )
+    if crossed(seeds):
+        listed = "; ".join(one.in_words for one in seeds)
+        raise SettingsError(
+            f"Expected runs whose seeds all differ, got {listed}: {SHARED}.",
+            hint="Make a report of those that have one of these seeds in common.",
         )
 
 

@@ -7,6 +7,7 @@ from simulations.run_identity.settings import deciding
 
 Source = Literal["noise", "batches", "split", "holdout"]
 SOURCES: tuple[Source, ...] = get_args(Source)
+SHARED = "runs that share one of their seeds and differ in another are no independent repeats"
 
 
 class RunSeeds(NamedTuple):

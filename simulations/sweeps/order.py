@@ -9,10 +9,11 @@ from typing import Any
 from shared.errors import RunError, SettingsError
 from simulations.results.result import Result
 from simulations.run_folder import alone_in
-from simulations.sweeps.cells import SEED_KEYS, Axis, Cell, cells_of
+from simulations.run_identity.seeds import SHARED, RunSeeds, crossed, seeds_of
+from simulations.sweeps.cells import SEED_KEYS, Axis, Cell, cells_of, named
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, summarise, write
-from simulations.sweeps.statistics import best_setting
+from simulations.sweeps.statistics import Setting, best_setting
 
 VALIDATION = "simulation.data.evaluate=validation"
 NO_MATTER = ("performance", "simulation.engine", "simulation.processes")
@@ -89,7 +90,8 @@ def compared(results: Sequence[Result]) -> Sweep:
     """Compare finished runs by the keys in which their scenarios differ.
 
     Raises:
-        SettingsError: there are fewer than two, two are the same run, or they measure different things.
+        SettingsError: there are fewer than two, two are the same run, they measure different things, or their seeds are
+            crossed.
     """
     if len(results) < 2:
         raise SettingsError(f"Expected at least two runs to compare, got {len(results)}.")
@@ -108,7 +110,21 @@ def compared(results: Sequence[Result]) -> Sweep:
     ]
     if len(set(cells)) < len(cells):
         raise SettingsError("Expected runs that differ in a setting or a seed, got the same one twice.")
+    _check_independent(cells, results)
     return summarise(Outcomes(zip(cells, results, strict=True)))
+
+
+def _check_independent(cells: Sequence[Cell], results: Sequence[Result]) -> None:
+    by_setting = dict[Setting, list[RunSeeds]]()
+    for cell, result in zip(cells, results, strict=True):
+        by_setting.setdefault(cell.setting, []).append(seeds_of(result.scenario))
+    shared = next((setting for setting, seeds in by_setting.items() if crossed(seeds)), None)
+    if shared is not None:
+        listed = "; ".join(one.in_words for one in by_setting[shared])
+        raise SettingsError(
+            f"Expected runs whose seeds all differ, got {listed} at {named(shared)}: {SHARED}.",
+            hint="Compare those that have one of these seeds in common.",
+        )
 
 
 def _summarised(outcomes: Outcomes, folder: Path) -> Sweep:
