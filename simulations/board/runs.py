@@ -10,6 +10,7 @@ from shared.errors import SettingsError
 from simulations.experiment.scenario import parse_value
 from simulations.results.report import OURS, report_of
 from simulations.results.result import Result, read_result
+from simulations.run_identity.seeds import SEED_KEYS, RunSeeds, seeds_of
 
 RESULT = "result.json"
 LARGEST = 1e100
@@ -31,9 +32,9 @@ class BoardRun:
     """Every key of its scenario, as `privacy.epsilon`, without those that change no figure."""
 
     @property
-    def seed(self) -> int:
+    def seeds(self) -> RunSeeds:
         """What its noise, batches and splits were drawn from."""
-        return int(self.settings.get("simulation.seed", 0))
+        return seeds_of(self.result.scenario)
 
 
 class ReadRuns(NamedTuple):
@@ -103,9 +104,9 @@ def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def differing(runs: Sequence[BoardRun]) -> dict[str, list[Any]]:
-    """Return each setting that is not the same in all runs, with its values in order, the seed left out."""
+    """Return each setting that is not the same in all runs, with its values in order, seeds left out."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    values = {key: _unique(run.settings.get(key) for run in runs) for key in keys if key != "simulation.seed"}
+    values = {key: _unique(run.settings.get(key) for run in runs) for key in keys if not key.startswith(SEED_KEYS)}
     return {key: sorted(each, key=_order) for key, each in values.items() if len(each) > 1}
 
 
@@ -124,8 +125,8 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 def _unfit(result: Result) -> str:
     """Return why a result of the right shape cannot be shown; somebody else may have written it."""
-    seed = flat(result.scenario).get("simulation.seed", 0)
-    if type(seed) is not int:
+    seeds = [value for key, value in flat(result.scenario).items() if key.startswith(SEED_KEYS) and value is not None]
+    if any(type(seed) is not int for seed in seeds):
         return "its seed is no whole number"
     if OURS not in result.arms or not result.privacy:
         return "it has no arm or no site of its study"

@@ -3,8 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
-from simulations.run_identity.settings import deciding
+from simulations.run_identity.settings import deciding, section_of
 
+SEED_KEYS = "simulation.seed"
+"""Also of simulation.seeds: runs that differ in these alone repeat one setting."""
 Source = Literal["noise", "batches", "split", "holdout"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 SHARED = "runs that share one of their seeds and differ in another are no independent repeats"
@@ -29,8 +31,8 @@ class RunSeeds(NamedTuple):
 
 def seeds_of(scenario: Mapping[str, Any]) -> RunSeeds:
     """Return the seeds of a scenario as run."""
-    simulation: Mapping[str, Any] = scenario.get("simulation", {})
-    seed, apart = simulation.get("seed", 0), simulation.get("seeds") or {}
+    simulation = section_of(scenario, "simulation")
+    seed, apart = simulation.get("seed", 0), section_of(simulation, "seeds")
     own = (apart.get(name) for name in SOURCES)
     return RunSeeds(seed, *(seed if one is None else one for one in own))
 

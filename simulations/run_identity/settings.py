@@ -15,7 +15,7 @@ NO_FIGURE = ("engine", "processes")
 
 def deciding(scenario: Mapping[str, Any]) -> dict[str, Any]:
     """Return a scenario without the settings that change no figure, and with the precision that older ones left out."""
-    performance, simulation = (_section(scenario, name) for name in ("performance", "simulation"))
+    performance, simulation = (section_of(scenario, name) for name in ("performance", "simulation"))
     decided = {key: value for key, value in simulation.items() if key not in NO_FIGURE}
     return {**scenario, "performance": precision_of(performance), "simulation": decided}
 
@@ -26,6 +26,7 @@ def precision_of(performance: Mapping[str, Any]) -> dict[str, Any]:
     return {name: named.get(name, Performance.model_fields[name].default) for name in PRECISION}
 
 
-def _section(scenario: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def section_of(scenario: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return a section; an empty one where it is left out, or is none since somebody else wrote it."""
     section = scenario.get(name)
     return section if isinstance(section, Mapping) else {}

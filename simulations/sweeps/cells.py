@@ -7,10 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.errors import SettingsError
-from simulations.run_identity.seeds import SHARED
+from simulations.run_identity.seeds import SEED_KEYS, SHARED
 
-SEED_KEYS = "simulation.seed"
-"""Also of simulation.seeds: runs that differ in these alone repeat one setting."""
 EXAMPLE = "--over privacy.epsilon=1,3,8 --over simulation.seed=1..5"
 MOST_CELLS = 10_000
 

@@ -9,8 +9,8 @@ from typing import Any
 from shared.errors import RunError, SettingsError
 from simulations.results.result import Result
 from simulations.run_folder import alone_in
-from simulations.run_identity.seeds import SHARED, RunSeeds, crossed, seeds_of
-from simulations.sweeps.cells import SEED_KEYS, Axis, Cell, cells_of, named
+from simulations.run_identity.seeds import SEED_KEYS, SHARED, RunSeeds, crossed, seeds_of
+from simulations.sweeps.cells import Axis, Cell, cells_of, named
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, summarise, write
 from simulations.sweeps.statistics import Setting, best_setting
