@@ -51,7 +51,7 @@ def carry_out(
 
     Raises:
         SettingsError: a combination is no valid scenario; nothing was run then.
-        RunError: nothing can be chosen, since every run failed; or another process works in the folder.
+        RunError: nothing can be chosen, since a run of each setting failed; or another process works in the folder.
     """
     if order.at_once < 1:
         raise SettingsError(f"Expected at least one run at once, got at_once={order.at_once}.")
@@ -77,8 +77,17 @@ def tried_settings(tried: Outcomes, folder: Path) -> Sweep:
 
 
 def best_on_held_out(order: Order, trial: Sweep, done: Callable[[Cell, Result | str], None]) -> Sweep:
-    """Run the setting that was best on validation records on the held-out ones, and write what it shows."""
-    best = best_setting(trial.results)
+    """Run the setting that was best on validation records on the held-out ones, and write what it shows.
+
+    Raises:
+        RunError: nothing can be chosen, since a run of each setting failed: fewer seeds are no fair comparison.
+    """
+    best = best_setting(trial.results, trial.errors)
+    if best is None:
+        raise RunError(
+            "Expected a setting that finished at each of its seeds to choose, a run of all of them failed.",
+            hint="The same command tries again what failed. " + next(iter(trial.errors.values())),
+        )
     chosen = [cell for cell in trial.results if cell.setting == best]
     held_out = execute(order.jobs("cells", cells=chosen), at_once=order.at_once, done=done)
     made = replace(summarise(held_out, order.folder), cost=trial.cost, trial=trial)

@@ -41,6 +41,8 @@ class Sweep:
     cost: TuningCost | None
     """None for settings that differ in nothing that is trained, such as the split."""
     folder: Path | None = None
+    first: Setting = ()
+    """The one that was declared first: others are set against it."""
     trial: "Sweep | None" = None
     """The settings on validation records, where one of them was chosen by these."""
 
@@ -57,6 +59,11 @@ class Sweep:
     def against_first(self) -> pd.DataFrame:
         """The study's own arm at each setting minus the first setting, by seed, with p and Holm's p."""
         return pd.DataFrame([_plain_setting(one.setting) | _plain_against(one) for one in self.against])
+
+    @property
+    def first_failed(self) -> bool:
+        """Whether settings are set against none, as no run of the first has finished."""
+        return bool(self.results) and all(cell.setting != self.first for cell in self.results)
 
     @property
     def evaluations(self) -> list[tuple[Setting, Evaluated]]:
@@ -82,6 +89,7 @@ class Sweep:
             "higher_is_better": None if first is None else first.final.higher_is_better,
             "evaluated_on": None if first is None else first.evaluated_on,
             "rows": [{"setting": _plain_setting(row.setting), **_plain_row(row)} for row in self.rows],
+            "first_setting_failed": self.first_failed,
             "against_first": [{"setting": _plain_setting(one.setting), **_plain_against(one)} for one in self.against],
             "private_evaluations": [
                 {"setting": _plain_setting(setting), **one.model_dump(mode="json")} for setting, one in self.evaluations
@@ -109,7 +117,9 @@ def summarise(outcomes: Outcomes, folder: Path | None = None) -> Sweep:
     }
     sites = min((len(result.privacy) for result in results.values()), default=0)
     cost = tuning_cost(list(studies.values()), sites) if studies else None
-    return Sweep(results, outcomes.errors, rows_of(results), against_first(results), cost, folder)
+    first = next((cell.setting for cell in outcomes), ())
+    against = against_first(results, first)
+    return Sweep(results, outcomes.errors, rows_of(results), against, cost, folder, first)
 
 
 def write(sweep: Sweep, folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ Seeds differ in noise, batches and splits of one data set: no interval speaks of
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from scipy import stats
@@ -67,12 +67,14 @@ def rows_of(runs: Runs) -> list[Row]:
     return [_row(setting, arm, results) for setting, results in one_name.items() for arm in _arms(results)]
 
 
-def against_first(runs: Runs) -> list[Against]:
-    """Compare every setting with the first, by the study's own arm."""
+def against_first(runs: Runs, first: Setting) -> list[Against]:
+    """Compare settings with the first one, by the study's own arm; with none if no run of the first has finished."""
     by_setting = dict[Setting, dict[Setting, Result]]()
     for cell, result in runs.items():
         by_setting.setdefault(cell.setting, {})[cell.repeat] = result
-    first, *others = by_setting or {(): {}}
+    if first not in by_setting:
+        return []
+    others = [setting for setting in by_setting if setting != first]
     compared = [_paired(by_setting[other], by_setting[first]) for other in others]
     corrected = holm([one.p for one in compared])
     return [Against(other, first, one, p) for other, one, p in zip(others, compared, corrected, strict=True)]
@@ -84,16 +86,20 @@ def evaluations_of(runs: Runs) -> list[tuple[Setting, Evaluated]]:
     return [(setting, one) for setting, one in made if one is not None]
 
 
-def best_setting(runs: Runs) -> Setting:
-    """Return the setting whose mean is best by the study's own arm, the first of equals; nan is worse than anything."""
-    by_setting = _by_setting(runs)
-    sign = 1.0 if next(iter(runs.values())).final.higher_is_better else -1.0
+def best_setting(runs: Runs, failed: Collection[Cell]) -> Setting | None:
+    """Return the setting whose mean is best by the study's own arm, among those that finished at every seed.
+
+    Of equals it is the first, nan is worse than anything, and None stands for no such setting.
+    """
+    unfinished = {cell.setting for cell in failed}
+    by_setting = {setting: each for setting, each in _by_setting(runs).items() if setting not in unfinished}
 
     def goodness(setting: Setting) -> float:
-        mean = sign * statistics.fmean(result.final.value for result in by_setting[setting])
+        finals = [result.final for result in by_setting[setting]]
+        mean = statistics.fmean(one.value if one.higher_is_better else -one.value for one in finals)
         return -math.inf if math.isnan(mean) else mean
 
-    return max(by_setting, key=goodness)
+    return max(by_setting, key=goodness, default=None)
 
 
 def paired(differences: Sequence[float]) -> Compared:

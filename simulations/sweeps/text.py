@@ -38,7 +38,8 @@ def render(sweep: Sweep, console: Console) -> None:
     if sweep.trial is not None:
         render_tables(sweep.trial, console)
         chosen = named(next(iter(sweep.results), next(iter(sweep.trial.results))).setting)
-        console.print(f"Chosen by these validation records: {escape(chosen)}. It then ran on the held-out ones:")
+        among = ", among the settings that finished at each seed" if sweep.trial.errors else ""
+        console.print(f"Chosen by these validation records{among}: {escape(chosen)}. It then ran on the held-out ones:")
     render_tables(sweep, console)
     if sweep.results:
         several = any(row.seeds > 1 for row in sweep.rows)
@@ -57,6 +58,9 @@ def render_tables(sweep: Sweep, console: Console) -> None:
         console.print(_arms(sweep))
     if sweep.against:
         console.print(_against(sweep))
+    if sweep.first_failed:
+        first = escape(named(sweep.first))
+        console.print(f"Every run of the first setting, {first}, failed: no setting is set against it.")
     if sweep.evaluations:
         console.print(_evaluations(sweep))
     for cell, error in sweep.errors.items():

@@ -1,11 +1,13 @@
 """Whole sweeps over the tiny BERT: cut and continued, several at once, chosen on validation records."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from shared.errors import RunError, SettingsError
 from simulations.api import compare, load_scenario, open_result, sweep
@@ -16,6 +18,7 @@ from simulations.sweeps import execution
 from simulations.sweeps.cells import cells_of, read_axis
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, _plain_setting, summarise, write
+from simulations.sweeps.text import render
 from simulations.sweeps.tuning_cost import tuning_cost
 
 OVER = {"privacy.epsilon": [2, 8], "simulation.seed": [1, 2]}
@@ -244,6 +247,57 @@ def test_the_best_setting_is_chosen_on_validation_records_alone(
     assert {cell.setting for cell in chosen.results} == {(("privacy.epsilon", "2"),)}
     assert chosen.trial is not None and len(chosen.trial.results) == 4
     assert chosen.cost is not None and chosen.cost.settings == 2, "all that were tried are counted"
+
+
+def stand_in(made: Sweep, values: dict[str, float], failing: set[tuple[str, str]]) -> Callable[..., Result]:
+    """Runs that come to a value for each epsilon, but for those that fail, by epsilon and seed."""
+
+    def run_job(job: Job, processes: int | None = None) -> Result:
+        epsilon, seed = dict(job.cell.setting)["privacy.epsilon"], dict(job.cell.repeat)["simulation.seed"]
+        if (epsilon, seed) in failing:
+            raise RunError("Expected workers, got none.")
+        result = made.results[job.cell]
+        final = result.final.model_copy(update={"value": values[epsilon]})
+        evaluated = job.scenario().simulation.data.evaluate
+        return result.model_copy(update={"final": final, "evaluated_on": evaluated})
+
+    return run_job
+
+
+def test_a_setting_that_failed_at_a_seed_is_not_chosen(
+    file: Path,
+    swept: tuple[Path, Sweep, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = {"2": 0.7, "8": 0.9}
+    monkeypatch.setattr(execution, "run_job", stand_in(swept[1], values, {("8", "2")}))
+    chosen = sweep(file, OVER, out=tmp_path / "one", choose=True)
+    assert {cell.setting for cell in chosen.results} == {(("privacy.epsilon", "2"),)}
+    render(chosen, Console())
+    assert "among the settings that finished at each seed: epsilon=2" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr(execution, "run_job", stand_in(swept[1], values, {("2", "1"), ("8", "2")}))
+    with pytest.raises(RunError, match="finished at each of its seeds") as ended:
+        sweep(file, OVER, out=tmp_path / "none", choose=True)
+    assert "Expected workers" in str(ended.value.hint)
+
+
+def test_no_other_setting_takes_the_place_of_a_first_one_that_failed(
+    file: Path,
+    swept: tuple[Path, Sweep, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = {"2": 0.7, "8": 0.9, "1": 0.6}
+    monkeypatch.setattr(execution, "run_job", stand_in(swept[1], values, {("1", "1"), ("1", "2")}))
+    made = sweep(file, OVER | {"privacy.epsilon": [1, 2, 8]}, out=tmp_path / "run")
+    assert len(made.results) == 4 and not made.against and made.first == (("privacy.epsilon", "1"),)
+    render(made, Console())
+    assert "Every run of the first setting, epsilon=1, failed" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "run" / "sweep.json").read_text())["first_setting_failed"] is True
+    assert not swept[1].first_failed
 
 
 def test_nothing_runs_if_one_combination_is_no_scenario(file: Path) -> None:
