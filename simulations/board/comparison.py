@@ -122,7 +122,8 @@ def paired(reference: Setting, other: Setting, *, higher_is_better: bool) -> Int
     if not pairs:
         return None
     sign = 1.0 if higher_is_better else -1.0
-    one = over_seeds([sign * (run.result.final.value - values[run.seeds]) for run in pairs])
+    both = [(run.result.final.value, values[run.seeds]) for run in pairs]
+    one = over_seeds([sign * (ours - theirs) for ours, theirs in both], of=[value for pair in both for value in pair])
     return Interval(value=one.value) if crossed([run.seeds for run in pairs]) else one
 
 

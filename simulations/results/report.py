@@ -41,6 +41,8 @@ from simulations.run_identity.seeds import SHARED, crossed, seeds_of, without_se
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
 ACCURACY = "accuracy"
+ROUNDING = 1e-12
+"""A spread of less than this, beside the values themselves, is what arithmetic leaves and no difference."""
 FEWEST = 30
 """Held-out units of a subgroup; smaller ones make no gap and stand in no report."""
 EXTREMES = ("gap", "worst site")
@@ -196,13 +198,28 @@ def quality_over_seeds(results: Sequence[Result], arm: str) -> Interval:
     return one.model_copy(update={"low": max(0.0, one.low), "high": min(1.0, one.high)})
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Return the mean with its two-sided interval of 95 % by Student's t; a single value has none."""
+def over_seeds(values: Sequence[float], *, of: Sequence[float] = ()) -> Interval:
+    """Return the mean with its two-sided interval of 95 % by Student's t.
+
+    A single value has none, and neither have values that do not differ.
+
+    Args:
+        values: one for each seed.
+        of: what they were computed from, if they are differences: these round as such numbers do.
+    """
     mean = statistics.fmean(values)
-    if len(values) < 2 or not all(map(math.isfinite, values)):
+    if not (spread := spread_over_seeds(values, of=of)):
         return Interval(value=mean)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread / len(values) ** 0.5
     return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def spread_over_seeds(values: Sequence[float], *, of: Sequence[float] = ()) -> float:
+    """Return the standard deviation; 0 of fewer than two, of what is not finite, and of what rounding alone leaves."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return 0.0
+    deviation = statistics.stdev(values)
+    return 0.0 if deviation <= ROUNDING * max(map(abs, (*values, *of))) else deviation
 
 
 def minus(results: Sequence[Result], name: str) -> Interval | None:
@@ -212,7 +229,7 @@ def minus(results: Sequence[Result], name: str) -> Interval | None:
         return None if drawn is None else _drawn(drawn)
     sign = 1.0 if results[0].final.higher_is_better else -1.0
     pairs = [(result.arms[OURS].quality.value, result.arms[name].quality.value) for result in results]
-    return over_seeds([sign * (ours - other) for ours, other in pairs])
+    return over_seeds([sign * (ours - other) for ours, other in pairs], of=[value for pair in pairs for value in pair])
 
 
 def _drawn(one: Difference) -> Interval:

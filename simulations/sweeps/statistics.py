@@ -14,7 +14,7 @@ from scipy import stats
 
 from shared.evidence.facts import Interval
 from shared.private_evaluation.estimates import Evaluated
-from simulations.results.report import OURS, evaluated, over_seeds, quality_over_seeds
+from simulations.results.report import OURS, evaluated, over_seeds, quality_over_seeds, spread_over_seeds
 from simulations.results.result import Result
 from simulations.run_identity.arms import folded
 from simulations.sweeps.cells import Cell
@@ -102,13 +102,18 @@ def best_setting(runs: Runs, failed: Collection[Cell]) -> Setting | None:
     return max(by_setting, key=goodness, default=None)
 
 
-def paired(differences: Sequence[float]) -> Compared:
-    """Return the mean of differences with its interval of 95 %, and the p of a paired t-test that there is none."""
+def paired(differences: Sequence[float], *, of: Sequence[float] = ()) -> Compared:
+    """Return the mean of differences with its interval of 95 %, and the p of a paired t-test that there is none.
+
+    Args:
+        differences: one for each pair.
+        of: the values that were subtracted: differences that their rounding alone tells apart have no interval and no p.
+    """
     p = None
-    if len(differences) > 1 and all(map(math.isfinite, differences)) and (spread := statistics.stdev(differences)):
+    if spread := spread_over_seeds(differences, of=of):
         t = statistics.fmean(differences) / (spread / len(differences) ** 0.5)
         p = 2 * float(stats.t.sf(abs(t), len(differences) - 1))
-    return Compared(len(differences), over_seeds(differences) if differences else Interval(value=math.nan), p)
+    return Compared(len(differences), over_seeds(differences, of=of) if differences else Interval(value=math.nan), p)
 
 
 def holm(ps: Sequence[float | None]) -> list[float | None]:
@@ -141,7 +146,7 @@ def _row(setting: Setting, arm: str, results: Sequence[Result]) -> Row:
     one, ahead = here[0].arms[arm], None
     if arm != OURS:
         sign = 1.0 if one.quality.higher_is_better else -1.0
-        ahead = paired([sign * (result.final.value - result.arms[arm].quality.value) for result in here])
+        ahead = _of_pairs([(result.final.value, result.arms[arm].quality.value) for result in here], sign)
     worst = statistics.fmean(result.arms[arm].quality.worst_site.value for result in here)
     spent = [result.arms[arm].epsilon for result in here]
     epsilon = max((epsilon for epsilon in spent if epsilon is not None), default=None)
@@ -151,4 +156,9 @@ def _row(setting: Setting, arm: str, results: Sequence[Result]) -> Row:
 
 def _paired(these: Mapping[Setting, Result], those: Mapping[Setting, Result]) -> Compared:
     both = [(these[repeat].final, those[repeat].final) for repeat in these if repeat in those]
-    return paired([(a.value - b.value) * (1.0 if a.higher_is_better else -1.0) for a, b in both])
+    sign = 1.0 if all(one.higher_is_better for one, _ in both) else -1.0
+    return _of_pairs([(one.value, other.value) for one, other in both], sign)
+
+
+def _of_pairs(pairs: Sequence[tuple[float, float]], sign: float) -> Compared:
+    return paired([sign * (one - other) for one, other in pairs], of=[value for pair in pairs for value in pair])
