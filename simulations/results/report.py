@@ -33,7 +33,7 @@ from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import SHARES, words
-from simulations.results.result import ArmResult, Difference, Effect, Quality, Result, evaluated_adapter
+from simulations.results.result import Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 from simulations.run_identity.arms import folded
 from simulations.run_identity.seeds import SHARED, crossed, seeds_of, without_seed
@@ -45,6 +45,7 @@ ROUNDING = 1e-12
 """A spread of less than this, beside the values themselves, is what arithmetic leaves and no difference."""
 FEWEST = 30
 """Held-out units of a subgroup; smaller ones make no gap and stand in no report."""
+MOST_NAMED = 10
 EXTREMES = ("gap", "worst site")
 """Scopes of estimates that noise moves to one side."""
 
@@ -89,7 +90,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         answer=_answer(results),
         left=_left(first),
         meaning=meaning(spent),
-        mechanism=_mechanism(first),
+        mechanism=_mechanism(results),
         simulation=_simulation(results),
         further=Further(
             audit=first.audit,
@@ -243,8 +244,8 @@ def _left(result: Result) -> Left:
     return Left(houses=len(result.privacy), updates=updates, bytes=updates * result.bytes.up_per_node_round)
 
 
-def _mechanism(result: Result) -> Mechanism:
-    most = max(result.privacy.values(), key=lambda site: site.epsilon_rdp)
+def _mechanism(results: Sequence[Result]) -> Mechanism:
+    most = max((site for one in results for site in one.privacy.values()), key=lambda site: site.epsilon_rdp)
     return Mechanism(noise_multiplier=most.noise_multiplier, sampling_rate=most.sampling_rate, steps=most.steps)
 
 
@@ -252,69 +253,109 @@ def _simulation(results: Sequence[Result]) -> SimulationFacts:
     first = results[0]
     drawn = next(iter(first.differences.values()), None)
     return SimulationFacts(
-        arms=tuple(_arm(results, name, arm) for name, arm in first.arms.items()),
+        arms=tuple(_arm(results, name) for name in first.arms),
         sites=tuple(_sites(results)),
-        curve=_points({one.round: one.evaluation for one in first.rounds if one.evaluation is not None}),
+        curve=_points([_own_curve(result) for result in results]),
         sizes=tuple(_sizes(first)),
         minutes=sum(seconds for result in results for seconds in result.timing.values()) / 60,
         differ_over="seeds" if len(results) > 1 else "records",
         drawn_unit="record" if drawn is None else drawn.unit,
         drawn_units=0 if drawn is None else drawn.units,
-        notes=(*notes(first), *first.warnings),
+        notes=(*notes(first), *_absent(results), *first.warnings),
     )
 
 
-def _arm(results: Sequence[Result], name: str, arm: ArmResult) -> Arm:
-    worst = arm.quality.worst_site
+def _arm(results: Sequence[Result], name: str) -> Arm:
+    seeds = [result.arms[name] for result in results]
+    worst = [one.quality.worst_site for one in seeds]
     return Arm(
-        title=arm.title,
+        title=seeds[0].title,
         ours=name == OURS,
-        private=arm.private,
-        epsilon=arm.epsilon,
-        epsilon_if_all_collude=arm.epsilon_if_all_collude,
-        rows=arm.rows,
-        steps=arm.steps,
+        private=seeds[0].private,
+        epsilon=_most([one.epsilon for one in seeds]),
+        epsilon_if_all_collude=_most([one.epsilon_if_all_collude for one in seeds]),
+        rows=round(statistics.fmean(one.rows for one in seeds)),
+        steps=round(statistics.fmean(one.steps for one in seeds)),
         quality=quality_over_seeds(results, name),
-        worst_site=worst.site,
-        worst=worst.value,
+        worst_site=", ".join(dict.fromkeys(one.site for one in worst)),
+        worst=statistics.fmean(one.value for one in worst),
         minus=None if name == OURS else minus(results, name),
-        curve=_points(arm.curve),
+        curve=_points([one.curve for one in seeds]),
     )
 
 
-def _points(curve: Mapping[int, Quality]) -> tuple[Point, ...]:
+def _most(spent: Sequence[float | None]) -> float | None:
+    return max((one for one in spent if one is not None), default=None)
+
+
+def _own_curve(result: Result) -> dict[int, Quality]:
+    return {one.round: one.evaluation for one in result.rounds if one.evaluation is not None}
+
+
+def _points(seeds: Sequence[Mapping[int, Quality]]) -> tuple[Point, ...]:
+    """Return means over seeds, of the rounds after which each of them was evaluated."""
+    by_round = {
+        number: [curve[number] for curve in seeds]
+        for number in sorted(seeds[0])
+        if all(number in curve for curve in seeds)
+    }
     return tuple(
-        Point(round=number, value=one.value, worst=one.worst_site.value) for number, one in sorted(curve.items())
+        Point(
+            round=number,
+            value=statistics.fmean(one.value for one in measured),
+            worst=statistics.fmean(one.worst_site.value for one in measured),
+        )
+        for number, measured in by_round.items()
     )
 
 
 def _sites(results: Sequence[Result]) -> list[SiteFacts]:
-    first = results[0]
+    """Return the sites that are there at each seed; counts are means over seeds too."""
+    evaluated = {name: [result.data[name].evaluated for result in results] for name in _present(results)}
     return [
         SiteFacts(
             name=name,
-            train=first.data[name].train,
-            evaluated=first.data[name].evaluated,
+            train=round(statistics.fmean(result.data[name].train for result in results)),
+            evaluated=None if None in counts else round(statistics.fmean(one for one in counts if one is not None)),
             quality=statistics.fmean(result.final.per_site[name] for result in results),
-            epsilon=spent.epsilon_rdp,
+            epsilon=max(result.privacy[name].epsilon_rdp for result in results),
         )
-        for name, spent in first.privacy.items()
-        if name in first.data and name in first.final.per_site
+        for name, counts in evaluated.items()
     ]
+
+
+def _present(results: Sequence[Result]) -> list[str]:
+    by_seed = [_with_figures(result) for result in results]
+    return [name for name in by_seed[0] if all(name in names for names in by_seed)]
+
+
+def _with_figures(result: Result) -> list[str]:
+    return [name for name in result.privacy if name in result.data and name in result.final.per_site]
+
+
+def _absent(results: Sequence[Result]) -> list[str]:
+    """Say which sites have no figures of their own, as some seed lacks them."""
+    present, union = set(_present(results)), dict.fromkeys(name for one in results for name in _with_figures(one))
+    absent = [name for name in union if name not in present]
+    if not absent:
+        return []
+    named = ", ".join(absent[:MOST_NAMED]) + (", …" if len(absent) > MOST_NAMED else "")
+    return [f"Sites without figures of their own, as some seed lacks them: {len(absent)} ({named})."]
 
 
 def _subgroups(results: Sequence[Result]) -> Iterator[SubgroupFacts]:
     """Yield the subgroups that are large enough at every seed."""
-    for column, first in results[0].arms[OURS].fairness.items():
-        by_seed = [result.arms[OURS].fairness.get(column, first).subgroups for result in results]
-        for name in first.subgroups:
+    ours = [result.arms[OURS].fairness for result in results]
+    for column in ours[0]:
+        by_seed = [fairness[column].subgroups for fairness in ours if column in fairness]
+        for name in by_seed[0]:
             seeds = [one[name] for one in by_seed if name in one and one[name].units >= FEWEST]
             if len(seeds) == len(results):
                 effects = [one.effects[ACCURACY] for one in seeds if ACCURACY in one.effects]
                 yield SubgroupFacts(
                     column=column,
                     name=name,
-                    units=seeds[0].units,
+                    units=round(statistics.fmean(one.units for one in seeds)),
                     quality=statistics.fmean(one.rates[ACCURACY] for one in seeds),
                     effect=_effect(effects) if len(effects) == len(results) else None,
                 )

@@ -107,7 +107,8 @@ def paired(differences: Sequence[float], *, of: Sequence[float] = ()) -> Compare
 
     Args:
         differences: one for each pair.
-        of: the values that were subtracted: differences that their rounding alone tells apart have no interval and no p.
+        of: the values that were subtracted: where their rounding alone tells differences apart, there is no interval
+            and no p.
     """
     p = None
     if spread := spread_over_seeds(differences, of=of):
