@@ -36,7 +36,7 @@ from simulations.results.metric_names import SHARES, words
 from simulations.results.result import Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
 from simulations.run_identity.arms import folded
-from simulations.run_identity.seeds import SHARED, crossed, seeds_of, without_seed
+from simulations.run_identity.seeds import SHARED, SOURCES, crossed, seeds_of, varying, without_seed
 
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
@@ -251,7 +251,7 @@ def _mechanism(results: Sequence[Result]) -> Mechanism:
 
 def _simulation(results: Sequence[Result]) -> SimulationFacts:
     first = results[0]
-    drawn = next(iter(first.differences.values()), None)
+    drawn, varied = next(iter(first.differences.values()), None), varying([seeds_of(one.scenario) for one in results])
     return SimulationFacts(
         arms=tuple(_arm(results, name) for name in first.arms),
         sites=tuple(_sites(results)),
@@ -259,6 +259,7 @@ def _simulation(results: Sequence[Result]) -> SimulationFacts:
         sizes=tuple(_sizes(first)),
         minutes=sum(seconds for result in results for seconds in result.timing.values()) / 60,
         differ_over="seeds" if len(results) > 1 else "records",
+        seeds_of=() if varied == SOURCES else varied,
         drawn_unit="record" if drawn is None else drawn.unit,
         drawn_units=0 if drawn is None else drawn.units,
         notes=(*notes(first), *_absent(results), *first.warnings),

@@ -2,7 +2,7 @@
 
 All tests are two-sided t-tests on differences of the same seed, which has the same split and batches. Where several
 settings are compared with the first, Holm's p bounds the chance of a single false alarm among all of them.
-Seeds differ in noise, batches and splits of one data set: no interval speaks of other data.
+Seeds differ in noise, batches or splits of one data set, as `varied` says: no interval speaks of other data.
 """
 
 import math
@@ -17,6 +17,7 @@ from shared.private_evaluation.estimates import Evaluated
 from simulations.results.report import OURS, evaluated, over_seeds, quality_over_seeds, spread_over_seeds
 from simulations.results.result import Result
 from simulations.run_identity.arms import folded
+from simulations.run_identity.seeds import SOURCES, Source, seeds_of, varying
 from simulations.sweeps.cells import Cell
 
 Setting = tuple[tuple[str, str], ...]
@@ -84,6 +85,12 @@ def evaluations_of(runs: Runs) -> list[tuple[Setting, Evaluated]]:
     """Return the last private evaluation at each setting that has one, over its seeds."""
     made = [(setting, evaluated(results)) for setting, results in _by_setting(runs).items()]
     return [(setting, one) for setting, one in made if one is not None]
+
+
+def varied(runs: Runs) -> list[Source]:
+    """Return what was drawn from seeds that differ between runs of one setting."""
+    seeds = [varying([seeds_of(result.scenario) for result in results]) for results in _by_setting(runs).values()]
+    return [source for source in SOURCES if any(source in one for one in seeds)]
 
 
 def best_setting(runs: Runs, failed: Collection[Cell]) -> Setting | None:

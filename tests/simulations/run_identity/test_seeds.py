@@ -3,12 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 import pytest
+from rich.console import Console
 
 from shared.errors import SettingsError
+from shared.evidence.facts import Language
+from shared.evidence.signed_report import SignedReport, written
 from simulations.api import compare
 from simulations.results.report import report_of
 from simulations.results.result import Result
 from simulations.run_identity.seeds import crossed, seeds_of, varying
+from simulations.sweeps.cells import Cell
+from simulations.sweeps.outcome import Sweep
+from simulations.sweeps.statistics import rows_of
+from simulations.sweeps.text import render
 from tests.support.results import result
 
 
@@ -51,3 +58,27 @@ def test_runs_that_share_a_seed_make_no_report_and_no_comparison() -> None:
     with pytest.raises(SettingsError, match="whose seeds all differ"):
         compare(CROSSED)
     assert report_of(CROSSED[:2]).answer is not None
+
+
+def test_a_report_names_what_its_seeds_vary() -> None:
+    def words(*results: Result, language: Language = "en") -> str:
+        report = report_of(results, language=language)
+        return " ".join(written(SignedReport(report), "html").decode().split())
+
+    noise, runs = [of_seeds(1, noise=one, value=one / 10) for one in (7, 8)], [of_seeds(one) for one in (1, 2)]
+    assert "2 seeds, which differ in noise: pairs" in words(*noise)
+    assert "die sich in Rauschen unterscheiden" in words(*noise, language="de")
+    assert "2 seeds, which differ in noise, batches and splits: pairs" in words(*runs)
+    split = [of_seeds(one, noise=3, batches=3, holdout=3) for one in (1, 2)]
+    assert "2 seeds, which differ in the split into sites: pairs" in words(*split)
+    assert report_of(runs).simulation.seeds_of == (), "as in reports of before"  # type: ignore[union-attr]
+
+
+def test_a_sweep_names_what_its_seeds_vary(capsys: pytest.CaptureFixture[str]) -> None:
+    def words(*results: Result) -> str:
+        runs = {Cell((), (("simulation.seed", str(place)),)): one for place, one in enumerate(results)}
+        render(Sweep(runs, {}, rows_of(runs), [], None), Console(width=200))
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "over seeds, which differ in noise of these data" in words(of_seeds(1, noise=7), of_seeds(1, noise=8))
+    assert "over seeds, which differ in noise, batches and splits of these" in words(of_seeds(1), of_seeds(2))

@@ -15,7 +15,7 @@ from simulations.cli import main
 from simulations.experiment.split_rules import key_of
 from simulations.results.result import Result
 from simulations.sweeps import execution
-from simulations.sweeps.cells import cells_of, read_axis
+from simulations.sweeps.cells import Cell, cells_of, read_axis
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, _plain_setting, summarise, write
 from simulations.sweeps.text import render
@@ -325,6 +325,21 @@ def test_choosing_costs_what_the_runs_cost_together(file: Path) -> None:
     cost = tuning_cost(studies, sites=3)
     assert cost.largest == pytest.approx(8.0, abs=0.05) and 8.0 < cost.epsilon < 10.0 + 1e-6
     assert tuning_cost(studies[:1], sites=3).epsilon == pytest.approx(2.0, abs=0.05)
+
+
+def test_settings_of_the_data_alone_cost_nothing_to_choose_and_no_sentence_says_that_one_was_run(
+    swept: tuple[Path, Sweep, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = next(iter(swept[1].results.values()))
+    alphas = [Cell((("simulation.data.partition.alpha", alpha),), ()) for alpha in ("0.1", "1")]
+    made = summarise(Outcomes(dict.fromkeys(alphas, one)))
+    assert made.cost is None and len(made.rows) == 4
+    render(made, Console())
+    assert "single setting" not in capsys.readouterr().out
+    assert summarise(Outcomes({alphas[0]: one})).cost is not None, "what one setting costs is its own"
+    half = one.model_copy(update={"scenario": one.scenario | {"performance": {"precision": "bfloat16"}}})
+    both = summarise(Outcomes(zip(alphas, (one, half), strict=True)))
+    assert both.cost is not None and both.cost.settings == 2, "another precision is another private run"
 
 
 @pytest.mark.parametrize(("name", "changes"), [("holdout", True), ("noise", False), ("batches", False)])
