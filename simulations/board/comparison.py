@@ -131,8 +131,8 @@ def families(settings: Sequence[Setting]) -> list[list[Setting]]:
     """Return settings that differ in epsilon alone together, by epsilon."""
     alike = dict[str, list[Setting]]()
     for one in settings:
-        settings = one.runs[0].settings.items()
-        rest = {key: value for key, value in settings if key != EPSILON and not key.startswith(SEED_KEYS)}
+        values = one.runs[0].settings.items()
+        rest = {key: value for key, value in values if key != EPSILON and not key.startswith(SEED_KEYS)}
         alike.setdefault(_text(rest), []).append(one)
     return [sorted(each, key=lambda one: one.epsilon) for each in alike.values()]
 

@@ -10,14 +10,13 @@ from shared.errors import RunError, SettingsError
 from simulations.results.result import Result
 from simulations.run_folder import alone_in
 from simulations.run_identity.seeds import SEED_KEYS, SHARED, RunSeeds, crossed, seeds_of
+from simulations.run_identity.settings import deciding
 from simulations.sweeps.cells import Axis, Cell, cells_of, named
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, summarise, write
 from simulations.sweeps.statistics import Setting, best_setting
 
 VALIDATION = "simulation.data.evaluate=validation"
-NO_MATTER = ("performance", "simulation.engine", "simulation.processes")
-"""What changes no figure."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def compared(results: Sequence[Result]) -> Sweep:
     if len(measures) > 1:
         listed = ", ".join(sorted(f"{metric} on {where} records" for metric, where in measures))
         raise SettingsError(f"Expected runs that measure one thing, got {listed}.")
-    flat = [_flat(result.scenario) for result in results]
+    flat = [_flat(deciding(result.scenario)) for result in results]
     keys = [key for key in dict.fromkeys(key for one in flat for key in one) if len({one.get(key) for one in flat}) > 1]
     cells = [
         Cell(
@@ -143,11 +142,9 @@ def _summarised(outcomes: Outcomes, folder: Path) -> Sweep:
 
 
 def _flat(scenario: Mapping[str, Any], path: str = "") -> dict[str, str]:
-    """Write every value of a scenario by its whole key, without what changes no figure."""
+    """Write every value of a scenario by its whole key."""
     flat = dict[str, str]()
     for name, value in scenario.items():
         key = f"{path}.{name}" if path else name
-        if key.startswith(NO_MATTER):
-            continue
         flat |= _flat(value, key) if isinstance(value, Mapping) else {key: json.dumps(value)}
     return flat

@@ -102,6 +102,13 @@ def test_runs_that_share_a_seed_have_no_interval_and_the_board_says_so(tmp_path:
     assert notes[0].startswith("ε 1 has no interval: runs that share one of their seeds") and len(notes) == 2
 
 
+def test_runs_of_another_precision_are_another_setting(tmp_path: Path) -> None:
+    for name in ("float32", "bfloat16"):
+        write_run(tmp_path / name, result(0.8, performance={"precision": name, "threads": len(name)}))
+    (one,), notes = comparisons(read_runs([tmp_path]).runs)
+    assert [setting.label for setting in one.settings] == ["precision bfloat16", "precision float32"] and not notes
+
+
 def test_a_result_that_cannot_be_read_costs_no_other_run_its_place(runs: Path) -> None:
     (runs / "e1" / "s1" / "result.json").write_text("{}")
     read = read_runs([runs])

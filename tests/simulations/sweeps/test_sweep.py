@@ -1,6 +1,7 @@
 """Whole sweeps over the tiny BERT: cut and continued, several at once, chosen on validation records."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -318,6 +319,26 @@ def test_a_changed_scenario_in_a_sweeps_folder_is_refused_by_name(
         ]
     )
     assert "training.learning_rate was" in next(iter(again.errors.values()))
+
+
+def test_a_finished_cell_is_not_read_for_a_table_that_has_changed(
+    file: Path, swept: tuple[Path, Sweep, list[str]], tmp_path: Path
+) -> None:
+    again = Path(shutil.copytree(file.parent, tmp_path / "again", symlinks=True)) / file.name
+    assert sweep(again, OVER, out=again.parent / "runs").results == swept[1].results, "the same table is the same data"
+    table = pd.read_csv(again.parent / "table.csv")
+    table.iloc[1:].to_csv(again.parent / "table.csv", index=False)
+    made = sweep(again, OVER, out=again.parent / "runs")
+    assert not made.results and len(made.errors) == 4
+    assert all("got other contents of simulation.data.source" in error for error in made.errors.values())
+
+
+def test_runs_of_another_precision_are_another_setting(swept: tuple[Path, Sweep, list[str]]) -> None:
+    one = next(iter(swept[1].results.values()))
+    performance = one.scenario["performance"] | {"precision": "bfloat16", "threads": 3}
+    half = one.model_copy(update={"scenario": one.scenario | {"performance": performance}})
+    settings = [cell.setting for cell in compare([one, half]).results]
+    assert settings == [(("performance.precision", '"float32"'),), (("performance.precision", '"bfloat16"'),)]
 
 
 def test_choosing_costs_what_the_runs_cost_together(file: Path) -> None:
