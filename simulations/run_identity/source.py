@@ -48,6 +48,8 @@ def digests(scenario: Scenario, source: Path) -> dict[str, str]:
 
 def of_file(path: Path) -> str:
     """Return the SHA-256 of a file, computed once while the file is the same one to the file system."""
+    if not path.is_file():  # a device or a pipe has no end
+        return MISSING
     try:
         known = path.stat()
         return _read(path.resolve(), known.st_size, known.st_mtime_ns)

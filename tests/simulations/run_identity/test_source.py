@@ -39,7 +39,9 @@ def test_a_table_is_covered_byte_by_byte(folder: Path) -> None:
     table.write_text(table.read_text().replace("no", "ON"))
     os.utime(table, ns=(known.st_atime_ns, known.st_mtime_ns + 1))
     assert digests(of_texts(), table) != before
-    assert digests(of_texts(), folder / "gone.csv") == {SOURCE: MISSING}
+    os.mkfifo(folder / "pipe.csv")
+    for name in ("gone.csv", "pipe.csv", "a\0b.csv"):
+        assert digests(of_texts(), folder / name) == {SOURCE: MISSING}
 
 
 CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
