@@ -39,6 +39,7 @@ from simulations.results.subgroups import subgroups_of_arm
 from simulations.results.summary import quality, sizes_of_updates, summary, trained
 from simulations.results.trouble import sentences, trouble_of
 from simulations.run_folder import RunFolder
+from simulations.run_identity.source import digests
 from simulations.server_crash import crash_of
 from simulations.sites.measured import norms_by_round
 
@@ -78,10 +79,11 @@ class Run:
         """Claim the folder.
 
         Raises:
-            SettingsError: it holds a run and `resume` was not asked for, a run of another scenario, or other files.
+            SettingsError: it holds a run and `resume` was not asked for, a run of another scenario or of other data, or
+                other files.
             RunError: another process goes on with the run in it.
         """
-        self._folder.claim(self._scenario, resume=resume)
+        self._folder.claim(self._scenario, lambda: digests(self._scenario, self._source), resume=resume)
 
     def execute(self) -> Result:
         """Run everything that is not done yet; return the result after writing it, and leave the folder free."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,15 @@ from typing import Any
 from shared.errors import RunError, SettingsError
 from shared.evidence.facts import PluginUse
 from shared.files import write_atomically
+from shared.study.sections import Performance
 from simulations.experiment.scenario import Scenario
+from simulations.run_identity.settings import PRECISION
 
-BESIDE_A_RUN = ("cache", "audit.json")
-"""What may be in a folder before a run begins there: of a run that was released, or of an audit of its own."""
+SOURCE_FILE = "source.json"
+BESIDE_A_RUN = ("cache", "audit.json", SOURCE_FILE)
+"""What may be in a folder before a run begins there: of a run that was released, of an audit of its own, or of a
+beginning that was cut."""
+NO_BITS = set(Performance.model_fields) - set(PRECISION)
 
 
 def lock(folder: Path) -> int:
@@ -77,27 +82,31 @@ class RunFolder:
         self.prepared, self.cache, self.tables = path / "prepared", path / "cache", path / "tables"
         self.adapter, self.result, self.audit = path / "adapter", path / "result.json", path / "audit.json"
         self._scenario, self._timing = path / "scenario.json", path / "timing.json"
-        self._plugins = path / "plugins.json"
+        self._plugins, self._source = path / "plugins.json", path / SOURCE_FILE
         self._made: list[Path] = []
         self.timing: dict[str, float] = {}
         """Seconds by phase, over every start of this run."""
         self._free: Callable[[], object] = lambda: None
 
-    def claim(self, scenario: Scenario, *, resume: bool) -> None:
+    def claim(self, scenario: Scenario, source: Callable[[], Mapping[str, str]], *, resume: bool) -> None:
         """Begin a run of this scenario here, or continue it; no other process can until it is `done`, or gone.
 
+        Args:
+            scenario: as declared.
+            source: returns a digest of each file of its data.
+            resume: whether a run that is there may be continued.
+
         Raises:
-            SettingsError: the folder holds a run and `resume` was not asked for, or a run of another scenario, or files
-                that are no run's.
+            SettingsError: the folder holds a run and `resume` was not asked for, or a run of another scenario or of
+                other data, or files that are no run's.
             RunError: another process goes on with the run.
         """
-        declared = scenario.model_dump_json(indent=1, exclude={"performance"}).encode()
         self._check_empty()
         self._made = _missing(self.path)
         self.path.mkdir(parents=True, exist_ok=True)
         self._free = weakref.finalize(self, os.close, lock(self.path))
         try:
-            self._begin(declared, resume=resume)
+            self._begin(scenario, source, resume=resume)
         except BaseException:
             self.done()
             raise
@@ -117,10 +126,17 @@ class RunFolder:
                 hint="Name a folder that does not exist yet: --out runs/NAME",
             )
 
-    def _begin(self, declared: bytes, *, resume: bool) -> None:
-        if self._scenario.exists():
-            self._check_same(json.loads(declared), resume=resume)
-        write_atomically(self._scenario, declared)
+    def _begin(self, scenario: Scenario, source: Callable[[], Mapping[str, str]], *, resume: bool) -> None:
+        excluded: dict[str, Any] = {"performance": NO_BITS}
+        if not self._scenario.exists():
+            write_atomically(self._source, json.dumps(dict(source()), indent=1).encode())
+        else:
+            self._check_resumed(resume=resume)
+            before = json.loads(self._scenario.read_bytes())
+            excluded = excluded if "performance" in before else {"performance": True}  # older runs did not write it
+            self._check_same(before, json.loads(scenario.model_dump_json(exclude=excluded)))
+            self._check_source(source)
+        write_atomically(self._scenario, scenario.model_dump_json(indent=1, exclude=excluded).encode())
         if self._timing.exists():
             self.timing = json.loads(self._timing.read_text())
 
@@ -139,7 +155,7 @@ class RunFolder:
     def release(self) -> None:
         """Leave the folder free for a corrected scenario, or no folder; for a run that has trained nothing."""
         shutil.rmtree(self.prepared)
-        for path in (self._scenario, self._timing, self._plugins):
+        for path in (self._scenario, self._timing, self._plugins, self._source):
             path.unlink(missing_ok=True)
         _remove_empty(self._made or [self.path])
 
@@ -153,14 +169,28 @@ class RunFolder:
             self.timing[phase] = self.timing.get(phase, 0.0) + time.monotonic() - started
             write_atomically(self._timing, json.dumps(self.timing, indent=1).encode())
 
-    def _check_same(self, declared: Any, *, resume: bool) -> None:
+    def _check_resumed(self, *, resume: bool) -> None:
         if not resume:
             raise SettingsError(f"Expected a new folder, {self.path} holds a run.", hint="--resume, or another --out.")
-        changes = _changes(json.loads(self._scenario.read_bytes()), declared)
+
+    def _check_same(self, before: Any, declared: Any) -> None:
+        changes = _changes(before, declared)
         if changes:
             raise SettingsError(
                 f"Expected the scenario that {self.path} was started with, got a changed one: {'; '.join(changes)}.",
                 hint="Choose another --out, or undo the change.",
+            )
+
+    def _check_source(self, source: Callable[[], Mapping[str, str]]) -> None:
+        """Compare the data with those of the beginning; runs from before took no note of them."""
+        if not self._source.exists():
+            return
+        before, now = json.loads(self._source.read_bytes()), source()
+        changed = [name for name in dict.fromkeys([*before, *now]) if before.get(name) != now.get(name)]
+        if changed:
+            raise SettingsError(
+                f"Expected the data that {self.path} was started with, got other contents of {', '.join(changed)}.",
+                hint="Choose another --out, or put the files back as they were.",
             )
 
 

@@ -253,6 +253,10 @@ class SimulationFacts(Section):
     """Of the whole run, all phases."""
     differ_over: Literal["records", "seeds"]
     """What intervals of differences cover."""
+    seeds_of: tuple[Literal["noise", "batches", "split", "holdout"], ...] = Field(
+        default=(), exclude_if=lambda value: not value
+    )
+    """What was drawn from seeds that differ, over several of them; left out where all four were."""
     drawn_unit: str = "record"
     drawn_units: int = 0
     notes: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from shared.evidence.facts import Arm, Interval, Report, SimulationFacts
 from shared.evidence.texts import Texts
-from shared.evidence.wording import SHOWN_ROWS, ends, metric_title, table
+from shared.evidence.wording import SHOWN_ROWS, ends, metric_title, seeds_in_words, table
 from shared.pages.blocks import Block, Heading, Paragraph, Picture, Row, Tone
 from shared.pages.charts import Bar, Line, bars, lines
 
@@ -122,7 +122,8 @@ def _differences(report: Report, facts: SimulationFacts, texts: Texts) -> Iterat
     yield bars(title, rows, axis=axis)
     count = texts.figures.count(facts.drawn_units)
     if facts.differ_over == "seeds":
-        yield Paragraph(texts("sim.over seeds", seeds=texts.figures.count(answer.over_seeds)), "small")
+        sources = seeds_in_words(facts.seeds_of, texts)
+        yield Paragraph(texts("sim.over seeds", seeds=texts.figures.count(answer.over_seeds), sources=sources), "small")
     elif any(arm.minus and arm.minus.low is not None for arm in facts.arms):
         records = texts(f"records.{answer.measured_on}")
         yield Paragraph(texts("sim.over records", records=records, count=count, unit=facts.drawn_unit), "small")

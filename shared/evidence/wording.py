@@ -9,6 +9,9 @@ from shared.pages.blocks import Block, Paragraph, Row, Table
 SHOWN_ROWS = 20
 """Of a table, so that three pages are enough; the JSON has all of them."""
 
+SPLITS = ("split", "holdout")
+SOURCES = ("noise", "batches", *SPLITS)
+
 
 def metric_title(answer: Answer, texts: Texts) -> str:
     """Return the metric's name as a heading begins, with its direction where lower is better."""
@@ -42,6 +45,14 @@ def in_words(report: Report, texts: Texts) -> str:
         return texts("words.too large", epsilon=epsilon)
     times, percent = figures.times(meant.at_most_times), figures.percent(meant.best_guess_percent)
     return texts("words.some", epsilon=epsilon, times=times, unit=unit, percent=percent, delta=delta)
+
+
+def seeds_in_words(sources: Sequence[str], texts: Texts) -> str:
+    """List what was drawn from seeds that differ: noise, batches, split, holdout; of none, all of them."""
+    listed = [source for source in sources or SOURCES if source not in SPLITS]
+    splits = [source for source in sources or SOURCES if source in SPLITS]
+    words = [texts(f"seeds.{one}") for one in (*listed, *(["splits"] if len(splits) == len(SPLITS) else splits))]
+    return texts("seeds.and").join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
 def table(header: Sequence[str], rows: Sequence[Row], texts: Texts, *, most: int = SHOWN_ROWS) -> list[Block]:

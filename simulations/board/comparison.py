@@ -5,14 +5,16 @@ Pure, no IO. Differences are paired: by seed where there are several, else by he
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from shared.evidence.facts import Interval
 from simulations.board.runs import BoardRun, differing
-from simulations.results.report import OURS, minus, over_seeds, quality_over_seeds, without_seed
+from simulations.results.report import OURS, minus, over_seeds, quality_over_seeds
 from simulations.results.wording import in_points
+from simulations.run_identity.arms import folded
+from simulations.run_identity.seeds import SEED_KEYS, SHARED, crossed, without_seed
 
 EPSILON = "privacy.epsilon"
 NAME = "study.name"
@@ -31,6 +33,11 @@ class Setting:
     """By seed."""
 
     @property
+    def crossed(self) -> bool:
+        """Return whether some runs share a seed that others differ in: then they are no independent repeats."""
+        return crossed([run.seeds for run in self.runs])
+
+    @property
     def results(self) -> list[Any]:
         """Return the results, by seed."""
         return [run.result for run in self.runs]
@@ -47,12 +54,14 @@ class Setting:
         return max(site.epsilon_rdp for run in self.runs for site in run.result.privacy.values())
 
     def quality(self, arm: str = OURS) -> Interval:
-        """Return an arm's main metric, with an interval over seeds if there are several."""
-        return quality_over_seeds(self.results, arm)
+        """Return an arm's main metric, with an interval over seeds if there are several independent ones."""
+        one = quality_over_seeds(self.results, arm)
+        return Interval(value=one.value) if self.crossed else one
 
     def minus(self, arm: str) -> Interval | None:
         """Return the study's own arm less another, positive where it is better."""
-        return minus(self.results, arm)
+        one = minus(self.results, arm)
+        return Interval(value=one.value) if one is not None and self.crossed else one
 
     def curve(self, arm: str = OURS) -> list[tuple[float, float]]:
         """Return an arm round by round, as means over seeds; one that runs did not evaluate in between has none."""
@@ -86,15 +95,17 @@ class Comparison(NamedTuple):
 
 
 def comparisons(runs: Sequence[BoardRun]) -> tuple[list[Comparison], list[str]]:
-    """Put runs together, and say of each one that is left out why it is."""
+    """Put runs together, and say which are left out and which show no interval, and why."""
     groups, notes = _groups(runs)
     labels = _labels(groups)
     together = dict[tuple[str, bool, str, str], list[Setting]]()
     for label, group in zip(labels, groups, strict=True):
         result = group[0].result
+        one_name = [replace(run, result=folded(run.result)) for run in sorted(group, key=lambda run: run.seeds)]
         source = str(group[0].settings.get("simulation.data.source", "")).removeprefix("dataset:")
         key = (result.final.metric, result.final.higher_is_better, source, result.evaluated_on)
-        together.setdefault(key, []).append(Setting(label, sorted(group, key=lambda run: run.seed)))
+        together.setdefault(key, []).append(Setting(label, one_name))
+    notes += [f"{one.label} has no interval: {SHARED}." for each in together.values() for one in each if one.crossed]
     return [
         Comparison(*key, all(in_points(result) for one in settings for result in one.results), settings)
         for key, settings in together.items()
@@ -102,18 +113,26 @@ def comparisons(runs: Sequence[BoardRun]) -> tuple[list[Comparison], list[str]]:
 
 
 def paired(reference: Setting, other: Setting, *, higher_is_better: bool) -> Interval | None:
-    """Return a setting less the reference over the seeds that both have, positive where it is better."""
-    values = {run.seed: run.result.final.value for run in reference.runs}
-    both = [(run.result.final.value, values[run.seed]) for run in other.runs if run.seed in values]
+    """Return a setting less the reference over the seeds that both have, positive where it is better.
+
+    Pairs that share a seed are no independent repeats, and have no interval.
+    """
+    values = {run.seeds: run.result.final.value for run in reference.runs}
+    pairs = [run for run in other.runs if run.seeds in values]
+    if not pairs:
+        return None
     sign = 1.0 if higher_is_better else -1.0
-    return over_seeds([sign * (ours - theirs) for ours, theirs in both]) if both else None
+    both = [(run.result.final.value, values[run.seeds]) for run in pairs]
+    one = over_seeds([sign * (ours - theirs) for ours, theirs in both], of=[value for pair in both for value in pair])
+    return Interval(value=one.value) if crossed([run.seeds for run in pairs]) else one
 
 
 def families(settings: Sequence[Setting]) -> list[list[Setting]]:
     """Return settings that differ in epsilon alone together, by epsilon."""
     alike = dict[str, list[Setting]]()
     for one in settings:
-        rest = {key: value for key, value in one.runs[0].settings.items() if key not in (EPSILON, "simulation.seed")}
+        values = one.runs[0].settings.items()
+        rest = {key: value for key, value in values if key != EPSILON and not key.startswith(SEED_KEYS)}
         alike.setdefault(_text(rest), []).append(one)
     return [sorted(each, key=lambda one: one.epsilon) for each in alike.values()]
 
@@ -122,7 +141,7 @@ def _groups(runs: Sequence[BoardRun]) -> tuple[list[list[BoardRun]], list[str]]:
     groups, notes = dict[str, list[BoardRun]](), list[str]()
     for run in runs:
         group = groups.setdefault(_text(without_seed(run.result.scenario)), [])
-        twin = next((other for other in group if other.seed == run.seed), None)
+        twin = next((other for other in group if other.seeds == run.seeds), None)
         if twin is None:
             group.append(run)
         else:

@@ -112,12 +112,12 @@ def _arms(comparison: Comparison, setting: Setting) -> list[Block]:
         ]
         rows.append(Row(cells, "ours" if name == OURS else "plain" if arms[0].private else "warning"))
     picture = every_arm(comparison, setting)
-    names = ", ".join(f"{run.name} (seed {run.seed})" for run in setting.runs)
+    names = ", ".join(f"{run.name} (seed {run.seeds.in_words})" for run in setting.runs)
     return [Table(header, rows), *([picture] if picture else []), Paragraph(f"Runs: {names}.", "small")]
 
 
 def _seeds(setting: Setting) -> str:
-    return ", ".join(str(run.seed) for run in setting.runs)
+    return ", ".join(run.seeds.in_words for run in setting.runs)
 
 
 def _worst(setting: Setting, arm: str = OURS) -> str:
@@ -138,7 +138,7 @@ def _minus_first(first: Setting, one: Setting, comparison: Comparison) -> str:
 
 
 def _reports(setting: Setting, report_of: ReportOf) -> Cell:
-    links = [(f"seed {run.seed}", where) for run in setting.runs if (where := report_of(run)) is not None]
+    links = [(f"seed {run.seeds.in_words}", where) for run in setting.runs if (where := report_of(run)) is not None]
     return Link(links) if links else "-"
 
 

@@ -10,14 +10,14 @@ from shared.errors import SettingsError
 from simulations.experiment.scenario import parse_value
 from simulations.results.report import OURS, report_of
 from simulations.results.result import Result, read_result
+from simulations.run_identity.seeds import SEED_KEYS, RunSeeds, seeds_of
+from simulations.run_identity.settings import deciding
 
 RESULT = "result.json"
 LARGEST = 1e100
 """Beyond it two figures of different signs are too far apart for a drawing."""
 DEEPEST = 3
 """Folders below a named one in which results are looked for."""
-SAME_FIGURES = ("performance.", "simulation.processes", "simulation.engine")
-"""Settings that change no figure."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class BoardRun:
     """Every key of its scenario, as `privacy.epsilon`, without those that change no figure."""
 
     @property
-    def seed(self) -> int:
+    def seeds(self) -> RunSeeds:
         """What its noise, batches and splits were drawn from."""
-        return int(self.settings.get("simulation.seed", 0))
+        return seeds_of(self.result.scenario)
 
 
 class ReadRuns(NamedTuple):
@@ -61,7 +61,7 @@ def read_runs(folders: Sequence[Path]) -> ReadRuns:
         if why := _unfit(result):
             unreadable.append(f"Expected a result that can be shown, got {path}: {why}.")
             continue
-        runs.append(BoardRun(_short(path.parent, paths), result, flat(result.scenario)))
+        runs.append(BoardRun(_short(path.parent, paths), result, settings_of(result.scenario)))
     if not runs:
         raise SettingsError(
             f"Expected a finished run below {', '.join(map(str, folders))}, got none.",
@@ -90,23 +90,24 @@ def matching(runs: Sequence[BoardRun], wanted: Mapping[str, Any]) -> list[BoardR
     return [run for run in runs if all(run.settings.get(key) == value for key, value in wanted.items())]
 
 
-def flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Return the settings of nested sections by their whole key, without those that change no figure."""
-    settings = dict[str, Any]()
-    for key, value in values.items():
-        name = f"{before}{key}"
-        if isinstance(value, Mapping):
-            settings |= flat(value, f"{name}.")
-        elif not name.startswith(SAME_FIGURES):
-            settings[name] = value
-    return settings
+def settings_of(scenario: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a scenario by their whole key, without those that change no figure."""
+    return _flat(deciding(scenario))
 
 
 def differing(runs: Sequence[BoardRun]) -> dict[str, list[Any]]:
-    """Return each setting that is not the same in all runs, with its values in order, the seed left out."""
+    """Return each setting that is not the same in all runs, with its values in order, seeds left out."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    values = {key: _unique(run.settings.get(key) for run in runs) for key in keys if key != "simulation.seed"}
+    values = {key: _unique(run.settings.get(key) for run in runs) for key in keys if not key.startswith(SEED_KEYS)}
     return {key: sorted(each, key=_order) for key, each in values.items() if len(each) > 1}
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    settings = dict[str, Any]()
+    for key, value in values.items():
+        name = f"{before}{key}"
+        settings |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return settings
 
 
 def _unique(values: Iterator[Any]) -> list[Any]:
@@ -124,8 +125,10 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 def _unfit(result: Result) -> str:
     """Return why a result of the right shape cannot be shown; somebody else may have written it."""
-    seed = flat(result.scenario).get("simulation.seed", 0)
-    if type(seed) is not int:
+    seeds = [
+        value for key, value in settings_of(result.scenario).items() if key.startswith(SEED_KEYS) and value is not None
+    ]
+    if any(type(seed) is not int for seed in seeds):
         return "its seed is no whole number"
     if OURS not in result.arms or not result.privacy:
         return "it has no arm or no site of its study"

@@ -135,7 +135,8 @@ def noisy_counts(arm_name: str, site_index: int, number: int, adapter: Vector) -
     model.load(adapter)
     records = load(_prepared().evaluation_path(site))
     exact = exact_histogram(arm.study, model, records, records[GROUP].values)
-    randomness = SeededRandomnessForSimulation(arm.seed, arm.random_stream, site.name, "evaluation", number)
+    context, noise_seed = (arm.random_stream, site.name, "evaluation", number), arm.evaluation_noise_seed
+    randomness = SeededRandomnessForSimulation(arm.seed, *context, noise_seed=noise_seed)
     release = evaluation_release(arm.study)
     if isinstance(release, SharedCounts):
         sizes = sum_sizes(len(arm.site_indices), arm.study.federation)

@@ -54,6 +54,9 @@ class Arm:
     noise where they train the same entries: what they differ by is then what they do, not what they drew."""
     noise_seed: int | None = None
     """Of noise and rounding; default: `seed`, which is also of batches."""
+    evaluation_noise_seed: int | None = None
+    """Of the noise of private evaluations; default: `seed`, also where that of noise is another one, as it always was
+    in runs that set no seed of noise."""
     trouble: Trouble | None = None
     """What befalls its sites and its server on purpose."""
     keeps_norms: bool = False
@@ -108,7 +111,8 @@ def trained_arms(scenario: Scenario, sites: tuple[Site, ...]) -> list[Arm]:
         arms.append(_reference("head-without-privacy", head_only, scenario, all_sites, head_rate=head_rate))
     if "without-privacy" in wanted:
         arms.append(_reference("without-privacy", study, scenario, all_sites))
-    noise = simulation.seed_of("noise")
+    noise, set_apart = simulation.seed_of("noise"), simulation.seeds.noise
+    arms = arms if set_apart is None else [replace(arm, evaluation_noise_seed=set_apart) for arm in arms]
     return arms if noise == seed else [replace(arm, noise_seed=noise) for arm in arms]
 
 
@@ -190,6 +194,7 @@ def write_arm(arm: Arm, run: Path) -> None:
         "stream": arm.stream,
         "noise_length": arm.noise_length,
         "noise_seed": arm.noise_seed,
+        "evaluation_noise_seed": arm.evaluation_noise_seed,
         "keeps_norms": arm.keeps_norms,
         "trouble": arm.trouble and arm.trouble.model_dump(mode="json", exclude_unset=True),
     }

@@ -93,9 +93,10 @@ class Seeds(Section):
     holdout: int | None = Field(default=None, ge=0)
     """Of the keyed hash that decides what is held out, for evaluation and for validation."""
     batches: int | None = Field(default=None, ge=0)
-    """Of the records that each step draws."""
+    """Of the records that each step draws, and of the answers that `[simulation.trouble]` drops; also of the noise of
+    private evaluations where `noise` is left out."""
     noise: int | None = Field(default=None, ge=0)
-    """Of the noise, and of the rounding of updates."""
+    """Of the noise, that of private evaluations too, and of the rounding of updates."""
 
 
 class Simulation(Section):

@@ -33,14 +33,19 @@ from shared.evidence.signed_report import SignedReport, renderer, written
 from shared.files import write_atomically
 from shared.private_evaluation.estimates import Estimate, Evaluated
 from simulations.results.metric_names import SHARES, words
-from simulations.results.result import ArmResult, Difference, Effect, Quality, Result, evaluated_adapter
+from simulations.results.result import Difference, Effect, Quality, Result, evaluated_adapter
 from simulations.results.wording import in_points, notes
+from simulations.run_identity.arms import folded
+from simulations.run_identity.seeds import SHARED, SOURCES, crossed, seeds_of, varying, without_seed
 
 CONFIDENCE = 0.95
 OURS, UNPROTECTED = "federated", "without-privacy"
 ACCURACY = "accuracy"
+ROUNDING = 1e-12
+"""A spread of less than this, beside the values themselves, is what arithmetic leaves and no difference."""
 FEWEST = 30
 """Held-out units of a subgroup; smaller ones make no gap and stand in no report."""
+MOST_NAMED = 10
 EXTREMES = ("gap", "worst site")
 """Scopes of estimates that noise moves to one side."""
 
@@ -54,8 +59,10 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
     """Return the report of a run, or of runs of one scenario under several seeds: then figures are means over these.
 
     Raises:
-        SettingsError: the runs differ in more than their seed.
+        SettingsError: the runs differ in more than their seed, or share a seed that others of them do not.
     """
+    if len(results) > 1:
+        results = [folded(result) for result in results]
     _check_same(results)
     first = results[0]
     study, privacy = first.scenario.get("study", {}), list(first.privacy.values())
@@ -83,7 +90,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         answer=_answer(results),
         left=_left(first),
         meaning=meaning(spent),
-        mechanism=_mechanism(first),
+        mechanism=_mechanism(results),
         simulation=_simulation(results),
         further=Further(
             audit=first.audit,
@@ -147,7 +154,7 @@ def _plugins(results: Sequence[Result]) -> tuple[PluginUse, ...]:
 
 
 def _check_same(results: Sequence[Result]) -> None:
-    seeds = [_seeds(result.scenario.get("simulation", {})) for result in results]
+    seeds = [seeds_of(result.scenario) for result in results]
     bare = [without_seed(result.scenario) for result in results]
     different = [place for place, scenario in enumerate(bare) if scenario != bare[0]]
     if different or len(set(seeds)) < len(results) or any(set(one.arms) != set(results[0].arms) for one in results):
@@ -155,17 +162,12 @@ def _check_same(results: Sequence[Result]) -> None:
             "Expected runs of one scenario that differ in simulation.seed alone, got others.",
             hint="fedvault-sim run SCENARIO --set simulation.seed=2 --out runs/second",
         )
-
-
-def _seeds(simulation: Mapping[str, Any]) -> tuple[Any, ...]:
-    apart = simulation.get("seeds", {})
-    return (simulation.get("seed"), *sorted((name, seed) for name, seed in apart.items() if seed is not None))
-
-
-def without_seed(scenario: Mapping[str, Any]) -> dict[str, Any]:
-    left_out = ("seed", "seeds", "processes", "engine")
-    simulation = {k: v for k, v in scenario.get("simulation", {}).items() if k not in left_out}
-    return {**{k: v for k, v in scenario.items() if k != "performance"}, "simulation": simulation}
+    if crossed(seeds):
+        listed = "; ".join(one.in_words for one in seeds)
+        raise SettingsError(
+            f"Expected runs whose seeds all differ, got {listed}: {SHARED}.",
+            hint="Make a report of those that have one of these seeds in common.",
+        )
 
 
 def _answer(results: Sequence[Result]) -> Answer:
@@ -197,13 +199,28 @@ def quality_over_seeds(results: Sequence[Result], arm: str) -> Interval:
     return one.model_copy(update={"low": max(0.0, one.low), "high": min(1.0, one.high)})
 
 
-def over_seeds(values: Sequence[float]) -> Interval:
-    """Return the mean with its two-sided interval of 95 % by Student's t; a single value has none."""
+def over_seeds(values: Sequence[float], *, of: Sequence[float] = ()) -> Interval:
+    """Return the mean with its two-sided interval of 95 % by Student's t.
+
+    A single value has none, and neither have values that do not differ.
+
+    Args:
+        values: one for each seed.
+        of: what they were computed from, if they are differences: these round as such numbers do.
+    """
     mean = statistics.fmean(values)
-    if len(values) < 2 or not all(map(math.isfinite, values)):
+    if not (spread := spread_over_seeds(values, of=of)):
         return Interval(value=mean)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * statistics.stdev(values) / len(values) ** 0.5
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * spread / len(values) ** 0.5
     return Interval(value=mean, low=mean - half, high=mean + half)
+
+
+def spread_over_seeds(values: Sequence[float], *, of: Sequence[float] = ()) -> float:
+    """Return the standard deviation; 0 of fewer than two, of what is not finite, and of what rounding alone leaves."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
+        return 0.0
+    deviation = statistics.stdev(values)
+    return 0.0 if deviation <= ROUNDING * max(map(abs, (*values, *of))) else deviation
 
 
 def minus(results: Sequence[Result], name: str) -> Interval | None:
@@ -213,7 +230,7 @@ def minus(results: Sequence[Result], name: str) -> Interval | None:
         return None if drawn is None else _drawn(drawn)
     sign = 1.0 if results[0].final.higher_is_better else -1.0
     pairs = [(result.arms[OURS].quality.value, result.arms[name].quality.value) for result in results]
-    return over_seeds([sign * (ours - other) for ours, other in pairs])
+    return over_seeds([sign * (ours - other) for ours, other in pairs], of=[value for pair in pairs for value in pair])
 
 
 def _drawn(one: Difference) -> Interval:
@@ -227,78 +244,119 @@ def _left(result: Result) -> Left:
     return Left(houses=len(result.privacy), updates=updates, bytes=updates * result.bytes.up_per_node_round)
 
 
-def _mechanism(result: Result) -> Mechanism:
-    most = max(result.privacy.values(), key=lambda site: site.epsilon_rdp)
+def _mechanism(results: Sequence[Result]) -> Mechanism:
+    most = max((site for one in results for site in one.privacy.values()), key=lambda site: site.epsilon_rdp)
     return Mechanism(noise_multiplier=most.noise_multiplier, sampling_rate=most.sampling_rate, steps=most.steps)
 
 
 def _simulation(results: Sequence[Result]) -> SimulationFacts:
     first = results[0]
-    drawn = next(iter(first.differences.values()), None)
+    drawn, varied = next(iter(first.differences.values()), None), varying([seeds_of(one.scenario) for one in results])
     return SimulationFacts(
-        arms=tuple(_arm(results, name, arm) for name, arm in first.arms.items()),
+        arms=tuple(_arm(results, name) for name in first.arms),
         sites=tuple(_sites(results)),
-        curve=_points({one.round: one.evaluation for one in first.rounds if one.evaluation is not None}),
+        curve=_points([_own_curve(result) for result in results]),
         sizes=tuple(_sizes(first)),
         minutes=sum(seconds for result in results for seconds in result.timing.values()) / 60,
         differ_over="seeds" if len(results) > 1 else "records",
+        seeds_of=() if varied == SOURCES else varied,
         drawn_unit="record" if drawn is None else drawn.unit,
         drawn_units=0 if drawn is None else drawn.units,
-        notes=(*notes(first), *first.warnings),
+        notes=(*notes(first), *_absent(results), *first.warnings),
     )
 
 
-def _arm(results: Sequence[Result], name: str, arm: ArmResult) -> Arm:
-    worst = arm.quality.worst_site
+def _arm(results: Sequence[Result], name: str) -> Arm:
+    seeds = [result.arms[name] for result in results]
+    worst = [one.quality.worst_site for one in seeds]
     return Arm(
-        title=arm.title,
+        title=seeds[0].title,
         ours=name == OURS,
-        private=arm.private,
-        epsilon=arm.epsilon,
-        epsilon_if_all_collude=arm.epsilon_if_all_collude,
-        rows=arm.rows,
-        steps=arm.steps,
+        private=seeds[0].private,
+        epsilon=_most([one.epsilon for one in seeds]),
+        epsilon_if_all_collude=_most([one.epsilon_if_all_collude for one in seeds]),
+        rows=round(statistics.fmean(one.rows for one in seeds)),
+        steps=round(statistics.fmean(one.steps for one in seeds)),
         quality=quality_over_seeds(results, name),
-        worst_site=worst.site,
-        worst=worst.value,
+        worst_site=", ".join(dict.fromkeys(one.site for one in worst)),
+        worst=statistics.fmean(one.value for one in worst),
         minus=None if name == OURS else minus(results, name),
-        curve=_points(arm.curve),
+        curve=_points([one.curve for one in seeds]),
     )
 
 
-def _points(curve: Mapping[int, Quality]) -> tuple[Point, ...]:
+def _most(spent: Sequence[float | None]) -> float | None:
+    return max((one for one in spent if one is not None), default=None)
+
+
+def _own_curve(result: Result) -> dict[int, Quality]:
+    return {one.round: one.evaluation for one in result.rounds if one.evaluation is not None}
+
+
+def _points(seeds: Sequence[Mapping[int, Quality]]) -> tuple[Point, ...]:
+    """Return means over seeds, of the rounds after which each of them was evaluated."""
+    by_round = {
+        number: [curve[number] for curve in seeds]
+        for number in sorted(seeds[0])
+        if all(number in curve for curve in seeds)
+    }
     return tuple(
-        Point(round=number, value=one.value, worst=one.worst_site.value) for number, one in sorted(curve.items())
+        Point(
+            round=number,
+            value=statistics.fmean(one.value for one in measured),
+            worst=statistics.fmean(one.worst_site.value for one in measured),
+        )
+        for number, measured in by_round.items()
     )
 
 
 def _sites(results: Sequence[Result]) -> list[SiteFacts]:
-    first = results[0]
+    """Return the sites that are there at each seed; counts are means over seeds too."""
+    evaluated = {name: [result.data[name].evaluated for result in results] for name in _present(results)}
     return [
         SiteFacts(
             name=name,
-            train=first.data[name].train,
-            evaluated=first.data[name].evaluated,
+            train=round(statistics.fmean(result.data[name].train for result in results)),
+            evaluated=None if None in counts else round(statistics.fmean(one for one in counts if one is not None)),
             quality=statistics.fmean(result.final.per_site[name] for result in results),
-            epsilon=spent.epsilon_rdp,
+            epsilon=max(result.privacy[name].epsilon_rdp for result in results),
         )
-        for name, spent in first.privacy.items()
-        if name in first.data and name in first.final.per_site
+        for name, counts in evaluated.items()
     ]
+
+
+def _present(results: Sequence[Result]) -> list[str]:
+    by_seed = [_with_figures(result) for result in results]
+    return [name for name in by_seed[0] if all(name in names for names in by_seed)]
+
+
+def _with_figures(result: Result) -> list[str]:
+    return [name for name in result.privacy if name in result.data and name in result.final.per_site]
+
+
+def _absent(results: Sequence[Result]) -> list[str]:
+    """Say which sites have no figures of their own, as some seed lacks them."""
+    present, union = set(_present(results)), dict.fromkeys(name for one in results for name in _with_figures(one))
+    absent = [name for name in union if name not in present]
+    if not absent:
+        return []
+    named = ", ".join(absent[:MOST_NAMED]) + (", …" if len(absent) > MOST_NAMED else "")
+    return [f"Sites without figures of their own, as some seed lacks them: {len(absent)} ({named})."]
 
 
 def _subgroups(results: Sequence[Result]) -> Iterator[SubgroupFacts]:
     """Yield the subgroups that are large enough at every seed."""
-    for column, first in results[0].arms[OURS].fairness.items():
-        by_seed = [result.arms[OURS].fairness.get(column, first).subgroups for result in results]
-        for name in first.subgroups:
+    ours = [result.arms[OURS].fairness for result in results]
+    for column in ours[0]:
+        by_seed = [fairness[column].subgroups for fairness in ours if column in fairness]
+        for name in by_seed[0]:
             seeds = [one[name] for one in by_seed if name in one and one[name].units >= FEWEST]
             if len(seeds) == len(results):
                 effects = [one.effects[ACCURACY] for one in seeds if ACCURACY in one.effects]
                 yield SubgroupFacts(
                     column=column,
                     name=name,
-                    units=seeds[0].units,
+                    units=round(statistics.fmean(one.units for one in seeds)),
                     quality=statistics.fmean(one.rates[ACCURACY] for one in seeds),
                     effect=_effect(effects) if len(effects) == len(results) else None,
                 )

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shared.errors import SettingsError
+from simulations.run_identity.seeds import SEED_KEYS, SHARED
 
-SEED_KEYS = "simulation.seed"
-"""Also of simulation.seeds: runs that differ in these alone repeat one setting."""
 EXAMPLE = "--over privacy.epsilon=1,3,8 --over simulation.seed=1..5"
 MOST_CELLS = 10_000
 
@@ -84,7 +83,7 @@ def cells_of(axes: Sequence[Axis], changes: Sequence[str] = ()) -> list[Cell]:
     """Combine all values of all axes; the last axis varies fastest.
 
     Raises:
-        SettingsError: there is no axis, a key comes twice, or there are too many combinations.
+        SettingsError: there is no axis, a key comes twice, seeds are crossed, or there are too many combinations.
     """
     keys = [*(axis.key for axis in axes), *(change.partition("=")[0].strip() for change in changes)]
     twice = sorted({axis.key for axis in axes if keys.count(axis.key) > 1})
@@ -92,6 +91,12 @@ def cells_of(axes: Sequence[Axis], changes: Sequence[str] = ()) -> list[Cell]:
         raise SettingsError(f"Expected each key once in --over and --set, got {twice[0]} twice.")
     if not axes:
         raise SettingsError("Expected at least one --over, got none.", hint=f"For example {EXAMPLE}")
+    repeats = [axis.key for axis in axes if axis.repeats and len(axis.values) > 1]
+    if len(repeats) > 1:
+        raise SettingsError(
+            f"Expected one key of seeds in a sweep, got {' and '.join(repeats)}: {SHARED}.",
+            hint="Sweep over one of them and --set the other, or make a sweep of each.",
+        )
     count = 1
     for axis in axes:
         count *= len(axis.values)

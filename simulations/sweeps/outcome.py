@@ -15,12 +15,13 @@ from shared.evidence.facts import Interval
 from shared.files import write_atomically
 from shared.pages.charts import Bar, bars, on_white
 from shared.private_evaluation.estimates import Evaluated
-from shared.study.declaration import recorded
+from shared.study.declaration import Study, recorded
 from simulations.experiment.scenario import parse_value
 from simulations.results.metric_names import heading, shown, words
 from simulations.results.pictures import Svg
 from simulations.results.report import OURS
 from simulations.results.result import Result
+from simulations.run_identity.settings import precision_of
 from simulations.sweeps.cells import Cell, named
 from simulations.sweeps.execution import Outcomes
 from simulations.sweeps.statistics import Against, Compared, Row, Setting, against_first, evaluations_of, rows_of
@@ -39,8 +40,11 @@ class Sweep:
     rows: Sequence[Row]
     against: Sequence[Against]
     cost: TuningCost | None
-    """None for settings that differ in nothing that is trained, such as the split."""
+    """None for several settings that differ in nothing that a study declares, such as the split: then real records
+    leave nothing to choose."""
     folder: Path | None = None
+    first: Setting = ()
+    """The one that was declared first: others are set against it."""
     trial: "Sweep | None" = None
     """The settings on validation records, where one of them was chosen by these."""
 
@@ -57,6 +61,11 @@ class Sweep:
     def against_first(self) -> pd.DataFrame:
         """The study's own arm at each setting minus the first setting, by seed, with p and Holm's p."""
         return pd.DataFrame([_plain_setting(one.setting) | _plain_against(one) for one in self.against])
+
+    @property
+    def first_failed(self) -> bool:
+        """Whether settings are set against none, as no run of the first has finished."""
+        return bool(self.results) and all(cell.setting != self.first for cell in self.results)
 
     @property
     def evaluations(self) -> list[tuple[Setting, Evaluated]]:
@@ -82,6 +91,7 @@ class Sweep:
             "higher_is_better": None if first is None else first.final.higher_is_better,
             "evaluated_on": None if first is None else first.evaluated_on,
             "rows": [{"setting": _plain_setting(row.setting), **_plain_row(row)} for row in self.rows],
+            "first_setting_failed": self.first_failed,
             "against_first": [{"setting": _plain_setting(one.setting), **_plain_against(one)} for one in self.against],
             "private_evaluations": [
                 {"setting": _plain_setting(setting), **one.model_dump(mode="json")} for setting, one in self.evaluations
@@ -101,15 +111,22 @@ def summarise(outcomes: Outcomes, folder: Path | None = None) -> Sweep:
     results, by_setting = outcomes.results, dict[Setting, Result]()
     for cell, result in results.items():
         by_setting.setdefault(cell.setting, result)
-    studies = {
-        result.study_sha256: recorded(
-            {key: value for key, value in result.scenario.items() if key != "simulation"}, where="result.json"
-        )
-        for result in by_setting.values()
-    }
-    sites = min((len(result.privacy) for result in results.values()), default=0)
-    cost = tuning_cost(list(studies.values()), sites) if studies else None
-    return Sweep(results, outcomes.errors, rows_of(results), against_first(results), cost, folder)
+    studies = {_trained_by(result): result.scenario for result in by_setting.values()}
+    sites, cost = min((len(result.privacy) for result in results.values()), default=0), None
+    if len(studies) > 1 or len(by_setting) == 1:
+        cost = tuning_cost([_study(scenario) for scenario in studies.values()], sites)
+    first = next((cell.setting for cell in outcomes), ())
+    against = against_first(results, first)
+    return Sweep(results, outcomes.errors, rows_of(results), against, cost, folder, first)
+
+
+def _trained_by(result: Result) -> tuple[str, ...]:
+    """Return what a private run on real records would follow from: the study, and what it rounds to."""
+    return result.study_sha256, *map(str, precision_of(result.scenario.get("performance", {})).values())
+
+
+def _study(scenario: Mapping[str, Any]) -> Study:
+    return recorded({key: value for key, value in scenario.items() if key != "simulation"}, where="result.json")
 
 
 def write(sweep: Sweep, folder: Path) -> list[Path]:

@@ -79,7 +79,7 @@ def search(
 
     Raises:
         SettingsError: optuna is not installed, or a range's bounds make no valid scenario; nothing was run then.
-        RunError: every run failed, or another process works in the folder.
+        RunError: a run of each setting failed, or another process works in the folder.
     """
     optuna, repeats = _optuna(), order.axes
     ends = tuple(Axis(one.key, (_written(one, one.low), _written(one, one.high))) for one in ranges)

@@ -7,15 +7,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shared.evidence.texts import Texts
+from shared.evidence.wording import seeds_in_words
 from simulations.results.metric_names import heading, shown, signed
 from simulations.results.result import Result
 from simulations.sweeps.cells import Cell, named
 from simulations.sweeps.outcome import Sweep
-from simulations.sweeps.statistics import Compared
+from simulations.sweeps.statistics import Compared, varied
 
 COVERED = (
-    "Intervals of 95 % by Student's t over seeds, which differ in noise, batches and splits of these data; those of "
-    "shares end at 0 and 1. p by paired t-tests of the same seed."
+    "Intervals of 95 % by Student's t over seeds, which differ in {sources} of these data; those of shares end at 0 "
+    "and 1. p by paired t-tests of the same seed."
 )
 ONE_SEED = "One seed each: no interval and no test. Add --over simulation.seed=1..5."
 
@@ -38,11 +40,13 @@ def render(sweep: Sweep, console: Console) -> None:
     if sweep.trial is not None:
         render_tables(sweep.trial, console)
         chosen = named(next(iter(sweep.results), next(iter(sweep.trial.results))).setting)
-        console.print(f"Chosen by these validation records: {escape(chosen)}. It then ran on the held-out ones:")
+        among = ", among the settings that finished at each seed" if sweep.trial.errors else ""
+        console.print(f"Chosen by these validation records{among}: {escape(chosen)}. It then ran on the held-out ones:")
     render_tables(sweep, console)
     if sweep.results:
         several = any(row.seeds > 1 for row in sweep.rows)
-        console.print(COVERED if several else ONE_SEED, highlight=False)
+        covered = COVERED.format(sources=seeds_in_words(varied(sweep.results), Texts("en")))
+        console.print(covered if several else ONE_SEED, highlight=False)
         first = next(iter(sweep.results.values()))
         if first.evaluated_on == "held-out" and len({row.setting for row in sweep.rows}) > 1:
             console.print("Held-out records: do not choose a setting by this table; --choose does it on others.")
@@ -57,6 +61,9 @@ def render_tables(sweep: Sweep, console: Console) -> None:
         console.print(_arms(sweep))
     if sweep.against:
         console.print(_against(sweep))
+    if sweep.first_failed:
+        first = escape(named(sweep.first))
+        console.print(f"Every run of the first setting, {first}, failed: no setting is set against it.")
     if sweep.evaluations:
         console.print(_evaluations(sweep))
     for cell, error in sweep.errors.items():

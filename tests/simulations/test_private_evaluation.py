@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 from shared.private_evaluation.cells import Cells
 from shared.private_evaluation.estimates import Evaluated
 from shared.private_evaluation.noise import sigma
-from simulations.experiment.arms import arm_folder
+from simulations.engines import worker
+from simulations.experiment.arms import arm_folder, read_arm, trained_arms, write_arm
 from simulations.experiment.scenario import Scenario
+from simulations.experiment.sites import Site, reopen
 from simulations.progress import SilentProgress
 from simulations.results.report import report_of
 from simulations.results.result import Result
@@ -124,6 +127,38 @@ def test_simulated_sites_that_share_noise_are_evaluated_in_sums_alone(
     # seeded; within five deviations, also of two cells
     assert abs((units.value or 0) - held_out) < 5 * one.one_sum.sigma * 2**0.5
     assert "no number of a single site" in (tmp_path / "run" / "adapter" / "README.md").read_text()
+
+
+def test_the_noise_of_an_evaluation_follows_its_own_seed(
+    tmp_path: Path, table: pd.DataFrame, scenario: Callable[..., Scenario], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same adapter counted by four arms; they differ in seeds alone."""
+    study, folder = declared(scenario, federation={"rounds": 1}, evaluation={"epsilon": 8.0}), tmp_path / "run"
+    executed(study, folder, table.head(180))
+    arm, sites = read_arm(folder, "federated"), reopen(folder / "prepared").sites
+    assert arm.evaluation_noise_seed is None
+    seeds = {"plain": {}, "same": {"evaluation_noise_seed": 7}, "other": {"evaluation_noise_seed": 8}}
+    for name, changes in (seeds | {"training": {"noise_seed": 8}}).items():
+        write_arm(replace(arm, name=name, stream="federated", **changes), folder)
+    monkeypatch.setenv(worker.RUN_FOLDER, str(folder))
+    counts = dict[str, list[int]]()
+    for name in ("plain", "same", "other", "training"):
+        for cached in (worker._arm, worker._model, worker._prepared, worker._sites):
+            cached.cache_clear()
+        adapter = worker._model(name).packed()
+        counts[name] = worker.noisy_counts(name, sites[0].index, 1, adapter).tolist()
+    assert counts["plain"] == counts["same"] == counts["training"] != counts["other"]
+    for cached in (worker._arm, worker._model, worker._prepared, worker._sites):
+        cached.cache_clear()
+
+
+@pytest.mark.parametrize(("seeds", "evaluated"), [({}, None), ({"batches": 5}, None), ({"noise": 5}, 5)])
+def test_a_seed_of_noise_is_also_that_of_evaluations(
+    seeds: dict[str, int], evaluated: int | None, scenario: Callable[..., Scenario]
+) -> None:
+    simulation = {"seed": 7, "seeds": seeds, "arms": ("federated",), "data": {"source": "table.csv"}}
+    arms = trained_arms(declared(scenario, simulation=simulation), (Site(0, "north", 90, 80, 10, 0, 0, 80),))
+    assert [arm.evaluation_noise_seed for arm in arms] == [evaluated]
 
 
 def test_a_study_without_an_evaluation_has_none_in_its_result(finished: dict[str, Any]) -> None:

@@ -71,6 +71,59 @@ def test_a_run_from_before_arms_had_other_names_is_not_resumed(
         run_of(scenario, tmp_path / "run", table, resume=True)
 
 
+def test_a_run_is_not_resumed_on_other_data(tiny_bert: Path, table: pd.DataFrame, tmp_path: Path) -> None:
+    scenario, folder = Scenario.model_validate(declaration(tiny_bert)), tmp_path / "run"
+    run_of(scenario, folder, table)
+    run_of(scenario, folder, table, resume=True)
+    other = table.assign(label=[*table.label[1:], table.label[0]])
+    with pytest.raises(SettingsError, match=r"the data that .*run was started with, got other contents of simulation"):
+        run_of(scenario, folder, other, resume=True)
+    (folder / "source.json").unlink()
+    run_of(scenario, folder, other, resume=True)
+    assert not (folder / "source.json").exists(), "what a run from before began with is not known"
+
+
+@pytest.mark.parametrize(
+    ("key", "data"),
+    [
+        ("test", {"test": "own.csv"}),
+        ("validation", {"validation": "own.csv", "test": "table.csv"}),
+        ("partition.file", {"partition": {"by": "file", "file": "own.csv"}}),
+    ],
+)
+def test_files_of_the_datas_own_splits_count_as_data(
+    key: str, data: dict[str, Any], tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    declared, own = declaration(tiny_bert), tmp_path / "own.csv"
+    declared["simulation"]["data"] |= data
+    own.write_text("row,site\n1,north\n")
+    scenario = Scenario.model_validate(declared)
+    run_of(scenario, tmp_path / "run", table)
+    own.write_text("row,site\n1,south\n")
+    with pytest.raises(SettingsError, match=rf"got other contents of simulation\.data\.{key}\."):
+        run_of(scenario, tmp_path / "run", table, resume=True)
+
+
+def test_a_run_is_resumed_with_other_threads_but_not_with_another_precision(
+    tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
+) -> None:
+    def declared(**performance: Any) -> Scenario:
+        return Scenario.model_validate(declaration(tiny_bert) | {"performance": performance})
+
+    folder = tmp_path / "run"
+    run_of(declared(), folder, table)
+    fast = {"threads": 3, "activation_cache": False, "micro_batch_tokens": 64, "activation_checkpointing": True}
+    run_of(declared(**fast), folder, table, resume=True)
+    for key, value in (("precision", "bfloat16"), ("activation_storage", "float16")):
+        with pytest.raises(SettingsError, match=rf"performance\.{key} was 'float32' and is '{value}'"):
+            run_of(declared(**{key: value}), folder, table, resume=True)
+    written = json.loads((folder / "scenario.json").read_text())
+    del written["performance"]
+    (folder / "scenario.json").write_text(json.dumps(written))
+    run_of(declared(precision="bfloat16"), folder, table, resume=True)
+    assert "performance" not in json.loads((folder / "scenario.json").read_text()), "runs from before did not write it"
+
+
 def test_a_site_that_is_not_there_leaves_the_folder_free_for_the_mended_scenario(
     tiny_bert: Path, table: pd.DataFrame, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ from shared.errors import SettingsError
 from simulations.board.charts import MOST_LINES, best, epsilon_against_quality
 from simulations.board.comparison import comparisons, families, paired
 from simulations.board.page import board_of
-from simulations.board.runs import matching, parse_filter, read_runs
+from simulations.board.runs import differing, matching, parse_filter, read_runs
 from simulations.cli import cli
 from simulations.results.report import over_seeds
 from tests.support.results import result, write_run
@@ -71,6 +71,44 @@ def test_the_same_run_twice_counts_once_and_the_board_says_so(runs: Path) -> Non
     assert notes == ["e1/s1 is left out: again has the same settings and the same seed."]
 
 
+def with_noise(folder: Path, values: dict[tuple[int, int], float], epsilon: float = 3.0) -> None:
+    """Write runs by seed and seed of the noise."""
+    for (seed, noise), value in values.items():
+        sections = {"seed": seed, "seeds": {"noise": noise}, "data": {"source": "letters.csv"}}
+        write_run(folder / f"{epsilon}-{seed}-{noise}", result(value, epsilon=epsilon, simulation=sections))
+
+
+def test_runs_that_differ_in_a_seed_of_their_noise_are_seeds_and_no_copies(tmp_path: Path) -> None:
+    with_noise(tmp_path, {(1, 2): 0.70, (1, 3): 0.74})
+    with_noise(tmp_path, {(1, 2): 0.60, (1, 3): 0.62}, epsilon=1.0)
+    read = read_runs([tmp_path])
+    (one,), notes = comparisons(read.runs)
+    assert [(setting.label, len(setting.runs)) for setting in one.settings] == [("ε 1", 2), ("ε 3", 2)] and not notes
+    assert one.settings[1].quality() == over_seeds([0.70, 0.74])
+    difference = paired(*one.settings, higher_is_better=True)
+    assert difference is not None and difference.value == pytest.approx(0.11) and difference.low is not None
+    assert len(families(one.settings)) == 1 and list(differing(read.runs)) == ["privacy.epsilon"]
+    assert "1 with noise 2, 1 with noise 3" in str(board_of(read.runs, [], lambda _run: None).sections)
+
+
+def test_runs_that_share_a_seed_have_no_interval_and_the_board_says_so(tmp_path: Path) -> None:
+    values = {(1, 3): 0.70, (1, 4): 0.74, (2, 3): 0.60, (2, 4): 0.62}
+    with_noise(tmp_path, values)
+    with_noise(tmp_path, values, epsilon=1.0)
+    (one,), notes = comparisons(read_runs([tmp_path]).runs)
+    first, other = one.settings
+    intervals = first.quality(), first.minus("majority"), paired(first, other, higher_is_better=True)
+    assert [each and each.low for each in intervals] == [None] * 3 and first.quality().value == pytest.approx(0.665)
+    assert notes[0].startswith("ε 1 has no interval: runs that share one of their seeds") and len(notes) == 2
+
+
+def test_runs_of_another_precision_are_another_setting(tmp_path: Path) -> None:
+    for name in ("float32", "bfloat16"):
+        write_run(tmp_path / name, result(0.8, performance={"precision": name, "threads": len(name)}))
+    (one,), notes = comparisons(read_runs([tmp_path]).runs)
+    assert [setting.label for setting in one.settings] == ["precision bfloat16", "precision float32"] and not notes
+
+
 def test_a_result_that_cannot_be_read_costs_no_other_run_its_place(runs: Path) -> None:
     (runs / "e1" / "s1" / "result.json").write_text("{}")
     read = read_runs([runs])
@@ -80,6 +118,8 @@ def test_a_result_that_cannot_be_read_costs_no_other_run_its_place(runs: Path) -
 
 HOSTILE_FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a seed that is no number": lambda plain: plain["scenario"]["simulation"].update(seed="x"),
+    "a seed of noise that is no number": lambda plain: plain["scenario"]["simulation"].update(seeds={"noise": "x"}),
+    "seeds that are a list": lambda plain: plain["scenario"]["simulation"].update(seeds=[1]),
     "no arm": lambda plain: plain["arms"].clear(),
     "no site": lambda plain: plain["privacy"].clear(),
     "no scenario": lambda plain: plain["scenario"].clear(),

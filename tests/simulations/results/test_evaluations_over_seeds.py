@@ -84,7 +84,7 @@ def test_a_sweep_writes_and_prints_the_evaluations_of_each_setting(tmp_path: Pat
         for epsilon in (1, 3)
         for seed, one in enumerate(runs([release(generator), release(generator)]))
     }
-    sweep = Sweep(results, {}, rows_of(results), against_first(results), None)
+    sweep = Sweep(results, {}, rows_of(results), against_first(results, ()), None)
     write(sweep, tmp_path)
     plain = json.loads((tmp_path / "sweep.json").read_text())["private_evaluations"]
     assert [one["setting"] for one in plain] == [{"privacy.epsilon": 1}, {"privacy.epsilon": 3}]

@@ -318,6 +318,42 @@ def test_a_report_says_what_privacy_does_to_each_subgroup(result: Result) -> Non
     assert over.effect.low == pytest.approx(-0.03 - 12.706 * 0.01, abs=1e-4)
 
 
+def test_a_column_of_subgroups_that_a_seed_lacks_is_not_filled_with_anothers(result: Result) -> None:
+    seeds = [with_subgroups(of_seed(result, 1, 0.7, 0.8), 0.7, -0.02), of_seed(result, 2, 0.7, 0.8)]
+    assert report_of(seeds).further.subgroups == () and len(report_of(seeds[:1]).further.subgroups) == 1
+
+
+def at_sites(result: Result, seed: int, ours: dict[str, float]) -> Result:
+    """A run of that seed with these sites, whose quality they have in each round and arm."""
+    made, worst = of_seed(result, seed, 0.7, 0.8), min(ours, key=lambda site: ours[site])
+    at = {"per_site": ours, "worst_site": WorstSite(site=worst, value=ours[worst])}
+    measured_there = made.final.model_copy(update=at | {"value": sum(ours.values()) / len(ours)})
+    spent, counted = made.privacy[HOSTILE], made.data[HOSTILE].model_copy(update={"train": 10 * seed})
+    sites = {"privacy": dict.fromkeys(ours, spent), "data": dict.fromkeys(ours, counted)}
+    return measured(made.model_copy(update=sites), measured_there)
+
+
+def test_worst_sites_and_curves_are_means_over_seeds(result: Result) -> None:
+    seeds = [at_sites(result, 1, {"a": 0.9, "b": 0.5}), at_sites(result, 2, {"a": 0.6, "b": 1.0})]
+    facts = report_of(seeds).simulation
+    assert facts is not None
+    ours = facts.arms[0]
+    assert (ours.worst_site, ours.worst) == ("b, a", pytest.approx(0.55))
+    assert [(one.round, one.value, one.worst) for one in facts.curve] == [(1, pytest.approx(0.75), pytest.approx(0.55))]
+    ended_early = seeds[1].model_copy(update={"rounds": []})
+    assert report_of([seeds[0], ended_early]).simulation.curve == ()  # type: ignore[union-attr]
+
+
+def test_a_site_that_a_seed_lacks_has_no_figure_and_is_named(result: Result) -> None:
+    seeds = [at_sites(result, 1, {"a": 0.9, "b": 0.5}), at_sites(result, 2, {"a": 0.6, "c": 1.0})]
+    for order in (seeds, seeds[::-1]):
+        facts = report_of(order).simulation
+        assert facts is not None and [(one.name, one.train) for one in facts.sites] == [("a", 15)]
+        assert facts.sites[0].quality == pytest.approx(0.75)
+        assert any("some seed lacks them: 2 (" in note for note in facts.notes)
+    assert "some seed lacks" not in page(seeds[0])
+
+
 def test_runs_that_differ_in_more_than_their_seed_make_no_report(result: Result) -> None:
     one, other = of_seed(result, 1, 0.7, 0.8), of_seed(result, 2, 0.7, 0.8)
     changed = other.model_copy(update={"scenario": other.scenario | {"privacy": {"epsilon": 1.0}}})

@@ -58,3 +58,12 @@ def test_a_key_comes_once_and_combinations_are_bounded() -> None:
         cells_of([])
     with pytest.raises(SettingsError, match="at most 10,000 runs"):
         cells_of([read_axis("a.b=1..200"), read_axis("a.c=1..200")])
+
+
+def test_seeds_are_not_crossed_since_runs_that_share_one_are_no_repeats() -> None:
+    seeds, noise = read_axis("simulation.seed=1..5"), read_axis("simulation.seeds.noise=1..5")
+    with pytest.raises(
+        SettingsError, match=r"one key of seeds in a sweep, got simulation.seed and simulation.seeds.no"
+    ):
+        cells_of([seeds, noise])
+    assert len(cells_of([seeds, read_axis("simulation.seeds.split=7")])) == 5, "one split for all is none that varies"

@@ -1,11 +1,14 @@
 """Whole sweeps over the tiny BERT: cut and continued, several at once, chosen on validation records."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from shared.errors import RunError, SettingsError
 from simulations.api import compare, load_scenario, open_result, sweep
@@ -13,9 +16,10 @@ from simulations.cli import main
 from simulations.experiment.split_rules import key_of
 from simulations.results.result import Result
 from simulations.sweeps import execution
-from simulations.sweeps.cells import cells_of, read_axis
+from simulations.sweeps.cells import Cell, cells_of, read_axis
 from simulations.sweeps.execution import Job, Outcomes, execute
 from simulations.sweeps.outcome import Sweep, _plain_setting, summarise, write
+from simulations.sweeps.text import render
 from simulations.sweeps.tuning_cost import tuning_cost
 
 OVER = {"privacy.epsilon": [2, 8], "simulation.seed": [1, 2]}
@@ -246,6 +250,57 @@ def test_the_best_setting_is_chosen_on_validation_records_alone(
     assert chosen.cost is not None and chosen.cost.settings == 2, "all that were tried are counted"
 
 
+def stand_in(made: Sweep, values: dict[str, float], failing: set[tuple[str, str]]) -> Callable[..., Result]:
+    """Runs that come to a value for each epsilon, but for those that fail, by epsilon and seed."""
+
+    def run_job(job: Job, processes: int | None = None) -> Result:
+        epsilon, seed = dict(job.cell.setting)["privacy.epsilon"], dict(job.cell.repeat)["simulation.seed"]
+        if (epsilon, seed) in failing:
+            raise RunError("Expected workers, got none.")
+        result = made.results[job.cell]
+        final = result.final.model_copy(update={"value": values[epsilon]})
+        evaluated = job.scenario().simulation.data.evaluate
+        return result.model_copy(update={"final": final, "evaluated_on": evaluated})
+
+    return run_job
+
+
+def test_a_setting_that_failed_at_a_seed_is_not_chosen(
+    file: Path,
+    swept: tuple[Path, Sweep, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = {"2": 0.7, "8": 0.9}
+    monkeypatch.setattr(execution, "run_job", stand_in(swept[1], values, {("8", "2")}))
+    chosen = sweep(file, OVER, out=tmp_path / "one", choose=True)
+    assert {cell.setting for cell in chosen.results} == {(("privacy.epsilon", "2"),)}
+    render(chosen, Console())
+    assert "among the settings that finished at each seed: epsilon=2" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr(execution, "run_job", stand_in(swept[1], values, {("2", "1"), ("8", "2")}))
+    with pytest.raises(RunError, match="finished at each of its seeds") as ended:
+        sweep(file, OVER, out=tmp_path / "none", choose=True)
+    assert "Expected workers" in str(ended.value.hint)
+
+
+def test_no_other_setting_takes_the_place_of_a_first_one_that_failed(
+    file: Path,
+    swept: tuple[Path, Sweep, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    values = {"2": 0.7, "8": 0.9, "1": 0.6}
+    monkeypatch.setattr(execution, "run_job", stand_in(swept[1], values, {("1", "1"), ("1", "2")}))
+    made = sweep(file, OVER | {"privacy.epsilon": [1, 2, 8]}, out=tmp_path / "run")
+    assert len(made.results) == 4 and not made.against and made.first == (("privacy.epsilon", "1"),)
+    render(made, Console())
+    assert "Every run of the first setting, epsilon=1, failed" in " ".join(capsys.readouterr().out.split())
+    assert json.loads((tmp_path / "run" / "sweep.json").read_text())["first_setting_failed"] is True
+    assert not swept[1].first_failed
+
+
 def test_nothing_runs_if_one_combination_is_no_scenario(file: Path) -> None:
     with pytest.raises(SettingsError, match=r"(?s)privacy\.epsilon=-1: .*privacy\.epsilon"):
         sweep(file, {"privacy.epsilon": [8, -1]}, out=file.parent / "none")
@@ -266,11 +321,46 @@ def test_a_changed_scenario_in_a_sweeps_folder_is_refused_by_name(
     assert "training.learning_rate was" in next(iter(again.errors.values()))
 
 
+def test_a_finished_cell_is_not_read_for_a_table_that_has_changed(
+    file: Path, swept: tuple[Path, Sweep, list[str]], tmp_path: Path
+) -> None:
+    again = Path(shutil.copytree(file.parent, tmp_path / "again", symlinks=True)) / file.name
+    assert sweep(again, OVER, out=again.parent / "runs").results == swept[1].results, "the same table is the same data"
+    table = pd.read_csv(again.parent / "table.csv")
+    table.iloc[1:].to_csv(again.parent / "table.csv", index=False)
+    made = sweep(again, OVER, out=again.parent / "runs")
+    assert not made.results and len(made.errors) == 4
+    assert all("got other contents of simulation.data.source" in error for error in made.errors.values())
+
+
+def test_runs_of_another_precision_are_another_setting(swept: tuple[Path, Sweep, list[str]]) -> None:
+    one = next(iter(swept[1].results.values()))
+    performance = one.scenario["performance"] | {"precision": "bfloat16", "threads": 3}
+    half = one.model_copy(update={"scenario": one.scenario | {"performance": performance}})
+    settings = [cell.setting for cell in compare([one, half]).results]
+    assert settings == [(("performance.precision", '"float32"'),), (("performance.precision", '"bfloat16"'),)]
+
+
 def test_choosing_costs_what_the_runs_cost_together(file: Path) -> None:
     studies = [load_scenario(file, {"privacy.epsilon": value}).declared.as_study() for value in (2, 8)]
     cost = tuning_cost(studies, sites=3)
     assert cost.largest == pytest.approx(8.0, abs=0.05) and 8.0 < cost.epsilon < 10.0 + 1e-6
     assert tuning_cost(studies[:1], sites=3).epsilon == pytest.approx(2.0, abs=0.05)
+
+
+def test_settings_of_the_data_alone_cost_nothing_to_choose_and_no_sentence_says_that_one_was_run(
+    swept: tuple[Path, Sweep, list[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = next(iter(swept[1].results.values()))
+    alphas = [Cell((("simulation.data.partition.alpha", alpha),), ()) for alpha in ("0.1", "1")]
+    made = summarise(Outcomes(dict.fromkeys(alphas, one)))
+    assert made.cost is None and len(made.rows) == 4
+    render(made, Console())
+    assert "single setting" not in capsys.readouterr().out
+    assert summarise(Outcomes({alphas[0]: one})).cost is not None, "what one setting costs is its own"
+    half = one.model_copy(update={"scenario": one.scenario | {"performance": {"precision": "bfloat16"}}})
+    both = summarise(Outcomes(zip(alphas, (one, half), strict=True)))
+    assert both.cost is not None and both.cost.settings == 2, "another precision is another private run"
 
 
 @pytest.mark.parametrize(("name", "changes"), [("holdout", True), ("noise", False), ("batches", False)])
