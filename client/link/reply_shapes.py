@@ -1,7 +1,7 @@
 """Answer `failed` for a vault that does not, as long as the vault's own answer would be.
 
 How long that is follows from the roster of a secure sum, which comes with the question, and for an evaluation from its
-study, which comes with an offer. A link that has not seen the offer since it started does not know, and sends no counts.
+study, which comes with an offer. A link that has seen no offer since it started does not know, and sends no counts.
 """
 
 import json
