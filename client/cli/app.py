@@ -19,6 +19,7 @@ from client.cli.reports import history, report
 from client.cli.studies import approve, register, reject, resume, show, studies
 from shared.command_line import VERBOSE, run_command
 from shared.environment import OFFLINE
+from shared.processes.core_dumps import forbid_core_dumps
 
 cli = typer.Typer(
     help="A client node: its data stays here. Begin with: init, then join, then doctor, then start.",
@@ -69,4 +70,5 @@ def _options(verbose: Annotated[bool, typer.Option("--verbose", help="Show trace
 
 def main() -> None:
     """Run the command that the arguments name."""
+    forbid_core_dumps()
     run_command(cli)

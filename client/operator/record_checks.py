@@ -7,7 +7,6 @@ from client.vault.records.dataset import Dataset
 from client.vault.records.identity import unit_name
 from client.vault.records.source import contents_of, read_whole_source
 from shared.errors import DataError
-from shared.privacy.noise_schedule import declared_size
 from shared.records.tables import notes_on
 
 MOST_OFF, FEWEST_HELD_OUT, FEW = 1.5, 30, 5
@@ -60,7 +59,8 @@ class RecordChecks:
         off = max(declared / there, there / declared)
         if off < MOST_OFF:
             return Seen(saw)
-        times, todo = f"{off:.2g} times", f"Before it is registered: declared_size = {declared_size(there)}"
+        # what is declared is public: a figure of this order will do, and a count of the records would be a release
+        times, todo = f"{off:.2g} times", f"Before it is registered: a figure of the order of {order_of(there)}"
         if declared < there:
             return Seen(saw, f"your site adds {times} the noise that the others' {unit}s need", todo)
         return Seen(
@@ -119,3 +119,9 @@ class RecordChecks:
 def _most(counts: Counter[str], *, most: int) -> str:
     listed = ", ".join(f"{label[:40]} {count}" for label, count in counts.most_common(most))
     return listed + (f" and {len(counts) - most} more" if len(counts) > most else "")
+
+
+def order_of(count: int) -> int:
+    """Return the figure among 1, 2, 5, 10, 20, … that a count is nearest to by its ratio."""
+    power: int = 10 ** (len(str(count)) - 1)
+    return min((step * power for step in (1, 2, 5, 10)), key=lambda figure: max(figure / count, count / figure))

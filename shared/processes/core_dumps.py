@@ -1,0 +1,16 @@
+"""What a process that sees records leaves behind when it crashes: its log, and no copy of its memory."""
+
+import resource
+
+NO_DUMP = 1
+"""Of RLIMIT_CORE on Linux: too small for a file, and the one value at which a host's crash handler gets nothing."""
+
+
+def forbid_core_dumps() -> None:
+    """Have the system keep no memory of this process, or of those that it starts, when one crashes.
+
+    Guarantee: a crash writes no memory of a node's processes, to a file or to a handler of crashes.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_CORE)
+    least = NO_DUMP if most == resource.RLIM_INFINITY or most >= NO_DUMP else most
+    resource.setrlimit(resource.RLIMIT_CORE, (least, least))
