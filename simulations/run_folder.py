@@ -23,6 +23,7 @@ BESIDE_A_RUN = ("cache", "audit.json", SOURCE_FILE)
 """What may be in a folder before a run begins there: of a run that was released, of an audit of its own, or of a
 beginning that was cut."""
 NO_BITS = set(Performance.model_fields) - set(PRECISION)
+"""Keys of [performance] that change no bit, but for another device."""
 
 
 def lock(folder: Path) -> int:

@@ -19,7 +19,6 @@ from shared.protocol.messages import (
     TrainReply,
     TrainTask,
     without_histogram,
-    without_update,
 )
 from shared.secure_sum.messages import masked_bytes
 from shared.secure_sum.refusals import SecureSumError
@@ -61,13 +60,17 @@ class ReplyShapes:
         return replace(without_histogram(task, Status.FAILED), masked=_nothing_hidden(task.roster, name, cells))
 
 
-def failed_training(task: TrainTask, *, name: str) -> TrainReply:
-    """Return `failed` with zeros in place of an update, or of what hides it.
+def as_long_as_trained(reply: TrainReply, task: TrainTask, *, name: str) -> TrainReply:
+    """Return a reply; in a secure sum, one without an update with zeros in place of what would hide it.
 
     Guarantee: what a node answers in a secure sum has one length, whether its vault or its link fails.
+
+    Args:
+        reply: the vault's, or the link's own.
+        task: the question.
+        name: this node's, in rosters.
     """
-    reply = without_update(task, Status.FAILED)
-    if not task.roster:
+    if not task.roster or reply.status is Status.TRAINED:
         return reply
     hidden = _nothing_hidden(task.roster, name, len(task.adapter))
     return replace(reply, update=np.zeros(0, np.float32), masked=hidden)

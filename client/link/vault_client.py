@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 
-from client.link.reply_shapes import ReplyShapes, failed_training
+from client.link.reply_shapes import ReplyShapes, as_long_as_trained
 from client.link.roster_signer import RosterSigner
 from client.vault_api._generated import vault_pb2, vault_pb2_grpc
 from client.vault_api.messages import MESSAGE_SIZES, read_evaluation, read_reply
@@ -24,6 +24,7 @@ from shared.protocol.messages import (
     StudyOffer,
     TrainReply,
     TrainTask,
+    without_update,
 )
 from shared.secure_sum.keys import PublicKeys
 
@@ -36,6 +37,8 @@ OPTIONS = (
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 10.0
 OFFER_TIMEOUT_S = LEG_TIMEOUT_S = 90.0
+SERVED_S = 1.0
+"""A call that ends after longer was served by a vault, whatever became of it."""
 SILENT_FOR_S = 6 * 3600.0
 """A vault that finishes no step for so long is given up: ten deadlines of half an hour, after which a round is lost."""
 
@@ -70,11 +73,12 @@ class VaultClient:
         One that does not come back in time, finishes no step for too long, or fails in a way that asking again does not
         mend, has `failed`.
         """
+        name = "" if self._signer is None else self._signer.name
         try:
-            return self._asked_to_train(task, on_step)
+            return as_long_as_trained(self._asked_to_train(task, on_step), task, name=name)
         except (RunError, PeerError) as error:
             log.error("Round %d failed: %s", task.round, " ".join(filter(None, (str(error), error.hint))))
-            return failed_training(task, name="" if self._signer is None else self._signer.name)
+            return as_long_as_trained(without_update(task, Status.FAILED), task, name=name)
 
     def _asked_to_train(self, task: TrainTask, on_step: Callable[[int], None]) -> TrainReply:
         request = vault_pb2.TrainRequest(
@@ -91,7 +95,7 @@ class VaultClient:
         patience, pause = _Patience(self._patience_s, self._silent_for_s), FIRST_PAUSE_S
         while True:
             try:
-                return self._train(request, on_step)
+                return self._train(request, on_step, patience)
             except grpc.RpcError as error:
                 code = error.code() if isinstance(error, grpc.Call) else None
                 if code is grpc.StatusCode.CANCELLED:
@@ -179,9 +183,12 @@ class VaultClient:
         )
         patience, pause = _Patience(self._patience_s, self._silent_for_s), FIRST_PAUSE_S
         while True:
+            asked = time.monotonic()
             try:
                 return read_evaluation(self._stub.Evaluate(request, timeout=self._silent_for_s).reply)
             except grpc.RpcError as error:
+                if time.monotonic() - asked > SERVED_S:
+                    patience.present()
                 code = error.code() if isinstance(error, grpc.Call) else None
                 if not patience.lasts(code, pause):
                     got = code.name if code else "nothing"
@@ -220,11 +227,14 @@ class VaultClient:
         """Hang up."""
         self._channel.close()
 
-    def _train(self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None]) -> TrainReply:
+    def _train(
+        self, request: vault_pb2.TrainRequest, on_step: Callable[[int], None], patience: "_Patience"
+    ) -> TrainReply:
         call = self._stub.Train(request)
         with _given_up_after(self._silent_for_s, call) as note:
             for event in call:
                 note()
+                patience.present()
                 if event.WhichOneof("event") == "reply":
                     return read_reply(event.reply)
                 on_step(event.steps_done)
@@ -232,19 +242,27 @@ class VaultClient:
 
 
 class _Patience:
-    """How long one question waits for a vault that is down, and for one that is busy with something else."""
+    """How long one question waits for a vault that is down, and for one that is busy with something else.
+
+    A vault is down from when it was heard last, whatever it was doing until then: how long that took may follow its
+    records.
+    """
 
     def __init__(self, down_s: float, busy_s: float) -> None:
         self._down_s, self._busy_s = down_s, busy_s
-        self._began = self._there = time.monotonic()
+        self._began = self._present_at = time.monotonic()
+
+    def present(self) -> None:
+        """The vault is there."""
+        self._present_at = time.monotonic()
 
     def lasts(self, code: grpc.StatusCode | None, pause: float) -> bool:
         """Return true if it is worth asking again after a pause."""
         now = time.monotonic()
         if code is grpc.StatusCode.RESOURCE_EXHAUSTED:
-            self._there = now
+            self._present_at = now
             return now + pause <= self._began + self._busy_s
-        return code is grpc.StatusCode.UNAVAILABLE and now + pause <= self._there + self._down_s
+        return code is grpc.StatusCode.UNAVAILABLE and now + pause <= self._present_at + self._down_s
 
 
 @contextmanager

@@ -122,6 +122,6 @@ def _most(counts: Counter[str], *, most: int) -> str:
 
 
 def order_of(count: int) -> int:
-    """Return the figure among 1, 2, 5, 10, 20, … that a count is nearest to by its ratio."""
+    """Return the figure among 1, 2, 3, 5, 10, 20, … that a count is nearest to, less than `MOST_OFF` times away."""
     power: int = 10 ** (len(str(count)) - 1)
-    return min((step * power for step in (1, 2, 5, 10)), key=lambda figure: max(figure / count, count / figure))
+    return min((step * power for step in (1, 2, 3, 5, 10)), key=lambda figure: max(figure / count, count / figure))

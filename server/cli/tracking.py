@@ -19,7 +19,8 @@ def track(
         ),
     ] = "",
     also: Annotated[
-        list[Path] | None, typer.Option("--also", help="A file to keep with it, such as its report; may be repeated.")
+        list[Path] | None,
+        typer.Option("--also", help="A file or folder to keep with it, such as its report; may be repeated."),
     ] = None,
     home: HomeOption = HOME,
     as_json: AsJson = False,

@@ -29,6 +29,8 @@ class Curves:
     ending: Ending = "running"
     artifacts: tuple[Path, ...] = field(default=())
     """Files and folders, sent once the run is finished."""
+    also: tuple[Path, ...] = field(default=())
+    """Further ones that somebody names, sent whenever they are named."""
     evaluations: Mapping[int, Mapping[str, float]] = field(default_factory=dict)
     """What private evaluations that are over have shown, by the rounds before it, then name."""
 

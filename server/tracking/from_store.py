@@ -35,7 +35,8 @@ def curves_of(store: Store, run: Run, adapter: Path, further: Sequence[Path] = (
         tags=tags,
         rounds={record["round"]: _metrics(record, evaluation) for record, evaluation in store.rounds(run.id)},
         ending=ENDINGS.get(run.state, "running"),
-        artifacts=tuple(path for path in (adapter, *further) if path.exists()),
+        artifacts=(adapter,) if adapter.exists() else (),
+        also=tuple(further),
         evaluations=of_evaluations(evaluations_of(store, run).all),
     )
 

@@ -4,7 +4,6 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from server.tracking.curves import Curves
@@ -86,25 +85,23 @@ def _send(client: Any, curves: Curves, experiment: str) -> str:
                 _add_step(client, name, kind, step, values)
     _in_parts(client, name, "tags", [RunTag(TAG + key, value[:LONGEST_VALUE]) for key, value in curves.tags.items()])
     if curves.ending == "finished":
-        _send_artifacts(client, name, curves.artifacts, incomplete=run.info.status != STATES["finished"])
+        _send_artifacts(client, name, curves, incomplete=run.info.status != STATES["finished"])
     if run.info.status != STATES[curves.ending]:
         client.update_run(name, status=STATES[curves.ending])
     return name
 
 
-def _send_artifacts(client: Any, name: str, artifacts: Sequence[Path], *, incomplete: bool) -> None:
-    """Send files and folders; of a run that MLflow has as finished, only those whose names it lacks.
+def _send_artifacts(client: Any, name: str, curves: Curves, *, incomplete: bool) -> None:
+    """Send files and folders; of a run that MLflow has as finished, the run's own only where their names are missing.
 
     Args:
         client: MLflow's.
         name: of MLflow's run.
-        artifacts: to be there in the end.
+        curves: with what is to be there in the end.
         incomplete: whether an earlier attempt may have ended half way through one; all are sent then.
     """
     there = set() if incomplete else {artifact.path for artifact in client.list_artifacts(name)}
-    for path in artifacts:
-        if path.name in there:
-            continue
+    for path in (*(own for own in curves.artifacts if own.name not in there), *curves.also):
         if path.is_dir():
             client.log_artifacts(name, str(path), artifact_path=path.name)
         else:

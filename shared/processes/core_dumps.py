@@ -9,7 +9,10 @@ NO_DUMP = 1
 def forbid_core_dumps() -> None:
     """Have the system keep no memory of this process, or of those that it starts, when one crashes.
 
-    Guarantee: a crash writes no memory of a node's processes, to a file or to a handler of crashes.
+    Guarantee: a crash writes no memory of a node's processes to a file, and hands none to a handler of crashes.
+
+    Where the hard limit is 0 already it stays: nothing is written then either, but a handler that heeds no limit may
+    still be handed something.
     """
     _, most = resource.getrlimit(resource.RLIMIT_CORE)
     least = NO_DUMP if most == resource.RLIM_INFINITY or most >= NO_DUMP else most

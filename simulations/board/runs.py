@@ -125,9 +125,8 @@ def _order(value: Any) -> tuple[bool, float, str]:
 
 def _unfit(result: Result) -> str:
     """Return why a result of the right shape cannot be shown; somebody else may have written it."""
-    seeds = [
-        value for key, value in settings_of(result.scenario).items() if key.startswith(SEED_KEYS) and value is not None
-    ]
+    named = {key: value for key, value in settings_of(result.scenario).items() if key.startswith(SEED_KEYS)}
+    seeds = [value for key, value in named.items() if value is not None or key == SEED_KEYS]  # one apart may be none
     if any(type(seed) is not int for seed in seeds):
         return "its seed is no whole number"
     if OURS not in result.arms or not result.privacy:

@@ -35,11 +35,11 @@ def digests(scenario: Scenario, source: Path) -> dict[str, str]:
         task_kind(scenario.task),
     )
     has_media = any(column.media for column in kind.columns)
-    made = {SOURCE: _of_folder(source, sizes_alone=has_media) if source.is_dir() else of_file(source)}
+    made = {SOURCE: _of(source, sizes_alone=has_media)}
     partition = data.partition.file if isinstance(data.partition, FromFile) else None
     own = {"validation": data.validation, "test": data.test, "partition.file": partition}
     paths = {name: folder / Path(file).expanduser() for name, file in own.items() if file is not None}
-    made |= {f"simulation.data.{name}": of_file(path) for name, path in paths.items()}
+    made |= {f"simulation.data.{name}": _of(path, sizes_alone=has_media) for name, path in paths.items()}
     if has_media:
         tables = [source, *(path for name, path in paths.items() if name != "partition.file")]
         made[MEDIA] = _of_named(kind, data.columns, tables)
@@ -61,6 +61,10 @@ def of_file(path: Path) -> str:
 def _read(path: Path, _size: int, _changed_ns: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _of(path: Path, *, sizes_alone: bool) -> str:
+    return _of_folder(path, sizes_alone=sizes_alone) if path.is_dir() else of_file(path)
 
 
 def _of_folder(folder: Path, *, sizes_alone: bool) -> str:

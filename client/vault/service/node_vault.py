@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,9 +30,8 @@ from client.vault.records.dataset import Dataset
 from client.vault.review.forgetting import forget_copies, forget_left_over
 from client.vault.review.node_files import NodeFiles, open_node
 from client.vault.review.review import StudyReview
-from client.vault.secure_sum.hiding import nothing_hidden
 from client.vault.secure_sum.legs import answer_leg
-from client.vault.secure_sum.masked_trainer import NO_UPDATE, MaskedTrainer
+from client.vault.secure_sum.masked_trainer import MaskedTrainer
 from client.vault.secure_sum.sum_files import Identity
 from client.vault.service.charged_evaluation import ChargedEvaluation
 from client.vault.service.charged_round import ChargedRound
@@ -312,17 +311,10 @@ class NodeVault:
             return Status.REFUSED_POLICY
         return Status.REFUSED_POLICY if loaded is None else loaded
 
-    def _without_update(self, node: NodeFiles, task: TrainTask, status: Status) -> TrainReply:
-        reply = without_update(task, status)
-        if not task.roster:
-            return reply
-        hidden = nothing_hidden(node.sums, task.study_run, task.roster, len(task.adapter))
-        return replace(reply, update=NO_UPDATE, masked=hidden)
-
     def _answer(self, node: NodeFiles, task: TrainTask) -> TrainReply:
         loaded = self._opened(node, task, f"Round {task.round}")
         if isinstance(loaded, Status):
-            return self._without_update(node, task, loaded)
+            return without_update(task, loaded)
         dataset = node.datasets.get(loaded.dataset)
         trainer, study = loaded.trainer, loaded.trainer.study
         charged = ChargedRound(

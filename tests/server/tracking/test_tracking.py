@@ -137,9 +137,11 @@ def test_a_file_that_comes_after_the_end_is_sent_and_what_is_there_is_left(uri: 
     finished = replace(CURVES, key="r-4", ending="finished", artifacts=(card.parent,))
     name = send(uri, finished)
     card.write_text("another card")
-    report.write_bytes(b"%PDF")
-    send(uri, replace(finished, artifacts=(card.parent, report)))
+    for content in ("half of a page", "a page"):
+        report.write_text(content)
+        send(uri, replace(finished, also=(report,)))
     client = MlflowClient(tracking_uri=uri)
+    assert Path(client.download_artifacts(name, "pilot.pdf")).read_text() == "a page", "whoever names it means this one"
     assert {file.path for file in client.list_artifacts(name)} == {"adapter", "pilot.pdf"}
     assert Path(client.download_artifacts(name, "adapter/README.md")).read_text() == "the card"
 

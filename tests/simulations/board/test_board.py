@@ -118,6 +118,7 @@ def test_a_result_that_cannot_be_read_costs_no_other_run_its_place(runs: Path) -
 
 HOSTILE_FIGURES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a seed that is no number": lambda plain: plain["scenario"]["simulation"].update(seed="x"),
+    "a seed that is null": lambda plain: plain["scenario"]["simulation"].update(seed=None),
     "a seed of noise that is no number": lambda plain: plain["scenario"]["simulation"].update(seeds={"noise": "x"}),
     "seeds that are a list": lambda plain: plain["scenario"]["simulation"].update(seeds=[1]),
     "no arm": lambda plain: plain["arms"].clear(),

@@ -44,6 +44,18 @@ def test_a_table_is_covered_byte_by_byte(folder: Path) -> None:
         assert digests(of_texts(), folder / name) == {SOURCE: MISSING}
 
 
+def test_an_own_test_split_that_is_a_folder_is_covered_by_what_is_in_it(folder: Path) -> None:
+    declared = declaration(Path("model"))
+    declared["simulation"]["data"] |= {"test": "own"}
+    (folder / "own").mkdir()
+    (folder / "own" / "rows.csv").write_text("text,label\ngood,yes\n")
+    scenario = Scenario.model_validate(declared)
+    before = digests(scenario, folder / "table.csv")
+    (folder / "own" / "rows.csv").write_text("text,label\nbad,no\n")
+    after = digests(scenario, folder / "table.csv")
+    assert {key for key in before if before[key] != after[key]} == {"simulation.data.test"}
+
+
 CHANGES: dict[str, tuple[Callable[[Path], object], bool]] = {
     "another size": (lambda folder: (folder / "b.png").write_bytes(b"longer than before"), True),
     "gone": (lambda folder: (folder / "b.png").unlink(), True),

@@ -129,7 +129,12 @@ def test_an_answer_has_one_length_whether_the_vault_or_the_link_fails(
 
     monkeypatch.setattr(NodeVault, "_load", cannot_be_opened)
     answers.append(served.client.train(replace(asked, round=2)))
-    assert [answer.status for answer in answers] == [Status.TRAINED, Status.FAILED, Status.REFUSED_POLICY]
+    (open_node(served.node.config).folders.secure_sum).rename(tmp_path / "keys that are gone")
+    answers.append(served.client.train(replace(asked, round=2)))
+    served.node.config.write_text("nothing that can be read")
+    answers.append(served.client.train(replace(asked, round=2)))
+    refused = [Status.REFUSED_POLICY] * 3
+    assert [answer.status for answer in answers] == [Status.TRAINED, Status.FAILED, *refused]
     assert {len(answer.masked) for answer in answers} == {len(answers[0].masked)} and len(answers[0].masked) > 1000
     assert not any(len(answer.update) for answer in answers)
 
