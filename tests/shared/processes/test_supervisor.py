@@ -241,7 +241,8 @@ def test_a_supervisor_is_found_and_stopped_without_the_state_that_a_full_disk_di
 ) -> None:
     (tmp_path / "run" / "state.json").unlink()
     assert read_state(tmp_path / "run") == {"pid": supervised, "processes": {}}
-    assert stop(tmp_path / "run") and not alive(supervised)
+    assert stop(tmp_path / "run")
+    wait_until(lambda: not alive(supervised))  # it lets go of its lock first
 
 
 def test_a_question_whether_a_supervisor_runs_keeps_none_from_starting(tmp_path: Path) -> None:
