@@ -1,4 +1,4 @@
-"""What a process that sees records leaves behind when it crashes: its log, and no copy of its memory."""
+"""Keeps a process that sees records from leaving its memory behind when it crashes."""
 
 import resource
 

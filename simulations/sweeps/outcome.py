@@ -64,7 +64,7 @@ class Sweep:
 
     @property
     def first_failed(self) -> bool:
-        """Whether settings are set against none, as no run of the first has finished."""
+        """Return whether no run of the first setting has finished, so that none is set against it."""
         return bool(self.results) and all(cell.setting != self.first for cell in self.results)
 
     @property
