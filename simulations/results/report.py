@@ -88,7 +88,7 @@ def report_of(results: Sequence[Result], *, language: Language = "en") -> Report
         ),
         run=_run(first),
         answer=_answer(results),
-        left=_left(first),
+        left=_left(results),
         meaning=meaning(spent),
         mechanism=_mechanism(results),
         simulation=_simulation(results),
@@ -239,9 +239,16 @@ def _drawn(one: Difference) -> Interval:
     return Interval(value=one.value, low=one.low, high=one.high)
 
 
-def _left(result: Result) -> Left:
-    updates = sum(one.accepted + len(one.rejected) for one in result.rounds)
-    return Left(houses=len(result.privacy), updates=updates, bytes=updates * result.bytes.up_per_node_round)
+def _left(results: Sequence[Result]) -> Left:
+    """Return what left the sites; of several runs, which may ask other sites or end early, the means of one."""
+    sent = [sum(one.accepted + len(one.rejected) for one in result.rounds) for result in results]
+    lengths = [updates * result.bytes.up_per_node_round for updates, result in zip(sent, results, strict=True)]
+    houses = [len(result.privacy) for result in results]
+    return Left(houses=_mean(houses), updates=_mean(sent), bytes=_mean(lengths))
+
+
+def _mean(counts: Sequence[int]) -> int:
+    return round(statistics.fmean(counts))
 
 
 def _mechanism(results: Sequence[Result]) -> Mechanism:
@@ -275,8 +282,8 @@ def _arm(results: Sequence[Result], name: str) -> Arm:
         private=seeds[0].private,
         epsilon=_most([one.epsilon for one in seeds]),
         epsilon_if_all_collude=_most([one.epsilon_if_all_collude for one in seeds]),
-        rows=round(statistics.fmean(one.rows for one in seeds)),
-        steps=round(statistics.fmean(one.steps for one in seeds)),
+        rows=_mean([one.rows for one in seeds]),
+        steps=_mean([one.steps for one in seeds]),
         quality=quality_over_seeds(results, name),
         worst_site=", ".join(dict.fromkeys(one.site for one in worst)),
         worst=statistics.fmean(one.value for one in worst),

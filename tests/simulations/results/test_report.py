@@ -344,6 +344,15 @@ def test_worst_sites_and_curves_are_means_over_seeds(result: Result) -> None:
     assert report_of([seeds[0], ended_early]).simulation.curve == ()  # type: ignore[union-attr]
 
 
+def test_what_left_the_sites_is_a_mean_over_seeds(result: Result) -> None:
+    one, two = at_sites(result, 1, {"a": 0.9, "b": 0.5}), at_sites(result, 2, {"a": 0.6, "b": 1.0, "c": 0.8})
+    two = two.model_copy(update={"rounds": two.rounds * 3})
+    alone, other, left = report_of([one]).left, report_of([two]).left, report_of([one, two]).left
+    assert other.updates == 3 * alone.updates > 0 and left.updates == 2 * alone.updates
+    assert alone.bytes is not None and left.bytes == 2 * alone.bytes > 0
+    assert [facts.houses for facts in (alone, other, left)] == [2, 3, 2]
+
+
 def test_a_site_that_a_seed_lacks_has_no_figure_and_is_named(result: Result) -> None:
     seeds = [at_sites(result, 1, {"a": 0.9, "b": 0.5}), at_sites(result, 2, {"a": 0.6, "c": 1.0})]
     for order in (seeds, seeds[::-1]):
