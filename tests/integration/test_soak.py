@@ -6,13 +6,12 @@ import pytest
 
 from server.settings import Home
 from shared.base_models.locate import find
-from shared.processes.supervisor import LONGEST_PAUSE_S
 from shared.study.sections import Model
 from simulations.e2e import faults
 from simulations.e2e.federation import Federation, wait_until
 from simulations.e2e.light_nodes import ROOM, all_connected, enrol, playing
 from simulations.e2e.scene import Scene
-from simulations.e2e.soak import KILLED, storm
+from simulations.e2e.soak import storm
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3000)]
 REAL = "harbour"
@@ -61,9 +60,7 @@ def test_a_storm_of_kills_loses_nothing_and_charges_nothing_twice(
             soaked = storm(federation, run, REAL, lights, seconds=seconds, seed=7)
         federation.server("stop", run, "--yes")
         assert faults.nobody_is_charged_twice(Scene(federation, run, [REAL], REAL, REAL)) == "every ledger whole"
-        assert soaked.accepted >= soaked.rounds * nodes * 0.9
-        # a process that falls again and again rests for a minute before it is started: each falls once a minute then
-        assert soaked.kills >= len(KILLED) * seconds / LONGEST_PAUSE_S
+        assert soaked.kills >= seconds / 10 and soaked.accepted >= soaked.rounds * nodes * 0.9
     finally:
         federation.stop()
 
