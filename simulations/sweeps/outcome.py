@@ -33,7 +33,7 @@ MOST_BARS = 40
 
 @dataclass(frozen=True)
 class Sweep:
-    """What a sweep showed."""
+    """Holds what every run of a sweep gave, its result or its error, and the tables that are made of them."""
 
     results: Mapping[Cell, Result]
     errors: Mapping[Cell, str]
